@@ -1,0 +1,28 @@
+"""Shared fixtures. Eight CPU devices stand in for a pod; jaxtyping's shapes are checked in every test."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+
+from jaxtyping import install_import_hook
+
+install_import_hook("coi_jax", "beartype.beartype")
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+ROOT = Path(__file__).parent.parent
+SHARED = ROOT.parent / "shared" / "data"
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Tests on the real data run wherever it lies beside the project; elsewhere they have no parameter to run on."""
+    for fixture, folder in {"release_folder": "coi_release", "super_ni_folder": "super_ni"}.items():
+        if fixture in metafunc.fixturenames:
+            present = [SHARED / folder] if (SHARED / folder).is_dir() else []
+            metafunc.parametrize(fixture, present, ids=[folder] * len(present))
