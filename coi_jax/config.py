@@ -1,0 +1,257 @@
+"""The resolved config of a run: every field, its type and its bounds.
+
+A config file (`configs/*.py`) is an ml_collections file whose `get_config()` lists every field; overrides change fields
+by their dotted names. What comes out is frozen and hashable, and is what `config.json` holds.
+"""
+
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import ml_collections
+import pydantic
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from coi_jax import files
+from coi_jax.errors import UserError, nearest
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+Dtype = Literal["float32", "bfloat16"]
+Remat = Literal["none", "dots", "full"]
+
+
+class Section(pydantic.BaseModel):
+    """A group of fields; frozen, and nothing besides them is allowed."""
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
+
+
+class VocabularyConfig(Section):
+    """Which vocabulary turns text into ids."""
+
+    kind: Literal["bytes", "sentencepiece", "trained", "mistral"]
+    file: str  # sentencepiece: the .model file; mistral: the tokenizer's version, as "v1"; else ""
+    size: NonNegativeInt  # trained: the number of pieces; else 0
+
+    @pydantic.model_validator(mode="after")
+    def _kind_has_its_field(self) -> "VocabularyConfig":
+        if (self.kind in ("sentencepiece", "mistral")) != bool(self.file):
+            raise ValueError('file is what kind "sentencepiece" and "mistral" need, and "" for the others')
+        if (self.kind == "trained") != bool(self.size):
+            raise ValueError('size is what kind "trained" needs, and 0 for the others')
+        return self
+
+
+class DataConfig(Section):
+    """Which rows make a step's batch, and how."""
+
+    folder: str  # the dataset folder
+    cache_folder: str  # where token caches are kept, shared by all runs
+    split: str  # the split trained on
+    template: Literal["plain", "alpaca"]  # how instruction and input become the model's prompt
+    mixing: Literal["concatenate", "rates"]  # each row once an epoch, or SeqIO's mixing rates
+    count: Literal["examples", "tokens"]  # a step takes exactly `examples` rows of data, or is `rows` full rows
+    examples: NonNegativeInt  # examples a step, over all hosts (count = "examples")
+    rows: (
+        NonNegativeInt  # packed rows a step, over all hosts; with "examples" 0 means as many as the fullest step needs
+    )
+    length: PositiveInt  # positions in a packed row; of the encoder, in a T5
+    targets_length: NonNegativeInt  # positions in a T5's decoder row; a decoder model has 0
+    overlong: Literal["drop", "cut_inputs", "cut_targets"]  # what becomes of an example longer than a row
+
+    @pydantic.model_validator(mode="after")
+    def _counts_something(self) -> "DataConfig":
+        if self.count == "examples" and not self.examples:
+            raise ValueError('examples must be at least 1 where count is "examples"')
+        if self.count == "tokens" and not self.rows:
+            raise ValueError('rows must be at least 1 where count is "tokens"')
+        return self
+
+
+class DecoderConfig(Section):
+    """A Llama-type decoder: RMSNorm, rotary positions, grouped-query attention, SwiGLU."""
+
+    kind: Literal["decoder"]
+    layers: PositiveInt
+    width: PositiveInt
+    heads: PositiveInt  # of the queries
+    kv_heads: PositiveInt  # of keys and values; divides `heads`
+    head_width: PositiveInt
+    mlp_width: PositiveInt
+    rope_theta: PositiveFloat
+    norm_epsilon: PositiveFloat
+    tied_embedding: bool
+    dropout: Share
+    dtype: Dtype  # of the computation; parameters are float32
+    remat: Remat  # what the backward pass computes again: nothing, all but matmuls, all
+    scan_unroll: PositiveInt  # layers unrolled in one scan step: 1 on accelerators, all of them on a CPU
+
+    @pydantic.model_validator(mode="after")
+    def _heads_divide(self) -> "DecoderConfig":
+        if self.heads % self.kv_heads:
+            raise ValueError(f"heads = {self.heads} must be a multiple of kv_heads = {self.kv_heads}")
+        if self.head_width % 2:
+            raise ValueError(f"head_width = {self.head_width} must be even: rotary positions turn pairs")
+        return self
+
+
+class T5Config(Section):
+    """A T5 v1.1: gated GELU, relative position bias, an output layer of its own."""
+
+    kind: Literal["t5"]
+    layers: PositiveInt  # of the encoder
+    decoder_layers: PositiveInt
+    width: PositiveInt
+    heads: PositiveInt
+    head_width: PositiveInt
+    mlp_width: PositiveInt
+    relative_buckets: Annotated[int, Field(ge=4, multiple_of=2)]
+    relative_max_distance: PositiveInt
+    norm_epsilon: PositiveFloat
+    dropout: Share
+    dtype: Dtype
+    remat: Remat
+    scan_unroll: PositiveInt
+
+
+ModelConfig = Annotated[DecoderConfig | T5Config, Field(discriminator="kind")]
+
+
+class OptimizerConfig(Section):
+    """The optimizer and its schedule."""
+
+    name: Literal["adamw", "adafactor"]
+    learning_rate: PositiveFloat  # its peak, after warm-up
+    schedule: Literal["linear", "cosine", "constant"]  # the decay after warm-up, down to 0
+    warmup_ratio: Share  # share of all steps
+    weight_decay: NonNegativeFloat
+    clip_norm: NonNegativeFloat  # of the whole gradient; 0 clips nothing
+    b1: Share  # AdamW only
+    b2: Share  # AdamW only
+    epsilon: PositiveFloat  # AdamW only
+
+
+class TrainConfig(Section):
+    """How long to train, and what to write down on the way."""
+
+    epochs: NonNegativeFloat  # passes over the mixture; 0 where `steps` says how long
+    steps: NonNegativeInt  # optimizer steps; 0 where `epochs` says how long
+    microbatches: PositiveInt  # a step's rows are taken in this many parts, their gradients summed
+    log_every: PositiveInt  # steps
+    checkpoint_every: PositiveInt  # steps; the last step is always kept
+    keep_checkpoints: PositiveInt
+
+    @pydantic.model_validator(mode="after")
+    def _one_length(self) -> "TrainConfig":
+        if bool(self.epochs) == bool(self.steps):
+            raise ValueError("give either epochs or steps, and 0 for the other")
+        return self
+
+
+class MeshConfig(Section):
+    """How many devices stand along each axis; at most one axis may be -1, the rest of the devices."""
+
+    replica: int  # between slices: data-parallel copies
+    fsdp: int  # parameters and batch are divided
+    tensor: int  # heads, MLP and vocabulary are divided
+    sequence: int  # the positions of a row are divided
+
+
+class EvaluationConfig(Section):
+    """How answers are generated and scored."""
+
+    tests: tuple[str, ...]  # names of test sets, as coi2_test
+    prompting: Literal["direct", "cot", "ltm"]  # the paper's baselines show worked examples first
+    decoding: Literal["greedy", "sample", "beam"]
+    temperature: PositiveFloat  # sample only
+    top_p: Annotated[float, Field(gt=0, le=1)]  # sample only
+    beams: PositiveInt  # beam only
+    max_new_tokens: PositiveInt
+    batch: PositiveInt  # prompts generated together
+    bootstrap: PositiveInt  # resamples behind an interval
+
+
+class RunConfig(Section):
+    """All there is to say of a run."""
+
+    arm: Literal["base", "cot", "ltm", "coi1", "coi2", "coi3", "coi12", "coi123"]
+    seed: NonNegativeInt
+    data: DataConfig
+    vocabulary: VocabularyConfig
+    model: ModelConfig
+    optimizer: OptimizerConfig
+    train: TrainConfig
+    mesh: MeshConfig
+    evaluation: EvaluationConfig
+
+    @pydantic.model_validator(mode="after")
+    def _rows_fit_model(self) -> "RunConfig":
+        if (self.model.kind == "t5") != (self.data.targets_length > 0):
+            raise ValueError("data.targets_length is the decoder row of a T5, and 0 for a decoder model")
+        return self
+
+
+def load_config(path: files.PathLike, overrides: Mapping[str, Any]) -> RunConfig:
+    """The config of a file, with dotted overrides (`{"train.steps": 100}`).
+
+    Raises:
+      UserError: the file cannot be read, or a field is missing, unknown (the nearest name is given) or out of bounds.
+    """
+    config = _get_config(Path(path))
+    for name, value in overrides.items():
+        _override(config, name, value)
+    return validate(config)
+
+
+def validate(values: Mapping[str, Any]) -> RunConfig:
+    """The config that a nested mapping spells; raises UserError for the first field that is wrong."""
+    try:
+        return RunConfig.model_validate(values)
+    except pydantic.ValidationError as error:
+        raise _user_error(error.errors()[0], values) from None
+
+
+def _get_config(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise UserError("config", path, "no such file; see configs/")
+    spec = importlib.util.spec_from_file_location("coi_config", path)
+    if spec is None or spec.loader is None:
+        raise UserError("config", path, "not a Python file; see configs/")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        config: ml_collections.ConfigDict = module.get_config()
+    except Exception as error:
+        raise UserError("config", path, f"{type(error).__name__}: {error}") from None
+    return config.to_dict()
+
+
+def _override(values: dict[str, Any], name: str, value: Any) -> None:
+    """Sets one dotted field of a nested dict that must already have it."""
+    *sections, field = name.split(".")
+    for depth, key in enumerate([*sections, field]):
+        if key not in values or (depth < len(sections) and not isinstance(values[key], dict)):
+            known = [".".join([*sections[:depth], other]) for other in values]
+            raise UserError(f"config.{name}", value, nearest(".".join([*sections[:depth], key]), known))
+        if depth < len(sections):
+            values = values[key]
+    values[field] = value
+
+
+def _user_error(error: Any, values: Mapping[str, Any]) -> UserError:
+    """Pydantic's first complaint as one line; it puts a union's tag into the path, which is not a field's name."""
+    path = [str(part) for part in error["loc"] if part not in ("decoder", "t5")]
+    mend = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden":
+        mend = nearest(path[-1], _fields(path[:-1], values))
+    return UserError(".".join(["config", *path]), "missing" if error["type"] == "missing" else error["input"], mend)
+
+
+def _fields(path: list[str], values: Mapping[str, Any]) -> list[str]:
+    section: Any = RunConfig
+    for part in path:
+        section = section.model_fields[part].annotation
+        if not hasattr(section, "model_fields"):
+            section = T5Config if values["model"].get("kind") == "t5" else DecoderConfig
+    return list(section.model_fields)

@@ -1,0 +1,92 @@
+"""The quickstart: a decoder of 1M parameters learns procedural chains on a CPU.
+
+Command: `make quickstart`, or for one arm
+`python -m coi_jax.train --config configs/quickstart.py --workdir runs/quickstart/coi12 --config.arm=coi12`
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+    config.arm = "coi123"  # which chain lengths it is tuned on
+    config.seed = 0
+
+    config.data = ConfigDict(
+        dict(
+            folder="data/quickstart",  # the dataset folder
+            cache_folder="data/caches",  # token caches, shared by all runs
+            split="train",
+            template="plain",  # instruction and input, a line each
+            mixing="concatenate",  # each row once an epoch
+            count="tokens",  # a step is `rows` full rows
+            examples=0,  # examples a step, where count = "examples"
+            rows=32,  # packed rows a step
+            length=256,  # positions in a row
+            targets_length=0,  # a T5's decoder row
+            overlong="drop",  # examples longer than a row
+        )
+    )
+    config.vocabulary = ConfigDict(
+        dict(
+            kind="trained",  # SentencePiece trained on the dataset
+            file="",
+            size=1000,  # pieces
+        )
+    )
+    config.model = ConfigDict(
+        dict(
+            kind="decoder",
+            layers=4,
+            width=128,
+            heads=4,
+            kv_heads=4,
+            head_width=32,
+            mlp_width=352,
+            rope_theta=10_000.0,
+            norm_epsilon=1e-6,
+            tied_embedding=True,
+            dropout=0.0,
+            dtype="float32",  # a CPU has no fast bfloat16
+            remat="none",
+            scan_unroll=4,  # all layers: a CPU gains nothing from a loop
+        )
+    )
+    config.optimizer = ConfigDict(
+        dict(
+            name="adamw",
+            learning_rate=2e-3,
+            schedule="linear",
+            warmup_ratio=0.05,
+            weight_decay=0.01,
+            clip_norm=1.0,
+            b1=0.9,
+            b2=0.98,
+            epsilon=1e-8,
+        )
+    )
+    config.train = ConfigDict(
+        dict(
+            epochs=0.0,
+            steps=600,
+            microbatches=1,
+            log_every=20,
+            checkpoint_every=200,
+            keep_checkpoints=1,
+        )
+    )
+    config.mesh = ConfigDict(dict(replica=1, fsdp=-1, tensor=1, sequence=1))
+    config.evaluation = ConfigDict(
+        dict(
+            tests=("proc1_test", "proc2_test", "proc3_test", "proc4_test", "proc5_test", "proc6_test"),
+            prompting="direct",
+            decoding="greedy",
+            temperature=1.0,
+            top_p=1.0,
+            beams=1,
+            max_new_tokens=256,
+            batch=100,
+            bootstrap=1000,
+        )
+    )
+    return config
