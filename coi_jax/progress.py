@@ -32,7 +32,7 @@ class Bar:
 
     def _make_rich(self) -> Progress:
         columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-                   TimeElapsedColumn(), TextColumn("ETA"), TimeRemainingColumn(), 
+                   TimeElapsedColumn(), TextColumn("ETA"), TimeRemainingColumn(),
                    TextColumn("{task.fields[note]}"))  # fmt: skip
         progress = Progress(*columns, console=Console(stderr=True))
         self._task = progress.add_task(self._description, total=self._total, completed=self._done, note="")

@@ -56,7 +56,7 @@ def training_tasks(config: RunConfig) -> list[TaskSpec]:
     return [_spec(config, f"{split}_length{n}", split, n, "direct") for n in ARMS[config.arm]]
 
 
-def test_task(config: RunConfig, name: str) -> TaskSpec:
+def evaluation_task(config: RunConfig, name: str) -> TaskSpec:
     """The task of a test set: `coi2_test` and `proc2_test` are the rows of split `test` with two steps.
 
     Raises:
