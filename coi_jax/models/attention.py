@@ -1,0 +1,95 @@
+"""The one attention function, its masks, and the projections around it.
+
+Dimensions: B batch, L queries, M keys, H query heads, K key-value heads (H = G·K), C head width, D width.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+
+from coi_jax.models.caches import KeyValues
+from coi_jax.models.layers import Linear
+
+MASKED = -1e30  # finite, so that a row with nothing to look at gives numbers and not NaN
+
+
+def causal_mask(length: int) -> Bool[Array, "1 L L"]:
+    """True where a key is not later than the query."""
+    return jnp.tri(length, dtype=bool)[None]
+
+
+def segment_mask(queries: Int[Array, "B L"], keys: Int[Array, "B M"]) -> Bool[Array, "B L M"]:
+    """True where query and key belong to the same packed example (padding is segment 0)."""
+    return queries[:, :, None] == keys[:, None, :]
+
+
+def length_mask(lengths: Int[Array, "B"], slots: int) -> Bool[Array, "B M"]:
+    """True in the first `lengths` slots of each row."""
+    return jnp.arange(slots)[None, :] < lengths[:, None]
+
+
+def attend(
+    query: Float[Array, "B H L C"],
+    memory: KeyValues,
+    mask: Bool[Array, "#B #L M"],
+    *,
+    scale: float,
+    bias: Float[Array, "H #L M"] | None = None,
+) -> Float[Array, "B H L C"]:
+    """Softmax attention (Vaswani et al. 2017, section 3.2), in fp32 between the two products.
+
+    Consecutive groups of H / K query heads share one key-value head (Ainslie et al. 2023). `bias` is added to
+    the scores before the softmax.
+    """
+    batch, heads, length, width = query.shape
+    kv_heads = memory.keys.shape[1]
+    grouped = query.reshape(batch, kv_heads, heads // kv_heads, length, width)
+    scores = jnp.einsum("bkglc,bkmc->bkglm", grouped, memory.keys, preferred_element_type=jnp.float32) * scale
+    if bias is not None:
+        scores = scores + bias.reshape(1, kv_heads, heads // kv_heads, *bias.shape[1:])
+    scores = jnp.where(mask[:, None, None], scores, MASKED)
+    weights = jax.nn.softmax(scores, axis=-1).astype(query.dtype)
+    mixed = jnp.einsum("bkglm,bkmc->bkglc", weights, memory.values)
+    return mixed.reshape(batch, heads, length, width)
+
+
+class Attention(nnx.Module):
+    """The four projections of multi-head attention with grouped key-value heads, without bias."""
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        kv_heads: int,
+        head_width: int,
+        *,
+        rngs: nnx.Rngs,
+        query_scale: float = 1.0,
+    ) -> None:
+        self.heads, self.kv_heads = heads, kv_heads
+        key_axes = {"kv_heads": kv_heads, "head": head_width}
+        query_axes = {"heads": heads, "head": head_width}
+        self.query = Linear({"embed": width}, query_axes, rngs=rngs, scale=query_scale)
+        self.key = Linear({"embed": width}, key_axes, rngs=rngs)
+        self.value = Linear({"embed": width}, key_axes, rngs=rngs)
+        self.output = Linear(query_axes, {"embed": width}, rngs=rngs)
+
+    def queries(self, x: Float[Array, "B L D"]) -> Float[Array, "B H L C"]:
+        """The queries of every position."""
+        return split_heads(self.query(x), self.heads)
+
+    def keys_values(self, x: Float[Array, "B M D"]) -> KeyValues:
+        """The keys and values of every position."""
+        return KeyValues(split_heads(self.key(x), self.kv_heads), split_heads(self.value(x), self.kv_heads))
+
+    def join(self, mixed: Float[Array, "B H L C"]) -> Float[Array, "B L D"]:
+        """Back from heads to the model's width."""
+        batch, _, length, _ = mixed.shape
+        return self.output(mixed.transpose(0, 2, 1, 3).reshape(batch, length, -1))
+
+
+def split_heads(x: Float[Array, "B L E"], heads: int) -> Float[Array, "B heads L C"]:
+    """[batch, length, heads · head] to [batch, heads, length, head]."""
+    batch, length, _ = x.shape
+    return x.reshape(batch, length, heads, -1).transpose(0, 2, 1, 3)

@@ -1,0 +1,66 @@
+"""What a network remembers between the tokens that it generates.
+
+Shapes are static. The keys and values of a prompt lie in slots 0 … length-1, right-padded; the i-th generated
+token of every row is written to the same slot after them, and `valid` says which slots a row may look at. So a
+step writes one slice, wherever each row's own text ends.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+
+class KeyValues(NamedTuple):
+    """Keys and values, heads before slots, so that attention's products need no transposition."""
+
+    keys: Float[Array, "*layers batch kv_heads slots head"]
+    values: Float[Array, "*layers batch kv_heads slots head"]
+
+
+class Cache(NamedTuple):
+    """The state of a batch that is being generated."""
+
+    self_attention: KeyValues  # [layers, batch, kv_heads, slots, head]
+    cross_attention: KeyValues | None  # the encoder's, over prompt slots; None for a decoder alone
+    valid: Bool[Array, "batch slots"]
+    cross_valid: Bool[Array, "batch prompt"] | None
+    length: Int[Array, "batch"]  # tokens seen by the row's decoder = position of its next token
+    slot: Int[Array, ""]  # where the next token of every row is written
+
+
+def take(cache: Cache, indices: Int[Array, "new_batch"]) -> Cache:
+    """The cache of rows `indices`: reorders, repeats or drops rows of the batch."""
+    layered, rows = (
+        lambda tree: jax.tree.map(lambda leaf: leaf[:, indices], tree),
+        lambda leaf: None if leaf is None else leaf[indices],
+    )
+    return Cache(
+        layered(cache.self_attention),
+        layered(cache.cross_attention),
+        rows(cache.valid),
+        rows(cache.cross_valid),
+        rows(cache.length),
+        cache.slot,
+    )
+
+
+def allocate(prompt: KeyValues, extra: int) -> KeyValues:
+    """Room for `extra` more slots after those of the prompt."""
+    widths = [(0, 0)] * 5
+    widths[-2] = (0, extra)
+    return jax.tree.map(lambda leaf: jnp.pad(leaf, widths), prompt)
+
+
+def write(memory: KeyValues, new: KeyValues, layer: Int[Array, ""], slot: Int[Array, ""]) -> KeyValues:
+    """Put one token's keys and values ([batch, kv_heads, 1, head]) into a slot of a layer."""
+    start = (layer, 0, 0, slot, 0)
+    return KeyValues(
+        *(jax.lax.dynamic_update_slice(old, one[None], start) for old, one in zip(memory, new, strict=True))
+    )
+
+
+def read(memory: KeyValues, layer: Int[Array, ""]) -> KeyValues:
+    """The keys and values of one layer."""
+    return jax.tree.map(lambda leaf: jax.lax.dynamic_index_in_dim(leaf, layer, keepdims=False), memory)

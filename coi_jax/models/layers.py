@@ -1,0 +1,154 @@
+"""Building blocks that both networks share: linear maps, embedding, norm, gated MLP, dropout, scanned stacks.
+
+Dimensions: D inputs, E outputs, V vocabulary.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.ad_checkpoint import checkpoint_policies
+from jaxtyping import Array, Float, Int, Key
+
+Layer = TypeVar("Layer", bound=nnx.Module)
+Carry = TypeVar("Carry")
+
+REMAT_POLICIES = {
+    "full": checkpoint_policies.nothing_saveable,
+    "dots": checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
+
+
+def parameter(key: Key[Array, ""], shape: tuple[int, ...], axes: tuple[str | None, ...], std: float) -> nnx.Param:
+    """An fp32 parameter drawn from a truncated normal, carrying its logical axes as metadata `axes`."""
+    unit_std = jax.random.truncated_normal(key, -2.0, 2.0, shape) / 0.87962566  # std after cutting at 2
+    return nnx.Param(unit_std * std, axes=axes)
+
+
+class Linear(nnx.Module):
+    """A linear map without bias; the kernel keeps its named axes, the product is a plain matrix product."""
+
+    def __init__(
+        self,
+        inputs: dict[str, int],
+        outputs: dict[str, int],
+        *,
+        rngs: nnx.Rngs,
+        scale: float = 1.0,
+    ) -> None:
+        """`inputs` and `outputs` map logical axis to size; initial std is `scale` / sqrt(number of inputs)."""
+        shape = (*inputs.values(), *outputs.values())
+        self.inputs = len(inputs)
+        self.kernel = parameter(rngs.params(), shape, (*inputs, *outputs), scale * size(inputs) ** -0.5)
+
+    def __call__(self, x: Float[Array, "*rows D"]) -> Float[Array, "*rows E"]:
+        """Multiply in the dtype of `x`."""
+        kernel = self.kernel[...]
+        return x @ kernel.reshape(x.shape[-1], -1).astype(x.dtype)
+
+
+def size(axes: dict[str, int]) -> int:
+    """The product of the sizes of some axes."""
+    product = 1
+    for length in axes.values():
+        product *= length
+    return product
+
+
+class Embedding(nnx.Module):
+    """Token embeddings, usable as the output head too where the two are tied."""
+
+    def __init__(self, vocabulary_size: int, width: int, *, std: float, rngs: nnx.Rngs) -> None:
+        self.table = parameter(rngs.params(), (vocabulary_size, width), ("vocabulary", "embed"), std)
+
+    def __call__(self, tokens: Int[Array, "*rows"], dtype: jnp.dtype) -> Float[Array, "*rows D"]:
+        """Look the tokens up."""
+        return self.table[...][tokens].astype(dtype)
+
+    def attend(self, x: Float[Array, "*rows D"]) -> Float[Array, "*rows V"]:
+        """Logits: the product of every position with every embedding."""
+        return x @ self.table[...].astype(x.dtype).T
+
+
+class RMSNorm(nnx.Module):
+    """Root-mean-square norm with a scale and no bias, in fp32 (Zhang and Sennrich 2019, equation 4)."""
+
+    def __init__(self, width: int, epsilon: float) -> None:
+        self.epsilon = epsilon
+        self.scale = nnx.Param(jnp.ones((width,)), axes=(None,))
+
+    def __call__(self, x: Float[Array, "*rows D"]) -> Float[Array, "*rows D"]:
+        """Divide by the root mean square of the last axis, then scale."""
+        exact = x.astype(jnp.float32)
+        inverse = jax.lax.rsqrt(jnp.mean(jnp.square(exact), axis=-1, keepdims=True) + self.epsilon)
+        scale = jnp.expand_dims(self.scale[...], tuple(range(x.ndim - 1)))
+        return (exact * inverse * scale).astype(x.dtype)
+
+
+class GatedMLP(nnx.Module):
+    """activation(x W_gate) ⊙ (x W_up), then W_down: SwiGLU or gated GELU (Shazeer 2020, section 2)."""
+
+    def __init__(self, width: int, mlp_width: int, activation: Callable[[Array], Array], *, rngs: nnx.Rngs) -> None:
+        self.activation = activation
+        self.gate = Linear({"embed": width}, {"mlp": mlp_width}, rngs=rngs)
+        self.up = Linear({"embed": width}, {"mlp": mlp_width}, rngs=rngs)
+        self.down = Linear({"mlp": mlp_width}, {"embed": width}, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "*rows D"]) -> Float[Array, "*rows D"]:
+        """Apply the block; the residual is the caller's."""
+        return self.down(self.activation(self.gate(x)) * self.up(x))
+
+
+def dropout(x: Float[Array, "*shape"], rate: float, key: Key[Array, ""] | None) -> Float[Array, "*shape"]:
+    """Zero elements with probability `rate` and scale the rest; the identity where `key` is None."""
+    if key is None or rate == 0.0:
+        return x
+    kept = jax.random.bernoulli(key, 1.0 - rate, x.shape)
+    return jnp.where(kept, x / (1.0 - rate), jnp.zeros_like(x))
+
+
+def split_key(key: Key[Array, ""] | None, count: int) -> Any:
+    """`count` keys as an array that can be scanned or unpacked; Nones where `key` is None."""
+    return [None] * count if key is None else jax.random.split(key, count)
+
+
+def stack(make: Callable[[nnx.Rngs], Layer], layers: int, *, rngs: nnx.Rngs) -> Layer:
+    """One module that holds the parameters of `layers` modules, stacked along a first axis 'layers'."""
+    keys = jax.random.split(rngs.params(), layers)
+    stacked = nnx.vmap(lambda key: make(nnx.Rngs(params=key)))(keys)
+    for _, node in nnx.iter_graph(stacked):
+        if isinstance(node, nnx.Param):
+            node.set_metadata(axes=("layers", *node.axes))
+    return stacked
+
+
+def scan(
+    body: Callable[[Any, Carry, Any], tuple[Carry, Any]],
+    layers: nnx.Module,
+    carry: Carry,
+    inputs: Any = None,
+    *,
+    remat: str,
+    unroll: int,
+) -> tuple[Carry, Any]:
+    """Run `body(layer, carry, input) -> (carry, output)` over stacked layers with `lax.scan`.
+
+    Args:
+        body: one layer's work.
+        layers: the module of `stack`.
+        carry: what flows from layer to layer.
+        inputs: a tree whose leaves have one entry a layer on their first axis.
+        remat: 'none', or the name of a policy of REMAT_POLICIES for what the backward pass may keep.
+        unroll: layers in one iteration; with all of them in one there is no loop, which a CPU runs faster.
+    """
+    structure, params = nnx.split(layers)
+
+    def step(carry: Carry, scanned: tuple[Any, Any]) -> tuple[Carry, Any]:
+        return body(nnx.merge(structure, scanned[0]), carry, scanned[1])
+
+    if remat != "none":
+        # Inside a loop of one layer an iteration nothing can be shared, so the barrier against it only costs.
+        step = jax.checkpoint(step, policy=REMAT_POLICIES[remat], prevent_cse=unroll > 1)
+    return jax.lax.scan(step, carry, (params, inputs), unroll=unroll)

@@ -1,0 +1,102 @@
+"""The contract of every network, and the façade that keeps NNX out of the rest of the project.
+
+Parameters are a plain nested dict of fp32 arrays: what optax, Orbax and `jax.jit` see. `Network` itself is static and
+hashable, so jitted functions close over it.
+"""
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+from flax import nnx
+from jaxtyping import Array, Float, Int, Key
+
+from coi_jax.config import DecoderConfig, T5Config
+from coi_jax.models.caches import Cache
+from coi_jax.models.decoder import Decoder
+from coi_jax.models.losses import LossSums, loss_sums
+
+Params = dict[str, Any]
+Batch = Mapping[str, Array]
+
+
+@dataclass(frozen=True)
+class Network:
+    """A decoder or a T5, by the type of its config."""
+
+    config: DecoderConfig | T5Config
+    vocabulary_size: int
+
+    def init(self, key: Key[Array, ""]) -> Params:
+        """Fresh fp32 parameters, a pure function of `key`."""
+        return nnx.to_pure_dict(nnx.state(_make(self, key)))
+
+    def abstract(self) -> Params:
+        """The parameters' shapes and dtypes (`jax.ShapeDtypeStruct` leaves), without computing any."""
+        return nnx.to_pure_dict(_abstract_state(self))
+
+    def logical_axes(self) -> Params:
+        """For every parameter a tuple with the logical name of each of its axes, None where it has none."""
+        flat = {path: variable.axes for path, variable in nnx.to_flat_state(_abstract_state(self))}
+        return nnx.traversals.unflatten_mapping(flat)
+
+    def logits(self, params: Params, batch: Batch) -> Float[Array, "rows length vocabulary"]:
+        """Logits at every target position of a packed batch, in the compute dtype, without dropout."""
+        return self._module(params)(batch)
+
+    def loss(self, params: Params, batch: Batch, *, key: Key[Array, ""] | None = None) -> LossSums:
+        """Sums over the target tokens of a packed batch; dropout only with a `key`."""
+        logits = self._module(params)(batch, key)
+        return loss_sums(logits, batch["targets"], batch["weights"])
+
+    def prefill(
+        self,
+        params: Params,
+        prompts: Int[Array, "batch length"],
+        lengths: Int[Array, "batch"],
+        *,
+        max_new_tokens: int,
+    ) -> tuple[Float[Array, "batch vocabulary"], Cache]:
+        """Read right-padded prompts; the logits of each row's first new token, and the cache to go on with.
+
+        Args:
+            params: the parameters.
+            prompts: token ids; what lies after a row's length is ignored.
+            lengths: tokens of each prompt, at least 1.
+            max_new_tokens: how many tokens will be generated at most; sets the size of the cache.
+        """
+        return self._module(params).prefill(prompts, lengths, max_new_tokens)
+
+    def decode_step(
+        self, params: Params, cache: Cache, tokens: Int[Array, "batch"]
+    ) -> tuple[Float[Array, "batch vocabulary"], Cache]:
+        """Append one token to each row; the logits of the next one, and the grown cache."""
+        return self._module(params).decode_step(cache, tokens)
+
+    def _module(self, params: Params) -> Decoder:
+        return nnx.merge(_structure(self), params)
+
+
+def build(config: DecoderConfig | T5Config, vocabulary_size: int) -> Network:
+    """The network of a model config for token ids below `vocabulary_size`."""
+    return Network(config, vocabulary_size)
+
+
+def _make(network: Network, key: Key[Array, ""]) -> Decoder:
+    return Decoder(network.config, network.vocabulary_size, rngs=nnx.Rngs(params=key))
+
+
+@functools.cache
+def _split(network: Network) -> tuple[Any, nnx.State]:
+    """The module's structure and its abstract state, made once for each network."""
+    return nnx.split(nnx.eval_shape(lambda: _make(network, jax.random.key(0))))
+
+
+def _structure(network: Network) -> Any:
+    return _split(network)[0]
+
+
+def _abstract_state(network: Network) -> nnx.State:
+    return _split(network)[1]

@@ -1,0 +1,90 @@
+"""Tiny networks and batches that the tests of models share."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from coi_jax.config import DecoderConfig, T5Config
+from coi_jax.models import Network, Params, build
+
+VOCABULARY = 37
+
+DECODER = DecoderConfig(
+    kind="decoder",
+    layers=3,
+    width=20,
+    heads=6,
+    kv_heads=3,
+    head_width=8,
+    mlp_width=28,
+    rope_theta=500.0,
+    norm_epsilon=1e-5,
+    tied_embedding=False,
+    dropout=0.0,
+    dtype="float32",
+    remat="none",
+    scan_unroll=1,
+)
+T5 = T5Config(
+    kind="t5",
+    layers=2,
+    decoder_layers=3,
+    width=20,
+    heads=3,
+    head_width=8,
+    mlp_width=28,
+    relative_buckets=8,
+    relative_max_distance=16,
+    norm_epsilon=1e-6,
+    dropout=0.0,
+    dtype="float32",
+    remat="none",
+    scan_unroll=1,
+)
+CONFIGS = {"decoder": DECODER, "t5": T5}
+
+
+def network_and_params(config: DecoderConfig | T5Config, seed: int = 0) -> tuple[Network, Params]:
+    network = build(config, VOCABULARY)
+    return network, network.init(jax.random.key(seed))
+
+
+def change(config: DecoderConfig | T5Config, **fields: object) -> DecoderConfig | T5Config:
+    return type(config).model_validate(config.model_dump() | fields)
+
+
+def pack(rows: list[list[np.ndarray]], length: int) -> dict[str, jax.Array]:
+    """A decoder batch of whole examples, packed one after the other in the rows given."""
+    shape = (len(rows), length)
+    batch = {name: np.zeros(shape, np.int32) for name in ("tokens", "targets", "weights", "segments", "positions")}
+    for row, examples in enumerate(rows):
+        start = 0
+        for segment, example in enumerate(examples, start=1):
+            place = (row, slice(start, start + len(example) - 1))
+            batch["tokens"][place], batch["targets"][place] = example[:-1], example[1:]
+            batch["weights"][place], batch["segments"][place] = 1, segment
+            batch["positions"][place] = np.arange(len(example) - 1)
+            start += len(example) - 1
+    return jax.tree.map(jnp.asarray, batch)
+
+
+def pack_pairs(rows: list[list[tuple[np.ndarray, np.ndarray]]], length: int) -> dict[str, jax.Array]:
+    """A T5 batch of (inputs, targets) examples, packed one after the other in the rows given."""
+    shape = (len(rows), length)
+    names = ("encoder_tokens", "encoder_segments", "tokens", "targets", "weights", "segments")
+    batch = {name: np.zeros(shape, np.int32) for name in names}
+    for row, examples in enumerate(rows):
+        starts = [0, 0]
+        for segment, (inputs, targets) in enumerate(examples, start=1):
+            source = (row, slice(starts[0], starts[0] + len(inputs)))
+            target = (row, slice(starts[1], starts[1] + len(targets)))
+            batch["encoder_tokens"][source], batch["encoder_segments"][source] = inputs, segment
+            batch["tokens"][target] = [0, *targets[:-1]]
+            batch["targets"][target] = targets
+            batch["weights"][target], batch["segments"][target] = 1, segment
+            starts = [starts[0] + len(inputs), starts[1] + len(targets)]
+    return jax.tree.map(jnp.asarray, batch)
+
+
+def tokens(seed: int, length: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(2, VOCABULARY, length).astype(np.int32)
