@@ -1,0 +1,95 @@
+"""The official release by the paper's recipe, with a model small enough for a CPU.
+
+The recipe (released trainer): 3 epochs, 256 examples a step, linear decay after 3% of warm-up, no weight decay, the
+Alpaca template. What differs: the model starts from random weights, so its learning rate is higher than the paper's
+2e-5, and a row has 1024 positions, so that no chain loses its final answer to a cut at 512.
+
+Command: `python -m coi_jax.train --config configs/release.py --workdir runs/release/coi12`
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+    config.arm = "coi12"  # which chain lengths it is tuned on
+    config.seed = 0
+
+    config.data = ConfigDict(
+        dict(
+            folder="data/release",  # the dataset folder
+            cache_folder="data/caches",  # token caches, shared by all runs
+            split="train",
+            template="alpaca",
+            mixing="concatenate",  # each row once an epoch
+            count="examples",  # a step takes exactly `examples` examples
+            examples=256,  # examples a step
+            rows=0,  # as many packed rows as the fullest step needs
+            length=1024,  # positions in a row
+            targets_length=0,  # a T5's decoder row
+            overlong="drop",  # examples longer than a row
+        )
+    )
+    config.vocabulary = ConfigDict(
+        dict(
+            kind="trained",  # SentencePiece trained on the dataset
+            file="",
+            size=4000,  # pieces
+        )
+    )
+    config.model = ConfigDict(
+        dict(
+            kind="decoder",
+            layers=4,
+            width=256,
+            heads=4,
+            kv_heads=4,
+            head_width=64,
+            mlp_width=704,
+            rope_theta=10_000.0,
+            norm_epsilon=1e-6,
+            tied_embedding=True,
+            dropout=0.0,
+            dtype="float32",  # a CPU has no fast bfloat16
+            remat="none",
+            scan_unroll=4,  # all layers: a CPU gains nothing from a loop
+        )
+    )
+    config.optimizer = ConfigDict(
+        dict(
+            name="adamw",
+            learning_rate=1e-3,  # from random weights; the paper tunes Alpaca-7B with 2e-5
+            schedule="linear",
+            warmup_ratio=0.03,
+            weight_decay=0.0,
+            clip_norm=1.0,
+            b1=0.9,
+            b2=0.999,
+            epsilon=1e-8,
+        )
+    )
+    config.train = ConfigDict(
+        dict(
+            epochs=3.0,
+            steps=0,
+            microbatches=4,
+            log_every=5,
+            checkpoint_every=20,
+            keep_checkpoints=1,
+        )
+    )
+    config.mesh = ConfigDict(dict(replica=1, fsdp=-1, tensor=1, sequence=1))
+    config.evaluation = ConfigDict(
+        dict(
+            tests=("coi2_test", "coi3_test"),
+            prompting="direct",
+            decoding="greedy",
+            temperature=1.0,
+            top_p=1.0,
+            beams=1,
+            max_new_tokens=256,
+            batch=100,
+            bootstrap=1000,
+        )
+    )
+    return config

@@ -1,0 +1,57 @@
+import errno
+from pathlib import Path
+
+import pytest
+
+from coi_jax import cli
+from coi_jax.errors import UserError
+
+
+def test_overrides_leave_the_command_line() -> None:
+    argv = ["--workdir", "x", "--config.train.steps=5", "--config.arm=coi12", "--config.evaluation.tests=('a', 'b')"]
+    rest, overrides = cli.split_overrides(argv)
+    assert rest == ["--workdir", "x"]
+    assert overrides == {"train.steps": 5, "arm": "coi12", "evaluation.tests": ("a", "b")}
+
+
+def test_an_override_without_a_value_is_an_error() -> None:
+    with pytest.raises(UserError, match=r"--config\.seed=VALUE"):
+        cli.split_overrides(["--config.seed"])
+
+
+def test_values_keep_their_type() -> None:
+    assert [cli.literal(text) for text in ("3", "1e-4", "True", "a b", "")] == [3, 1e-4, True, "a b", ""]
+
+
+def _raise(error: BaseException) -> int:
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (UserError("seed", -1, "must not be negative"), 2),
+        (OSError(errno.ENOSPC, "No space left on device", "out.json"), 2),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_a_mistake_is_one_line(error: BaseException, status: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(lambda: _raise(error)) == status
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
+
+
+def test_a_defect_of_ours_keeps_its_traceback() -> None:
+    with pytest.raises(OSError, match="other"):
+        cli.run(lambda: _raise(OSError(errno.EIO, "other")))
+    assert cli.run(lambda: 0) == 0
+
+
+def test_usage_errors_are_one_line_with_status_2(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = cli.parser("Does something.")
+    parser.add_argument("--out", type=Path, required=True, help="where to")
+    with pytest.raises(SystemExit) as caught:
+        parser.parse_args([])
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == "error: the following arguments are required: --out; see --help\n"
