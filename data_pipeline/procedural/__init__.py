@@ -1,0 +1,1 @@
+"""Verifiable chains: typed text operations, composed, with a computed ground truth for every step."""

@@ -1,0 +1,122 @@
+"""Write verifiable chains: a dataset folder of composed text operations with computed ground truth.
+
+splits: train and validation share combinations of operations; test has others; no two splits share an input;
+rephrased asks in words that train never uses. All but test have the lengths of --lengths.
+example: python -m data_pipeline.procedural --out data/lists --operations lists --max_level 1 --lengths 1,2,3
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from coi_jax import cli
+from coi_jax.errors import UserError
+from data_pipeline.procedural import catalogue, splits
+from data_pipeline.procedural.compose import Limits
+from data_pipeline.procedural.generate import Generator, Settings, write
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = cli.parser(__doc__)
+    add = parser.add_argument
+    add("--out", help="the dataset folder to write")
+    add("--list", action="store_true", help="print the chosen operations and stop")
+    add("--seed", type=int, default=0, help="the same seed gives the same bytes")
+    add("--operations", default=",".join(catalogue.families()), help="families or names of operations")
+    add("--max_level", type=int, default=3, help="1 moves items, 2 looks at each, 3 calculates or spells")
+    add("--lengths", default="1,2,3", help="lengths of all splits but test")
+    add("--test_lengths", default="1,2,3,4,5,6", help="lengths of test")
+    add("--train_count", default="4000", help="chains of each length, or one number for each")
+    add("--validation_count", default="100", help="likewise")
+    add("--rephrased_count", default="100", help="likewise")
+    add("--test_count", default="200", help="likewise, for --test_lengths")
+    add("--min_items", type=int, default=3, help="smallest input: words, numbers, fields …")
+    add("--max_items", type=int, default=6, help="largest input")
+    add("--max_characters", type=int, default=400, help="longest text of a value")
+    add("--phrasings", type=int, default=3, help="ways to ask for each operation, 1 to 3")
+    add("--hold_out", type=int, default=5, help="one combination in this many is for test")
+    add("--degenerate_share", type=float, default=0.0, help="largest share of chains with an idle or undoing step")
+    return parser
+
+
+def _integers(field: str, text: str, low: int) -> list[int]:
+    try:
+        found = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise UserError(field, text, "write whole numbers with commas between, as 1,2,3") from None
+    for number in found:
+        _at_least(field, number, low)
+    return found
+
+
+def _at_least(field: str, number: float, low: float) -> None:
+    if number < low:
+        raise UserError(field, number, f"must be at least {low}")
+
+
+def _counts(field: str, text: str, lengths: Sequence[int]) -> dict[int, int]:
+    """The count of each length: one for all, or one for each."""
+    counts = _integers(field, text, 0)
+    if len(counts) == 1:
+        counts = counts * len(lengths)
+    if len(counts) != len(lengths):
+        raise UserError(field, text, f"give one number, or one for each of the {len(lengths)} lengths")
+    return dict(zip(lengths, counts, strict=True))
+
+
+def _lengths(field: str, text: str) -> list[int]:
+    lengths = _integers(field, text, 1)
+    if len(set(lengths)) < len(lengths):
+        raise UserError(field, text, "name each length once")
+    return lengths
+
+
+def _limits(args: argparse.Namespace) -> Limits:
+    _at_least("min_items", args.min_items, 2)
+    _at_least("max_items", args.max_items, args.min_items)
+    _at_least("max_characters", args.max_characters, 40)
+    if args.max_items > 12:
+        raise UserError("max_items", args.max_items, "must be at most 12")
+    return Limits(args.min_items, args.max_items, args.max_characters)
+
+
+def _settings(args: argparse.Namespace) -> Settings:
+    _at_least("hold_out", args.hold_out, 2)
+    if not 1 <= args.phrasings <= 3:
+        raise UserError("phrasings", args.phrasings, "must be 1, 2 or 3")
+    if not 0 <= args.degenerate_share <= 1:
+        raise UserError("degenerate_share", args.degenerate_share, "must be from 0 to 1")
+    lengths = _lengths("lengths", args.lengths)
+    counts = {
+        splits.TRAIN: _counts("train_count", args.train_count, lengths),
+        splits.VALIDATION: _counts("validation_count", args.validation_count, lengths),
+        splits.REPHRASED: _counts("rephrased_count", args.rephrased_count, lengths),
+        splits.TEST: _counts("test_count", args.test_count, _lengths("test_lengths", args.test_lengths)),
+    }
+    operations = catalogue.select(args.operations.split(","), args.max_level)
+    limits = _limits(args)
+    return Settings(args.seed, operations, counts, limits, args.hold_out, args.phrasings, args.degenerate_share)
+
+
+def _summary(generator: Generator, folder: str) -> str:
+    lines = [f"{folder}: {generator.made} chains, {generator.degenerate} of them degenerate"]
+    for (split, length), found in sorted(generator.combinations.items()):
+        count = generator.settings.counts[split][length]
+        lines.append(f"  {split:<10} length {length}: {count} chains of {len(found)} combinations")
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Writes the dataset, or prints the catalogue."""
+    args = _parser().parse_args(argv)
+    if args.list:
+        print(catalogue.table(catalogue.select(args.operations.split(","), args.max_level)))
+        return 0
+    if not args.out:
+        raise UserError("out", args.out, "name the folder to write, as --out data/procedural")
+    print(_summary(write(_settings(args), args.out), args.out))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

@@ -1,0 +1,78 @@
+"""All operations: chosen by name or family, found again from an instruction, and listed."""
+
+import collections
+import functools
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from coi_jax.errors import UserError, nearest
+from data_pipeline.procedural.operation import Operation
+from data_pipeline.procedural.operations import lists
+
+OPERATIONS: tuple[Operation, ...] = (*lists.OPERATIONS,)
+
+
+@functools.cache
+def by_name() -> dict[str, Operation]:
+    """The operations by their names."""
+    return {operation.name: operation for operation in OPERATIONS}
+
+
+@functools.cache
+def families() -> dict[str, list[Operation]]:
+    """The operations of each family."""
+    found = collections.defaultdict(list)
+    for operation in OPERATIONS:
+        found[operation.family].append(operation)
+    return dict(found)
+
+
+@functools.cache
+def numbers() -> dict[str, int]:
+    """A number for each operation: its place among those that take the same type.
+
+    Splits are made from these, so they depend on nothing else; new operations go to the end of their module.
+    """
+    counts: collections.Counter[str] = collections.Counter()
+    found = {}
+    for operation in OPERATIONS:
+        found[operation.name] = counts[operation.source.name]
+        counts[operation.source.name] += 1
+    return found
+
+
+def select(names: Sequence[str], max_level: int) -> tuple[Operation, ...]:
+    """The operations of these names and families, up to a level, in the catalogue's order.
+
+    Raises:
+      UserError: a name is neither an operation nor a family (the message has the nearest), or nothing is left.
+    """
+    known = [*families(), *by_name()]
+    for name in names:
+        if name not in known:
+            raise UserError("operations", name, nearest(name, known))
+    chosen = [operation for operation in OPERATIONS if {operation.name, operation.family} & set(names)]
+    kept = tuple(operation for operation in chosen if operation.level <= max_level)
+    if not kept:
+        raise UserError("max_level", max_level, "leaves no operation; raise it or choose other operations")
+    return kept
+
+
+def understand(instruction: str) -> tuple[Operation, dict[str, Any]] | None:
+    """The operation and the arguments that an instruction asks for, or None where no operation is asked for so."""
+    for operation in OPERATIONS:
+        arguments = operation.read(instruction)
+        if arguments is not None:
+            return operation, arguments
+    return None
+
+
+def table(operations: Iterable[Operation]) -> str:
+    """The catalogue as a markdown table."""
+    lines = ["| operation | family | category | level | takes → gives | for instance |", "|---|---|---|---|---|---|"]
+    lines += [
+        f"| {op.name} | {op.family} | {op.category} | {op.level} | {op.source.name} → {op.result.name} "
+        f"| {op.phrasings[0]} |"
+        for op in operations
+    ]
+    return "\n".join(lines)

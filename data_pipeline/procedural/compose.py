@@ -1,0 +1,134 @@
+"""Sequences of operations that fit by type, and values that run through them without a degenerate step."""
+
+import collections
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+from data_pipeline.procedural.operation import Operation
+from data_pipeline.procedural.splits import is_held_out, is_taught
+
+Combination = tuple[Operation, ...]
+
+TRIALS = 40
+"""Values tried before two operations are taken not to go together."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Sizes of values.
+
+    Attributes:
+      min_items, max_items: of an input (words, numbers, sentences, fields …).
+      max_characters: of any value's text.
+    """
+
+    min_items: int
+    max_items: int
+    max_characters: int
+
+
+@dataclass(frozen=True)
+class Call:
+    """An operation with its arguments and the text that it gave."""
+
+    operation: Operation
+    arguments: dict[str, Any]
+    output: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """An input that went through a combination.
+
+    `degenerate`: some step gave back a value that the chain had before, as the identity or an undone step does.
+    """
+
+    input: str
+    calls: tuple[Call, ...]
+    degenerate: bool
+
+
+def run(combination: Combination, random: Random, limits: Limits) -> Run | None:
+    """Draws an input and runs it through the operations; None where one of them makes no sense for its value."""
+    source = combination[0].source
+    value = source.draw(random, random.randint(limits.min_items, limits.max_items))
+    text = source.text(value)
+    return _run(combination, value, text, random, limits) if len(text) <= limits.max_characters else None
+
+
+def _run(combination: Combination, value: Any, text: str, random: Random, limits: Limits) -> Run | None:
+    seen, calls, degenerate = {text}, [], False
+    for operation in combination:
+        arguments = operation.draw_arguments(random, value)
+        if arguments is None:
+            return None
+        value = operation.apply(value, arguments)
+        if value is None:
+            return None
+        output = operation.result.text(value)
+        if len(output) > limits.max_characters:
+            return None
+        degenerate |= output in seen and not operation.closed
+        seen.add(output)
+        calls.append(Call(operation, arguments, output))
+    return Run(text, tuple(calls), degenerate)
+
+
+class Composer:
+    """Draws combinations of the chosen operations, each operation about equally often at every position."""
+
+    def __init__(self, operations: Sequence[Operation], one_in: int, limits: Limits, degenerate: bool) -> None:
+        """`degenerate` allows pairs in which the second operation only undoes or repeats the first."""
+        self._operations, self._one_in, self._limits = tuple(operations), one_in, limits
+        self._followers = {first: self._following(first, degenerate) for first in operations}
+
+    def _following(self, first: Operation, degenerate: bool) -> tuple[Operation, ...]:
+        fitting = (second for second in self._operations if second.source is first.result)
+        return tuple(second for second in fitting if self._go_together(first, second, degenerate))
+
+    def _go_together(self, first: Operation, second: Operation, degenerate: bool) -> bool:
+        random = Random(f"{first.name} {second.name}")
+        runs = (run((first, second), random, self._limits) for _ in range(TRIALS))
+        return any(found is not None and (degenerate or not found.degenerate) for found in runs)
+
+    def draw(self, length: int, held_out: bool, usage: "Usage", random: Random) -> Combination | None:
+        """A combination, held out or taught, of the least used operations; None where there is none."""
+        return self._extend((), length, held_out, usage, random)
+
+    def _extend(
+        self, prefix: Combination, length: int, held_out: bool, usage: "Usage", random: Random
+    ) -> Combination | None:
+        if len(prefix) == length:
+            return prefix
+        following = self._followers[prefix[-1]] if prefix else self._operations
+        for operation in usage.order(following, len(prefix), random):
+            extended = (*prefix, operation)
+            if self._is_possible(extended, length, held_out):
+                found = self._extend(extended, length, held_out, usage, random)
+                if found:
+                    return found
+        return None
+
+    def _is_possible(self, prefix: Combination, length: int, held_out: bool) -> bool:
+        names = [operation.name for operation in prefix]
+        if not held_out:
+            return is_taught(names, self._one_in)
+        return len(prefix) < length or length == 1 or is_held_out(names, self._one_in)
+
+
+class Usage:
+    """How often each operation was used at each position."""
+
+    def __init__(self) -> None:
+        self._counts: collections.Counter[tuple[int, str]] = collections.Counter()
+
+    def order(self, operations: Sequence[Operation], position: int, random: Random) -> list[Operation]:
+        """The operations, the least used at this position first, those used equally often in random order."""
+        keyed = [(self._counts[position, operation.name], random.random(), operation) for operation in operations]
+        return [operation for _, _, operation in sorted(keyed, key=lambda entry: entry[:2])]
+
+    def count(self, combination: Combination) -> None:
+        """Counts one use of each operation at its position."""
+        self._counts.update((position, operation.name) for position, operation in enumerate(combination))

@@ -1,0 +1,156 @@
+"""Chains of the wanted splits, lengths and counts, and the dataset folder that holds them."""
+
+import collections
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+from coi_jax.chain import Chain, Step, join
+from coi_jax.dataset import DatasetWriter
+from coi_jax.errors import UserError
+from coi_jax.progress import track
+from data_pipeline.procedural import splits
+from data_pipeline.procedural.compose import Call, Combination, Composer, Limits, Run, Usage, run
+from data_pipeline.procedural.operation import Operation
+
+SOURCE = "procedural"
+LICENCE = "Apache-2.0"
+
+VALUE_TRIALS = 300
+"""Values tried for one combination; a tenth of the inputs belong to a split other than train."""
+
+FAILURES = 300
+"""Combinations in a row for which no value was found, before giving up."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to generate.
+
+    Attributes:
+      seed: the same seed and settings give the same bytes.
+      operations: to choose from.
+      counts: for each split, the number of chains of each length.
+      limits: sizes of values.
+      one_in: one combination in this many is held out for the split `test`.
+      phrasings: how many phrasings of each operation are used; the last one of all is for the split `rephrased`.
+      degenerate_share: the largest share of chains with a step that gives back an earlier value.
+    """
+
+    seed: int
+    operations: tuple[Operation, ...]
+    counts: Mapping[str, Mapping[int, int]]
+    limits: Limits
+    one_in: int
+    phrasings: int
+    degenerate_share: float
+
+
+class Generator:
+    """Makes the chains of one setting and keeps what the manifest says about them."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.degenerate = self.made = 0
+        self.combinations: dict[tuple[str, int], set[Combination]] = collections.defaultdict(set)
+        self._composer = Composer(
+            settings.operations, settings.one_in, settings.limits, degenerate=settings.degenerate_share > 0
+        )
+
+    def chains(self, split: str, length: int, count: int) -> Iterator[Chain]:
+        """Yields `count` different chains.
+
+        Raises:
+          UserError: the operations have no such combinations, or there are not so many different chains.
+        """
+        random, usage = Random(f"{self.settings.seed} {split} {length}"), Usage()
+        seen: set[tuple[str, Combination]] = set()
+        failures = 0
+        for number in range(count):
+            while (found := self._draw(split, length, usage, seen, random)) is None:
+                failures += 1
+                if failures > FAILURES:
+                    raise UserError(f"{split}_count", count, self._too_few(split, length, number))
+            failures = 0
+            yield self._chain(f"{SOURCE}-{split}-{length}-{number:06d}", split, found, random)
+
+    def _too_few(self, split: str, length: int, number: int) -> str:
+        return (
+            f"only {number} different chains of length {length} were found for split {split}; ask for fewer, "
+            "choose more operations, or raise --max_items or --max_characters"
+        )
+
+    def _draw(
+        self, split: str, length: int, usage: Usage, seen: set[tuple[str, Combination]], random: Random
+    ) -> Run | None:
+        held_out = split == splits.TEST
+        combination = self._composer.draw(length, held_out, usage, random)
+        if combination is None:
+            kind = "held out" if held_out else "taught"
+            mend = f"no combination of {len(self.settings.operations)} operations is {kind}; choose more operations"
+            raise UserError(f"length of {split}", length, mend)
+        usage.count(combination)
+        for _ in range(VALUE_TRIALS):
+            found = run(combination, random, self.settings.limits)
+            if found and self._is_wanted(found, split) and (found.input, combination) not in seen:
+                seen.add((found.input, combination))
+                self._count(split, combination, found)
+                return found
+        return None
+
+    def _is_wanted(self, found: Run, split: str) -> bool:
+        if splits.input_split(found.input) != split:
+            return False
+        return not found.degenerate or self.degenerate < self.settings.degenerate_share * (self.made + 1)
+
+    def _count(self, split: str, combination: Combination, found: Run) -> None:
+        self.combinations[split, len(combination)].add(combination)
+        self.degenerate += found.degenerate
+        self.made += 1
+
+    def _chain(self, name: str, split: str, found: Run, random: Random) -> Chain:
+        steps = tuple(self._step(call, split, random) for call in found.calls)
+        return Chain(name, SOURCE, found.input, join([step.instruction for step in steps]), steps)
+
+    def _step(self, call: Call, split: str, random: Random) -> Step:
+        operation = call.operation
+        phrasing = -1 if split == splits.REPHRASED else random.randrange(self.settings.phrasings)
+        instruction = operation.instruction(phrasing, call.arguments)
+        return Step(instruction, call.output, operation.category, operation.name)
+
+    def notes(self) -> dict[str, Any]:
+        """What the manifest says beside the counts; the combinations let anybody check that splits are disjoint."""
+        settings = self.settings
+        return {
+            "seed": settings.seed,
+            "operations": [operation.name for operation in settings.operations],
+            "one_in": settings.one_in,
+            "phrasings": settings.phrasings,
+            "min_items": settings.limits.min_items,
+            "max_items": settings.limits.max_items,
+            "max_characters": settings.limits.max_characters,
+            "degenerate_share": settings.degenerate_share,
+            "degenerate_chains": self.degenerate,
+            "combinations": self._combination_names(),
+        }
+
+    def _combination_names(self) -> dict[str, dict[str, list[str]]]:
+        names: dict[str, dict[str, list[str]]] = collections.defaultdict(dict)
+        for (split, length), found in sorted(self.combinations.items()):
+            joined = (" > ".join(operation.name for operation in combination) for combination in found)
+            names[split][str(length)] = sorted(joined)
+        return dict(names)
+
+
+def write(settings: Settings, folder: str | os.PathLike[str]) -> Generator:
+    """Writes a dataset folder and returns the generator that made it."""
+    generator = Generator(settings)
+    with DatasetWriter(folder) as writer:
+        for split, counts in settings.counts.items():
+            for length, count in counts.items():
+                for chain in track(generator.chains(split, length, count), f"{split}, length {length}", count):
+                    writer.add(split, chain)
+        writer.finish(source=SOURCE, licence=LICENCE, notes=generator.notes())
+    return generator

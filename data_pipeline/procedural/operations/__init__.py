@@ -1,0 +1,1 @@
+"""The operations, one module for each type of value that they take."""
