@@ -64,12 +64,16 @@ class Importer:
     def _rows(self, file: ReleaseFile) -> Iterator[Any]:
         return read_array(self._folder / file.path, "release file")
 
-    def learn(self, file: ReleaseFile) -> None:
-        """Reads a file for what its regular rows teach about irregular ones."""
-        for row in self._rows(file):
-            # summarized_coi_3 has fused and explicit instructions, so its rows teach too.
-            if file.form is Form.CHAIN or (isinstance(row, dict) and "summarized_coi" in row):
-                self._survey.learn(row)
+    def learn(self, known: Sequence[ReleaseFile]) -> None:
+        """Reads the files for what their regular rows teach about irregular ones."""
+        for file in known:
+            if file.form is Form.SUMMARY or max(file.lengths) == 1:
+                continue
+            for row in self._rows(file):
+                # summarized_coi_3 has fused and explicit instructions, so its rows teach too.
+                if file.form is Form.CHAIN or (isinstance(row, dict) and "summarized_coi" in row):
+                    self._survey.learn(row)
+        self._survey.settle()
 
     def take(self, file: ReleaseFile) -> None:
         """Imports a file.
@@ -169,9 +173,7 @@ def import_release(src: Path, out: Path, first_steps: bool = True) -> dict[str, 
         raise UserError("src", src, "holds no file of the release; leave --src out to download it")
     with DatasetWriter(out) as writer:
         importer = Importer(folder, writer)
-        for file in known:
-            if file.form is not Form.SUMMARY and max(file.lengths) > 1:
-                importer.learn(file)
+        importer.learn(known)
         for file in track(known, "importing files"):
             importer.take(file)
         added = importer.add_first_steps() if first_steps else {}

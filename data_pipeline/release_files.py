@@ -1,6 +1,7 @@
 """What the official Chain-of-Instructions release holds, file by file, at the commit that the project pins.
 
-The checksums are the git object ids of the files in that commit: `sha1` of "blob", the size, a null byte and the content.
+The checksums are the ids that git gives to the files' contents in that commit (`git ls-tree -r COMMIT data`): SHA-1 of
+"blob", the size in bytes, a null byte and the content.
 """
 
 import hashlib

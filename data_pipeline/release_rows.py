@@ -34,30 +34,43 @@ class Reading:
 
 @dataclass
 class Survey:
-    """What the regular rows of a release teach about its irregular ones."""
+    """What the rows of a release teach about its irregular ones: `learn` all of them, then `settle`."""
 
     instructions: collections.Counter[str] = field(default_factory=collections.Counter)
+    _long: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = field(default_factory=list)
     _first: dict[str, collections.Counter[str]] = field(default_factory=dict)
     _chains: dict[str, list[tuple[str, ...]]] = field(default_factory=dict)
 
     def learn(self, row: Any) -> None:
-        """Takes in a row whose instructions are not fused, if it is regular."""
+        """Takes in a row whose instructions are not fused."""
         if fault(row, Form.CHAIN):
             return
         instructions, outputs = split_instruction(row["instruction"]), split_output(row["output"])
-        if len(instructions) != len(outputs) or len(outputs) == 1:
+        if len(outputs) == 1:
             return
-        self.instructions.update(instructions)
-        first = self._first.setdefault(_key(row["input"], outputs[0]), collections.Counter())
+        if len(instructions) > len(outputs):
+            self._long.append((row["input"], instructions, outputs))
+        elif len(instructions) == len(outputs):
+            self.instructions.update(instructions)
+            self._remember(row["input"], instructions, outputs)
+
+    def settle(self) -> None:
+        """Groups the instructions of the rows that had too many, once all rows are known."""
+        for text, parts, outputs in self._long:
+            self._remember(text, group(parts, len(outputs), self), outputs)
+        self._long.clear()
+
+    def _remember(self, text: str, instructions: tuple[str, ...], outputs: Sequence[str]) -> None:
+        first = self._first.setdefault(_key(text, outputs[0]), collections.Counter())
         first[instructions[0]] += 1
-        self._chains.setdefault(_key(row["input"], *outputs), []).append(instructions)
+        self._chains.setdefault(_key(text, *outputs), []).append(instructions)
 
     def first_instruction(self, text: str, output: str) -> str:
         """The instruction that most often made `output` of the input `text`, or NOT_GIVEN."""
         found = self._first.get(_key(text, output))
         return found.most_common(1)[0][0] if found else NOT_GIVEN
 
-    def chain(self, text: str, outputs: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+    def chains(self, text: str, outputs: Sequence[str]) -> tuple[tuple[str, ...], ...]:
         """The instructions of every chain that made these outputs of the input `text`, without repeats."""
         return tuple(dict.fromkeys(self._chains.get(_key(text, *outputs), ())))
 
@@ -119,25 +132,33 @@ def _instructions(
     if len(outputs) == 1:
         return (row["instruction"],), None
     if form is Form.FUSED and "summarized_coi" not in row:
-        return _recovered(row["input"], outputs, survey)
+        return _recovered(row, outputs, survey)
     parts = split_instruction(row["instruction"])
     if len(parts) == len(outputs):
         return parts, None
     if len(parts) < len(outputs):
-        instructions, note = _recovered(row["input"], outputs, survey)
+        instructions, note = _recovered(row, outputs, survey)
         return instructions, note or "fused instruction: every step's instruction known from another row"
     return group(parts, len(outputs), survey), "more parts than outputs: grouped"
 
 
-def _recovered(text: str, outputs: Sequence[str], survey: Survey) -> tuple[tuple[str, ...], str | None]:
-    """The instructions behind a fused one, from regular rows with the same input and outputs."""
-    known = survey.chain(text, outputs)
+def _recovered(row: dict[str, str], outputs: Sequence[str], survey: Survey) -> tuple[tuple[str, ...], str | None]:
+    """The instructions behind a fused one, from other rows with the same input and outputs."""
+    known = survey.chains(row["input"], outputs)
+    if len(known) == 1:
+        return known[0], None
     if known:
-        return known[0], f"fused instruction: {len(known)} rows with these outputs, first taken" if known[1:] else None
-    first = survey.first_instruction(text, outputs[0])
-    rest = (NOT_GIVEN,) * (len(outputs) - 1)
+        nearest = max(known, key=lambda instructions: _shared_words(join(instructions), row["instruction"]))
+        return nearest, f"fused instruction: of {len(known)} chains with these outputs the one with the nearest words"
+    first = survey.first_instruction(row["input"], outputs[0])
     found = "first step's instruction known from other rows" if first else "no step's instruction known"
-    return (first, *rest), f"fused instruction: {found}"
+    return (first, *(NOT_GIVEN,) * (len(outputs) - 1)), f"fused instruction: {found}"
+
+
+def _shared_words(left: str, right: str) -> float:
+    """Jaccard index of the two texts' words."""
+    words, others = set(left.lower().split()), set(right.lower().split())
+    return len(words & others) / len(words | others)
 
 
 def group(parts: Sequence[str], count: int, survey: Survey) -> tuple[str, ...]:
