@@ -1,0 +1,34 @@
+"""Bootstrap percentile intervals of mean scores (Efron and Tibshirani, 1993, chapter 13)."""
+
+import numpy as np
+from jaxtyping import Float
+
+LEVEL = 95.0  # per cent of the resamples that an interval covers
+
+
+def bootstrap(
+    values: Float[np.ndarray, "examples scores"], resamples: int, seed: int
+) -> tuple[Float[np.ndarray, " scores"], Float[np.ndarray, " scores"]]:
+    """The low and high ends of the interval of each score's mean.
+
+    Examples are drawn with replacement, the same ones for every score. NaN marks a score that an example does not have:
+    it is left out of that score's mean, and a resample that has none of them is left out of the interval.
+
+    Args:
+      values: one row an example.
+      resamples: how many times to draw.
+      seed: of the draws; the same seed gives the same interval.
+    """
+    present = ~np.isnan(values)
+    times_drawn = _draws(len(values), resamples, seed)
+    sums, counts = times_drawn @ np.where(present, values, 0.0), times_drawn @ present.astype(np.float64)
+    means = np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
+    tail = (100 - LEVEL) / 2
+    low, high = np.nanpercentile(means, [tail, 100 - tail], axis=0)
+    return low, high
+
+
+def _draws(examples: int, resamples: int, seed: int) -> Float[np.ndarray, "resamples examples"]:
+    """How often each example is drawn in each resample."""
+    uniform = np.full(examples, 1 / examples)
+    return np.random.default_rng(seed).multinomial(examples, uniform, size=resamples).astype(np.float64)

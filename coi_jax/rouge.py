@@ -1,0 +1,49 @@
+"""ROUGE-L as Super-NaturalInstructions computes it, and a Unicode-aware one beside it.
+
+Super-NaturalInstructions (Wang et al., 2022, section 5) scores with `rouge_score`, stemmed, the best over the
+references. That package's tokenizer deletes every character outside a–z and 0–9, so that "été" becomes "t"; the Unicode
+scorer is the same longest common subsequence over words of any script.
+"""
+
+import functools
+import unicodedata
+from collections.abc import Sequence
+
+from rouge_score import rouge_scorer, tokenizers
+
+_WORD_CATEGORIES = "LMN"  # letters, the marks on them, digits
+
+
+class UnicodeTokenizer(tokenizers.Tokenizer):
+    """Words of any script: runs of letters, marks and digits, composed (NFKC) and casefolded, not stemmed."""
+
+    def tokenize(self, text: str) -> list[str]:
+        """The words of a text. Example: `"L’Été, déjà!"` → `["l", "été", "déjà"]`."""
+        folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+        kept = (char if unicodedata.category(char)[0] in _WORD_CATEGORIES else " " for char in folded)
+        return "".join(kept).split()
+
+
+@functools.cache
+def _stemmed_scorer() -> rouge_scorer.RougeScorer:
+    return rouge_scorer.RougeScorer(["rougeL"], use_stemmer=True)
+
+
+@functools.cache
+def _unicode_scorer() -> rouge_scorer.RougeScorer:
+    return rouge_scorer.RougeScorer(["rougeL"], tokenizer=UnicodeTokenizer())
+
+
+def rouge_l(references: str | Sequence[str], prediction: str) -> float:
+    """ROUGE-L F1 in [0, 1], stemmed, the best over the references."""
+    return _best(_stemmed_scorer(), references, prediction)
+
+
+def rouge_l_unicode(references: str | Sequence[str], prediction: str) -> float:
+    """ROUGE-L F1 in [0, 1] over words of any script, the best over the references."""
+    return _best(_unicode_scorer(), references, prediction)
+
+
+def _best(scorer: rouge_scorer.RougeScorer, references: str | Sequence[str], prediction: str) -> float:
+    several = [references] if isinstance(references, str) else references
+    return max(float(scorer.score(target=one, prediction=prediction)["rougeL"].fmeasure) for one in several)
