@@ -7,9 +7,18 @@ from typing import Any
 
 from coi_jax.errors import UserError, nearest
 from data_pipeline.procedural.operation import Operation
-from data_pipeline.procedural.operations import lists
+from data_pipeline.procedural.operations import dates, lists, paragraphs, records, scores, sentences
+from data_pipeline.procedural.operations import numbers as number_lists
 
-OPERATIONS: tuple[Operation, ...] = (*lists.OPERATIONS,)
+OPERATIONS: tuple[Operation, ...] = (
+    *lists.OPERATIONS,
+    *number_lists.OPERATIONS,
+    *sentences.OPERATIONS,
+    *paragraphs.OPERATIONS,
+    *dates.OPERATIONS,
+    *records.OPERATIONS,
+    *scores.OPERATIONS,
+)
 
 
 @functools.cache
