@@ -1,0 +1,46 @@
+"""How fast the machine multiplies matrices: published for chips that are known, else measured."""
+
+import time
+
+import jax
+import jax.numpy as jnp
+
+# Dense bf16 operations a second of one chip, by the start of `device_kind` (vendors' data sheets).
+PUBLISHED: dict[str, float] = {
+    "TPU v4": 275e12,
+    "TPU v5 lite": 197e12,
+    "TPU v5e": 197e12,
+    "TPU v5": 459e12,
+    "TPU v6 lite": 918e12,
+    "TPU v6e": 918e12,
+    "NVIDIA H100": 989e12,
+    "NVIDIA H200": 989e12,
+}
+
+
+def matmul_peak(dtype: str) -> float:
+    """Operations a second of all devices together, in the compute dtype.
+
+    Published for known chips in bfloat16. Elsewhere the best of a few square products; the simulated devices of one
+    CPU share it, so they count once a process.
+    """
+    device = jax.devices()[0]
+    published = [peak for kind, peak in PUBLISHED.items() if device.device_kind.startswith(kind)]
+    if published and dtype == "bfloat16":
+        return published[0] * jax.device_count()
+    units = jax.process_count() if device.platform == "cpu" else jax.device_count()
+    return measure(dtype, 1024 if device.platform == "cpu" else 8192) * units
+
+
+def measure(dtype: str, size: int, repeats: int = 5) -> float:
+    """Operations a second of [size, size] products on one device: the best of `repeats`."""
+    matrix = jnp.ones((size, size), dtype)
+    multiply = jax.jit(jnp.matmul)
+    multiply(matrix, matrix).block_until_ready()
+    return 2 * size**3 / min(_seconds(multiply, matrix) for _ in range(repeats))
+
+
+def _seconds(multiply: "jax.stages.Wrapped", matrix: jax.Array) -> float:
+    began = time.perf_counter()
+    multiply(matrix, matrix).block_until_ready()
+    return time.perf_counter() - began

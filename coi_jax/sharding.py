@@ -1,0 +1,211 @@
+"""Meshes, and the one table that says which mesh axes divide which logical axes.
+
+Mesh axes: `replica` (between slices: copies that share only gradients), `fsdp` (divides parameters and batch rows),
+`tensor` (divides heads, MLP and vocabulary), `sequence` (divides the positions of a row).
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Shaped
+
+from coi_jax.config import MeshConfig
+from coi_jax.errors import UserError, nearest
+
+MESH_AXES = ("replica", "fsdp", "tensor", "sequence")
+LogicalAxes = tuple[str | None, ...]
+
+PARAMETER_RULES: dict[str, tuple[str, ...]] = {
+    "layers": (),
+    "vocabulary": ("tensor",),
+    "embed": ("fsdp",),
+    "heads": ("tensor",),
+    "kv_heads": ("tensor",),
+    "head": (),
+    "mlp": ("tensor",),
+    "buckets": (),
+}
+
+# Activations leave `embed` whole: their rows already take the fsdp axis.
+ACTIVATION_RULES: dict[str, tuple[str, ...]] = {
+    "batch": ("replica", "fsdp"),
+    "length": ("sequence",),
+    "vocabulary": ("tensor",),
+    "embed": (),
+    "heads": ("tensor",),
+    "kv_heads": ("tensor",),
+    "head": (),
+    "mlp": ("tensor",),
+}
+
+# A parameter of as many elements must be divided where the mesh divides parameters at all; norms stay below.
+LARGE = 2**17
+
+
+def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
+    """The mesh of a config over `devices` (all there are); the axis that is -1 takes what the others leave.
+
+    Raises:
+      UserError: an axis is not positive, more than one is -1, or the product is not the number of devices.
+    """
+    devices = list(jax.devices() if devices is None else devices)
+    sizes = mesh_sizes(config, len(devices))
+    return jax.make_mesh(sizes, MESH_AXES, (AxisType.Auto,) * len(MESH_AXES), devices=devices)
+
+
+def mesh_sizes(config: MeshConfig, devices: int) -> tuple[int, ...]:
+    """The size of every mesh axis on so many devices; raises as `make_mesh`."""
+    sizes = {axis: getattr(config, axis) for axis in MESH_AXES}
+    for axis, size in sizes.items():
+        if size == 0 or size < -1:
+            raise UserError(f"config.mesh.{axis}", size, "give a positive number, or -1 for the rest of the devices")
+    free = [axis for axis, size in sizes.items() if size == -1]
+    if len(free) > 1:
+        raise UserError(f"config.mesh.{free[1]}", -1, f"mesh.{free[0]} is -1 already; only one axis takes the rest")
+    fixed = math.prod(size for size in sizes.values() if size != -1)
+    if devices % fixed or (not free and devices != fixed):
+        spelt = " × ".join(f"{axis} {size}" for axis, size in sizes.items())
+        raise UserError("config.mesh", spelt, f"does not make {devices} devices; change an axis or set one to -1")
+    return tuple(devices // fixed if size == -1 else size for size in sizes.values())
+
+
+def data_parallel(mesh: Mesh) -> int:
+    """Into how many parts the mesh divides the rows of a batch."""
+    return math.prod(mesh.shape[axis] for axis in ACTIVATION_RULES["batch"])
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Of every array of a batch, [rows, length]."""
+    return NamedSharding(mesh, PartitionSpec(ACTIVATION_RULES["batch"], ACTIVATION_RULES["length"]))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The whole value on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def shardings(logical_axes: Any, abstract: Any, mesh: Mesh) -> Any:
+    """A NamedSharding for every parameter.
+
+    Args:
+      logical_axes: tree of tuples, one logical name (or None) for each dimension of a parameter.
+      abstract: tree of the same structure with leaves that have a `shape`.
+      mesh: of `make_mesh`.
+
+    Raises:
+      UserError: the mesh does not divide a dimension, or nothing divides a large parameter though the mesh could.
+    """
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf, axes: NamedSharding(mesh, _parameter_spec(path_name(path), leaf.shape, axes, mesh)),
+        abstract,
+        logical_axes,
+        is_leaf=lambda node: hasattr(node, "shape"),
+    )
+
+
+def _parameter_spec(name: str, shape: tuple[int, ...], axes: LogicalAxes, mesh: Mesh) -> PartitionSpec:
+    entries = [() if axis is None else rule(PARAMETER_RULES, axis) for axis in axes]
+    for dimension, axis, mesh_axes in zip(shape, axes, entries, strict=True):
+        parts = math.prod(mesh.shape[mesh_axis] for mesh_axis in mesh_axes)
+        if dimension % parts:
+            field = f"config.mesh.{mesh_axes[0]}"
+            raise UserError(field, parts, f"does not divide {axis} = {dimension} of parameter {name} {shape}")
+    parts = math.prod(mesh.shape[mesh_axis] for mesh_axes in entries for mesh_axis in mesh_axes)
+    if parts == 1 < mesh.shape["fsdp"] * mesh.shape["tensor"] and math.prod(shape) >= LARGE:
+        mend = f"no rule divides its axes {axes} on mesh {dict(mesh.shape)}; it would be copied to every device"
+        raise UserError(f"parameter {name}", shape, mend)
+    return PartitionSpec(*(entry or None for entry in entries))
+
+
+def rule(rules: dict[str, tuple[str, ...]], axis: str) -> tuple[str, ...]:
+    """The mesh axes of a logical axis; raises UserError where the table has no such name."""
+    if axis not in rules:
+        raise UserError("logical axis", axis, nearest(axis, list(rules)))
+    return rules[axis]
+
+
+def like_parameters(tree: Any, params: Any, mesh: Mesh) -> Any:
+    """Shardings of an optimizer's state from those of the parameters.
+
+    A leaf belongs to the parameter whose path ends its own. It has the parameter's shape (Adam's moments), or that
+    shape without one dimension (Adafactor's factored moments, Shazeer & Stern 2018, section 3), and is divided as the
+    parameter's remaining dimensions; all else (counters, placeholders) is replicated.
+
+    Args:
+      tree: abstract optimizer state.
+      params: tree of (shape, NamedSharding), by `zip_shapes`.
+      mesh: of `make_mesh`.
+    """
+    known = {keys(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params, is_leaf=_is_pair)}
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: _state_sharding(keys(path), leaf.shape, known, mesh), tree
+    )
+
+
+def zip_shapes(abstract: Any, shardings: Any) -> Any:
+    """Tree of pairs (shape, sharding)."""
+    return jax.tree.map(lambda leaf, sharding: (leaf.shape, sharding), abstract, shardings)
+
+
+def _is_pair(node: Any) -> bool:
+    return isinstance(node, tuple) and len(node) == 2 and isinstance(node[1], NamedSharding)
+
+
+def _state_sharding(path: tuple[str, ...], shape: tuple[int, ...], known: dict[Any, Any], mesh: Mesh) -> NamedSharding:
+    found = next((known[path[start:]] for start in range(len(path)) if path[start:] in known), None)
+    if found is None:
+        return replicated(mesh)
+    whole, sharding = found
+    spec = (*sharding.spec, *(None,) * (len(whole) - len(sharding.spec)))
+    if shape == whole:
+        return sharding
+    for gone in range(len(whole)):
+        if shape == (*whole[:gone], *whole[gone + 1 :]):
+            return NamedSharding(mesh, PartitionSpec(*spec[:gone], *spec[gone + 1 :]))
+    return replicated(mesh)
+
+
+def keys(path: tuple[Any, ...]) -> tuple[str, ...]:
+    """A tree path as plain strings."""
+    return tuple(jax.tree_util.keystr((key,), simple=True) for key in path)
+
+
+def path_name(path: tuple[Any, ...]) -> str:
+    """A tree path as one dotted name."""
+    return ".".join(keys(path))
+
+
+def constrain(x: Shaped[Array, "..."], axes: LogicalAxes) -> Shaped[Array, "..."]:
+    """Fixes how an activation lies on the mesh in use (`jax.set_mesh`); the identity where there is none.
+
+    A dimension that its mesh axes do not divide (one prompt on eight devices) is left whole.
+
+    Args:
+      x: an activation inside a jitted function.
+      axes: one name of ACTIVATION_RULES or None for each dimension.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        return x
+    entries = [() if axis is None else rule(ACTIVATION_RULES, axis) for axis in axes]
+    fits = [
+        size % math.prod(mesh.shape[name] for name in entry) == 0 for size, entry in zip(x.shape, entries, strict=True)
+    ]
+    spec = PartitionSpec(*(entry if entry and fit else None for entry, fit in zip(entries, fits, strict=True)))
+    return jax.lax.with_sharding_constraint(x, spec)
+
+
+def check_batch(rows: int, lengths: Sequence[int], microbatches: int, mesh: Mesh) -> None:
+    """Raises UserError where the mesh or the microbatches do not divide the rows, or the mesh the positions."""
+    parts = data_parallel(mesh) * microbatches
+    if rows % parts:
+        mend = f"must be a multiple of {parts} = data-parallel size {data_parallel(mesh)} × microbatches {microbatches}"
+        raise UserError("config.data.rows", rows, mend)
+    for length in lengths:
+        if length % mesh.shape["sequence"]:
+            raise UserError(
+                "config.mesh.sequence", mesh.shape["sequence"], f"does not divide rows of {length} positions"
+            )
