@@ -5,7 +5,7 @@ token of every row is written to the same slot after them, and `valid` says whic
 step writes one slice, wherever each row's own text ends.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,13 +29,20 @@ class Cache(NamedTuple):
     length: Int[Array, "batch"]  # tokens seen by the row's decoder = position of its next token
     slot: Int[Array, ""]  # where the next token of every row is written
 
+    def grown(self, memory: KeyValues, valid: Bool[Array, "batch slots"]) -> "Cache":
+        """The cache after one more token."""
+        return self._replace(self_attention=memory, valid=valid, length=self.length + 1, slot=self.slot + 1)
+
 
 def take(cache: Cache, indices: Int[Array, "new_batch"]) -> Cache:
     """The cache of rows `indices`: reorders, repeats or drops rows of the batch."""
-    layered, rows = (
-        lambda tree: jax.tree.map(lambda leaf: leaf[:, indices], tree),
-        lambda leaf: None if leaf is None else leaf[indices],
-    )
+
+    def layered(tree: Any) -> Any:
+        return jax.tree.map(lambda leaf: leaf[:, indices], tree)
+
+    def rows(tree: Any) -> Any:
+        return jax.tree.map(lambda leaf: leaf[indices], tree)
+
     return Cache(
         layered(cache.self_attention),
         layered(cache.cross_attention),

@@ -15,7 +15,7 @@ from coi_jax.config import DecoderConfig
 from coi_jax.models import caches
 from coi_jax.models.attention import Attention, attend, causal_mask, length_mask, segment_mask
 from coi_jax.models.caches import Cache, KeyValues
-from coi_jax.models.layers import Embedding, GatedMLP, Linear, RMSNorm, dropout, scan, split_key, stack
+from coi_jax.models.layers import Embedding, GatedMLP, Linear, RMSNorm, dropout, layer_keys, scan, split_key, stack
 
 Rotation = tuple[Float[Array, "B L half"], Float[Array, "B L half"]]
 
@@ -112,8 +112,7 @@ class Decoder(nnx.Module):
 
         carry = (self._embed(tokens[:, None], None), cache.self_attention)
         (x, memory), _ = self._scan(body, carry, jnp.arange(self.config.layers))
-        cache = cache._replace(self_attention=memory, valid=valid, length=cache.length + 1, slot=cache.slot + 1)
-        return self._logits(self.final_norm(x))[:, 0], cache
+        return self._logits(self.final_norm(x))[:, 0], cache.grown(memory, valid)
 
     def _forward(
         self,
@@ -123,17 +122,17 @@ class Decoder(nnx.Module):
         key: Key[Array, ""] | None,
         *,
         remember: bool,
-    ) -> tuple[Float[Array, "B L D"], KeyValues | None]:
-        """The normed last hidden states, and with `remember` the keys and values of all layers."""
+    ) -> tuple[Float[Array, "B L D"], Any]:
+        """The normed last hidden states, and all layers' keys and values (None without `remember`)."""
         angles = self._rotation(positions)
-        embedding_key, layers_key = split_key(key, 2)
+        embedding_key, rest = split_key(key, 2)
 
         def body(layer: DecoderLayer, x: Array, key: Array | None) -> tuple[Array, KeyValues | None]:
             query, memory = layer.project(x, angles)
             return layer.finish(x, query, memory, mask, key), memory if remember else None
 
-        layer_keys = None if key is None else split_key(layers_key, self.config.layers)
-        x, memory = self._scan(body, self._embed(tokens, embedding_key), layer_keys)
+        x = self._embed(tokens, embedding_key)
+        x, memory = self._scan(body, x, layer_keys(rest, self.config.layers))
         return self.final_norm(x), memory
 
     def _scan(self, body: Any, carry: Any, inputs: Any) -> tuple[Any, Any]:

@@ -96,9 +96,11 @@ class GatedMLP(nnx.Module):
         self.up = Linear({"embed": width}, {"mlp": mlp_width}, rngs=rngs)
         self.down = Linear({"mlp": mlp_width}, {"embed": width}, rngs=rngs)
 
-    def __call__(self, x: Float[Array, "*rows D"]) -> Float[Array, "*rows D"]:
-        """Apply the block; the residual is the caller's."""
-        return self.down(self.activation(self.gate(x)) * self.up(x))
+    def __call__(
+        self, x: Float[Array, "*rows D"], rate: float = 0.0, key: Key[Array, ""] | None = None
+    ) -> Float[Array, "*rows D"]:
+        """Apply the block, with dropout on its inner activations; the residual is the caller's."""
+        return self.down(dropout(self.activation(self.gate(x)) * self.up(x), rate, key))
 
 
 def dropout(x: Float[Array, "*shape"], rate: float, key: Key[Array, ""] | None) -> Float[Array, "*shape"]:
@@ -109,9 +111,14 @@ def dropout(x: Float[Array, "*shape"], rate: float, key: Key[Array, ""] | None) 
     return jnp.where(kept, x / (1.0 - rate), jnp.zeros_like(x))
 
 
-def split_key(key: Key[Array, ""] | None, count: int) -> Any:
-    """`count` keys as an array that can be scanned or unpacked; Nones where `key` is None."""
-    return [None] * count if key is None else jax.random.split(key, count)
+def split_key(key: Key[Array, ""] | None, count: int) -> list[Key[Array, ""] | None]:
+    """`count` keys; Nones where `key` is None."""
+    return [None] * count if key is None else list(jax.random.split(key, count))
+
+
+def layer_keys(key: Key[Array, ""] | None, layers: int) -> Key[Array, "layers"] | None:
+    """A key for each layer, as an array to scan; None where `key` is None."""
+    return None if key is None else jax.random.split(key, layers)
 
 
 def stack(make: Callable[[nnx.Rngs], Layer], layers: int, *, rngs: nnx.Rngs) -> Layer:

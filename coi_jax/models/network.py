@@ -17,6 +17,7 @@ from coi_jax.config import DecoderConfig, T5Config
 from coi_jax.models.caches import Cache
 from coi_jax.models.decoder import Decoder
 from coi_jax.models.losses import LossSums, loss_sums
+from coi_jax.models.t5 import T5
 
 Params = dict[str, Any]
 Batch = Mapping[str, Array]
@@ -75,7 +76,7 @@ class Network:
         """Append one token to each row; the logits of the next one, and the grown cache."""
         return self._module(params).decode_step(cache, tokens)
 
-    def _module(self, params: Params) -> Decoder:
+    def _module(self, params: Params) -> Decoder | T5:
         return nnx.merge(_structure(self), params)
 
 
@@ -84,8 +85,11 @@ def build(config: DecoderConfig | T5Config, vocabulary_size: int) -> Network:
     return Network(config, vocabulary_size)
 
 
-def _make(network: Network, key: Key[Array, ""]) -> Decoder:
-    return Decoder(network.config, network.vocabulary_size, rngs=nnx.Rngs(params=key))
+def _make(network: Network, key: Key[Array, ""]) -> Decoder | T5:
+    config, rngs = network.config, nnx.Rngs(params=key)
+    if isinstance(config, T5Config):
+        return T5(config, network.vocabulary_size, rngs=rngs)
+    return Decoder(config, network.vocabulary_size, rngs=rngs)
 
 
 @functools.cache
