@@ -1,0 +1,52 @@
+# `make help` says what there is. Everything is relative to this folder, whose path may hold spaces.
+
+PYTHON ?=
+BIN := .venv/bin/python
+RUN := $(BIN) -m
+DATA := data/quickstart
+RUNS := runs/quickstart
+
+# The first Python 3.11 or 3.12 among these makes the environment.
+CANDIDATES := $(if $(PYTHON),"$(PYTHON)",python3 python3.11 python3.12)
+SUPPORTED := import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))
+
+.PHONY: help quickstart test clean
+
+help:
+	@echo "make quickstart   builds chains, tunes and scores three models on them, draws a table and a figure"
+	@echo "make test         checks style and types and runs all tests"
+	@echo "make clean        removes .venv, data/quickstart and runs/quickstart"
+	@echo "PYTHON=...        before either: the Python 3.11 or 3.12 to use"
+
+quickstart: .venv/run.stamp $(DATA)/manifest.json
+	@$(RUN) launch.sweep --sweep configs/sweeps/quickstart.py --backend local --out $(RUNS)
+	@$(RUN) coi_jax.tables --runs $(RUNS) --table 4 --figure 6 --out $(RUNS)/report
+
+$(DATA)/manifest.json: .venv/run.stamp $(wildcard data_pipeline/procedural.py data_pipeline/procedural/*.py)
+	@$(RUN) data_pipeline.procedural --out $(DATA) --seed 0
+
+test: .venv/test.stamp
+	@$(RUN) ruff check .
+	@$(RUN) ruff format --check .
+	@$(RUN) mypy
+	@$(RUN) pytest -n 2
+
+# A stamp is older than the requirements when they change: pip then brings the environment up to date.
+.venv/run.stamp: requirements.txt constraints.txt | .venv/pyvenv.cfg
+	@echo "installing the packages of requirements.txt into .venv (some minutes)"
+	@$(RUN) pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch "$@"
+
+.venv/test.stamp: requirements-dev.txt .venv/run.stamp
+	@echo "installing the packages of requirements-dev.txt into .venv (some minutes)"
+	@$(RUN) pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch "$@"
+
+.venv/pyvenv.cfg:
+	@for python in $(CANDIDATES); do \
+	  if "$$python" -c '$(SUPPORTED)' 2>/dev/null; then echo "making .venv with $$python"; exec "$$python" -m venv .venv; fi; \
+	done; \
+	echo "error: no Python 3.11 or 3.12 found; install one, or name it: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; exit 1
+
+clean:
+	rm -rf .venv $(DATA) $(RUNS)
