@@ -18,24 +18,25 @@ from data_pipeline.procedural.generate import Generator, Settings, write
 
 def _parser() -> argparse.ArgumentParser:
     parser = cli.parser(__doc__)
+    parser.usage = "python -m data_pipeline.procedural (--out DIR | --list) [options]"
     add = parser.add_argument
     add("--out", help="the dataset folder to write")
     add("--list", action="store_true", help="print the chosen operations and stop")
-    add("--seed", type=int, default=0, help="the same seed gives the same bytes")
-    add("--operations", default=",".join(catalogue.families()), help="families or names of operations")
-    add("--max_level", type=int, default=3, help="1 moves items, 2 looks at each, 3 calculates or spells")
-    add("--lengths", default="1,2,3", help="lengths of all splits but test")
-    add("--test_lengths", default="1,2,3,4,5,6", help="lengths of test")
-    add("--train_count", default="4000", help="chains of each length, or one number for each")
-    add("--validation_count", default="100", help="likewise")
-    add("--rephrased_count", default="100", help="likewise")
-    add("--test_count", default="200", help="likewise, for --test_lengths")
-    add("--min_items", type=int, default=3, help="smallest input: words, numbers, fields …")
-    add("--max_items", type=int, default=6, help="largest input")
-    add("--max_characters", type=int, default=400, help="longest text of a value")
-    add("--phrasings", type=int, default=3, help="ways to ask for each operation, 1 to 3")
-    add("--hold_out", type=int, default=5, help="one combination in this many is for test")
-    add("--degenerate_share", type=float, default=0.0, help="largest share of chains with an idle or undoing step")
+    add("--seed", type=int, metavar="N", default=0, help="the same seed gives the same bytes")
+    add("--operations", metavar="A,B", default=",".join(catalogue.families()), help="families or names of operations")
+    add("--max_level", type=int, metavar="N", default=3, help="1 moves items, 2 looks at each, 3 calculates or spells")
+    add("--lengths", metavar="N,…", default="1,2,3", help="lengths of all splits but test")
+    add("--test_lengths", metavar="N,…", default="1,2,3,4,5,6", help="lengths of test")
+    add("--train_count", metavar="N,…", default="4000", help="chains of each length, or one number for each")
+    add("--validation_count", metavar="N,…", default="100", help="likewise")
+    add("--rephrased_count", metavar="N,…", default="100", help="likewise")
+    add("--test_count", metavar="N,…", default="200", help="likewise, for --test_lengths")
+    add("--min_items", type=int, metavar="N", default=3, help="smallest input: words, numbers, fields …")
+    add("--max_items", type=int, metavar="N", default=6, help="largest input")
+    add("--max_characters", type=int, metavar="N", default=400, help="longest text of a value")
+    add("--phrasings", type=int, metavar="N", default=3, help="ways to ask for each operation, 1 to 3")
+    add("--hold_out", type=int, metavar="N", default=5, help="one combination in this many is for test")
+    add("--degenerate_share", type=float, metavar="P", default=0.0, help="share of chains that may have an idle step")
     return parser
 
 
@@ -93,6 +94,8 @@ def _settings(args: argparse.Namespace) -> Settings:
         splits.REPHRASED: _counts("rephrased_count", args.rephrased_count, lengths),
         splits.TEST: _counts("test_count", args.test_count, _lengths("test_lengths", args.test_lengths)),
     }
+    if not any(count for by_length in counts.values() for count in by_length.values()):
+        raise UserError("train_count", args.train_count, "ask for at least one chain in some split")
     operations = catalogue.select(args.operations.split(","), args.max_level)
     limits = _limits(args)
     return Settings(args.seed, operations, counts, limits, args.hold_out, args.phrasings, args.degenerate_share)

@@ -59,12 +59,18 @@ class Generator:
             settings.operations, settings.one_in, settings.limits, degenerate=settings.degenerate_share > 0
         )
 
-    def chains(self, split: str, length: int, count: int) -> Iterator[Chain]:
-        """Yields `count` different chains.
+    def chains(self) -> Iterator[tuple[str, Chain]]:
+        """Yields every chain with its split.
 
         Raises:
-          UserError: the operations have no such combinations, or there are not so many different chains.
+          UserError: the operations have no combinations of a wanted length, or there are too few different chains.
         """
+        for split, counts in self.settings.counts.items():
+            for length, count in counts.items():
+                yield from ((split, chain) for chain in self._part(split, length, count))
+
+    def _part(self, split: str, length: int, count: int) -> Iterator[Chain]:
+        """Yields `count` different chains of one split and length."""
         random, usage = Random(f"{self.settings.seed} {split} {length}"), Usage()
         seen: set[tuple[str, Combination]] = set()
         failures = 0
@@ -85,12 +91,9 @@ class Generator:
     def _draw(
         self, split: str, length: int, usage: Usage, seen: set[tuple[str, Combination]], random: Random
     ) -> Run | None:
-        held_out = split == splits.TEST
-        combination = self._composer.draw(length, held_out, usage, random)
+        combination = self._composer.draw(length, split == splits.TEST, usage, random)
         if combination is None:
-            kind = "held out" if held_out else "taught"
-            mend = f"no combination of {len(self.settings.operations)} operations is {kind}; choose more operations"
-            raise UserError(f"length of {split}", length, mend)
+            raise self._no_combination(split, length)
         usage.count(combination)
         for _ in range(VALUE_TRIALS):
             found = run(combination, random, self.settings.limits)
@@ -99,6 +102,11 @@ class Generator:
                 self._count(split, combination, found)
                 return found
         return None
+
+    def _no_combination(self, split: str, length: int) -> UserError:
+        field, kind = ("test_lengths", "held out for test") if split == splits.TEST else ("lengths", "left to teach")
+        count = len(self.settings.operations)
+        return UserError(field, length, f"no combination of the {count} operations is {kind}; choose more operations")
 
     def _is_wanted(self, found: Run, split: str) -> bool:
         if splits.input_split(found.input) != split:
@@ -147,10 +155,9 @@ class Generator:
 def write(settings: Settings, folder: str | os.PathLike[str]) -> Generator:
     """Writes a dataset folder and returns the generator that made it."""
     generator = Generator(settings)
+    total = sum(count for counts in settings.counts.values() for count in counts.values())
     with DatasetWriter(folder) as writer:
-        for split, counts in settings.counts.items():
-            for length, count in counts.items():
-                for chain in track(generator.chains(split, length, count), f"{split}, length {length}", count):
-                    writer.add(split, chain)
+        for split, chain in track(generator.chains(), "generating chains", total):
+            writer.add(split, chain)
         writer.finish(source=SOURCE, licence=LICENCE, notes=generator.notes())
     return generator

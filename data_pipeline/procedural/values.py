@@ -100,7 +100,7 @@ def _sentence(random: Random) -> Sentence:
         words += [random.choice(lexicon.PREPOSITIONS), *_noun_phrase(random)]
     if random.random() < 0.5:
         words += random.choice(lexicon.TIMES).split()
-    return Sentence((words[0].capitalize(), *words[1:]), random.choice("...!"))
+    return Sentence((words[0].capitalize(), *words[1:]), random.choice(".!"))
 
 
 def _draw_sentence(random: Random, _: int) -> Sentence:

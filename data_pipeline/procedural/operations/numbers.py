@@ -2,7 +2,6 @@
 
 import functools
 import itertools
-import math
 
 from data_pipeline.procedural.operation import Operation, integer, number_from
 from data_pipeline.procedural.values import ANSWER, NUMBERS, WORDS, Numbers
@@ -56,6 +55,13 @@ def _compare_ends(numbers: Numbers) -> str | None:
         return None
     first, last = numbers[0], numbers[-1]
     return "equal" if first == last else "first" if first > last else "last"
+
+
+def _median(numbers: Numbers) -> str | None:
+    """The middle one of an odd number of different numbers."""
+    if len(numbers) % 2 == 0 or len(set(numbers)) < len(numbers):
+        return None
+    return str(sorted(numbers)[len(numbers) // 2])
 
 
 def _yes(truth: bool) -> str:
@@ -450,16 +456,16 @@ QUESTIONS = (
         compute=_compare_ends,
     ),
     _ask(
-        name="greatest_common_divisor",
-        category="arithmetic",
+        name="median",
+        category="comparison",
         level=3,
         phrasings=(
-            "What is the greatest common divisor of the numbers?",
-            "Give the largest whole number that divides all the numbers.",
-            "Find the greatest number that every one of the numbers is a multiple of.",
-            "Say which largest factor all the numbers share.",
+            "What is the median of the numbers?",
+            "Answer with the number that has as many smaller as larger ones beside it.",
+            "Put the numbers in order in your head and give only the one in the middle.",
+            "Say which of the numbers lies in the middle by size.",
         ),
-        compute=lambda numbers: str(math.gcd(*numbers)) if any(numbers) else None,
+        compute=_median,
     ),
 )
 
