@@ -2,8 +2,8 @@
 
 Forward and backward pass of a matrix of N elements take 6·N operations a token (Kaplan et al. 2020, section 2.1), and
 attention 12 · heads · head width operations for every pair of query and key that a layer looks at (4 forward: scores
-and mixture; twice that backward). Only real tokens and pairs within one example count: what a program spends on padding,
-on masked pairs or on computing again is not work.
+and mixture; twice that backward). Only real tokens and pairs within one example count: what a program spends on
+padding, on masked pairs or on computing again is not work.
 """
 
 from collections.abc import Mapping

@@ -22,11 +22,11 @@ Batch = Mapping[str, Int[Array, "rows _"]]
 
 
 class TrainState(NamedTuple):
-    """All that a step changes."""
+    """All that a step changes. Its shardings and its abstract shapes are trees of the same type."""
 
     params: Params
     opt_state: Any
-    step: Int[Array, ""]  # steps taken
+    step: Any  # int32 scalar: steps taken
 
 
 class StepMetrics(NamedTuple):

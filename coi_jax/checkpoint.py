@@ -1,0 +1,140 @@
+"""Checkpoints: parameters, optimizer state and data position of a step as one unit, written in the background.
+
+Orbax writes a step's folder under a temporary name and renames it last, so a checkpoint is whole or absent. Arrays are
+saved in their own shape, whatever the mesh, and are restored onto any other.
+"""
+
+import errno
+import re
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from jax.sharding import Mesh
+
+from coi_jax import sharding
+from coi_jax.errors import UserError
+from coi_jax.models import Network, Params
+from coi_jax.train_step import TrainState
+
+Position = dict[str, Any]  # JSON: where the run stands, and of which data
+
+
+class Checkpoints:
+    """The checkpoints of a run; the newest few are kept.
+
+    `with Checkpoints(run / "checkpoints", keep=3) as checkpoints: checkpoints.save(state, step, position)`
+    """
+
+    def __init__(self, folder: Path, *, keep: int) -> None:
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep, cleanup_tmp_directories=True, enable_async_checkpointing=True
+        )
+        self._folder = folder
+        self._manager = ocp.CheckpointManager(folder.resolve(), options=options)
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.wait()
+        self._manager.close()
+
+    def save(self, state: TrainState, step: int, position: Position) -> None:
+        """Begins to write a checkpoint; returns when the arrays have left the devices.
+
+        Raises:
+          OSError: this write or the one before found no room; checkpoints written earlier are whole.
+        """
+        items = {
+            "params": ocp.args.StandardSave(state.params),
+            "optimizer": ocp.args.StandardSave(state.opt_state),
+            "position": ocp.args.JsonSave(position | {"step": step}),
+        }
+        with _storage_errors(self._folder):
+            self._manager.save(step, args=ocp.args.Composite(**items), force=True)
+
+    def wait(self) -> None:
+        """Returns when all is on disk; raises as `save`."""
+        with _storage_errors(self._folder):
+            self._manager.wait_until_finished()
+
+    def restore(self, step: int, abstract: TrainState, shardings: TrainState) -> TrainState:
+        """The state of a step, laid out as `shardings` say."""
+        target = jax.tree.map(_placed, abstract, shardings)
+        items = {
+            "params": ocp.args.StandardRestore(target.params),
+            "optimizer": ocp.args.StandardRestore(target.opt_state),
+        }
+        restored = self._manager.restore(step, args=ocp.args.Composite(**items))
+        count = jax.device_put(jax.numpy.asarray(step, jax.numpy.int32), shardings.step)
+        return TrainState(restored["params"], restored["optimizer"], count)
+
+
+class _storage_errors:
+    """Turns the several errors in which Orbax reports a full disk into an OSError that names the folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        chain = error
+        while chain is not None:
+            if getattr(chain, "errno", None) == errno.ENOSPC or "No space left on device" in str(chain):
+                raise OSError(errno.ENOSPC, "No space left on device", str(self._folder)) from None
+            chain = chain.__cause__ or chain.__context__
+
+
+def _placed(leaf: Any, place: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
+
+
+def steps(folder: Path) -> list[int]:
+    """The steps that have a whole checkpoint, ascending. Unfinished ones have another name."""
+    if not folder.is_dir():
+        return []
+    return sorted(int(entry.name) for entry in folder.iterdir() if re.fullmatch(r"[0-9]+", entry.name))
+
+
+def latest_step(folder: Path) -> int | None:
+    """The newest step that has a whole checkpoint."""
+    return max(steps(folder), default=None)
+
+
+def read_position(folder: Path, step: int) -> Position:
+    """The position that was saved with a step."""
+    return _read(folder, step, "position", ocp.JsonCheckpointHandler(), ocp.args.JsonRestore())
+
+
+def restore_params(folder: Path, network: Network, *, step: int | None = None, mesh: Mesh | None = None) -> Params:
+    """The parameters alone, for evaluation.
+
+    Args:
+      folder: the run's `checkpoints`.
+      network: whose parameters they are.
+      step: of the checkpoint; the newest where None.
+      mesh: to lay them out on; the first device where None.
+
+    Raises:
+      UserError: there is no such checkpoint, or it holds another network's parameters.
+    """
+    found = latest_step(folder) if step is None else step
+    if found not in steps(folder):
+        raise UserError("checkpoint", folder if step is None else folder / str(step), "none there; train the run first")
+    abstract = network.abstract()
+    one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    places = (
+        sharding.shardings(network.logical_axes(), abstract, mesh) if mesh else jax.tree.map(lambda _: one, abstract)
+    )
+    target = jax.tree.map(_placed, abstract, places)
+    return _read(folder, found, "params", ocp.StandardCheckpointHandler(), ocp.args.StandardRestore(target))
+
+
+def _read(folder: Path, step: int, item: str, handler: Any, arguments: Any) -> Any:
+    with ocp.Checkpointer(handler) as reader:
+        return reader.restore(folder.resolve() / str(step) / item, args=arguments)

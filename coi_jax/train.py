@@ -1,0 +1,67 @@
+"""Trains a network on the chains of an arm; the same command again goes on from the newest checkpoint.
+
+  python -m coi_jax.train --config configs/quickstart.py --workdir runs/coi12 --config.arm=coi12
+
+Any field of the config can be set with --config.FIELD=VALUE, as in --config.optimizer.learning_rate=1e-4.
+SIGTERM finishes the step, saves, and exits with status 0.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+
+from coi_jax import checkpoint, cli
+from coi_jax.config import RunConfig, load_config
+from coi_jax.run_folder import RunFolder, open_run
+from coi_jax.training import fit, prepare
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit status."""
+    rest, overrides = cli.split_overrides(sys.argv[1:] if argv is None else argv)
+    parser = cli.parser(__doc__)
+    parser.add_argument("--config", required=True, help="config file, as configs/quickstart.py")
+    parser.add_argument("--workdir", required=True, help="run folder, new or to go on with")
+    arguments = parser.parse_args(rest)
+    config = load_config(arguments.config, overrides)
+    start_jax()
+    run = open_run(Path(arguments.workdir), config)
+    if is_finished(run):
+        print(f"{run.path} is finished already; next: {next_command(run, config)}")
+        return 0
+    job = prepare(config, run)
+    step, loss = fit(job)
+    if step < job.total_steps:
+        print(f"stopped and saved at step {step} of {job.total_steps}; run the same command again to go on")
+    else:
+        print(f"trained {step} steps to a loss of {loss:.4f} in {run.path}; next: {next_command(run, config)}")
+    return 0
+
+
+def start_jax() -> None:
+    """Joins the other hosts where the environment names them, and keeps compiled programs between runs."""
+    hosts = os.environ.get("TPU_WORKER_HOSTNAMES", "").split(",")
+    if "JAX_COORDINATOR_ADDRESS" in os.environ or len(hosts) > 1:
+        jax.distributed.initialize()
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        home = Path(os.environ.get("XDG_CACHE_HOME", "") or Path.home() / ".cache")
+        jax.config.update("jax_compilation_cache_dir", str(home / "coi_jax" / "xla"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+def is_finished(run: RunFolder) -> bool:
+    """Whether the run's newest checkpoint is of its last step."""
+    step = checkpoint.latest_step(run.checkpoints)
+    return step is not None and step >= checkpoint.read_position(run.checkpoints, step)["total_steps"]
+
+
+def next_command(run: RunFolder, config: RunConfig) -> str:
+    """What to do with a trained run."""
+    return f"python -m coi_jax.evaluate --workdir {run.path} --tasks {','.join(config.evaluation.tests)}"
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

@@ -1,0 +1,162 @@
+"""A run from its config to its last step: what it needs is prepared once, then the loop goes over the batches."""
+
+import contextlib
+import signal
+import sys
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+import jax
+import optax
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+
+from coi_jax import cache, checkpoint, flops, hardware, optimizer, sharding, train_step
+from coi_jax.checkpoint import Checkpoints
+from coi_jax.config import RunConfig
+from coi_jax.errors import UserError
+from coi_jax.loader import Loader
+from coi_jax.models import Network, build
+from coi_jax.report import Report
+from coi_jax.run_folder import RunFolder, keep_vocabulary, write_environment
+from coi_jax.tasks import training_tasks
+from coi_jax.train_step import StepFunction, TrainState
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that the training loop needs and does not change."""
+
+    config: RunConfig
+    run: RunFolder
+    mesh: Mesh
+    loader: Loader
+    network: Network
+    optimizer: optax.GradientTransformation
+    shardings: TrainState
+    step: StepFunction
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the whole run."""
+        return self.loader.total_steps
+
+    @property
+    def position(self) -> checkpoint.Position:
+        """Which data the run reads, and how long; the number of a step is its place there."""
+        return {"total_steps": self.total_steps, "loader": self.loader.fingerprint}
+
+
+def prepare(config: RunConfig, run: RunFolder) -> Job:
+    """Checks the mesh, opens the data, and writes down what is known of the run before its first step.
+
+    Raises:
+      UserError: the mesh does not fit devices, batch or network, or the data cannot be had.
+    """
+    mesh = sharding.make_mesh(config.mesh)
+    loader = open_data(config, run, mesh)
+    network = build(config.model, run.load_vocabulary().size)
+    schedule = optimizer.make_schedule(config.optimizer, loader.total_steps)
+    transformation = optimizer.make_optimizer(config.optimizer, schedule, network.logical_axes())
+    shardings = train_step.state_shardings(network, transformation, mesh)
+    step = train_step.make_step(
+        network, transformation, schedule, microbatches=config.train.microbatches, seed=config.seed
+    )
+    compiled = train_step.compile_step(step, shardings, mesh)
+    return Job(config, run, mesh, loader, network, transformation, shardings, compiled)
+
+
+def open_data(config: RunConfig, run: RunFolder, mesh: Mesh) -> Loader:
+    """The loader over the caches of the config's arm; hashes and vocabulary go into the run folder."""
+    caches = cache.ensure(config, training_tasks(config), run.vocabulary if run.vocabulary.exists() else None)
+    loader = Loader(config, caches, row_multiple=sharding.data_parallel(mesh) * config.train.microbatches)
+    if jax.process_index() == 0:
+        keep_vocabulary(run, config)
+        write_environment(run, config, [item.hash for item in caches], loader.statistics())
+    return loader
+
+
+def fit(job: Job) -> tuple[int, float]:
+    """Trains to the end or until SIGTERM; returns the steps taken and the last loss.
+
+    The host never waits for the step that it has just started: it reads the numbers of the one before.
+    """
+    settings = job.config.train
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(jax.set_mesh(job.mesh))
+        checkpoints = stack.enter_context(Checkpoints(job.run.checkpoints, keep=settings.keep_checkpoints))
+        state, done = begin(job, checkpoints)
+        report = stack.enter_context(make_report(job, done))
+        stop = stack.enter_context(Termination())
+        batches = job.loader.iterate(done, sharding.batch_sharding(job.mesh))
+        while done < job.total_steps and not stop.requested(done):
+            with jax.transfer_guard("disallow"):
+                state, metrics = job.step(state, next(batches))
+            done += 1
+            report.add(done, metrics)
+            if done % settings.checkpoint_every == 0 and done < job.total_steps:
+                report.flush()
+                checkpoints.save(state, done, job.position)
+        report.flush()
+        checkpoints.save(state, done, job.position)
+    return done, report.loss
+
+
+def begin(job: Job, checkpoints: Checkpoints) -> tuple[TrainState, int]:
+    """The state to start from, fresh or of the newest checkpoint, and the steps that it has taken.
+
+    Raises:
+      UserError: the checkpoint was trained on other data than the config now leads to.
+    """
+    step = checkpoint.latest_step(job.run.checkpoints)
+    if step is None:
+        key = jax.random.key(job.config.seed)
+        return train_step.compile_init(job.network, job.optimizer, job.shardings)(key), 0
+    position = checkpoint.read_position(job.run.checkpoints, step)
+    if position["loader"] != job.loader.fingerprint:
+        mend = "was trained on data that has changed since; restore the dataset, or train into another --workdir"
+        raise UserError("checkpoint", job.run.checkpoints / str(step), mend)
+    print(f"going on from step {step}", file=sys.stderr)
+    abstract = train_step.abstract_state(job.network, job.optimizer)
+    return checkpoints.restore(step, abstract, job.shardings), step
+
+
+def make_report(job: Job, done: int) -> Report:
+    """The report of a run that has taken `done` steps."""
+    return Report(
+        job.run,
+        total=job.total_steps,
+        done=done,
+        every=job.config.train.log_every,
+        costs=flops.costs(job.network),
+        peak=hardware.matmul_peak(job.config.model.dtype),
+    )
+
+
+class Termination:
+    """Turns a SIGTERM into a request that the loop looks at between steps; a second SIGTERM ends the process.
+
+    Hosts agree on the step through JAX's own preemption notice, which each of them gets at another time.
+    """
+
+    def __init__(self) -> None:
+        self._signalled = False
+        self._single = jax.process_count() == 1
+
+    def __enter__(self) -> "Termination":
+        if self._single:
+            self._before: Any = signal.signal(signal.SIGTERM, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._single:
+            signal.signal(signal.SIGTERM, self._before)
+
+    def _note(self, _number: int, _frame: FrameType | None) -> None:
+        self._signalled = True
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    def requested(self, step: int) -> bool:
+        """Whether to stop after `step`; all hosts get the same answer."""
+        return self._signalled if self._single else multihost_utils.reached_preemption_sync_point(step)
