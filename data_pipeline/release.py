@@ -1,7 +1,7 @@
 """Imports the official Chain-of-Instructions release into a dataset folder.
 
 Takes whatever files of the release lie in --src; without --src it first downloads them all, at a pinned commit, with
-checksums. Every row comes out as a chain, is counted as already imported (union files such as coi_12.json repeat
+checksums. Every row comes out as a chain, is counted as a repeat (union files such as coi_12.json repeat the rows of
 others), or goes whole into rejected.jsonl. manifest.json accounts for all of them.
 
   python -m data_pipeline.release --src ../shared/data/coi_release --out data/coi
@@ -10,7 +10,6 @@ The release is CC BY-NC 4.0: do not redistribute what this writes.
 """
 
 import collections
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -25,20 +24,24 @@ from coi_jax.progress import track
 from data_pipeline import release_download, release_files
 from data_pipeline.json_stream import read_array
 from data_pipeline.release_files import Form, ReleaseFile
-from data_pipeline.release_rows import KNOWN_KEYS, NotAChain, Reading, Survey, read
+from data_pipeline.release_rows import KNOWN_KEYS, NotAChain, Reading, Survey, read, row_key, writable
 
 FIRST_STEP = "#first_step"
 
 
 @dataclass
 class Account:
-    """Where the rows of one file went."""
+    """Where the rows of one file went.
+
+    `chains` counts the imported ones by length, `repeats` a union file's rows that came in (or were rejected) from
+    another file, by that file, and `unknown_keys` what rows have besides the release's own keys.
+    """
 
     split: str
     published: bool
     rows: int = 0
     chains: collections.Counter[int] = field(default_factory=collections.Counter)
-    already_imported: collections.Counter[str] = field(default_factory=collections.Counter)
+    repeats: collections.Counter[str] = field(default_factory=collections.Counter)
     rejected: int = 0
     unknown_keys: collections.Counter[str] = field(default_factory=collections.Counter)
 
@@ -46,7 +49,7 @@ class Account:
         """The account as the manifest holds it."""
         chains = {str(length): count for length, count in sorted(self.chains.items())}
         return {"split": self.split, "published": self.published, "rows": self.rows, "chains": chains,
-                "already_imported": dict(self.already_imported), "rejected": self.rejected,
+                "repeats": dict(self.repeats), "rejected": self.rejected,
                 "unknown_keys": dict(self.unknown_keys)}  # fmt: skip
 
 
@@ -56,7 +59,7 @@ class Importer:
     def __init__(self, folder: Path, writer: DatasetWriter) -> None:
         self._folder, self._writer = folder, writer
         self._survey = Survey()
-        self._imported: dict[str, str] = {}
+        self._seen: dict[str, str] = {}
         self.accounts: dict[str, Account] = {}
         self.irregular: list[dict[str, Any]] = []
         self._first_steps: dict[str, Chain] = {}
@@ -82,32 +85,37 @@ class Importer:
           UserError: not one of its rows has the form that is due, so it is another file.
         """
         account = self.accounts[file.path] = Account(file.split, self._is_published(file))
-        reason = ""
+        reason = "it has none"
         for number, row in enumerate(self._rows(file)):
             account.rows += 1
+            if self._is_repeat(row, file, account):
+                continue
             try:
                 self._place(read(row, file, number, self._survey), row, file, account)
             except NotAChain as error:
                 account.rejected += 1
                 reason = str(error)
-                self._writer.reject(_writable(row), reason, file=file.path, number=number)
+                self._writer.reject(writable(row), reason, file=file.path, number=number)
         if account.rejected == account.rows:
             where = self._folder / file.path
-            raise UserError("release file", where, f"no row is readable ({reason or 'it has none'}); fetch it again")
+            raise UserError("release file", where, f"no row is readable ({reason}); fetch it again")
 
     def _is_published(self, file: ReleaseFile) -> bool:
         return release_files.git_blob(self._folder / file.path) == release_files.CHECKSUMS[file.path]
 
+    def _is_repeat(self, row: Any, file: ReleaseFile, account: Account) -> bool:
+        """Whether a union file repeats a row of another training file; counts it, or remembers a new row."""
+        if not file.is_training:
+            return False
+        key = row_key(row)
+        if file.union and key in self._seen:
+            account.repeats[self._seen[key]] += 1
+            return True
+        self._seen.setdefault(key, file.source)
+        return False
+
     def _place(self, reading: Reading, row: dict[str, Any], file: ReleaseFile, account: Account) -> None:
         chain = reading.chain
-        if not _is_utf8(row):
-            raise NotAChain("holds half a surrogate pair, which UTF-8 cannot write")
-        key = files.digest([chain.instruction, chain.input, row["output"]])
-        if file.union and key in self._imported:
-            account.already_imported[self._imported[key]] += 1
-            return
-        if file.is_training:
-            self._imported.setdefault(key, file.source)
         account.unknown_keys.update(row.keys() - KNOWN_KEYS)
         account.chains[chain.length] += 1
         self._writer.add(file.split, chain)
@@ -138,19 +146,6 @@ def first_step(chain: Chain) -> Chain:
     """The first step of a chain as a chain of its own, labelled so."""
     step = chain.steps[0]
     return Chain(chain.id + FIRST_STEP, chain.source + FIRST_STEP, chain.input, step.instruction, (step,))
-
-
-def _is_utf8(row: Any) -> bool:
-    try:
-        json.dumps(row, ensure_ascii=False).encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _writable(row: Any) -> Any:
-    """The row, or its JSON text in ASCII where the row itself cannot be written as UTF-8."""
-    return row if _is_utf8(row) else json.dumps(row)
 
 
 def import_release(src: Path, out: Path, first_steps: bool = True) -> dict[str, Any]:
@@ -200,10 +195,10 @@ def summary(out: Path, manifest: dict[str, Any]) -> str:
     lines = [f"{'split':<18}{'length':>6}{'chains':>9}"]
     lines += [f"{split:<18}{length:>6}{count:>9,}" for split, by in manifest["counts"].items()
               for length, count in by.items()]  # fmt: skip
-    repeated = sum(sum(file["already_imported"].values()) for file in notes["files"].values())
+    repeated = sum(sum(file["repeats"].values()) for file in notes["files"].values())
     rows = sum(file["rows"] for file in notes["files"].values())
     lines.append(f"{rows:,} rows of {len(notes['files'])} files: {sum(manifest['rejected'].values()):,} rejected, "
-                 f"{repeated:,} already imported, {len(notes['irregular_rows'])} irregular")  # fmt: skip
+                 f"{repeated:,} repeats, {len(notes['irregular_rows'])} irregular")  # fmt: skip
     if notes["first_steps"]:
         lines.append(f"no single instructions given: {sum(notes['first_steps'].values()):,} first steps stand in")
     changed = [path for path, file in notes["files"].items() if not file["published"]]

@@ -5,6 +5,7 @@ import os
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 
 from coi_jax.errors import UserError
@@ -12,7 +13,7 @@ from coi_jax.progress import Bar
 from data_pipeline.release_files import CHECKSUMS, COMMIT, git_blob
 
 ATTEMPTS = 5
-FIRST_PAUSE_SECONDS = 1.0
+FIRST_PAUSE_SECONDS = 1.0  # before the second attempt; each later pause is twice as long
 TIMEOUT_SECONDS = 30
 CHUNK_BYTES = 1 << 16
 RANGE_NOT_SATISFIABLE = 416
@@ -25,22 +26,22 @@ def default_folder() -> Path:
     return Path(cache) / "coi_jax" / f"coi_release-{COMMIT[:12]}"
 
 
-def download(folder: Path, base_url: str, first_pause: float = FIRST_PAUSE_SECONDS) -> Path:
+def download(folder: Path, base_url: str, checksums: Mapping[str, str] = CHECKSUMS) -> Path:
     """Fetches every file of the release that `folder` does not hold whole yet, and returns `folder`.
 
     Args:
       folder: gets `train/…` and `test/…`; unfinished files end in `.part`.
       base_url: serves the same paths.
-      first_pause: seconds before the second attempt at a file; each later pause is twice as long.
+      checksums: the git object id of each path.
 
     Raises:
       UserError: a file is not served, the connection keeps failing, or a checksum differs; what came stays.
     """
-    missing = {path: blob for path, blob in CHECKSUMS.items() if not _is_whole(folder / path, blob)}
-    with Bar("downloading files", len(CHECKSUMS), done=len(CHECKSUMS) - len(missing)) as bar:
+    missing = {path: blob for path, blob in checksums.items() if not _is_whole(folder / path, blob)}
+    with Bar("downloading files", len(checksums), done=len(checksums) - len(missing)) as bar:
         for path, blob in missing.items():
             bar.advance(0, note=path)
-            _fetch(f"{base_url.rstrip('/')}/{path}", folder / path, blob, first_pause)
+            _fetch(f"{base_url.rstrip('/')}/{path}", folder / path, blob)
             bar.advance(1, note=path)
     return folder
 
@@ -49,16 +50,16 @@ def _is_whole(path: Path, blob: str) -> bool:
     return path.is_file() and git_blob(path) == blob
 
 
-def _fetch(url: str, target: Path, blob: str, pause: float) -> None:
+def _fetch(url: str, target: Path, blob: str) -> None:
     """Downloads one file, checks it, and only then gives it its name."""
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".part")
     resumed = part.exists()
-    _transfer_with_retries(url, part, pause)
+    _transfer_with_retries(url, part)
     if resumed and git_blob(part) != blob:
         # What an earlier run left may itself be spoilt: once more from the start.
         part.unlink()
-        _transfer_with_retries(url, part, pause)
+        _transfer_with_retries(url, part)
     found = git_blob(part)
     if found != blob:
         part.unlink()
@@ -67,7 +68,7 @@ def _fetch(url: str, target: Path, blob: str, pause: float) -> None:
     os.replace(part, target)
 
 
-def _transfer_with_retries(url: str, part: Path, pause: float) -> None:
+def _transfer_with_retries(url: str, part: Path) -> None:
     for attempt in range(1, ATTEMPTS + 1):
         try:
             return _transfer(url, part)
@@ -82,7 +83,7 @@ def _transfer_with_retries(url: str, part: Path, pause: float) -> None:
         except ValueError as error:
             raise UserError("base_url", url, f"not a URL ({error}); write http://… or https://…") from None
         if attempt < ATTEMPTS:
-            time.sleep(pause * 2 ** (attempt - 1))
+            time.sleep(FIRST_PAUSE_SECONDS * 2 ** (attempt - 1))
     raise UserError("download", url, f"failed {ATTEMPTS} times ({reason}); what came is kept: run again to go on")
 
 

@@ -5,7 +5,9 @@ regular ones teach (`Survey`): which texts are instructions, and which instructi
 """
 
 import collections
+import hashlib
 import itertools
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -102,7 +104,29 @@ def fault(row: Any, form: Form) -> str | None:
             return f"{key!r} is not a string"
     if not row["instruction"].strip():
         return "empty instruction"
-    return None
+    return None if is_utf8(row) else "holds half a surrogate pair, which UTF-8 cannot write"
+
+
+def is_utf8(row: Any) -> bool:
+    """Whether all text in a JSON value can be written as UTF-8."""
+    try:
+        json.dumps(row, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def writable(row: Any) -> Any:
+    """The row itself, or its JSON text in ASCII where the row cannot be written as UTF-8."""
+    return row if is_utf8(row) else json.dumps(row)
+
+
+def row_key(row: Any) -> str:
+    """What two rows share that are the same example: the instruction shown, the input and the output."""
+    texts = row
+    if isinstance(row, dict):
+        texts = [row.get("summarized_coi", row.get("instruction")), row.get("input"), row.get("output")]
+    return hashlib.sha256(json.dumps(texts).encode("ascii")).hexdigest()[:32]
 
 
 def read(row: Any, file: ReleaseFile, number: int, survey: Survey) -> Reading:

@@ -1,0 +1,73 @@
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from coi_jax.errors import UserError
+from data_pipeline import json_stream
+from data_pipeline.json_stream import read_array
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    rows=st.lists(VALUES, max_size=5),
+    indent=st.sampled_from([None, 2]),
+    ascii_only=st.booleans(),
+    chunk=st.integers(1, 40),
+)
+def test_reads_what_json_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: list, indent: int | None, ascii_only: bool, chunk: int
+) -> None:
+    monkeypatch.setattr(json_stream, "CHUNK_BYTES", chunk)
+    path = tmp_path / "rows.json"
+    path.write_bytes(json.dumps(rows, indent=indent, ensure_ascii=ascii_only).encode("utf-8"))
+    assert list(read_array(path)) == rows
+
+
+def test_holds_one_row_at_a_time(tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    rows = [{"number": n, "text": "x" * 1000} for n in range(2000)]
+    path.write_text(json.dumps(rows) + " and then it breaks")
+    found = read_array(path)
+    assert [next(found) for _ in rows] == rows
+    with pytest.raises(UserError, match="text after"):
+        next(found)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty"),
+        (b" \n ", "is empty"),
+        (b'{"rows": []}', "not a JSON array"),
+        (b'[{"a": 1}, {"a": ', "row 1.*cut short"),
+        (b'[{"a": 1}, ', "row 1.*cut short"),
+        (b'[{"a": 1}', "after 1 rows.*cut short"),
+        (b"[1 2]", "after 1 rows"),
+        (b"[1, 2,]", "row 2"),
+        (b"[nonsense]", "row 0"),
+        (b'["caf\xe9"]', "byte 5.*not UTF-8"),
+        (b'["cut in a letter \xc3', "not UTF-8"),
+        (b"[" * 100_000, "nested too deep"),
+    ],
+)
+def test_what_is_not_a_whole_array_is_named(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "rows.json"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=message) as error:
+        list(read_array(path, "release file"))
+    assert error.value.field == "release file"
+    assert str(path) in str(error.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such file"):
+        list(read_array(tmp_path / "none.json"))
