@@ -193,12 +193,12 @@ class RunConfig(Section):
 
 
 def load_config(path: files.PathLike, overrides: Mapping[str, Any]) -> RunConfig:
-    """The config of a file, with dotted overrides (`{"train.steps": 100}`).
+    """The config of a file, with dotted overrides (`{"train.steps": 100}`); a run's `config.json` is one too.
 
     Raises:
       UserError: the file cannot be read, or a field is missing, unknown (the nearest name is given) or out of bounds.
     """
-    config = _get_config(Path(path))
+    config = files.read_json(path, "config") if Path(path).suffix == ".json" else _get_config(Path(path))
     for name, value in overrides.items():
         _override(config, name, value)
     return validate(config)

@@ -91,16 +91,25 @@ def read_manifest(folder: files.PathLike) -> dict[str, Any]:
     return files.read_json(path, "dataset folder")
 
 
+def split_path(folder: files.PathLike, split: str) -> Path:
+    """The file of a split.
+
+    Raises:
+      UserError: the folder is missing or is not a (whole) dataset, or has no such split.
+    """
+    splits = list(read_manifest(folder)["counts"])
+    if split not in splits:
+        raise UserError("split", split, f"{nearest(split, splits)} (in {folder})")
+    return Path(folder) / f"{split}.jsonl"
+
+
 def read_chains(folder: files.PathLike, split: str, length: int | None = None) -> Iterator[Chain]:
     """Yields the chains of a split, or those of one length, in the file's order.
 
     Raises:
       UserError: the folder has no such split, or a row is not a chain; it names file and line.
     """
-    splits = list(read_manifest(folder)["counts"])
-    if split not in splits:
-        raise UserError("split", split, f"{nearest(split, splits)} (in {folder})")
-    path = Path(folder) / f"{split}.jsonl"
+    path = split_path(folder, split)
     for number, row in enumerate(files.read_jsonl(path, "dataset"), 1):
         try:
             chain = Chain.from_row(row)

@@ -1,0 +1,78 @@
+"""The order of examples: an endless stream of blocks that is a pure function of the seed.
+
+*concatenate*: block e is epoch e, every example once, in an order of its own. *rates*: every block has as many examples
+of each task as its mixing rate says (to within one, and never drifting); each task goes through its own examples again
+and again, in an order of its own each time.
+"""
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Int64
+
+Order = Int64[np.ndarray, " examples"]
+
+_EPOCH, _TASK, _BLOCK, ROWS = range(4)  # what a permutation is of, so that no two are alike
+
+
+@functools.lru_cache(maxsize=16)
+def permutation(size: int, *seed: int) -> Order:
+    """A permutation of `range(size)`: the ranks of raw Philox numbers, which no release of numpy changes."""
+    numbers = np.random.Philox(np.random.SeedSequence(seed)).random_raw(size)
+    return np.argsort(numbers, kind="stable")
+
+
+class Stream:
+    """The examples of several tasks, numbered through task after task, in the order that training meets them.
+
+    Args:
+      sizes: the number of examples of each task.
+      rates: SeqIO's mixing rate of each task; "concatenate" does not look at them.
+      mixing: see the module.
+      seed: of the order.
+    """
+
+    def __init__(
+        self, sizes: Sequence[int], rates: Sequence[float], mixing: Literal["concatenate", "rates"], seed: int
+    ) -> None:
+        self._sizes, self._mixing, self._seed = tuple(sizes), mixing, seed
+        self._first = np.cumsum([0, *sizes])
+        shares = np.array(rates, np.float64) / sum(rates)
+        self._share_up_to = np.cumsum(shares)
+        self._share_up_to[-1] = 1.0
+        # Rounding moves a quota by less than two: blocks that hold two of every task have no negative quota.
+        self.block_size = sum(sizes) if mixing == "concatenate" else max(sum(sizes), math.ceil(2 / shares.min()))
+
+    def block(self, number: int) -> Order:
+        """The examples of one block, in order."""
+        if self._mixing == "concatenate":
+            return permutation(self.block_size, self._seed, _EPOCH, number)
+        starts, stops = self._taken(number), self._taken(number + 1)
+        parts = [self._of_task(task, *span) for task, span in enumerate(zip(starts, stops, strict=True))]
+        return np.concatenate(parts)[permutation(self.block_size, self._seed, _BLOCK, number)]
+
+    def _taken(self, blocks: int) -> list[int]:
+        """How many examples of each task the first blocks have; exact in closed form."""
+        up_to = np.floor(blocks * self.block_size * self._share_up_to + 0.5).astype(np.int64)
+        return np.diff(up_to, prepend=0).tolist()
+
+    def _of_task(self, task: int, start: int, stop: int) -> Order:
+        """Positions [start, stop) of a task's own endless order."""
+        size = self._sizes[task]
+        epochs = range(start // size, -(-stop // size))
+        whole = [permutation(size, self._seed, _TASK, task, epoch) for epoch in epochs]
+        if not whole:
+            return np.zeros(0, np.int64)
+        first = epochs[0] * size
+        return self._first[task] + np.concatenate(whole)[start - first : stop - first]
+
+    def take(self, start: int, stop: int) -> Order:
+        """Positions [start, stop) of the stream."""
+        blocks = range(start // self.block_size, -(-stop // self.block_size))
+        if not blocks:
+            return np.zeros(0, np.int64)
+        first = blocks[0] * self.block_size
+        return np.concatenate([self.block(number) for number in blocks])[start - first : stop - first]

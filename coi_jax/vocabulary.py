@@ -1,0 +1,152 @@
+"""Vocabularies: text to ids and back, by name.
+
+`size` is the real number of ids; a model may pad its embedding to a multiple that its mesh divides, and must then never
+be asked for an id of the padding.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Protocol
+
+import sentencepiece
+
+from coi_jax import dataset, files
+from coi_jax.config import RunConfig
+from coi_jax.errors import UserError
+
+TRAINER_SOURCE = Path(__file__).parent.parent / "data_pipeline" / "sentencepiece_training.py"
+SPACE_SYMBOL = "▁"  # SentencePiece's own sign for a space (U+2581)
+
+
+class Vocabulary(Protocol):
+    """Text to ids and back; ids are below `size`."""
+
+    name: str
+    size: int
+    pad_id: int
+    eos_id: int
+    bos_id: int | None  # None where examples do not begin with one
+    fingerprint: str  # SHA-256 of all that defines it
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text; no special ids are added."""
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of ids up to the first `eos_id`; pads and begins are left out."""
+
+
+def content(ids: Iterable[int], vocabulary: Vocabulary) -> list[int]:
+    """The ids that carry text: up to the first end, without pads and begins."""
+    kept = []
+    for token in map(int, ids):
+        if token == vocabulary.eos_id:
+            break
+        if token not in (vocabulary.pad_id, vocabulary.bos_id):
+            kept.append(token)
+    return kept
+
+
+class ByteVocabulary:
+    """UTF-8 bytes, in the numbering of ByT5 (Xue et al. 2022): pad 0, end 1, unknown 2, byte b is b + 3."""
+
+    name = "bytes"
+    size = 259
+    pad_id, eos_id = 0, 1
+    bos_id: int | None = None
+    fingerprint = hashlib.sha256(b"bytes+3").hexdigest()
+
+    def encode(self, text: str) -> list[int]:
+        """See `Vocabulary.encode`."""
+        return [byte + 3 for byte in text.encode("utf-8")]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """See `Vocabulary.decode`; bytes that are not UTF-8 become U+FFFD."""
+        return bytes(token - 3 for token in content(ids, self) if token >= 3).decode("utf-8", "replace")
+
+
+class SentencePieceVocabulary:
+    """A SentencePiece model.
+
+    A model without a pad piece (Llama's) pads with its unknown piece: padding is told by segment 0, never by its id.
+    """
+
+    def __init__(self, model: bytes, name: str) -> None:
+        self._model = sentencepiece.SentencePieceProcessor(model_proto=model)
+        self.name = name
+        self.size = self._model.vocab_size()
+        self.eos_id = self._model.eos_id()
+        self.pad_id = self._model.pad_id() if self._model.pad_id() >= 0 else self._model.unk_id()
+        self.bos_id = self._model.bos_id() if self._model.bos_id() >= 0 else None
+        self.fingerprint = hashlib.sha256(model).hexdigest()
+        self._space_symbol = self._bytes_of_space_symbol()
+
+    def _bytes_of_space_symbol(self) -> list[int]:
+        ids = [self._model.piece_to_id(f"<0x{byte:02X}>") for byte in SPACE_SYMBOL.encode("utf-8")]
+        return ids if all(self._model.is_byte(token) for token in ids) else []
+
+    def encode(self, text: str) -> list[int]:
+        """See `Vocabulary.encode`.
+
+        A "▁" of the text itself, which SentencePiece would take for a space, is written as its bytes where the model
+        has bytes.
+        """
+        if not self._space_symbol or SPACE_SYMBOL not in text:
+            return self._model.encode(text)
+        first, *rest = (self._model.encode(part) for part in text.split(SPACE_SYMBOL))
+        return first + [token for part in rest for token in [*self._space_symbol, *part]]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """See `Vocabulary.decode`."""
+        return self._model.decode([token for token in content(ids, self) if token < self.size])
+
+
+def trained_path(config: RunConfig) -> Path:
+    """Where the vocabulary trained on a config's dataset is kept: a name made of all that it follows from.
+
+    Raises:
+      UserError: the dataset folder or its training split is missing.
+    """
+    data = dataset.split_path(config.data.folder, config.data.split)
+    key = files.digest([files.sha256(data), config.data.template, config.vocabulary.size, files.sha256(TRAINER_SOURCE)])
+    return Path(config.data.cache_folder) / f"vocabulary-{key[:16]}.model"
+
+
+def load_vocabulary(config: RunConfig, trained: Path | None = None) -> Vocabulary:
+    """The vocabulary that a config names.
+
+    Args:
+      config: its `vocabulary` says which.
+      trained: the model file of a trained vocabulary, where it is not in the cache folder: a run keeps its own.
+
+    Raises:
+      UserError: the model file is missing or is not a SentencePiece model, or Mistral has no such version.
+    """
+    match config.vocabulary.kind:
+        case "bytes":
+            return ByteVocabulary()
+        case "mistral":
+            from coi_jax.mistral_vocabulary import MistralVocabulary  # a second to import, and rarely needed
+
+            return MistralVocabulary(config.vocabulary.file)
+        case "sentencepiece":
+            return read_sentencepiece(Path(config.vocabulary.file))
+        case "trained":
+            return read_sentencepiece(trained or trained_path(config))
+
+
+def read_sentencepiece(path: Path) -> SentencePieceVocabulary:
+    """The vocabulary of a SentencePiece model file.
+
+    Raises:
+      UserError: there is no such file, it is no SentencePiece model, or it has no end-of-sequence piece.
+    """
+    if not path.is_file():
+        raise UserError("vocabulary file", path, "no such file; name a SentencePiece .model file")
+    try:
+        vocabulary = SentencePieceVocabulary(path.read_bytes(), path.stem)
+    except RuntimeError:
+        raise UserError("vocabulary file", path, "not a SentencePiece model; name a .model file") from None
+    if vocabulary.eos_id < 0:
+        raise UserError("vocabulary file", path, "has no end-of-sequence piece; train it with eos_id")
+    return vocabulary

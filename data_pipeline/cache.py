@@ -1,0 +1,159 @@
+"""Writes the token caches that a config needs: the training tasks of its arm and its test sets.
+
+Runs each SeqIO task once and keeps its ids, so that training and evaluation need neither TensorFlow nor SeqIO. What is
+already there is left alone.
+
+  python -m data_pipeline.cache --config configs/quickstart.py --config.arm=coi12
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import seqio
+import tensorflow as tf
+from array_record.python.array_record_module import ArrayRecordWriter
+
+from coi_jax import cli, files
+from coi_jax.cache import INFO, LENGTHS, RECORDS, cache_folder, check_rows, mixture_path, open_cache, pack_record
+from coi_jax.config import RunConfig, load_config
+from coi_jax.errors import UserError
+from coi_jax.progress import track
+from coi_jax.tasks import ARMS, TaskSpec, evaluation_task, training_tasks
+from coi_jax.vocabulary import Vocabulary, load_vocabulary
+from data_pipeline.sentencepiece_training import ensure_trained
+from data_pipeline.tasks import make_mixture, make_task
+
+# One record a chunk reads fastest at random; the ids of one example compress too little to be worth the time.
+WRITER_OPTIONS = "group_size:1,uncompressed"
+
+
+def write(config: RunConfig, names: Sequence[str], trained: Path | None = None) -> list[Path]:
+    """Writes the caches of some tasks where they are missing, and the mixture of the arm; returns their folders.
+
+    Args:
+      config: the run's.
+      names: of training tasks ("train_length2") and test sets ("coi2_test").
+      trained: the model file of a trained vocabulary, where a run keeps its own.
+
+    Raises:
+      UserError: a task is unknown or has no rows, or the dataset or vocabulary cannot be had.
+    """
+    if config.vocabulary.kind == "trained" and trained is None:
+        trained = ensure_trained(config)
+    vocabulary = load_vocabulary(config, trained)
+    specs = [_spec(config, name) for name in names]
+    folders = [_write_task(config, spec, vocabulary) for spec in specs]
+    _write_mixture(config, vocabulary)
+    return folders
+
+
+def _training(config: RunConfig) -> list[TaskSpec]:
+    return training_tasks(config) if ARMS[config.arm] else []
+
+
+def _spec(config: RunConfig, name: str) -> TaskSpec:
+    training = {spec.name: spec for spec in _training(config)}
+    return training[name] if name in training else evaluation_task(config, name)
+
+
+def _write_task(config: RunConfig, spec: TaskSpec, vocabulary: Vocabulary) -> Path:
+    rows = check_rows(spec)
+    folder, key = cache_folder(config, spec, vocabulary)
+    if open_cache(folder, key):
+        return folder
+    dataset = make_task(config, spec, vocabulary).get_dataset(split=spec.split, shuffle=False)
+    with _new_folder(folder, key) as partial:
+        lengths = _write_records(partial / RECORDS, track(dataset.as_numpy_iterator(), f"tokens of {spec.name}", rows))
+        np.save(partial / LENGTHS, lengths)
+        size = (partial / RECORDS).stat().st_size
+        info = {"hash": key, "examples": len(lengths), "bytes": size, "ids": lengths.sum(0).tolist(),
+                "vocabulary": vocabulary.name, "task": spec.to_dict()}  # fmt: skip
+        files.write_json(partial / INFO, info)
+    return folder
+
+
+def _write_records(path: Path, examples: Iterator[dict[str, Any]]) -> np.ndarray:
+    """Writes the examples; returns their numbers of input and target ids, [examples, 2]."""
+    writer = ArrayRecordWriter(str(path), WRITER_OPTIONS)
+    lengths = []
+    try:
+        for example in examples:
+            writer.write(pack_record(example["inputs"], example["targets"], example["chain"]))
+            lengths.append((len(example["inputs"]), len(example["targets"])))
+    finally:
+        writer.close()
+    return np.array(lengths, np.int32).reshape(-1, 2)
+
+
+@contextlib.contextmanager
+def _new_folder(folder: Path, key: str) -> Iterator[Path]:
+    """A temporary neighbour that takes the name `folder` when the block ends well.
+
+    Where another process was first, its folder is as good and stays; a damaged one gives way.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        yield partial
+        partial.chmod(0o755)
+        if folder.exists() and not open_cache(folder, key):
+            os.replace(folder, partial.with_name(partial.name + ".damaged"))
+        with contextlib.suppress(OSError):
+            os.replace(partial, folder)
+        if not open_cache(folder, key):
+            raise UserError("token cache", folder, "could not be written; remove what stands there and run again")
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(partial.with_name(partial.name + ".damaged"), ignore_errors=True)
+
+
+def _write_mixture(config: RunConfig, vocabulary: Vocabulary) -> None:
+    """Writes the SeqIO mixture of the config's arm, if it trains on one: its caches with their rates."""
+    specs = _training(config)
+    folders = [cache_folder(config, spec, vocabulary) for spec in specs]
+    if not specs or not all(open_cache(*folder) for folder in folders):
+        return
+    tasks = [make_task(config, spec, vocabulary) for spec in specs]
+    mixture = make_mixture(config.arm, tasks)
+    rows = [{"name": task.name, "rate": mixture.get_rate(task), "folder": folder.name, "hash": key}
+            for task, (folder, key) in zip(tasks, folders, strict=True)]  # fmt: skip
+    files.write_json(mixture_path(config, [key for _, key in folders]), {"mixture": config.arm, "tasks": rows})
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; see the module's docstring."""
+    rest, overrides = cli.split_overrides(sys.argv[1:] if argv is None else argv)
+    parser = cli.parser(__doc__)
+    parser.add_argument("--config", required=True, help="a config file, or a run's config.json")
+    parser.add_argument("--tasks", default="", help="names, with commas; else all that the config needs")
+    parser.add_argument("--vocabulary", type=Path, help="model file of a trained vocabulary, where a run keeps its own")
+    parser.add_argument("--json", action="store_true", help="print the folders, or the error, as JSON")
+    arguments = parser.parse_args(rest)
+    tf.config.set_visible_devices([], "GPU")
+    try:
+        config = load_config(arguments.config, overrides)
+        names = arguments.tasks.split(",") if arguments.tasks else _needed(config)
+        folders = [str(folder) for folder in write(config, names, arguments.vocabulary)]
+    except UserError as error:
+        if not arguments.json:
+            raise
+        print(json.dumps({"error": {"field": error.field, "value": str(error.value), "mend": error.mend}}))
+        return cli.EXIT_USER_ERROR
+    print(json.dumps({"caches": folders}) if arguments.json else "\n".join(folders))
+    return 0
+
+
+def _needed(config: RunConfig) -> list[str]:
+    return [*(spec.name for spec in _training(config)), *config.evaluation.tests]
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

@@ -1,0 +1,84 @@
+"""Trains a SentencePiece vocabulary on a dataset, and keeps it in the cache folder.
+
+It is trained on the prompts and targets of all rows of the training split, whatever their length, so that all arms share
+it. Text comes back exactly: nothing is normalised, runs of spaces and newlines stay, and what has no piece is spelt in
+bytes. Digits are split, so that a model sees a number's own digits. The pad id is 0 and the end id is 1, as in T5.
+"""
+
+import io
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import sentencepiece
+
+from coi_jax import files, prompts
+from coi_jax.config import RunConfig
+from coi_jax.dataset import read_chains
+from coi_jax.errors import UserError
+from coi_jax.vocabulary import trained_path
+
+# Pieces of one byte each (256), pad, end, unknown and newline: what every vocabulary has before it learns anything.
+FIXED_PIECES = 260
+
+OPTIONS = dict(
+    model_type="unigram",
+    normalization_rule_name="identity",
+    remove_extra_whitespaces=False,
+    add_dummy_prefix=False,
+    allow_whitespace_only_pieces=True,
+    split_digits=True,
+    byte_fallback=True,
+    user_defined_symbols=["\n"],
+    pad_id=0,
+    eos_id=1,
+    unk_id=2,
+    bos_id=-1,
+    max_sentence_length=1 << 24,  # the default skips long lines without a word
+    num_threads=1,  # the sums of several threads would come in any order
+    minloglevel=2,
+)
+
+
+def ensure_trained(config: RunConfig) -> Path:
+    """The model file of a config's trained vocabulary; trains it where the cache folder has none.
+
+    Raises:
+      UserError: the dataset is missing, or its text does not hold that many pieces.
+    """
+    path = trained_path(config)
+    if not path.exists():
+        files.write_bytes(path, train(_lines(config), config.vocabulary.size))
+    return path
+
+
+def _lines(config: RunConfig) -> Iterator[str]:
+    """The lines of all prompts and targets; the newline itself is a piece of its own."""
+    for chain in read_chains(config.data.folder, config.data.split):
+        for text in (prompts.prompt(chain.instruction, chain.input, config.data.template), chain.targets):
+            yield from filter(None, text.split("\n"))
+
+
+def train(lines: Iterable[str], size: int) -> bytes:
+    """A SentencePiece model of `size` pieces, the same bytes for the same lines.
+
+    Raises:
+      UserError: the lines hold fewer pieces, or have more different characters than that; it names a size that fits.
+    """
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(lines), model_writer=model, vocab_size=size, **OPTIONS
+        )
+    except RuntimeError as error:
+        raise UserError("config.vocabulary.size", size, _mend(str(error))) from None
+    return model.getvalue()
+
+
+def _mend(message: str) -> str:
+    """SentencePiece's complaint about a size, as advice."""
+    if largest := re.search(r"value <= (\d+)", message):
+        return f"the dataset has text for at most {largest[1]} pieces; choose at most that"
+    if needed := re.search(r"(\d+) vs (\d+)", message):
+        return f"too few for the dataset's characters; choose at least {max(int(needed[1]), int(needed[2])) + FIXED_PIECES}"
+    return message.strip().splitlines()[-1]
