@@ -18,7 +18,7 @@ def execute(instruction: str, text: str) -> str | None:
     operation, arguments = understood
     try:
         result = operation.apply(operation.source.read(text), arguments)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return None if result is None else operation.result.text(result)
 

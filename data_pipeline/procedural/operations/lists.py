@@ -15,7 +15,8 @@ LISTED = choice("word", lambda words: words)
 
 
 def _others(words: Words) -> list[str]:
-    return [word for word in lexicon.NOUNS if word not in words]
+    present = {word.casefold() for word in words}
+    return [word for word in lexicon.NOUNS if word not in present]
 
 
 def _draw_letter(random: Random, words: Words) -> str | None:
@@ -27,18 +28,23 @@ def _draw_letter(random: Random, words: Words) -> str | None:
 LETTER = Parameter("letter", "[a-z]", str, _draw_letter)
 
 
+def _letters(word: str) -> int:
+    """The number of letters: a hyphen is none."""
+    return sum(map(str.isalpha, word))
+
+
 def _by_length(words: Words) -> Words:
-    return tuple(sorted(words, key=len))
+    return tuple(sorted(words, key=_letters))
 
 
 def _longest(words: Words) -> str | None:
     """The longest word, where one is."""
-    lengths = [len(word) for word in words]
+    lengths = [_letters(word) for word in words]
     return words[lengths.index(max(lengths))] if lengths.count(max(lengths)) == 1 else None
 
 
 def _shortest(words: Words) -> str | None:
-    lengths = [len(word) for word in words]
+    lengths = [_letters(word) for word in words]
     return words[lengths.index(min(lengths))] if lengths.count(min(lengths)) == 1 else None
 
 
@@ -60,7 +66,7 @@ def _swap(words: Words, first: int, second: int) -> Words:
 
 
 def _replace(words: Words, word: str, new: str) -> Words:
-    return tuple(new if other == word else other for other in words) if word in words else ()
+    return tuple(new if other == word else other for other in words)
 
 
 def _insert_after(words: Words, word: str, new: str) -> Words:
@@ -396,7 +402,7 @@ SEARCHES = (
             "Write down the words that are longer than {count} letters.",
             "Filter the list down to words of over {count} letters.",
         ),
-        compute=lambda words, count: tuple(word for word in words if len(word) > count),
+        compute=lambda words, count: tuple(word for word in words if _letters(word) > count),
         parameters=(integer("count", 3, 6),),
     ),
     _edit(
@@ -522,7 +528,7 @@ CONVERSIONS = (
             "Write down how long each word is, in letters.",
             "Give the length of each listed word.",
         ),
-        compute=lambda words: tuple(len(word) for word in words) if all(map(str.isalpha, words)) else (),
+        compute=lambda words: tuple(map(_letters, words)),
     ),
     Operation(
         name="alphabet_positions",

@@ -17,7 +17,8 @@ def _fields(record: Record) -> list[str]:
 
 
 def _absent_fields(record: Record) -> list[str]:
-    return [field for field in lexicon.FIELDS if field not in _fields(record)]
+    present = {field.casefold() for field in _fields(record)}
+    return [field for field in lexicon.FIELDS if field not in present]
 
 
 FIELD = choice("field", _fields)
@@ -30,6 +31,12 @@ def _draw_value(random: Random, record: Record) -> str:
 
 
 VALUE = Parameter("value", r"[^\s\"]+", str, _draw_value)
+
+
+def _sort(record: Record, part: int) -> Record:
+    """Sorted by name (part 0) or value (part 1); nothing where two are equal, as their order would be open."""
+    keys = {pair[part].casefold() for pair in record}
+    return tuple(sorted(record, key=lambda pair: pair[part].casefold())) if len(keys) == len(record) else ()
 
 
 def _set(record: Record, field: str, value: str) -> Record:
@@ -76,7 +83,7 @@ EDITS = (
             "Order the record by field name, from A to Z.",
             "Arrange the fields so that their names follow the alphabet.",
         ),
-        compute=lambda record: tuple(sorted(record, key=lambda pair: pair[0].casefold())),
+        compute=lambda record: _sort(record, 0),
     ),
     _edit(
         name="sort_fields_by_value",
@@ -88,7 +95,7 @@ EDITS = (
             "Order the record by value, from A to Z, ignoring upper and lower case.",
             "Arrange the fields so that their values follow the alphabet.",
         ),
-        compute=lambda record: tuple(sorted(record, key=lambda pair: pair[1].casefold())),
+        compute=lambda record: _sort(record, 1),
     ),
     _edit(
         name="reverse_fields",

@@ -19,27 +19,34 @@ def _nouns(sentence: Sentence) -> list[str]:
 
 
 def _absent_nouns(sentence: Sentence) -> list[str]:
-    return [word for word in lexicon.NOUNS if word not in sentence.words]
+    present = {word.casefold() for word in sentence.words}
+    return [word for word in lexicon.NOUNS if word not in present]
+
+
+def _single_words(sentence: Sentence) -> list[str]:
+    """The words behind the first that a sentence has once, in capitals or not."""
+    lowered = [word.casefold() for word in sentence.words]
+    return [word for word in sentence.words[1:] if word.isalpha() and lowered.count(word.casefold()) == 1]
 
 
 def _rewrite(sentence: Sentence, words: list[str] | tuple[str, ...]) -> Sentence | None:
-    """The sentence with other words; nothing where there are none."""
-    return Sentence(tuple(words), sentence.mark) if words and all(words) else None
+    """The sentence with other words; nothing where there are none, or where a comma would come last."""
+    return Sentence(tuple(words), sentence.mark) if words and not words[-1].endswith(",") else None
 
 
 def _substitute(sentence: Sentence, word: str, new: str) -> Sentence | None:
-    if word not in sentence.words:
-        return None
     return _rewrite(sentence, [new if other == word else other for other in sentence.words])
 
 
 def _drop(sentence: Sentence, word: str) -> Sentence | None:
-    return _rewrite(sentence, [other for other in sentence.words if other != word])
+    return _rewrite(sentence, [other for other in sentence.words if other.casefold() != word.casefold()])
 
 
-def _open_with(sentence: Sentence, opening: str) -> Sentence:
-    """An adverb in front, a comma behind it, and the first word of the sentence starting small."""
+def _open_with(sentence: Sentence, opening: str) -> Sentence | None:
+    """An adverb in front, a comma behind it, and the first word of the sentence, if not in capitals, starting small."""
     first, *rest = sentence.words
+    if first.isupper():
+        return None
     return Sentence((f"{opening},", first[0].lower() + first[1:], *rest), sentence.mark)
 
 
@@ -121,7 +128,7 @@ EDITS = (
             'Strike "{word}" out of the sentence.',
         ),
         compute=_drop,
-        parameters=(choice("word", lambda sentence: [word for word in sentence.words[1:] if word.isalpha()]),),
+        parameters=(choice("word", _single_words),),
     ),
     _edit(
         name="remove_articles",
