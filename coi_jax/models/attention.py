@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from coi_jax.models.caches import KeyValues
 from coi_jax.models.layers import Linear
+from coi_jax.sharding import constrain
 
 MASKED = -1e30  # finite, so that a row with nothing to look at gives numbers and not NaN
 
@@ -77,11 +78,13 @@ class Attention(nnx.Module):
 
     def queries(self, x: Float[Array, "B L D"]) -> Float[Array, "B H L C"]:
         """The queries of every position."""
-        return split_heads(self.query(x), self.heads)
+        return constrain(split_heads(self.query(x), self.heads), ("batch", "heads", "length", "head"))
 
     def keys_values(self, x: Float[Array, "B M D"]) -> KeyValues:
-        """The keys and values of every position."""
-        return KeyValues(split_heads(self.key(x), self.kv_heads), split_heads(self.value(x), self.kv_heads))
+        """The keys and values of every position; each device holds those of whole rows, for its queries."""
+        whole_rows = ("batch", "kv_heads", None, "head")
+        keys, values = (split_heads(part(x), self.kv_heads) for part in (self.key, self.value))
+        return KeyValues(constrain(keys, whole_rows), constrain(values, whole_rows))
 
     def join(self, mixed: Float[Array, "B H L C"]) -> Float[Array, "B L D"]:
         """Back from heads to the model's width."""

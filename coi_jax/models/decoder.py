@@ -15,7 +15,18 @@ from coi_jax.config import DecoderConfig
 from coi_jax.models import caches
 from coi_jax.models.attention import Attention, attend, causal_mask, length_mask, segment_mask
 from coi_jax.models.caches import Cache, KeyValues
-from coi_jax.models.layers import Embedding, GatedMLP, Linear, RMSNorm, dropout, layer_keys, scan, split_key, stack
+from coi_jax.models.layers import (
+    Embedding,
+    GatedMLP,
+    Linear,
+    RMSNorm,
+    dropout,
+    layer_keys,
+    residual,
+    scan,
+    split_key,
+    stack,
+)
 
 Rotation = tuple[Float[Array, "B L half"], Float[Array, "B L half"]]
 
@@ -63,7 +74,7 @@ class DecoderLayer(nnx.Module):
         keys = split_key(key, 2)
         mixed = attend(query, memory, mask, scale=self.config.head_width**-0.5)
         x = x + dropout(self.attention.join(mixed), self.config.dropout, keys[0])
-        return x + dropout(self.mlp(self.mlp_norm(x)), self.config.dropout, keys[1])
+        return residual(x + dropout(self.mlp(self.mlp_norm(x)), self.config.dropout, keys[1]))
 
 
 class Decoder(nnx.Module):
@@ -143,7 +154,8 @@ class Decoder(nnx.Module):
         return rotation(positions, self.config.head_width, self.config.rope_theta)
 
     def _embed(self, tokens: Int[Array, "B L"], key: Key[Array, ""] | None) -> Float[Array, "B L D"]:
-        return dropout(self.embedding(tokens, jnp.dtype(self.config.dtype)), self.config.dropout, key)
+        embedded = self.embedding(tokens, jnp.dtype(self.config.dtype))
+        return residual(dropout(embedded, self.config.dropout, key))
 
     def _logits(self, hidden: Float[Array, "B L D"]) -> Float[Array, "B L V"]:
         return self.embedding.attend(hidden) if self.config.tied_embedding else self.head(hidden)

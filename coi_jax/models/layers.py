@@ -1,6 +1,6 @@
 """Building blocks that both networks share: linear maps, embedding, norm, gated MLP, dropout, scanned stacks.
 
-Dimensions: D inputs, E outputs, V vocabulary.
+Dimensions: B batch, L length, D inputs, E outputs, V vocabulary.
 """
 
 from collections.abc import Callable
@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_policies
 from jaxtyping import Array, Float, Int, Key
+
+from coi_jax.sharding import constrain
 
 Layer = TypeVar("Layer", bound=nnx.Module)
 Carry = TypeVar("Carry")
@@ -101,6 +103,11 @@ class GatedMLP(nnx.Module):
     ) -> Float[Array, "*rows D"]:
         """Apply the block, with dropout on its inner activations; the residual is the caller's."""
         return self.down(dropout(self.activation(self.gate(x)) * self.up(x), rate, key))
+
+
+def residual(x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
+    """The stream between layers, laid out on the mesh."""
+    return constrain(x, ("batch", "length", "embed"))
 
 
 def dropout(x: Float[Array, "*shape"], rate: float, key: Key[Array, ""] | None) -> Float[Array, "*shape"]:

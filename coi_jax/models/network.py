@@ -18,6 +18,7 @@ from coi_jax.models.caches import Cache
 from coi_jax.models.decoder import Decoder
 from coi_jax.models.losses import LossSums, loss_sums
 from coi_jax.models.t5 import T5
+from coi_jax.sharding import constrain
 
 Params = dict[str, Any]
 Batch = Mapping[str, Array]
@@ -45,11 +46,11 @@ class Network:
 
     def logits(self, params: Params, batch: Batch) -> Float[Array, "rows length vocabulary"]:
         """Logits at every target position of a packed batch, in the compute dtype, without dropout."""
-        return self._module(params)(batch)
+        return _sharded(self._module(params)(batch))
 
     def loss(self, params: Params, batch: Batch, *, key: Key[Array, ""] | None = None) -> LossSums:
         """Sums over the target tokens of a packed batch; dropout only with a `key`."""
-        logits = self._module(params)(batch, key)
+        logits = _sharded(self._module(params)(batch, key))
         return loss_sums(logits, batch["targets"], batch["weights"])
 
     def prefill(
@@ -83,6 +84,10 @@ class Network:
 def build(config: DecoderConfig | T5Config, vocabulary_size: int) -> Network:
     """The network of a model config for token ids below `vocabulary_size`."""
     return Network(config, vocabulary_size)
+
+
+def _sharded(logits: Float[Array, "rows length vocabulary"]) -> Float[Array, "rows length vocabulary"]:
+    return constrain(logits, ("batch", "length", "vocabulary"))
 
 
 def _make(network: Network, key: Key[Array, ""]) -> Decoder | T5:

@@ -25,6 +25,7 @@ from coi_jax.models.layers import (
     dropout,
     layer_keys,
     parameter,
+    residual,
     scan,
     split_key,
     stack,
@@ -106,7 +107,7 @@ class EncoderLayer(nnx.Module):
         query, memory = self.attention.queries(normed), self.attention.keys_values(normed)
         mixed = attend(query, memory, mask, scale=1.0, bias=bias)
         x = x + dropout(self.attention.join(mixed), self.rate, keys[0])
-        return x + dropout(self.mlp(self.mlp_norm(x), self.rate, keys[1]), self.rate, keys[2])
+        return residual(x + dropout(self.mlp(self.mlp_norm(x), self.rate, keys[1]), self.rate, keys[2]))
 
 
 class DecoderLayer(nnx.Module):
@@ -144,7 +145,7 @@ class DecoderLayer(nnx.Module):
         query = self.cross_attention.queries(self.cross_norm(x))
         mixed = attend(query, encoded, encoded_mask, scale=1.0)
         x = x + dropout(self.cross_attention.join(mixed), self.rate, keys[1])
-        return x + dropout(self.mlp(self.mlp_norm(x), self.rate, keys[2]), self.rate, keys[3])
+        return residual(x + dropout(self.mlp(self.mlp_norm(x), self.rate, keys[2]), self.rate, keys[3]))
 
 
 class T5(nnx.Module):
@@ -256,7 +257,8 @@ class T5(nnx.Module):
         return scan(body, layers, carry, inputs, remat=config.remat, unroll=config.scan_unroll)
 
     def _embed(self, tokens: Int[Array, "B L"], key: Key[Array, ""] | None) -> Float[Array, "B L D"]:
-        return dropout(self.embedding(tokens, jnp.dtype(self.config.dtype)), self.config.dropout, key)
+        embedded = self.embedding(tokens, jnp.dtype(self.config.dtype))
+        return residual(dropout(embedded, self.config.dropout, key))
 
 
 def make_attention(config: T5Config, rngs: nnx.Rngs) -> Attention:
