@@ -4,6 +4,7 @@ import http.client
 import os
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
@@ -35,8 +36,11 @@ def download(folder: Path, base_url: str, checksums: Mapping[str, str] = CHECKSU
       checksums: the git object id of each path.
 
     Raises:
-      UserError: a file is not served, the connection keeps failing, or a checksum differs; what came stays.
+      UserError: `base_url` is no web address, a file is not served, the connection keeps failing, or a checksum differs; what came stays.
     """
+    parts = urllib.parse.urlsplit(base_url)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise UserError("base_url", base_url, "is no web address; write http://… or https://…")
     missing = {path: blob for path, blob in checksums.items() if not _is_whole(folder / path, blob)}
     with Bar("downloading files", len(checksums), done=len(checksums) - len(missing)) as bar:
         for path, blob in missing.items():
@@ -80,8 +84,6 @@ def _transfer_with_retries(url: str, part: Path) -> None:
             reason = f"{error.code} {error.reason}"
         except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
             reason = str(getattr(error, "reason", error))
-        except ValueError as error:
-            raise UserError("base_url", url, f"not a URL ({error}); write http://… or https://…") from None
         if attempt < ATTEMPTS:
             time.sleep(FIRST_PAUSE_SECONDS * 2 ** (attempt - 1))
     raise UserError("download", url, f"failed {ATTEMPTS} times ({reason}); what came is kept: run again to go on")

@@ -178,7 +178,7 @@ def test_a_folder_that_is_no_release_is_one_line(tmp_path: Path, capsys: pytest.
 def test_a_full_disk_is_one_line_and_leaves_what_was_there(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    src, out = write_release(tmp_path / "src", **{"coi_2.json": COI_2 * 500}), tmp_path / "out"
+    src, out = write_release(tmp_path / "src", **{"coi_2.json": COI_2 * 100}), tmp_path / "out"
     import_release(src, out)
     before = snapshot(tmp_path)
 
@@ -225,9 +225,6 @@ def test_the_real_release(release_folder: Path, tmp_path: Path) -> None:
     by_file = collections.Counter(irregular["file"] for irregular in notes["irregular_rows"])
     assert by_file == {"train/coi_2.json": 9, "train/coi_3.json": 4, "test/coi2_test.json": 1, "test/coi3_test.json": 1}
 
-
-def test_real_outputs_hold_no_labels_and_no_stray_space(release_folder: Path, tmp_path: Path) -> None:
-    import_release(release_folder, tmp_path / "out")
     chains = [c for split in ("train", "test") for c in read_chains(tmp_path / "out", split) if c.length > 1]
     outputs = [output for chain in chains for output in chain.outputs]
     assert all(output and output == output.strip() for output in outputs)
