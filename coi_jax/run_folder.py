@@ -3,7 +3,7 @@
 import importlib.metadata
 import platform
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,14 +111,13 @@ def keep_vocabulary(run: RunFolder, config: RunConfig) -> None:
         files.write_bytes(run.vocabulary, source[config.vocabulary.kind](config).read_bytes())
 
 
-def write_environment(run: RunFolder, config: RunConfig, caches: Sequence[str], data: Mapping[str, Any]) -> None:
+def write_environment(run: RunFolder, config: RunConfig, data: Mapping[str, Any]) -> None:
     """Writes what this launch runs on and which data it reads: hashes, no secrets, no environment variables.
 
     Args:
       run: where to.
       config: whose dataset is hashed.
-      caches: hashes of the token caches.
-      data: the loader's statistics.
+      data: hashes of caches and vocabulary, and the loader's statistics.
     """
     device = jax.devices()[0]
     dataset = files.sha256(split_path(config.data.folder, config.data.split))
@@ -128,10 +127,7 @@ def write_environment(run: RunFolder, config: RunConfig, caches: Sequence[str], 
         "devices": {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count()},
         "hosts": jax.process_count(),
         "commit": git_commit(Path(__file__).parent),
-        "dataset": dataset,
-        "caches": list(caches),
-        "vocabulary": run.load_vocabulary().fingerprint,
-        "data": dict(data),
+        "data": {"sha256": dataset, **data},
     }
     files.write_json(run.environment, values)
 

@@ -198,14 +198,9 @@ def constrain(x: Shaped[Array, "..."], axes: LogicalAxes) -> Shaped[Array, "..."
     return jax.lax.with_sharding_constraint(x, spec)
 
 
-def check_batch(rows: int, lengths: Sequence[int], microbatches: int, mesh: Mesh) -> None:
-    """Raises UserError where the mesh or the microbatches do not divide the rows, or the mesh the positions."""
-    parts = data_parallel(mesh) * microbatches
-    if rows % parts:
-        mend = f"must be a multiple of {parts} = data-parallel size {data_parallel(mesh)} × microbatches {microbatches}"
-        raise UserError("config.data.rows", rows, mend)
+def check_lengths(lengths: Sequence[int], mesh: Mesh) -> None:
+    """Raises UserError where the mesh does not divide the positions of a row."""
+    parts = mesh.shape["sequence"]
     for length in lengths:
-        if length % mesh.shape["sequence"]:
-            raise UserError(
-                "config.mesh.sequence", mesh.shape["sequence"], f"does not divide rows of {length} positions"
-            )
+        if length % parts:
+            raise UserError("config.mesh.sequence", parts, f"does not divide rows of {length} positions")

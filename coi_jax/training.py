@@ -3,9 +3,10 @@
 import contextlib
 import signal
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import optax
@@ -24,6 +25,17 @@ from coi_jax.tasks import training_tasks
 from coi_jax.train_step import StepFunction, TrainState
 
 
+@runtime_checkable
+class Batches(Protocol):
+    """What training asks of a loader."""
+
+    total_steps: int  # of the run
+    fingerprint: str  # of all that the batches follow from
+
+    def iterate(self, start_step: int, sharding: jax.sharding.Sharding) -> Iterator[dict[str, jax.Array]]:
+        """Global batches from a step to the end of the run."""
+
+
 @dataclass(frozen=True)
 class Job:
     """All that the training loop needs and does not change."""
@@ -31,7 +43,7 @@ class Job:
     config: RunConfig
     run: RunFolder
     mesh: Mesh
-    loader: Loader
+    loader: Batches
     network: Network
     optimizer: optax.GradientTransformation
     shardings: TrainState
@@ -55,8 +67,21 @@ def prepare(config: RunConfig, run: RunFolder) -> Job:
       UserError: the mesh does not fit devices, batch or network, or the data cannot be had.
     """
     mesh = sharding.make_mesh(config.mesh)
-    loader = open_data(config, run, mesh)
-    network = build(config.model, run.load_vocabulary().size)
+    caches = cache.ensure(config, training_tasks(config), run.vocabulary if run.vocabulary.exists() else None)
+    if jax.process_index() == 0:
+        keep_vocabulary(run, config)
+    vocabulary = run.load_vocabulary()
+    loader = Loader(config, caches, vocabulary, sharding.data_parallel(mesh) * config.train.microbatches)
+    if jax.process_index() == 0:
+        data = {"caches": [item.hash for item in caches], "vocabulary": vocabulary.fingerprint}
+        write_environment(run, config, data | loader.statistics())
+    network = build(config.model, vocabulary.size)
+    return make_job(config, run, mesh, loader, network)
+
+
+def make_job(config: RunConfig, run: RunFolder, mesh: Mesh, loader: Batches, network: Network) -> Job:
+    """The job of a loader and a network; raises UserError where the mesh does not fit them."""
+    sharding.check_lengths([config.data.length, config.data.targets_length], mesh)
     schedule = optimizer.make_schedule(config.optimizer, loader.total_steps)
     transformation = optimizer.make_optimizer(config.optimizer, schedule, network.logical_axes())
     shardings = train_step.state_shardings(network, transformation, mesh)
@@ -65,16 +90,6 @@ def prepare(config: RunConfig, run: RunFolder) -> Job:
     )
     compiled = train_step.compile_step(step, shardings, mesh)
     return Job(config, run, mesh, loader, network, transformation, shardings, compiled)
-
-
-def open_data(config: RunConfig, run: RunFolder, mesh: Mesh) -> Loader:
-    """The loader over the caches of the config's arm; hashes and vocabulary go into the run folder."""
-    caches = cache.ensure(config, training_tasks(config), run.vocabulary if run.vocabulary.exists() else None)
-    loader = Loader(config, caches, row_multiple=sharding.data_parallel(mesh) * config.train.microbatches)
-    if jax.process_index() == 0:
-        keep_vocabulary(run, config)
-        write_environment(run, config, [item.hash for item in caches], loader.statistics())
-    return loader
 
 
 def fit(job: Job) -> tuple[int, float]:
