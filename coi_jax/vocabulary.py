@@ -7,7 +7,7 @@ be asked for an id of the padding.
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import sentencepiece
 
@@ -19,6 +19,7 @@ TRAINER_SOURCE = Path(__file__).parent.parent / "data_pipeline" / "sentencepiece
 SPACE_SYMBOL = "▁"  # SentencePiece's own sign for a space (U+2581)
 
 
+@runtime_checkable
 class Vocabulary(Protocol):
     """Text to ids and back; ids are below `size`."""
 

@@ -1,10 +1,10 @@
 """An audit's findings as text that fits a terminal."""
 
+import collections
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-WIDTH = 100
 MOST_LINES = 12
 PLACES = ("only", "first", "middle", "last")
 
@@ -16,15 +16,16 @@ def text_report(findings: dict[str, Any]) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
-    """Lines of a table: the first column to the left, the others to the right, no wider than needed."""
-    cells = [list(map(str, head)), *([_cell(value) for value in row] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return ["  ".join(_align(cell, width, k) for k, (cell, width) in enumerate(zip(line, widths, strict=True))).rstrip()
-            for line in cells]  # fmt: skip
+    """Lines of a table, no wider than needed: columns of numbers to the right, columns of words to the left."""
+    columns = list(zip(head, *([_cell(value) for value in row] for row in rows), strict=True))
+    return ["  ".join(line).rstrip() for line in zip(*map(_aligned, columns), strict=True)]
 
 
-def _align(cell: str, width: int, column: int) -> str:
-    return cell.rjust(width) if column else cell.ljust(width)
+def _aligned(column: Sequence[str]) -> list[str]:
+    width = max(map(len, column))
+    numbers = sum(cell[:1].isdigit() or cell == "–" for cell in column[1:])
+    right = 2 * numbers > len(column) - 1
+    return [cell.rjust(width) if right else cell.ljust(width) for cell in column]
 
 
 def _cell(value: object) -> str:
@@ -34,6 +35,8 @@ def _cell(value: object) -> str:
 def _share(count: int, total: int) -> str:
     if not count:
         return "0"
+    if count == total:
+        return f"{count:,} (100%)"
     return f"{count:,} ({math.floor(1000 * count / total + 0.5) / 10:.1f}%)"  # halves go up, as in print
 
 
@@ -47,14 +50,14 @@ def _head(findings: dict[str, Any]) -> list[str]:
     counts = findings["counts"]
     lengths = sorted({int(length) for by in counts.values() for length in by})
     rows = ([split, *(by.get(str(length), 0) or "–" for length in lengths)] for split, by in counts.items())
-    title = f"{findings['data']}: chains by split and length ({findings['source']}, {findings['licence']})"
+    title = [f"{findings['data']} ({findings['source']}, {findings['licence']})", "", "Chains by split and length"]
     rejected = sum(findings["rejected"].values())
-    return [title, *table(["split", *map(str, lengths)], rows), f"{rejected:,} rejected rows"]
+    return [*title, *table(["split", *map(str, lengths)], rows), f"{rejected:,} rejected rows"]
 
 
 def _leaks(findings: dict[str, Any]) -> list[str]:
     found = [line for line in findings["leaks"] if line["row"] or line["instruction"] or line["input"]]
-    title = "Leaks: chains of a split whose row (instruction and input), instruction, or input another split has too"
+    title = "Leaks: chains whose row (instruction and input), instruction, or input is in both splits"
     if not found:
         return [title, "none"]
     rows = ([f"{line['split']} in {line['within']}", line["length"], line["chains"],
@@ -68,21 +71,27 @@ def _duplicates(findings: dict[str, Any]) -> list[str]:
     title = "Duplicates within a split: the same instruction and input; the same outputs too"
     if not found:
         return [title, "none"]
-    rows = ([split, line["rows"], line["chains"], " = ".join(line["pairs"][0])] for split, line in found.items())
+    rows = ([split, line["rows"], line["chains"], _pair(*line["pairs"][0])] for split, line in found.items())
     return [title, *table(["split", "rows", "chains", "for example"], rows)]
 
 
+def _pair(first: str, repeat: str) -> str:
+    source = first.partition("#")[0]
+    return f"{first} = {repeat.removeprefix(source)}"
+
+
 def _degenerate(findings: dict[str, Any]) -> list[str]:
-    found = findings["degenerate"]
-    title = f"Degenerate outputs (empty, repeating their own words, or very long): {len(found):,}"
-    if not found:
+    """One line for each distinct output: the same one may stand in many chains."""
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = collections.defaultdict(list)
+    for line in findings["degenerate"]:
+        groups[line["fault"], line["words"], line["begins"]].append(line)
+    title = f"Degenerate outputs, empty, long, or repeating their words: {len(findings['degenerate']):,}"
+    if not groups:
         return [title]
-    rows = ([line["id"], line["step"], line["fault"], line["words"], f"{line['repeated']:.0%}",
-             " ".join(line["begins"].split())[:28]] for line in found)  # fmt: skip
-    return [
-        title,
-        *_first_lines(table(["chain", "step", "fault", "words", "repeated", "begins"], rows), MOST_LINES, "outputs"),
-    ]
+    rows = ([group[0]["id"], group[0]["step"], len(group), fault, words, f"{group[0]['repeated']:.0%}",
+             " ".join(begins.split())[:20].rstrip()] for (fault, words, begins), group in groups.items())  # fmt: skip
+    head = ["chain", "step", "times", "fault", "words", "repeated", "begins"]
+    return [title, *_first_lines(table(head, rows), MOST_LINES, "outputs")]
 
 
 def _lengths(findings: dict[str, Any]) -> list[str]:

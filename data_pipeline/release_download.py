@@ -2,6 +2,7 @@
 
 import http.client
 import os
+import ssl
 import time
 import urllib.error
 import urllib.parse
@@ -18,6 +19,7 @@ FIRST_PAUSE_SECONDS = 1.0  # before the second attempt; each later pause is twic
 TIMEOUT_SECONDS = 30
 CHUNK_BYTES = 1 << 16
 RANGE_NOT_SATISFIABLE = 416
+_CONNECTION_ERRORS = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError)
 _WORTH_ANOTHER_TRY = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
@@ -36,7 +38,8 @@ def download(folder: Path, base_url: str, checksums: Mapping[str, str] = CHECKSU
       checksums: the git object id of each path.
 
     Raises:
-      UserError: `base_url` is no web address, a file is not served, the connection keeps failing, or a checksum differs; what came stays.
+      UserError: `base_url` is no web address, a file is not served, the connection keeps failing, or a checksum
+        differs; what came stays.
     """
     parts = urllib.parse.urlsplit(base_url)
     if parts.scheme not in ("http", "https") or not parts.netloc:
@@ -82,7 +85,7 @@ def _transfer_with_retries(url: str, part: Path) -> None:
                     "download", url, f"the server says {error.code} {error.reason}; check --base_url"
                 ) from None
             reason = f"{error.code} {error.reason}"
-        except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
+        except _CONNECTION_ERRORS as error:
             reason = str(getattr(error, "reason", error))
         if attempt < ATTEMPTS:
             time.sleep(FIRST_PAUSE_SECONDS * 2 ** (attempt - 1))
