@@ -10,12 +10,11 @@ RUNS := runs/quickstart
 CANDIDATES := $(if $(PYTHON),"$(PYTHON)",python3 python3.11 python3.12)
 SUPPORTED := import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))
 
-.PHONY: help quickstart test clean
+.PHONY: help quickstart test
 
 help:
 	@echo "make quickstart   builds chains, tunes and scores three models on them, draws a table and a figure"
 	@echo "make test         checks style and types and runs all tests"
-	@echo "make clean        removes .venv, data/quickstart and runs/quickstart"
 	@echo "PYTHON=...        before either: the Python 3.11 or 3.12 to use"
 
 quickstart: .venv/run.stamp $(DATA)/manifest.json
@@ -44,9 +43,8 @@ test: .venv/test.stamp
 
 .venv/pyvenv.cfg:
 	@for python in $(CANDIDATES); do \
-	  if "$$python" -c '$(SUPPORTED)' 2>/dev/null; then echo "making .venv with $$python"; exec "$$python" -m venv .venv; fi; \
+	  if "$$python" -c '$(SUPPORTED)' 2>/dev/null; then \
+	    echo "making .venv with $$python"; "$$python" -m venv .venv || { rm -rf .venv; exit 1; }; exit 0; \
+	  fi; \
 	done; \
 	echo "error: no Python 3.11 or 3.12 found; install one, or name it: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; exit 1
-
-clean:
-	rm -rf .venv $(DATA) $(RUNS)

@@ -71,5 +71,14 @@ def evaluation_task(config: RunConfig, name: str) -> TaskSpec:
     raise UserError("test set", name, nearest(name, known))
 
 
+def chain_length(name: str) -> int | None:
+    """The chain length of a test set, by its name; None where its chains have several lengths or it is no chain's.
+
+    Example: `"coi2_test"` → 2, `"bbh"` → None.
+    """
+    match = _CHAIN_TEST.fullmatch(name)
+    return int(match[2]) if match else None
+
+
 def _spec(config: RunConfig, name: str, split: str, length: int | None, prompting: str) -> TaskSpec:
     return TaskSpec(name, config.data.folder, split, length, config.data.template, prompting, config.vocabulary)

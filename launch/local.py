@@ -15,7 +15,7 @@ from typing import IO, Any, Literal
 
 from coi_jax import cli
 from launch.points import Point
-from launch.state import is_scored, is_trained
+from launch.state import claim, is_scored, is_trained
 
 Status = Literal["done", "failed", "preempted"]
 
@@ -64,6 +64,7 @@ class Runner:
 
     def run(self, point: Point) -> Outcome:
         """Trains and evaluates a point, as far as that is not done yet."""
+        claim(point)
         for name, is_complete, command in (
             ("train", is_trained, train_command(point)),
             ("evaluate", is_scored, evaluate_command(point)),
@@ -89,7 +90,6 @@ class Runner:
 
     def _call(self, command: list[str], log: Path) -> int:
         """Runs a command in a process group of its own, so that Ctrl-C reaches it only through `_stop`."""
-        log.parent.mkdir(parents=True, exist_ok=True)
         with open(log, "a", encoding="utf-8") as file, self._start(command) as child:
             now = datetime.datetime.now().isoformat(" ", "seconds")
             file.write(f"\n# {now} {shlex.join(['python', *command[1:]])}\n")

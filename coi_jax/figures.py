@@ -1,0 +1,151 @@
+"""The paper's figure 6 from run records: scores by chain length, a line for each arm."""
+
+import functools
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from coi_jax import files
+from coi_jax.errors import UserError
+from coi_jax.records import Cell, Records
+from coi_jax.tasks import ARMS, chain_length
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One score of the figure, and how to name it to a reader."""
+
+    metric: str
+    title: str
+
+
+PANELS = (
+    Panel("content_rouge_l", "Closeness of the steps' answers\n(ROUGE-L of their content, 0–100)"),
+    Panel("content_exact_match", "Whole chains exactly right\n(every step, % of chains)"),
+)
+
+# Okabe and Ito's colours, which colour-blind readers tell apart; a marker for each arm says the same again.
+STYLES = {
+    "base": ("#000000", "d"),
+    "cot": ("#56B4E9", "P"),
+    "ltm": ("#8A6D00", "X"),
+    "coi1": ("#D55E00", "o"),
+    "coi2": ("#E69F00", "v"),
+    "coi3": ("#CC79A7", "p"),
+    "coi12": ("#0072B2", "s"),
+    "coi123": ("#009E73", "^"),
+}
+GREY = "#777777"
+LABEL_GAP = 7.5  # least distance of the names at the lines' ends, in score points
+SPREAD = 0.06  # how far apart arms stand at the same length, so that their intervals do not hide one another
+
+
+def figure6_cells(records: Records) -> list[Cell]:
+    """The points of the figure: every arm at every chain length that it was scored on.
+
+    Raises:
+      UserError: no run was scored on chains of a known length.
+    """
+    tests = [test for test in records.test_sets if chain_length(test)]
+    if not tests:
+        raise UserError("--figure 6", ", ".join(records.test_sets), "needs test sets of chains, such as coi2_test")
+    tests.sort(key=lambda test: (_family(test), chain_length(test)))
+    cells = [records.cell(arm, test, panel.metric) for panel in PANELS for arm in records.arms for test in tests]
+    return [cell for cell in cells if cell]
+
+
+def write_figure6(records: Records, folder: files.PathLike) -> list[str]:
+    """Writes `figure6.png` and `figure6.svg` and returns their names. The same records give the same bytes."""
+    figure = draw_figure6(records)
+    names = []
+    for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
+        buffer = io.BytesIO()
+        with matplotlib.rc_context({"svg.hashsalt": "coi"}):
+            figure.savefig(buffer, format=kind, dpi=160, metadata=metadata)
+        names.append(f"figure6.{kind}")
+        files.write_bytes(f"{folder}/{names[-1]}", buffer.getvalue())
+    return names
+
+
+def draw_figure6(records: Records) -> Figure:
+    """A row of panels for each family of test sets: closeness on the left, exact match on the right."""
+    cells = figure6_cells(records)
+    families = sorted({_family(cell.test_set) for cell in cells})
+    figure = Figure(figsize=(10, 1.4 + 3.9 * len(families)), layout="constrained")
+    figure.suptitle("Scores as chains get longer, by the chain lengths that a model was tuned on", fontsize=14)
+    grid = figure.subplots(len(families), len(PANELS), squeeze=False)
+    for row, family in zip(grid, families, strict=True):
+        for axes, panel in zip(row, PANELS, strict=True):
+            chosen = [cell for cell in cells if (_family(cell.test_set), cell.metric) == (family, panel.metric)]
+            _draw_panel(axes, panel, chosen, records)
+    figure.legend(handles=_legend(cells), loc="outside lower center", ncols=4, frameon=False, fontsize=9.5)
+    return figure
+
+
+def _family(test_set: str) -> str:
+    """What stands before the length: `proc` of `proc2_test`."""
+    return re.split("[0-9]", test_set)[0]
+
+
+def _draw_panel(axes: Axes, panel: Panel, cells: Sequence[Cell], records: Records) -> None:
+    lengths = sorted({_length(cell) for cell in cells})
+    arms = [arm for arm in ARMS if any(cell.arm == arm for cell in cells)]
+    for place, arm in enumerate(arms):
+        _draw_arm(axes, [cell for cell in cells if cell.arm == arm], SPREAD * (place - (len(arms) - 1) / 2))
+    _draw_floor(axes, panel.metric, cells, records)
+    _name_lines(axes, [next(c for c in reversed(cells) if c.arm == arm) for arm in arms])
+    axes.set(xlabel="steps in the chain", xticks=lengths, xlim=(lengths[0] - 0.3, lengths[-1] + 0.3), ylim=(-3, 103))
+    axes.set_title(panel.title, loc="left", fontsize=11)
+    axes.grid(axis="y", color="#E6E6E6", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _length(cell: Cell) -> int:
+    return chain_length(cell.test_set) or 0
+
+
+def _draw_arm(axes: Axes, cells: Sequence[Cell], shift: float) -> None:
+    """A line with its intervals; markers of lengths that the arm was tuned on are filled, those of others hollow."""
+    colour, marker = STYLES[cells[0].arm]
+    places = [_length(cell) + shift for cell in cells]
+    axes.plot(places, [cell.mean for cell in cells], color=colour, linewidth=2)
+    for place, cell in zip(places, cells, strict=True):
+        axes.vlines(place, *cell.interval, color=colour, linewidth=1.4)
+        fill = colour if _length(cell) in ARMS[cell.arm] else "white"
+        axes.plot(place, cell.mean, marker, color=colour, markerfacecolor=fill, markeredgewidth=1.6, markersize=7)
+
+
+def _draw_floor(axes: Axes, metric: str, cells: Sequence[Cell], records: Records) -> None:
+    tests = {_length(cell): cell.test_set for cell in cells}
+    floor = {length: records.floor(test, metric) for length, test in sorted(tests.items())}
+    known = [(length, value) for length, value in floor.items() if value is not None]
+    if known:
+        axes.plot(*zip(*known, strict=True), color=GREY, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+
+
+def _name_lines(axes: Axes, ends: Sequence[Cell]) -> None:
+    """Writes each arm's name beside the end of its line, pushed apart where lines end close together."""
+    height = float("-inf")
+    for cell in sorted(ends, key=lambda cell: cell.mean):
+        height = max(cell.mean, height + LABEL_GAP)
+        axes.annotate(cell.arm, (_length(cell), height), xytext=(16, 0), textcoords="offset points", va="center",
+                      color=STYLES[cell.arm][0], fontweight="bold", fontsize=10.5, annotation_clip=False)  # fmt: skip
+
+
+def _legend(cells: Sequence[Cell]) -> list[Line2D]:
+    several = any(len(cell.records) > 1 for cell in cells)
+    interval = "± 1 sd over seeds" if several else "95% interval over examples"
+    dot = functools.partial(Line2D, [], [], color=GREY, marker="o", linestyle="", markersize=7, markeredgewidth=1.6)
+    return [
+        dot(label="length was in the tuning data"),
+        dot(label="length never seen in tuning", markerfacecolor="white"),
+        Line2D([], [], color=GREY, marker="|", markersize=12, linestyle="", label=interval),
+        Line2D([], [], color=GREY, linewidth=1, linestyle=(0, (4, 3)), label="floor: labels without answers"),
+    ]
