@@ -1,8 +1,8 @@
 """Token caches: a task's examples as ids, written once by `python -m data_pipeline.cache`, read here at random.
 
-A cache is a folder `<task>-<hash>/` with the examples (ArrayRecord), their lengths, and `cache.json`. The hash is made of
-all that the ids follow from, so a cache is never out of date: another dataset, vocabulary or preprocessing has another
-name. A mixture is a file `mixture-<hash>.json` that names the caches of an arm with their mixing rates.
+A cache is a folder `<task>-<hash>/` with the examples (ArrayRecord), their lengths, and `cache.json`. The hash is made
+of all that the ids follow from, so a cache is never out of date: another dataset, vocabulary or preprocessing has
+another name. A mixture is a file `mixture-<hash>.json` that names the caches of an arm with their mixing rates.
 """
 
 import json

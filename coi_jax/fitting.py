@@ -67,6 +67,6 @@ class RowShape:
         if rule == "cut_targets":
             targets = np.minimum(targets, most_targets)
         fitted = np.stack([inputs, targets], 1)
-        fits = (self.needs(fitted) <= np.array(self.capacity)).all(1)
-        kept = fits & (fitted > 0).all(1)
-        return Fitted(fitted, kept, kept & (fitted < lengths).any(1))
+        fits = np.all(self.needs(fitted) <= np.array(self.capacity), 1)
+        kept = fits & np.all(fitted > 0, 1)
+        return Fitted(fitted, kept, kept & np.any(fitted < lengths, 1))

@@ -67,10 +67,10 @@ class Loader:
         for cache, part in zip(self._caches, fitted, strict=True):
             if not part.kept.any():
                 shortest = int(self._shape.needs(cache.lengths).min(0)[0])
-                raise UserError("config.data.length", config.data.length,
-                                f"no example of {cache.folder.name} fits a row; the shortest takes {shortest} positions")  # fmt: skip
-        return _Places([np.flatnonzero(part.kept) for part in fitted],
-                       np.concatenate([part.lengths[part.kept] for part in fitted]))  # fmt: skip
+                mend = f"no example of {cache.folder.name} fits a row; the shortest takes {shortest} positions"
+                raise UserError("config.data.length", config.data.length, mend)
+        kept = [np.flatnonzero(part.kept) for part in fitted]
+        return _Places(kept, np.concatenate([part.lengths[part.kept] for part in fitted]))
 
     def _make_plan(self, config: RunConfig, row_multiple: int) -> Plan:
         sizes = [len(rows) for rows in self._places.kept]
@@ -130,9 +130,10 @@ class Loader:
         return slice(min(start for start, _, _ in spans), max(stop for _, stop, _ in spans))
 
     def _globally(self, array: np.ndarray, first: int, sharding: jax.sharding.Sharding) -> jax.Array:
-        def part(index: tuple[slice, ...]) -> np.ndarray:
-            start, stop, _ = index[0].indices(self.rows_per_step)
-            return array[start - first : stop - first, index[1]]
+        def part(index: tuple[slice, ...] | None) -> np.ndarray:
+            rows, columns = index or (slice(None), slice(None))
+            start, stop, _ = rows.indices(self.rows_per_step)
+            return array[start - first : stop - first, columns]
 
         return jax.make_array_from_callback((self.rows_per_step, array.shape[1]), sharding, part)
 

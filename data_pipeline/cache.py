@@ -17,8 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import seqio
-import tensorflow as tf
 from array_record.python.array_record_module import ArrayRecordWriter
 
 from coi_jax import cli, files
@@ -28,6 +26,7 @@ from coi_jax.errors import UserError
 from coi_jax.progress import track
 from coi_jax.tasks import ARMS, TaskSpec, evaluation_task, training_tasks
 from coi_jax.vocabulary import Vocabulary, load_vocabulary
+from data_pipeline import quiet_tensorflow  # noqa: F401  before all that imports TensorFlow
 from data_pipeline.sentencepiece_training import ensure_trained
 from data_pipeline.tasks import make_mixture, make_task
 
@@ -137,7 +136,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--vocabulary", type=Path, help="model file of a trained vocabulary, where a run keeps its own")
     parser.add_argument("--json", action="store_true", help="print the folders, or the error, as JSON")
     arguments = parser.parse_args(rest)
-    tf.config.set_visible_devices([], "GPU")
     try:
         config = load_config(arguments.config, overrides)
         names = arguments.tasks.split(",") if arguments.tasks else _needed(config)

@@ -1,14 +1,17 @@
 """Trains a SentencePiece vocabulary on a dataset, and keeps it in the cache folder.
 
-It is trained on the prompts and targets of all rows of the training split, whatever their length, so that all arms share
-it. Text comes back exactly: nothing is normalised, runs of spaces and newlines stay, and what has no piece is spelt in
-bytes. Digits are split, so that a model sees a number's own digits. The pad id is 0 and the end id is 1, as in T5.
+It is trained on the prompts and targets of all rows of the training split, whatever their length, so that all arms
+share it. Text comes back exactly: nothing is normalised, runs of spaces and newlines stay, and what has no piece is
+spelt in bytes. Digits are split, so that a model sees a number's own digits. The pad id is 0 and the end id is 1, as
+in T5.
 """
 
 import io
 import re
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import sentencepiece
 
@@ -18,26 +21,23 @@ from coi_jax.dataset import read_chains
 from coi_jax.errors import UserError
 from coi_jax.vocabulary import trained_path
 
-# Pieces of one byte each (256), pad, end, unknown and newline: what every vocabulary has before it learns anything.
-FIXED_PIECES = 260
-
-OPTIONS = dict(
-    model_type="unigram",
-    normalization_rule_name="identity",
-    remove_extra_whitespaces=False,
-    add_dummy_prefix=False,
-    allow_whitespace_only_pieces=True,
-    split_digits=True,
-    byte_fallback=True,
-    user_defined_symbols=["\n"],
-    pad_id=0,
-    eos_id=1,
-    unk_id=2,
-    bos_id=-1,
-    max_sentence_length=1 << 24,  # the default skips long lines without a word
-    num_threads=1,  # the sums of several threads would come in any order
-    minloglevel=2,
-)
+OPTIONS: dict[str, Any] = {
+    "model_type": "unigram",
+    "normalization_rule_name": "identity",
+    "remove_extra_whitespaces": False,
+    "add_dummy_prefix": False,
+    "allow_whitespace_only_pieces": True,
+    "split_digits": True,
+    "byte_fallback": True,
+    "user_defined_symbols": ["\n"],
+    "pad_id": 0,
+    "eos_id": 1,
+    "unk_id": 2,
+    "bos_id": -1,
+    "max_sentence_length": 1 << 24,  # the default skips long lines without a word
+    "num_threads": 1,  # the sums of several threads would come in any order
+    "minloglevel": 2,
+}
 
 
 def ensure_trained(config: RunConfig) -> Path:
@@ -48,6 +48,9 @@ def ensure_trained(config: RunConfig) -> Path:
     """
     path = trained_path(config)
     if not path.exists():
+        print(
+            f"training a vocabulary of {config.vocabulary.size} pieces, once for all arms", file=sys.stderr, flush=True
+        )
         files.write_bytes(path, train(_lines(config), config.vocabulary.size))
     return path
 
@@ -79,6 +82,6 @@ def _mend(message: str) -> str:
     """SentencePiece's complaint about a size, as advice."""
     if largest := re.search(r"value <= (\d+)", message):
         return f"the dataset has text for at most {largest[1]} pieces; choose at most that"
-    if needed := re.search(r"(\d+) vs (\d+)", message):
-        return f"too few for the dataset's characters; choose at least {max(int(needed[1]), int(needed[2])) + FIXED_PIECES}"
-    return message.strip().splitlines()[-1]
+    if needed := re.search(r"\d+ vs (\d+)", message):
+        return f"too few for the dataset's characters; choose at least {needed[1]}"
+    return "the dataset has no text to train on"

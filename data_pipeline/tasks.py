@@ -150,7 +150,8 @@ def to_text(dataset: tf.data.Dataset, template: str, prompting: str, examples: S
 def to_answer(output: str, example: Mapping[str, Any], is_target: bool) -> str | tuple[str | None, ...]:
     """What the metrics compare: the reference outputs of every step on one side, the answer's text on the other.
 
-    In: `"Task 1 output and task 2 input: b\nTask 2 output: a"` as target → Out: `("b", "a")`; as prediction → the same text.
+    In, as the target of a chain with outputs "b" and "a": its text. Out: `("b", "a")`, None for a missing reference.
+    In, as a prediction: `"Task 1 output and task 2 input: b Task 2 output: c"`. Out: the same.
     """
     if not is_target:
         return output
