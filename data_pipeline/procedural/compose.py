@@ -1,13 +1,14 @@
 """Sequences of operations that fit by type, and values that run through them without a degenerate step."""
 
 import collections
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any
 
+from data_pipeline.procedural.catalogue import numbers
 from data_pipeline.procedural.operation import Operation
-from data_pipeline.procedural.splits import is_held_out, is_taught
+from data_pipeline.procedural.splits import is_taught
 
 Combination = tuple[Operation, ...]
 
@@ -50,12 +51,17 @@ class Run:
     degenerate: bool
 
 
-def run(combination: Combination, random: Random, limits: Limits) -> Run | None:
-    """Draws an input and runs it through the operations; None where one of them makes no sense for its value."""
+def run(combination: Combination, random: Random, limits: Limits, accepts: Callable[[str], bool]) -> Run | None:
+    """Draws an input and runs it through the operations.
+
+    None where `accepts` refuses the input's text, or an operation makes no sense for its value.
+    """
     source = combination[0].source
     value = source.draw(random, random.randint(limits.min_items, limits.max_items))
     text = source.text(value)
-    return _run(combination, value, text, random, limits) if len(text) <= limits.max_characters else None
+    if len(text) > limits.max_characters or not accepts(text):
+        return None
+    return _run(combination, value, text, random, limits)
 
 
 def _run(combination: Combination, value: Any, text: str, random: Random, limits: Limits) -> Run | None:
@@ -83,6 +89,7 @@ class Composer:
         """`degenerate` allows pairs in which the second operation only undoes or repeats the first."""
         self._operations, self._one_in, self._limits = tuple(operations), one_in, limits
         self._followers = {first: self._following(first, degenerate) for first in operations}
+        self._sums: list[dict[Operation, set[int]]] = [{operation: {0} for operation in operations}]
 
     def _following(self, first: Operation, degenerate: bool) -> tuple[Operation, ...]:
         fitting = (second for second in self._operations if second.source is first.result)
@@ -90,7 +97,7 @@ class Composer:
 
     def _go_together(self, first: Operation, second: Operation, degenerate: bool) -> bool:
         random = Random(f"{first.name} {second.name}")
-        runs = (run((first, second), random, self._limits) for _ in range(TRIALS))
+        runs = (run((first, second), random, self._limits, lambda text: True) for _ in range(TRIALS))
         return any(found is not None and (degenerate or not found.degenerate) for found in runs)
 
     def draw(self, length: int, held_out: bool, usage: "Usage", random: Random) -> Combination | None:
@@ -102,33 +109,61 @@ class Composer:
     ) -> Combination | None:
         if len(prefix) == length:
             return prefix
-        following = self._followers[prefix[-1]] if prefix else self._operations
-        for operation in usage.order(following, len(prefix), random):
+        for operation in usage.order(self._choices(prefix, length), len(prefix), random):
             extended = (*prefix, operation)
-            if self._is_possible(extended, length, held_out):
+            if extended not in usage.fruitless and self._is_possible(extended, length, held_out):
                 found = self._extend(extended, length, held_out, usage, random)
                 if found:
                     return found
         return None
 
+    def _choices(self, prefix: Combination, length: int) -> list[Operation]:
+        """The operations that may come next and can be followed up to `length`."""
+        following = self._followers[prefix[-1]] if prefix else self._operations
+        sums = self._sums_of(length - len(prefix) - 1)
+        return [operation for operation in following if sums[operation]]
+
     def _is_possible(self, prefix: Combination, length: int, held_out: bool) -> bool:
-        names = [operation.name for operation in prefix]
+        """Whether a combination that begins so can be what is wanted: taught, or, where it has several, held out."""
         if not held_out:
-            return is_taught(names, self._one_in)
-        return len(prefix) < length or length == 1 or is_held_out(names, self._one_in)
+            return is_taught([operation.name for operation in prefix], self._one_in)
+        total = sum(numbers()[operation.name] for operation in prefix)
+        sums = self._sums_of(length - len(prefix))[prefix[-1]]
+        return length == 1 or any((total + rest) % self._one_in == 0 for rest in sums)
+
+    def _sums_of(self, count: int) -> dict[Operation, set[int]]:
+        """For each operation, the sums (modulo `one_in`) of the numbers of `count` operations that can follow it."""
+        while len(self._sums) <= count:
+            last = self._sums[-1]
+            self._sums.append({operation: self._sums_after(operation, last) for operation in self._operations})
+        return self._sums[count]
+
+    def _sums_after(self, operation: Operation, last: dict[Operation, set[int]]) -> set[int]:
+        followers = self._followers[operation]
+        return {(numbers()[next_.name] + rest) % self._one_in for next_ in followers for rest in last[next_]}
 
 
 class Usage:
-    """How often each operation was used at each position."""
+    """How often each operation was used at each position, and which combinations came to nothing."""
 
     def __init__(self) -> None:
-        self._counts: collections.Counter[tuple[int, str]] = collections.Counter()
+        self.fruitless: set[Combination] = set()
+        self._counts: dict[tuple[int, str], float] = collections.defaultdict(float)
 
     def order(self, operations: Sequence[Operation], position: int, random: Random) -> list[Operation]:
         """The operations, the least used at this position first, those used equally often in random order."""
         keyed = [(self._counts[position, operation.name], random.random(), operation) for operation in operations]
         return [operation for _, _, operation in sorted(keyed, key=lambda entry: entry[:2])]
 
-    def count(self, combination: Combination) -> None:
+    def succeed(self, combination: Combination) -> None:
         """Counts one use of each operation at its position."""
-        self._counts.update((position, operation.name) for position, operation in enumerate(combination))
+        self._count(combination, 1)
+
+    def fail(self, combination: Combination) -> None:
+        """Bars a combination, and counts it a little, so that operations which often fail do not come up for ever."""
+        self.fruitless.add(combination)
+        self._count(combination, 0.1)
+
+    def _count(self, combination: Combination, weight: float) -> None:
+        for position, operation in enumerate(combination):
+            self._counts[position, operation.name] += weight

@@ -1,6 +1,7 @@
 """Chains of the wanted splits, lengths and counts, and the dataset folder that holds them."""
 
 import collections
+import functools
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ VALUE_TRIALS = 300
 """Values tried for one combination; a tenth of the inputs belong to a split other than train."""
 
 FAILURES = 300
-"""Combinations in a row for which no value was found, before giving up."""
+"""Combinations tried for one chain before giving up."""
 
 
 @dataclass(frozen=True)
@@ -73,44 +74,41 @@ class Generator:
         """Yields `count` different chains of one split and length."""
         random, usage = Random(f"{self.settings.seed} {split} {length}"), Usage()
         seen: set[tuple[str, Combination]] = set()
-        failures = 0
         for number in range(count):
-            while (found := self._draw(split, length, usage, seen, random)) is None:
-                failures += 1
-                if failures > FAILURES:
-                    raise UserError(f"{split}_count", count, self._too_few(split, length, number))
-            failures = 0
+            found = self._find(split, length, usage, seen, random)
+            if found is None:
+                raise self._impossible(split, length, number)
             yield self._chain(f"{SOURCE}-{split}-{length}-{number:06d}", split, found, random)
 
-    def _too_few(self, split: str, length: int, number: int) -> str:
-        return (
-            f"only {number} different chains of length {length} were found for split {split}; ask for fewer, "
-            "choose more operations, or raise --max_items or --max_characters"
-        )
-
-    def _draw(
-        self, split: str, length: int, usage: Usage, seen: set[tuple[str, Combination]], random: Random
-    ) -> Run | None:
-        combination = self._composer.draw(length, split == splits.TEST, usage, random)
-        if combination is None:
-            raise self._no_combination(split, length)
-        usage.count(combination)
-        for _ in range(VALUE_TRIALS):
-            found = run(combination, random, self.settings.limits)
-            if found and self._is_wanted(found, split) and (found.input, combination) not in seen:
-                seen.add((found.input, combination))
-                self._count(split, combination, found)
-                return found
-        return None
-
-    def _no_combination(self, split: str, length: int) -> UserError:
+    def _impossible(self, split: str, length: int, number: int) -> UserError:
+        if number:
+            mend = "choose more operations, or raise --max_items or --max_characters"
+            found = f"only {number} different chains of length {length} were found for split {split}"
+            return UserError(f"{split}_count", self.settings.counts[split][length], f"{found}; ask for fewer, {mend}")
         field, kind = ("test_lengths", "held out for test") if split == splits.TEST else ("lengths", "left to teach")
         count = len(self.settings.operations)
         return UserError(field, length, f"no combination of the {count} operations is {kind}; choose more operations")
 
-    def _is_wanted(self, found: Run, split: str) -> bool:
-        if splits.input_split(found.input) != split:
-            return False
+    def _find(
+        self, split: str, length: int, usage: Usage, seen: set[tuple[str, Combination]], random: Random
+    ) -> Run | None:
+        """A run of the least used combination that still has one; None where none has."""
+        belongs = functools.partial(_belongs, split)
+        for _ in range(FAILURES):
+            combination = self._composer.draw(length, split == splits.TEST, usage, random)
+            if combination is None:
+                return None
+            for _ in range(VALUE_TRIALS):
+                found = run(combination, random, self.settings.limits, belongs)
+                if found and self._is_allowed(found) and (found.input, combination) not in seen:
+                    seen.add((found.input, combination))
+                    usage.succeed(combination)
+                    self._count(split, combination, found)
+                    return found
+            usage.fail(combination)
+        return None
+
+    def _is_allowed(self, found: Run) -> bool:
         return not found.degenerate or self.degenerate < self.settings.degenerate_share * (self.made + 1)
 
     def _count(self, split: str, combination: Combination, found: Run) -> None:
@@ -150,6 +148,10 @@ class Generator:
             joined = (" > ".join(operation.name for operation in combination) for combination in found)
             names[split][str(length)] = sorted(joined)
         return dict(names)
+
+
+def _belongs(split: str, text: str) -> bool:
+    return splits.input_split(text) == split
 
 
 def write(settings: Settings, folder: str | os.PathLike[str]) -> Generator:
