@@ -1,31 +1,22 @@
 """A run's numbers, written twice: metrics.jsonl for programs, TensorBoard events for people."""
 
 import json
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.proto.summary_pb2 import Summary
-
 from coi_jax import files
+from coi_jax.events import EventFile
 
 
 class MetricsLog:
-    """Appends the numbers of a step to both files; a write that fails raises at once, as an OSError.
+    """Appends the numbers of a step to both files; a write that fails raises OSError at once."""
 
-    `with MetricsLog(run / "metrics.jsonl", run / "tensorboard", start=0) as log: log.write(20, {"loss": 2.5})`
-    """
-
-    def __init__(self, jsonl: Path, events: Path, *, start: int) -> None:
+    def __init__(self, jsonl: Path, tensorboard: Path, *, start: int) -> None:
         """Opens the log of a run that goes on after `start` steps: what was logged later than that is dropped."""
-        events.mkdir(parents=True, exist_ok=True)
         _drop_after(jsonl, start)
         self._jsonl = open(jsonl, "a", encoding="utf-8")
-        self._events = EventsWriter(str(events / "events"))
-        self._events.write_event(Event(step=start + 1, session_log=SessionLog(status=SessionLog.START)))
+        self._events = EventFile(tensorboard, start=start)
 
     def close(self) -> None:
         """Closes both files."""
@@ -35,9 +26,7 @@ class MetricsLog:
     def write(self, step: int, numbers: Mapping[str, float]) -> None:
         """Writes the numbers of a step; `step` counts from 1."""
         files.append_jsonl(self._jsonl, {"step": step, **numbers})
-        values = [Summary.Value(tag=name, simple_value=number) for name, number in numbers.items()]
-        self._events.write_event(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
-        self._events.flush()
+        self._events.write(step, numbers)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
