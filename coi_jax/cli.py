@@ -3,6 +3,7 @@
 import argparse
 import ast
 import errno
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -11,6 +12,7 @@ from coi_jax.errors import UserError
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
+EXIT_BROKEN_PIPE = 141  # whoever read the output, as `head` does, has gone
 
 
 class Parser(argparse.ArgumentParser):
@@ -58,7 +60,12 @@ def literal(text: str) -> Any:
 def run(main: Callable[[], int]) -> int:
     """Calls `main`; a user's mistake becomes one line on stderr and status 2, a full disk likewise."""
     try:
-        return main()
+        status = main()
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at its end
+        return EXIT_BROKEN_PIPE
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_USER_ERROR

@@ -1,4 +1,6 @@
 import errno
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -55,3 +57,10 @@ def test_usage_errors_are_one_line_with_status_2(capsys: pytest.CaptureFixture[s
         parser.parse_args([])
     assert caught.value.code == 2
     assert capsys.readouterr().err == "error: the following arguments are required: --out; see --help\n"
+
+
+def test_a_reader_that_has_gone_is_no_mistake() -> None:
+    program = "import sys; from coi_jax import cli; sys.exit(cli.run(lambda: print('line ' * 10**6) or 0))"
+    command = ["bash", "-c", '"$0" -c "$1" | head -c 5; exit ${PIPESTATUS[0]}', sys.executable, program]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent.parent)
+    assert (done.returncode, done.stdout, done.stderr) == (141, "line ", "")
