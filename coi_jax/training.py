@@ -106,8 +106,9 @@ def fit(job: Job) -> tuple[int, float]:
         stop = stack.enter_context(Termination())
         batches = job.loader.iterate(done, sharding.batch_sharding(job.mesh))
         while done < job.total_steps and not stop.requested(done):
-            with jax.transfer_guard("disallow"):
-                state, metrics = job.step(state, next(batches))
+            batch = next(batches)
+            with jax.transfer_guard("disallow"):  # nothing may come from the host in the midst of a step
+                state, metrics = job.step(state, batch)
             done += 1
             report.add(done, metrics)
             if done % settings.checkpoint_every == 0 and done < job.total_steps:
