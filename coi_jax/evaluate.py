@@ -1,0 +1,152 @@
+"""Writes and scores the answers of a trained run to test sets. Run the same command again to go on.
+
+  python -m coi_jax.evaluate --workdir runs/coi12 --tasks coi2_test,coi3_test
+  python -m coi_jax.evaluate --workdir runs/coi12 --tasks bbh --limit 200 --config.evaluation.decoding=sample
+
+Predictions go to DIR/eval/TEST SET/predictions.jsonl as they are written, scores to results.json beside them.
+`--config.evaluation.*`, `--config.mesh.*` and `--config.data.cache_folder` may differ from the run's config.
+"""
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from coi_jax import cache, cli, files, predictions
+from coi_jax.cache import Example, TokenCache
+from coi_jax.errors import UserError
+from coi_jax.generation import Prompt
+from coi_jax.inference import Model, load_model
+from coi_jax.predictions import Prediction
+from coi_jax.progress import Bar
+from coi_jax.results import results
+from coi_jax.score_table import show
+from coi_jax.tasks import evaluation_task
+from coi_jax.train import start_jax
+
+# Fields of an evaluation that change no prediction.
+IMMATERIAL = {"tests", "batch", "bootstrap"}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit status."""
+    rest, overrides = cli.split_overrides(sys.argv[1:] if argv is None else argv)
+    arguments = _parser().parse_args(rest)
+    if arguments.limit is not None and arguments.limit < 1:
+        raise UserError("limit", arguments.limit, "give at least 1, or leave it out for all examples")
+    if arguments.dataset:
+        overrides["data.folder"] = arguments.dataset
+    start_jax()
+    model = load_model(Path(arguments.workdir), overrides, Path(arguments.source) if arguments.source else None)
+    names = arguments.tasks.split(",") if arguments.tasks else model.config.evaluation.tests
+    found = evaluate(model, names, arguments.limit)
+    if arguments.json:
+        print(json.dumps(found, ensure_ascii=False))
+    else:
+        show(found)
+    return 0
+
+
+def _parser() -> cli.Parser:
+    parser = cli.parser(__doc__)
+    parser.add_argument("--workdir", required=True, help="run folder, of python -m coi_jax.train")
+    parser.add_argument("--tasks", default="", help="test sets, with commas; else the config's evaluation.tests")
+    parser.add_argument("--limit", type=int, help="take only the first so many examples of each test set")
+    parser.add_argument("--dataset", default="", help="dataset folder with the test sets; else the one trained on")
+    parser.add_argument("--source", default="", help="run whose network is prompted, for an arm base, cot or ltm")
+    parser.add_argument("--json", action="store_true", help="print the results as JSON")
+    return parser
+
+
+def evaluate(model: Model, names: Sequence[str], limit: int | None = None) -> list[dict[str, Any]]:
+    """Predicts and scores some test sets; returns what their `results.json` say.
+
+    Raises:
+      UserError: a test set is unknown or the dataset has no row of it; nothing has been predicted then.
+    """
+    specs = [evaluation_task(model.config, name) for name in names]
+    caches = cache.ensure(model.config, specs, model.trained_vocabulary)
+    return [_evaluate_one(model, name, tokens, limit) for name, tokens in zip(names, caches, strict=True)]
+
+
+def _evaluate_one(model: Model, name: str, tokens: TokenCache, limit: int | None) -> dict[str, Any]:
+    examples = [tokens[index] for index in range(min(len(tokens), limit or len(tokens)))]
+    folder = model.workdir / "eval" / name
+    made_by = _made_by(model, tokens)
+    if predictions.begin(folder, made_by):
+        _say(f"{name}: predictions of another checkpoint, test set or way of decoding are replaced")
+    answers = _predict(model, name, examples, folder)
+    chains = [example.chain for example in examples]
+    provenance = {"run": str(model.workdir), "dataset": _dataset(model), **made_by,
+                  "test_set": files.digest([chain.row() for chain in chains])}  # fmt: skip
+    settings = model.config.evaluation
+    found = results(name, model.config.arm, chains, answers, resamples=settings.bootstrap, seed=model.config.seed,
+                    provenance=provenance)  # fmt: skip
+    if found["incomplete"]:
+        _say(
+            f"{name}: {found['incomplete']} of {len(chains)} answers reached max_new_tokens = {settings.max_new_tokens}"
+        )
+    files.write_json(folder / "results.json", found)
+    return found
+
+
+def _made_by(model: Model, tokens: TokenCache) -> dict[str, Any]:
+    """All that the predictions follow from."""
+    decoding = model.config.evaluation.model_dump(mode="json", exclude=IMMATERIAL)
+    return {"checkpoint": model.checkpoint, "inputs": tokens.hash, "evaluation": decoding, "seed": model.config.seed}
+
+
+def _dataset(model: Model) -> str | None:
+    """The hash of the data that the run was trained on; None where the run does not say."""
+    path = model.run.environment
+    return files.read_json(path, "environment").get("dataset") if path.exists() else None
+
+
+def _predict(model: Model, name: str, examples: Sequence[Example], folder: Path) -> list[Prediction]:
+    """The answer to each example: those on disk, and the missing ones, which are written and appended."""
+    known = {prediction.id: prediction for prediction in predictions.read(folder)}
+    prompts = [model.prompt(example.chain.id, example.inputs) for example in examples]
+    _check_ids(name, prompts)
+    if longer := sum(map(model.is_longer_than_trained, prompts)):
+        length = model.config.data.length
+        _say(f"{name}: {longer} of {len(prompts)} prompts are longer than the {length} positions of a training row; "
+             "they are shown whole")  # fmt: skip
+    missing = [prompt for prompt in prompts if prompt.id not in known]
+    if missing:
+        _write_missing(model, name, examples, prompts, known, folder)
+    return [known[prompt.id] for prompt in prompts]
+
+
+def _write_missing(
+    model: Model,
+    name: str,
+    examples: Sequence[Example],
+    prompts: Sequence[Prompt],
+    known: dict[str, Prediction],
+    folder: Path,
+) -> None:
+    """Writes the answers that are not in `known` yet, and adds them to it and to predictions.jsonl."""
+    done = sum(prompt.id in known for prompt in prompts)
+    with Bar(name, len(prompts), done) as bar, open(folder / predictions.PREDICTIONS, "a", encoding="utf-8") as file:
+        for answer in model.answers(prompts, frozenset(known)):
+            chain = examples[answer.index].chain
+            prediction = Prediction(chain.id, model.vocabulary.decode(answer.tokens), answer.complete)
+            predictions.append(file, prediction, chain.targets)
+            known[chain.id] = prediction
+            bar.advance()
+
+
+def _check_ids(name: str, prompts: Sequence[Prompt]) -> None:
+    twice = [id for id, count in Counter(prompt.id for prompt in prompts).items() if count > 1]
+    if twice:
+        raise UserError(f"ids of {name}", twice[0], "occurs more than once; give every chain of a dataset its own id")
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

@@ -1,0 +1,114 @@
+"""A trained run made ready to write answers."""
+
+import contextlib
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Int
+
+from coi_jax import checkpoint, files, sharding
+from coi_jax.config import RunConfig, load_config
+from coi_jax.errors import UserError
+from coi_jax.generation import Answer, Generator, Prompt, make_strategy
+from coi_jax.models import build
+from coi_jax.run_folder import RunFolder, open_run
+from coi_jax.vocabulary import Vocabulary
+
+# What may differ from the run's config without asking another network.
+OPEN_SECTIONS = ("evaluation.", "mesh.")
+OPEN_FIELDS = ("data.folder", "data.cache_folder")
+
+
+@dataclass(frozen=True)
+class Model:
+    """A run's network with its vocabulary. Parameters are read from the checkpoint when the first answer is asked for.
+
+    Attributes:
+      run: where it was trained.
+      workdir: where its results go; the same folder but for the prompted baselines.
+      config: the run's, with the overrides of an evaluation.
+      step: of the newest checkpoint.
+      checkpoint: step and hash of that checkpoint's parameters.
+    """
+
+    run: RunFolder
+    workdir: Path
+    config: RunConfig
+    step: int
+    checkpoint: str
+
+    @functools.cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The run's own."""
+        return self.run.load_vocabulary()
+
+    @property
+    def trained_vocabulary(self) -> Path | None:
+        """The run's copy of its vocabulary file, where it has one."""
+        return self.run.vocabulary if self.run.vocabulary.is_file() else None
+
+    @functools.cached_property
+    def mesh(self) -> Mesh | None:
+        """The config's mesh; None on a single device."""
+        return sharding.make_mesh(self.config.mesh) if jax.device_count() > 1 else None
+
+    @functools.cached_property
+    def generator(self) -> Generator:
+        """Writes answers as `config.evaluation` says."""
+        network = build(self.config.model, self.vocabulary.size)
+        params = checkpoint.restore_params(self.run.checkpoints, network, step=self.step, mesh=self.mesh)
+        strategy = make_strategy(network, self.vocabulary.eos_id, self.config.evaluation)
+        return Generator(params, strategy, self.config.evaluation.batch, self.config.seed)
+
+    def prompt(self, id: str, inputs: Int[np.ndarray, " inputs"]) -> Prompt:
+        """The ids that the network is shown: as in training, a decoder's begin with the begin id, if there is one."""
+        begins = self.config.model.kind == "decoder" and self.vocabulary.bos_id is not None
+        return Prompt(id, np.concatenate([[self.vocabulary.bos_id], inputs]).astype(np.int32) if begins else inputs)
+
+    def answers(self, prompts: Sequence[Prompt], skip: frozenset[str] = frozenset()) -> Iterator[Answer]:
+        """See `Generator.run`; on the mesh, if there is one."""
+        with jax.set_mesh(self.mesh) if self.mesh else contextlib.nullcontext():
+            yield from self.generator.run(prompts, skip)
+
+    def is_longer_than_trained(self, prompt: Prompt) -> bool:
+        """Whether a prompt takes more positions than the rows that the network was trained on had."""
+        return len(prompt.tokens) > self.config.data.length
+
+
+def load_model(workdir: Path, overrides: Mapping[str, Any], source: Path | None = None) -> Model:
+    """The model of a run folder.
+
+    Args:
+      workdir: where results go.
+      overrides: dotted fields of the sections that an evaluation may change.
+      source: the run whose network it is, where that is not `workdir`: the baselines base, cot and ltm are prompted
+        with another run's network, and have a folder and an arm of their own.
+
+    Raises:
+      UserError: there is no run, it has no checkpoint yet, or an override would need another training.
+    """
+    run = RunFolder(source or workdir)
+    run.load_config()
+    for name, value in overrides.items():
+        if not (name.startswith(OPEN_SECTIONS) or name in OPEN_FIELDS or (source and name == "arm")):
+            may = ", ".join([*(f"{section}*" for section in OPEN_SECTIONS), *OPEN_FIELDS])
+            raise UserError(f"config.{name}", value, f"is fixed by the training of {run.path}; only {may} may differ")
+    config = load_config(run.config, overrides)
+    step = checkpoint.latest_step(run.checkpoints)
+    if step is None:
+        raise UserError("workdir", run.path, "has no checkpoint yet; train it first (python -m coi_jax.train)")
+    if source:
+        open_run(workdir, config)
+    return Model(run, workdir, config, step, f"{step}-{_hash(run.checkpoints / str(step) / 'params')}")
+
+
+def _hash(folder: Path) -> str:
+    """A hash of all files in a folder, names and bytes."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return files.digest([[str(path.relative_to(folder)), files.sha256(path)] for path in paths])[:16]
