@@ -34,6 +34,8 @@ class DatasetWriter:
         self.rejections: collections.Counter[str] = collections.Counter()
 
     def __enter__(self) -> "DatasetWriter":
+        if self.folder.exists() and not self.folder.is_dir():
+            raise UserError("out", self.folder, "is a file; name a folder")
         if self.folder.is_dir() and any(self.folder.iterdir()) and not (self.folder / MANIFEST).exists():
             raise UserError("out", self.folder, "holds other files; name a new or empty folder")
         self.folder.parent.mkdir(parents=True, exist_ok=True)
@@ -44,8 +46,10 @@ class DatasetWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stack.close()
-        shutil.rmtree(self._partial, ignore_errors=True)
+        try:
+            self._stack.close()
+        finally:  # closing fails on a full disk
+            shutil.rmtree(self._partial, ignore_errors=True)
 
     def _file(self, name: str) -> IO[str]:
         if name not in self._open:

@@ -178,21 +178,31 @@ def test_a_folder_that_is_no_release_is_one_line(tmp_path: Path, capsys: pytest.
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("full", [["train.jsonl"], ["train.jsonl", "irrelevant.jsonl"], ["irrelevant.jsonl"]])
 def test_a_full_disk_is_one_line_and_leaves_what_was_there(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, full: list[str]
 ) -> None:
-    src, out = write_release(tmp_path / "src", **{"coi_2.json": COI_2 * 100}), tmp_path / "out"
+    src = write_release(tmp_path / "src", **{"coi_2.json": COI_2 * 100, "irrelevant_coi_2.json": COI_2})
+    out = tmp_path / "out"
     import_release(src, out)
     before = snapshot(tmp_path)
 
     def on_a_full_disk(path: Path, mode: str, **rest: Any) -> IO[Any]:
-        return open("/dev/full" if path.name == "train.jsonl" else path, mode, **rest)
+        return open("/dev/full" if path.name in full else path, mode, **rest)
 
     monkeypatch.setattr("coi_jax.dataset.open", on_a_full_disk, raising=False)
     status, errors = run(["--src", src, "--out", out], capsys)
     assert (status, len(errors)) == (2, 1)
     assert os.strerror(errno.ENOSPC) in errors[0]
     assert snapshot(tmp_path) == before
+
+
+def test_an_out_that_is_a_file_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    src = write_release(tmp_path / "src", **{"coi_2.json": COI_2})
+    (tmp_path / "out").write_text("mine")
+    status, errors = run(["--src", src, "--out", tmp_path / "out"], capsys)
+    assert (status, len(errors)) == (2, 1)
+    assert (tmp_path / "out").read_text() == "mine"
 
 
 def test_without_src_it_downloads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
