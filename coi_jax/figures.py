@@ -41,9 +41,10 @@ STYLES = {
     "coi12": ("#0072B2", "s"),
     "coi123": ("#009E73", "^"),
 }
+TITLE = "How well models carry out chains of instructions, by the number of steps in the chain"
 GREY = "#777777"
-LABEL_GAP = 7.5  # least distance of the names at the lines' ends, in score points
-SPREAD = 0.06  # how far apart arms stand at the same length, so that their intervals do not hide one another
+SPREAD = 0.4  # of all arms over one length, so that their intervals do not hide one another
+ARM_SPREAD = 0.08  # of two arms, at most
 
 
 def figure6_cells(records: Records) -> list[Cell]:
@@ -78,13 +79,14 @@ def draw_figure6(records: Records) -> Figure:
     cells = figure6_cells(records)
     families = sorted({_family(cell.test_set) for cell in cells})
     figure = Figure(figsize=(10, 1.4 + 3.9 * len(families)), layout="constrained")
-    figure.suptitle("Scores as chains get longer, by the chain lengths that a model was tuned on", fontsize=14)
     grid = figure.subplots(len(families), len(PANELS), squeeze=False)
     for row, family in zip(grid, families, strict=True):
         for axes, panel in zip(row, PANELS, strict=True):
             chosen = [cell for cell in cells if (_family(cell.test_set), cell.metric) == (family, panel.metric)]
             _draw_panel(axes, panel, chosen, records)
-    figure.legend(handles=_legend(cells), loc="outside lower center", ncols=4, frameon=False, fontsize=9.5)
+    key = functools.partial(figure.legend, frameon=False, fontsize=9.5, title_fontsize=13.5)
+    key(handles=_arm_key(records.arms), loc="outside upper center", ncols=3, title=TITLE)
+    key(handles=_marks_key(cells), loc="outside lower center", ncols=4)
     return figure
 
 
@@ -96,10 +98,10 @@ def _family(test_set: str) -> str:
 def _draw_panel(axes: Axes, panel: Panel, cells: Sequence[Cell], records: Records) -> None:
     lengths = sorted({_length(cell) for cell in cells})
     arms = [arm for arm in ARMS if any(cell.arm == arm for cell in cells)]
+    spread = min(ARM_SPREAD, SPREAD / len(arms))
     for place, arm in enumerate(arms):
-        _draw_arm(axes, [cell for cell in cells if cell.arm == arm], SPREAD * (place - (len(arms) - 1) / 2))
+        _draw_arm(axes, [cell for cell in cells if cell.arm == arm], spread * (place - (len(arms) - 1) / 2))
     _draw_floor(axes, panel.metric, cells, records)
-    _name_lines(axes, [next(c for c in reversed(cells) if c.arm == arm) for arm in arms])
     axes.set(xlabel="steps in the chain", xticks=lengths, xlim=(lengths[0] - 0.3, lengths[-1] + 0.3), ylim=(-3, 103))
     axes.set_title(panel.title, loc="left", fontsize=11)
     axes.grid(axis="y", color="#E6E6E6", linewidth=0.8)
@@ -130,22 +132,31 @@ def _draw_floor(axes: Axes, metric: str, cells: Sequence[Cell], records: Records
         axes.plot(*zip(*known, strict=True), color=GREY, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
 
 
-def _name_lines(axes: Axes, ends: Sequence[Cell]) -> None:
-    """Writes each arm's name beside the end of its line, pushed apart where lines end close together."""
-    height = float("-inf")
-    for cell in sorted(ends, key=lambda cell: cell.mean):
-        height = max(cell.mean, height + LABEL_GAP)
-        axes.annotate(cell.arm, (_length(cell), height), xytext=(16, 0), textcoords="offset points", va="center",
-                      color=STYLES[cell.arm][0], fontweight="bold", fontsize=10.5, annotation_clip=False)  # fmt: skip
+def _arm_key(arms: Sequence[str]) -> list[Line2D]:
+    """What each line stands for, in words."""
+    return [Line2D([], [], color=STYLES[arm][0], marker=STYLES[arm][1], markersize=8, linewidth=2,
+                   label=f"{arm}: {_tuning(arm)}") for arm in arms]  # fmt: skip
 
 
-def _legend(cells: Sequence[Cell]) -> list[Line2D]:
-    several = any(len(cell.records) > 1 for cell in cells)
-    interval = "± 1 sd over seeds" if several else "95% interval over examples"
+def _tuning(arm: str) -> str:
+    lengths = ARMS[arm]
+    if not lengths:
+        return "not tuned" + {"base": "", "cot": ", shown worked examples", "ltm": ", least-to-most"}[arm]
+    spelled = " or ".join(map(str, lengths)) if len(lengths) < 3 else "1, 2 or 3"
+    return f"tuned on chains of {spelled} step{'s' if lengths != (1,) else ''}"
+
+
+def _marks_key(cells: Sequence[Cell]) -> list[Line2D]:
+    seeds = {len(cell.records) > 1 for cell in cells}
+    kinds = [
+        text
+        for several, text in ((False, "95% interval over examples"), (True, "± 1 sd over seeds"))
+        if several in seeds
+    ]
     dot = functools.partial(Line2D, [], [], color=GREY, marker="o", linestyle="", markersize=7, markeredgewidth=1.6)
     return [
         dot(label="length was in the tuning data"),
         dot(label="length never seen in tuning", markerfacecolor="white"),
-        Line2D([], [], color=GREY, marker="|", markersize=12, linestyle="", label=interval),
+        Line2D([], [], color=GREY, marker="|", markersize=12, linestyle="", label=", or ".join(kinds)),
         Line2D([], [], color=GREY, linewidth=1, linestyle=(0, (4, 3)), label="floor: labels without answers"),
     ]

@@ -145,7 +145,7 @@ def load(folders: Sequence[files.PathLike]) -> Records:
     runs = {run.resolve(): run for folder in folders for run in _run_folders(Path(folder))}
     rows, missing = [], []
     for run in runs.values():
-        config = validate(files.read_json(run / CONFIG, "run's config"))
+        config = _read_config(run / CONFIG)
         found = {path.parent.name: path for path in run.glob(RESULTS.format("*"))}
         rows += [_read(path, config) for path in found.values()]
         missing += [run / RESULTS.format(test) for test in config.evaluation.tests if test not in found]
@@ -160,6 +160,13 @@ def _run_folders(folder: Path) -> list[Path]:
     if (folder / CONFIG).exists():
         return [folder]
     return [run for inner in sorted(folder.iterdir()) if inner.is_dir() for run in _run_folders(inner)]
+
+
+def _read_config(path: Path) -> RunConfig:
+    value = files.read_json(path, "run's config")
+    if not isinstance(value, dict):
+        raise UserError("run's config", path, "not a config; leave this folder out of --runs")
+    return validate(value)
 
 
 def _read(path: Path, config: RunConfig) -> Record:
@@ -194,6 +201,9 @@ def _consistent(rows: Sequence[Record]) -> list[Record]:
 def _check_pair(one: Record, other: Record) -> None:
     if one.test_set == other.test_set and one.provenance["test_set"] != other.provenance["test_set"]:
         raise _conflict(one, other, "scored on different versions of the test set; evaluate both on the same one")
+    if one.test_set == other.test_set and one.examples != other.examples:
+        counts = f"{one.examples} and {other.examples}"
+        raise _conflict(one, other, f"scored on {counts} examples; evaluate both on the whole test set")
     if one.arm == other.arm and (fields := differences(one.config, other.config)):
         raise _conflict(
             one, other, f"differ in more than their seed ({', '.join(fields)}); name only one kind in --runs"

@@ -6,7 +6,7 @@ Example: python -m coi_jax.tables --runs runs/quickstart --table 4 --figure 6 --
 import csv
 import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def write_table4(records: Records, out: Path) -> list[str]:
     """Writes table 4 as Markdown, CSV and JSON, prints it, and returns the files' names."""
-    text = markdown(records)
-    print(text)
+    print(brief(records))
     cells = table4_cells(records)
-    files.write_text(out / "table4.md", text)
+    files.write_text(out / "table4.md", markdown(records))
     files.write_text(out / "table4.csv", as_csv(cells))
     files.write_json(out / "table4.json", {"paper": paper.results()["source"], "cells": cells, "floor": floors(records),
                                            "missing": missing(records)})  # fmt: skip
@@ -113,17 +112,27 @@ def markdown(records: Records) -> str:
     """The table as a page that can be read alone: a grid for each score, then notes."""
     parts = ["# Table 4: arms by test sets"]
     for metric, title in METRICS.items():
-        parts += [f"## {title}", render_grid(grid(records, metric))]
+        parts += [f"## {title}", render_grid(grid(records, metric, show_interval))]
     return (
         "\n\n".join([*parts, "## Notes", "\n".join(f"- {note}" for note in notes(records)), provenance(records)]) + "\n"
     )
 
 
-def grid(records: Records, metric: str) -> Grid:
+def brief(records: Records) -> str:
+    """The table for a terminal: without intervals and sources, which the files have."""
+    parts = [f"{title}\n\n{render_grid(grid(records, metric, show_mean))}" for metric, title in METRICS.items()]
+    return "\n\n".join([*parts, "\n".join(notes(records)[1:])]) + "\n"
+
+
+def grid(records: Records, metric: str, show: Callable[[Cell], str]) -> Grid:
     """One score: a header, a row for each arm, and the floor; the paper's columns stand beside ours."""
     columns = [(test, model) for test in records.test_sets for model in _columns(test, metric)]
-    header = ["arm", *(f"{test}, {paper.models()[model]}, paper" if model else test for test, model in columns)]
-    body = [[arm, *(_entry(records, arm, test, metric, model) for test, model in columns)] for arm in rows(records)]
+    header = ["arm", *(f"{paper.models()[model]}, paper" if model else test for test, model in columns)]
+    body = [[arm] for arm in rows(records)]
+    for row in body:
+        cells = [records.cell(row[0], test, metric) for test, model in columns]
+        row += [f"{paper.rouge_l(test, model, row[0]):.1f}" if model else show(cell) if cell else ""
+                for cell, (test, model) in zip(cells, columns, strict=True)]  # fmt: skip
     floor = ["floor", *("" if model else _number(records.floor(test, metric)) for test, model in columns)]
     return [header, *body, floor]
 
@@ -133,20 +142,17 @@ def _columns(test: str, metric: str) -> list[str]:
     return ["", *paper.models()] if metric == PAPERS_METRIC and paper.has(test) else [""]
 
 
-def _entry(records: Records, arm: str, test: str, metric: str, model: str) -> str:
-    if model:
-        return _number(paper.rouge_l(test, model, arm))
-    return show(records.cell(arm, test, metric))
-
-
-def show(cell: Cell | None) -> str:
-    """A cell as text: `70.8 [69.5, 72.0]` for one run, `70.8 ± 0.4 (n=3)` for several, nothing for none."""
-    if cell is None:
-        return ""
+def show_interval(cell: Cell) -> str:
+    """A cell as text: `70.8 [69.5, 72.0]` for one run, `70.8 ± 0.4 (n=3)` for several."""
     if cell.sd is not None:
-        return f"{cell.mean:.1f} ± {cell.sd:.1f} (n={len(cell.records)})"
+        return show_mean(cell)
     low, high = cell.interval
     return f"{cell.mean:.1f} [{low:.1f}, {high:.1f}]"
+
+
+def show_mean(cell: Cell) -> str:
+    """A cell as text: `70.8` for one run, `70.8 ± 0.4 (n=3)` for several."""
+    return f"{cell.mean:.1f}" + (f" ± {cell.sd:.1f} (n={len(cell.records)})" if cell.sd is not None else "")
 
 
 def _number(value: float | None) -> str:

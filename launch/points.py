@@ -40,13 +40,13 @@ def expand(sweep: files.PathLike, extra: Mapping[str, Any], out: files.PathLike 
     """
     module = _load(Path(sweep))
     folder = Path(out) if out is not None else Path("runs") / Path(sweep).stem
-    points: dict[str, Point] = {}
+    points: dict[RunConfig, Point] = {}
     for number, overrides in enumerate(_overrides(module, Path(sweep)), 1):
         point = _point(module.CONFIG, overrides, extra, folder, number)
-        if point.id in points:
-            raise UserError("sweep", f"points {list(points).index(point.id) + 1} and {number} of {sweep}",
+        if point.config in points:
+            raise UserError("sweep", f"points {list(points).index(point.config) + 1} and {number} of {sweep}",
                             "are the same config; let them differ in a field, such as seed")  # fmt: skip
-        points[point.id] = point
+        points[point.config] = point
     if not points:
         raise UserError("sweep", sweep, "sweep() yields no point; yield at least one dict")
     return list(points.values())
