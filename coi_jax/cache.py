@@ -5,6 +5,7 @@ of all that the ids follow from, so a cache is never out of date: another datase
 another name. A mixture is a file `mixture-<hash>.json` that names the caches of an arm with their mixing rates.
 """
 
+import functools
 import json
 import os
 import struct
@@ -13,7 +14,6 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -85,7 +85,7 @@ class TokenCache:
     def __len__(self) -> int:
         return len(self.lengths)
 
-    @cached_property
+    @functools.cached_property
     def _records(self) -> ArrayRecordDataSource:
         return ArrayRecordDataSource(str(self.folder / RECORDS))
 
@@ -145,13 +145,25 @@ def check_rows(spec: TaskSpec) -> int:
 
 def cache_folder(config: RunConfig, spec: TaskSpec, vocabulary: Vocabulary) -> tuple[Path, str]:
     """The folder of a task's cache, and its hash."""
-    data = [files.sha256(split_path(spec.folder, spec.split))]
-    if spec.prompting != "direct":  # its worked examples are rows of the training split
-        data.append(files.sha256(split_path(spec.folder, config.data.split)))
+    splits = [spec.split]
+    if spec.prompting != "direct":
+        splits.append(config.data.split)  # its worked examples are rows of it
+    data = [_sha256(split_path(spec.folder, split)) for split in splits]
     task = {key: value for key, value in spec.to_dict().items() if key not in ("folder", "vocabulary")}
     sources = [files.sha256(ROOT / name) for name in PREPROCESSING]
     key = files.digest([FORMAT, task, data, vocabulary.fingerprint, sources])
     return Path(config.data.cache_folder) / f"{spec.name}-{key[:16]}", key
+
+
+def _sha256(path: Path) -> str:
+    """A large file's hash, worked out once in a process for as long as the file stays as it is."""
+    status = path.stat()
+    return _sha256_as_of(path, status.st_mtime_ns, status.st_size)
+
+
+@functools.lru_cache(maxsize=64)
+def _sha256_as_of(path: Path, mtime_ns: int, size: int) -> str:
+    return files.sha256(path)
 
 
 def mixture_path(config: RunConfig, hashes: Sequence[str]) -> Path:

@@ -144,8 +144,11 @@ def read_sentencepiece(path: Path) -> SentencePieceVocabulary:
     """
     if not path.is_file():
         raise UserError("vocabulary file", path, "no such file; name a SentencePiece .model file")
+    model = path.read_bytes()
+    if not model:  # SentencePiece would take it for "no model" and crash later
+        raise UserError("vocabulary file", path, "is empty, not a SentencePiece model; name a .model file")
     try:
-        vocabulary = SentencePieceVocabulary(path.read_bytes(), path.stem)
+        vocabulary = SentencePieceVocabulary(model, path.stem)
     except RuntimeError:
         raise UserError("vocabulary file", path, "not a SentencePiece model; name a .model file") from None
     if vocabulary.eos_id < 0:

@@ -22,11 +22,12 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from coi_jax import cli, files
 from coi_jax.cache import INFO, LENGTHS, RECORDS, cache_folder, check_rows, mixture_path, open_cache, pack_record
 from coi_jax.config import RunConfig, load_config
+from coi_jax.dataset import read_chains, read_manifest
 from coi_jax.errors import UserError
 from coi_jax.progress import track
 from coi_jax.tasks import ARMS, TaskSpec, evaluation_task, training_tasks
 from coi_jax.vocabulary import Vocabulary, load_vocabulary
-from data_pipeline import quiet_tensorflow  # noqa: F401  before all that imports TensorFlow
+from data_pipeline.quiet_tensorflow import tf  # before all that imports TensorFlow
 from data_pipeline.sentencepiece_training import ensure_trained
 from data_pipeline.tasks import make_mixture, make_task
 
@@ -35,7 +36,7 @@ WRITER_OPTIONS = "group_size:1,uncompressed"
 
 
 def write(config: RunConfig, names: Sequence[str], trained: Path | None = None) -> list[Path]:
-    """Writes the caches of some tasks where they are missing, and the mixture of the arm; returns their folders.
+    """Writes the caches of some tasks where they are missing, and the mixtures of the arms; returns the folders.
 
     Args:
       config: the run's.
@@ -50,7 +51,8 @@ def write(config: RunConfig, names: Sequence[str], trained: Path | None = None) 
     vocabulary = load_vocabulary(config, trained)
     specs = [_spec(config, name) for name in names]
     folders = [_write_task(config, spec, vocabulary) for spec in specs]
-    _write_mixture(config, vocabulary)
+    for arm in ARMS:
+        _write_mixture(config.model_copy(update={"arm": arm}), vocabulary)
     return folders
 
 
@@ -68,15 +70,27 @@ def _write_task(config: RunConfig, spec: TaskSpec, vocabulary: Vocabulary) -> Pa
     folder, key = cache_folder(config, spec, vocabulary)
     if open_cache(folder, key):
         return folder
-    dataset = make_task(config, spec, vocabulary).get_dataset(split=spec.split, shuffle=False)
     with _new_folder(folder, key) as partial:
-        lengths = _write_records(partial / RECORDS, track(dataset.as_numpy_iterator(), f"tokens of {spec.name}", rows))
+        examples = track(_examples(config, spec, vocabulary), f"tokens of {spec.name}", rows)
+        lengths = _write_records(partial / RECORDS, examples)
         np.save(partial / LENGTHS, lengths)
         size = (partial / RECORDS).stat().st_size
         info = {"hash": key, "examples": len(lengths), "bytes": size, "ids": lengths.sum(0).tolist(),
                 "vocabulary": vocabulary.name, "task": spec.to_dict()}  # fmt: skip
         files.write_json(partial / INFO, info)
     return folder
+
+
+def _examples(config: RunConfig, spec: TaskSpec, vocabulary: Vocabulary) -> Iterator[dict[str, Any]]:
+    """What the SeqIO task makes of the rows, in their order."""
+    dataset = make_task(config, spec, vocabulary).get_dataset(split=spec.split, shuffle=False)
+    try:
+        yield from dataset.as_numpy_iterator()
+    except tf.errors.OpError:
+        # TensorFlow wraps what reading a row raised; reading the rows without it raises that plainly.
+        for _ in read_chains(spec.folder, spec.split):
+            pass
+        raise
 
 
 def _write_records(path: Path, examples: Iterator[dict[str, Any]]) -> np.ndarray:
@@ -88,7 +102,10 @@ def _write_records(path: Path, examples: Iterator[dict[str, Any]]) -> np.ndarray
             writer.write(pack_record(example["inputs"], example["targets"], example["chain"]))
             lengths.append((len(example["inputs"]), len(example["targets"])))
     finally:
-        writer.close()
+        try:
+            writer.close()
+        except RuntimeError as error:
+            raise UserError("config.data.cache_folder", path.parent.parent, f"{error}; make room and run again") from None
     return np.array(lengths, np.int32).reshape(-1, 2)
 
 
@@ -115,10 +132,12 @@ def _new_folder(folder: Path, key: str) -> Iterator[Path]:
 
 
 def _write_mixture(config: RunConfig, vocabulary: Vocabulary) -> None:
-    """Writes the SeqIO mixture of the config's arm, if it trains on one: its caches with their rates."""
+    """Writes the SeqIO mixture of an arm, its caches with their rates, once they are all there."""
     specs = _training(config)
+    if not specs or config.data.split not in read_manifest(config.data.folder)["counts"]:
+        return
     folders = [cache_folder(config, spec, vocabulary) for spec in specs]
-    if not specs or not all(open_cache(*folder) for folder in folders):
+    if not all(open_cache(*folder) for folder in folders):
         return
     tasks = [make_task(config, spec, vocabulary) for spec in specs]
     mixture = make_mixture(config.arm, tasks)

@@ -9,7 +9,7 @@ in T5.
 import io
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,7 @@ def _lines(config: RunConfig) -> Iterator[str]:
             yield from filter(None, text.split("\n"))
 
 
-def train(lines: Iterable[str], size: int) -> bytes:
+def train(lines: Iterable[str], size: int, options: Mapping[str, Any] = OPTIONS) -> bytes:
     """A SentencePiece model of `size` pieces, the same bytes for the same lines.
 
     Raises:
@@ -71,7 +71,7 @@ def train(lines: Iterable[str], size: int) -> bytes:
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(lines), model_writer=model, vocab_size=size, **OPTIONS
+            sentence_iterator=iter(lines), model_writer=model, vocab_size=size, **options
         )
     except RuntimeError as error:
         raise UserError("config.vocabulary.size", size, _mend(str(error))) from None

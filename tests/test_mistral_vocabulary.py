@@ -1,0 +1,46 @@
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
+
+from coi_jax.errors import UserError
+from coi_jax.mistral_vocabulary import MISTRAL, MistralVocabulary
+
+VOCABULARIES = {version: MistralVocabulary(version) for version in ("v1", "v3")}
+# The SentencePiece ones read "▁" (U+2581) as a space, as Mistral's own models do.
+TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="▁"), max_size=60)
+
+
+@pytest.mark.parametrize("version", list(VOCABULARIES))
+@settings(max_examples=100, deadline=None)
+@given(text=TEXTS | st.text(" \n\ta1", max_size=20))
+def test_any_text_comes_back_exactly_without_special_ids(version: str, text: str) -> None:
+    vocabulary = VOCABULARIES[version]
+    ids = vocabulary.encode(text)
+    assert vocabulary.decode(ids) == text
+    assert all(token < vocabulary.size for token in ids)
+    assert not {vocabulary.pad_id, vocabulary.bos_id, vocabulary.eos_id} & set(ids)
+
+
+def test_ids_are_mistral_commons() -> None:
+    vocabulary, reference = VOCABULARIES["v1"], MistralTokenizer.v1().instruct_tokenizer.tokenizer
+    text = "Sort the words.\npear  apple 12"
+    assert vocabulary.encode(text) == reference.encode(text, bos=False, eos=False)
+    assert [vocabulary.bos_id, *vocabulary.encode(text), vocabulary.eos_id] == reference.encode(text, bos=True, eos=True)
+    assert vocabulary.decode([1, *vocabulary.encode(text), 2, *vocabulary.encode("more")]) == text
+
+
+@pytest.mark.parametrize(("version", "size", "pad"), [("v1", 32_000, 0), ("v3", 32_768, 0), ("tekken", 131_072, 11)])
+def test_sizes_and_pads(version: str, size: int, pad: int) -> None:
+    vocabulary = MistralVocabulary(version)
+    assert (vocabulary.size, vocabulary.pad_id, vocabulary.bos_id, vocabulary.eos_id) == (size, pad, 1, 2)
+    assert vocabulary.decode(vocabulary.encode("a ▁\n")) == ("a ▁\n" if version == "tekken" else "a  \n")
+
+
+def test_an_unknown_version_lists_the_known() -> None:
+    with pytest.raises(UserError, match=", ".join(MISTRAL)):
+        MistralVocabulary("7B-Instruct")
+
+
+def test_fingerprints_differ() -> None:
+    assert VOCABULARIES["v1"].fingerprint != VOCABULARIES["v3"].fingerprint
