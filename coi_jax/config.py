@@ -114,6 +114,16 @@ class T5Config(Section):
     remat: Remat
     scan_unroll: PositiveInt
 
+    @pydantic.model_validator(mode="after")
+    def _distances_grow(self) -> "T5Config":
+        exact = self.relative_buckets // 2
+        if self.relative_max_distance <= exact:
+            raise ValueError(
+                f"relative_max_distance = {self.relative_max_distance} must be above relative_buckets / 2 = {exact}: "
+                "the first half of the buckets holds one distance each"
+            )
+        return self
+
 
 ModelConfig = Annotated[DecoderConfig | T5Config, Field(discriminator="kind")]
 

@@ -37,20 +37,20 @@ class Network:
 
     def abstract(self) -> Params:
         """The parameters' shapes and dtypes (`jax.ShapeDtypeStruct` leaves), without computing any."""
-        return nnx.to_pure_dict(_abstract_state(self))
+        return nnx.to_pure_dict(_split(self)[1])
 
     def logical_axes(self) -> Params:
         """For every parameter a tuple with the logical name of each of its axes, None where it has none."""
-        flat = {path: variable.axes for path, variable in nnx.to_flat_state(_abstract_state(self))}
+        flat = {path: variable.axes for path, variable in nnx.to_flat_state(_split(self)[1])}
         return nnx.traversals.unflatten_mapping(flat)
 
     def logits(self, params: Params, batch: Batch) -> Float[Array, "rows length vocabulary"]:
         """Logits at every target position of a packed batch, in the compute dtype, without dropout."""
-        return _sharded(self._module(params)(batch))
+        return _sharded(self.module(params)(batch))
 
     def loss(self, params: Params, batch: Batch, *, key: Key[Array, ""] | None = None) -> LossSums:
         """Sums over the target tokens of a packed batch; dropout only with a `key`."""
-        logits = _sharded(self._module(params)(batch, key))
+        logits = _sharded(self.module(params)(batch, key))
         return loss_sums(logits, batch["targets"], batch["weights"])
 
     def prefill(
@@ -69,16 +69,17 @@ class Network:
             lengths: tokens of each prompt, at least 1.
             max_new_tokens: how many tokens will be generated at most; sets the size of the cache.
         """
-        return self._module(params).prefill(prompts, lengths, max_new_tokens)
+        return self.module(params).prefill(prompts, lengths, max_new_tokens)
 
     def decode_step(
         self, params: Params, cache: Cache, tokens: Int[Array, "batch"]
     ) -> tuple[Float[Array, "batch vocabulary"], Cache]:
         """Append one token to each row; the logits of the next one, and the grown cache."""
-        return self._module(params).decode_step(cache, tokens)
+        return self.module(params).decode_step(cache, tokens)
 
-    def _module(self, params: Params) -> Decoder | T5:
-        return nnx.merge(_structure(self), params)
+    def module(self, params: Params) -> Decoder | T5:
+        """The NNX module around these parameters, for those who need a part of the network."""
+        return nnx.merge(_split(self)[0], params)
 
 
 def build(config: DecoderConfig | T5Config, vocabulary_size: int) -> Network:
@@ -101,11 +102,3 @@ def _make(network: Network, key: Key[Array, ""]) -> Decoder | T5:
 def _split(network: Network) -> tuple[Any, nnx.State]:
     """The module's structure and its abstract state, made once for each network."""
     return nnx.split(nnx.eval_shape(lambda: _make(network, jax.random.key(0))))
-
-
-def _structure(network: Network) -> Any:
-    return _split(network)[0]
-
-
-def _abstract_state(network: Network) -> nnx.State:
-    return _split(network)[1]

@@ -7,7 +7,7 @@ import numpy as np
 from coi_jax.config import DecoderConfig, T5Config
 from coi_jax.models import Network, Params, build
 
-VOCABULARY = 37
+VOCABULARY = 40
 
 DECODER = DecoderConfig(
     kind="decoder",
@@ -88,3 +88,22 @@ def pack_pairs(rows: list[list[tuple[np.ndarray, np.ndarray]]], length: int) -> 
 
 def tokens(seed: int, length: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(2, VOCABULARY, length).astype(np.int32)
+
+
+def pad(prompts: list[np.ndarray]) -> tuple[jax.Array, jax.Array]:
+    """Right-padded prompts, with junk for padding, and their lengths."""
+    lengths = [len(prompt) for prompt in prompts]
+    rows = [np.pad(prompt, (0, max(lengths) - len(prompt)), constant_values=9) for prompt in prompts]
+    return jnp.asarray(np.stack(rows)), jnp.asarray(lengths)
+
+
+def greedy(network: Network, params: Params, prompts: list[np.ndarray], steps: int) -> np.ndarray:
+    """The most likely next tokens of each prompt, one at a time."""
+    prefill = jax.jit(network.prefill, static_argnames="max_new_tokens")
+    step = jax.jit(network.decode_step)
+    logits, cache = prefill(params, *pad(prompts), max_new_tokens=steps)
+    answers = []
+    for _ in range(steps):
+        answers.append(jnp.argmax(logits, axis=-1))
+        logits, cache = step(params, cache, answers[-1])
+    return np.stack(answers, axis=1)

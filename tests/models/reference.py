@@ -1,0 +1,174 @@
+"""The reference: transformers on the CPU, with tiny random weights, and where each of them goes here.
+
+A linear map of torch is [outputs, inputs]; a kernel here is [inputs…, outputs…]. All else has the same layout.
+"""
+
+import os
+
+os.environ["USE_TF"] = "0"  # or transformers imports TensorFlow
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+from flax import nnx
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, T5ForConditionalGeneration
+from transformers import T5Config as ReferenceT5Config
+
+from coi_jax.config import DecoderConfig, T5Config
+from coi_jax.models import Network, Params, build
+from tests.models import sizes
+
+# ours (a path through the parameters) : theirs ({} is the number of the layer)
+LLAMA = {
+    "embedding.table": "model.embed_tokens.weight",
+    "layers.attention_norm.scale": "model.layers.{}.input_layernorm.weight",
+    "layers.attention.query.kernel": "model.layers.{}.self_attn.q_proj.weight",
+    "layers.attention.key.kernel": "model.layers.{}.self_attn.k_proj.weight",
+    "layers.attention.value.kernel": "model.layers.{}.self_attn.v_proj.weight",
+    "layers.attention.output.kernel": "model.layers.{}.self_attn.o_proj.weight",
+    "layers.mlp_norm.scale": "model.layers.{}.post_attention_layernorm.weight",
+    "layers.mlp.gate.kernel": "model.layers.{}.mlp.gate_proj.weight",
+    "layers.mlp.up.kernel": "model.layers.{}.mlp.up_proj.weight",
+    "layers.mlp.down.kernel": "model.layers.{}.mlp.down_proj.weight",
+    "final_norm.scale": "model.norm.weight",
+    "head.kernel": "lm_head.weight",
+}
+T5 = {
+    "embedding.table": "shared.weight",
+    "encoder_bias.table": "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight",
+    "encoder.attention_norm.scale": "encoder.block.{}.layer.0.layer_norm.weight",
+    "encoder.attention.query.kernel": "encoder.block.{}.layer.0.SelfAttention.q.weight",
+    "encoder.attention.key.kernel": "encoder.block.{}.layer.0.SelfAttention.k.weight",
+    "encoder.attention.value.kernel": "encoder.block.{}.layer.0.SelfAttention.v.weight",
+    "encoder.attention.output.kernel": "encoder.block.{}.layer.0.SelfAttention.o.weight",
+    "encoder.mlp_norm.scale": "encoder.block.{}.layer.1.layer_norm.weight",
+    "encoder.mlp.gate.kernel": "encoder.block.{}.layer.1.DenseReluDense.wi_0.weight",
+    "encoder.mlp.up.kernel": "encoder.block.{}.layer.1.DenseReluDense.wi_1.weight",
+    "encoder.mlp.down.kernel": "encoder.block.{}.layer.1.DenseReluDense.wo.weight",
+    "encoder_norm.scale": "encoder.final_layer_norm.weight",
+    "decoder_bias.table": "decoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight",
+    "decoder.attention_norm.scale": "decoder.block.{}.layer.0.layer_norm.weight",
+    "decoder.attention.query.kernel": "decoder.block.{}.layer.0.SelfAttention.q.weight",
+    "decoder.attention.key.kernel": "decoder.block.{}.layer.0.SelfAttention.k.weight",
+    "decoder.attention.value.kernel": "decoder.block.{}.layer.0.SelfAttention.v.weight",
+    "decoder.attention.output.kernel": "decoder.block.{}.layer.0.SelfAttention.o.weight",
+    "decoder.cross_norm.scale": "decoder.block.{}.layer.1.layer_norm.weight",
+    "decoder.cross_attention.query.kernel": "decoder.block.{}.layer.1.EncDecAttention.q.weight",
+    "decoder.cross_attention.key.kernel": "decoder.block.{}.layer.1.EncDecAttention.k.weight",
+    "decoder.cross_attention.value.kernel": "decoder.block.{}.layer.1.EncDecAttention.v.weight",
+    "decoder.cross_attention.output.kernel": "decoder.block.{}.layer.1.EncDecAttention.o.weight",
+    "decoder.mlp_norm.scale": "decoder.block.{}.layer.2.layer_norm.weight",
+    "decoder.mlp.gate.kernel": "decoder.block.{}.layer.2.DenseReluDense.wi_0.weight",
+    "decoder.mlp.up.kernel": "decoder.block.{}.layer.2.DenseReluDense.wi_1.weight",
+    "decoder.mlp.down.kernel": "decoder.block.{}.layer.2.DenseReluDense.wo.weight",
+    "decoder_norm.scale": "decoder.final_layer_norm.weight",
+    "head.kernel": "lm_head.weight",
+}
+
+
+def pair(config: DecoderConfig | T5Config) -> tuple[PreTrainedModel, Network, Params]:
+    """The reference with random weights, and the network with the same."""
+    theirs = llama(config) if isinstance(config, DecoderConfig) else t5(config)
+    generator = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for name, weight in theirs.named_parameters():
+            noise = torch.randn(weight.shape, generator=generator)
+            weight.copy_(1 + 0.1 * noise if "norm" in name else 0.2 * noise)
+    network = build(config, sizes.VOCABULARY)
+    return theirs, network, convert(network, dict(theirs.named_parameters()))
+
+
+def llama(config: DecoderConfig) -> LlamaForCausalLM:
+    reference = LlamaConfig(
+        vocab_size=sizes.VOCABULARY,
+        hidden_size=config.width,
+        intermediate_size=config.mlp_width,
+        num_hidden_layers=config.layers,
+        num_attention_heads=config.heads,
+        num_key_value_heads=config.kv_heads,
+        head_dim=config.head_width,
+        rms_norm_eps=config.norm_epsilon,
+        rope_theta=config.rope_theta,
+        tie_word_embeddings=config.tied_embedding,
+        attn_implementation="eager",
+        pad_token_id=0,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
+    return LlamaForCausalLM(reference).eval()
+
+
+def t5(config: T5Config) -> T5ForConditionalGeneration:
+    reference = ReferenceT5Config(
+        vocab_size=sizes.VOCABULARY,
+        d_model=config.width,
+        d_kv=config.head_width,
+        d_ff=config.mlp_width,
+        num_layers=config.layers,
+        num_decoder_layers=config.decoder_layers,
+        num_heads=config.heads,
+        relative_attention_num_buckets=config.relative_buckets,
+        relative_attention_max_distance=config.relative_max_distance,
+        layer_norm_epsilon=config.norm_epsilon,
+        feed_forward_proj="gated-gelu",
+        tie_word_embeddings=False,
+        pad_token_id=0,
+        decoder_start_token_id=0,
+        eos_token_id=None,
+    )
+    return T5ForConditionalGeneration(reference).eval()
+
+
+def convert(network: Network, weights: dict[str, torch.Tensor]) -> Params:
+    """Parameters (or gradients) of the reference as a tree like the network's; every one of them is used."""
+    table = LLAMA if isinstance(network.config, DecoderConfig) else T5
+    used = set()
+
+    def leaf(path: tuple[jax.tree_util.DictKey, ...], like: jax.ShapeDtypeStruct) -> jax.Array:
+        name = table[".".join(entry.key for entry in path)]
+        names = [name.format(layer) for layer in range(like.shape[0])] if "{}" in name else [name]
+        used.update(names)
+        arrays = [numpy(weights[name]) for name in names]
+        if path[-1].key == "kernel":
+            arrays = [array.T for array in arrays]
+        return jnp.asarray(np.stack(arrays).reshape(like.shape))
+
+    params = jax.tree_util.tree_map_with_path(leaf, network.abstract())
+    assert used == set(weights)
+    return params
+
+
+def layer(stacked: nnx.Module, index: int) -> nnx.Module:
+    """One layer of a stack."""
+    structure, params = nnx.split(stacked)
+    return nnx.merge(structure, jax.tree.map(lambda leaf: leaf[index], params))
+
+
+def numpy(tensor: torch.Tensor) -> np.ndarray:
+    return tensor.detach().numpy()
+
+
+def torch_of(array: jax.Array | np.ndarray) -> torch.Tensor:
+    """Integers come out as int64, which torch indexes with."""
+    array = np.array(array)
+    return torch.from_numpy(array.astype(np.int64) if array.dtype == np.int32 else array)
+
+
+def assert_equal(ours: jax.Array, theirs: torch.Tensor) -> None:
+    """Equal to 1e-5, in units of 1 or of the value itself."""
+    np.testing.assert_allclose(np.asarray(ours), numpy(theirs), rtol=1e-5, atol=1e-5)
+
+
+def random(*shape: int) -> jax.Array:
+    return jnp.asarray(np.random.default_rng(sum(shape)).normal(size=shape), jnp.float32)
+
+
+def assert_gradients(network: Network, gradients: Params, theirs: PreTrainedModel) -> None:
+    """Every gradient equals the reference's to 1e-5 of the largest of its array."""
+    expected = convert(network, {name: weight.grad for name, weight in theirs.named_parameters()})
+
+    def compare(ours: jax.Array, theirs: jax.Array) -> None:
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5 * float(jnp.abs(theirs).max()))
+
+    jax.tree.map(compare, gradients, expected)
