@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from data_pipeline.procedural.catalogue import numbers
 from data_pipeline.procedural.operation import Operation
-from data_pipeline.procedural.splits import is_taught
+from data_pipeline.procedural.splits import is_held_out, is_taught
 
 Combination = tuple[Operation, ...]
 
@@ -89,7 +88,7 @@ class Composer:
         """`degenerate` allows pairs in which the second operation only undoes or repeats the first."""
         self._operations, self._one_in, self._limits = tuple(operations), one_in, limits
         self._followers = {first: self._following(first, degenerate) for first in operations}
-        self._sums: list[dict[Operation, set[int]]] = [{operation: {0} for operation in operations}]
+        self._extensible = [set(operations)]
 
     def _following(self, first: Operation, degenerate: bool) -> tuple[Operation, ...]:
         fitting = (second for second in self._operations if second.source is first.result)
@@ -118,29 +117,24 @@ class Composer:
         return None
 
     def _choices(self, prefix: Combination, length: int) -> list[Operation]:
-        """The operations that may come next and can be followed up to `length`."""
+        """The operations that may come next and have others to follow them up to `length`."""
         following = self._followers[prefix[-1]] if prefix else self._operations
-        sums = self._sums_of(length - len(prefix) - 1)
-        return [operation for operation in following if sums[operation]]
+        extensible = self._extensible_by(length - len(prefix) - 1)
+        return [operation for operation in following if operation in extensible]
+
+    def _extensible_by(self, count: int) -> set[Operation]:
+        """The operations that `count` others can follow."""
+        while len(self._extensible) <= count:
+            last = self._extensible[-1]
+            self._extensible.append({op for op in self._operations if last.intersection(self._followers[op])})
+        return self._extensible[count]
 
     def _is_possible(self, prefix: Combination, length: int, held_out: bool) -> bool:
         """Whether a combination that begins so can be what is wanted: taught, or, where it has several, held out."""
+        names = [operation.name for operation in prefix]
         if not held_out:
-            return is_taught([operation.name for operation in prefix], self._one_in)
-        total = sum(numbers()[operation.name] for operation in prefix)
-        sums = self._sums_of(length - len(prefix))[prefix[-1]]
-        return length == 1 or any((total + rest) % self._one_in == 0 for rest in sums)
-
-    def _sums_of(self, count: int) -> dict[Operation, set[int]]:
-        """For each operation, the sums (modulo `one_in`) of the numbers of `count` operations that can follow it."""
-        while len(self._sums) <= count:
-            last = self._sums[-1]
-            self._sums.append({operation: self._sums_after(operation, last) for operation in self._operations})
-        return self._sums[count]
-
-    def _sums_after(self, operation: Operation, last: dict[Operation, set[int]]) -> set[int]:
-        followers = self._followers[operation]
-        return {(numbers()[next_.name] + rest) % self._one_in for next_ in followers for rest in last[next_]}
+            return is_taught(names, self._one_in)
+        return len(prefix) < length or length == 1 or is_held_out(names, self._one_in)
 
 
 class Usage:

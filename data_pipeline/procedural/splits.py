@@ -1,10 +1,11 @@
 """Which combinations of operations and which inputs belong to which split: pure functions, whatever the seed.
 
-A *combination* is the sequence of a chain's operations. One in `one_in` of those of two or more is held out: the one
-whose operations' numbers (`catalogue.numbers`) have a sum that `one_in` divides. So every operation is held out at
-every position about equally often, and a held-out combination is held out in any order. A combination is *taught* if
-no run of two or more of its operations is held out: the pairs of a test chain of two steps never stand side by side in
-training, in a chain of any length. Single operations are all taught; their splits differ by input only.
+A *combination* is the sequence of a chain's operations. Of those of two operations or more one in `one_in` is held out:
+a pair if `one_in` divides the sum of its operations' numbers (`catalogue.numbers`), so that every operation is held out
+at both places about equally often; a longer one by a hash of its operations. Neither regards order: what is held out is
+held out in any order. A combination is *taught* if no run of two or more of its operations is held out: the pairs of a
+test chain of two steps never stand side by side in training, in a chain of any length. Single operations are all
+taught; their splits differ by input only.
 
 An input's split follows from a hash of its text, so data sets made with different seeds may be pooled.
 """
@@ -22,13 +23,19 @@ _BUCKET_COUNT = 10
 
 def input_split(text: str) -> str:
     """The split that an input belongs to: a tenth to each of test, validation and rephrased, the rest to train."""
-    bucket = int.from_bytes(hashlib.sha256(text.encode("utf-8")).digest()[:8], "big") % _BUCKET_COUNT
-    return _BUCKETS.get(bucket, TRAIN)
+    return _BUCKETS.get(_hash(text) % _BUCKET_COUNT, TRAIN)
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode("utf-8")).digest()[:8], "big")
 
 
 def is_held_out(names: Sequence[str], one_in: int) -> bool:
     """Whether a combination is never used in training, alone or inside a longer one."""
-    return len(names) > 1 and sum(numbers()[name] for name in names) % one_in == 0
+    if len(names) < 2:
+        return False
+    number = sum(numbers()[name] for name in names) if len(names) == 2 else _hash(" ".join(sorted(names)))
+    return number % one_in == 0
 
 
 def is_taught(names: Sequence[str], one_in: int) -> bool:
