@@ -11,7 +11,7 @@ from jaxtyping import Int32
 from coi_jax.fitting import RowShape
 from coi_jax.vocabulary import Vocabulary
 
-Ids = Int32[np.ndarray, " ids"]
+Ids = Int32[np.ndarray, "_"]
 Pair = tuple[Ids, Ids]  # inputs and targets of an example
 Batch = dict[str, Int32[np.ndarray, "rows _"]]
 

@@ -89,7 +89,7 @@ class TokenCache:
     def _records(self) -> ArrayRecordDataSource:
         return ArrayRecordDataSource(str(self.folder / RECORDS))
 
-    def ids(self, indices: Sequence[int]) -> list[tuple[Int32[np.ndarray, " inputs"], Int32[np.ndarray, " targets"]]]:
+    def ids(self, indices: Sequence[int]) -> list[tuple[Int32[np.ndarray, "_"], Int32[np.ndarray, "_"]]]:
         """The input and target ids of some examples, read in one go."""
         return [_split_record(record)[:2] for record in self._read(indices)]
 

@@ -14,7 +14,7 @@ from coi_jax.mixing import ROWS, Stream, permutation
 from coi_jax.packing import pack
 from coi_jax.progress import track
 
-Rows = list[Int64[np.ndarray, " examples"]]  # the examples of each row, by their numbers in the stream
+Rows = list[Int64[np.ndarray, "_"]]  # the examples of each row, by their numbers in the stream
 Needs = Int[np.ndarray, "examples sides"]
 
 
