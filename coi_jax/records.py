@@ -199,11 +199,11 @@ def _consistent(rows: Sequence[Record]) -> list[Record]:
 
 
 def _check_pair(one: Record, other: Record) -> None:
-    if one.test_set == other.test_set and one.provenance["test_set"] != other.provenance["test_set"]:
-        raise _conflict(one, other, "scored on different versions of the test set; evaluate both on the same one")
     if one.test_set == other.test_set and one.examples != other.examples:
         counts = f"{one.examples} and {other.examples}"
         raise _conflict(one, other, f"scored on {counts} examples; evaluate both on the whole test set")
+    if one.test_set == other.test_set and one.provenance["test_set"] != other.provenance["test_set"]:
+        raise _conflict(one, other, "scored on different versions of the test set; evaluate both on the same one")
     if one.arm == other.arm and (fields := differences(one.config, other.config)):
         raise _conflict(
             one, other, f"differ in more than their seed ({', '.join(fields)}); name only one kind in --runs"

@@ -30,13 +30,8 @@ def get_config() -> ConfigDict:
             overlong="drop",  # examples longer than a row
         )
     )
-    config.vocabulary = ConfigDict(
-        dict(
-            kind="trained",  # SentencePiece trained on the dataset
-            file="",
-            size=4000,  # pieces
-        )
-    )
+    # SentencePiece, trained on the dataset; size is its number of pieces.
+    config.vocabulary = ConfigDict(dict(kind="trained", file="", size=4000))
     config.model = ConfigDict(
         dict(
             kind="decoder",

@@ -29,14 +29,25 @@ def state(point: Point) -> State:
 
 def is_trained(point: Point) -> bool:
     """Whether the newest whole checkpoint is of the last step."""
-    steps = [int(path.name) for path in (point.folder / "checkpoints").glob("*") if path.name.isdigit()]
-    return bool(steps) and max(steps) >= _total_steps(point.folder / "checkpoints" / str(max(steps)))
+    step = _newest(point)
+    return step is not None and step >= _total_steps(point.folder / "checkpoints" / str(step))
+
+
+def is_scored(point: Point) -> bool:
+    """Whether every test set of the point's config has its results, of the newest checkpoint."""
+    paths = [point.folder / "eval" / test / "results.json" for test in point.config.evaluation.tests]
+    return all(path.exists() and _scored_step(path) == str(_newest(point)) for path in paths)
+
+
+def _newest(point: Point) -> int | None:
+    folders = (point.folder / "checkpoints").glob("*")
+    return max((int(path.name) for path in folders if path.name.isdecimal()), default=None)
 
 
 def _total_steps(checkpoint: Path) -> int:
     return files.read_json(checkpoint / "position" / "metadata", "checkpoint")["total_steps"]
 
 
-def is_scored(point: Point) -> bool:
-    """Whether every test set of the point's config has its results."""
-    return all((point.folder / "eval" / test / "results.json").exists() for test in point.config.evaluation.tests)
+def _scored_step(results: Path) -> str:
+    """The step of a checkpoint that is spelled `600-1f3a…`, step and hash."""
+    return files.read_json(results, "results")["provenance"]["checkpoint"].split("-")[0]

@@ -32,7 +32,7 @@ def main(argv):
     def score():
         for test in config["evaluation"]["tests"]:
             (folder / "eval" / test).mkdir(parents=True)
-            (folder / "eval" / test / "results.json").write_text("{}")
+            (folder / "eval" / test / "results.json").write_text(json.dumps({"provenance": {"checkpoint": "2-abc"}}))
     arm = config["arm"]
     exec(pathlib.Path(sys.argv[0]).with_suffix(".txt").read_text())
 main(sys.argv[1:])
@@ -186,6 +186,14 @@ def test_a_preempted_point_is_no_failure_and_goes_on(
     assert state_of(points()[0]) == "partial"
     set_fakes(workplace)
     assert run("--only", "coi1-") == 0
+
+
+def test_scores_of_an_older_checkpoint_do_not_count(workplace: Path) -> None:
+    assert run("--only", "coi1-") == 0
+    (point, *_) = points()
+    for path in point.folder.rglob("results.json"):
+        files.write_json(path, {"provenance": {"checkpoint": "1-abc"}})
+    assert state_of(point) == "partial"
 
 
 def test_a_killed_point_is_a_failure(workplace: Path, capfd: pytest.CaptureFixture[str]) -> None:
