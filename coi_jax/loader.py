@@ -5,7 +5,7 @@ step s, and the caches hold their ids. A host reads only the examples of its own
 """
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import grain
@@ -117,17 +117,12 @@ class Loader:
 
         A host fills only the rows that lie on its own devices.
         """
-        mine = self._rows_here(sharding)
+        shape = (self.rows_per_step, self._shape.length)
+        mine = span(sharding.addressable_devices_indices_map(shape).values(), self.rows_per_step)
         options = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=STEPS_AHEAD)
         steps = grain.MapDataset.range(start_step, self.total_steps).map(lambda step: self.rows(int(step), mine))
         for batch in steps.to_iter_dataset(options):
             yield {name: self._globally(array, mine.start, sharding) for name, array in batch.items()}
-
-    def _rows_here(self, sharding: jax.sharding.Sharding) -> slice:
-        """The rows of a step from the first to the last on this host's devices."""
-        indices = sharding.addressable_devices_indices_map((self.rows_per_step, self._shape.length)).values()
-        spans = [index[0].indices(self.rows_per_step) for index in indices if index is not None]
-        return slice(min(start for start, _, _ in spans), max(stop for _, stop, _ in spans))
 
     def _globally(self, array: np.ndarray, first: int, sharding: jax.sharding.Sharding) -> jax.Array:
         def part(index: tuple[slice, ...] | None) -> np.ndarray:
@@ -148,6 +143,12 @@ class Loader:
         useful = {name: round(share, 4) for name, share in zip(names, self._plan.useful, strict=False)}
         return {**self._counts, "rows_per_step": self.rows_per_step, "steps_per_epoch": round(self.steps_per_epoch, 2),
                 "total_steps": self.total_steps, **useful}  # fmt: skip
+
+
+def span(indices: Iterable[tuple[slice, ...] | None], rows: int) -> slice:
+    """The rows from the first to the last that some devices hold; an index of None is the whole array."""
+    parts = [index[0].indices(rows) if index else (0, rows, 1) for index in indices]
+    return slice(min(start for start, _, _ in parts), max(stop for _, stop, _ in parts))
 
 
 class _Places:

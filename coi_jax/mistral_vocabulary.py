@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 
+import numpy as np
 from mistral_common.tokens.tokenizers.base import Tokenizer
 from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
 from mistral_common.tokens.tokenizers.tekken import is_tekkenizer
@@ -41,6 +42,6 @@ class MistralVocabulary:
         """See `Vocabulary.encode`."""
         return self._tokenizer.encode(text, bos=False, eos=False)
 
-    def decode(self, ids: Iterable[int]) -> str:
+    def decode(self, ids: Iterable[int | np.integer]) -> str:
         """See `Vocabulary.decode`."""
         return self._tokenizer.decode([token for token in content(ids, self) if token < self.size])

@@ -1,9 +1,13 @@
-"""Which examples share which row of which step, by either way of counting a step."""
+"""Which examples share which row of which step, by either way of counting a step.
+
+Both plans have `of_step(step)`, the rows of a step that have examples, and know the `rows` of a step, the
+`steps_per_epoch` (not a whole number), the `total_steps` of the run, and `useful`, the share of positions that are not
+padding, on each side of a row.
+"""
 
 import bisect
 import functools
 import math
-from typing import Protocol
 
 import numpy as np
 from jaxtyping import Int, Int64
@@ -16,25 +20,6 @@ from coi_jax.progress import track
 
 Rows = list[Int64[np.ndarray, "_"]]  # the examples of each row, by their numbers in the stream
 Needs = Int[np.ndarray, "examples sides"]
-
-
-class Plan(Protocol):
-    """The rows of every step.
-
-    Attributes:
-      rows: rows of a step.
-      steps_per_epoch: not a whole number.
-      total_steps: of the run.
-      useful: share of positions that are not padding, of each side of a row.
-    """
-
-    rows: int
-    steps_per_epoch: float
-    total_steps: int
-    useful: list[float]
-
-    def of_step(self, step: int) -> Rows:
-        """The rows of a step that have examples; at most `rows`."""
 
 
 class ExamplesPlan:
@@ -60,7 +45,7 @@ class ExamplesPlan:
         self.useful = self._useful()
 
     def of_step(self, step: int) -> Rows:
-        """See `Plan.of_step`."""
+        """The rows of a step that have examples; at most `rows`."""
         start = step * self._examples
         examples = self._stream.take(start, min(start + self._examples, self._end))
         return [examples[row] for row in pack(self._needs[examples], self._capacity)]
@@ -142,7 +127,7 @@ class TokensPlan:
         return bisect.bisect_right(self._starts, row) - 1
 
     def of_step(self, step: int) -> Rows:
-        """See `Plan.of_step`."""
+        """The rows of a step that have examples; `rows`, but for the last step of a run counted in epochs."""
         row, end = step * self.rows, min((step + 1) * self.rows, self._end)
         rows: Rows = []
         while row < end:
@@ -152,3 +137,6 @@ class TokensPlan:
             rows += part
             row += len(part)
         return rows
+
+
+Plan = ExamplesPlan | TokensPlan

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+import numpy as np
 import sentencepiece
 
 from coi_jax import dataset, files
@@ -33,11 +34,11 @@ class Vocabulary(Protocol):
     def encode(self, text: str) -> list[int]:
         """The ids of a text; no special ids are added."""
 
-    def decode(self, ids: Iterable[int]) -> str:
+    def decode(self, ids: Iterable[int | np.integer]) -> str:
         """The text of ids up to the first `eos_id`; pads and begins are left out."""
 
 
-def content(ids: Iterable[int], vocabulary: Vocabulary) -> list[int]:
+def content(ids: Iterable[int | np.integer], vocabulary: Vocabulary) -> list[int]:
     """The ids that carry text: up to the first end, without pads and begins."""
     kept = []
     for token in map(int, ids):
@@ -61,7 +62,7 @@ class ByteVocabulary:
         """See `Vocabulary.encode`."""
         return [byte + 3 for byte in text.encode("utf-8")]
 
-    def decode(self, ids: Iterable[int]) -> str:
+    def decode(self, ids: Iterable[int | np.integer]) -> str:
         """See `Vocabulary.decode`; bytes that are not UTF-8 become U+FFFD."""
         return bytes(token - 3 for token in content(ids, self) if token >= 3).decode("utf-8", "replace")
 
@@ -97,7 +98,7 @@ class SentencePieceVocabulary:
         first, *rest = (self._model.encode(part) for part in text.split(SPACE_SYMBOL))
         return first + [token for part in rest for token in [*self._space_symbol, *part]]
 
-    def decode(self, ids: Iterable[int]) -> str:
+    def decode(self, ids: Iterable[int | np.integer]) -> str:
         """See `Vocabulary.decode`."""
         return self._model.decode([token for token in content(ids, self) if token < self.size])
 

@@ -105,7 +105,9 @@ def _write_records(path: Path, examples: Iterator[dict[str, Any]]) -> np.ndarray
         try:
             writer.close()
         except RuntimeError as error:
-            raise UserError("config.data.cache_folder", path.parent.parent, f"{error}; make room and run again") from None
+            raise UserError(
+                "config.data.cache_folder", path.parent.parent, f"{error}; make room and run again"
+            ) from None
     return np.array(lengths, np.int32).reshape(-1, 2)
 
 

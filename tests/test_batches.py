@@ -50,9 +50,7 @@ def test_a_t5_row() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(rows=rows, shape=st.sampled_from([RowShape(40, 0, 0), RowShape(40, 0, 1), RowShape(20, 20, 0)]))
-def test_weights_count_target_tokens_and_examples_can_be_read_back(
-    rows: list[list[Pair]], shape: RowShape
-) -> None:
+def test_weights_count_target_tokens_and_examples_can_be_read_back(rows: list[list[Pair]], shape: RowShape) -> None:
     vocabulary = MISTRAL if shape.begins else BYTES
     batch = fill(rows, shape, vocabulary)
     assert batch["weights"].sum() == sum(len(targets) for row in rows for _, targets in row)

@@ -26,7 +26,9 @@ def test_ids_are_mistral_commons() -> None:
     vocabulary, reference = VOCABULARIES["v1"], MistralTokenizer.v1().instruct_tokenizer.tokenizer
     text = "Sort the words.\npear  apple 12"
     assert vocabulary.encode(text) == reference.encode(text, bos=False, eos=False)
-    assert [vocabulary.bos_id, *vocabulary.encode(text), vocabulary.eos_id] == reference.encode(text, bos=True, eos=True)
+    assert [vocabulary.bos_id, *vocabulary.encode(text), vocabulary.eos_id] == reference.encode(
+        text, bos=True, eos=True
+    )
     assert vocabulary.decode([1, *vocabulary.encode(text), 2, *vocabulary.encode("more")]) == text
 
 

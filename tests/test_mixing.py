@@ -1,4 +1,5 @@
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ SIZES, RATES = (7, 20, 3), (1.0, 2.0, 0.5)
 def test_however_it_is_cut_the_stream_is_the_same(mixing: str, cuts: list[int]) -> None:
     stream = Stream(SIZES, RATES, mixing, seed=3)
     ends = sorted({0, 200, *cuts})
-    parts = [stream.take(start, stop) for start, stop in zip(ends, ends[1:], strict=False)]
+    parts = [stream.take(start, stop) for start, stop in pairwise(ends)]
     assert np.concatenate(parts).tolist() == stream.take(0, 200).tolist()
 
 

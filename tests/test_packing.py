@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 
 from coi_jax.packing import pack
 
-needs = st.lists(st.integers(1, 40), min_size=0, max_size=80).map(lambda sizes: np.array(sizes, np.int64).reshape(-1, 1))
+needs = st.lists(st.integers(1, 40), min_size=0, max_size=80).map(
+    lambda sizes: np.array(sizes, np.int64).reshape(-1, 1)
+)
 two_sided = st.lists(st.tuples(st.integers(1, 40), st.integers(1, 15)), max_size=80).map(
     lambda sizes: np.array(sizes, np.int64).reshape(-1, 2)
 )
