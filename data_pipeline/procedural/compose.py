@@ -14,6 +14,9 @@ Combination = tuple[Operation, ...]
 TRIALS = 40
 """Values tried before two operations are taken not to go together."""
 
+SLACK = 3
+"""Uses by which an operation may run ahead of another; with none, the same few combinations would come round again."""
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -145,9 +148,9 @@ class Usage:
         self._counts: dict[tuple[int, str], float] = collections.defaultdict(float)
 
     def order(self, operations: Sequence[Operation], position: int, random: Random) -> list[Operation]:
-        """The operations, the least used at this position first, those used equally often in random order."""
-        keyed = [(self._counts[position, operation.name], random.random(), operation) for operation in operations]
-        return [operation for _, _, operation in sorted(keyed, key=lambda entry: entry[:2])]
+        """The operations, the less used at this position first, those used about equally often in random order."""
+        use = {op: self._counts[position, op.name] + SLACK * random.random() for op in operations}
+        return sorted(operations, key=lambda operation: use[operation])
 
     def succeed(self, combination: Combination) -> None:
         """Counts one use of each operation at its position."""

@@ -132,16 +132,19 @@ def test_held_out_phrasings_are_in_one_split_only(folder: Path) -> None:
             assert (step.instruction == last) == (split == "rephrased")
 
 
-def test_operations_are_balanced_at_every_position(tmp_path: Path) -> None:
+def test_operations_are_balanced_at_every_position_and_combinations_varied(tmp_path: Path) -> None:
     sizes = ["--test_lengths", "2", "--train_count", "600", "--test_count", "120"]
     arguments = ["--operations", "lists", "--max_level", "1", *sizes]
     assert main(["--out", str(tmp_path / "out"), *arguments]) == 0
-    for split, length, smallest in (("train", 1, 40), ("train", 2, 34), ("train", 3, 30), ("test", 2, 5)):
+    for split, length, smallest in (("train", 1, 36), ("train", 2, 34), ("train", 3, 30), ("test", 2, 5)):
         chains = [names(chain) for chain in read_chains(tmp_path / "out", split, length)]
         for position in range(length):
             uses = collections.Counter(chain[position] for chain in chains)
             assert len(uses) == 15
             assert min(uses.values()) >= smallest
+        combinations = collections.Counter(chains)
+        assert len(combinations) > 0.95 * min(len(chains), {1: 15, 2: 40, 3: 350}[length])
+        assert combinations.most_common(1)[0][1] <= max(0.02 * len(chains), 2 * len(chains) / len(combinations))
 
 
 def test_idle_steps_come_only_as_allowed_and_are_counted() -> None:
