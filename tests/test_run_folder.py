@@ -1,0 +1,98 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from coi_jax.chain import Chain, Step
+from coi_jax.dataset import DatasetWriter
+from coi_jax.errors import UserError
+from coi_jax.run_folder import RunFolder, git_commit, keep_vocabulary, open_run, write_environment
+from tests.stand_ins import run_config
+
+
+def test_the_config_is_kept_whole_and_read_back(tmp_path: Path) -> None:
+    config = run_config()
+    run = open_run(tmp_path / "new" / "run", config)
+    assert run.load_config() == config
+    assert set(json.loads(run.config.read_text())) == set(config.model_dump())
+    assert open_run(run.path, config) == run
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"optimizer__b2": 0.5}, r"config\.optimizer\.b2: 0\.5: the run in .* has 0\.98"),
+        ({"arm": "coi1"}, r"config\.arm: coi1: the run in .* has 'coi123'"),
+        ({"seed": 4, "train__steps": 7}, r"config\.seed: 4: .* has 0"),
+    ],
+)
+def test_the_first_field_that_differs_is_named_with_both_values(
+    tmp_path: Path, changes: dict[str, object], says: str
+) -> None:
+    open_run(tmp_path, run_config())
+    before = (tmp_path / "config.json").read_bytes()
+    with pytest.raises(UserError, match=says):
+        open_run(tmp_path, run_config(**changes))
+    assert (tmp_path / "config.json").read_bytes() == before
+
+
+def test_another_kind_of_model_differs_too(tmp_path: Path) -> None:
+    open_run(tmp_path, run_config())
+    with pytest.raises(UserError, match=r"config\.data\.targets_length"):
+        open_run(tmp_path, run_config("t5"))
+
+
+def test_the_mesh_may_change(tmp_path: Path) -> None:
+    open_run(tmp_path, run_config())
+    assert open_run(tmp_path, run_config(mesh__fsdp=2)).load_config().mesh.fsdp == 2
+
+
+@pytest.mark.parametrize("text", ["", '{"arm": "co', "[]", '{"arm": "coi1"}'])
+def test_a_damaged_config_is_one_clear_error(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(UserError):
+        open_run(tmp_path, run_config())
+
+
+def test_a_folder_that_is_no_run_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("dear")
+    with pytest.raises(UserError, match=r"holds files but no config\.json"):
+        open_run(tmp_path, run_config())
+    with pytest.raises(UserError, match="is a file"):
+        open_run(tmp_path / "thesis.tex", run_config())
+
+
+def test_the_environment_says_versions_devices_and_data_but_no_variables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOME_API_KEY", "do-not-tell")
+    with DatasetWriter(tmp_path / "data") as writer:
+        writer.add("train", Chain("1", "test", "x", "say it", (Step("say it", "x"),)))
+        writer.finish(source="a test", licence="none", notes={})
+    config = run_config(data__folder=str(tmp_path / "data"))
+    run = open_run(tmp_path / "run", config)
+    write_environment(run, config, {"caches": ["abc"]})
+    text = run.environment.read_text()
+    values = json.loads(text)
+    assert "do-not-tell" not in text
+    assert values["devices"] == {"platform": "cpu", "kind": "cpu", "count": 8}
+    assert values["packages"]["jax"].count(".") == 2
+    assert values["data"]["caches"] == ["abc"]
+    assert len(values["data"]["sha256"]) == 64
+
+
+def test_no_commit_outside_a_repository(tmp_path: Path) -> None:
+    assert git_commit(tmp_path) is None
+
+
+def test_a_vocabulary_file_stays_with_the_run(tmp_path: Path) -> None:
+    source = tmp_path / "some.model"
+    source.write_bytes(b"pieces")
+    config = run_config(vocabulary__kind="sentencepiece", vocabulary__file=str(source))
+    run = RunFolder(tmp_path / "run")
+    keep_vocabulary(run, config)
+    source.unlink()
+    keep_vocabulary(run, config)
+    assert run.vocabulary.read_bytes() == b"pieces"
+    keep_vocabulary(RunFolder(tmp_path / "other"), run_config())
+    assert not (tmp_path / "other").exists()

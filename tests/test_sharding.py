@@ -1,0 +1,110 @@
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec
+
+from coi_jax import sharding
+from coi_jax.config import MeshConfig
+from coi_jax.errors import UserError
+from tests import stand_ins
+
+
+def sizes(devices: int = 8, **axes: int) -> tuple[int, ...]:
+    config = MeshConfig(**({"replica": 1, "fsdp": 1, "tensor": 1, "sequence": 1} | axes))
+    return sharding.mesh_sizes(config, devices)
+
+
+def test_one_axis_takes_the_rest_of_the_devices() -> None:
+    assert sizes(fsdp=-1) == (1, 8, 1, 1)
+    assert sizes(replica=2, fsdp=-1, tensor=2) == (2, 2, 2, 1)
+    assert sizes(devices=1, tensor=-1) == (1, 1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("axes", "says"),
+    [
+        ({"fsdp": 3}, "does not make 8 devices"),
+        ({"fsdp": -1, "tensor": 3}, "does not make 8 devices"),
+        ({"fsdp": 4}, "does not make 8 devices"),
+        ({"fsdp": 0}, "config.mesh.fsdp: 0"),
+        ({"sequence": -2}, "config.mesh.sequence: -2"),
+        ({"fsdp": -1, "tensor": -1}, "config.mesh.tensor: -1: mesh.fsdp is -1 already"),
+    ],
+)
+def test_a_mesh_that_does_not_fit_the_devices_is_named(axes: dict[str, int], says: str) -> None:
+    with pytest.raises(UserError, match=re.escape(says)):
+        sizes(**axes)
+
+
+@pytest.mark.parametrize("kind", ["decoder", "t5"])
+def test_every_matrix_is_divided_by_every_axis_that_divides_parameters(kind: str) -> None:
+    network, mesh = stand_ins.network(kind), stand_ins.mesh(fsdp=2, tensor=2)
+    placed = sharding.shardings(network.logical_axes(), network.abstract(), mesh)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(network.abstract()):
+        place = placed
+        for key in path:
+            place = place[key.key]
+        name = sharding.path_name(path)
+        parts = 1 if "norm" in name else 2 if "bias" in name else 4
+        assert np.prod(leaf.shape) == parts * np.prod(place.shard_shape(leaf.shape)), name
+
+
+def test_a_dimension_that_the_mesh_does_not_divide_is_named_with_its_parameter() -> None:
+    abstract, axes = {"head": {"kernel": jnp.zeros((16, 31))}}, {"head": {"kernel": ("embed", "vocabulary")}}
+    with pytest.raises(
+        UserError, match=r"config\.mesh\.tensor: 4: does not divide vocabulary = 31 of parameter head\.kernel"
+    ):
+        sharding.shardings(axes, abstract, stand_ins.mesh(tensor=4))
+
+
+def test_a_large_parameter_that_nothing_divides_is_an_error_only_where_the_mesh_could() -> None:
+    abstract, axes = {"table": jnp.zeros((1024, 128))}, {"table": (None, "head")}
+    with pytest.raises(UserError, match=r"parameter table.*copied to every device"):
+        sharding.shardings(axes, abstract, stand_ins.mesh(fsdp=2))
+    assert sharding.shardings(axes, abstract, stand_ins.mesh(replica=2))["table"].is_fully_replicated
+    small = {"table": jnp.zeros((8, 128))}
+    assert sharding.shardings(axes, small, stand_ins.mesh(fsdp=2))["table"].is_fully_replicated
+
+
+def test_an_unknown_logical_axis_gets_the_nearest_name() -> None:
+    with pytest.raises(UserError, match="did you mean 'embed'"):
+        sharding.rule(sharding.PARAMETER_RULES, "embedd")
+
+
+def test_optimizer_state_lies_as_its_parameter() -> None:
+    mesh = stand_ins.mesh(fsdp=2, tensor=2)
+    place = jax.sharding.NamedSharding(mesh, PartitionSpec(None, "fsdp", "tensor"))
+    params = {"kernel": ((3, 8, 12), place)}
+    state = {
+        "count": jnp.zeros(()),
+        "mean": {"kernel": jnp.zeros((3, 8, 12))},
+        "row": {"kernel": jnp.zeros((3, 8))},
+        "column": {"kernel": jnp.zeros((3, 12))},
+        "nothing": {"kernel": jnp.zeros((1,))},
+    }
+    specs = jax.tree.map(lambda found: found.spec, sharding.like_parameters(state, params, mesh))
+    assert specs["count"] == specs["nothing"]["kernel"] == PartitionSpec()
+    assert specs["mean"]["kernel"] == place.spec
+    assert specs["row"]["kernel"] == PartitionSpec(None, "fsdp")
+    assert specs["column"]["kernel"] == PartitionSpec(None, "tensor")
+
+
+def test_activations_are_laid_on_the_mesh_in_use() -> None:
+    x = jnp.ones((4, 6, 8))
+    constrain = jax.jit(lambda x: sharding.constrain(x, ("batch", "length", "mlp")))
+    assert len(constrain(x).sharding.device_set) == 1
+    with jax.set_mesh(stand_ins.mesh(replica=2, fsdp=2, tensor=2)):
+        assert constrain(x).sharding.shard_shape(x.shape) == (1, 6, 4)
+        assert constrain(x[:1]).sharding.shard_shape((1, 6, 8)) == (1, 6, 4)
+
+
+def test_rows_go_to_replica_and_fsdp_and_positions_to_sequence() -> None:
+    mesh = stand_ins.mesh(replica=2, fsdp=2, sequence=2)
+    assert sharding.data_parallel(mesh) == 4
+    assert sharding.batch_sharding(mesh).shard_shape((8, 16)) == (2, 8)
+    sharding.check_lengths([16, 0], mesh)
+    with pytest.raises(UserError, match=r"mesh\.sequence: 2: does not divide rows of 15"):
+        sharding.check_lengths([15], mesh)
