@@ -1,7 +1,7 @@
 """The commands of the README.
 
-All are known to their parsers. Those in blocks marked `bash run` are run, in order, in an empty folder, as they stand there
-but for flags that make them small.
+All are known to their parsers. Those in blocks marked `bash run` are run in order in an empty folder, as they stand
+there but for flags that make them small.
 """
 
 import os
