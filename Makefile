@@ -21,8 +21,10 @@ quickstart: .venv/run.stamp $(DATA)/manifest.json
 	@$(RUN) launch.sweep --sweep configs/sweeps/quickstart.py --backend local --out $(RUNS)
 	@$(RUN) coi_jax.tables --runs $(RUNS) --table 4 --figure 6 --out $(RUNS)/report
 
-$(DATA)/manifest.json: .venv/run.stamp $(wildcard data_pipeline/procedural.py data_pipeline/procedural/*.py)
-	@$(RUN) data_pipeline.procedural --out $(DATA) --seed 0
+# Operations that only move or copy words: what a model of this size can learn in minutes.
+$(DATA)/manifest.json: .venv/run.stamp $(wildcard data_pipeline/procedural/*.py data_pipeline/procedural/operations/*.py)
+	@$(RUN) data_pipeline.procedural --out $(DATA) --seed 0 --operations lists --max_level 1 --max_items 5 \
+	  --phrasings 2 --train_count 6000 --test_count 200
 
 test: .venv/test.stamp
 	@$(RUN) ruff check .

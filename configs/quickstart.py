@@ -22,7 +22,7 @@ def get_config() -> ConfigDict:
             count="tokens",  # a step is `rows` full rows
             examples=0,  # examples a step, where count = "examples"
             rows=32,  # packed rows a step
-            length=256,  # positions in a row
+            length=128,  # positions in a row: a chain of 3 steps fits; attention costs its square
             targets_length=0,  # a T5's decoder row
             overlong="drop",  # examples longer than a row
         )
@@ -40,7 +40,7 @@ def get_config() -> ConfigDict:
             mlp_width=352,
             rope_theta=10_000.0,
             norm_epsilon=1e-6,
-            tied_embedding=True,
+            tied_embedding=False,
             dropout=0.0,
             dtype="float32",  # a CPU has no fast bfloat16
             remat="none",
@@ -50,7 +50,7 @@ def get_config() -> ConfigDict:
     config.optimizer = ConfigDict(
         dict(
             name="adamw",
-            learning_rate=2e-3,
+            learning_rate=3e-3,
             schedule="linear",
             warmup_ratio=0.05,
             weight_decay=0.01,
@@ -63,10 +63,10 @@ def get_config() -> ConfigDict:
     config.train = ConfigDict(
         dict(
             epochs=0.0,
-            steps=600,
+            steps=1500,
             microbatches=1,
-            log_every=20,
-            checkpoint_every=200,
+            log_every=50,
+            checkpoint_every=500,
             keep_checkpoints=1,
         )
     )
@@ -79,7 +79,7 @@ def get_config() -> ConfigDict:
             temperature=1.0,
             top_p=1.0,
             beams=1,
-            max_new_tokens=256,
+            max_new_tokens=192,
             batch=100,
             bootstrap=1000,
         )
