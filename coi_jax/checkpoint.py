@@ -37,10 +37,10 @@ class Checkpoints:
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self.wait()
-        self._manager.close()
+    def __exit__(self, *_: object) -> None:
+        """Waits until all is on disk; raises as `save`."""
+        with _storage_errors(self._folder):
+            self._manager.close()
 
     def save(self, state: TrainState, step: int, position: Position) -> None:
         """Begins to write a checkpoint; returns when the arrays have left the devices.
@@ -55,11 +55,6 @@ class Checkpoints:
         }
         with _storage_errors(self._folder):
             self._manager.save(step, args=ocp.args.Composite(**items), force=True)
-
-    def wait(self) -> None:
-        """Returns when all is on disk; raises as `save`."""
-        with _storage_errors(self._folder):
-            self._manager.wait_until_finished()
 
     def restore(self, step: int, abstract: TrainState, shardings: TrainState) -> TrainState:
         """The state of a step, laid out as `shardings` say."""

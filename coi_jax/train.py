@@ -6,6 +6,7 @@ Any field of the config can be set with --config.FIELD=VALUE, as in --config.opt
 SIGTERM finishes the step, saves, and exits with status 0.
 """
 
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -50,6 +51,7 @@ def start_jax() -> None:
         home = Path(os.environ.get("XDG_CACHE_HOME", "") or Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(home / "coi_jax" / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax raises its errors, and logs them with tracebacks too
 
 
 def is_finished(run: RunFolder) -> bool:
