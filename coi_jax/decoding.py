@@ -7,7 +7,7 @@ Dimensions: B batch, T most new tokens, V vocabulary.
 """
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -18,20 +18,21 @@ from coi_jax.models.caches import Cache, take
 from coi_jax.models.network import Network, Params
 
 
-class State(Protocol):
-    """What every strategy's state tells the loop."""
-
-    @property
-    def step(self) -> Int[Array, ""]:
-        """Tokens written so far, the same for all rows."""
-
-    @property
-    def ended(self) -> Bool[Array, " B"]:
-        """Rows whose answer is whole."""
-
-
+@runtime_checkable
 class Strategy(Protocol):
-    """How a batch goes on."""
+    """How a batch goes on.
+
+    Its state is a named tuple of arrays with at least `step` (tokens written, the same for all rows), `ended` [B] (rows
+    whose answer is whole) and `cache`.
+    """
+
+    @property
+    def network(self) -> Network:
+        """What gives the logits."""
+
+    @property
+    def eos_id(self) -> int:
+        """The token that ends an answer."""
 
     @property
     def limit(self) -> int:

@@ -28,6 +28,7 @@ from coi_jax.models.network import Network, Params
 
 SHORTEST_BUCKET = 32  # tokens
 FIRST_ROOM = 64  # new tokens that a cache has room for at first
+FEW_ROWS = 8  # a batch of so many is not worth making smaller
 FACTOR = 4  # between one batch size or room and the next
 # A prefill's attention grows with the square of the prompt: a batch is full up to this length, then has fewer rows.
 FULL_BATCH_LENGTH = 512
@@ -65,9 +66,9 @@ def bucket(length: int) -> int:
 
 
 def batch_sizes(batch: int) -> list[int]:
-    """The sizes that a batch may have, ascending. Example: `100` → `[2, 7, 25, 100]`."""
+    """The sizes that a batch may have, ascending. Example: `100` → `[7, 25, 100]`."""
     sizes = [batch]
-    while sizes[-1] > FACTOR:
+    while sizes[-1] > FEW_ROWS:
         sizes.append(-(-sizes[-1] // FACTOR))
     return sizes[::-1]
 
@@ -97,7 +98,7 @@ class Generator:
     """Writes answers with one network and one way of decoding; compiled programs are kept between calls."""
 
     params: Params
-    strategy: Any
+    strategy: Strategy
     batch: int
     seed: int
     shapes: set[tuple[str, int, int, int]] = field(default_factory=set)  # compiled: program, prompt length, rows, room
@@ -128,12 +129,13 @@ class Generator:
             stopped = going & (np.asarray(state.ended) | (int(state.step) == self.strategy.limit))
             yield from self._answers(state, here, np.flatnonzero(stopped))
             going &= ~stopped
-            smaller = _smallest(sizes, going.sum())
-            if smaller < size:
-                size, rows = smaller, np.resize(np.flatnonzero(going), smaller)
-                here, going = here[rows], np.arange(size) < going.sum()
+            remaining = int(going.sum())
+            if remaining and _smallest(sizes, remaining) < size:
+                size = _smallest(sizes, remaining)
+                rows = np.resize(np.flatnonzero(going), size)
+                here, going = here[rows], np.arange(size) < remaining
                 state = _rows(self.strategy, state, rows, ~going)
-            if going.any() and int(state.step) == room:
+            if remaining and int(state.step) == room:
                 wider = min(FACTOR * room, self.strategy.limit)
                 state, room = _grow(state, wider - room), wider
 
@@ -167,7 +169,7 @@ def _next_size(sizes: Sequence[int], size: int) -> int:
 
 @functools.partial(jax.jit, static_argnums=(0, 6))
 def _begin(
-    strategy: Any,
+    strategy: Strategy,
     params: Params,
     tokens: Int[Array, "B L"],
     lengths: Int[Array, " B"],
@@ -180,7 +182,7 @@ def _begin(
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=2)
-def _decode(strategy: Any, params: Params, state: Any, stop_at: Int[Array, ""], room: Int[Array, ""]) -> Any:
+def _decode(strategy: Strategy, params: Params, state: Any, stop_at: Int[Array, ""], room: Int[Array, ""]) -> Any:
     """Goes on until at most `stop_at` rows have not ended, or `room` tokens are written."""
 
     def goes_on(state: Any) -> Bool[Array, ""]:
@@ -190,7 +192,7 @@ def _decode(strategy: Any, params: Params, state: Any, stop_at: Int[Array, ""], 
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _rows(strategy: Any, state: Any, rows: Int[Array, " new"], padding: Bool[Array, " new"]) -> Any:
+def _rows(strategy: Strategy, state: Any, rows: Int[Array, " new"], padding: Bool[Array, " new"]) -> Any:
     state = strategy.rows(state, rows)
     return state._replace(ended=state.ended | padding)
 
@@ -204,5 +206,5 @@ def _grow(state: Any, extra: int) -> Any:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _answers(strategy: Any, state: Any) -> Int[Array, "B T"]:
+def _answers(strategy: Strategy, state: Any) -> Int[Array, "B T"]:
     return strategy.answers(state)

@@ -55,8 +55,9 @@ class Model:
 
     @functools.cached_property
     def mesh(self) -> Mesh | None:
-        """The config's mesh; None on a single device."""
-        return sharding.make_mesh(self.config.mesh) if jax.device_count() > 1 else None
+        """The config's mesh; None where there is one device, or the config asks for one."""
+        is_single = jax.device_count() == 1 or set(self.config.mesh.model_dump().values()) == {1}
+        return None if is_single else sharding.make_mesh(self.config.mesh)
 
     @functools.cached_property
     def generator(self) -> Generator:

@@ -1,0 +1,89 @@
+"""Answers one instruction with a trained run, step by step.
+
+python -m coi_jax.generate --workdir runs/coi12 --instruction "Sort the words. and then Count them." --input "b a"
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from coi_jax import cli, prompts
+from coi_jax.chain import JOINER, is_well_formed, parse
+from coi_jax.errors import UserError
+from coi_jax.inference import Model, load_model
+from coi_jax.train import start_jax
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit status."""
+    rest, overrides = cli.split_overrides(sys.argv[1:] if argv is None else argv)
+    arguments = _parser().parse_args(rest)
+    if not arguments.instruction.strip():
+        raise UserError("instruction", arguments.instruction, "is empty; say what to do")
+    start_jax()
+    model = load_model(Path(arguments.workdir), overrides | {"evaluation.batch": 1})
+    found = generate(model, arguments.instruction, arguments.input)
+    print(json.dumps(found, ensure_ascii=False) if arguments.json else describe(found))
+    return 0
+
+
+def _parser() -> cli.Parser:
+    parser = cli.parser(__doc__)
+    parser.add_argument("--workdir", required=True, help="run folder, of python -m coi_jax.train")
+    parser.add_argument("--instruction", required=True, help='one instruction, or several joined with " and then "')
+    parser.add_argument("--input", default="", help="what the first instruction is applied to")
+    parser.add_argument("--json", action="store_true", help="print JSON, for programs")
+    return parser
+
+
+def generate(model: Model, instruction: str, input: str) -> dict[str, Any]:
+    """The answer to one instruction: its text, its steps, and whether they are as many as the instruction has.
+
+    Raises:
+      UserError: the run is prompted with worked examples, which only an evaluation has.
+    """
+    if model.config.evaluation.prompting != "direct":
+        raise UserError("config.evaluation.prompting", model.config.evaluation.prompting,
+                        "shows examples of a dataset; add --config.evaluation.prompting=direct")  # fmt: skip
+    text = prompts.prompt(instruction, input, model.config.data.template)
+    prompt = model.prompt("", np.array(model.vocabulary.encode(text), np.int32))
+    [answer] = model.answers([prompt])
+    written = model.vocabulary.decode(answer.tokens)
+    parts = instruction.split(JOINER)
+    return {
+        "instruction": instruction,
+        "input": input,
+        "steps": [{"instruction": _at(parts, k), "output": output} for k, output in enumerate(parse(written))],
+        "text": written,
+        "complete": answer.complete,
+        "well_formed": is_well_formed(written, len(parts)),
+        "longer_than_trained": model.is_longer_than_trained(prompt),
+        "checkpoint": model.checkpoint,
+    }
+
+
+def _at(parts: Sequence[str], index: int) -> str | None:
+    """The instruction of a step; None where the answer has more steps than the instruction."""
+    return parts[index] if index < len(parts) else None
+
+
+def describe(found: dict[str, Any]) -> str:
+    """The answer for people: each step's instruction above its output, then what is amiss."""
+    lines = []
+    for k, step in enumerate(found["steps"], 1):
+        lines += [f"{k}. {step['instruction'] or '(a step that was not asked for)'}", f"   {step['output']}"]
+    if not found["well_formed"]:
+        lines.append("note: the answer does not have the labels of exactly the steps asked for")
+    if not found["complete"]:
+        lines.append("note: the answer stopped at the limit; raise --config.evaluation.max_new_tokens")
+    if found["longer_than_trained"]:
+        lines.append("note: the prompt is longer than any that the model was trained on; it was shown whole")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))
