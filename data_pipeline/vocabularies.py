@@ -51,8 +51,10 @@ class SeqioVocabulary(seqio.Vocabulary):
         ids = tf.numpy_function(self._encode_bytes, [s], tf.int32)
         return tf.ensure_shape(ids, [None])
 
-    def _encode_bytes(self, text: bytes) -> Int32[np.ndarray, " ids"]:
-        return np.array(self.vocabulary.encode(text.decode("utf-8")), np.int32)
+    def _encode_bytes(self, text: bytes | np.ndarray) -> Int32[np.ndarray, " ids"]:
+        # TensorFlow hands over bytes inside a dataset, and an array of them outside.
+        raw: bytes = text.item() if isinstance(text, np.ndarray) else text
+        return np.array(self.vocabulary.encode(raw.decode("utf-8")), np.int32)
 
     def _decode_tf(self, ids: tf.Tensor) -> tf.Tensor:
         if ids.shape.rank == 2:

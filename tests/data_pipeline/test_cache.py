@@ -1,0 +1,124 @@
+import json
+import threading
+from pathlib import Path
+
+import pytest
+
+from coi_jax import cache, cli
+from coi_jax.config import RunConfig
+from coi_jax.dataset import read_chains
+from coi_jax.errors import UserError
+from coi_jax.tasks import evaluation_task, training_tasks
+from coi_jax.vocabulary import load_vocabulary, trained_path
+from data_pipeline import cache as writer
+from tests.token_caches import QUICKSTART, small_config, write_dataset
+
+TRAINED = {"vocabulary__kind": "trained", "vocabulary__size": 290}
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> RunConfig:
+    write_dataset(tmp_path / "data", {1: 12, 2: 8})
+    return small_config(tmp_path)
+
+
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reader's child, without the seconds that its TensorFlow takes to start."""
+
+    def write(config: RunConfig, specs: list, trained: Path | None) -> None:
+        writer.write(config, [spec.name for spec in specs], trained)
+
+    monkeypatch.setattr(cache, "_write_in_child", write)
+
+
+def test_what_is_written_is_what_the_reader_finds(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    in_this_process(monkeypatch)
+    caches = cache.ensure(config, training_tasks(config))
+    assert [(len(opened), opened.rate) for opened in caches] == [(12, 12.0), (8, 8.0)]
+    vocabulary = load_vocabulary(config)
+    for opened, length in zip(caches, (1, 2), strict=True):
+        for index, chain in enumerate(read_chains(config.data.folder, "train", length)):
+            example = opened[index]
+            assert example.chain == chain
+            assert vocabulary.decode(example.targets) == chain.targets
+    monkeypatch.setattr(cache, "_write_in_child", None)
+    assert [opened.hash for opened in cache.ensure(config, training_tasks(config))] == [c.hash for c in caches]
+    for arm in ("coi1", "coi2"):  # their mixtures came with it
+        changed = config.model_copy(update={"arm": arm})
+        assert len(cache.ensure(changed, training_tasks(changed))) == 1
+
+
+def test_a_trained_vocabulary_comes_from_the_data_or_from_a_run(
+    tmp_path: Path, config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_this_process(monkeypatch)
+    config = small_config(tmp_path, **TRAINED)
+    first = cache.ensure(config, training_tasks(config))[0]
+    assert load_vocabulary(config).decode(first[0].targets) == first[0].chain.targets
+    kept = tmp_path / "vocabulary.model"
+    trained_path(config).rename(kept)
+    tests = cache.ensure(config, [evaluation_task(config, "coi2_test")], kept)
+    assert load_vocabulary(config, kept).decode(tests[0][0].targets) == tests[0][0].chain.targets
+    assert not trained_path(config).exists()
+
+
+def test_a_damaged_cache_is_written_again(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    in_this_process(monkeypatch)
+    folder = cache.ensure(config, training_tasks(config))[0].folder
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    (folder / cache.RECORDS).write_bytes(b"half")
+    assert len(cache.ensure(config, training_tasks(config))[0]) == 12
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert not [path for path in folder.parent.iterdir() if path.name.startswith(".")]
+
+
+def test_two_writers_at_once_leave_one_whole_cache(config: RunConfig) -> None:
+    threads = [threading.Thread(target=writer.write, args=(config, ["train_length1"])) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    (folder,) = Path(config.data.cache_folder).glob("train_length1-*")
+    assert cache.open_cache(*cache.cache_folder(config, training_tasks(config)[0], load_vocabulary(config)))
+    assert not [path for path in folder.parent.iterdir() if path.name.startswith(".")]
+
+
+def test_an_interrupted_writer_leaves_nothing(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(writer, "_write_records", stop)
+    with pytest.raises(KeyboardInterrupt):
+        writer.write(config, ["train_length1"])
+    assert list(Path(config.data.cache_folder).iterdir()) == []
+
+
+def test_a_bad_row_is_named_with_its_line(config: RunConfig) -> None:
+    path = Path(config.data.folder) / "train.jsonl"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([lines[0], lines[1][:40], *lines[2:]]))
+    with pytest.raises(UserError, match=r"train\.jsonl:2: not JSON"):
+        writer.write(config, ["train_length1"])
+
+
+def test_the_command_line(tmp_path: Path, config: RunConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [f"--config={QUICKSTART}", "--config.arm=coi1", f"--config.data.folder={config.data.folder}",
+                 f"--config.data.cache_folder={config.data.cache_folder}", "--config.evaluation.tests=('proc2_test',)",
+                 "--config.vocabulary.kind=bytes", "--config.vocabulary.size=0"]  # fmt: skip
+    assert writer.main(arguments) == 0
+    assert [Path(line).name.split("-")[0] for line in capsys.readouterr().out.split()] == [
+        "train_length1",
+        "proc2_test",
+    ]
+    assert writer.main([*arguments, "--json", "--tasks=proc2_test"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["caches"]) == 1
+    assert writer.main([*arguments, "--json", "--tasks=coi9_test"]) == cli.EXIT_USER_ERROR
+    assert json.loads(capsys.readouterr().out)["error"]["value"].endswith("test.jsonl")
+    with pytest.raises(UserError, match="did you mean 'proc2_test'"):
+        writer.main([*arguments, "--tasks=proc2_tests"])
+
+
+def test_a_real_child_writes_and_relays(tmp_path: Path, config: RunConfig) -> None:
+    """The one test that starts the child: its error comes back whole."""
+    with pytest.raises(UserError, match=r"^config\.vocabulary\.size: 99999: the dataset has text for at most"):
+        cache.ensure(small_config(tmp_path, **TRAINED | {"vocabulary__size": 99_999}), training_tasks(config))
