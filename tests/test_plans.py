@@ -7,9 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coi_jax.config import RunConfig, load_config
+from coi_jax.dataset import read_chains
 from coi_jax.errors import UserError
+from coi_jax.fitting import RowShape
+from coi_jax.mistral_vocabulary import MistralVocabulary
 from coi_jax.mixing import Stream
 from coi_jax.plans import ExamplesPlan, TokensPlan, check_divides
+from coi_jax.prompts import prompt
+from data_pipeline import release
 
 QUICKSTART = Path(__file__).parent.parent / "configs" / "quickstart.py"
 NEEDS = np.random.default_rng(0).integers(1, 60, (100, 1)).astype(np.int32)
@@ -118,3 +123,18 @@ def test_rows_that_do_not_divide(rows: int, choice: str) -> None:
     with pytest.raises(UserError, match=choice):
         check_divides(rows, 8)
     check_divides(16, 8)
+
+
+def test_the_real_chains_fill_rows_of_2048(release_folder: Path, tmp_path: Path) -> None:
+    """CoI_2 and CoI_3 in Mistral's vocabulary and the Alpaca template."""
+    assert release.main([f"--src={release_folder}", f"--out={tmp_path / 'coi'}"]) == 0
+    vocabulary = MistralVocabulary("v1")
+    chains = [chain for chain in read_chains(tmp_path / "coi", "train") if chain.length > 1]
+    prompts = [vocabulary.encode(prompt(chain.instruction, chain.input, "alpaca")) for chain in chains]
+    answers = [[*vocabulary.encode(chain.targets), vocabulary.eos_id] for chain in chains]
+    lengths = np.array([[len(ids), len(answer)] for ids, answer in zip(prompts, answers, strict=True)], np.int32)
+    shape = RowShape(2048, 0, 1)
+    needs = shape.needs(lengths[shape.fit(lengths, "drop").kept])
+    made = config(length=2048, rows=8, epochs=1.0)
+    whole = Stream((len(needs),), (1.0,), "concatenate", 0)
+    assert TokensPlan(made, whole, needs, shape.capacity, 1).useful[0] >= 0.97
