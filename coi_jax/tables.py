@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     written = write_table4(records, out) if arguments.table else []
     if arguments.figure:
         written += write_figure6(records, out)
-    print("written: " + ", ".join(str(out / name) for name in written))
+    print(f"written into {out}: {', '.join(written)}")
     return 0
 
 
