@@ -127,7 +127,11 @@ def restore_params(folder: Path, network: Network, *, step: int | None = None, m
         sharding.shardings(network.logical_axes(), abstract, mesh) if mesh else jax.tree.map(lambda _: one, abstract)
     )
     target = jax.tree.map(_placed, abstract, places)
-    return _read(folder, found, "params", ocp.StandardCheckpointHandler(), ocp.args.StandardRestore(target))
+    try:
+        return _read(folder, found, "params", ocp.StandardCheckpointHandler(), ocp.args.StandardRestore(target))
+    except ValueError:
+        mend = "does not hold this network's parameters; evaluate it with the config that it was trained with"
+        raise UserError("checkpoint", folder / str(found), mend) from None
 
 
 def _read(folder: Path, step: int, item: str, handler: Any, arguments: Any) -> Any:

@@ -1,6 +1,7 @@
 """The one error that is the user's to mend."""
 
 import difflib
+import os
 
 
 class UserError(ValueError):
@@ -16,6 +17,7 @@ class UserError(ValueError):
 
 def shorten(value: object, limit: int = 200) -> str:
     """`repr` of a value, on one line, cut in the middle where it is longer than `limit` characters."""
+    value = os.fspath(value) if isinstance(value, os.PathLike) else value
     text = value if isinstance(value, str) and value.isprintable() else repr(value)
     if len(text) <= limit:
         return text

@@ -122,7 +122,7 @@ def accumulate(
     return total
 
 
-def split_rows(batch: Batch, parts: int) -> Batch:
+def split_rows(batch: Batch, parts: int) -> dict[str, Int[Array, "parts fewer _"]]:
     """[rows, length] to [parts, rows / parts, length]; part i takes every row that is i modulo `parts`.
 
     Neighbouring rows lie on one device, so taking every n-th row moves none between devices.

@@ -13,9 +13,7 @@ MESHES = [
     ("decoder", {"fsdp": 2}),
     ("decoder", {"tensor": 2, "sequence": 2}),
     ("decoder", {"replica": 2, "fsdp": 2, "tensor": 2}),
-    ("decoder", {"fsdp": 8}),
-    ("t5", {"fsdp": 2, "tensor": 4}),
-    ("t5", {"replica": 2, "sequence": 2}),
+    ("t5", {"fsdp": 2, "tensor": 2, "sequence": 2}),
 ]
 
 
@@ -37,7 +35,7 @@ def test_any_mesh_gives_what_one_device_gives(kind: str, axes: dict[str, int]) -
 
 def test_adafactor_gives_the_same_on_any_mesh() -> None:
     config = stand_ins.OPTIMIZER.model_copy(update={"name": "adafactor"})
-    trained = Trained(network(), mesh(fsdp=2, tensor=4), config)
+    trained = Trained(network(), mesh(fsdp=2, tensor=2), config)
     losses = trained.run([batch(seed=seed) for seed in range(BATCHES)])
     np.testing.assert_allclose(losses, on_one_device("decoder", "adafactor")[0], rtol=1e-5)
 
