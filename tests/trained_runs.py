@@ -1,0 +1,57 @@
+"""A run folder with a checkpoint of a tiny network that was never trained, and the caches of its test sets."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from coi_jax.chain import Chain
+from coi_jax.checkpoint import Checkpoints
+from coi_jax.config import RunConfig
+from coi_jax.dataset import DatasetWriter
+from coi_jax.models import build
+from coi_jax.run_folder import RunFolder, open_run
+from coi_jax.tasks import evaluation_task
+from coi_jax.train_step import TrainState
+from tests.stand_ins import DECODER
+from tests.token_caches import make_chain, small_config, write_caches
+
+TESTS = ("proc1_test", "proc2_test")
+BYTES = 259
+
+
+def make_run(folder: Path, examples: int = 9, **overrides: Any) -> RunFolder:
+    """A run in `folder`/run, and its data beside it."""
+    model = {f"model.{name}": value for name, value in DECODER.items()} | {"model.layers": 1}
+    settings = {"mesh.fsdp": 1, "evaluation.tests": TESTS, "evaluation.max_new_tokens": 6, "evaluation.batch": 4,
+                "evaluation.decoding": "sample", "evaluation.bootstrap": 50}  # fmt: skip
+    write_tests(folder / "data", examples)
+    config = small_config(folder, **model | settings | overrides)
+    write_caches(config, [evaluation_task(config, name) for name in config.evaluation.tests])
+    run = open_run(folder / "run", config)
+    save(run, config, step=3)
+    return run
+
+
+def write_tests(folder: Path, examples: int) -> None:
+    """A dataset with so many test rows of one step and of two."""
+    with DatasetWriter(folder) as writer:
+        for length in (1, 2):
+            for number in range(examples):
+                writer.add("test", make_chain(number, length))
+                writer.add("train", make_chain(number + 100, length))
+        writer.finish("test", "none", {})
+
+
+def save(run: RunFolder, config: RunConfig, step: int) -> None:
+    """A checkpoint of fresh parameters, other ones for each step."""
+    params = build(config.model, BYTES).init(jax.random.key(step))
+    with Checkpoints(run.checkpoints, keep=2) as checkpoints:
+        state = TrainState(params, {"none": jnp.zeros(())}, jnp.asarray(step))
+        checkpoints.save(state, step, {"total_steps": step, "loader": "none"})
+
+
+def chains(length: int, examples: int) -> list[Chain]:
+    """The test rows of a length."""
+    return [make_chain(number, length) for number in range(examples)]
