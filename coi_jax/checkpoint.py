@@ -43,11 +43,13 @@ class Checkpoints:
             self._manager.close()
 
     def save(self, state: TrainState, step: int, position: Position) -> None:
-        """Begins to write a checkpoint; returns when the arrays have left the devices.
+        """Begins to write a checkpoint; returns when the arrays have left the devices. A step is only saved once.
 
         Raises:
           OSError: this write or the one before found no room; checkpoints written earlier are whole.
         """
+        if step == self._manager.latest_step():
+            return
         items = {
             "params": ocp.args.StandardSave(state.params),
             "optimizer": ocp.args.StandardSave(state.opt_state),

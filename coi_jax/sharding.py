@@ -198,6 +198,12 @@ def constrain(x: Shaped[Array, "..."], axes: LogicalAxes) -> Shaped[Array, "..."
     return jax.lax.with_sharding_constraint(x, spec)
 
 
+def divides(axis: str) -> bool:
+    """Whether the mesh in use (`jax.set_mesh`) divides a logical axis of activations."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return not mesh.empty and math.prod(mesh.shape[name] for name in rule(ACTIVATION_RULES, axis)) > 1
+
+
 def check_lengths(lengths: Sequence[int], mesh: Mesh) -> None:
     """Raises UserError where the mesh does not divide the positions of a row."""
     parts = mesh.shape["sequence"]

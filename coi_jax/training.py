@@ -111,7 +111,7 @@ def fit(job: Job) -> tuple[int, float]:
                 state, metrics = job.step(state, batch)
             done += 1
             report.add(done, metrics)
-            if done % settings.checkpoint_every == 0 and done < job.total_steps:
+            if done % settings.checkpoint_every == 0:
                 report.flush()
                 checkpoints.save(state, done, job.position)
         report.flush()

@@ -73,6 +73,12 @@ def test_parameters_of_another_network_are_refused(tmp_path: Path, one: Trained,
         restore_params(tmp_path, network(**changes))
 
 
+def test_a_step_is_saved_once(tmp_path: Path, one: Trained) -> None:
+    save(tmp_path, one, 3, 3)
+    save(tmp_path, one, 3)
+    assert steps(tmp_path) == [3]
+
+
 def test_an_unfinished_checkpoint_does_not_count(tmp_path: Path, one: Trained) -> None:
     save(tmp_path, one, 3)
     (tmp_path / "6.orbax-checkpoint-tmp-1").mkdir()

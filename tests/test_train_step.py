@@ -1,10 +1,12 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from coi_jax import train_step
+from coi_jax.models import Params
 from tests import stand_ins
 from tests.stand_ins import Trained, batch, mesh, network
 
@@ -15,6 +17,10 @@ MESHES = [
     ("decoder", {"replica": 2, "fsdp": 2, "tensor": 2}),
     ("t5", {"fsdp": 2, "tensor": 2, "sequence": 2}),
 ]
+
+
+def on_device(one: dict[str, np.ndarray]) -> dict[str, jax.Array]:
+    return jax.tree.map(jnp.asarray, one)
 
 
 @functools.cache
@@ -55,8 +61,10 @@ def test_the_loss_is_the_sum_over_tokens_by_the_tokens_of_the_whole_batch() -> N
     one["weights"][1] = 1
     net = network()
     params = net.init(jax.random.key(0))
-    sums, gradient = train_step.accumulate(net, params, one, 4, None)
-    whole = jax.grad(lambda params: net.loss(params, one).loss)(params)
+    rows = on_device(one)
+    with stand_ins.quick_compilation():
+        sums, gradient = jax.jit(lambda params: train_step.accumulate(net, params, rows, 4, None))(params)
+        whole = jax.jit(jax.grad(lambda params: net.loss(params, rows).loss))(params)
     assert sums.tokens == one["weights"].sum()
     stand_ins.assert_close(gradient, whole, 1e-5)
 
@@ -89,9 +97,15 @@ def test_dropout_differs_by_step_and_by_seed_and_is_repeatable() -> None:
     net = network(model__dropout=0.5)
     params = net.init(jax.random.key(0))
 
+    rows = on_device(batch())
+
+    @jax.jit
+    def sums(params: Params, key: jax.Array) -> jax.Array:
+        return train_step.accumulate(net, params, rows, 2, key)[0].loss
+
     def loss(seed: int, step: int) -> float:
-        key = jax.random.fold_in(jax.random.key(seed), step)
-        return float(train_step.accumulate(net, params, batch(), 2, key)[0].loss)
+        with stand_ins.quick_compilation():
+            return float(sums(params, jax.random.fold_in(jax.random.key(seed), step)))
 
     assert loss(0, 1) == loss(0, 1)
     assert len({loss(0, 1), loss(0, 2), loss(1, 1)}) == 3
