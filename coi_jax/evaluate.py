@@ -135,7 +135,7 @@ def _write_missing(
             prediction = Prediction(chain.id, model.vocabulary.decode(answer.tokens), answer.complete)
             predictions.append(file, prediction, chain.targets)
             known[chain.id] = prediction
-            bar.advance()
+            bar.advance(note=f"{len(model.generator.shapes)} shapes compiled")
 
 
 def _check_ids(name: str, prompts: Sequence[Prompt]) -> None:
