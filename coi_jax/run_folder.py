@@ -51,6 +51,11 @@ class RunFolder:
         return self.path / "metrics.jsonl"
 
     @property
+    def has_begun(self) -> bool:
+        """Whether anything was made with the config: not so where its data could not be had."""
+        return self.environment.exists() or (self.path / "eval").exists()
+
+    @property
     def tensorboard(self) -> Path:
         """The same numbers as `metrics`."""
         return self.path / "tensorboard"
@@ -80,7 +85,9 @@ def open_run(path: Path, config: RunConfig) -> RunFolder:
     if path.exists() and not path.is_dir():
         raise UserError("workdir", path, "is a file; name a folder")
     if run.config.exists():
-        _check_same(run.load_config(), config, path)
+        old = run.load_config()
+        if run.has_begun:
+            _check_same(old, config, path)
     elif path.is_dir() and any(path.iterdir()):
         raise UserError("workdir", path, "holds files but no config.json; name an empty or a new folder")
     if jax.process_index() == 0:

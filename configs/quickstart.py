@@ -28,7 +28,7 @@ def get_config() -> ConfigDict:
         )
     )
     # SentencePiece, trained on the dataset; size is its number of pieces.
-    config.vocabulary = ConfigDict(dict(kind="trained", file="", size=1000))
+    config.vocabulary = ConfigDict(dict(kind="trained", file="", size=700))
     config.model = ConfigDict(
         dict(
             kind="decoder",

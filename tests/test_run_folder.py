@@ -18,6 +18,10 @@ def test_the_config_is_kept_whole_and_read_back(tmp_path: Path) -> None:
     assert open_run(run.path, config) == run
 
 
+def begin(path: Path) -> None:
+    open_run(path, run_config()).environment.write_text("{}")
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
@@ -29,15 +33,20 @@ def test_the_config_is_kept_whole_and_read_back(tmp_path: Path) -> None:
 def test_the_first_field_that_differs_is_named_with_both_values(
     tmp_path: Path, changes: dict[str, object], says: str
 ) -> None:
-    open_run(tmp_path, run_config())
+    begin(tmp_path)
     before = (tmp_path / "config.json").read_bytes()
     with pytest.raises(UserError, match=says):
         open_run(tmp_path, run_config(**changes))
     assert (tmp_path / "config.json").read_bytes() == before
 
 
-def test_another_kind_of_model_differs_too(tmp_path: Path) -> None:
+def test_a_run_that_never_got_its_data_takes_a_mended_config(tmp_path: Path) -> None:
     open_run(tmp_path, run_config())
+    assert open_run(tmp_path, run_config(arm="coi1")).load_config().arm == "coi1"
+
+
+def test_another_kind_of_model_differs_too(tmp_path: Path) -> None:
+    begin(tmp_path)
     with pytest.raises(UserError, match=r"config\.data\.targets_length"):
         open_run(tmp_path, run_config("t5"))
 
