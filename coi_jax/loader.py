@@ -39,7 +39,8 @@ class Loader:
       rows_per_step: packed rows of a step, over all hosts.
       steps_per_epoch: steps in one pass over the mixture; not a whole number.
       total_steps: of the run. The last step of a run counted in epochs may have empty rows.
-      fingerprint: of all that the batches follow from, but for the length of the run.
+      fingerprint: of all that the batches follow from, but for the length of the run and for empty rows that round
+        their number up to a multiple.
 
     Raises:
       UserError: no example of a cache fits a row, or the rows do not hold a step's examples or do not divide.
@@ -82,7 +83,7 @@ class Loader:
     def _make_fingerprint(self, config: RunConfig) -> str:
         data = config.data.model_dump(exclude={"folder", "cache_folder"})
         caches = [[cache.hash, cache.rate] for cache in self._caches]
-        return files.digest([config.seed, config.model.kind, data, caches, self.rows_per_step])
+        return files.digest([config.seed, config.model.kind, data, caches])
 
     def batch(self, step: int) -> Batch:
         """All rows of a step; the arrays of `coi_jax.batches.fill`."""
