@@ -21,9 +21,11 @@ quickstart: .venv/run.stamp $(DATA)/manifest.json
 	@$(RUN) launch.sweep --sweep configs/sweeps/quickstart.py --backend local --out $(RUNS)
 	@$(RUN) coi_jax.tables --runs $(RUNS) --table 4 --figure 6 --out $(RUNS)/report
 
-# Operations that only move or copy words: what a model of this size can learn in minutes.
+# Ten operations that move, drop or repeat words: what a model of this size can learn in minutes.
+OPERATIONS := reverse_words,remove_first_word,remove_last_word,keep_first_two_words,swap_first_and_last_word,$\
+  swap_first_two_words,move_first_word_to_end,move_last_word_to_start,repeat_first_word_at_end,repeat_last_word
 $(DATA)/manifest.json: .venv/run.stamp $(wildcard data_pipeline/procedural/*.py data_pipeline/procedural/operations/*.py)
-	@$(RUN) data_pipeline.procedural --out $(DATA) --seed 0 --operations lists --max_level 1 --max_items 5 \
+	@$(RUN) data_pipeline.procedural --out $(DATA) --seed 0 --operations $(OPERATIONS) --max_items 5 \
 	  --phrasings 2 --train_count 6000 --test_count 200
 
 test: .venv/test.stamp

@@ -28,7 +28,7 @@ def get_config() -> ConfigDict:
         )
     )
     # SentencePiece, trained on the dataset; size is its number of pieces.
-    config.vocabulary = ConfigDict(dict(kind="trained", file="", size=700))
+    config.vocabulary = ConfigDict(dict(kind="trained", file="", size=900))
     config.model = ConfigDict(
         dict(
             kind="decoder",
@@ -63,7 +63,7 @@ def get_config() -> ConfigDict:
     config.train = ConfigDict(
         dict(
             epochs=0.0,
-            steps=1500,
+            steps=800,
             microbatches=1,
             log_every=50,
             checkpoint_every=500,
