@@ -15,7 +15,7 @@ class UserError(ValueError):
         super().__init__(f"{field}: {shorten(value)}: {mend}")
 
 
-def shorten(value: object, limit: int = 200) -> str:
+def shorten(value: object, limit: int = 400) -> str:
     """`repr` of a value, on one line, cut in the middle where it is longer than `limit` characters."""
     value = os.fspath(value) if isinstance(value, os.PathLike) else value
     text = value if isinstance(value, str) and value.isprintable() else repr(value)

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tensorboardX import SummaryWriter
+
 from coi_jax import files
-from coi_jax.events import EventFile
 
 
 class MetricsLog:
@@ -16,7 +17,8 @@ class MetricsLog:
         """Opens the log of a run that goes on after `start` steps: what was logged later than that is dropped."""
         _drop_after(jsonl, start)
         self._jsonl = open(jsonl, "a", encoding="utf-8")
-        self._events = EventFile(tensorboard, start=start)
+        # A file of its own, also within a second of the last; TensorBoard forgets what older ones say of purged steps.
+        self._events = SummaryWriter(str(tensorboard), purge_step=start + 1, filename_suffix=f".from{start}")
 
     def close(self) -> None:
         """Closes both files."""
@@ -26,7 +28,8 @@ class MetricsLog:
     def write(self, step: int, numbers: Mapping[str, float]) -> None:
         """Writes the numbers of a step; `step` counts from 1."""
         files.append_jsonl(self._jsonl, {"step": step, **numbers})
-        self._events.write(step, numbers)
+        for name, number in numbers.items():
+            self._events.add_scalar(name, number, step)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -63,7 +63,7 @@ def get_config() -> ConfigDict:
     config.train = ConfigDict(
         dict(
             epochs=0.0,
-            steps=800,
+            steps=600,
             microbatches=1,
             log_every=50,
             checkpoint_every=500,

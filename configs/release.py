@@ -2,7 +2,7 @@
 
 The recipe (released trainer): 3 epochs, 256 examples a step, linear decay after 3% of warm-up, no weight decay, the
 Alpaca template. What differs: the model starts from random weights, so its learning rate is higher than the paper's
-2e-5, and a row has 1024 positions, so that no chain loses its final answer to a cut at 512.
+2e-5, and chains longer than a row of 1024 positions are left out and counted: none loses its final answer to a cut.
 
 Command: `python -m coi_jax.train --config configs/release.py --workdir runs/release/coi12`
 """
@@ -35,25 +35,25 @@ def get_config() -> ConfigDict:
     config.model = ConfigDict(
         dict(
             kind="decoder",
-            layers=4,
-            width=256,
-            heads=4,
-            kv_heads=4,
+            layers=2,
+            width=128,
+            heads=2,
+            kv_heads=2,
             head_width=64,
-            mlp_width=704,
+            mlp_width=352,
             rope_theta=10_000.0,
             norm_epsilon=1e-6,
-            tied_embedding=True,
+            tied_embedding=False,
             dropout=0.0,
             dtype="float32",  # a CPU has no fast bfloat16
             remat="none",
-            scan_unroll=4,  # all layers: a CPU gains nothing from a loop
+            scan_unroll=2,  # all layers: a CPU gains nothing from a loop
         )
     )
     config.optimizer = ConfigDict(
         dict(
             name="adamw",
-            learning_rate=1e-3,  # from random weights; the paper tunes Alpaca-7B with 2e-5
+            learning_rate=2e-3,  # from random weights; the paper tunes Alpaca-7B with 2e-5
             schedule="linear",
             warmup_ratio=0.03,
             weight_decay=0.0,

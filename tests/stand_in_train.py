@@ -30,6 +30,6 @@ if __name__ == "__main__":
     hardware.matmul_peak = lambda dtype: 1e12
     train.prepare = prepare
     status = cli.run(train.main)
-    heavy = {"tensorflow", "seqio", "torch", "apache_beam"} & set(sys.modules)
+    heavy = {"tensorflow", "seqio", "apache_beam"} & set(sys.modules)
     print(f"imported: {sorted(heavy)}")
     sys.exit(status)

@@ -1,10 +1,23 @@
 import errno
+import struct
 from pathlib import Path
 
 import pytest
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from coi_jax.metrics_log import MetricsLog, read_metrics
-from tests.test_events import read_events
+
+
+def read_events(folder: Path) -> list[Event]:
+    """The events of a folder's files; each record is its length, a checksum, the bytes, a checksum."""
+    events = []
+    for path in sorted(folder.iterdir()):
+        data = path.read_bytes()
+        while data:
+            (size,) = struct.unpack("<Q", data[:8])
+            events.append(Event.FromString(data[12 : 12 + size]))
+            data = data[size + 16 :]
+    return events
 
 
 def write(folder: Path, start: int, steps: range) -> None:
@@ -28,6 +41,10 @@ def test_what_was_logged_after_the_checkpoint_is_logged_once(tmp_path: Path) -> 
         file.write('{"step": 7, "lo')  # a kill in the midst of a line
     write(tmp_path, 4, range(5, 9))
     assert [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl")] == list(range(1, 9))
+    starts = [event.step for event in read_events(tmp_path / "tensorboard") if event.HasField("session_log")]
+    assert starts == [1, 5]
+    assert all(event.session_log.status == SessionLog.START for event in read_events(tmp_path / "tensorboard")
+               if event.HasField("session_log"))  # fmt: skip
 
 
 def test_a_full_disk_is_an_error_at_once(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def write_dataset(folder: Path, counts: dict[int, int], tests: int = 5) -> Path:
 def small_config(folder: Path, **overrides: Any) -> RunConfig:
     """The quickstart's config on a dataset under `folder`, in bytes; override as `data__rows=4`."""
     fields = {"data.folder": str(folder / "data"), "data.cache_folder": str(folder / "caches"), "arm": "coi12",
-              "vocabulary.kind": "bytes", "vocabulary.size": 0}  # fmt: skip
+              "data.length": 256, "vocabulary.kind": "bytes", "vocabulary.size": 0}  # fmt: skip
     return load_config(QUICKSTART, fields | {name.replace("__", "."): value for name, value in overrides.items()})
 
 
