@@ -101,7 +101,7 @@ def _made_by(model: Model, tokens: TokenCache) -> dict[str, Any]:
 def _dataset(model: Model) -> str | None:
     """The hash of the data that the run was trained on; None where the run does not say."""
     path = model.run.environment
-    return files.read_json(path, "environment").get("dataset") if path.exists() else None
+    return files.read_json(path, "environment")["data"]["sha256"] if path.exists() else None
 
 
 def _predict(model: Model, name: str, examples: Sequence[Example], folder: Path) -> list[Prediction]:
