@@ -10,6 +10,9 @@ from typing import Any, NoReturn
 
 from coi_jax.errors import UserError
 
+# What the user's machine or the path that was given is to blame for.
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG)
+
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141  # whoever read the output, as `head` does, has gone
@@ -73,7 +76,7 @@ def run(main: Callable[[], int]) -> int:
         print("interrupted; run the same command again to go on", file=sys.stderr)
         return EXIT_INTERRUPTED
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
+        if error.errno not in UNWRITABLE:
             raise
         print(f"error: {error.filename or 'write'}: {error.strerror}; make room or choose another folder "
               "and run the same command again", file=sys.stderr)  # fmt: skip

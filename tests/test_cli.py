@@ -34,6 +34,7 @@ def _raise(error: BaseException) -> int:
     [
         (UserError("seed", -1, "must not be negative"), 2),
         (OSError(errno.ENOSPC, "No space left on device", "out.json"), 2),
+        (FileExistsError(errno.EEXIST, "File exists", "out"), 2),
         (KeyboardInterrupt(), 130),
     ],
 )

@@ -48,7 +48,7 @@ def results(run: Path) -> dict[str, Any]:
     return found
 
 
-def test_scores_every_test_set_of_the_config(whole: dict[str, Any]) -> None:
+def test_scores_every_test_set_of_the_config(whole: dict[str, Any], made: Path) -> None:
     assert set(whole) == set(TESTS)
     found = whole["proc2_test"]
     assert found["examples"] == 9
@@ -58,7 +58,8 @@ def test_scores_every_test_set_of_the_config(whole: dict[str, Any]) -> None:
     assert found["floor"]["rouge_l"] > found["floor"]["content_rouge_l"] == 0
     assert found["floor_without_final"]["step1_exact_match"] == 100
     assert [step["references"] for step in found["steps"]] == [9, 9]
-    assert set(found["provenance"]) >= {"checkpoint", "dataset", "test_set", "predictions"}
+    assert set(found["provenance"]) >= {"checkpoint", "test_set", "predictions"}
+    assert found["provenance"]["dataset"] == files.sha256(made.parent / "data" / "train.jsonl")
 
 
 @pytest.mark.parametrize("batch", [1, 3, 8])

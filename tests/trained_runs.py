@@ -11,7 +11,7 @@ from coi_jax.checkpoint import Checkpoints
 from coi_jax.config import RunConfig
 from coi_jax.dataset import DatasetWriter
 from coi_jax.models import build
-from coi_jax.run_folder import RunFolder, open_run
+from coi_jax.run_folder import RunFolder, open_run, write_environment
 from coi_jax.tasks import evaluation_task
 from coi_jax.train_step import TrainState
 from tests.stand_ins import DECODER
@@ -30,6 +30,7 @@ def make_run(folder: Path, examples: int = 9, **overrides: Any) -> RunFolder:
     config = small_config(folder, **model | settings | overrides)
     write_caches(config, [evaluation_task(config, name) for name in config.evaluation.tests])
     run = open_run(folder / "run", config)
+    write_environment(run, config, {})
     save(run, config, step=3)
     return run
 
