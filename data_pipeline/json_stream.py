@@ -74,8 +74,9 @@ class _Window:
                     mend = f"not JSON ({reason}); the file may be cut short: fetch it again"
                     raise self.error(f" (row {number})", mend) from None
             else:
-                # A number may go on in the next chunk, so a value counts once something stands after it.
-                if end < len(self.text) or self.ended:
+                # A number may go on in the next chunk ("1" as "1.5", "1." or "1e3"), so a value counts once something
+                # stands after it that no number goes on with.
+                if self.ended or (end < len(self.text) and self.text[end] not in ".eE"):
                     self.position = end
                     return value
             self.more()

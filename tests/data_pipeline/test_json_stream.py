@@ -2,7 +2,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from coi_jax.errors import UserError
@@ -23,6 +23,7 @@ VALUES = st.recursive(
     ascii_only=st.booleans(),
     chunk=st.integers(1, 40),
 )
+@example(rows=[0.5, 1e30, -2e-30], indent=None, ascii_only=True, chunk=1)
 def test_reads_what_json_reads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: list, indent: int | None, ascii_only: bool, chunk: int
 ) -> None:
