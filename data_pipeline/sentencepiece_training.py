@@ -24,7 +24,7 @@ from coi_jax.vocabulary import trained_path
 OPTIONS: dict[str, Any] = {
     "model_type": "bpe",
     # A space belongs to the word before it: with "▁word" a word at the start of a line would be another piece than the
-    # same word elsewhere, and a small model could not learn to copy it.
+    # same word elsewhere, and a small model would have to learn to copy both.
     "treat_whitespace_as_suffix": True,
     "normalization_rule_name": "identity",
     "remove_extra_whitespaces": False,

@@ -82,8 +82,8 @@ class Decoder(nnx.Module):
 
     def __init__(self, config: DecoderConfig, vocabulary_size: int, *, rngs: nnx.Rngs) -> None:
         self.config = config
-        # Every layer adds about a unit of variance: smaller embeddings would drown in it, and copying a word be learned
-        # late. A tied table must stay small all the same, for it also makes the logits.
+        # Every layer adds about a unit of variance, beside which smaller embeddings would hardly be seen. A tied table
+        # must stay small all the same, for it also makes the logits.
         std = config.width**-0.5 if config.tied_embedding else 1.0
         self.embedding = Embedding(vocabulary_size, config.width, std=std, rngs=rngs)
         self.layers = stack(lambda keys: DecoderLayer(config, rngs=keys), config.layers, rngs=rngs)
