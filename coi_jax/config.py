@@ -15,16 +15,8 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from coi_jax import files
 from coi_jax.errors import UserError, nearest
-
-Share = Annotated[float, Field(ge=0, lt=1)]
-Dtype = Literal["float32", "bfloat16"]
-Remat = Literal["none", "dots", "full"]
-
-
-class Section(pydantic.BaseModel):
-    """A group of fields; frozen, and nothing besides them is allowed."""
-
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
+from coi_jax.model_config import ModelConfig, Section, Share, model_section
+from coi_jax.presets import expand
 
 
 class VocabularyConfig(Section):
@@ -67,65 +59,6 @@ class DataConfig(Section):
         if self.count == "tokens" and not self.rows:
             raise ValueError('rows must be at least 1 where count is "tokens"')
         return self
-
-
-class DecoderConfig(Section):
-    """A Llama-type decoder: RMSNorm, rotary positions, grouped-query attention, SwiGLU."""
-
-    kind: Literal["decoder"]
-    layers: PositiveInt
-    width: PositiveInt
-    heads: PositiveInt  # of the queries
-    kv_heads: PositiveInt  # of keys and values; divides `heads`
-    head_width: PositiveInt
-    mlp_width: PositiveInt
-    rope_theta: PositiveFloat
-    norm_epsilon: PositiveFloat
-    tied_embedding: bool
-    dropout: Share
-    dtype: Dtype  # of the computation; parameters are float32
-    remat: Remat  # what the backward pass computes again: nothing, all but matmuls, all
-    scan_unroll: PositiveInt  # layers unrolled in one scan step: 1 on accelerators, all of them on a CPU
-
-    @pydantic.model_validator(mode="after")
-    def _heads_divide(self) -> "DecoderConfig":
-        if self.heads % self.kv_heads:
-            raise ValueError(f"heads = {self.heads} must be a multiple of kv_heads = {self.kv_heads}")
-        if self.head_width % 2:
-            raise ValueError(f"head_width = {self.head_width} must be even: rotary positions turn pairs")
-        return self
-
-
-class T5Config(Section):
-    """A T5 v1.1: gated GELU, relative position bias, an output layer of its own."""
-
-    kind: Literal["t5"]
-    layers: PositiveInt  # of the encoder
-    decoder_layers: PositiveInt
-    width: PositiveInt
-    heads: PositiveInt
-    head_width: PositiveInt
-    mlp_width: PositiveInt
-    relative_buckets: Annotated[int, Field(ge=4, multiple_of=2)]
-    relative_max_distance: PositiveInt
-    norm_epsilon: PositiveFloat
-    dropout: Share
-    dtype: Dtype
-    remat: Remat
-    scan_unroll: PositiveInt
-
-    @pydantic.model_validator(mode="after")
-    def _distances_grow(self) -> "T5Config":
-        exact = self.relative_buckets // 2
-        if self.relative_max_distance <= exact:
-            raise ValueError(
-                f"relative_max_distance = {self.relative_max_distance} must be above relative_buckets / 2 = {exact}: "
-                "the first half of the buckets holds one distance each"
-            )
-        return self
-
-
-ModelConfig = Annotated[DecoderConfig | T5Config, Field(discriminator="kind")]
 
 
 class OptimizerConfig(Section):
@@ -209,6 +142,10 @@ def load_config(path: files.PathLike, overrides: Mapping[str, Any]) -> RunConfig
       UserError: the file cannot be read, or a field is missing, unknown (the nearest name is given) or out of bounds.
     """
     config = files.read_json(path, "config") if Path(path).suffix == ".json" else _get_config(Path(path))
+    overrides = dict(overrides)
+    if "preset" in config["model"]:
+        preset = overrides.pop("model.preset", config["model"]["preset"])
+        config["model"] = expand(preset, config["model"])
     for name, value in overrides.items():
         _override(config, name, value)
     return validate(config)
@@ -263,5 +200,5 @@ def _fields(path: list[str], values: Mapping[str, Any]) -> list[str]:
     for part in path:
         section = section.model_fields[part].annotation
         if not hasattr(section, "model_fields"):
-            section = T5Config if values["model"].get("kind") == "t5" else DecoderConfig
+            section = model_section(values["model"])
     return list(section.model_fields)

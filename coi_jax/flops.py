@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from coi_jax.config import DecoderConfig, T5Config
+from coi_jax.model_config import DecoderConfig, T5Config
 from coi_jax.models import Network
 from coi_jax.sharding import path_name
 

@@ -23,7 +23,7 @@ from coi_jax import sampling
 from coi_jax.beam import BeamStrategy
 from coi_jax.config import EvaluationConfig
 from coi_jax.decoding import SingleStrategy, Strategy
-from coi_jax.models.caches import allocate
+from coi_jax.models.caches import EMPTY, allocate
 from coi_jax.models.network import Network, Params
 
 SHORTEST_BUCKET = 32  # tokens
@@ -201,8 +201,8 @@ def _rows(strategy: Strategy, state: Any, rows: Int[Array, " new"], padding: Boo
 def _grow(state: Any, extra: int) -> Any:
     """Room for `extra` more tokens in the state's cache."""
     memory = allocate(state.cache.self_attention, extra)
-    valid = jnp.pad(state.cache.valid, ((0, 0), (0, extra)))
-    return state._replace(cache=state.cache._replace(self_attention=memory, valid=valid))
+    positions = jnp.pad(state.cache.positions, ((0, 0), (0, extra)), constant_values=EMPTY)
+    return state._replace(cache=state.cache._replace(self_attention=memory, positions=positions))
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -31,16 +31,15 @@ def get_config() -> ConfigDict:
     config.vocabulary = ConfigDict(dict(kind="trained", file="", size=900))
     config.model = ConfigDict(
         dict(
-            kind="decoder",
+            preset="llama",  # the family; its fields can be replaced here too (coi_jax/presets.py)
+            vocabulary_size=0,  # as many as the vocabulary has ids
             layers=4,
             width=128,
             heads=4,
             kv_heads=4,
             head_width=32,
             mlp_width=352,
-            rope_theta=10_000.0,
-            norm_epsilon=1e-6,
-            tied_embedding=False,
+            score_width=32,
             dropout=0.0,
             dtype="float32",  # a CPU has no fast bfloat16
             remat="none",

@@ -34,16 +34,15 @@ def get_config() -> ConfigDict:
     config.vocabulary = ConfigDict(dict(kind="trained", file="", size=4000))
     config.model = ConfigDict(
         dict(
-            kind="decoder",
+            preset="llama",  # the family; its fields can be replaced here too (coi_jax/presets.py)
+            vocabulary_size=0,  # as many as the vocabulary has ids
             layers=2,
             width=128,
             heads=2,
             kv_heads=2,
             head_width=64,
             mlp_width=352,
-            rope_theta=10_000.0,
-            norm_epsilon=1e-6,
-            tied_embedding=False,
+            score_width=64,
             dropout=0.0,
             dtype="float32",  # a CPU has no fast bfloat16
             remat="none",

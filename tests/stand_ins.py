@@ -12,6 +12,7 @@ from coi_jax import sharding, train_step
 from coi_jax.config import MeshConfig, OptimizerConfig, RunConfig, load_config
 from coi_jax.models import Network, build
 from coi_jax.optimizer import make_optimizer, make_schedule
+from coi_jax.presets import PRESETS
 from coi_jax.train_step import StepFunction, TrainState
 
 VOCABULARY = 32
@@ -19,8 +20,8 @@ LENGTH = 16
 ROWS = 8
 
 DECODER = {"layers": 2, "width": 16, "heads": 4, "kv_heads": 4, "head_width": 4, "mlp_width": 32, "scan_unroll": 1}
-T5 = {
-    "kind": "t5",
+T5 = PRESETS["t5_v11"] | {
+    "vocabulary_size": 0,
     "layers": 1,
     "decoder_layers": 2,
     "width": 16,
@@ -29,7 +30,6 @@ T5 = {
     "mlp_width": 32,
     "relative_buckets": 8,
     "relative_max_distance": 16,
-    "norm_epsilon": 1e-6,
     "dropout": 0.0,
     "dtype": "float32",
     "remat": "none",

@@ -18,15 +18,16 @@ from coi_jax.batches import Batch
 from coi_jax.config import RunConfig
 from coi_jax.errors import UserError
 from coi_jax.loader import Loader, span
+from coi_jax.presets import PRESETS
 from coi_jax.tasks import training_tasks
 from coi_jax.vocabulary import load_vocabulary
 from tests.token_caches import small_config, write_caches, write_dataset
 
 ROOT = Path(__file__).parent.parent
 T5 = {
-    "model": {
-        "kind": "t5", "layers": 1, "decoder_layers": 1, "width": 8, "heads": 1, "head_width": 8, "mlp_width": 8,
-        "relative_buckets": 4, "relative_max_distance": 8, "norm_epsilon": 1e-6, "dropout": 0.0, "dtype": "float32",
+    "model": PRESETS["t5_v11"] | {
+        "vocabulary_size": 0, "layers": 1, "decoder_layers": 1, "width": 8, "heads": 1, "head_width": 8, "mlp_width": 8,
+        "relative_buckets": 4, "relative_max_distance": 8, "dropout": 0.0, "dtype": "float32",
         "remat": "none", "scan_unroll": 1,
     }
 }  # fmt: skip

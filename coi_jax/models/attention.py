@@ -3,13 +3,15 @@
 Dimensions: B batch, L queries, M keys, H query heads, K key-value heads (H = G·K), C head width, D width.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from coi_jax.models.caches import KeyValues
-from coi_jax.models.layers import Linear
+from coi_jax.models.layers import Linear, softcap
 from coi_jax.sharding import constrain
 
 MASKED = -1e30  # finite, so that a row with nothing to look at gives numbers and not NaN
@@ -30,6 +32,27 @@ def length_mask(lengths: Int[Array, "B"], slots: int) -> Bool[Array, "B M"]:
     return jnp.arange(slots)[None, :] < lengths[:, None]
 
 
+class Sight(NamedTuple):
+    """Which keys the queries of the same rows may see: of their own example, up to themselves, not too far back."""
+
+    segments: Int[Array, "B L"] | None  # of packed rows (padding is segment 0); None: each row is one example
+    window: int = 0  # a query sees so many positions up to its own; 0: all before it
+
+    def mask(self, length: int) -> Bool[Array, "#B L L"]:
+        """True where the query of a row may see the key of a column."""
+        seen = causal_mask(length)
+        if self.window:
+            seen &= ~jnp.tri(length, k=-self.window, dtype=bool)[None]
+        return seen if self.segments is None else seen & segment_mask(self.segments, self.segments)
+
+
+def attend_rows(
+    query: Float[Array, "B H L C"], memory: KeyValues, sight: Sight, *, scale: float, cap: float
+) -> Float[Array, "B H L C"]:
+    """Causal attention of rows to themselves."""
+    return attend(query, memory, sight.mask(query.shape[2]), scale=scale, cap=cap)
+
+
 def attend(
     query: Float[Array, "B H L C"],
     memory: KeyValues,
@@ -37,17 +60,20 @@ def attend(
     *,
     scale: float,
     bias: Float[Array, "H #L M"] | None = None,
+    cap: float = 0.0,
 ) -> Float[Array, "B H L C"]:
     """Softmax attention (Vaswani et al. 2017, section 3.2), in fp32 between the two products.
 
     Consecutive groups of H / K query heads share one key-value head (Ainslie et al. 2023). `bias` is added to
-    the scores before the softmax. The sum that normalises the weights divides the mixed values rather than the
-    weights: that saves passes over [L, M] arrays, most of all in the backward pass (Dao et al. 2022, section 3.1).
+    the scores before the softmax, and `cap` bends them before that. The sum that normalises the weights divides the
+    mixed values rather than the weights: that saves passes over [L, M] arrays, most of all in the backward pass (Dao
+    et al. 2022, section 3.1).
     """
     batch, heads, length, width = query.shape
     kv_heads = memory.keys.shape[1]
     grouped = (query * scale).reshape(batch, kv_heads, heads // kv_heads, length, width)
     scores = jnp.einsum("bkglc,bkmc->bkglm", grouped, memory.keys, preferred_element_type=jnp.float32)
+    scores = softcap(scores, cap)
     if bias is not None:
         scores = scores + bias.reshape(1, kv_heads, heads // kv_heads, *bias.shape[1:])
     scores = scores + jnp.where(mask, 0.0, MASKED)[:, None, None]
@@ -64,7 +90,7 @@ def attend(
 
 
 class Attention(nnx.Module):
-    """The four projections of multi-head attention with grouped key-value heads, without bias."""
+    """The four projections of multi-head attention with grouped key-value heads."""
 
     def __init__(
         self,
@@ -75,13 +101,15 @@ class Attention(nnx.Module):
         *,
         rngs: nnx.Rngs,
         query_scale: float = 1.0,
+        bias: bool = False,
     ) -> None:
+        """`query_scale` multiplies the initial queries; queries, keys and values may have a bias."""
         self.heads, self.kv_heads = heads, kv_heads
         key_axes = {"kv_heads": kv_heads, "head": head_width}
         query_axes = {"heads": heads, "head": head_width}
-        self.query = Linear({"embed": width}, query_axes, rngs=rngs, scale=query_scale)
-        self.key = Linear({"embed": width}, key_axes, rngs=rngs)
-        self.value = Linear({"embed": width}, key_axes, rngs=rngs)
+        self.query = Linear({"embed": width}, query_axes, rngs=rngs, scale=query_scale, bias=bias)
+        self.key = Linear({"embed": width}, key_axes, rngs=rngs, bias=bias)
+        self.value = Linear({"embed": width}, key_axes, rngs=rngs, bias=bias)
         self.output = Linear(query_axes, {"embed": width}, rngs=rngs)
 
     def queries(self, x: Float[Array, "B L D"]) -> Float[Array, "B H L C"]:

@@ -1,7 +1,7 @@
 """What a network remembers between the tokens that it generates.
 
 Shapes are static. The keys and values of a prompt lie in slots 0 … length-1, right-padded; the i-th generated
-token of every row is written to the same slot after them, and `valid` says which slots a row may look at. So a
+token of every row is written to the same slot after them, and `positions` says what each slot of a row holds. So a
 step writes one slice, wherever each row's own text ends.
 """
 
@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
+
+EMPTY = -1  # the position of a slot that holds nothing of its row
 
 
 class KeyValues(NamedTuple):
@@ -24,14 +26,33 @@ class Cache(NamedTuple):
 
     self_attention: KeyValues  # [layers, batch, kv_heads, slots, head]
     cross_attention: KeyValues | None  # the encoder's, over prompt slots; None for a decoder alone
-    valid: Bool[Array, "batch slots"]
+    positions: Int[Array, "batch slots"]  # of the tokens in self-attention's slots, or EMPTY
     cross_valid: Bool[Array, "batch prompt"] | None
     length: Int[Array, "batch"]  # tokens seen by the row's decoder = position of its next token
     slot: Int[Array, ""]  # where the next token of every row is written
 
-    def grown(self, memory: KeyValues, valid: Bool[Array, "batch slots"]) -> "Cache":
+    def next_positions(self) -> Int[Array, "batch slots"]:
+        """The positions once one more token stands in its slot."""
+        new = jnp.arange(self.positions.shape[1])[None] == self.slot
+        return jnp.where(new, self.length[:, None], self.positions)
+
+    def grown(self, memory: KeyValues, positions: Int[Array, "batch slots"]) -> "Cache":
         """The cache after one more token."""
-        return self._replace(self_attention=memory, valid=valid, length=self.length + 1, slot=self.slot + 1)
+        return self._replace(self_attention=memory, positions=positions, length=self.length + 1, slot=self.slot + 1)
+
+
+def begin(prompt: KeyValues, positions: Int[Array, "batch prompt"], lengths: Int[Array, "batch"], extra: int) -> Cache:
+    """The cache of a decoder that has read its prompts, with room for `extra` more tokens."""
+    room = jnp.pad(positions, ((0, 0), (0, extra)), constant_values=EMPTY)
+    return Cache(allocate(prompt, extra), None, room, None, lengths, jnp.asarray(positions.shape[1], jnp.int32))
+
+
+def visible(
+    positions: Int[Array, "batch slots"], position: Int[Array, "batch 1"], window: int
+) -> Bool[Array, "batch 1 slots"]:
+    """True where the token at `position` may see a slot: not an empty one, nor one that its window leaves behind."""
+    seen = positions > (position - window if window else EMPTY)
+    return (seen & (positions != EMPTY))[:, None]
 
 
 def take(cache: Cache, indices: Int[Array, "new_batch"]) -> Cache:
@@ -46,7 +67,7 @@ def take(cache: Cache, indices: Int[Array, "new_batch"]) -> Cache:
     return Cache(
         layered(cache.self_attention),
         layered(cache.cross_attention),
-        rows(cache.valid),
+        rows(cache.positions),
         rows(cache.cross_valid),
         rows(cache.length),
         cache.slot,

@@ -1,49 +1,48 @@
-"""A Llama-type decoder: RMSNorm, rotary positions, grouped-query attention, SwiGLU (Touvron et al. 2023).
+"""The decoder of the Llama, Mistral, Qwen and Gemma families: one network, whose config spells their differences.
+
+RMSNorm, rotary positions, grouped-query attention and a gated MLP (Touvron et al. 2023). Layers may alternate between
+two kinds: local ones, which see a window, and global ones, which see everything before.
 
 Dimensions: B batch, L length, H query heads, C head width, D width, V vocabulary.
 """
 
-from collections.abc import Mapping
-from typing import Any
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from coi_jax.config import DecoderConfig
+from coi_jax.model_config import DecoderConfig
 from coi_jax.models import caches
-from coi_jax.models.attention import Attention, attend, causal_mask, length_mask, segment_mask
+from coi_jax.models.attention import Attention, Sight, attend, attend_rows
 from coi_jax.models.caches import Cache, KeyValues
 from coi_jax.models.layers import (
+    MLP,
     Embedding,
-    GatedMLP,
     Linear,
     RMSNorm,
     dropout,
     layer_keys,
     residual,
     scan,
+    softcap,
     split_key,
     stack,
 )
+from coi_jax.models.rotary import Rotation, frequencies, rotate, rotation
 
-Rotation = tuple[Float[Array, "B L half"], Float[Array, "B L half"]]
+Value = TypeVar("Value")
+Heads = Float[Array, "B H L C"]
+Local = Bool[Array, ""] | None  # whether a layer has a window; None where all layers are of one kind
 
-
-def rotation(positions: Int[Array, "B L"], head_width: int, theta: float) -> Rotation:
-    """Cosines and sines of each position's rotary angles (Su et al. 2021, section 3.2.2), in fp32."""
-    exponents = jnp.arange(0, head_width, 2, dtype=jnp.float32) / head_width
-    angles = positions[:, :, None].astype(jnp.float32) / jnp.power(theta, exponents)[None, None]
-    return jnp.cos(angles), jnp.sin(angles)
-
-
-def rotate(x: Float[Array, "B H L C"], angles: Rotation) -> Float[Array, "B H L C"]:
-    """Turn each pair (i, i + C/2) by its angle: the pairing of Llama's published checkpoints."""
-    cosine, sine = (part[:, None] for part in angles)
-    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-    turned = jnp.concatenate([first * cosine - second * sine, second * cosine + first * sine], axis=-1)
-    return turned.astype(x.dtype)
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "silu": jax.nn.silu,
+    "gelu": functools.partial(jax.nn.gelu, approximate=True),
+}
 
 
 class DecoderLayer(nnx.Module):
@@ -51,30 +50,34 @@ class DecoderLayer(nnx.Module):
 
     def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs) -> None:
         self.config = config
-        self.attention_norm = RMSNorm(config.width, config.norm_epsilon)
-        self.attention = Attention(config.width, config.heads, config.kv_heads, config.head_width, rngs=rngs)
-        self.mlp_norm = RMSNorm(config.width, config.norm_epsilon)
-        self.mlp = GatedMLP(config.width, config.mlp_width, jax.nn.silu, rngs=rngs)
+        norm = functools.partial(RMSNorm, epsilon=config.norm_epsilon, offset=config.norm_offset)
+        self.attention_norm, self.mlp_norm = norm(config.width), norm(config.width)
+        if config.post_norms:
+            self.attention_post_norm, self.mlp_post_norm = norm(config.width), norm(config.width)
+        if config.qk_norm:
+            self.query_norm, self.key_norm = norm(config.head_width), norm(config.head_width)
+        self.attention = Attention(
+            config.width, config.heads, config.kv_heads, config.head_width, bias=config.qkv_bias, rngs=rngs
+        )
+        self.mlp = MLP(config.width, config.mlp_width, ACTIVATIONS[config.activation], rngs=rngs)
 
-    def project(self, x: Float[Array, "B L D"], angles: Rotation) -> tuple[Float[Array, "B H L C"], KeyValues]:
+    def project(self, x: Float[Array, "B L D"], angles: Rotation) -> tuple[Heads, KeyValues]:
         """The rotated queries of `x`, and its rotated keys with their values."""
         normed = self.attention_norm(x)
-        keys, values = self.attention.keys_values(normed)
-        return rotate(self.attention.queries(normed), angles), KeyValues(rotate(keys, angles), values)
+        query, (keys, values) = self.attention.queries(normed), self.attention.keys_values(normed)
+        if self.config.qk_norm:
+            query, keys = self.query_norm(query), self.key_norm(keys)
+        return rotate(query, angles), KeyValues(rotate(keys, angles), values)
 
     def finish(
-        self,
-        x: Float[Array, "B L D"],
-        query: Float[Array, "B H L C"],
-        memory: KeyValues,
-        mask: Bool[Array, "#B #L M"],
-        key: Key[Array, ""] | None = None,
+        self, x: Float[Array, "B L D"], mixed: Heads, key: Key[Array, ""] | None = None
     ) -> Float[Array, "B L D"]:
-        """Attend to `memory`, then the MLP."""
-        keys = split_key(key, 2)
-        mixed = attend(query, memory, mask, scale=self.config.head_width**-0.5)
-        x = x + dropout(self.attention.join(mixed), self.config.dropout, keys[0])
-        return residual(x + dropout(self.mlp(self.mlp_norm(x)), self.config.dropout, keys[1]))
+        """Add what attention gave, then the MLP."""
+        keys, rate = split_key(key, 2), self.config.dropout
+        mixed_in = self.attention.join(mixed)
+        x = x + dropout(self.attention_post_norm(mixed_in) if self.config.post_norms else mixed_in, rate, keys[0])
+        added = self.mlp(self.mlp_norm(x))
+        return residual(x + dropout(self.mlp_post_norm(added) if self.config.post_norms else added, rate, keys[1]))
 
 
 class Decoder(nnx.Module):
@@ -82,83 +85,116 @@ class Decoder(nnx.Module):
 
     def __init__(self, config: DecoderConfig, vocabulary_size: int, *, rngs: nnx.Rngs) -> None:
         self.config = config
-        # Every layer adds about a unit of variance, beside which smaller embeddings would hardly be seen. A tied table
-        # must stay small all the same, for it also makes the logits.
-        std = config.width**-0.5 if config.tied_embedding else 1.0
+        # Every layer adds about a unit of variance, beside which smaller embeddings would hardly be seen. A table that
+        # is scaled or tied must stay small all the same: the one is multiplied by √width, the other makes the logits.
+        small = config.tied_embedding or config.scaled_embedding
+        std = config.width**-0.5 if small else 1.0
         self.embedding = Embedding(vocabulary_size, config.width, std=std, rngs=rngs)
         self.layers = stack(lambda keys: DecoderLayer(config, rngs=keys), config.layers, rngs=rngs)
-        self.final_norm = RMSNorm(config.width, config.norm_epsilon)
+        self.final_norm = RMSNorm(config.width, config.norm_epsilon, config.norm_offset)
         if not config.tied_embedding:
             self.head = Linear({"embed": config.width}, {"vocabulary": vocabulary_size}, rngs=rngs)
 
-    def __call__(self, batch: Mapping[str, Array], key: Key[Array, ""] | None = None) -> Float[Array, "B L V"]:
-        """Logits of a packed batch: `tokens`, `segments` and `positions`, all [B, L]."""
-        segments = batch["segments"]
-        mask = causal_mask(segments.shape[1]) & segment_mask(segments, segments)
-        hidden, _ = self._forward(batch["tokens"], batch["positions"], mask, key, remember=False)
-        return self._logits(hidden)
+    def hidden(self, batch: Mapping[str, Array], key: Key[Array, ""] | None = None) -> Float[Array, "B L D"]:
+        """The normed last hidden states of a packed batch: `tokens`, `segments` and `positions`, all [B, L]."""
+        return self._forward(batch["tokens"], batch["positions"], batch["segments"], key, remember=False)[0]
+
+    def unembed(self, hidden: Float[Array, "B L D"]) -> Float[Array, "B L V"]:
+        """Logits of hidden states."""
+        logits = self.embedding.attend(hidden) if self.config.tied_embedding else self.head(hidden)
+        return softcap(logits, self.config.logits_softcap)
 
     def prefill(
         self, prompts: Int[Array, "B L"], lengths: Int[Array, "B"], max_new_tokens: int
     ) -> tuple[Float[Array, "B V"], Cache]:
         """Logits after the last token of each right-padded prompt, and room for `max_new_tokens` more."""
-        batch, length = prompts.shape
-        positions = jnp.broadcast_to(jnp.arange(length)[None], (batch, length))
-        hidden, memory = self._forward(prompts, positions, causal_mask(length), None, remember=True)
+        positions = jnp.broadcast_to(jnp.arange(prompts.shape[1])[None], prompts.shape)
+        hidden, memory = self._forward(prompts, positions, None, None, remember=True)
         last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)
-        valid = length_mask(lengths, length + max_new_tokens)
-        memory = caches.allocate(memory, max_new_tokens)
-        cache = Cache(memory, None, valid, None, lengths, jnp.asarray(length, jnp.int32))
-        return self._logits(last)[:, 0], cache
+        seen = jnp.where(positions < lengths[:, None], positions, caches.EMPTY)
+        return self.unembed(last)[:, 0], caches.begin(memory, seen, lengths, max_new_tokens)
 
     def decode_step(self, cache: Cache, tokens: Int[Array, "B"]) -> tuple[Float[Array, "B V"], Cache]:
         """Logits after one more token of each row. At most `max_new_tokens` steps fit."""
-        angles = self._rotation(cache.length[:, None])
-        valid = cache.valid | (jnp.arange(cache.valid.shape[1]) == cache.slot)[None]
+        position, positions = cache.length[:, None], cache.next_positions()
+        angles = self._of_kinds(lambda local: self._rotation(position, local))
+        mask = self._of_kinds(lambda local: caches.visible(positions, position, self.config.window if local else 0))
 
         def body(
-            layer: DecoderLayer, carry: tuple[Array, KeyValues], index: Array
+            layer: DecoderLayer, carry: tuple[Array, KeyValues], inputs: tuple[Array, Local]
         ) -> tuple[tuple[Array, KeyValues], None]:
-            x, memory = carry
-            query, new = layer.project(x, angles)
+            (x, memory), (index, local) = carry, inputs
+            query, new = layer.project(x, _choose(angles, local))
             memory = caches.write(memory, new, index, cache.slot)
-            return (layer.finish(x, query, caches.read(memory, index), valid[:, None]), memory), None
+            past = caches.read(memory, index)
+            mixed = attend(query, past, _choose(mask, local), scale=self._scale, cap=self.config.attention_softcap)
+            return (layer.finish(x, mixed), memory), None
 
         carry = (self._embed(tokens[:, None], None), cache.self_attention)
         (x, memory), _ = self._scan(body, carry, jnp.arange(self.config.layers))
-        return self._logits(self.final_norm(x))[:, 0], cache.grown(memory, valid)
+        return self.unembed(self.final_norm(x))[:, 0], cache.grown(memory, positions)
 
     def _forward(
         self,
         tokens: Int[Array, "B L"],
         positions: Int[Array, "B L"],
-        mask: Bool[Array, "#B L L"],
+        segments: Int[Array, "B L"] | None,
         key: Key[Array, ""] | None,
         *,
         remember: bool,
     ) -> tuple[Float[Array, "B L D"], Any]:
         """The normed last hidden states, and all layers' keys and values (None without `remember`)."""
-        angles = self._rotation(positions)
+        angles = self._of_kinds(lambda local: self._rotation(positions, local))
+        sights = self._of_kinds(lambda local: Sight(segments, self.config.window if local else 0))
         embedding_key, rest = split_key(key, 2)
 
-        def body(layer: DecoderLayer, x: Array, key: Array | None) -> tuple[Array, KeyValues | None]:
-            query, memory = layer.project(x, angles)
-            return layer.finish(x, query, memory, mask, key), memory if remember else None
+        def body(layer: DecoderLayer, x: Array, inputs: tuple[Array | None, Local]) -> tuple[Array, KeyValues | None]:
+            key, local = inputs
+            query, memory = layer.project(x, _choose(angles, local))
+            mixed = _switch(local, [functools.partial(self._attend_rows, query, memory, sight) for sight in sights])
+            return layer.finish(x, mixed, key), memory if remember else None
 
         x = self._embed(tokens, embedding_key)
         x, memory = self._scan(body, x, layer_keys(rest, self.config.layers))
         return self.final_norm(x), memory
 
-    def _scan(self, body: Any, carry: Any, inputs: Any) -> tuple[Any, Any]:
-        config = self.config
-        return scan(body, self.layers, carry, inputs, remat=config.remat, unroll=config.scan_unroll)
+    def _attend_rows(self, query: Heads, memory: KeyValues, sight: Sight) -> Heads:
+        return attend_rows(query, memory, sight, scale=self._scale, cap=self.config.attention_softcap)
 
-    def _rotation(self, positions: Int[Array, "B L"]) -> Rotation:
-        return rotation(positions, self.config.head_width, self.config.rope_theta)
+    @property
+    def _scale(self) -> float:
+        return self.config.score_width**-0.5
+
+    def _of_kinds(self, make: Callable[[bool], Value]) -> list[Value]:
+        """What `make(local)` gives for the kinds of layers that there are: one kind, or global and local."""
+        if self.config.global_every:
+            return [make(False), make(True)]
+        return [make(bool(self.config.window))]
+
+    def _scan(self, body: Any, carry: Any, inputs: Any) -> tuple[Any, Any]:
+        """Scans `body` over the layers; with its input it gets the layer's kind, None where there is one."""
+        config = self.config
+        numbers = np.arange(1, config.layers + 1)
+        local = jnp.asarray(numbers % config.global_every != 0) if config.global_every else None
+        return scan(body, self.layers, carry, (inputs, local), remat=config.remat, unroll=config.scan_unroll)
+
+    def _rotation(self, positions: Int[Array, "B L"], local: bool) -> Rotation:
+        return rotation(positions, frequencies(self.config.rope, self.config.head_width, local=local))
 
     def _embed(self, tokens: Int[Array, "B L"], key: Key[Array, ""] | None) -> Float[Array, "B L D"]:
         embedded = self.embedding(tokens, jnp.dtype(self.config.dtype))
+        if self.config.scaled_embedding:
+            embedded = embedded * jnp.asarray(self.config.width**0.5, embedded.dtype)
         return residual(dropout(embedded, self.config.dropout, key))
 
-    def _logits(self, hidden: Float[Array, "B L D"]) -> Float[Array, "B L V"]:
-        return self.embedding.attend(hidden) if self.config.tied_embedding else self.head(hidden)
+
+def _choose(kinds: list[Value], local: Local) -> Value:
+    """The value of a layer's kind, of those that all kinds have."""
+    if local is None:
+        return kinds[0]
+    return jax.tree.map(lambda everywhere, nearby: jnp.where(local, nearby, everywhere), *kinds)
+
+
+def _switch(local: Local, kinds: list[Callable[[], Heads]]) -> Heads:
+    """Computes for a layer's kind alone: kernels need to know the window when they are compiled."""
+    return kinds[0]() if local is None else jax.lax.cond(local, kinds[1], kinds[0])

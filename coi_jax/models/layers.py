@@ -30,7 +30,7 @@ def parameter(key: Key[Array, ""], shape: tuple[int, ...], axes: tuple[str | Non
 
 
 class Linear(nnx.Module):
-    """A linear map without bias; the kernel keeps its named axes, the product is a plain matrix product."""
+    """A linear map; kernel and bias keep their named axes, the product is a plain matrix product."""
 
     def __init__(
         self,
@@ -39,16 +39,23 @@ class Linear(nnx.Module):
         *,
         rngs: nnx.Rngs,
         scale: float = 1.0,
+        bias: bool = False,
     ) -> None:
         """`inputs` and `outputs` map logical axis to size; initial std is `scale` / sqrt(number of inputs)."""
         shape = (*inputs.values(), *outputs.values())
         self.inputs = len(inputs)
         self.kernel = parameter(rngs.params(), shape, (*inputs, *outputs), scale * size(inputs) ** -0.5)
+        self.has_bias = bias
+        if bias:
+            self.bias = nnx.Param(jnp.zeros(tuple(outputs.values())), axes=tuple(outputs))
 
     def __call__(self, x: Float[Array, "*rows D"]) -> Float[Array, "*rows E"]:
         """Multiply in the dtype of `x`."""
         kernel = self.kernel[...]
-        return matmul(x, kernel.reshape(x.shape[-1], -1).astype(x.dtype))
+        product = matmul(x, kernel.reshape(x.shape[-1], -1).astype(x.dtype))
+        if not self.has_bias:
+            return product
+        return product + self.bias[...].reshape((1,) * (x.ndim - 1) + (-1,)).astype(x.dtype)
 
 
 def matmul(x: Float[Array, "*rows D"], kernel: Float[Array, "D E"]) -> Float[Array, "*rows E"]:
@@ -85,27 +92,37 @@ class Embedding(nnx.Module):
 
 
 class RMSNorm(nnx.Module):
-    """Root-mean-square norm with a scale and no bias, in fp32 (Zhang and Sennrich 2019, equation 4)."""
+    """Root-mean-square norm with a scale and no bias, in fp32 (Zhang and Sennrich 2019, equation 4).
 
-    def __init__(self, width: int, epsilon: float) -> None:
-        self.epsilon = epsilon
-        self.scale = nnx.Param(jnp.ones((width,)), axes=(None,))
+    The parameter is the scale less `offset`: checkpoints of Gemma hold what is to be added to 1.
+    """
+
+    def __init__(self, width: int, epsilon: float, offset: int = 0) -> None:
+        self.epsilon, self.offset = epsilon, offset
+        self.scale = nnx.Param(jnp.full((width,), 1.0 - offset, jnp.float32), axes=(None,))
 
     def __call__(self, x: Float[Array, "*rows D"]) -> Float[Array, "*rows D"]:
         """Divide by the root mean square of the last axis, then scale."""
         exact = x.astype(jnp.float32)
         inverse = jax.lax.rsqrt(jnp.mean(jnp.square(exact), axis=-1, keepdims=True) + self.epsilon)
-        scale = jnp.expand_dims(self.scale[...], tuple(range(x.ndim - 1)))
+        scale = jnp.expand_dims(self.offset + self.scale[...], tuple(range(x.ndim - 1)))
         return (exact * inverse * scale).astype(x.dtype)
 
 
-class GatedMLP(nnx.Module):
-    """activation(x W_gate) ⊙ (x W_up), then W_down: SwiGLU or gated GELU (Shazeer 2020, section 2)."""
+class MLP(nnx.Module):
+    """activation(x W_gate) ⊙ (x W_up), then W_down: SwiGLU or gated GELU (Shazeer 2020, section 2).
 
-    def __init__(self, width: int, mlp_width: int, activation: Callable[[Array], Array], *, rngs: nnx.Rngs) -> None:
+    Without a gate, activation(x W_up), then W_down: the MLP of T5's first version.
+    """
+
+    def __init__(
+        self, width: int, mlp_width: int, activation: Callable[[Array], Array], *, gated: bool = True, rngs: nnx.Rngs
+    ) -> None:
         # Cheap to compute again, and three arrays of the width of the MLP need not be kept then.
-        self.gated = jax.checkpoint(lambda gate, up: activation(gate) * up)
-        self.gate = Linear({"embed": width}, {"mlp": mlp_width}, rngs=rngs)
+        self.inner = jax.checkpoint(lambda up, gate: activation(up) if gate is None else activation(gate) * up)
+        self.has_gate = gated
+        if gated:
+            self.gate = Linear({"embed": width}, {"mlp": mlp_width}, rngs=rngs)
         self.up = Linear({"embed": width}, {"mlp": mlp_width}, rngs=rngs)
         self.down = Linear({"mlp": mlp_width}, {"embed": width}, rngs=rngs)
 
@@ -113,7 +130,13 @@ class GatedMLP(nnx.Module):
         self, x: Float[Array, "*rows D"], rate: float = 0.0, key: Key[Array, ""] | None = None
     ) -> Float[Array, "*rows D"]:
         """Apply the block, with dropout on its inner activations; the residual is the caller's."""
-        return self.down(dropout(self.gated(self.gate(x), self.up(x)), rate, key))
+        gate = self.gate(x) if self.has_gate else None
+        return self.down(dropout(self.inner(self.up(x), gate), rate, key))
+
+
+def softcap(x: Float[Array, "*shape"], cap: float) -> Float[Array, "*shape"]:
+    """Bend x to cap · tanh(x / cap), which stays below the cap (Gemma team 2024, section 2); 0 caps nothing."""
+    return cap * jnp.tanh(x / cap) if cap else x
 
 
 def residual(x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:

@@ -13,7 +13,8 @@ import jax
 from flax import nnx
 from jaxtyping import Array, Float, Int, Key
 
-from coi_jax.config import DecoderConfig, T5Config
+from coi_jax.errors import UserError
+from coi_jax.model_config import DecoderConfig, T5Config
 from coi_jax.models.caches import Cache
 from coi_jax.models.decoder import Decoder
 from coi_jax.models.losses import LossSums, loss_sums
@@ -46,11 +47,13 @@ class Network:
 
     def logits(self, params: Params, batch: Batch) -> Float[Array, "rows length vocabulary"]:
         """Logits at every target position of a packed batch, in the compute dtype, without dropout."""
-        return _sharded(self.module(params)(batch))
+        module = self.module(params)
+        return _sharded(module.unembed(module.hidden(batch)))
 
     def loss(self, params: Params, batch: Batch, *, key: Key[Array, ""] | None = None) -> LossSums:
         """Sums over the target tokens of a packed batch; dropout only with a `key`."""
-        logits = _sharded(self.module(params)(batch, key))
+        module = self.module(params)
+        logits = _sharded(module.unembed(module.hidden(batch, key)))
         return loss_sums(logits, batch["targets"], batch["weights"])
 
     def prefill(
@@ -83,8 +86,15 @@ class Network:
 
 
 def build(config: DecoderConfig | T5Config, vocabulary_size: int) -> Network:
-    """The network of a model config for token ids below `vocabulary_size`."""
-    return Network(config, vocabulary_size)
+    """The network of a model config for token ids below `vocabulary_size`.
+
+    Raises:
+      UserError: the config's embedding has fewer rows.
+    """
+    if config.vocabulary_size and config.vocabulary_size < vocabulary_size:
+        mend = f"the vocabulary has {vocabulary_size} ids; use the checkpoint's own tokenizer, or a larger embedding"
+        raise UserError("config.model.vocabulary_size", config.vocabulary_size, mend)
+    return Network(config, config.vocabulary_size or vocabulary_size)
 
 
 def _sharded(logits: Float[Array, "rows length vocabulary"]) -> Float[Array, "rows length vocabulary"]:

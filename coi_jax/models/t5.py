@@ -1,4 +1,6 @@
-"""T5 v1.1: an encoder-decoder with a relative position bias and a gated GELU (Raffel et al. 2020; Shazeer 2020).
+"""T5: an encoder-decoder with a relative position bias (Raffel et al. 2020), of version 1.0 or 1.1 (Shazeer 2020).
+
+FLAN-T5 and mT5 have the shape of version 1.1.
 
 Dimensions: B batch, S encoder length, L decoder length, H heads, C head width, D width, V vocabulary.
 """
@@ -13,13 +15,13 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from coi_jax.config import T5Config
+from coi_jax.model_config import T5Config
 from coi_jax.models import caches
 from coi_jax.models.attention import Attention, attend, causal_mask, length_mask, segment_mask
 from coi_jax.models.caches import Cache, KeyValues
 from coi_jax.models.layers import (
+    MLP,
     Embedding,
-    GatedMLP,
     Linear,
     RMSNorm,
     dropout,
@@ -92,7 +94,7 @@ class EncoderLayer(nnx.Module):
         self.attention_norm = RMSNorm(config.width, config.norm_epsilon)
         self.attention = make_attention(config, rngs)
         self.mlp_norm = RMSNorm(config.width, config.norm_epsilon)
-        self.mlp = GatedMLP(config.width, config.mlp_width, gelu, rngs=rngs)
+        self.mlp = make_mlp(config, rngs)
 
     def __call__(
         self,
@@ -120,7 +122,7 @@ class DecoderLayer(nnx.Module):
         self.cross_norm = RMSNorm(config.width, config.norm_epsilon)
         self.cross_attention = make_attention(config, rngs)
         self.mlp_norm = RMSNorm(config.width, config.norm_epsilon)
-        self.mlp = GatedMLP(config.width, config.mlp_width, gelu, rngs=rngs)
+        self.mlp = make_mlp(config, rngs)
 
     def project(self, x: Float[Array, "B L D"]) -> tuple[Float[Array, "B H L C"], KeyValues]:
         """Queries, keys and values of self-attention."""
@@ -160,14 +162,23 @@ class T5(nnx.Module):
         self.decoder_bias = RelativeBias(config, bidirectional=False, rngs=rngs)
         self.decoder = stack(lambda keys: DecoderLayer(config, rngs=keys), config.decoder_layers, rngs=rngs)
         self.decoder_norm = RMSNorm(config.width, config.norm_epsilon)
-        self.head = Linear({"embed": config.width}, {"vocabulary": vocabulary_size}, rngs=rngs)
+        if not config.tied_embedding:
+            self.head = Linear({"embed": config.width}, {"vocabulary": vocabulary_size}, rngs=rngs)
 
-    def __call__(self, batch: Mapping[str, Array], key: Key[Array, ""] | None = None) -> Float[Array, "B L V"]:
-        """Logits of a packed batch: `encoder_tokens`, `encoder_segments` [B, S]; `tokens`, `segments` [B, L]."""
+    def hidden(self, batch: Mapping[str, Array], key: Key[Array, ""] | None = None) -> Float[Array, "B L D"]:
+        """The decoder's normed last hidden states.
+
+        Of a packed batch: `encoder_tokens`, `encoder_segments` [B, S]; `tokens`, `segments` [B, L].
+        """
         encoder_key, decoder_key = split_key(key, 2)
         sources, segments = batch["encoder_segments"], batch["segments"]
         encoded = self.encode(batch["encoder_tokens"], segment_mask(sources, sources), encoder_key)
-        hidden = self._decode(batch["tokens"], segments, encoded, segment_mask(segments, sources), decoder_key)
+        return self._decode(batch["tokens"], segments, encoded, segment_mask(segments, sources), decoder_key)
+
+    def unembed(self, hidden: Float[Array, "B L D"]) -> Float[Array, "B L V"]:
+        """Logits of hidden states."""
+        if self.config.tied_embedding:
+            return self.embedding.attend(hidden * self.config.width**-0.5)
         return self.head(hidden)
 
     def encode(
@@ -200,7 +211,7 @@ class T5(nnx.Module):
         cache = Cache(
             self_attention=caches.allocate(empty, max_new_tokens + 1),
             cross_attention=cross,
-            valid=jnp.zeros((batch, max_new_tokens + 1), bool),
+            positions=jnp.full((batch, max_new_tokens + 1), caches.EMPTY, jnp.int32),
             cross_valid=prompt_mask,
             length=jnp.zeros((batch,), jnp.int32),
             slot=jnp.zeros((), jnp.int32),
@@ -211,9 +222,9 @@ class T5(nnx.Module):
         """Logits after one more token of each row. At most `max_new_tokens` steps fit."""
         assert cache.cross_valid is not None  # prefill made this cache
         cross_mask = cache.cross_valid[:, None]
-        slots = jnp.arange(cache.valid.shape[1])
-        valid = cache.valid | (slots == cache.slot)[None]
-        bias = self.decoder_bias.at(slots - cache.slot)[:, None]
+        positions = cache.next_positions()
+        mask = caches.visible(positions, cache.length[:, None], 0)
+        bias = self.decoder_bias.at(jnp.arange(positions.shape[1]) - cache.slot)[:, None]
 
         def body(
             layer: DecoderLayer, carry: tuple[Array, KeyValues], inputs: tuple[Array, KeyValues]
@@ -222,13 +233,13 @@ class T5(nnx.Module):
             query, new = layer.project(x)
             memory = caches.write(memory, new, index, cache.slot)
             past = caches.read(memory, index)
-            x = layer.finish(x, query, past, valid[:, None], bias, cross, cross_mask)
+            x = layer.finish(x, query, past, mask, bias, cross, cross_mask)
             return (x, memory), None
 
         carry = (self._embed(tokens[:, None], None), cache.self_attention)
         inputs = (jnp.arange(self.config.decoder_layers), cache.cross_attention)
         (x, memory), _ = self._scan(body, self.decoder, carry, inputs)
-        return self.head(self.decoder_norm(x))[:, 0], cache.grown(memory, valid)
+        return self.unembed(self.decoder_norm(x))[:, 0], cache.grown(memory, positions)
 
     def _decode(
         self,
@@ -259,6 +270,12 @@ class T5(nnx.Module):
     def _embed(self, tokens: Int[Array, "B L"], key: Key[Array, ""] | None) -> Float[Array, "B L D"]:
         embedded = self.embedding(tokens, jnp.dtype(self.config.dtype))
         return residual(dropout(embedded, self.config.dropout, key))
+
+
+def make_mlp(config: T5Config, rngs: nnx.Rngs) -> MLP:
+    """With a gated GELU, or a plain ReLU."""
+    gated = config.mlp == "gated_gelu"
+    return MLP(config.width, config.mlp_width, gelu if gated else jax.nn.relu, gated=gated, rngs=rngs)
 
 
 def make_attention(config: T5Config, rngs: nnx.Rngs) -> Attention:

@@ -15,7 +15,7 @@ from flax import nnx
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, T5ForConditionalGeneration
 from transformers import T5Config as ReferenceT5Config
 
-from coi_jax.config import DecoderConfig, T5Config
+from coi_jax.model_config import DecoderConfig, T5Config
 from coi_jax.models import Network, Params, build
 from tests.models import sizes
 
@@ -89,7 +89,7 @@ def llama(config: DecoderConfig) -> LlamaForCausalLM:
         num_key_value_heads=config.kv_heads,
         head_dim=config.head_width,
         rms_norm_eps=config.norm_epsilon,
-        rope_theta=config.rope_theta,
+        rope_theta=config.rope.theta,
         tie_word_embeddings=config.tied_embedding,
         attn_implementation="eager",
         pad_token_id=0,

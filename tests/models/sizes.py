@@ -4,38 +4,34 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from coi_jax.config import DecoderConfig, T5Config
+from coi_jax.model_config import DecoderConfig, T5Config
 from coi_jax.models import Network, Params, build
+from coi_jax.presets import PLAIN_ROPE, PRESETS
 
 VOCABULARY = 40
 
 DECODER = DecoderConfig(
-    kind="decoder",
+    **PRESETS["llama"] | dict(vocabulary_size=0, norm_epsilon=1e-5, rope=PLAIN_ROPE | dict(theta=500.0)),
     layers=3,
     width=20,
     heads=6,
     kv_heads=3,
     head_width=8,
     mlp_width=28,
-    rope_theta=500.0,
-    norm_epsilon=1e-5,
-    tied_embedding=False,
+    score_width=8,
     dropout=0.0,
     dtype="float32",
     remat="none",
     scan_unroll=1,
 )
 T5 = T5Config(
-    kind="t5",
+    **PRESETS["t5_v11"] | dict(vocabulary_size=0, relative_buckets=8, relative_max_distance=16),
     layers=2,
     decoder_layers=3,
     width=20,
     heads=3,
     head_width=8,
     mlp_width=28,
-    relative_buckets=8,
-    relative_max_distance=16,
-    norm_epsilon=1e-6,
     dropout=0.0,
     dtype="float32",
     remat="none",

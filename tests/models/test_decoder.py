@@ -7,9 +7,9 @@ import pytest
 import torch
 from transformers.models.llama import modeling_llama
 
-from coi_jax.config import DecoderConfig
-from coi_jax.models.attention import attend, causal_mask
-from coi_jax.models.decoder import rotate, rotation
+from coi_jax.model_config import DecoderConfig
+from coi_jax.models.attention import Sight, attend_rows
+from coi_jax.models.rotary import frequencies, rotate, rotation
 from tests.models import reference
 from tests.models.reference import assert_equal, random, torch_of
 from tests.models.sizes import DECODER, change, greedy, pack, tokens
@@ -48,7 +48,7 @@ def test_norm(first_layers: tuple) -> None:
 def test_rotation(first_layers: tuple) -> None:
     _, _, config = first_layers
     query = random(2, config.heads, LENGTH, config.head_width)
-    ours = rotate(query, rotation(jnp.asarray(positions()), config.head_width, config.rope_theta))
+    ours = rotate(query, rotation(jnp.asarray(positions()), frequencies(config.rope, config.head_width)))
     theirs, _ = modeling_llama.apply_rotary_pos_emb(
         torch_of(query), torch_of(query), *their_angles(config, positions())
     )
@@ -69,10 +69,10 @@ def their_mask() -> torch.Tensor:
 def test_attention(first_layers: tuple) -> None:
     theirs, ours, config = first_layers
     x = random(2, LENGTH, config.width)
-    angles = rotation(jnp.asarray(near()), config.head_width, config.rope_theta)
+    angles = rotation(jnp.asarray(near()), frequencies(config.rope, config.head_width))
     query, memory = ours.attention.queries(x), ours.attention.keys_values(x)
     memory = memory._replace(keys=rotate(memory.keys, angles))
-    mixed = attend(rotate(query, angles), memory, causal_mask(LENGTH), scale=config.head_width**-0.5)
+    mixed = attend_rows(rotate(query, angles), memory, Sight(None), scale=config.head_width**-0.5, cap=0.0)
     expected, _ = theirs.self_attn(torch_of(x), their_angles(config, near()), their_mask())
     assert_equal(ours.attention.join(mixed), expected)
 
@@ -86,10 +86,11 @@ def test_mlp(first_layers: tuple) -> None:
 def test_layer(first_layers: tuple) -> None:
     theirs, ours, config = first_layers
     x = random(2, LENGTH, config.width)
-    angles = rotation(jnp.asarray(near()), config.head_width, config.rope_theta)
+    angles = rotation(jnp.asarray(near()), frequencies(config.rope, config.head_width))
     query, memory = ours.project(x, angles)
     expected = theirs(torch_of(x), their_mask(), position_embeddings=their_angles(config, near()))
-    assert_equal(ours.finish(x, query, memory, causal_mask(LENGTH)), expected)
+    mixed = attend_rows(query, memory, Sight(None), scale=config.head_width**-0.5, cap=0.0)
+    assert_equal(ours.finish(x, mixed), expected)
 
 
 def test_logits(pair: tuple) -> None:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from coi_jax import sharding
-from coi_jax.config import DecoderConfig, MeshConfig, T5Config
+from coi_jax.config import MeshConfig
+from coi_jax.model_config import DecoderConfig, T5Config
 from coi_jax.models import Network, Params, build, take
 from tests.models.sizes import CONFIGS, VOCABULARY, change, network_and_params, pack, pack_pairs, pad, tokens
 
