@@ -86,6 +86,7 @@ PRESETS: dict[str, Fields] = FAMILIES | {
     "llama_7b": LLAMA | SEVEN_B,
     "llama_13b": LLAMA | _decoder(40, 5120, 40, 40, 128, 13_824),
     "alpaca_7b": LLAMA | SEVEN_B | dict(vocabulary_size=32_001),  # one more row, for padding
+    "vicuna_7b_v13": LLAMA | SEVEN_B,
     "vicuna_7b_v15": LLAMA2 | SEVEN_B,
     "llama2_7b": LLAMA2 | SEVEN_B,
     "llama2_13b": LLAMA2 | _decoder(40, 5120, 40, 40, 128, 13_824),
