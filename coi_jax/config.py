@@ -15,7 +15,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from coi_jax import files
 from coi_jax.errors import UserError, nearest
-from coi_jax.model_config import ModelConfig, Section, Share, model_section
+from coi_jax.model_config import LoraConfig, ModelConfig, Section, Share, model_section
 from coi_jax.presets import expand
 
 
@@ -123,6 +123,7 @@ class RunConfig(Section):
     data: DataConfig
     vocabulary: VocabularyConfig
     model: ModelConfig
+    lora: LoraConfig
     optimizer: OptimizerConfig
     train: TrainConfig
     mesh: MeshConfig

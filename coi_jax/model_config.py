@@ -3,6 +3,7 @@
 The families and their published sizes are rows of `coi_jax.presets`.
 """
 
+import re
 from typing import Annotated, Any, Literal
 
 import pydantic
@@ -11,6 +12,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 Share = Annotated[float, Field(ge=0, lt=1)]
 Dtype = Literal["float32", "bfloat16"]
 Remat = Literal["none", "dots", "full"]
+BaseDtype = Literal["float32", "bfloat16", "int8"]
 
 
 class Section(pydantic.BaseModel):
@@ -110,6 +112,37 @@ class T5Config(Section):
                 "the first half of the buckets holds one distance each"
             )
         return self
+
+
+class LoraConfig(Section):
+    """Low-rank adapters beside frozen linear maps (Hu et al. 2021), or none: then all weights are trained."""
+
+    rank: NonNegativeInt  # 0: no adapters
+    alpha: PositiveFloat  # what an adapter adds is multiplied by alpha / rank
+    targets: str  # a regular expression: the linear maps whose dotted name it matches, up to a dot or its end
+    dropout: Share  # of the adapters' inputs
+    rank_stabilised: bool  # multiply by alpha / √rank instead (Kalajdzievski 2023)
+    base_dtype: BaseDtype  # how the frozen matrices are held; int8 with a scale for each output channel
+
+    @property
+    def scaling(self) -> float:
+        """What an adapter's product is multiplied by."""
+        return self.alpha / (self.rank**0.5 if self.rank_stabilised else self.rank)
+
+    @pydantic.model_validator(mode="after")
+    def _base_is_frozen(self) -> "LoraConfig":
+        if not self.rank and self.base_dtype != "float32":
+            raise ValueError('base_dtype must be "float32" where rank is 0: all weights are trained then')
+        return self
+
+    @pydantic.field_validator("targets")
+    @classmethod
+    def _is_an_expression(cls, targets: str) -> str:
+        try:
+            re.compile(targets)
+        except re.error as error:
+            raise ValueError(f"not a regular expression: {error}") from None
+        return targets
 
 
 ModelConfig = Annotated[DecoderConfig | T5Config, Field(discriminator="kind")]
