@@ -41,7 +41,8 @@ ACTIVATION_RULES: dict[str, tuple[str, ...]] = {
     "mlp": ("tensor",),
 }
 
-# A parameter of as many elements must be divided where the mesh divides parameters at all; norms stay below.
+# A parameter of as many elements in each layer must be divided where the mesh divides parameters at all; norms stay
+# below, however many layers are stacked.
 LARGE = 2**17
 
 
@@ -114,7 +115,8 @@ def _parameter_spec(name: str, shape: tuple[int, ...], axes: LogicalAxes, mesh: 
             field = f"config.mesh.{mesh_axes[0]}"
             raise UserError(field, parts, f"does not divide {axis} = {dimension} of parameter {name} {shape}")
     parts = math.prod(mesh.shape[mesh_axis] for mesh_axes in entries for mesh_axis in mesh_axes)
-    if parts == 1 < mesh.shape["fsdp"] * mesh.shape["tensor"] and math.prod(shape) >= LARGE:
+    elements = math.prod(dimension for dimension, axis in zip(shape, axes, strict=True) if axis != "layers")
+    if parts == 1 < mesh.shape["fsdp"] * mesh.shape["tensor"] and elements >= LARGE:
         mend = f"no rule divides its axes {axes} on mesh {dict(mesh.shape)}; it would be copied to every device"
         raise UserError(f"parameter {name}", shape, mend)
     return PartitionSpec(*(entry or None for entry in entries))
@@ -187,15 +189,24 @@ def constrain(x: Shaped[Array, "..."], axes: LogicalAxes) -> Shaped[Array, "..."
       x: an activation inside a jitted function.
       axes: one name of ACTIVATION_RULES or None for each dimension.
     """
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty:
+    if jax.sharding.get_abstract_mesh().empty:
         return x
+    return jax.lax.with_sharding_constraint(x, activation_spec(x.shape, axes))
+
+
+def activation_spec(shape: Sequence[int], axes: LogicalAxes) -> PartitionSpec:
+    """How an activation lies on the mesh in use: for each dimension the mesh axes that divide it, or None."""
+    mesh = jax.sharding.get_abstract_mesh()
+    sizes = dict(mesh.shape)
     entries = [() if axis is None else rule(ACTIVATION_RULES, axis) for axis in axes]
-    fits = [
-        size % math.prod(mesh.shape[name] for name in entry) == 0 for size, entry in zip(x.shape, entries, strict=True)
-    ]
-    spec = PartitionSpec(*(entry if entry and fit else None for entry, fit in zip(entries, fits, strict=True)))
-    return jax.lax.with_sharding_constraint(x, spec)
+    dividing = [tuple(name for name in entry if sizes.get(name, 1) > 1) for entry in entries]
+    fits = [size % math.prod(sizes[name] for name in entry) == 0 for size, entry in zip(shape, dividing, strict=True)]
+    return PartitionSpec(*(entry if entry and fit else None for entry, fit in zip(dividing, fits, strict=True)))
+
+
+def spec_axes(spec: PartitionSpec) -> tuple[str, ...]:
+    """All mesh axes of a spec whose entries are tuples or None."""
+    return tuple(name for entry in spec if entry for name in entry)
 
 
 def divides(axis: str) -> bool:

@@ -67,6 +67,9 @@ def test_a_large_parameter_that_nothing_divides_is_an_error_only_where_the_mesh_
     assert sharding.shardings(axes, abstract, stand_ins.mesh(replica=2))["table"].is_fully_replicated
     small = {"table": jnp.zeros((8, 128))}
     assert sharding.shardings(axes, small, stand_ins.mesh(fsdp=2))["table"].is_fully_replicated
+    norms = {"table": jax.ShapeDtypeStruct((1024, 8192), jnp.float32)}
+    stacked = sharding.shardings({"table": ("layers", None)}, norms, stand_ins.mesh(fsdp=2))
+    assert stacked["table"].is_fully_replicated, "a norm's scale stays whole in a network of any depth"
 
 
 def test_an_unknown_logical_axis_gets_the_nearest_name() -> None:
