@@ -11,7 +11,8 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 Dtype = Literal["float32", "bfloat16"]
-Remat = Literal["none", "dots", "full"]
+Remat = Literal["none", "dots_attention", "dots", "projections", "attention", "full"]
+Kernel = Literal["auto", "xla", "cudnn", "splash"]
 BaseDtype = Literal["float32", "bfloat16", "int8"]
 
 
@@ -68,7 +69,9 @@ class DecoderConfig(Section):
     tied_embedding: bool  # the embedding is the output layer too
     dropout: Share
     dtype: Dtype  # of the computation; trained parameters are float32
-    remat: Remat  # what the backward pass computes again: nothing, all but matmuls, all
+    attention: Kernel  # what computes it in packed rows; auto: splash on TPU, cudnn on GPU, where they can
+    loss_chunk: NonNegativeInt  # positions of a device whose logits exist at once; 0: all
+    remat: Remat  # what the backward pass finds kept, from most to least (coi_jax.models.layers.REMAT_POLICIES)
     scan_unroll: PositiveInt  # layers unrolled in one scan step: 1 on accelerators, all of them on a CPU
 
     @pydantic.model_validator(mode="after")
@@ -100,6 +103,8 @@ class T5Config(Section):
     tied_embedding: bool  # the embedding is the output layer too; logits are divided by √width then
     dropout: Share
     dtype: Dtype
+    attention: Kernel  # auto or xla: no kernel takes a bias that is trained
+    loss_chunk: NonNegativeInt
     remat: Remat
     scan_unroll: PositiveInt
 

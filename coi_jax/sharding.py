@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+import numpy as np
+from jax.experimental import mesh_utils
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Shaped
 
 from coi_jax.config import MeshConfig
@@ -17,6 +19,7 @@ from coi_jax.errors import UserError, nearest
 
 MESH_AXES = ("replica", "fsdp", "tensor", "sequence")
 LogicalAxes = tuple[str | None, ...]
+AnyMesh = Mesh | AbstractMesh  # an abstract one has sizes and no devices
 
 PARAMETER_RULES: dict[str, tuple[str, ...]] = {
     "layers": (),
@@ -50,11 +53,30 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
     """The mesh of a config over `devices` (all there are); the axis that is -1 takes what the others leave.
 
     Raises:
-      UserError: an axis is not positive, more than one is -1, or the product is not the number of devices.
+      UserError: an axis is not positive, more than one is -1, the product is not the number of devices, or slices of a
+        TPU do not divide `replica`.
     """
     devices = list(jax.devices() if devices is None else devices)
     sizes = mesh_sizes(config, len(devices))
-    return jax.make_mesh(sizes, MESH_AXES, (AxisType.Auto,) * len(MESH_AXES), devices=devices)
+    return Mesh(_arrange(sizes, devices), MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
+
+
+def abstract_mesh(replica: int = 1, fsdp: int = 1, tensor: int = 1, sequence: int = 1) -> AbstractMesh:
+    """A mesh of no devices, to work out how arrays would lie on it."""
+    return AbstractMesh((replica, fsdp, tensor, sequence), MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
+
+
+def _arrange(sizes: tuple[int, ...], devices: list[Any]) -> np.ndarray:
+    """Devices so that neighbours in the mesh are neighbours on the chips' network, and slices differ in `replica`."""
+    slices = len({device.slice_index for device in devices}) if hasattr(devices[0], "slice_index") else 1
+    replica, *within = sizes
+    if replica % slices == 0 and slices > 1:
+        inner, outer = (replica // slices, *within), (slices, *[1] * len(within))
+        return mesh_utils.create_hybrid_device_mesh(inner, outer, devices, allow_split_physical_axes=True)
+    if slices > 1 and devices[0].platform == "tpu":
+        mend = f"the devices are of {slices} slices, between which only `replica` lies: make it a multiple of that"
+        raise UserError("config.mesh.replica", replica, mend)
+    return mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
 
 
 def mesh_sizes(config: MeshConfig, devices: int) -> tuple[int, ...]:
@@ -73,23 +95,26 @@ def mesh_sizes(config: MeshConfig, devices: int) -> tuple[int, ...]:
     return tuple(devices // fixed if size == -1 else size for size in sizes.values())
 
 
-def data_parallel(mesh: Mesh) -> int:
+def data_parallel(mesh: AnyMesh) -> int:
     """Into how many parts the mesh divides the rows of a batch."""
     return math.prod(mesh.shape[axis] for axis in ACTIVATION_RULES["batch"])
 
 
-def batch_sharding(mesh: Mesh) -> NamedSharding:
+def batch_sharding(mesh: AnyMesh) -> NamedSharding:
     """Of every array of a batch, [rows, length]."""
     return NamedSharding(mesh, PartitionSpec(ACTIVATION_RULES["batch"], ACTIVATION_RULES["length"]))
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
+def replicated(mesh: AnyMesh) -> NamedSharding:
     """The whole value on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
-def shardings(logical_axes: Any, abstract: Any, mesh: Mesh) -> Any:
+def shardings(logical_axes: Any, abstract: Any, mesh: AnyMesh) -> Any:
     """A NamedSharding for every parameter.
+
+    Where `tensor` is a multiple of the key-value heads, each of its devices holds all of them, as every serving system
+    does: their projections are small, and the query heads that share a key-value head lie on several devices.
 
     Args:
       logical_axes: tree of tuples, one logical name (or None) for each dimension of a parameter.
@@ -107,19 +132,28 @@ def shardings(logical_axes: Any, abstract: Any, mesh: Mesh) -> Any:
     )
 
 
-def _parameter_spec(name: str, shape: tuple[int, ...], axes: LogicalAxes, mesh: Mesh) -> PartitionSpec:
+def _parameter_spec(name: str, shape: tuple[int, ...], axes: LogicalAxes, mesh: AnyMesh) -> PartitionSpec:
     entries = [() if axis is None else rule(PARAMETER_RULES, axis) for axis in axes]
+    shared = [axis == "kv_heads" and mesh.shape["tensor"] > size and mesh.shape["tensor"] % size == 0
+              for axis, size in zip(axes, shape, strict=True)]  # fmt: skip
+    entries = [() if is_shared else entry for is_shared, entry in zip(shared, entries, strict=True)]
     for dimension, axis, mesh_axes in zip(shape, axes, entries, strict=True):
         parts = math.prod(mesh.shape[mesh_axis] for mesh_axis in mesh_axes)
         if dimension % parts:
-            field = f"config.mesh.{mesh_axes[0]}"
-            raise UserError(field, parts, f"does not divide {axis} = {dimension} of parameter {name} {shape}")
+            raise UserError(f"config.mesh.{mesh_axes[0]}", parts, _mend(name, shape, str(axis), dimension, parts))
     parts = math.prod(mesh.shape[mesh_axis] for mesh_axes in entries for mesh_axis in mesh_axes)
     elements = math.prod(dimension for dimension, axis in zip(shape, axes, strict=True) if axis != "layers")
-    if parts == 1 < mesh.shape["fsdp"] * mesh.shape["tensor"] and elements >= LARGE:
+    if parts == 1 < mesh.shape["fsdp"] * mesh.shape["tensor"] and elements >= LARGE and not any(shared):
         mend = f"no rule divides its axes {axes} on mesh {dict(mesh.shape)}; it would be copied to every device"
         raise UserError(f"parameter {name}", shape, mend)
     return PartitionSpec(*(entry or None for entry in entries))
+
+
+def _mend(name: str, shape: tuple[int, ...], axis: str, dimension: int, parts: int) -> str:
+    says = f"does not divide {axis} = {dimension} of parameter {name} {shape}; "
+    if axis == "vocabulary":
+        return says + f"set config.model.vocabulary_size to {-(-dimension // parts) * parts}, or take another mesh"
+    return says + f"take one that does, as {math.gcd(dimension, parts)}"
 
 
 def rule(rules: dict[str, tuple[str, ...]], axis: str) -> tuple[str, ...]:
@@ -129,7 +163,7 @@ def rule(rules: dict[str, tuple[str, ...]], axis: str) -> tuple[str, ...]:
     return rules[axis]
 
 
-def like_parameters(tree: Any, params: Any, mesh: Mesh) -> Any:
+def like_parameters(tree: Any, params: Any, mesh: AnyMesh) -> Any:
     """Shardings of an optimizer's state from those of the parameters.
 
     A leaf belongs to the parameter whose path ends its own. It has the parameter's shape (Adam's moments), or that
@@ -156,7 +190,9 @@ def _is_pair(node: Any) -> bool:
     return isinstance(node, tuple) and len(node) == 2 and isinstance(node[1], NamedSharding)
 
 
-def _state_sharding(path: tuple[str, ...], shape: tuple[int, ...], known: dict[Any, Any], mesh: Mesh) -> NamedSharding:
+def _state_sharding(
+    path: tuple[str, ...], shape: tuple[int, ...], known: dict[Any, Any], mesh: AnyMesh
+) -> NamedSharding:
     found = next((known[path[start:]] for start in range(len(path)) if path[start:] in known), None)
     if found is None:
         return replicated(mesh)
@@ -204,9 +240,17 @@ def activation_spec(shape: Sequence[int], axes: LogicalAxes) -> PartitionSpec:
     return PartitionSpec(*(entry if entry and fit else None for entry, fit in zip(dividing, fits, strict=True)))
 
 
+def whole(x: Shaped[Array, "*shape"]) -> Shaped[Array, "*shape"]:
+    """The same array on every device of the mesh in use: what a host reads, where others have a part of the batch."""
+    if jax.sharding.get_abstract_mesh().empty:
+        return x
+    return jax.lax.with_sharding_constraint(x, PartitionSpec())
+
+
 def spec_axes(spec: PartitionSpec) -> tuple[str, ...]:
-    """All mesh axes of a spec whose entries are tuples or None."""
-    return tuple(name for entry in spec if entry for name in entry)
+    """All mesh axes of a spec."""
+    entries = ((entry,) if isinstance(entry, str) else entry for entry in spec if entry)
+    return tuple(name for entry in entries for name in entry)
 
 
 def divides(axis: str) -> bool:

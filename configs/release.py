@@ -45,7 +45,9 @@ def get_config() -> ConfigDict:
             score_width=64,
             dropout=0.0,
             dtype="float32",  # a CPU has no fast bfloat16
-            remat="none",
+            attention="auto",  # a kernel where the device has one: splash on TPU, cudnn on GPU, else xla
+            loss_chunk=0,  # positions of a device whose logits exist at once; 0: all
+            remat="none",  # what the backward pass computes again: nothing
             scan_unroll=2,  # all layers: a CPU gains nothing from a loop
         )
     )

@@ -32,6 +32,8 @@ T5 = PRESETS["t5_v11"] | {
     "relative_max_distance": 16,
     "dropout": 0.0,
     "dtype": "float32",
+    "attention": "auto",
+    "loss_chunk": 0,
     "remat": "none",
     "scan_unroll": 1,
 }

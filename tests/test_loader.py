@@ -28,7 +28,7 @@ T5 = {
     "model": PRESETS["t5_v11"] | {
         "vocabulary_size": 0, "layers": 1, "decoder_layers": 1, "width": 8, "heads": 1, "head_width": 8, "mlp_width": 8,
         "relative_buckets": 4, "relative_max_distance": 8, "dropout": 0.0, "dtype": "float32",
-        "remat": "none", "scan_unroll": 1,
+        "attention": "auto", "loss_chunk": 0, "remat": "none", "scan_unroll": 1,
     }
 }  # fmt: skip
 MODES: dict[str, dict[str, Any]] = {

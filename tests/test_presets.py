@@ -12,7 +12,7 @@ from coi_jax.models import build
 from coi_jax.presets import FAMILIES, PRESETS, expand
 from tests.runs import QUICKSTART
 
-RUN = {"dropout": 0.0, "dtype": "float32", "remat": "none", "scan_unroll": 1}
+RUN = {"dropout": 0.0, "dtype": "float32", "attention": "auto", "loss_chunk": 0, "remat": "none", "scan_unroll": 1}
 PUBLISHED = {
     "llama_7b": 6_738_415_616,
     "llama2_7b": 6_738_415_616,

@@ -21,6 +21,8 @@ DECODER = DecoderConfig(
     score_width=8,
     dropout=0.0,
     dtype="float32",
+    attention="auto",
+    loss_chunk=0,
     remat="none",
     scan_unroll=1,
 )
@@ -34,6 +36,8 @@ T5 = T5Config(
     mlp_width=28,
     dropout=0.0,
     dtype="float32",
+    attention="auto",
+    loss_chunk=0,
     remat="none",
     scan_unroll=1,
 )

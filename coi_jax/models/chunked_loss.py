@@ -1,0 +1,152 @@
+"""The loss without the logits of a whole batch: a device's positions are taken chunk by chunk.
+
+Dimensions: B rows, L length, D width, V vocabulary; of one device N positions, of one chunk P.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.custom_derivatives import CustomVJPPrimal, custom_vjp_primal_tree_values
+from jax.sharding import PartitionSpec
+from jaxtyping import Array, Float, Int
+
+from coi_jax.models.losses import LossSums, loss_sums
+from coi_jax.sharding import activation_spec, spec_axes
+
+# Logits of hidden states; the first argument holds the parameters of the output layer.
+Unembed = Callable[[Any, Float[Array, "1 P D"]], Float[Array, "1 P V"]]
+Positions = tuple[Array, ...]  # hidden states, targets and weights, [N, …] or [chunks, P, …]
+
+
+def chunked_loss_sums(
+    unembed: Unembed,
+    head: Any,
+    hidden: Float[Array, "B L D"],
+    targets: Int[Array, "B L"],
+    weights: Int[Array, "B L"],
+    chunk: int,
+) -> LossSums:
+    """`loss_sums` of the logits of hidden states, of which few exist at once.
+
+    Positions stay on the device that holds them. The output layer comes to it once, in the dtype of `hidden`, and its
+    gradient is summed over devices once, after the last chunk.
+
+    Args:
+      unembed: the output layer.
+      head: its parameters.
+      hidden: the last hidden states.
+      targets: the token after each position.
+      weights: 1 where a target counts.
+      chunk: positions of a device whose logits exist at once.
+    """
+    head = _in_dtype(head, hidden.dtype)
+    spec = activation_spec(targets.shape, ("batch", "length"))
+    axes = spec_axes(spec)
+
+    def of_device(head: Any, *rows: Array) -> LossSums:
+        positions = (part.reshape(-1, *part.shape[2:]) for part in rows)
+        sums = _in_chunks(unembed, chunk, axes)(_varying(head, axes), *positions)
+        return jax.tree.map(lambda leaf: leaf[None], sums)
+
+    if not axes:
+        return jax.tree.map(jnp.sum, of_device(head, hidden, targets, weights))
+    by_device = jax.shard_map(
+        of_device, in_specs=(PartitionSpec(), spec, spec, spec), out_specs=PartitionSpec(axes), axis_names={*axes}
+    )
+    return jax.tree.map(jnp.sum, by_device(head, hidden, targets, weights))
+
+
+def _in_dtype(head: Any, dtype: jnp.dtype) -> Any:
+    """The matrices as they will be multiplied; a quantised one stays as it is, with its scales."""
+    leaves = jax.tree.leaves(head)
+    if not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves):
+        return head
+    return jax.tree.map(lambda leaf: leaf.astype(dtype) if leaf.ndim > 1 else leaf, head)
+
+
+def _varying(tree: Any, axes: tuple[str, ...]) -> Any:
+    """A copy on every device along some mesh axes, so that each keeps a gradient of its own."""
+    return jax.tree.map(lambda leaf: jax.lax.pcast(leaf, axes, to="varying"), tree) if axes else tree
+
+
+def _in_chunks(unembed: Unembed, chunk: int, axes: tuple[str, ...]) -> Callable[..., LossSums]:
+    """`loss_sums` as a function of the output layer and of N positions.
+
+    Where a gradient is asked for, the forward pass computes it with the loss, to which it is proportional: no logits
+    are computed twice (as in Liger's fused cross entropy, Hsu et al. 2024). The output layer's, if it is trained, is
+    summed in fp32.
+    """
+
+    def sums(head: Any, part: Positions) -> LossSums:
+        hidden, targets, weights = part
+        return loss_sums(unembed(head, hidden[None]), targets[None], weights[None])
+
+    @jax.custom_vjp
+    def total(head: Any, *positions: Array) -> LossSums:
+        _, parts = jax.lax.scan(lambda _, part: (None, sums(head, part)), None, _split(positions, chunk))
+        return _sum(parts)
+
+    def forward(head: Any, *positions: CustomVJPPrimal) -> tuple[LossSums, Any]:
+        trained, frozen = _by_perturbation(head)
+        values = custom_vjp_primal_tree_values(positions)
+
+        def loss(trained: Any, hidden: Array, rest: Any) -> tuple[Array, LossSums]:
+            found = sums(_merge(trained, frozen), (hidden, *rest))
+            return found.loss, found
+
+        def add(gradient: Any, part: Positions) -> tuple[Any, tuple[LossSums, Array]]:
+            hidden, *rest = part
+            (_, found), (more, of_hidden) = jax.value_and_grad(loss, (0, 1), has_aux=True)(trained, hidden, rest)
+            return jax.tree.map(jnp.add, gradient, _to_float32(more)), (found, of_hidden)
+
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), trained)
+        of_head, (found, of_hidden) = jax.lax.scan(add, _varying(zeros, axes), _split(values, chunk))
+        of_hidden = of_hidden.reshape(-1, of_hidden.shape[-1])[: len(values[0])]
+        return _sum(found), (trained, of_head, of_hidden)
+
+    def backward(kept: Any, change: LossSums) -> tuple[Any, Array, None, None]:
+        trained, of_head, of_hidden = kept
+        of_head = jax.tree.map(lambda leaf, like: (leaf * change.loss).astype(like.dtype), of_head, trained)
+        return of_head, (of_hidden * change.loss).astype(of_hidden.dtype), None, None
+
+    total.defvjp(forward, backward, symbolic_zeros=True)
+    return total
+
+
+def _split(positions: Positions, chunk: int) -> Positions:
+    """[N, …] to [chunks, P, …]: as few chunks as `chunk` allows, alike, the last padded with weights of 0."""
+    count = len(positions[0])
+    chunks = -(-count // chunk)
+    width = -(-count // chunks)
+
+    def split(part: Array) -> Array:
+        missing = chunks * width - count
+        padded = jnp.pad(part, [(0, missing), *[(0, 0)] * (part.ndim - 1)]) if missing else part
+        return padded.reshape(chunks, width, *part.shape[1:])
+
+    return jax.tree.map(split, positions)
+
+
+def _sum(parts: LossSums) -> LossSums:
+    return jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), parts)
+
+
+def _to_float32(tree: Any) -> Any:
+    return jax.tree.map(lambda leaf: leaf.astype(jnp.float32), tree)
+
+
+def _by_perturbation(head: Any) -> tuple[Any, Any]:
+    """The parameters that a gradient is asked for, and the others; each tree has None in place of the other's."""
+
+    def is_leaf(node: Any) -> bool:
+        return isinstance(node, CustomVJPPrimal)
+
+    trained = jax.tree.map(lambda leaf: leaf.value if leaf.perturbed else None, head, is_leaf=is_leaf)
+    frozen = jax.tree.map(lambda leaf: None if leaf.perturbed else leaf.value, head, is_leaf=is_leaf)
+    return trained, frozen
+
+
+def _merge(trained: Any, frozen: Any) -> Any:
+    return jax.tree.map(lambda a, b: b if a is None else a, trained, frozen, is_leaf=lambda node: node is None)
