@@ -8,10 +8,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int
+from jax.ad_checkpoint import checkpoint_name
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from coi_jax.models.caches import KeyValues
-from coi_jax.models.layers import Linear, softcap
+from coi_jax.models.layers import Linear, softcap, split_key
 from coi_jax.sharding import constrain
 
 MASKED = -1e30  # finite, so that a row with nothing to look at gives numbers and not NaN
@@ -86,7 +87,7 @@ def attend(
         memory.values,
         preferred_element_type=jnp.float32,
     )
-    return (mixed / totals).astype(query.dtype).reshape(batch, heads, length, width)
+    return checkpoint_name((mixed / totals).astype(query.dtype).reshape(batch, heads, length, width), "attention")
 
 
 class Attention(nnx.Module):
@@ -112,20 +113,24 @@ class Attention(nnx.Module):
         self.value = Linear({"embed": width}, key_axes, rngs=rngs, bias=bias)
         self.output = Linear(query_axes, {"embed": width}, rngs=rngs)
 
-    def queries(self, x: Float[Array, "B L D"]) -> Float[Array, "B H L C"]:
-        """The queries of every position."""
-        return constrain(split_heads(self.query(x), self.heads), ("batch", "heads", "length", "head"))
+    def queries(self, x: Float[Array, "B L D"], key: Key[Array, ""] | None = None) -> Float[Array, "B H L C"]:
+        """The queries of every position. Here and below `key` is of the adapters' dropout."""
+        projected = checkpoint_name(self.query(x, key), "projections")
+        return constrain(split_heads(projected, self.heads), ("batch", "heads", "length", "head"))
 
-    def keys_values(self, x: Float[Array, "B M D"]) -> KeyValues:
+    def keys_values(self, x: Float[Array, "B M D"], key: Key[Array, ""] | None = None) -> KeyValues:
         """The keys and values of every position; each device holds those of whole rows, for its queries."""
         whole_rows = ("batch", "kv_heads", None, "head")
-        keys, values = (split_heads(part(x), self.kv_heads) for part in (self.key, self.value))
+        projections = zip((self.key, self.value), split_key(key, 2), strict=True)
+        projected = (checkpoint_name(part(x, key), "projections") for part, key in projections)
+        keys, values = (split_heads(part, self.kv_heads) for part in projected)
         return KeyValues(constrain(keys, whole_rows), constrain(values, whole_rows))
 
-    def join(self, mixed: Float[Array, "B H L C"]) -> Float[Array, "B L D"]:
+    def join(self, mixed: Float[Array, "B H L C"], key: Key[Array, ""] | None = None) -> Float[Array, "B L D"]:
         """Back from heads to the model's width."""
         batch, _, length, _ = mixed.shape
-        return self.output(mixed.transpose(0, 2, 1, 3).reshape(batch, length, -1))
+        flat = mixed.transpose(0, 2, 1, 3).reshape(batch, length, -1)
+        return checkpoint_name(self.output(flat, key), "projections")
 
 
 def split_heads(x: Float[Array, "B L E"], heads: int) -> Float[Array, "B heads L C"]:

@@ -61,10 +61,14 @@ class DecoderLayer(nnx.Module):
         )
         self.mlp = MLP(config.width, config.mlp_width, ACTIVATIONS[config.activation], rngs=rngs)
 
-    def project(self, x: Float[Array, "B L D"], angles: Rotation) -> tuple[Heads, KeyValues]:
+    def project(
+        self, x: Float[Array, "B L D"], angles: Rotation, key: Key[Array, ""] | None = None
+    ) -> tuple[Heads, KeyValues]:
         """The rotated queries of `x`, and its rotated keys with their values."""
+        query_key, memory_key = split_key(key, 2)
         normed = self.attention_norm(x)
-        query, (keys, values) = self.attention.queries(normed), self.attention.keys_values(normed)
+        query = self.attention.queries(normed, query_key)
+        keys, values = self.attention.keys_values(normed, memory_key)
         if self.config.qk_norm:
             query, keys = self.query_norm(query), self.key_norm(keys)
         return rotate(query, angles), KeyValues(rotate(keys, angles), values)
@@ -73,10 +77,10 @@ class DecoderLayer(nnx.Module):
         self, x: Float[Array, "B L D"], mixed: Heads, key: Key[Array, ""] | None = None
     ) -> Float[Array, "B L D"]:
         """Add what attention gave, then the MLP."""
-        keys, rate = split_key(key, 2), self.config.dropout
-        mixed_in = self.attention.join(mixed)
+        keys, rate = split_key(key, 4), self.config.dropout
+        mixed_in = self.attention.join(mixed, keys[2])
         x = x + dropout(self.attention_post_norm(mixed_in) if self.config.post_norms else mixed_in, rate, keys[0])
-        added = self.mlp(self.mlp_norm(x))
+        added = self.mlp(self.mlp_norm(x), key=keys[3])
         return residual(x + dropout(self.mlp_post_norm(added) if self.config.post_norms else added, rate, keys[1]))
 
 
@@ -149,10 +153,10 @@ class Decoder(nnx.Module):
         embedding_key, rest = split_key(key, 2)
 
         def body(layer: DecoderLayer, x: Array, inputs: tuple[Array | None, Local]) -> tuple[Array, KeyValues | None]:
-            key, local = inputs
-            query, memory = layer.project(x, _choose(angles, local))
+            (project_key, finish_key), local = split_key(inputs[0], 2), inputs[1]
+            query, memory = layer.project(x, _choose(angles, local), project_key)
             mixed = _switch(local, [functools.partial(self._attend_rows, query, memory, sight) for sight in sights])
-            return layer.finish(x, mixed, key), memory if remember else None
+            return layer.finish(x, mixed, finish_key), memory if remember else None
 
         x = self._embed(tokens, embedding_key)
         x, memory = self._scan(body, x, layer_keys(rest, self.config.layers))

@@ -3,6 +3,7 @@
 Dimensions: B batch, L length, D inputs, E outputs, V vocabulary.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -12,25 +13,46 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_policies
 from jaxtyping import Array, Float, Int, Key
 
+from coi_jax.model_config import LoraConfig
+from coi_jax.models.quantised import Held, dense
 from coi_jax.sharding import constrain, divides
 
 Layer = TypeVar("Layer", bound=nnx.Module)
 Carry = TypeVar("Carry")
 
+# What a layer keeps for the backward pass, which computes the rest again; by the memory that they take, least first.
+# Layers give names to what may be kept (`checkpoint_name`): "attention" is what a kernel gives (with XLA's attention,
+# which must be computed again for its own gradient, keeping it gains little), "projections" are queries, keys, values
+# and what joins the residual after attention. The names of others for the same: full and dots (T5X, where dots is
+# "minimal"), attention ("save_context"), projections ("save_dot_except_mlp"), dots_attention ("minimal_with_context").
+_NAMED = checkpoint_policies.save_only_these_names
+_DOTS = checkpoint_policies.dots_with_no_batch_dims_saveable
 REMAT_POLICIES = {
     "full": checkpoint_policies.nothing_saveable,
-    "dots": checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "attention": _NAMED("attention"),
+    "projections": _NAMED("attention", "projections"),
+    "dots": _DOTS,
+    "dots_attention": checkpoint_policies.save_from_both_policies(_DOTS, _NAMED("attention")),
 }
 
 
-def parameter(key: Key[Array, ""], shape: tuple[int, ...], axes: tuple[str | None, ...], std: float) -> nnx.Param:
+def parameter(
+    key: Key[Array, ""],
+    shape: tuple[int, ...],
+    axes: tuple[str | None, ...],
+    std: float,
+    kind: type[nnx.Param] = nnx.Param,
+) -> nnx.Param:
     """An fp32 parameter drawn from a truncated normal, carrying its logical axes as metadata `axes`."""
     unit_std = jax.random.truncated_normal(key, -2.0, 2.0, shape) / 0.87962566  # std after cutting at 2
-    return nnx.Param(unit_std * std, axes=axes)
+    return kind(unit_std * std, axes=axes)
 
 
 class Linear(nnx.Module):
-    """A linear map; kernel and bias keep their named axes, the product is a plain matrix product."""
+    """A linear map; kernel and bias keep their named axes, the product is a plain matrix product.
+
+    The kernel may be held quantised, and an adapter may add to the product (`adapt`).
+    """
 
     def __init__(
         self,
@@ -45,17 +67,53 @@ class Linear(nnx.Module):
         shape = (*inputs.values(), *outputs.values())
         self.inputs = len(inputs)
         self.kernel = parameter(rngs.params(), shape, (*inputs, *outputs), scale * size(inputs) ** -0.5)
-        self.has_bias = bias
+        self.has_bias, self.has_adapter = bias, False
         if bias:
             self.bias = nnx.Param(jnp.zeros(tuple(outputs.values())), axes=tuple(outputs))
 
-    def __call__(self, x: Float[Array, "*rows D"]) -> Float[Array, "*rows E"]:
+    def __call__(self, x: Float[Array, "*rows D"], key: Key[Array, ""] | None = None) -> Float[Array, "*rows E"]:
+        """Multiply in the dtype of `x`; `key` is of the adapter's dropout."""
+        product = matmul(x, _matrix(self.kernel[...], x))
+        if self.has_bias:
+            product = product + self.bias[...].reshape((1,) * (x.ndim - 1) + (-1,)).astype(x.dtype)
+        return product + self.adapter(x, key) if self.has_adapter else product
+
+    def adapt(self, lora: LoraConfig, rngs: nnx.Rngs) -> None:
+        """Puts an adapter beside the kernel, or beside each kernel of a stack."""
+        self.has_adapter = True
+        self.adapter = Adapter(self.kernel, self.inputs, lora, rngs=rngs)
+
+    @property
+    def stacked(self) -> bool:
+        """Whether this is a stack of linear maps, one a layer."""
+        return self.kernel.axes[0] == "layers"
+
+
+class Adapter(nnx.Module):
+    """What low-rank adaptation adds to a linear map: dropout(x) A B · scaling (Hu et al. 2021, section 4.1).
+
+    A starts random, as wide as in the authors' code, and B at zero, so that nothing is added before the first step.
+    """
+
+    def __init__(self, kernel: nnx.Param, inputs: int, lora: LoraConfig, *, rngs: nnx.Rngs) -> None:
+        """`inputs` of the kernel's axes are inputs, after the axis of the stack, if there is one."""
+        self.scaling, self.rate = lora.scaling, lora.dropout
+        shape, axes, stacked = kernel.shape, kernel.axes, int(kernel.axes[0] == "layers")
+        end = stacked + inputs
+        std = (3 * math.prod(shape[stacked:end])) ** -0.5
+        self.a = parameter(rngs.params(), (*shape[:end], lora.rank), (*axes[:end], "rank"), std, nnx.LoRAParam)
+        zeros = jnp.zeros((*shape[:stacked], lora.rank, *shape[end:]))
+        self.b = nnx.LoRAParam(zeros, axes=(*axes[:stacked], "rank", *axes[end:]))
+
+    def __call__(self, x: Float[Array, "*rows D"], key: Key[Array, ""] | None = None) -> Float[Array, "*rows E"]:
         """Multiply in the dtype of `x`."""
-        kernel = self.kernel[...]
-        product = matmul(x, kernel.reshape(x.shape[-1], -1).astype(x.dtype))
-        if not self.has_bias:
-            return product
-        return product + self.bias[...].reshape((1,) * (x.ndim - 1) + (-1,)).astype(x.dtype)
+        low = matmul(dropout(x, self.rate, key), _matrix(self.a[...], x))
+        return matmul(low * self.scaling, _matrix(self.b[...], low))
+
+
+def _matrix(kernel: Held, x: Float[Array, "*rows D"]) -> Float[Array, "D E"]:
+    """A kernel as a matrix that `x` can be multiplied with."""
+    return dense(kernel, x.dtype).reshape(x.shape[-1], -1)
 
 
 def matmul(x: Float[Array, "*rows D"], kernel: Float[Array, "D E"]) -> Float[Array, "*rows E"]:
@@ -130,8 +188,10 @@ class MLP(nnx.Module):
         self, x: Float[Array, "*rows D"], rate: float = 0.0, key: Key[Array, ""] | None = None
     ) -> Float[Array, "*rows D"]:
         """Apply the block, with dropout on its inner activations; the residual is the caller's."""
-        gate = self.gate(x) if self.has_gate else None
-        return self.down(dropout(self.inner(self.up(x), gate), rate, key))
+        keys = split_key(key, 4)
+        gate = self.gate(x, keys[0]) if self.has_gate else None
+        inner = self.inner(self.up(x, keys[1]), gate)
+        return self.down(dropout(inner, rate, keys[2]), keys[3])
 
 
 def softcap(x: Float[Array, "*shape"], cap: float) -> Float[Array, "*shape"]:

@@ -1,7 +1,8 @@
 """The contract of every network, and the façade that keeps NNX out of the rest of the project.
 
-Parameters are a plain nested dict of fp32 arrays: what optax, Orbax and `jax.jit` see. `Network` itself is static and
-hashable, so jitted functions close over it.
+Parameters are a plain nested dict of fp32 arrays: what optax, Orbax and `jax.jit` see. With low-rank adapters those
+are trained alone, and the rest is a frozen base that may be held in fewer bytes; `split` parts the two and `join` puts
+them together. `Network` itself is static and hashable, so jitted functions close over it.
 """
 
 import functools
@@ -10,14 +11,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int, Key
 
 from coi_jax.errors import UserError
-from coi_jax.model_config import DecoderConfig, T5Config
+from coi_jax.model_config import DecoderConfig, LoraConfig, T5Config
 from coi_jax.models.caches import Cache
+from coi_jax.models.chunked_loss import chunked_loss_sums
 from coi_jax.models.decoder import Decoder
+from coi_jax.models.layers import Linear
+from coi_jax.models.lora import adapt, linear_maps
 from coi_jax.models.losses import LossSums, loss_sums
+from coi_jax.models.quantised import Held, quantise
 from coi_jax.models.t5 import T5
 from coi_jax.sharding import constrain
 
@@ -31,19 +37,49 @@ class Network:
 
     config: DecoderConfig | T5Config
     vocabulary_size: int
+    lora: LoraConfig | None = None  # adapters; None: all parameters are trained
 
     def init(self, key: Key[Array, ""]) -> Params:
-        """Fresh fp32 parameters, a pure function of `key`."""
-        return nnx.to_pure_dict(nnx.state(_make(self, key)))
+        """Fresh parameters, a pure function of `key`."""
+        return self.hold(nnx.to_pure_dict(nnx.state(_make(self, key))))
 
     def abstract(self) -> Params:
         """The parameters' shapes and dtypes (`jax.ShapeDtypeStruct` leaves), without computing any."""
-        return nnx.to_pure_dict(_split(self)[1])
+        return jax.eval_shape(self.hold, nnx.to_pure_dict(_split(self)[1]))
 
     def logical_axes(self) -> Params:
         """For every parameter a tuple with the logical name of each of its axes, None where it has none."""
         flat = {path: variable.axes for path, variable in nnx.to_flat_state(_split(self)[1])}
         return nnx.traversals.unflatten_mapping(flat)
+
+    def split(self, tree: Params) -> tuple[Params, Params]:
+        """A tree like that of the parameters as two: what is trained, and the frozen base, which may be empty."""
+        if self.lora is None:
+            return tree, {}
+        flat = nnx.traversals.flatten_mapping(tree)
+        trained = {path: leaf for path, leaf in flat.items() if _is_adapter(path)}
+        frozen = {path: leaf for path, leaf in flat.items() if not _is_adapter(path)}
+        return nnx.traversals.unflatten_mapping(trained), nnx.traversals.unflatten_mapping(frozen)
+
+    def join(self, trained: Params, frozen: Params) -> Params:
+        """The tree that `split` parted."""
+        flat = nnx.traversals.flatten_mapping(trained) | nnx.traversals.flatten_mapping(frozen)
+        return nnx.traversals.unflatten_mapping(flat)
+
+    def hold(self, params: Params) -> Params:
+        """Parameters in fp32 as this network holds them."""
+        flat = nnx.traversals.flatten_mapping(params)
+        return nnx.traversals.unflatten_mapping({path: self.hold_one(path, leaf) for path, leaf in flat.items()})
+
+    def hold_one(self, path: tuple[str, ...], array: Array) -> Held:
+        """One parameter in fp32 as this network holds it: a matrix of the frozen base as `lora.base_dtype` says."""
+        is_matrix = path[-1] == "kernel" or path == ("embedding", "table")
+        if self.lora is None or self.lora.base_dtype == "float32" or not is_matrix:
+            return array
+        linear = _split(self)[2].get(".".join(path[:-1]))
+        if self.lora.base_dtype == "int8" and linear is not None and linear.stacked:
+            return quantise(array, tuple(range(1, 1 + linear.inputs)))
+        return array.astype(jnp.bfloat16)
 
     def logits(self, params: Params, batch: Batch) -> Float[Array, "rows length vocabulary"]:
         """Logits at every target position of a packed batch, in the compute dtype, without dropout."""
@@ -53,8 +89,16 @@ class Network:
     def loss(self, params: Params, batch: Batch, *, key: Key[Array, ""] | None = None) -> LossSums:
         """Sums over the target tokens of a packed batch; dropout only with a `key`."""
         module = self.module(params)
-        logits = _sharded(module.unembed(module.hidden(batch, key)))
-        return loss_sums(logits, batch["targets"], batch["weights"])
+        hidden = module.hidden(batch, key)
+        if not self.config.loss_chunk:
+            return loss_sums(_sharded(module.unembed(hidden)), batch["targets"], batch["weights"])
+        head = "embedding" if self.config.tied_embedding else "head"
+
+        def unembed(part: Params, hidden: Array) -> Array:
+            return self.module(params | {head: part}).unembed(hidden)
+
+        chunk = self.config.loss_chunk
+        return chunked_loss_sums(unembed, params[head], hidden, batch["targets"], batch["weights"], chunk)
 
     def prefill(
         self,
@@ -85,30 +129,40 @@ class Network:
         return nnx.merge(_split(self)[0], params)
 
 
-def build(config: DecoderConfig | T5Config, vocabulary_size: int) -> Network:
-    """The network of a model config for token ids below `vocabulary_size`.
+def build(config: DecoderConfig | T5Config, vocabulary_size: int, lora: LoraConfig | None = None) -> Network:
+    """The network of a model config for token ids below `vocabulary_size`, with adapters if `lora` has a rank.
 
     Raises:
-      UserError: the config's embedding has fewer rows.
+      UserError: the config's embedding has fewer rows, or `lora` names something that is not a linear map.
     """
     if config.vocabulary_size and config.vocabulary_size < vocabulary_size:
         mend = f"the vocabulary has {vocabulary_size} ids; use the checkpoint's own tokenizer, or a larger embedding"
         raise UserError("config.model.vocabulary_size", config.vocabulary_size, mend)
-    return Network(config, config.vocabulary_size or vocabulary_size)
+    network = Network(config, config.vocabulary_size or vocabulary_size, lora if lora and lora.rank else None)
+    _split(network)
+    return network
 
 
 def _sharded(logits: Float[Array, "rows length vocabulary"]) -> Float[Array, "rows length vocabulary"]:
     return constrain(logits, ("batch", "length", "vocabulary"))
 
 
+def _is_adapter(path: tuple[str, ...]) -> bool:
+    return "adapter" in path
+
+
 def _make(network: Network, key: Key[Array, ""]) -> Decoder | T5:
     config, rngs = network.config, nnx.Rngs(params=key)
-    if isinstance(config, T5Config):
-        return T5(config, network.vocabulary_size, rngs=rngs)
-    return Decoder(config, network.vocabulary_size, rngs=rngs)
+    kind = T5 if isinstance(config, T5Config) else Decoder
+    module = kind(config, network.vocabulary_size, rngs=rngs)
+    if network.lora:
+        adapt(module, network.lora, rngs=rngs)
+    return module
 
 
 @functools.cache
-def _split(network: Network) -> tuple[Any, nnx.State]:
-    """The module's structure and its abstract state, made once for each network."""
-    return nnx.split(nnx.eval_shape(lambda: _make(network, jax.random.key(0))))
+def _split(network: Network) -> tuple[Any, nnx.State, dict[str, Linear]]:
+    """The module's structure and its abstract state, made once for each network, and its linear maps by name."""
+    module = nnx.eval_shape(lambda: _make(network, jax.random.key(0)))
+    structure, state = nnx.split(module)
+    return structure, state, linear_maps(module)

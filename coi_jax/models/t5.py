@@ -104,11 +104,11 @@ class EncoderLayer(nnx.Module):
         key: Key[Array, ""] | None = None,
     ) -> Float[Array, "B S D"]:
         """The layer's output."""
-        keys = split_key(key, 3)
+        keys = split_key(key, 6)
         normed = self.attention_norm(x)
-        query, memory = self.attention.queries(normed), self.attention.keys_values(normed)
+        query, memory = self.attention.queries(normed, keys[3]), self.attention.keys_values(normed, keys[4])
         mixed = attend(query, memory, mask, scale=1.0, bias=bias)
-        x = x + dropout(self.attention.join(mixed), self.rate, keys[0])
+        x = x + dropout(self.attention.join(mixed, keys[5]), self.rate, keys[0])
         return residual(x + dropout(self.mlp(self.mlp_norm(x), self.rate, keys[1]), self.rate, keys[2]))
 
 
@@ -124,10 +124,13 @@ class DecoderLayer(nnx.Module):
         self.mlp_norm = RMSNorm(config.width, config.norm_epsilon)
         self.mlp = make_mlp(config, rngs)
 
-    def project(self, x: Float[Array, "B L D"]) -> tuple[Float[Array, "B H L C"], KeyValues]:
+    def project(
+        self, x: Float[Array, "B L D"], key: Key[Array, ""] | None = None
+    ) -> tuple[Float[Array, "B H L C"], KeyValues]:
         """Queries, keys and values of self-attention."""
+        query_key, memory_key = split_key(key, 2)
         normed = self.attention_norm(x)
-        return self.attention.queries(normed), self.attention.keys_values(normed)
+        return self.attention.queries(normed, query_key), self.attention.keys_values(normed, memory_key)
 
     def finish(
         self,
@@ -141,12 +144,12 @@ class DecoderLayer(nnx.Module):
         key: Key[Array, ""] | None = None,
     ) -> Float[Array, "B L D"]:
         """Attend to `memory`, then to the keys and values of the encoder, then the MLP."""
-        keys = split_key(key, 4)
+        keys = split_key(key, 7)
         mixed = attend(query, memory, mask, scale=1.0, bias=bias)
-        x = x + dropout(self.attention.join(mixed), self.rate, keys[0])
-        query = self.cross_attention.queries(self.cross_norm(x))
+        x = x + dropout(self.attention.join(mixed, keys[4]), self.rate, keys[0])
+        query = self.cross_attention.queries(self.cross_norm(x), keys[5])
         mixed = attend(query, encoded, encoded_mask, scale=1.0)
-        x = x + dropout(self.cross_attention.join(mixed), self.rate, keys[1])
+        x = x + dropout(self.cross_attention.join(mixed, keys[6]), self.rate, keys[1])
         return residual(x + dropout(self.mlp(self.mlp_norm(x), self.rate, keys[2]), self.rate, keys[3]))
 
 
@@ -254,9 +257,10 @@ class T5(nnx.Module):
         bias = self.decoder_bias.square(tokens.shape[1])
 
         def body(layer: DecoderLayer, x: Array, key: Array | None) -> tuple[Array, None]:
-            query, memory = layer.project(x)
-            cross = layer.cross_attention.keys_values(encoded)
-            return layer.finish(x, query, memory, mask, bias, cross, encoded_mask, key), None
+            keys = split_key(key, 3)
+            query, memory = layer.project(x, keys[0])
+            cross = layer.cross_attention.keys_values(encoded, keys[1])
+            return layer.finish(x, query, memory, mask, bias, cross, encoded_mask, keys[2]), None
 
         keys = split_key(key, 3)
         x = self._embed(tokens, keys[0])
