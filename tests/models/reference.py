@@ -1,7 +1,4 @@
-"""The reference: transformers on the CPU, with tiny random weights, and where each of them goes here.
-
-A linear map of torch is [outputs, inputs]; a kernel here is [inputs…, outputs…]. All else has the same layout.
-"""
+"""The reference: transformers on the CPU, with tiny random weights."""
 
 import os
 
@@ -15,56 +12,10 @@ from flax import nnx
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, T5ForConditionalGeneration
 from transformers import T5Config as ReferenceT5Config
 
+from coi_jax.hugging_face_names import to_params
 from coi_jax.model_config import DecoderConfig, T5Config
 from coi_jax.models import Network, Params, build
 from tests.models import sizes
-
-# ours (a path through the parameters) : theirs ({} is the number of the layer)
-LLAMA = {
-    "embedding.table": "model.embed_tokens.weight",
-    "layers.attention_norm.scale": "model.layers.{}.input_layernorm.weight",
-    "layers.attention.query.kernel": "model.layers.{}.self_attn.q_proj.weight",
-    "layers.attention.key.kernel": "model.layers.{}.self_attn.k_proj.weight",
-    "layers.attention.value.kernel": "model.layers.{}.self_attn.v_proj.weight",
-    "layers.attention.output.kernel": "model.layers.{}.self_attn.o_proj.weight",
-    "layers.mlp_norm.scale": "model.layers.{}.post_attention_layernorm.weight",
-    "layers.mlp.gate.kernel": "model.layers.{}.mlp.gate_proj.weight",
-    "layers.mlp.up.kernel": "model.layers.{}.mlp.up_proj.weight",
-    "layers.mlp.down.kernel": "model.layers.{}.mlp.down_proj.weight",
-    "final_norm.scale": "model.norm.weight",
-    "head.kernel": "lm_head.weight",
-}
-T5 = {
-    "embedding.table": "shared.weight",
-    "encoder_bias.table": "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight",
-    "encoder.attention_norm.scale": "encoder.block.{}.layer.0.layer_norm.weight",
-    "encoder.attention.query.kernel": "encoder.block.{}.layer.0.SelfAttention.q.weight",
-    "encoder.attention.key.kernel": "encoder.block.{}.layer.0.SelfAttention.k.weight",
-    "encoder.attention.value.kernel": "encoder.block.{}.layer.0.SelfAttention.v.weight",
-    "encoder.attention.output.kernel": "encoder.block.{}.layer.0.SelfAttention.o.weight",
-    "encoder.mlp_norm.scale": "encoder.block.{}.layer.1.layer_norm.weight",
-    "encoder.mlp.gate.kernel": "encoder.block.{}.layer.1.DenseReluDense.wi_0.weight",
-    "encoder.mlp.up.kernel": "encoder.block.{}.layer.1.DenseReluDense.wi_1.weight",
-    "encoder.mlp.down.kernel": "encoder.block.{}.layer.1.DenseReluDense.wo.weight",
-    "encoder_norm.scale": "encoder.final_layer_norm.weight",
-    "decoder_bias.table": "decoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight",
-    "decoder.attention_norm.scale": "decoder.block.{}.layer.0.layer_norm.weight",
-    "decoder.attention.query.kernel": "decoder.block.{}.layer.0.SelfAttention.q.weight",
-    "decoder.attention.key.kernel": "decoder.block.{}.layer.0.SelfAttention.k.weight",
-    "decoder.attention.value.kernel": "decoder.block.{}.layer.0.SelfAttention.v.weight",
-    "decoder.attention.output.kernel": "decoder.block.{}.layer.0.SelfAttention.o.weight",
-    "decoder.cross_norm.scale": "decoder.block.{}.layer.1.layer_norm.weight",
-    "decoder.cross_attention.query.kernel": "decoder.block.{}.layer.1.EncDecAttention.q.weight",
-    "decoder.cross_attention.key.kernel": "decoder.block.{}.layer.1.EncDecAttention.k.weight",
-    "decoder.cross_attention.value.kernel": "decoder.block.{}.layer.1.EncDecAttention.v.weight",
-    "decoder.cross_attention.output.kernel": "decoder.block.{}.layer.1.EncDecAttention.o.weight",
-    "decoder.mlp_norm.scale": "decoder.block.{}.layer.2.layer_norm.weight",
-    "decoder.mlp.gate.kernel": "decoder.block.{}.layer.2.DenseReluDense.wi_0.weight",
-    "decoder.mlp.up.kernel": "decoder.block.{}.layer.2.DenseReluDense.wi_1.weight",
-    "decoder.mlp.down.kernel": "decoder.block.{}.layer.2.DenseReluDense.wo.weight",
-    "decoder_norm.scale": "decoder.final_layer_norm.weight",
-    "head.kernel": "lm_head.weight",
-}
 
 
 def pair(config: DecoderConfig | T5Config) -> tuple[PreTrainedModel, Network, Params]:
@@ -122,21 +73,8 @@ def t5(config: T5Config) -> T5ForConditionalGeneration:
 
 def convert(network: Network, weights: dict[str, torch.Tensor]) -> Params:
     """Parameters (or gradients) of the reference as a tree like the network's; every one of them is used."""
-    table = LLAMA if isinstance(network.config, DecoderConfig) else T5
-    used = set()
-
-    def leaf(path: tuple[jax.tree_util.DictKey, ...], like: jax.ShapeDtypeStruct) -> jax.Array:
-        name = table[".".join(entry.key for entry in path)]
-        names = [name.format(layer) for layer in range(like.shape[0])] if "{}" in name else [name]
-        used.update(names)
-        arrays = [numpy(weights[name]) for name in names]
-        if path[-1].key == "kernel":
-            arrays = [array.T for array in arrays]
-        return jnp.asarray(np.stack(arrays).reshape(like.shape))
-
-    params = jax.tree_util.tree_map_with_path(leaf, network.abstract())
-    assert used == set(weights)
-    return params
+    tensors = {name: numpy(weight) for name, weight in weights.items()}
+    return jax.tree.map(jnp.asarray, to_params(network.config, network.abstract(), tensors))
 
 
 def layer(stacked: nnx.Module, index: int) -> nnx.Module:
