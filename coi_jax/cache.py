@@ -21,7 +21,7 @@ import numpy as np
 from grain.sources import ArrayRecordDataSource
 from jaxtyping import Int32
 
-from coi_jax import files
+from coi_jax import files, processes
 from coi_jax.chain import Chain
 from coi_jax.config import RunConfig
 from coi_jax.dataset import read_manifest, split_path
@@ -121,13 +121,17 @@ def ensure(config: RunConfig, specs: Sequence[TaskSpec], trained: Path | None = 
     """
     for spec in specs:
         check_rows(spec)
+    processes.first_alone(lambda: _write_missing(config, specs, trained))
     caches = _open_all(config, specs, trained)
     if caches is None:
-        _write_in_child(config, specs, trained)
-        caches = _open_all(config, specs, trained)
-    if caches is None:
-        raise UserError("config.data.cache_folder", config.data.cache_folder, "changed while it was read; run again")
+        mend = "changed while it was read, or is not shared by all hosts; run again, or name another folder"
+        raise UserError("config.data.cache_folder", config.data.cache_folder, mend)
     return caches
+
+
+def _write_missing(config: RunConfig, specs: Sequence[TaskSpec], trained: Path | None) -> None:
+    if _open_all(config, specs, trained) is None:
+        _write_in_child(config, specs, trained)
 
 
 def check_rows(spec: TaskSpec) -> int:

@@ -13,7 +13,7 @@ import jax
 import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 
-from coi_jax import sharding
+from coi_jax import processes, sharding
 from coi_jax.errors import UserError
 from coi_jax.models import Network, Params
 from coi_jax.train_step import TrainState
@@ -99,8 +99,9 @@ def steps(folder: Path) -> list[int]:
 
 
 def latest_step(folder: Path) -> int | None:
-    """The newest step that has a whole checkpoint."""
-    return max(steps(folder), default=None)
+    """The newest step that has a whole checkpoint, as the first process sees it."""
+    step: int | None = processes.first_alone(lambda: max(steps(folder), default=None))
+    return step
 
 
 def read_position(folder: Path, step: int) -> Position:
@@ -109,7 +110,7 @@ def read_position(folder: Path, step: int) -> Position:
 
 
 def restore_params(folder: Path, network: Network, *, step: int | None = None, mesh: Mesh | None = None) -> Params:
-    """The parameters alone, for evaluation.
+    """The trained parameters alone, for evaluation.
 
     Args:
       folder: the run's `checkpoints`.
@@ -123,17 +124,41 @@ def restore_params(folder: Path, network: Network, *, step: int | None = None, m
     found = latest_step(folder) if step is None else step
     if found not in steps(folder):
         raise UserError("checkpoint", folder if step is None else folder / str(step), "none there; train the run first")
-    abstract = network.abstract()
-    one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    places = (
-        sharding.shardings(network.logical_axes(), abstract, mesh) if mesh else jax.tree.map(lambda _: one, abstract)
-    )
-    target = jax.tree.map(_placed, abstract, places)
+    target, _ = network.split(_placed_params(network, mesh))
     try:
         return _read(folder, found, "params", ocp.StandardCheckpointHandler(), ocp.args.StandardRestore(target))
     except ValueError:
         mend = "does not hold this network's parameters; evaluate it with the config that it was trained with"
         raise UserError("checkpoint", folder / str(found), mend) from None
+
+
+def save_base(folder: Path, frozen: Params | None) -> None:
+    """Writes the frozen base of adapters, which is the same at every step; over what a killed run left there.
+
+    Raises:
+      OSError: there is no room.
+    """
+    with _storage_errors(folder), ocp.Checkpointer(ocp.StandardCheckpointHandler()) as writer:
+        writer.save(folder.resolve(), args=ocp.args.StandardSave(frozen), force=True)
+
+
+def restore_base(folder: Path, network: Network, mesh: Mesh | None = None) -> Params:
+    """The frozen base of a network with adapters; raises UserError where it is not there."""
+    if not folder.is_dir():
+        raise UserError("base", folder, "none there; the adapters of this run need the base that they were trained on")
+    _, target = network.split(_placed_params(network, mesh))
+    with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as reader:
+        base: Params = reader.restore(folder.resolve(), args=ocp.args.StandardRestore(target))
+    return base
+
+
+def _placed_params(network: Network, mesh: Mesh | None) -> Params:
+    """A network's abstract parameters, laid out on a mesh; on the first device where it is None."""
+    abstract = network.abstract()
+    one = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    if mesh is None:
+        return jax.tree.map(lambda leaf: _placed(leaf, one), abstract)
+    return jax.tree.map(_placed, abstract, sharding.shardings(network.logical_axes(), abstract, mesh))
 
 
 def _read(folder: Path, step: int, item: str, handler: Any, arguments: Any) -> Any:

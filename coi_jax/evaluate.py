@@ -8,14 +8,16 @@ Predictions go to DIR/eval/TEST SET/predictions.jsonl as they are written, score
 """
 
 import json
+import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from coi_jax import cache, cli, files, predictions
+from coi_jax import cache, cli, files, predictions, processes
 from coi_jax.cache import Example, TokenCache
+from coi_jax.chain import Chain
 from coi_jax.errors import UserError
 from coi_jax.generation import Prompt
 from coi_jax.inference import Model, load_model
@@ -43,8 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     names = arguments.tasks.split(",") if arguments.tasks else model.config.evaluation.tests
     found = evaluate(model, names, arguments.limit)
     if arguments.json:
-        print(json.dumps(found, ensure_ascii=False))
-    else:
+        processes.say(json.dumps(found, ensure_ascii=False))
+    elif processes.is_first():
         show(found)
     return 0
 
@@ -75,20 +77,34 @@ def _evaluate_one(model: Model, name: str, tokens: TokenCache, limit: int | None
     examples = [tokens[index] for index in range(min(len(tokens), limit or len(tokens)))]
     folder = model.workdir / "eval" / name
     made_by = _made_by(model, tokens)
-    if predictions.begin(folder, made_by):
-        _say(f"{name}: predictions of another checkpoint, test set or way of decoding are replaced")
-    answers = _predict(model, name, examples, folder)
+    known = [Prediction(*row) for row in processes.first_alone(lambda: _begin(name, folder, made_by))]
+    answers = _predict(model, name, examples, folder, {prediction.id: prediction for prediction in known})
     chains = [example.chain for example in examples]
+    found: dict[str, Any] = processes.first_alone(lambda: _score(model, name, chains, answers, made_by))
+    return found
+
+
+def _begin(name: str, folder: Path, made_by: dict[str, Any]) -> list[tuple[str, str, bool]]:
+    """The predictions on disk, once the folder is ready for more: id, text, whether complete."""
+    if predictions.begin(folder, made_by):
+        processes.note(f"{name}: predictions of another checkpoint, test set or way of decoding are replaced")
+    return [(prediction.id, prediction.text, prediction.complete) for prediction in predictions.read(folder)]
+
+
+def _score(
+    model: Model, name: str, chains: Sequence[Chain], answers: Sequence[Prediction], made_by: dict[str, Any]
+) -> dict[str, Any]:
+    """Scores the answers to a test set and writes `results.json`."""
     provenance = {"run": str(model.workdir), "dataset": _dataset(model), **made_by,
                   "test_set": files.digest([chain.row() for chain in chains])}  # fmt: skip
     settings = model.config.evaluation
     found = results(name, model.config.arm, chains, answers, resamples=settings.bootstrap, seed=model.config.seed,
                     provenance=provenance)  # fmt: skip
     if found["incomplete"]:
-        _say(
+        processes.note(
             f"{name}: {found['incomplete']} of {len(chains)} answers reached max_new_tokens = {settings.max_new_tokens}"
         )
-    files.write_json(folder / "results.json", found)
+    files.write_json(model.workdir / "eval" / name / "results.json", found)
     return found
 
 
@@ -104,15 +120,16 @@ def _dataset(model: Model) -> str | None:
     return files.read_json(path, "environment")["data"]["sha256"] if path.exists() else None
 
 
-def _predict(model: Model, name: str, examples: Sequence[Example], folder: Path) -> list[Prediction]:
-    """The answer to each example: those on disk, and the missing ones, which are written and appended."""
-    known = {prediction.id: prediction for prediction in predictions.read(folder)}
+def _predict(
+    model: Model, name: str, examples: Sequence[Example], folder: Path, known: dict[str, Prediction]
+) -> list[Prediction]:
+    """The answer to each example: those known, and the missing ones, which are written and appended."""
     prompts = [model.prompt(example.chain.id, example.inputs) for example in examples]
     _check_ids(name, prompts)
     if longer := sum(map(model.is_longer_than_trained, prompts)):
         length = model.config.data.length
-        _say(f"{name}: {longer} of {len(prompts)} prompts are longer than the {length} positions of a training row; "
-             "they are shown whole")  # fmt: skip
+        processes.note(f"{name}: {longer} of {len(prompts)} prompts are longer than the {length} positions of a "
+                       "training row; they are shown whole")  # fmt: skip
     missing = [prompt for prompt in prompts if prompt.id not in known]
     if missing:
         _write_missing(model, name, examples, prompts, known, folder)
@@ -127,9 +144,13 @@ def _write_missing(
     known: dict[str, Prediction],
     folder: Path,
 ) -> None:
-    """Writes the answers that are not in `known` yet, and adds them to it and to predictions.jsonl."""
+    """Writes the answers that are not in `known` yet, and adds them to it and to predictions.jsonl.
+
+    All processes share the work on every batch and so have every answer; the first one alone keeps them.
+    """
     done = sum(prompt.id in known for prompt in prompts)
-    with Bar(name, len(prompts), done) as bar, open(folder / predictions.PREDICTIONS, "a", encoding="utf-8") as file:
+    path = folder / predictions.PREDICTIONS if processes.is_first() else os.devnull
+    with Bar(name, len(prompts), done) as bar, open(path, "a", encoding="utf-8") as file:
         for answer in model.answers(prompts, frozenset(known)):
             chain = examples[answer.index].chain
             prediction = Prediction(chain.id, model.vocabulary.decode(answer.tokens), answer.complete)
@@ -142,10 +163,6 @@ def _check_ids(name: str, prompts: Sequence[Prompt]) -> None:
     twice = [id for id, count in Counter(prompt.id for prompt in prompts).items() if count > 1]
     if twice:
         raise UserError(f"ids of {name}", twice[0], "occurs more than once; give every chain of a dataset its own id")
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from coi_jax import cli, prompts
+from coi_jax import cli, processes, prompts
 from coi_jax.chain import JOINER, is_well_formed, parse
 from coi_jax.errors import UserError
 from coi_jax.inference import Model, load_model
@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     start_jax()
     model = load_model(Path(arguments.workdir), overrides | {"evaluation.batch": 1})
     found = generate(model, arguments.instruction, arguments.input)
-    print(json.dumps(found, ensure_ascii=False) if arguments.json else describe(found))
+    processes.say(json.dumps(found, ensure_ascii=False) if arguments.json else describe(found))
     return 0
 
 

@@ -25,6 +25,7 @@ from coi_jax.config import EvaluationConfig
 from coi_jax.decoding import SingleStrategy, Strategy
 from coi_jax.models.caches import EMPTY, allocate
 from coi_jax.models.network import Network, Params
+from coi_jax.sharding import whole
 
 SHORTEST_BUCKET = 32  # tokens
 FIRST_ROOM = 64  # new tokens that a cache has room for at first
@@ -65,15 +66,19 @@ def bucket(length: int) -> int:
     return max(SHORTEST_BUCKET, 1 << (length - 1).bit_length())
 
 
-def batch_sizes(batch: int) -> list[int]:
-    """The sizes that a batch may have, ascending. Example: `100` → `[7, 25, 100]`."""
-    sizes = [batch]
-    while sizes[-1] > FEW_ROWS:
-        sizes.append(-(-sizes[-1] // FACTOR))
+def batch_sizes(batch: int, multiple: int = 1) -> list[int]:
+    """The sizes that a batch may have, ascending, each a multiple. Example: `100` → `[7, 25, 100]`."""
+    sizes = [_round_up(batch, multiple)]
+    while sizes[-1] > max(FEW_ROWS, multiple):
+        sizes.append(_round_up(-(-sizes[-1] // FACTOR), multiple))
     return sizes[::-1]
 
 
-def plan(lengths: Sequence[int], batch: int) -> list[list[int]]:
+def _round_up(rows: int, multiple: int) -> int:
+    return -(-rows // multiple) * multiple
+
+
+def plan(lengths: Sequence[int], batch: int, multiple: int = 1) -> list[list[int]]:
     """Indices of prompts, batch by batch, longest first: each batch of one bucket, similar lengths together.
 
     A pure function of the lengths, so that an interrupted job makes the same batches again.
@@ -83,14 +88,14 @@ def plan(lengths: Sequence[int], batch: int) -> list[list[int]]:
         by_bucket.setdefault(bucket(lengths[index]), []).append(index)
     batches = []
     for length, indices in by_bucket.items():
-        rows = rows_at(length, batch)
+        rows = rows_at(length, batch, multiple)
         batches += [indices[start : start + rows] for start in range(0, len(indices), rows)]
     return batches
 
 
-def rows_at(length: int, batch: int) -> int:
-    """The rows of a batch whose prompts are padded to `length`."""
-    return max(1, min(batch, batch * FULL_BATCH_LENGTH**2 // length**2))
+def rows_at(length: int, batch: int, multiple: int = 1) -> int:
+    """The rows of a batch whose prompts are padded to `length`; as many on each data-parallel device of a mesh."""
+    return _round_up(max(1, min(batch, batch * FULL_BATCH_LENGTH**2 // length**2)), multiple)
 
 
 @dataclass
@@ -101,6 +106,7 @@ class Generator:
     strategy: Strategy
     batch: int
     seed: int
+    multiple: int = 1  # into how many parts the mesh divides a batch
     shapes: set[tuple[str, int, int, int]] = field(default_factory=set)  # compiled: program, prompt length, rows, room
 
     def run(self, prompts: Sequence[Prompt], skip: frozenset[str] = frozenset()) -> Iterator[Answer]:
@@ -108,7 +114,7 @@ class Generator:
 
         A batch is written again as long as any of its answers is missing: the same batches give the same answers.
         """
-        for indices in plan([len(prompt.tokens) for prompt in prompts], self.batch):
+        for indices in plan([len(prompt.tokens) for prompt in prompts], self.batch, self.multiple):
             if all(prompts[index].id in skip for index in indices):
                 continue
             for answer in self._write_batch([prompts[index] for index in indices]):
@@ -118,7 +124,7 @@ class Generator:
 
     def _write_batch(self, prompts: Sequence[Prompt]) -> Iterator[Answer]:
         length = bucket(max(len(prompt.tokens) for prompt in prompts))
-        sizes = batch_sizes(rows_at(length, self.batch))
+        sizes = batch_sizes(rows_at(length, self.batch, self.multiple), self.multiple)
         size, room = _smallest(sizes, len(prompts)), min(FIRST_ROOM, self.strategy.limit)
         state = self._prefill(prompts, length, size, room)
         here = np.arange(size)  # which prompt each row belongs to
@@ -178,7 +184,7 @@ def _begin(
     room: int,
 ) -> Any:
     logits, cache = strategy.network.prefill(params, tokens, lengths, max_new_tokens=room)
-    return strategy.begin(logits, cache, keys, padding)
+    return _readable(strategy.begin(logits, cache, keys, padding))
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=2)
@@ -188,13 +194,18 @@ def _decode(strategy: Strategy, params: Params, state: Any, stop_at: Int[Array, 
     def goes_on(state: Any) -> Bool[Array, ""]:
         return (jnp.sum(~state.ended) > stop_at) & (state.step < room)
 
-    return jax.lax.while_loop(goes_on, lambda state: strategy.advance(params, state), state)
+    return _readable(jax.lax.while_loop(goes_on, lambda state: strategy.advance(params, state), state))
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _rows(strategy: Strategy, state: Any, rows: Int[Array, " new"], padding: Bool[Array, " new"]) -> Any:
     state = strategy.rows(state, rows)
-    return state._replace(ended=state.ended | padding)
+    return _readable(state._replace(ended=state.ended | padding))
+
+
+def _readable(state: Any) -> Any:
+    """The state with all that the host looks at on every device: a host sees its own alone."""
+    return state._replace(step=whole(state.step), ended=whole(state.ended))
 
 
 @functools.partial(jax.jit, static_argnums=1)
@@ -207,4 +218,4 @@ def _grow(state: Any, extra: int) -> Any:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _answers(strategy: Strategy, state: Any) -> Int[Array, "B T"]:
-    return strategy.answers(state)
+    return whole(strategy.answers(state))

@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Int
 
-from coi_jax import checkpoint, files, sharding
+from coi_jax import checkpoint, files, processes, sharding
 from coi_jax.config import RunConfig, load_config
 from coi_jax.errors import UserError
 from coi_jax.generation import Answer, Generator, Prompt, make_strategy
@@ -55,17 +55,20 @@ class Model:
 
     @functools.cached_property
     def mesh(self) -> Mesh | None:
-        """The config's mesh; None where there is one device, or the config asks for one."""
-        is_single = jax.device_count() == 1 or set(self.config.mesh.model_dump().values()) == {1}
-        return None if is_single else sharding.make_mesh(self.config.mesh)
+        """The config's mesh over the devices of all hosts; None where there is one, or the config asks for one."""
+        asks_for_one = jax.process_count() == 1 and set(self.config.mesh.model_dump().values()) == {1}
+        return None if jax.device_count() == 1 or asks_for_one else sharding.make_mesh(self.config.mesh)
 
     @functools.cached_property
     def generator(self) -> Generator:
         """Writes answers as `config.evaluation` says."""
-        network = build(self.config.model, self.vocabulary.size)
+        network = build(self.config.model, self.vocabulary.size, self.config.lora)
         params = checkpoint.restore_params(self.run.checkpoints, network, step=self.step, mesh=self.mesh)
+        if network.lora:
+            params = network.join(params, checkpoint.restore_base(self.run.base, network, self.mesh))
         strategy = make_strategy(network, self.vocabulary.eos_id, self.config.evaluation)
-        return Generator(params, strategy, self.config.evaluation.batch, self.config.seed)
+        parts = sharding.data_parallel(self.mesh) if self.mesh else 1
+        return Generator(params, strategy, self.config.evaluation.batch, self.config.seed, multiple=parts)
 
     def prompt(self, id: str, inputs: Int[np.ndarray, " inputs"]) -> Prompt:
         """The ids that the network is shown: as in training, a decoder's begin with the begin id, if there is one."""
@@ -106,7 +109,8 @@ def load_model(workdir: Path, overrides: Mapping[str, Any], source: Path | None 
         raise UserError("workdir", run.path, "has no checkpoint yet; train it first (python -m coi_jax.train)")
     if source:
         open_run(workdir, config)
-    return Model(run, workdir, config, step, f"{step}-{_hash(run.checkpoints / str(step) / 'params')}")
+    digest = processes.first_alone(lambda: _hash(run.checkpoints / str(step) / "params"))
+    return Model(run, workdir, config, step, f"{step}-{digest}")
 
 
 def _hash(folder: Path) -> str:

@@ -19,6 +19,13 @@ from rich.progress import (
 T = TypeVar("T")
 
 SECONDS_BETWEEN_LINES = 15.0
+_hidden = False
+
+
+def hide() -> None:
+    """Shows no bars in this process from now on: another one, which does the same work, shows them."""
+    global _hidden
+    _hidden = True
 
 
 class Bar:
@@ -28,7 +35,7 @@ class Bar:
         self._description, self._total, self._done = description, total, done
         self._began_at, self._began_with = time.monotonic(), done
         self._printed_at = self._began_at
-        self._rich = self._make_rich() if sys.stderr.isatty() else None
+        self._rich = self._make_rich() if sys.stderr.isatty() and not _hidden else None
 
     def _make_rich(self) -> Progress:
         columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
@@ -52,7 +59,7 @@ class Bar:
         self._done += count
         if self._rich:
             self._rich.update(self._task, completed=self._done, note=note)
-        elif time.monotonic() - self._printed_at >= SECONDS_BETWEEN_LINES:
+        elif not _hidden and time.monotonic() - self._printed_at >= SECONDS_BETWEEN_LINES:
             self._printed_at = time.monotonic()
             print(self._line(note), file=sys.stderr, flush=True)
 

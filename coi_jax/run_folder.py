@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from coi_jax import files
+from coi_jax import files, processes
 from coi_jax.config import RunConfig, validate
 from coi_jax.dataset import split_path
 from coi_jax.errors import UserError
@@ -44,6 +44,11 @@ class RunFolder:
     def checkpoints(self) -> Path:
         """One folder a step."""
         return self.path / "checkpoints"
+
+    @property
+    def base(self) -> Path:
+        """The frozen base of a run that trains adapters, unless it is a published folder."""
+        return self.path / "base"
 
     @property
     def metrics(self) -> Path:
@@ -82,6 +87,12 @@ def open_run(path: Path, config: RunConfig) -> RunFolder:
         it does not change results), or it holds something that is no run.
     """
     run = RunFolder(path)
+    processes.first_alone(lambda: _open(run, path, config))
+    processes.check_shared("workdir", run.config)
+    return run
+
+
+def _open(run: RunFolder, path: Path, config: RunConfig) -> None:
     if path.exists() and not path.is_dir():
         raise UserError("workdir", path, "is a file; name a folder")
     if run.config.exists():
@@ -90,9 +101,7 @@ def open_run(path: Path, config: RunConfig) -> RunFolder:
             _check_same(old, config, path)
     elif path.is_dir() and any(path.iterdir()):
         raise UserError("workdir", path, "holds files but no config.json; name an empty or a new folder")
-    if jax.process_index() == 0:
-        files.write_json(run.config, config.model_dump(mode="json"))
-    return run
+    files.write_json(run.config, config.model_dump(mode="json"))
 
 
 def _check_same(old: RunConfig, new: RunConfig, path: Path) -> None:

@@ -30,6 +30,7 @@ PARAMETER_RULES: dict[str, tuple[str, ...]] = {
     "head": (),
     "mlp": ("tensor",),
     "buckets": (),
+    "rank": (),
 }
 
 # Activations leave `embed` whole: their rows already take the fsdp axis.
@@ -111,7 +112,7 @@ def replicated(mesh: AnyMesh) -> NamedSharding:
 
 
 def shardings(logical_axes: Any, abstract: Any, mesh: AnyMesh) -> Any:
-    """A NamedSharding for every parameter.
+    """A NamedSharding for every parameter; for a quantised one a tree like it, whose scales lie as their channels.
 
     Where `tensor` is a multiple of the key-value heads, each of its devices holds all of them, as every serving system
     does: their projections are small, and the query heads that share a key-value head lie on several devices.
@@ -125,11 +126,21 @@ def shardings(logical_axes: Any, abstract: Any, mesh: AnyMesh) -> Any:
       UserError: the mesh does not divide a dimension, or nothing divides a large parameter though the mesh could.
     """
     return jax.tree_util.tree_map_with_path(
-        lambda path, leaf, axes: NamedSharding(mesh, _parameter_spec(path_name(path), leaf.shape, axes, mesh)),
+        lambda path, leaf, axes: _parameter_shardings(path_name(path), leaf, axes, mesh),
         abstract,
         logical_axes,
         is_leaf=lambda node: hasattr(node, "shape"),
     )
+
+
+def _parameter_shardings(name: str, parameter: Any, axes: LogicalAxes, mesh: AnyMesh) -> Any:
+    spec = _parameter_spec(name, parameter.shape, axes, mesh)
+
+    def place(part: Any) -> NamedSharding:
+        sizes = zip(spec, part.shape, parameter.shape, strict=True)
+        return NamedSharding(mesh, PartitionSpec(*(entry if size == whole else None for entry, size, whole in sizes)))
+
+    return jax.tree.map(place, parameter)
 
 
 def _parameter_spec(name: str, shape: tuple[int, ...], axes: LogicalAxes, mesh: AnyMesh) -> PartitionSpec:
@@ -143,7 +154,8 @@ def _parameter_spec(name: str, shape: tuple[int, ...], axes: LogicalAxes, mesh: 
             raise UserError(f"config.mesh.{mesh_axes[0]}", parts, _mend(name, shape, str(axis), dimension, parts))
     parts = math.prod(mesh.shape[mesh_axis] for mesh_axes in entries for mesh_axis in mesh_axes)
     elements = math.prod(dimension for dimension, axis in zip(shape, axes, strict=True) if axis != "layers")
-    if parts == 1 < mesh.shape["fsdp"] * mesh.shape["tensor"] and elements >= LARGE and not any(shared):
+    is_small = elements < LARGE or "rank" in axes or any(shared)
+    if parts == 1 < mesh.shape["fsdp"] * mesh.shape["tensor"] and not is_small:
         mend = f"no rule divides its axes {axes} on mesh {dict(mesh.shape)}; it would be copied to every device"
         raise UserError(f"parameter {name}", shape, mend)
     return PartitionSpec(*(entry or None for entry in entries))

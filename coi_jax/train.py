@@ -14,7 +14,7 @@ from pathlib import Path
 
 import jax
 
-from coi_jax import checkpoint, cli
+from coi_jax import checkpoint, cli, processes
 from coi_jax.config import RunConfig, load_config
 from coi_jax.run_folder import RunFolder, open_run
 from coi_jax.training import fit, prepare
@@ -28,25 +28,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--workdir", required=True, help="run folder, new or to go on with")
     arguments = parser.parse_args(rest)
     config = load_config(arguments.config, overrides)
-    start_jax()
+    start_jax(heeds_sigterm=True)
     run = open_run(Path(arguments.workdir), config)
     if is_finished(run):
-        print(f"{run.path} is finished already; next: {next_command(run, config)}")
+        processes.say(f"{run.path} is finished already; next: {next_command(run, config)}")
         return 0
     job = prepare(config, run)
     step, loss = fit(job)
     if step < job.total_steps:
-        print(f"stopped and saved at step {step} of {job.total_steps}; run the same command again to go on")
+        processes.say(f"stopped and saved at step {step} of {job.total_steps}; run the same command again to go on")
     else:
-        print(f"trained {step} steps to a loss of {loss:.4f} in {run.path}; next: {next_command(run, config)}")
+        processes.say(f"trained {step} steps to a loss of {loss:.4f} in {run.path}; next: {next_command(run, config)}")
     return 0
 
 
-def start_jax() -> None:
-    """Joins the other hosts where the environment names them, and keeps compiled programs between runs."""
-    hosts = os.environ.get("TPU_WORKER_HOSTNAMES", "").split(",")
-    if "JAX_COORDINATOR_ADDRESS" in os.environ or len(hosts) > 1:
-        jax.distributed.initialize()
+def start_jax(*, heeds_sigterm: bool = False) -> None:
+    """Joins the other hosts where the environment names them, and keeps compiled programs between runs.
+
+    Args:
+      heeds_sigterm: the command asks JAX whether a host got SIGTERM, which else ends it as any other.
+    """
+    jax.config.update("jax_enable_preemption_service", heeds_sigterm)
+    processes.join()
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         home = Path(os.environ.get("XDG_CACHE_HOME", "") or Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(home / "coi_jax" / "xla"))

@@ -2,7 +2,6 @@
 
 import contextlib
 import signal
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import FrameType
@@ -13,7 +12,7 @@ import optax
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from coi_jax import cache, checkpoint, flops, hardware, optimizer, sharding, train_step
+from coi_jax import cache, checkpoint, flops, hardware, optimizer, processes, sharding, train_step
 from coi_jax.checkpoint import Checkpoints
 from coi_jax.config import RunConfig
 from coi_jax.errors import UserError
@@ -68,14 +67,12 @@ def prepare(config: RunConfig, run: RunFolder) -> Job:
     """
     mesh = sharding.make_mesh(config.mesh)
     caches = cache.ensure(config, training_tasks(config), run.vocabulary if run.vocabulary.exists() else None)
-    if jax.process_index() == 0:
-        keep_vocabulary(run, config)
+    processes.first_alone(lambda: keep_vocabulary(run, config))
     vocabulary = run.load_vocabulary()
     loader = Loader(config, caches, vocabulary, sharding.data_parallel(mesh) * config.train.microbatches)
-    if jax.process_index() == 0:
-        data = {"caches": [item.hash for item in caches], "vocabulary": vocabulary.fingerprint}
-        write_environment(run, config, data | loader.statistics())
-    network = build(config.model, vocabulary.size)
+    data = {"caches": [item.hash for item in caches], "vocabulary": vocabulary.fingerprint}
+    processes.first_alone(lambda: write_environment(run, config, data | loader.statistics()))
+    network = build(config.model, vocabulary.size, config.lora)
     return make_job(config, run, mesh, loader, network)
 
 
@@ -83,7 +80,8 @@ def make_job(config: RunConfig, run: RunFolder, mesh: Mesh, loader: Batches, net
     """The job of a loader and a network; raises UserError where the mesh does not fit them."""
     sharding.check_lengths([config.data.length, config.data.targets_length], mesh)
     schedule = optimizer.make_schedule(config.optimizer, loader.total_steps)
-    transformation = optimizer.make_optimizer(config.optimizer, schedule, network.logical_axes())
+    trained_axes, _ = network.split(network.logical_axes())
+    transformation = optimizer.make_optimizer(config.optimizer, schedule, trained_axes)
     shardings = train_step.state_shardings(network, transformation, mesh)
     step = train_step.make_step(
         network, transformation, schedule, microbatches=config.train.microbatches, seed=config.seed
@@ -127,15 +125,25 @@ def begin(job: Job, checkpoints: Checkpoints) -> tuple[TrainState, int]:
     """
     step = checkpoint.latest_step(job.run.checkpoints)
     if step is None:
-        key = jax.random.key(job.config.seed)
-        return train_step.compile_init(job.network, job.optimizer, job.shardings)(key), 0
+        return fresh(job), 0
     position = checkpoint.read_position(job.run.checkpoints, step)
     if position["loader"] != job.loader.fingerprint:
         mend = "was trained on data that has changed since; restore the dataset, or train into another --workdir"
         raise UserError("checkpoint", job.run.checkpoints / str(step), mend)
-    print(f"going on from step {step}", file=sys.stderr)
+    processes.note(f"going on from step {step}")
     abstract = train_step.abstract_state(job.network, job.optimizer)
-    return checkpoints.restore(step, abstract, job.shardings), step
+    state = checkpoints.restore(step, abstract, job.shardings)
+    if job.network.lora:
+        state = state._replace(frozen=checkpoint.restore_base(job.run.base, job.network, job.mesh))
+    return state, step
+
+
+def fresh(job: Job) -> TrainState:
+    """The state of a run before its first step. The frozen base of adapters is written down here, once."""
+    state = train_step.compile_init(job.network, job.optimizer, job.shardings)(jax.random.key(job.config.seed))
+    if job.network.lora:
+        checkpoint.save_base(job.run.base, state.frozen)
+    return state
 
 
 def make_report(job: Job, done: int) -> Report:
