@@ -22,11 +22,12 @@ Batch = Mapping[str, Int[Array, "rows _"]]
 
 
 class TrainState(NamedTuple):
-    """All that a step changes. Its shardings and its abstract shapes are trees of the same type."""
+    """All that a step changes, and what it only hands on. Shardings and abstract shapes are trees of the same type."""
 
-    params: Params
+    params: Params  # what is trained
     opt_state: Any
     step: Any  # int32 scalar: steps taken
+    frozen: Params | None = None  # the base that adapters stand beside
 
 
 class StepMetrics(NamedTuple):
@@ -46,22 +47,23 @@ StepFunction = Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]
 
 def init_state(network: Network, optimizer: optax.GradientTransformation, key: Key[Array, ""]) -> TrainState:
     """Fresh parameters and an empty optimizer state."""
-    params = network.init(key)
-    return TrainState(params, optimizer.init(params), jnp.zeros((), jnp.int32))
+    params, frozen = network.split(network.init(key))
+    return TrainState(params, optimizer.init(params), jnp.zeros((), jnp.int32), frozen)
 
 
 def state_shardings(network: Network, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
     """The sharding of every leaf of the state; raises UserError where the mesh does not fit the network."""
     abstract = abstract_state(network, optimizer)
-    params = sharding.shardings(network.logical_axes(), abstract.params, mesh)
+    params, frozen = network.split(sharding.shardings(network.logical_axes(), network.abstract(), mesh))
     pairs = sharding.zip_shapes(abstract.params, params)
-    return TrainState(params, sharding.like_parameters(abstract.opt_state, pairs, mesh), sharding.replicated(mesh))
+    opt_state = sharding.like_parameters(abstract.opt_state, pairs, mesh)
+    return TrainState(params, opt_state, sharding.replicated(mesh), frozen)
 
 
 def abstract_state(network: Network, optimizer: optax.GradientTransformation) -> TrainState:
     """Shapes and dtypes of the state, without computing it."""
-    params = network.abstract()
-    return TrainState(params, jax.eval_shape(optimizer.init, params), jax.ShapeDtypeStruct((), jnp.int32))
+    params, frozen = network.split(network.abstract())
+    return TrainState(params, jax.eval_shape(optimizer.init, params), jax.ShapeDtypeStruct((), jnp.int32), frozen)
 
 
 def make_step(
@@ -78,8 +80,8 @@ def make_step(
     """
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
-        key = jax.random.fold_in(jax.random.key(seed), state.step) if network.config.dropout else None
-        sums, gradient = accumulate(network, state.params, batch, microbatches, key)
+        key = jax.random.fold_in(jax.random.key(seed), state.step) if network.has_dropout else None
+        sums, gradient = accumulate(network, state.params, state.frozen, batch, microbatches, key)
         tokens = jnp.maximum(sums.tokens, 1.0)
         gradient = jax.tree.map(lambda leaf: leaf / tokens, gradient)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
@@ -92,19 +94,20 @@ def make_step(
             target_tokens=sums.tokens,
             work=count_work(batch),
         )
-        return TrainState(optax.apply_updates(state.params, updates), opt_state, state.step + 1), metrics
+        params = optax.apply_updates(state.params, updates)
+        return TrainState(params, opt_state, state.step + 1, state.frozen), metrics
 
     return step
 
 
 def accumulate(
-    network: Network, params: Params, batch: Batch, microbatches: int, key: Key[Array, ""] | None
+    network: Network, params: Params, frozen: Params | None, batch: Batch, microbatches: int, key: Key[Array, ""] | None
 ) -> tuple[LossSums, Params]:
-    """Loss sums and the gradient of their loss, summed over microbatches."""
+    """Loss sums, and the gradient of their loss for `params` alone, summed over microbatches."""
 
     def one(batch: Batch, key: Key[Array, ""] | None) -> tuple[LossSums, Params]:
         def loss(params: Params) -> tuple[Float[Array, ""], LossSums]:
-            sums = network.loss(params, batch, key=key)
+            sums = network.loss(network.join(params, frozen), batch, key=key)
             return sums.loss, sums
 
         (_, sums), gradient = jax.value_and_grad(loss, has_aux=True)(params)

@@ -67,7 +67,8 @@ def run_config(kind: str = "decoder", **overrides: Any) -> RunConfig:
 
 
 def network(kind: str = "decoder", **overrides: Any) -> Network:
-    return build(run_config(kind, **overrides).model, VOCABULARY)
+    config = run_config(kind, **overrides)
+    return build(config.model, VOCABULARY, config.lora)
 
 
 def batch(kind: str = "decoder", seed: int = 0, rows: int = ROWS) -> dict[str, np.ndarray]:
@@ -116,7 +117,9 @@ class Trained:
     ) -> None:
         schedule = make_schedule(config, 10)
         self.mesh = mesh
-        self.optimizer: optax.GradientTransformation = make_optimizer(config, schedule, network.logical_axes())
+        self.optimizer: optax.GradientTransformation = make_optimizer(
+            config, schedule, network.split(network.logical_axes())[0]
+        )
         self.shardings = train_step.state_shardings(network, self.optimizer, mesh)
         self.abstract = train_step.abstract_state(network, self.optimizer)
         step = train_step.make_step(network, self.optimizer, schedule, microbatches=microbatches, seed=0)

@@ -63,7 +63,7 @@ def test_the_loss_is_the_sum_over_tokens_by_the_tokens_of_the_whole_batch() -> N
     params = net.init(jax.random.key(0))
     rows = on_device(one)
     with stand_ins.quick_compilation():
-        sums, gradient = jax.jit(lambda params: train_step.accumulate(net, params, rows, 4, None))(params)
+        sums, gradient = jax.jit(lambda params: train_step.accumulate(net, params, None, rows, 4, None))(params)
         whole = jax.jit(jax.grad(lambda params: net.loss(params, rows).loss))(params)
     assert sums.tokens == one["weights"].sum()
     stand_ins.assert_close(gradient, whole, 1e-5)
@@ -101,7 +101,7 @@ def test_dropout_differs_by_step_and_by_seed_and_is_repeatable() -> None:
 
     @jax.jit
     def sums(params: Params, key: jax.Array) -> jax.Array:
-        return train_step.accumulate(net, params, rows, 2, key)[0].loss
+        return train_step.accumulate(net, params, None, rows, 2, key)[0].loss
 
     def loss(seed: int, step: int) -> float:
         with stand_ins.quick_compilation():

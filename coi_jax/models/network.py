@@ -39,6 +39,11 @@ class Network:
     vocabulary_size: int
     lora: LoraConfig | None = None  # adapters; None: all parameters are trained
 
+    @property
+    def has_dropout(self) -> bool:
+        """Whether a key changes anything."""
+        return bool(self.config.dropout or (self.lora and self.lora.dropout))
+
     def init(self, key: Key[Array, ""]) -> Params:
         """Fresh parameters, a pure function of `key`."""
         return self.hold(nnx.to_pure_dict(nnx.state(_make(self, key))))
@@ -52,17 +57,19 @@ class Network:
         flat = {path: variable.axes for path, variable in nnx.to_flat_state(_split(self)[1])}
         return nnx.traversals.unflatten_mapping(flat)
 
-    def split(self, tree: Params) -> tuple[Params, Params]:
-        """A tree like that of the parameters as two: what is trained, and the frozen base, which may be empty."""
+    def split(self, tree: Params) -> tuple[Params, Params | None]:
+        """A tree like that of the parameters as two: what is trained, and the frozen base, None without adapters."""
         if self.lora is None:
-            return tree, {}
+            return tree, None
         flat = nnx.traversals.flatten_mapping(tree)
         trained = {path: leaf for path, leaf in flat.items() if _is_adapter(path)}
         frozen = {path: leaf for path, leaf in flat.items() if not _is_adapter(path)}
         return nnx.traversals.unflatten_mapping(trained), nnx.traversals.unflatten_mapping(frozen)
 
-    def join(self, trained: Params, frozen: Params) -> Params:
+    def join(self, trained: Params, frozen: Params | None) -> Params:
         """The tree that `split` parted."""
+        if frozen is None:
+            return trained
         flat = nnx.traversals.flatten_mapping(trained) | nnx.traversals.flatten_mapping(frozen)
         return nnx.traversals.unflatten_mapping(flat)
 
