@@ -1,9 +1,10 @@
 """What a batch asks of a network, counted in floating-point operations of its matrix products.
 
-Forward and backward pass of a matrix of N elements take 6·N operations a token (Kaplan et al. 2020, section 2.1), and
-attention 12 · heads · head width operations for every pair of query and key that a layer looks at (4 forward: scores
-and mixture; twice that backward). Only real tokens and pairs within one example count: what a program spends on
-padding, on masked pairs or on computing again is not work.
+Forward and backward pass of a matrix of N elements take 6·N operations a token (Kaplan et al. 2020, section 2.1): 2
+forward, 2 for the gradient of its input and 2 for its own, which a frozen matrix has not. Attention takes 12 · heads ·
+head width operations for every pair of query and key that a layer looks at (4 forward: scores and mixture; twice that
+backward). Nothing goes backward below the first stack of layers that is trained. Only real tokens and pairs within one
+example count: what a program spends on padding, on masked pairs or on computing again is not work.
 """
 
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from coi_jax.model_config import DecoderConfig, T5Config
+from coi_jax.model_config import DecoderConfig
 from coi_jax.models import Network
 from coi_jax.sharding import path_name
 
@@ -54,7 +55,7 @@ def _sum(values: Array) -> Float[Array, ""]:
 
 
 class Costs(NamedTuple):
-    """Elements of the matrices that one token meets, and attention's operations a pair in all layers."""
+    """Operations of forward and backward pass: of one token in the matrices it meets, of one pair in all layers."""
 
     token: int
     encoder_token: int
@@ -62,22 +63,45 @@ class Costs(NamedTuple):
     encoder_pair: int
 
 
+ENCODER, DECODER, HEAD = range(3)  # the stacks, in the order that they are computed in
+
+
 def costs(network: Network) -> Costs:
     """The costs of a network, from the shapes of its parameters."""
     config = network.config
-    pair = 12 * config.heads * config.head_width
-    sizes = [(path_name(path), int(np.prod(leaf.shape))) for path, leaf in _matrices(network)]
+    sizes = {path_name(path): int(np.prod(leaf.shape)) for path, leaf in _matrices(network)}
+    trained = {name for name in sizes if network.lora is None or "adapter" in name}
+    first = min(map(_stack, trained))
+
+    def operations(name: str) -> int:
+        passes = 3 if name in trained else 2 if _reaches(name, first) else 1
+        return 2 * passes * sizes[name]
+
+    encoder = sum(operations(name) for name in sizes if _meets_encoder(name))
+    token = sum(operations(name) for name in sizes) - encoder
+    scores = config.heads * config.head_width
+    pair, encoder_pair = (scores * (12 if first <= stack else 4) for stack in (DECODER, ENCODER))
     if isinstance(config, DecoderConfig):
-        return Costs(sum(size for _, size in sizes), 0, pair * config.layers, 0)
-    encoder = sum(size for name, size in sizes if _meets_encoder(name))
-    return Costs(sum(size for _, size in sizes) - encoder, encoder, pair * config.decoder_layers, pair * config.layers)
+        return Costs(token, encoder, pair * config.layers, 0)
+    return Costs(token, encoder, pair * config.decoder_layers, encoder_pair * config.layers)
+
+
+def _stack(name: str) -> int:
+    if name.startswith("encoder"):
+        return ENCODER
+    return HEAD if name.startswith(("head", "embedding")) else DECODER
+
+
+def _reaches(name: str, first: int) -> bool:
+    """Whether the gradient of a matrix's input is needed: something before it, or in its stack, is trained."""
+    return first <= (ENCODER if _meets_encoder(name) else _stack(name))
 
 
 def _matrices(network: Network) -> list[tuple[Any, Any]]:
     """Every parameter that tokens are multiplied with: an embedding that is not also the head is only looked up."""
-    leaves = jax.tree_util.tree_leaves_with_path(network.abstract())
-    looked_up = isinstance(network.config, T5Config) or not network.config.tied_embedding
-    return [item for item in leaves if not (looked_up and path_name(item[0]).startswith("embedding"))]
+    leaves = jax.tree_util.tree_leaves_with_path(network.abstract(), is_leaf=lambda node: hasattr(node, "shape"))
+    tied = network.config.tied_embedding
+    return [item for item in leaves if tied or not path_name(item[0]).startswith("embedding")]
 
 
 def _meets_encoder(name: str) -> bool:
@@ -87,6 +111,6 @@ def _meets_encoder(name: str) -> bool:
 
 def model_flops(work: Work, costs: Costs) -> float:
     """Operations of a forward and a backward pass over a batch of numbers on the host."""
-    matrices = 6 * (costs.token * float(work.tokens) + costs.encoder_token * float(work.encoder_tokens))
+    matrices = costs.token * float(work.tokens) + costs.encoder_token * float(work.encoder_tokens)
     decoder = costs.pair * (float(work.pairs) + float(work.cross_pairs))
     return matrices + decoder + costs.encoder_pair * float(work.encoder_pairs)

@@ -29,7 +29,7 @@ def test_both_sides_of_a_t5_are_counted() -> None:
 def test_an_embedding_counts_once_and_only_as_head(tied: bool) -> None:
     network = stand_ins.network(model__tied_embedding=tied)
     layer = 4 * 16 * 16 + 3 * 16 * 32
-    assert flops.costs(network).token == 2 * layer + stand_ins.VOCABULARY * 16 + NORMS
+    assert flops.costs(network).token == 6 * (2 * layer + stand_ins.VOCABULARY * 16 + NORMS)
 
 
 NORMS = 5 * 16  # two a layer and the last
@@ -40,11 +40,33 @@ def test_a_t5_splits_its_matrices_by_the_tokens_they_meet() -> None:
     attention, mlp = 4 * 16 * 16, 3 * 16 * 32
     encoder = attention + mlp + 2 * attention / 2  # its layer, and keys and values of two decoder layers
     decoder = 2 * (attention + attention / 2 + mlp) + 16 * stand_ins.VOCABULARY
-    assert costs.encoder_token == pytest.approx(encoder, abs=100)  # norms and biases besides
-    assert costs.token == pytest.approx(decoder, abs=200)
+    assert costs.encoder_token == pytest.approx(6 * encoder, abs=600)  # norms and biases besides
+    assert costs.token == pytest.approx(6 * decoder, abs=1200)
 
 
-def test_operations_are_six_a_weight_and_token_and_twelve_a_channel_and_pair() -> None:
+def lora(kind: str, targets: str) -> flops.Costs:
+    return flops.costs(stand_ins.network(kind, lora__rank=2, lora__targets=targets))
+
+
+def test_frozen_matrices_have_no_gradient_of_their_own() -> None:
+    layer = 4 * 16 * 16 + 3 * 16 * 32
+    adapters = 2 * 2 * (16 + 16)  # rank 2 beside the queries of two layers
+    found, full = lora("decoder", "query"), flops.costs(stand_ins.network())
+    assert found.token == 4 * (2 * layer + stand_ins.VOCABULARY * 16 + NORMS) + 6 * adapters
+    assert found.pair == full.pair
+
+
+def test_nothing_goes_backward_below_the_first_adapter() -> None:
+    full = flops.costs(stand_ins.network("t5"))
+    both, late = lora("t5", "mlp.up"), lora("t5", "^decoder.mlp.up")
+    assert late.encoder_token * 6 == full.encoder_token * 2
+    assert late.encoder_pair * 12 == full.encoder_pair * 4
+    assert (late.token, late.pair) == (both.token, full.pair)
+    head = lora("decoder", "head")
+    assert head.pair * 12 == flops.costs(stand_ins.network()).pair * 4
+
+
+def test_operations_are_those_of_tokens_and_of_pairs() -> None:
     work = flops.Work(*(np.float32(n) for n in (1, 10, 20, 30, 40, 50)))
     costs = flops.Costs(token=2, encoder_token=3, pair=5, encoder_pair=7)
-    assert flops.model_flops(work, costs) == 6 * (2 * 10 + 3 * 20) + 5 * (30 + 50) + 7 * 40
+    assert flops.model_flops(work, costs) == 2 * 10 + 3 * 20 + 5 * (30 + 50) + 7 * 40
