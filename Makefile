@@ -40,7 +40,7 @@ test: .venv/test.stamp
 	@$(RUN) pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch "$@"
 
-.venv/test.stamp: requirements-dev.txt .venv/run.stamp
+.venv/test.stamp: requirements-dev.txt requirements-preflight.txt .venv/run.stamp
 	@echo "installing the packages of requirements-dev.txt into .venv (some minutes)"
 	@$(RUN) pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch "$@"

@@ -3,6 +3,7 @@
 import argparse
 import ast
 import errno
+import glob
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -12,6 +13,9 @@ from coi_jax.errors import UserError
 
 # What the user's machine or the path that was given is to blame for.
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG)
+
+# libtpu, where it is installed, asks what TPU it is on, and complains on stderr that a machine without one cannot tell.
+NO_TPU = {"TPU_WORKER_HOSTNAMES": "localhost", "TPU_ACCELERATOR_TYPE": "v5litepod-4"}
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
@@ -62,6 +66,7 @@ def literal(text: str) -> Any:
 
 def run(main: Callable[[], int]) -> int:
     """Calls `main`; a user's mistake becomes one line on stderr and status 2, a full disk likewise."""
+    quiet_libtpu()
     try:
         status = main()
         sys.stdout.flush()
@@ -81,3 +86,10 @@ def run(main: Callable[[], int]) -> int:
         print(f"error: {error.filename or 'write'}: {error.strerror}; make room or choose another folder "
               "and run the same command again", file=sys.stderr)  # fmt: skip
         return EXIT_USER_ERROR
+
+
+def quiet_libtpu() -> None:
+    """Answers libtpu's questions where this machine has no TPU; on one that has, libtpu finds out for itself."""
+    if not [*glob.glob("/dev/accel*"), *glob.glob("/dev/vfio/*")]:
+        for name, value in NO_TPU.items():
+            os.environ.setdefault(name, value)

@@ -131,7 +131,7 @@ class Generator:
         going = here < len(prompts)  # the others are padding, or their answers are known
         while going.any():
             self.shapes.add(("decode", length, size, room))
-            state = _decode(self.strategy, self.params, state, _next_size(sizes, size), room)
+            state = decode(self.strategy, self.params, state, _next_size(sizes, size), room)
             stopped = going & (np.asarray(state.ended) | (int(state.step) == self.strategy.limit))
             yield from self._answers(state, here, np.flatnonzero(stopped))
             going &= ~stopped
@@ -153,7 +153,7 @@ class Generator:
             lengths[row] = len(prompt.tokens)
         keys = sampling.row_keys(self.seed, [prompt.id for prompt in prompts] + [""] * (size - len(prompts)))
         self.shapes.add(("prefill", length, size, room))
-        return _begin(self.strategy, self.params, tokens, lengths, keys, np.arange(size) >= len(prompts), room)
+        return prefill(self.strategy, self.params, tokens, lengths, keys, np.arange(size) >= len(prompts), room)
 
     def _answers(self, state: Any, here: Int[np.ndarray, " B"], rows: Int[np.ndarray, " N"]) -> Iterator[Answer]:
         """The answers of some rows."""
@@ -174,7 +174,7 @@ def _next_size(sizes: Sequence[int], size: int) -> int:
 
 
 @functools.partial(jax.jit, static_argnums=(0, 6))
-def _begin(
+def prefill(
     strategy: Strategy,
     params: Params,
     tokens: Int[Array, "B L"],
@@ -183,12 +183,13 @@ def _begin(
     padding: Bool[Array, " B"],
     room: int,
 ) -> Any:
+    """Reads prompts and chooses each row's first token; the strategy's state with room for `room` new tokens."""
     logits, cache = strategy.network.prefill(params, tokens, lengths, max_new_tokens=room)
     return _readable(strategy.begin(logits, cache, keys, padding))
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=2)
-def _decode(strategy: Strategy, params: Params, state: Any, stop_at: Int[Array, ""], room: Int[Array, ""]) -> Any:
+def decode(strategy: Strategy, params: Params, state: Any, stop_at: Int[Array, ""], room: Int[Array, ""]) -> Any:
     """Goes on until at most `stop_at` rows have not ended, or `room` tokens are written."""
 
     def goes_on(state: Any) -> Bool[Array, ""]:

@@ -1,4 +1,5 @@
 import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -65,3 +66,11 @@ def test_a_reader_that_has_gone_is_no_mistake() -> None:
     command = ["bash", "-c", '"$0" -c "$1" | head -c 5; exit ${PIPESTATUS[0]}', sys.executable, program]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent.parent)
     assert (done.returncode, done.stdout, done.stderr) == (141, "line ", "")
+
+
+def test_a_machine_without_a_tpu_says_nothing_of_it() -> None:
+    program = "import sys, jax; from coi_jax import cli; sys.exit(cli.run(lambda: print(jax.devices()[0].platform) or 0))"
+    environment = {name: value for name, value in os.environ.items() if name not in ("JAX_PLATFORMS", *cli.NO_TPU)}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment,
+                          cwd=Path(__file__).parent.parent)  # fmt: skip
+    assert (done.stdout, done.stderr) == ("cpu\n", ""), "libtpu, which the tests install, is there"
