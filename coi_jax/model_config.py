@@ -108,6 +108,13 @@ class T5Config(Section):
     remat: Remat
     scan_unroll: PositiveInt
 
+    @pydantic.field_validator("attention")
+    @classmethod
+    def _no_kernel_takes_its_bias(cls, attention: Kernel) -> Kernel:
+        if attention not in ("auto", "xla"):
+            raise ValueError('no kernel takes the relative position bias of a T5; give "auto" or "xla"')
+        return attention
+
     @pydantic.model_validator(mode="after")
     def _distances_grow(self) -> "T5Config":
         exact = self.relative_buckets // 2

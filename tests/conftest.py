@@ -21,8 +21,13 @@ SHARED = ROOT.parent / "shared" / "data"
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Tests on the real data run wherever it lies beside the project; elsewhere they have no parameter to run on."""
+    """Tests on the real data run wherever it lies beside the project, those of GPUs on each that JAX is told to use;
+    elsewhere they have no parameter to run on.
+    """
     for fixture, folder in {"release_folder": "coi_release", "super_ni_folder": "super_ni"}.items():
         if fixture in metafunc.fixturenames:
             present = [SHARED / folder] if (SHARED / folder).is_dir() else []
             metafunc.parametrize(fixture, present, ids=[folder] * len(present))
+    if "gpu" in metafunc.fixturenames:
+        gpus = [device for device in jax.devices() if device.platform == "gpu"]
+        metafunc.parametrize("gpu", gpus, ids=str)

@@ -11,6 +11,7 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from coi_jax.models import cudnn, kernels, splash
 from coi_jax.models.caches import KeyValues
 from coi_jax.models.layers import Linear, softcap, split_key
 from coi_jax.sharding import constrain
@@ -48,10 +49,23 @@ class Sight(NamedTuple):
 
 
 def attend_rows(
-    query: Float[Array, "B H L C"], memory: KeyValues, sight: Sight, *, scale: float, cap: float
+    query: Float[Array, "B H L C"], memory: KeyValues, sight: Sight, *, scale: float, cap: float, kernel: str = "xla"
 ) -> Float[Array, "B H L C"]:
-    """Causal attention of rows to themselves."""
-    return attend(query, memory, sight.mask(query.shape[2]), scale=scale, cap=cap)
+    """Causal attention of rows to themselves, by the kernel that `kernels.choose` makes of `kernel`.
+
+    All give the same but for rounding; "xla" takes everything everywhere.
+    """
+    segments, window = sight
+
+    def by_xla(query: Array, memory: KeyValues, segments: Array | None) -> Array:
+        return attend(query, memory, Sight(segments, window).mask(query.shape[2]), scale=scale, cap=cap)
+
+    chosen = kernels.choose(kernel, query, packed=segments is not None, cap=cap)
+    if chosen == "splash":
+        return splash.attend_rows(query, memory, segments, window=window, scale=scale, cap=cap)
+    if chosen == "cudnn":
+        return cudnn.attend_rows(query, memory, segments, window=window, scale=scale, otherwise=by_xla)
+    return by_xla(query, memory, segments)
 
 
 def attend(

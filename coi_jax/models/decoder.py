@@ -163,7 +163,8 @@ class Decoder(nnx.Module):
         return self.final_norm(x), memory
 
     def _attend_rows(self, query: Heads, memory: KeyValues, sight: Sight) -> Heads:
-        return attend_rows(query, memory, sight, scale=self._scale, cap=self.config.attention_softcap)
+        cap, kernel = self.config.attention_softcap, self.config.attention
+        return attend_rows(query, memory, sight, scale=self._scale, cap=cap, kernel=kernel)
 
     @property
     def _scale(self) -> float:

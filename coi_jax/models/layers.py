@@ -20,19 +20,29 @@ from coi_jax.sharding import constrain, divides
 Layer = TypeVar("Layer", bound=nnx.Module)
 Carry = TypeVar("Carry")
 
+
 # What a layer keeps for the backward pass, which computes the rest again; by the memory that they take, least first.
 # Layers give names to what may be kept (`checkpoint_name`): "attention" is what a kernel gives (with XLA's attention,
 # which must be computed again for its own gradient, keeping it gains little), "projections" are queries, keys, values
 # and what joins the residual after attention. The names of others for the same: full and dots (T5X, where dots is
 # "minimal"), attention ("save_context"), projections ("save_dot_except_mlp"), dots_attention ("minimal_with_context").
-_NAMED = checkpoint_policies.save_only_these_names
+def _keep(*names: str) -> Callable[..., Any]:
+    """Keeps what has one of some names; cuDNN's output, with "attention", is known by its primitive alone."""
+    named = checkpoint_policies.save_only_these_names(*names)
+
+    def keep(primitive: Any, *args: Any, **params: Any) -> Any:
+        return primitive.name == "dot_product_attention_fwd_wrapper" or named(primitive, *args, **params)
+
+    return keep
+
+
 _DOTS = checkpoint_policies.dots_with_no_batch_dims_saveable
 REMAT_POLICIES = {
     "full": checkpoint_policies.nothing_saveable,
-    "attention": _NAMED("attention"),
-    "projections": _NAMED("attention", "projections"),
+    "attention": _keep("attention"),
+    "projections": _keep("attention", "projections"),
     "dots": _DOTS,
-    "dots_attention": checkpoint_policies.save_from_both_policies(_DOTS, _NAMED("attention")),
+    "dots_attention": checkpoint_policies.save_from_both_policies(_DOTS, _keep("attention")),
 }
 
 

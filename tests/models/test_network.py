@@ -135,7 +135,11 @@ def scanned(kind: str, config: Config, pair: tuple) -> tuple[jax.Array, Params]:
     return loss_and_gradients(kind, config, pair[1])
 
 
-@pytest.mark.parametrize("fields", [{"remat": "dots", "scan_unroll": 3}, {"remat": "full"}], ids=str)
+UNROLLED = {"remat": "dots", "scan_unroll": 3}
+POLICIES = [{"remat": policy} for policy in ("full", "attention", "projections", "dots_attention")]
+
+
+@pytest.mark.parametrize("fields", [UNROLLED, *POLICIES], ids=str)
 def test_unrolling_and_remat_change_no_result(
     kind: str, config: Config, pair: tuple, scanned: tuple, fields: dict
 ) -> None:

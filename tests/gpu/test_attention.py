@@ -1,0 +1,69 @@
+"""cuDNN's kernel against XLA's attention, on every NVIDIA GPU that there is: `JAX_PLATFORMS=cuda,cpu pytest tests/gpu`."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from coi_jax.models import build, cudnn
+from coi_jax.models.attention import Sight, attend
+from coi_jax.models.caches import KeyValues
+from coi_jax.models.layers import REMAT_POLICIES
+from tests.models.sizes import DECODER, VOCABULARY, change
+
+LENGTH = 512
+SCALE = 0.125
+SEGMENTS = {
+    "packed": [[1] * 200 + [2] + [3] * 211 + [0] * 100, [1] * LENGTH],
+    "more examples than the kernel has room for": [[1 + n // 40 for n in range(LENGTH)], [1] * LENGTH],
+    "alone": None,
+}
+
+
+def with_gradients(attend: Callable[..., jax.Array], device: jax.Device) -> Any:
+    random = np.random.default_rng(0)
+    arrays = [random.normal(size=(2, heads, LENGTH, 64)) for heads in (8, 2, 2)]
+    arguments = [jax.device_put(jnp.asarray(array, jnp.bfloat16), device) for array in arrays]
+
+    def total(query: jax.Array, keys: jax.Array, values: jax.Array) -> tuple[jax.Array, jax.Array]:
+        mixed = attend(query, KeyValues(keys, values)).astype(jnp.float32)
+        return jnp.sum(jnp.sin(mixed)), mixed
+
+    (_, mixed), gradients = jax.jit(jax.value_and_grad(total, (0, 1, 2), has_aux=True))(*arguments)
+    return [np.asarray(leaf, np.float32) for leaf in (mixed, *gradients)]
+
+
+@pytest.mark.parametrize("rows", SEGMENTS)
+@pytest.mark.parametrize("window", [0, 100])
+@pytest.mark.parametrize("policy", ["full", "attention"])
+def test_gives_what_xla_gives(gpu: jax.Device, rows: str, window: int, policy: str) -> None:
+    segments = None if SEGMENTS[rows] is None else jax.device_put(jnp.asarray(SEGMENTS[rows], jnp.int32), gpu)
+
+    def by_xla(query: jax.Array, memory: KeyValues, segments: jax.Array | None) -> jax.Array:
+        return attend(query, memory, Sight(segments, window).mask(LENGTH), scale=SCALE)
+
+    @functools.partial(jax.checkpoint, policy=REMAT_POLICIES[policy])
+    def by_cudnn(query: jax.Array, memory: KeyValues) -> jax.Array:
+        return cudnn.attend_rows(query, memory, segments, window=window, scale=SCALE, otherwise=by_xla)
+
+    expected = with_gradients(lambda query, memory: by_xla(query, memory, segments), gpu)
+    for ours, theirs in zip(with_gradients(by_cudnn, gpu), expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=0.02 * np.abs(theirs).max())
+
+
+def test_a_decoder_gives_what_it_gives_with_xla(gpu: jax.Device) -> None:
+    fields = {"dtype": "bfloat16", "window": 100, "global_every": 2, "layers": 4, "width": 64, "head_width": 16}
+    ids = jnp.asarray(np.random.default_rng(0).integers(0, VOCABULARY, (2, LENGTH)), jnp.int32)
+    batch = dict.fromkeys(("tokens", "targets"), ids) | {"weights": jnp.ones_like(ids)}
+    segments = jnp.asarray(SEGMENTS["packed"], jnp.int32)
+    batch |= {"segments": segments, "positions": jnp.broadcast_to(jnp.arange(LENGTH)[None], ids.shape)}
+    params, batch = jax.device_put((build(change(DECODER, **fields), VOCABULARY).init(jax.random.key(0)), batch), gpu)
+    found = [
+        jax.jit(build(change(DECODER, attention=kernel, **fields), VOCABULARY).loss)(params, batch).loss
+        for kernel in ("cudnn", "xla")
+    ]
+    np.testing.assert_allclose(*map(float, found), rtol=2e-3)
