@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from coi_jax.model_config import DecoderConfig
+from coi_jax.model_config import DecoderConfig, T5Config
 from coi_jax.models import Network
 from coi_jax.sharding import path_name
 
@@ -26,24 +26,50 @@ class Work(NamedTuple):
     examples: Float[Array, ""]
     tokens: Float[Array, ""]  # prompt and target positions of the decoder
     encoder_tokens: Float[Array, ""]
-    pairs: Float[Array, ""]  # of decoder query and earlier-or-same key
+    pairs: Float[Array, ""]  # of decoder query and earlier-or-same key that it sees, in the mean of all layers
     encoder_pairs: Float[Array, ""]
     cross_pairs: Float[Array, ""]  # of decoder query and encoder key
 
 
-def count_work(batch: Mapping[str, Int[Array, "rows _"]]) -> Work:
+def count_work(batch: Mapping[str, Int[Array, "rows _"]], config: DecoderConfig | T5Config) -> Work:
     """Counts a packed batch on the device, inside a jitted function."""
     decoder = batch["segments"]
     encoder = batch.get("encoder_segments", decoder[:, :0])
     tokens = _sum(decoder > 0)
+    if isinstance(config, DecoderConfig):
+        pairs = _sum(jnp.where(decoder > 0, keys_seen(batch["positions"] + 1, config), 0))
+    else:
+        pairs = (_pairs(decoder, decoder) + tokens) / 2
     return Work(
         examples=_sum(jnp.max(decoder, axis=1)),
         tokens=tokens,
         encoder_tokens=_sum(encoder > 0),
-        pairs=(_pairs(decoder, decoder) + tokens) / 2,
+        pairs=pairs,
         encoder_pairs=_pairs(encoder, encoder),
         cross_pairs=_pairs(decoder, encoder),
     )
+
+
+def keys_seen(causal: Any, config: DecoderConfig) -> Any:
+    """Keys that a query sees in the mean of all layers, of `causal` keys of its example up to itself.
+
+    Args:
+      causal: numbers, as an array of JAX or NumPy.
+      config: that says which layers have a window.
+    """
+    if not config.local_layers:
+        return causal
+    local = config.local_layers / config.layers
+    return (1 - local) * causal + local * causal.clip(max=config.window)
+
+
+def example_pairs(lengths: Float[np.ndarray, " N"], config: DecoderConfig | T5Config) -> Float[np.ndarray, " N"]:
+    """The pairs of examples of some decoder positions, as `count_work` counts them."""
+    pairs = lengths * (lengths + 1) / 2
+    if not isinstance(config, DecoderConfig) or not config.local_layers:
+        return pairs
+    hidden = np.maximum(lengths - config.window, 0)
+    return pairs - config.local_layers / config.layers * hidden * (hidden + 1) / 2
 
 
 def _pairs(queries: Int[Array, "rows L"], keys: Int[Array, "rows M"]) -> Float[Array, ""]:

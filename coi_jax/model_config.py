@@ -74,6 +74,13 @@ class DecoderConfig(Section):
     remat: Remat  # what the backward pass finds kept, from most to least (coi_jax.models.layers.REMAT_POLICIES)
     scan_unroll: PositiveInt  # layers unrolled in one scan step: 1 on accelerators, all of them on a CPU
 
+    @property
+    def local_layers(self) -> int:
+        """Layers that have a window."""
+        if not self.window:
+            return 0
+        return self.layers - (self.layers // self.global_every if self.global_every else 0)
+
     @pydantic.model_validator(mode="after")
     def _heads_divide(self) -> "DecoderConfig":
         if self.heads % self.kv_heads:

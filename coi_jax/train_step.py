@@ -92,7 +92,7 @@ def make_step(
             parameter_norm=optax.global_norm(state.params),
             learning_rate=schedule(state.step),
             target_tokens=sums.tokens,
-            work=count_work(batch),
+            work=count_work(batch, network.config),
         )
         params = optax.apply_updates(state.params, updates)
         return TrainState(params, opt_state, state.step + 1, state.frozen), metrics

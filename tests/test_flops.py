@@ -8,7 +8,7 @@ from tests import stand_ins
 
 
 def count(kind: str = "decoder") -> flops.Work:
-    return flops.count_work(jax.tree.map(jnp.asarray, stand_ins.batch(kind, rows=3)))
+    return flops.count_work(jax.tree.map(jnp.asarray, stand_ins.batch(kind, rows=3)), stand_ins.network(kind).config)
 
 
 def test_padding_and_other_examples_are_no_work() -> None:
@@ -17,6 +17,16 @@ def test_padding_and_other_examples_are_no_work() -> None:
     assert work.tokens == 3 * 14
     assert work.pairs == 3 * (6 * 7 / 2 + 8 * 9 / 2)  # causal
     assert work.encoder_tokens == work.encoder_pairs == work.cross_pairs == 0
+
+
+@pytest.mark.parametrize(("every", "local"), [(0, 6), (3, 4)])
+def test_a_window_hides_pairs_in_the_layers_that_have_one(every: int, local: int) -> None:
+    fields = {"model__layers": 6, "model__window": 3, "model__global_every": every}
+    config = stand_ins.network("decoder", **fields).config
+    work = flops.count_work(jax.tree.map(jnp.asarray, stand_ins.batch(rows=1)), config)
+    everywhere, nearby = 6 * 7 / 2 + 8 * 9 / 2, (1 + 2 + 3 * 4) + (1 + 2 + 3 * 6)
+    np.testing.assert_allclose(work.pairs, (local * nearby + (6 - local) * everywhere) / 6, rtol=1e-6)
+    np.testing.assert_allclose(flops.example_pairs(np.array([6.0, 8.0]), config).sum(), work.pairs, rtol=1e-6)
 
 
 def test_both_sides_of_a_t5_are_counted() -> None:

@@ -1,4 +1,4 @@
-"""cuDNN's kernel against XLA's attention, on every NVIDIA GPU that there is: `JAX_PLATFORMS=cuda,cpu pytest tests/gpu`."""
+"""cuDNN's kernel against XLA's attention on every NVIDIA GPU here: `JAX_PLATFORMS=cuda,cpu pytest tests/gpu`."""
 
 import functools
 from collections.abc import Callable
