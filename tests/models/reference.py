@@ -17,6 +17,8 @@ from coi_jax.model_config import DecoderConfig, T5Config
 from coi_jax.models import Network, Params, build
 from tests.models import sizes
 
+torch.set_num_threads(1)  # these products are too small to share, and other tests run beside
+
 
 def pair(config: DecoderConfig | T5Config) -> tuple[PreTrainedModel, Network, Params]:
     """The reference with random weights, and the network with the same."""
