@@ -1,0 +1,117 @@
+"""The two sides of a measurement, each in a process of its own, asked in turn.
+
+A side is a module that ends with `serve(make, …)`: it makes an object from a JSON file of settings and then answers
+questions, one JSON line each, by calling the object's methods. Between questions it sleeps, so the thread pools of XLA
+and torch never compete, and what disturbs the machine for a while disturbs both sides alike.
+"""
+
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TextIO
+
+ROOT = Path(__file__).parent.parent
+READY = "ready"  # the question that is answered as soon as a side's object is made
+# Both sides take large buffers anew at every step; on huge pages neither loses time in page faults.
+ENVIRONMENT = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1", "USE_TF": "0", "TOKENIZERS_PARALLELISM": "false"}
+
+
+class SideError(RuntimeError):
+    """A side's own exception, or its end; the message is its last line."""
+
+
+class Side:
+    """A child process that measures one implementation.
+
+    Args:
+      module: what the child runs, as `benchmarks.train_ours`.
+      settings: the JSON file that it makes its object from.
+    """
+
+    def __init__(self, module: str, settings: Path) -> None:
+        self.module = module
+        paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+        environment = ENVIRONMENT | os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+        self._child = subprocess.Popen([sys.executable, "-m", module, str(settings)], env=environment, text=True,
+                                       stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # fmt: skip
+
+    def __enter__(self) -> "Side":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: BaseException | TracebackType | None) -> None:
+        """Ends the child, at once where something has gone wrong."""
+        if kind is not None:
+            self._child.kill()
+        self._child.communicate()
+
+    def ask(self, question: str, **arguments: Any) -> Any:
+        """Calls a method of the child's object and waits for what it gives.
+
+        Raises:
+          SideError: the method raised something, or the child has ended.
+        """
+        self.tell(question, **arguments)
+        return self.hear()
+
+    def tell(self, question: str, **arguments: Any) -> None:
+        """Calls a method without waiting: `hear` gives the answer."""
+        with contextlib.suppress(BrokenPipeError):  # `hear` says that the child has ended
+            assert self._child.stdin is not None
+            self._child.stdin.write(json.dumps([question, arguments]) + "\n")
+            self._child.stdin.flush()
+
+    def hear(self) -> Any:
+        """The answer to the oldest call that has none yet."""
+        assert self._child.stdout is not None
+        line = self._child.stdout.readline()
+        if not line:
+            raise SideError(f"{self.module} ended with exit status {self._child.wait()}; see above")
+        answer, error = json.loads(line)
+        if error:
+            raise SideError(f"{self.module}: {error}")
+        return answer
+
+
+def serve(make: Callable[[dict[str, Any]], Any]) -> None:
+    """The child's main loop. Whatever libraries print goes to stderr."""
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    settings = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    served: list[Any] = []
+    for line in sys.stdin:
+        question, arguments = json.loads(line)
+        try:
+            if not served:
+                served.append(make(settings))
+            _reply(answers, question == READY or getattr(served[0], question)(**arguments), None)
+        except Exception as error:  # the parent raises it
+            traceback.print_exc()
+            _reply(answers, None, f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
+
+
+def _reply(answers: TextIO, answer: Any, error: str | None) -> None:
+    answers.write(json.dumps([answer, error]) + "\n")
+    answers.flush()
+
+
+def all_ask(sides: Sequence[Side], question: str, **arguments: Any) -> list[Any]:
+    """Asks all sides at once: for what is not timed."""
+    for side in sides:
+        side.tell(question, **arguments)
+    return [side.hear() for side in sides]
+
+
+def spread(values: Sequence[float], digits: int = 3) -> dict[str, float]:
+    """Median, lowest and highest of some repeats."""
+    return {
+        "median": round(statistics.median(values), digits),
+        "lowest": round(min(values), digits),
+        "highest": round(max(values), digits),
+    }

@@ -1,0 +1,70 @@
+"""This project's side of the training benchmarks: the trainer's own step on packed batches."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from benchmarks import sides, weights
+from coi_jax import sharding, training
+from coi_jax.config import validate
+from coi_jax.models import build
+from coi_jax.run_folder import RunFolder
+from coi_jax.train_step import TrainState
+
+
+class Batches:
+    """The batches of a file, [steps, rows, length] under each name."""
+
+    fingerprint = "benchmark"
+
+    def __init__(self, path: Path) -> None:
+        self._arrays = dict(np.load(path))
+        self.total_steps = len(self._arrays["tokens"])
+
+    def iterate(self, start_step: int, sharding: jax.sharding.Sharding) -> Iterator[dict[str, jax.Array]]:
+        """See `coi_jax.training.Batches`."""
+        for step in range(start_step, self.total_steps):
+            yield jax.device_put({name: array[step] for name, array in self._arrays.items()}, sharding)
+
+
+class Ours:
+    """The job of a run whose weights and batches are given."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        config = validate(settings["config"])
+        network = build(config.model, config.model.vocabulary_size)
+        mesh = sharding.make_mesh(config.mesh)
+        batches = Batches(Path(settings["batches"]))
+        self._job = training.make_job(config, RunFolder(Path(settings["folder"])), mesh, batches, network)
+        with jax.set_mesh(mesh):
+            params = weights.load(network, Path(settings["weights"]), self._job.shardings.params)
+            shardings = self._job.shardings.opt_state
+            self._state = TrainState(params, jax.jit(self._job.optimizer.init, out_shardings=shardings)(params),
+                                     jax.device_put(np.int32(0), self._job.shardings.step))  # fmt: skip
+
+    def steps(self, first: int, count: int) -> dict[str, Any]:
+        """Takes some optimizer steps; their seconds together, and the loss of each."""
+        losses = []
+        with jax.set_mesh(self._job.mesh):
+            began = time.perf_counter()
+            batches = self._job.loader.iterate(first, sharding.batch_sharding(self._job.mesh))
+            for _, batch in zip(range(count), batches, strict=False):
+                self._state, metrics = self._job.step(self._state, batch)
+                losses.append(metrics.loss)
+            jax.block_until_ready(self._state)
+            seconds = time.perf_counter() - began
+        return {"seconds": seconds, "losses": [float(loss) for loss in losses], "memory": memory()}
+
+
+def memory() -> int | None:
+    """The most bytes that were in use on the accelerator at once; None on a CPU."""
+    statistics = jax.devices()[0].memory_stats()
+    return statistics["peak_bytes_in_use"] if statistics else None
+
+
+if __name__ == "__main__":
+    sides.serve(Ours)
