@@ -1,0 +1,129 @@
+"""How much text a step and a run hold: from the token caches where they are there, else from given means."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Int
+
+from coi_jax import cache
+from coi_jax.config import RunConfig
+from coi_jax.errors import UserError
+from coi_jax.fitting import RowShape
+from coi_jax.flops import Work, example_pairs
+from coi_jax.loader import Loader
+from coi_jax.model_config import DecoderConfig, T5Config
+from coi_jax.tasks import training_tasks
+from coi_jax.vocabulary import load_vocabulary
+
+# Share of positions that packing leaves useful where nothing is known of the lengths: of full rows, and where a step is
+# a number of examples and its rows are those that the fullest step needs (as `python -m benchmarks.loader` measures).
+FULL_ROWS, COUNTED_EXAMPLES = 0.99, 0.87
+
+
+@dataclass(frozen=True)
+class Means:
+    """What stands in for data that is not there: mean ids of an example's prompt and answer, and how many there are."""
+
+    inputs: float
+    targets: float
+    examples: int | None
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What a step and a run hold.
+
+    Attributes:
+      rows: of a step.
+      examples: of a mean step.
+      work: of a mean step.
+      steps: of the run; None where the number of examples is not known.
+      useful: share of a step's positions that are not padding.
+      source: where the numbers come from, in words.
+    """
+
+    rows: int
+    examples: float
+    work: Work
+    steps: int | None
+    useful: float
+    source: str
+
+
+def measure(config: RunConfig, multiple: int, means: Means) -> Workload:
+    """The workload of a config whose rows must be a multiple of some number.
+
+    Raises:
+      UserError: the config's rows do not divide, or do not hold a step's examples.
+    """
+    caches = _find_caches(config)
+    return _of_means(config, multiple, means) if caches is None else _of_caches(config, multiple, caches)
+
+
+def _find_caches(config: RunConfig) -> list[cache.TokenCache] | None:
+    """The caches of a config; None where the dataset or one of them is not there."""
+    try:
+        return cache.find(config, training_tasks(config))
+    except UserError:
+        return None
+
+
+def _of_caches(config: RunConfig, multiple: int, caches: list[cache.TokenCache]) -> Workload:
+    vocabulary = load_vocabulary(config)
+    loader = Loader(config, caches, vocabulary, multiple)
+    begins = int(vocabulary.bos_id is not None and config.model.kind == "decoder")
+    shape = RowShape(config.data.length, config.data.targets_length, begins)
+    fitted = [shape.fit(item.lengths, config.data.overlong) for item in caches]
+    lengths = np.concatenate([part.lengths[part.kept] for part in fitted])
+    share = 1 / loader.steps_per_epoch  # of all examples, in a step
+    work = Work(*(share * float(total) for total in _work(shape.needs(lengths), lengths, config.model)))
+    useful = (work.tokens + work.encoder_tokens) / (loader.rows_per_step * sum(shape.capacity))
+    source = f"{len(lengths):,} examples of the token caches in {config.data.cache_folder}"
+    return Workload(loader.rows_per_step, float(work.examples), work, loader.total_steps, float(useful), source)
+
+
+def _work(
+    needs: Int[np.ndarray, "examples sides"], lengths: Int[np.ndarray, "examples 2"], config: DecoderConfig | T5Config
+) -> Work:
+    """What some examples ask of a network; see `coi_jax.flops.count_work`."""
+    tokens = needs[:, -1].astype(float)
+    is_t5 = needs.shape[1] == 2
+    encoder = lengths[:, 0].astype(float) if is_t5 else np.zeros(len(needs))
+    return Work(
+        examples=np.float64(len(needs)),
+        tokens=tokens.sum(),
+        encoder_tokens=encoder.sum(),
+        pairs=example_pairs(tokens, config).sum(),
+        encoder_pairs=(encoder**2).sum(),
+        cross_pairs=(tokens * encoder).sum(),
+    )
+
+
+def _of_means(config: RunConfig, multiple: int, means: Means) -> Workload:
+    is_t5 = config.data.targets_length > 0
+    sides = (means.inputs, means.targets) if is_t5 else (means.inputs + means.targets,)
+    capacity = (config.data.length, config.data.targets_length) if is_t5 else (config.data.length,)
+    rows, examples = _rows_and_examples(config, multiple, sides, capacity)
+    one = _work(np.array([sides]), np.array([[means.inputs, means.targets]]), config.model)
+    work = Work(*(examples * float(part) for part in one))
+    steps = config.train.steps or (
+        math.ceil(config.train.epochs * means.examples / examples) if means.examples else None
+    )
+    useful = examples * sum(sides) / (rows * sum(capacity))
+    source = f"assumed means: {means.inputs:g} + {means.targets:g} ids an example (prompt + answer)"
+    return Workload(rows, examples, work, steps, useful, source)
+
+
+def _rows_and_examples(
+    config: RunConfig, multiple: int, sides: tuple[float, ...], capacity: tuple[int, ...]
+) -> tuple[int, float]:
+    """Rows of a step, and the examples that they hold on the fuller side."""
+    fullest = max(size / room for size, room in zip(sides, capacity, strict=True))  # of a row, by an example
+    if config.data.rows % multiple:
+        mend = f"must be a multiple of data-parallel devices × microbatches, {multiple}"
+        raise UserError("config.data.rows", config.data.rows, mend)
+    if config.data.count == "tokens":
+        return config.data.rows, config.data.rows * FULL_ROWS / fullest
+    needed = math.ceil(config.data.examples * fullest / COUNTED_EXAMPLES)
+    return config.data.rows or -(-needed // multiple) * multiple, config.data.examples
