@@ -36,6 +36,10 @@ PREPROCESSING = (
     "coi_jax/prompts.py",
     "coi_jax/vocabulary.py",
     "coi_jax/mistral_vocabulary.py",
+    "coi_jax/tokenizer_files.py",
+    "coi_jax/tokenizer_pieces.py",
+    "coi_jax/tokenizer_vocabulary.py",
+    "coi_jax/chat_template.py",
     "data_pipeline/tasks.py",
     "data_pipeline/vocabularies.py",
 )
@@ -108,30 +112,30 @@ class TokenCache:
             ) from None
 
 
-def ensure(config: RunConfig, specs: Sequence[TaskSpec], trained: Path | None = None) -> list[TokenCache]:
+def ensure(config: RunConfig, specs: Sequence[TaskSpec], kept: Path | None = None) -> list[TokenCache]:
     """The caches of some tasks, written first by a child process where one is missing, out of date or damaged.
 
     Args:
       config: says where caches are kept, and which vocabulary.
       specs: the tasks, from `tasks.training_tasks` or `tasks.evaluation_task` of the same config.
-      trained: the model file of a trained vocabulary, where a run keeps its own.
+      kept: a run's own copy of its vocabulary.
 
     Raises:
       UserError: the dataset is missing or has no row for a task, or the vocabulary cannot be had.
     """
     for spec in specs:
         check_rows(spec)
-    processes.first_alone(lambda: _write_missing(config, specs, trained))
-    caches = _open_all(config, specs, trained)
+    processes.first_alone(lambda: _write_missing(config, specs, kept))
+    caches = find(config, specs, kept)
     if caches is None:
         mend = "changed while it was read, or is not shared by all hosts; run again, or name another folder"
         raise UserError("config.data.cache_folder", config.data.cache_folder, mend)
     return caches
 
 
-def _write_missing(config: RunConfig, specs: Sequence[TaskSpec], trained: Path | None) -> None:
-    if _open_all(config, specs, trained) is None:
-        _write_in_child(config, specs, trained)
+def _write_missing(config: RunConfig, specs: Sequence[TaskSpec], kept: Path | None) -> None:
+    if find(config, specs, kept) is None:
+        _write_in_child(config, specs, kept)
 
 
 def check_rows(spec: TaskSpec) -> int:
@@ -190,10 +194,11 @@ def _size(path: Path) -> int:
     return path.stat().st_size
 
 
-def _open_all(config: RunConfig, specs: Sequence[TaskSpec], trained: Path | None) -> list[TokenCache] | None:
-    if config.vocabulary.kind == "trained" and not (trained or trained_path(config)).exists():
+def find(config: RunConfig, specs: Sequence[TaskSpec], kept: Path | None = None) -> list[TokenCache] | None:
+    """The caches of some tasks, as `ensure`; None where one is missing. Nothing is written."""
+    if config.vocabulary.kind == "trained" and not (kept or trained_path(config)).exists():
         return None
-    vocabulary = load_vocabulary(config, trained)
+    vocabulary = load_vocabulary(config, kept)
     caches = [open_cache(*cache_folder(config, spec, vocabulary)) for spec in specs]
     whole = [cache for cache in caches if cache is not None]
     if len(whole) < len(caches):
@@ -211,7 +216,7 @@ def _with_rates(config: RunConfig, caches: list[TokenCache]) -> list[TokenCache]
         return None
 
 
-def _write_in_child(config: RunConfig, specs: Sequence[TaskSpec], trained: Path | None) -> None:
+def _write_in_child(config: RunConfig, specs: Sequence[TaskSpec], kept: Path | None) -> None:
     """Runs `python -m data_pipeline.cache`: TensorFlow stays in that process. Its progress bar is shown as it comes."""
     print(
         f"writing token caches into {config.data.cache_folder} (once; all runs share them)", file=sys.stderr, flush=True
@@ -221,8 +226,8 @@ def _write_in_child(config: RunConfig, specs: Sequence[TaskSpec], trained: Path 
         files.write_json(path, config.model_dump(mode="json"))
         command = [sys.executable, "-m", "data_pipeline.cache", f"--config={path}", "--json",
                    f"--tasks={','.join(spec.name for spec in specs)}"]  # fmt: skip
-        if trained:
-            command.append(f"--vocabulary={trained}")
+        if kept:
+            command.append(f"--vocabulary={kept}")
         child = subprocess.run(command, stdout=subprocess.PIPE, env=_child_environment(), check=False, text=True)
     if child.returncode:
         _relay(child)

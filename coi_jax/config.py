@@ -22,14 +22,15 @@ from coi_jax.presets import expand
 class VocabularyConfig(Section):
     """Which vocabulary turns text into ids."""
 
-    kind: Literal["bytes", "sentencepiece", "trained", "mistral"]
-    file: str  # sentencepiece: the .model file; mistral: the tokenizer's version, as "v1"; else ""
+    kind: Literal["bytes", "sentencepiece", "trained", "mistral", "tokenizer"]
+    # sentencepiece: the .model file; mistral: the tokenizer's version, as "v1"; tokenizer: a model's folder; else ""
+    file: str
     size: NonNegativeInt  # trained: the number of pieces; else 0
 
     @pydantic.model_validator(mode="after")
     def _kind_has_its_field(self) -> "VocabularyConfig":
-        if (self.kind in ("sentencepiece", "mistral")) != bool(self.file):
-            raise ValueError('file is what kind "sentencepiece" and "mistral" need, and "" for the others')
+        if (self.kind in ("sentencepiece", "mistral", "tokenizer")) != bool(self.file):
+            raise ValueError('file is what kind "sentencepiece", "mistral" and "tokenizer" need, and "" for the others')
         if (self.kind == "trained") != bool(self.size):
             raise ValueError('size is what kind "trained" needs, and 0 for the others')
         return self
@@ -41,7 +42,8 @@ class DataConfig(Section):
     folder: str  # the dataset folder
     cache_folder: str  # where token caches are kept, shared by all runs
     split: str  # the split trained on
-    template: Literal["plain", "alpaca"]  # how instruction and input become the model's prompt
+    # How instruction and input become the model's prompt; chat and mistral: as the model's own tokenizer lays them out.
+    template: Literal["plain", "alpaca", "chat", "mistral"]
     mixing: Literal["concatenate", "rates"]  # each row once an epoch, or SeqIO's mixing rates
     count: Literal["examples", "tokens"]  # a step takes exactly `examples` rows of data, or is `rows` full rows
     examples: NonNegativeInt  # examples a step, over all hosts (count = "examples")
@@ -92,6 +94,12 @@ class TrainConfig(Section):
         return self
 
 
+class WeightsConfig(Section):
+    """What training begins from."""
+
+    folder: str  # a published folder, local or gs://…, or a run's; "": random weights
+
+
 class MeshConfig(Section):
     """How many devices stand along each axis; at most one axis may be -1, the rest of the devices."""
 
@@ -123,6 +131,7 @@ class RunConfig(Section):
     data: DataConfig
     vocabulary: VocabularyConfig
     model: ModelConfig
+    weights: WeightsConfig
     lora: LoraConfig
     optimizer: OptimizerConfig
     train: TrainConfig
@@ -133,6 +142,14 @@ class RunConfig(Section):
     def _rows_fit_model(self) -> "RunConfig":
         if (self.model.kind == "t5") != (self.data.targets_length > 0):
             raise ValueError("data.targets_length is the decoder row of a T5, and 0 for a decoder model")
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _template_fits_vocabulary(self) -> "RunConfig":
+        kinds = {"chat": "tokenizer", "mistral": "mistral"}
+        kind = kinds.get(self.data.template, self.vocabulary.kind)
+        if self.vocabulary.kind != kind:
+            raise ValueError(f'data.template = "{self.data.template}" is what vocabulary.kind = "{kind}" lays out')
         return self
 
 

@@ -69,7 +69,7 @@ def evaluate(model: Model, names: Sequence[str], limit: int | None = None) -> li
       UserError: a test set is unknown or the dataset has no row of it; nothing has been predicted then.
     """
     specs = [evaluation_task(model.config, name) for name in names]
-    caches = cache.ensure(model.config, specs, model.trained_vocabulary)
+    caches = cache.ensure(model.config, specs, model.kept_vocabulary)
     return [_evaluate_one(model, name, tokens, limit) for name, tokens in zip(names, caches, strict=True)]
 
 

@@ -50,7 +50,8 @@ def generate(model: Model, instruction: str, input: str) -> dict[str, Any]:
         raise UserError("config.evaluation.prompting", model.config.evaluation.prompting,
                         "shows examples of a dataset; add --config.evaluation.prompting=direct")  # fmt: skip
     text = prompts.prompt(instruction, input, model.config.data.template)
-    prompt = model.prompt("", np.array(model.vocabulary.encode(text), np.int32))
+    ids = prompts.encode_prompt(text, model.config.data.template, model.vocabulary)
+    prompt = model.prompt("", np.array(ids, np.int32))
     [answer] = model.answers([prompt])
     written = model.vocabulary.decode(answer.tokens)
     parts = instruction.split(JOINER)

@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Int
 
-from coi_jax import checkpoint, files, processes, sharding
+from coi_jax import checkpoint, processes, sharding
 from coi_jax.config import RunConfig, load_config
 from coi_jax.errors import UserError
 from coi_jax.generation import Answer, Generator, Prompt, make_strategy
@@ -49,9 +49,9 @@ class Model:
         return self.run.load_vocabulary()
 
     @property
-    def trained_vocabulary(self) -> Path | None:
-        """The run's copy of its vocabulary file, where it has one."""
-        return self.run.vocabulary if self.run.vocabulary.is_file() else None
+    def kept_vocabulary(self) -> Path | None:
+        """The run's copy of its vocabulary, where it has one."""
+        return self.run.kept_vocabulary
 
     @functools.cached_property
     def mesh(self) -> Mesh | None:
@@ -109,11 +109,5 @@ def load_model(workdir: Path, overrides: Mapping[str, Any], source: Path | None 
         raise UserError("workdir", run.path, "has no checkpoint yet; train it first (python -m coi_jax.train)")
     if source:
         open_run(workdir, config)
-    digest = processes.first_alone(lambda: _hash(run.checkpoints / str(step) / "params"))
-    return Model(run, workdir, config, step, f"{step}-{digest}")
-
-
-def _hash(folder: Path) -> str:
-    """A hash of all files in a folder, names and bytes."""
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    return files.digest([[str(path.relative_to(folder)), files.sha256(path)] for path in paths])[:16]
+    identity = processes.first_alone(lambda: checkpoint.identity(run.checkpoints, step))
+    return Model(run, workdir, config, step, identity)

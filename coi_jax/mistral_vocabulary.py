@@ -1,8 +1,11 @@
 """The tokenizers of Mistral's models, from the files that mistral-common ships."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
+from mistral_common.exceptions import MistralCommonException
+from mistral_common.protocol.instruct.messages import AssistantMessage, UserMessage
+from mistral_common.protocol.instruct.request import ChatCompletionRequest
 from mistral_common.tokens.tokenizers.base import Tokenizer
 from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
 from mistral_common.tokens.tokenizers.tekken import is_tekkenizer
@@ -18,6 +21,7 @@ MISTRAL: dict[str, Callable[[], MistralTokenizer]] = {
     "v7": MistralTokenizer.v7,
     "tekken": lambda: MistralTokenizer.v3(is_tekken=True),
 }
+MESSAGES: dict[str, type[UserMessage] | type[AssistantMessage]] = {"user": UserMessage, "assistant": AssistantMessage}
 
 
 class MistralVocabulary:
@@ -27,20 +31,38 @@ class MistralVocabulary:
     every byte has an id. "tekken" pads with its own.
     """
 
+    ends_inputs = False
+
     def __init__(self, version: str) -> None:
         if version not in MISTRAL:
             raise UserError("config.vocabulary.file", version, nearest(version, list(MISTRAL)))
-        self._tokenizer: Tokenizer = MISTRAL[version]().instruct_tokenizer.tokenizer
+        self._instruct = MISTRAL[version]()
+        self._tokenizer: Tokenizer = self._instruct.instruct_tokenizer.tokenizer
         self.name = f"mistral-{version}"
         self.size = self._tokenizer.n_words
         self.bos_id: int | None = self._tokenizer.bos_id
         self.eos_id = self._tokenizer.eos_id
+        self.stop_ids: tuple[int, ...] = (self.eos_id,)
         self.pad_id = self._tokenizer.pad_id if is_tekkenizer(self._tokenizer) else self._tokenizer.unk_id
         self.fingerprint = files.digest([version, files.sha256(self._tokenizer.file_path)])
 
     def encode(self, text: str) -> list[int]:
         """See `Vocabulary.encode`."""
         return self._tokenizer.encode(text, bos=False, eos=False)
+
+    def encode_chat(self, messages: Sequence[dict[str, str]]) -> list[int]:
+        """See `Converses.encode_chat`.
+
+        Raises:
+          UserError: mistral-common does not take such a conversation.
+        """
+        made = [MESSAGES[message["role"]](content=message["content"]) for message in messages]
+        try:
+            tokens = self._instruct.encode_chat_completion(ChatCompletionRequest(messages=made)).tokens
+        except MistralCommonException as error:
+            raise UserError("config.data.template", "mistral", f"mistral-common says: {error}") from None
+        assert tokens[0] == self.bos_id
+        return tokens[1:]
 
     def decode(self, ids: Iterable[int | np.integer]) -> str:
         """See `Vocabulary.decode`."""

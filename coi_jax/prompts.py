@@ -1,14 +1,18 @@
 """How a chain becomes the text that a model is shown.
 
-A template lays out instruction and input. The paper's prompting baselines (section 4) put worked examples before it:
-chain of thought shows answers step by step, least-to-most shows the instruction taken apart first. The paper's own
-prompts are not public; the wording here is this project's.
+A template lays out instruction and input: words of this file, or the turns of a conversation, which the model's own
+tokenizer puts into words (templates "chat" and "mistral"). The paper's prompting baselines (section 4) put worked
+examples before it: chain of thought shows answers step by step, least-to-most shows the instruction taken apart first.
+The paper's own prompts are not public; the wording here is this project's.
 """
 
+import json
 from collections.abc import Iterable, Sequence
 
 from coi_jax.chain import Chain
+from coi_jax.errors import UserError
 from coi_jax.files import digest
+from coi_jax.vocabulary import Converses, Vocabulary
 
 TEMPLATES = {
     "plain": "{instruction}\n{input}\n",
@@ -25,6 +29,8 @@ TEMPLATES = {
     ),
 }
 
+CHATS = ("chat", "mistral")  # their text is a conversation as JSON: `[{"role": "user", "content": …}, …]`
+
 SHOTS = 7  # paper, section 4: seven-shot chain of thought
 
 
@@ -33,23 +39,54 @@ def prompt(instruction: str, input: str, template: str) -> str:
 
     Example: `("Sort the words.", "b a", "plain")` → `"Sort the words.\nb a\n"`.
     """
+    if template in CHATS:
+        return json.dumps([_question(instruction, input)], ensure_ascii=False)
     if template == "alpaca" and not input:
         template = "alpaca_no_input"
     return TEMPLATES[template].format(instruction=instruction, input=input)
 
 
 def few_shot(chain: Chain, examples: Sequence[Chain], template: str, prompting: str) -> str:
-    """The prompt of a chain after worked examples; `prompting` is "direct" (no examples), "cot" or "ltm"."""
+    """The prompt of a chain after worked examples; `prompting` is "direct" (no examples), "cot" or "ltm".
+
+    In a conversation the worked examples are turns that came before.
+    """
     last = prompt(chain.instruction, chain.input, template)
     if prompting == "direct":
         return last
-    shots = [_worked(example, template, prompting) for example in examples]
+    if template in CHATS:
+        turns = [turn for example in examples for turn in _turns(example, prompting)]
+        return json.dumps([*turns, *json.loads(last)], ensure_ascii=False)
+    shots = [f"{prompt(each.instruction, each.input, template)} {_worked(each, prompting)}" for each in examples]
     return "\n\n".join([*shots, last])
 
 
-def _worked(chain: Chain, template: str, prompting: str) -> str:
+def encode_prompt(text: str, template: str, vocabulary: Vocabulary) -> list[int]:
+    """The ids of a prompt's text, all but the begin id.
+
+    Raises:
+      UserError: the template is a conversation, and the vocabulary has no rules for one, or they do not take it.
+    """
+    if template not in CHATS:
+        ids = vocabulary.encode(text)
+    elif isinstance(vocabulary, Converses):
+        ids = vocabulary.encode_chat(json.loads(text))
+    else:
+        raise UserError("config.data.template", template, f"the vocabulary {vocabulary.name} lays out no conversations")
+    return [*ids, vocabulary.eos_id] if vocabulary.ends_inputs else ids
+
+
+def _question(instruction: str, input: str) -> dict[str, str]:
+    return {"role": "user", "content": f"{instruction}\n\n{input}" if input else instruction}
+
+
+def _turns(chain: Chain, prompting: str) -> list[dict[str, str]]:
+    return [_question(chain.instruction, chain.input), {"role": "assistant", "content": _worked(chain, prompting)}]
+
+
+def _worked(chain: Chain, prompting: str) -> str:
     parts = "".join(f"{k}. {step.instruction}\n" for k, step in enumerate(chain.steps, 1)) if prompting == "ltm" else ""
-    return f"{prompt(chain.instruction, chain.input, template)} {parts}{chain.targets}"
+    return f"{parts}{chain.targets}"
 
 
 def choose_examples(chains: Iterable[Chain], shots: int = SHOTS) -> list[Chain]:

@@ -14,9 +14,20 @@ from coi_jax import files, processes
 from coi_jax.config import RunConfig, validate
 from coi_jax.dataset import split_path
 from coi_jax.errors import UserError
-from coi_jax.vocabulary import Vocabulary, load_vocabulary, read_sentencepiece, trained_path
+from coi_jax.vocabulary import Vocabulary, load_vocabulary, trained_path
 
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "array_record", "numpy", "sentencepiece")
+PACKAGES = (
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "qwix",
+    "orbax-checkpoint",
+    "grain",
+    "array_record",
+    "numpy",
+    "sentencepiece",
+)
 
 
 @dataclass(frozen=True)
@@ -41,9 +52,26 @@ class RunFolder:
         return self.path / "vocabulary.model"
 
     @property
+    def tokenizer(self) -> Path:
+        """The files of a published model's tokenizer, where the run has such."""
+        return self.path / "tokenizer"
+
+    @property
+    def kept_vocabulary(self) -> Path | None:
+        """The run's own copy of its vocabulary, a file or a folder; None where it has none."""
+        if self.vocabulary.is_file():
+            return self.vocabulary
+        return self.tokenizer if self.tokenizer.is_dir() else None
+
+    @property
     def checkpoints(self) -> Path:
         """One folder a step."""
         return self.path / "checkpoints"
+
+    @property
+    def published(self) -> Path:
+        """The small files of the published folder that the run began from: config.json and the tokenizer's."""
+        return self.path / "published"
 
     @property
     def base(self) -> Path:
@@ -74,9 +102,7 @@ class RunFolder:
 
     def load_vocabulary(self) -> Vocabulary:
         """The vocabulary of the run, from its own copy where it has one."""
-        if self.vocabulary.is_file():
-            return read_sentencepiece(self.vocabulary)
-        return load_vocabulary(self.load_config())
+        return load_vocabulary(self.load_config(), self.kept_vocabulary)
 
 
 def open_run(path: Path, config: RunConfig) -> RunFolder:
@@ -121,19 +147,26 @@ def _fields(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 
 def keep_vocabulary(run: RunFolder, config: RunConfig) -> None:
-    """Copies the vocabulary's file into the run, which can then be evaluated without the cache folder."""
+    """Copies the vocabulary's files into the run, which can then be evaluated without the folder they came from."""
     source = {"trained": trained_path, "sentencepiece": lambda config: Path(config.vocabulary.file)}
     if config.vocabulary.kind in source and not run.vocabulary.exists():
         files.write_bytes(run.vocabulary, source[config.vocabulary.kind](config).read_bytes())
+    if config.vocabulary.kind == "tokenizer" and not run.tokenizer.exists():
+        from coi_jax.tokenizer_files import read_tokenizer  # half a second to import
+
+        read_tokenizer(config.vocabulary.file).write(run.tokenizer)
 
 
-def write_environment(run: RunFolder, config: RunConfig, data: Mapping[str, Any]) -> None:
+def write_environment(
+    run: RunFolder, config: RunConfig, data: Mapping[str, Any], parameters: Mapping[str, int]
+) -> None:
     """Writes what this launch runs on and which data it reads: hashes, no secrets, no environment variables.
 
     Args:
       run: where to.
       config: whose dataset is hashed.
       data: hashes of caches and vocabulary, and the loader's statistics.
+      parameters: how many are trained, and how many there are.
     """
     device = jax.devices()[0]
     dataset = files.sha256(split_path(config.data.folder, config.data.split))
@@ -143,6 +176,7 @@ def write_environment(run: RunFolder, config: RunConfig, data: Mapping[str, Any]
         "devices": {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count()},
         "hosts": jax.process_count(),
         "commit": git_commit(Path(__file__).parent),
+        "parameters": dict(parameters),
         "data": {"sha256": dataset, **data},
     }
     files.write_json(run.environment, values)

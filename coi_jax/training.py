@@ -66,13 +66,13 @@ def prepare(config: RunConfig, run: RunFolder) -> Job:
       UserError: the mesh does not fit devices, batch or network, or the data cannot be had.
     """
     mesh = sharding.make_mesh(config.mesh)
-    caches = cache.ensure(config, training_tasks(config), run.vocabulary if run.vocabulary.exists() else None)
+    caches = cache.ensure(config, training_tasks(config), run.kept_vocabulary)
     processes.first_alone(lambda: keep_vocabulary(run, config))
     vocabulary = run.load_vocabulary()
     loader = Loader(config, caches, vocabulary, sharding.data_parallel(mesh) * config.train.microbatches)
-    data = {"caches": [item.hash for item in caches], "vocabulary": vocabulary.fingerprint}
-    processes.first_alone(lambda: write_environment(run, config, data | loader.statistics()))
     network = build(config.model, vocabulary.size, config.lora)
+    data = {"caches": [item.hash for item in caches], "vocabulary": vocabulary.fingerprint} | loader.statistics()
+    processes.first_alone(lambda: write_environment(run, config, data, network.parameter_counts()))
     return make_job(config, run, mesh, loader, network)
 
 

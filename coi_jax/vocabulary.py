@@ -5,7 +5,7 @@ be asked for an id of the padding.
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -28,7 +28,9 @@ class Vocabulary(Protocol):
     size: int
     pad_id: int
     eos_id: int
+    stop_ids: tuple[int, ...]  # what ends an answer: `eos_id` first, then what a published model may end with besides
     bos_id: int | None  # None where examples do not begin with one
+    ends_inputs: bool  # whether a prompt ends with `eos_id`, as published T5s' do
     fingerprint: str  # SHA-256 of all that defines it
 
     def encode(self, text: str) -> list[int]:
@@ -55,7 +57,9 @@ class ByteVocabulary:
     name = "bytes"
     size = 259
     pad_id, eos_id = 0, 1
+    stop_ids: tuple[int, ...] = (1,)
     bos_id: int | None = None
+    ends_inputs = False
     fingerprint = hashlib.sha256(b"bytes+3").hexdigest()
 
     def encode(self, text: str) -> list[int]:
@@ -73,11 +77,14 @@ class SentencePieceVocabulary:
     A model without a pad piece (Llama's) pads with its unknown piece: padding is told by segment 0, never by its id.
     """
 
+    ends_inputs = False
+
     def __init__(self, model: bytes, name: str) -> None:
         self._model = sentencepiece.SentencePieceProcessor(model_proto=model)
         self.name = name
         self.size = self._model.vocab_size()
         self.eos_id = self._model.eos_id()
+        self.stop_ids: tuple[int, ...] = (self.eos_id,)
         self.pad_id = self._model.pad_id() if self._model.pad_id() >= 0 else self._model.unk_id()
         self.bos_id = self._model.bos_id() if self._model.bos_id() >= 0 else None
         self.fingerprint = hashlib.sha256(model).hexdigest()
@@ -114,15 +121,27 @@ def trained_path(config: RunConfig) -> Path:
     return Path(config.data.cache_folder) / f"vocabulary-{key[:16]}.model"
 
 
-def load_vocabulary(config: RunConfig, trained: Path | None = None) -> Vocabulary:
+@runtime_checkable
+class Converses(Protocol):
+    """A vocabulary whose tokenizer lays out conversations by rules of its own."""
+
+    def encode_chat(self, messages: Sequence[dict[str, str]]) -> list[int]:
+        """The ids of a conversation, from after the begin id to where the model's answer begins.
+
+        Args:
+          messages: each with a "role" ("user" or "assistant") and a "content"; the last is the user's.
+        """
+
+
+def load_vocabulary(config: RunConfig, kept: Path | None = None) -> Vocabulary:
     """The vocabulary that a config names.
 
     Args:
-      config: its `vocabulary` says which.
-      trained: the model file of a trained vocabulary, where it is not in the cache folder: a run keeps its own.
+      config: its `vocabulary` says which, its template and model what is asked of a tokenizer.
+      kept: a run's own copy of the file or folder, which is taken instead.
 
     Raises:
-      UserError: the model file is missing or is not a SentencePiece model, or Mistral has no such version.
+      UserError: the file is missing or not what it should be, or Mistral has no such version.
     """
     match config.vocabulary.kind:
         case "bytes":
@@ -132,9 +151,14 @@ def load_vocabulary(config: RunConfig, trained: Path | None = None) -> Vocabular
 
             return MistralVocabulary(config.vocabulary.file)
         case "sentencepiece":
-            return read_sentencepiece(Path(config.vocabulary.file))
+            return read_sentencepiece(kept or Path(config.vocabulary.file))
         case "trained":
-            return read_sentencepiece(trained or trained_path(config))
+            return read_sentencepiece(kept or trained_path(config))
+        case "tokenizer":
+            from coi_jax.tokenizer_vocabulary import open_tokenizer  # half a second to import
+
+            path, model = str(kept or config.vocabulary.file), config.model
+            return open_tokenizer(path, config.data.template, encodes=model.kind == "t5", rows=model.vocabulary_size)
 
 
 def read_sentencepiece(path: Path) -> SentencePieceVocabulary:

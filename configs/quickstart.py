@@ -48,6 +48,8 @@ def get_config() -> ConfigDict:
             scan_unroll=4,  # all layers: a CPU gains nothing from a loop
         )
     )
+    # A published model's folder (safetensors, config.json), local or gs://…, or a run's; "": random weights.
+    config.weights = ConfigDict(dict(folder=""))
     # Adapters on frozen weights; with rank 0 all weights are trained.
     config.lora = ConfigDict(
         dict(rank=0, alpha=16.0, targets="attention|mlp", dropout=0.0, rank_stabilised=False, base_dtype="float32")

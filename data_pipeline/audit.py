@@ -20,7 +20,7 @@ from coi_jax import cli
 from coi_jax.chain import Chain
 from coi_jax.dataset import read_chains, read_manifest
 from coi_jax.progress import track
-from coi_jax.prompts import prompt
+from coi_jax.prompts import CHATS, encode_prompt, prompt
 from coi_jax.vocabulary import ByteVocabulary, Vocabulary, read_sentencepiece
 from data_pipeline.audit_report import text_report
 
@@ -154,7 +154,8 @@ class Lengths:
     def add(self, split: str, chain: Chain) -> None:
         """Takes in a chain. Tokens are those of the prompt and of the targets with their end mark."""
         words = [len(text.split()) for text in (chain.instruction, chain.input, chain.targets)]
-        prompt_tokens = self._count(prompt(chain.instruction, chain.input, self._template))
+        text = prompt(chain.instruction, chain.input, self._template)
+        prompt_tokens = len(encode_prompt(text, self._template, self._vocabulary))
         target_tokens = self._count(chain.targets) + 1
         values = self._values.setdefault((split, chain.length), tuple(array.array("l") for _ in self.MEASURES))
         for known, value in zip(
@@ -256,11 +257,15 @@ def _chains(folder: Path, manifest: dict[str, Any]) -> Iterator[tuple[str, Chain
             yield split, chain
 
 
-def _vocabulary(kind: str, file: str) -> Vocabulary:
+def _vocabulary(kind: str, file: str, template: str) -> Vocabulary:
     if kind == "mistral":
         from coi_jax.mistral_vocabulary import MistralVocabulary  # a second to import
 
         return MistralVocabulary(file or MISTRAL_VERSION)
+    if kind == "tokenizer":
+        from coi_jax.tokenizer_vocabulary import open_tokenizer  # half a second to import
+
+        return open_tokenizer(file, template)
     return read_sentencepiece(Path(file)) if kind == "sentencepiece" else ByteVocabulary()
 
 
@@ -269,14 +274,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.parser(__doc__)
     parser.add_argument("--data", type=Path, required=True, help="dataset folder")
     parser.add_argument("--json", action="store_true", help="print JSON, for programs")
-    parser.add_argument("--vocabulary", choices=("bytes", "mistral", "sentencepiece"), default="mistral",
+    parser.add_argument("--vocabulary", choices=("bytes", "mistral", "sentencepiece", "tokenizer"), default="mistral",
                         help="counts tokens")  # fmt: skip
     parser.add_argument("--vocabulary_file", default="", metavar="FILE",
-                        help=f"sentencepiece: its .model; mistral: its version, else {MISTRAL_VERSION}")  # fmt: skip
-    parser.add_argument("--template", choices=("alpaca", "plain"), default="alpaca", help="lays out the prompt")
+                        help=f"the vocabulary's file, folder or version, else {MISTRAL_VERSION}")  # fmt: skip
+    parser.add_argument("--template", choices=("alpaca", "plain", *CHATS), default="alpaca", help="lays out the prompt")
     parser.add_argument("--length", type=int, nargs="+", default=[512, 1024, 2048], help="row lengths, in tokens")
     arguments = parser.parse_args(argv)
-    vocabulary = _vocabulary(arguments.vocabulary, arguments.vocabulary_file)
+    vocabulary = _vocabulary(arguments.vocabulary, arguments.vocabulary_file, arguments.template)
     findings = audit(arguments.data, vocabulary, arguments.template, arguments.length)
     print(json.dumps(findings, indent=2, ensure_ascii=False) if arguments.json else text_report(findings))
     return 0

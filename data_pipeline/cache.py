@@ -35,20 +35,20 @@ from data_pipeline.tasks import make_mixture, make_task
 WRITER_OPTIONS = "group_size:1,uncompressed"
 
 
-def write(config: RunConfig, names: Sequence[str], trained: Path | None = None) -> list[Path]:
+def write(config: RunConfig, names: Sequence[str], kept: Path | None = None) -> list[Path]:
     """Writes the caches of some tasks where they are missing, and the mixtures of the arms; returns the folders.
 
     Args:
       config: the run's.
       names: of training tasks ("train_length2") and test sets ("coi2_test").
-      trained: the model file of a trained vocabulary, where a run keeps its own.
+      kept: a run's own copy of its vocabulary.
 
     Raises:
       UserError: a task is unknown or has no rows, or the dataset or vocabulary cannot be had.
     """
-    if config.vocabulary.kind == "trained" and trained is None:
-        trained = ensure_trained(config)
-    vocabulary = load_vocabulary(config, trained)
+    if config.vocabulary.kind == "trained" and kept is None:
+        kept = ensure_trained(config)
+    vocabulary = load_vocabulary(config, kept)
     specs = [_spec(config, name) for name in names]
     folders = [_write_task(config, spec, vocabulary) for spec in specs]
     for arm in ARMS:
@@ -154,7 +154,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.parser(__doc__)
     parser.add_argument("--config", required=True, help="a config file, or a run's config.json")
     parser.add_argument("--tasks", default="", help="names, with commas; else all that the config needs")
-    parser.add_argument("--vocabulary", type=Path, help="model file of a trained vocabulary, where a run keeps its own")
+    parser.add_argument("--vocabulary", type=Path, help="a run's own copy of its vocabulary, to be taken instead")
     parser.add_argument("--json", action="store_true", help="print the folders, or the error, as JSON")
     arguments = parser.parse_args(rest)
     try:

@@ -19,7 +19,7 @@ from coi_jax.dataset import read_chains, read_manifest
 from coi_jax.errors import UserError
 from coi_jax.tasks import ARMS, TaskSpec, evaluation_task, training_tasks
 from coi_jax.vocabulary import Vocabulary
-from data_pipeline.vocabularies import SeqioVocabulary
+from data_pipeline.vocabularies import PromptVocabulary, SeqioVocabulary
 
 TESTS = (*(f"{kind}{n}_test" for kind in ("coi", "proc") for n in range(1, 7)), "bbh",
          "wikilingua_en_fr", "wikilingua_es_en")  # fmt: skip
@@ -78,7 +78,7 @@ def make_task(config: RunConfig, spec: TaskSpec, vocabulary: Vocabulary) -> seqi
       UserError: the dataset has no row for it.
     """
     features = {
-        "inputs": seqio.Feature(SeqioVocabulary(vocabulary), add_eos=False, required=True),
+        "inputs": seqio.Feature(PromptVocabulary(vocabulary, spec.template), add_eos=False, required=True),
         "targets": seqio.Feature(SeqioVocabulary(vocabulary), add_eos=True, required=True),
     }
     return seqio.Task(
@@ -126,7 +126,7 @@ def to_text(dataset: tf.data.Dataset, template: str, prompting: str, examples: S
 
     Args:
       dataset: examples `{"chain": JSON}`.
-      template: a name in `prompts.TEMPLATES`.
+      template: a name in `prompts.TEMPLATES` or `prompts.CHATS`.
       prompting: "direct", "cot" or "ltm".
       examples: the worked examples shown before the prompt, if any.
 

@@ -1,4 +1,4 @@
-"""The one adapter that lets SeqIO use a vocabulary of `coi_jax`."""
+"""The adapters that let SeqIO use a vocabulary of `coi_jax`."""
 
 from collections.abc import Sequence
 
@@ -7,6 +7,7 @@ import seqio
 import tensorflow as tf
 from jaxtyping import Int32
 
+from coi_jax import prompts
 from coi_jax.vocabulary import Vocabulary
 
 
@@ -54,10 +55,14 @@ class SeqioVocabulary(seqio.Vocabulary):
     def _encode_bytes(self, text: bytes | np.ndarray) -> Int32[np.ndarray, " ids"]:
         # TensorFlow hands over bytes inside a dataset, and an array of them outside.
         raw: bytes = text.item() if isinstance(text, np.ndarray) else text
-        return np.array(self.vocabulary.encode(raw.decode("utf-8")), np.int32)
+        return np.array(self._encode(raw.decode("utf-8")), np.int32)
+
+    def decode_tf(self, ids: tf.Tensor) -> tf.Tensor:
+        """The texts of ids of any rank, each up to its end."""
+        return self._decode_tf(ids)
 
     def _decode_tf(self, ids: tf.Tensor) -> tf.Tensor:
-        if ids.shape.rank == 2:
+        if ids.shape.rank > 1:
             return tf.map_fn(self._decode_tf, ids, fn_output_signature=tf.string)
         return tf.ensure_shape(tf.numpy_function(self._decode_ids, [ids], tf.string), [])
 
@@ -69,3 +74,20 @@ class SeqioVocabulary(seqio.Vocabulary):
 
     def __hash__(self) -> int:
         return hash(self.vocabulary.fingerprint)
+
+
+class PromptVocabulary(SeqioVocabulary):
+    """A vocabulary as it encodes prompts: those of a template that is a conversation are its JSON."""
+
+    def __init__(self, vocabulary: Vocabulary, template: str) -> None:
+        super().__init__(vocabulary)
+        self.template = template
+
+    def _encode(self, s: str) -> Sequence[int]:
+        return prompts.encode_prompt(s, self.template, self.vocabulary)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, PromptVocabulary) and other.template == self.template and super().__eq__(other)
+
+    def __hash__(self) -> int:
+        return hash((self.vocabulary.fingerprint, self.template))

@@ -89,7 +89,7 @@ def test_a_config_names_its_vocabulary(tmp_path: Path) -> None:
     path.write_bytes(train(LINES, 300))
     by_file = {"vocabulary.kind": "sentencepiece", "vocabulary.file": str(path), "vocabulary.size": 0}
     assert load_vocabulary(load_config(QUICKSTART, by_file)).name == "words"
-    assert load_vocabulary(load_config(QUICKSTART, {}), trained=path).size == 300
+    assert load_vocabulary(load_config(QUICKSTART, {}), kept=path).size == 300
     by_bytes = {"vocabulary.kind": "bytes", "vocabulary.size": 0}
     assert load_vocabulary(load_config(QUICKSTART, by_bytes)).name == "bytes"
 

@@ -1,0 +1,176 @@
+"""Text to ids with a published model's tokenizer, in which nothing but its caller can write a control token.
+
+Tokenizers look for the text of their special tokens everywhere, also in data: "</s>" in an example would end it. Here
+every control token has a secret name in place of its own, drawn anew in each process, so that no data can hold it. Who
+means the token writes the secret name into the text, and the text is still encoded in one go, as the tokenizer's rules
+at the seams ask (a space is put before the first word alone, and the like).
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import Any, Protocol, runtime_checkable
+
+import sentencepiece
+from sentencepiece import sentencepiece_model_pb2
+from tokenizers import AddedToken, Tokenizer
+
+SPACE_SYMBOL = "▁"  # SentencePiece's own sign for a space (U+2581)
+
+Secrets = Mapping[str, str]  # the text of each control token to its secret name
+
+
+@runtime_checkable
+class Pieces(Protocol):
+    """Text to ids and back; `ids` are those of all tokens by their text, control tokens by their secret name."""
+
+    ids: Mapping[str, int]
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ids that are no control tokens; ids without a token have none."""
+
+
+def renamed(token: AddedToken, secrets: Secrets) -> AddedToken:
+    """The token under its secret name, if it has one."""
+    return AddedToken(secrets.get(token.content, token.content), single_word=token.single_word, lstrip=token.lstrip,
+                      rstrip=token.rstrip, normalized=token.normalized, special=token.special)  # fmt: skip
+
+
+class JsonPieces:
+    """A `tokenizer.json`, through the `tokenizers` library.
+
+    Args:
+      values: what the file holds.
+      added: tokens beside the model's pieces, in the order of their ids.
+      secrets: names of the control tokens.
+
+    Raises:
+      ValueError: the library cannot read it.
+    """
+
+    def __init__(self, values: Mapping[str, Any], added: Sequence[AddedToken], secrets: Secrets) -> None:
+        model = rename_pieces(values["model"], secrets)
+        plain: dict[str, Any] = {
+            "added_tokens": [],
+            "post_processor": None,
+            "truncation": None,
+            "padding": None,
+            "model": model,
+        }
+        self._tokenizer = load({**values, **plain, "model": model})
+        self._tokenizer.add_tokens([renamed(token, secrets) for token in added])
+        self.ids: Mapping[str, int] = self._tokenizer.get_vocab()
+
+    def encode(self, text: str) -> list[int]:
+        """See `Pieces.encode`."""
+        return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """See `Pieces.decode`."""
+        return self._tokenizer.decode(ids, skip_special_tokens=False)
+
+
+def load(values: Mapping[str, Any]) -> Tokenizer:
+    """The tokenizer of a `tokenizer.json`'s values; raises ValueError where they make none."""
+    try:
+        return Tokenizer.from_str(json.dumps(values, ensure_ascii=False))
+    except Exception as error:  # the library raises nothing narrower
+        raise ValueError(str(error)) from None
+
+
+def rename_pieces(model: Mapping[str, Any], secrets: Secrets) -> dict[str, Any]:
+    """A `tokenizer.json`'s model whose own pieces give way to secret names: it could find them in a text too.
+
+    Merges that make a renamed piece, or go on from one, are left out.
+    """
+    vocabulary = model["vocab"]
+    if isinstance(vocabulary, list):  # Unigram: pieces with their scores
+        return {**model, "vocab": [[secrets.get(piece, piece), score] for piece, score in vocabulary]}
+    values = {**model, "vocab": {secrets.get(piece, piece): id for piece, id in vocabulary.items()}}
+    if values.get("unk_token") in secrets:
+        values["unk_token"] = secrets[values["unk_token"]]
+    if "merges" in model and not secrets.keys().isdisjoint(vocabulary):
+        pairs = [merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"]]
+        values["merges"] = [pair for pair in pairs if secrets.keys().isdisjoint([*pair, "".join(pair)])]
+    return values
+
+
+class SentencePieces:
+    """A SentencePiece model, with tokens beside its pieces as `transformers` adds them (`tokenization_llama.py`).
+
+    Args:
+      model: the file's bytes.
+      added: those tokens, by id.
+      secrets: names of the control tokens.
+      prefix: "each" puts the model's leading space before each part of a text between such tokens (what
+        `transformers` calls legacy), "first" before the first part alone, "none" before none.
+
+    Raises:
+      ValueError: these are not the bytes of a model.
+    """
+
+    def __init__(self, model: bytes, added: Mapping[int, AddedToken], secrets: Secrets, prefix: str) -> None:
+        self._prefix = prefix
+        self._model = sentencepiece.SentencePieceProcessor(model_proto=_edited(model, secrets, prefix))
+        pieces = {self._model.id_to_piece(id): id for id in range(self._model.vocab_size())}
+        pieces = {secrets.get(piece, piece): id for piece, id in pieces.items()}
+        tokens = {id: renamed(token, secrets) for id, token in added.items()}
+        self._hidden = frozenset(secrets.values())
+        self._texts = {id: token.content for id, token in tokens.items()}
+        self.ids: Mapping[str, int] = pieces | {text: id for id, text in self._texts.items()}
+        self._borders = re.compile("|".join(map(_pattern, sorted(tokens.values(), key=_longest_first))) or "(?!)")
+        self._anchor = len(self._model.encode("<unk>"))
+
+    def encode(self, text: str) -> list[int]:
+        """See `Pieces.encode`."""
+        if self._prefix != "each":
+            text = text.replace(SPACE_SYMBOL, " ")
+        if self._prefix == "first" and text:
+            text = SPACE_SYMBOL + text
+        ids, start = [], 0
+        for border in self._borders.finditer(text):
+            token, part = border[border.lastindex or 0], text[start : border.start()]
+            if (start, part) != (0, SPACE_SYMBOL) or token not in self._hidden:
+                ids += self._encode_part(part)
+            ids.append(self.ids[token])
+            start = border.end()
+        return ids + self._encode_part(text[start:])
+
+    def _encode_part(self, text: str) -> list[int]:
+        """The ids of a part; without a prefix, something must stand before spaces for them to be kept."""
+        if self._prefix == "each" or not text.startswith((SPACE_SYMBOL, " ")):
+            return self._model.encode(text)
+        return self._model.encode("<unk>" + text)[self._anchor :]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """See `Pieces.decode`."""
+        size = self._model.vocab_size()
+        known = [id for id in ids if id in self._texts or id < size]
+        text = ""
+        for is_added, group in groupby(known, self._texts.__contains__):
+            run = list(group)
+            text += "".join(self._texts[id] for id in run) if is_added else self._model.decode(run)
+        return text.removeprefix(" ") if self._prefix == "first" else text
+
+
+def _edited(model: bytes, secrets: Secrets, prefix: str) -> bytes:
+    """The model with secret names for the control tokens that it would find in a text, and its leading space or not."""
+    proto = sentencepiece_model_pb2.ModelProto.FromString(model)
+    for piece in proto.pieces:
+        if piece.type == proto.SentencePiece.USER_DEFINED:
+            piece.piece = secrets.get(piece.piece, piece.piece)
+    if prefix != "each":
+        proto.normalizer_spec.add_dummy_prefix = False
+    return proto.SerializeToString()
+
+
+def _pattern(token: AddedToken) -> str:
+    return r"\s*" * token.lstrip + f"({re.escape(token.content)})" + r"\s*" * token.rstrip
+
+
+def _longest_first(token: AddedToken) -> int:
+    return -len(token.content)
