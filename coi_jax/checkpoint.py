@@ -13,7 +13,7 @@ import jax
 import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 
-from coi_jax import processes, sharding
+from coi_jax import files, processes, sharding
 from coi_jax.errors import UserError
 from coi_jax.models import Network, Params
 from coi_jax.train_step import TrainState
@@ -51,7 +51,7 @@ class Checkpoints:
         if step == self._manager.latest_step():
             return
         items = {
-            "params": ocp.args.StandardSave(state.params),
+            "params": ocp.args.StandardSave(state.params, save_args=jax.tree.map(by_layer, state.params)),
             "optimizer": ocp.args.StandardSave(state.opt_state),
             "position": ocp.args.JsonSave(position | {"step": step}),
         }
@@ -109,6 +109,13 @@ def read_position(folder: Path, step: int) -> Position:
     return _read(folder, step, "position", ocp.JsonCheckpointHandler(), ocp.args.JsonRestore())
 
 
+def write_position(folder: Path, step: int, position: Position) -> None:
+    """Writes a position beside parameters that are there already; `Checkpoints.save` writes both."""
+    with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as writer:
+        place = folder.resolve() / str(step) / "position"
+        writer.save(place, args=ocp.args.JsonSave(position | {"step": step}))
+
+
 def restore_params(folder: Path, network: Network, *, step: int | None = None, mesh: Mesh | None = None) -> Params:
     """The trained parameters alone, for evaluation.
 
@@ -124,7 +131,7 @@ def restore_params(folder: Path, network: Network, *, step: int | None = None, m
     found = latest_step(folder) if step is None else step
     if found not in steps(folder):
         raise UserError("checkpoint", folder if step is None else folder / str(step), "none there; train the run first")
-    target, _ = network.split(_placed_params(network, mesh))
+    target, _ = network.split(placed_params(network, mesh))
     try:
         return _read(folder, found, "params", ocp.StandardCheckpointHandler(), ocp.args.StandardRestore(target))
     except ValueError:
@@ -146,13 +153,26 @@ def restore_base(folder: Path, network: Network, mesh: Mesh | None = None) -> Pa
     """The frozen base of a network with adapters; raises UserError where it is not there."""
     if not folder.is_dir():
         raise UserError("base", folder, "none there; the adapters of this run need the base that they were trained on")
-    _, target = network.split(_placed_params(network, mesh))
+    _, target = network.split(placed_params(network, mesh))
     with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as reader:
         base: Params = reader.restore(folder.resolve(), args=ocp.args.StandardRestore(target))
     return base
 
 
-def _placed_params(network: Network, mesh: Mesh | None) -> Params:
+def by_layer(leaf: Any) -> ocp.SaveArgs:
+    """How an array is stored: a stack of matrices in one piece a layer, so that a layer can be read alone."""
+    return ocp.SaveArgs(shard_axes=(0,) if len(leaf.shape) > 2 else ())
+
+
+def identity(folder: Path, step: int) -> str:
+    """The step and a hash of all files that hold its parameters, names and bytes."""
+    params = folder / str(step) / "params"
+    paths = sorted(path for path in params.rglob("*") if path.is_file())
+    digest = files.digest([[str(path.relative_to(params)), files.sha256(path)] for path in paths])
+    return f"{step}-{digest[:16]}"
+
+
+def placed_params(network: Network, mesh: Mesh | None) -> Params:
     """A network's abstract parameters, laid out on a mesh; on the first device where it is None."""
     abstract = network.abstract()
     one = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])

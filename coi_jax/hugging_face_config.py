@@ -288,8 +288,19 @@ def _write_windows(kind: str, section: Fields) -> Fields:
     return values
 
 
-def check_same(section: Mapping[str, Any], values: Mapping[str, Any], source: object) -> None:
-    """Raises UserError for the first field of a model section that a checkpoint's config.json contradicts."""
-    for name, due in architecture(values).items():
-        if section[name] != due:
-            raise UserError(f"config.model.{name}", section[name], f"the checkpoint {source} has {due!r}; set that")
+def fields(kind: str) -> tuple[str, ...]:
+    """The fields of a model section ("decoder" or "t5") that say what the network is, and not how it is run."""
+    return tuple(architecture({"model_type": "t5" if kind == "t5" else "llama"}))
+
+
+def check_same(section: Mapping[str, Any], due: Mapping[str, Any], source: object) -> None:
+    """Raises UserError for the first field of a model section that a checkpoint contradicts.
+
+    Args:
+      section: the run's.
+      due: `architecture` of the checkpoint.
+      source: the checkpoint.
+    """
+    for name in sorted(due, key=lambda name: name != "kind"):
+        if section[name] != due[name]:
+            raise UserError(f"config.model.{name}", section[name], f"the checkpoint {source} has {due[name]!r}")

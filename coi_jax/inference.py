@@ -12,12 +12,13 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Int
 
-from coi_jax import checkpoint, processes, sharding
+from coi_jax import checkpoint, processes, sharding, weights
 from coi_jax.config import RunConfig, load_config
 from coi_jax.errors import UserError
 from coi_jax.generation import Answer, Generator, Prompt, make_strategy
-from coi_jax.models import build
+from coi_jax.models import Network, Params, build
 from coi_jax.run_folder import RunFolder, open_run
+from coi_jax.tasks import ARMS
 from coi_jax.vocabulary import Vocabulary
 
 # What may differ from the run's config without asking another network.
@@ -63,12 +64,20 @@ class Model:
     def generator(self) -> Generator:
         """Writes answers as `config.evaluation` says."""
         network = build(self.config.model, self.vocabulary.size, self.config.lora)
-        params = checkpoint.restore_params(self.run.checkpoints, network, step=self.step, mesh=self.mesh)
-        if network.lora:
-            params = network.join(params, checkpoint.restore_base(self.run.base, network, self.mesh))
-        strategy = make_strategy(network, self.vocabulary.eos_id, self.config.evaluation)
+        params = self._parameters(network)
+        ends = self.vocabulary.stop_ids
+        strategy = make_strategy(network, ends[0], self.config.evaluation, ends[1:])
         parts = sharding.data_parallel(self.mesh) if self.mesh else 1
         return Generator(params, strategy, self.config.evaluation.batch, self.config.seed, multiple=parts)
+
+    def _parameters(self, network: Network) -> Params:
+        """Of the checkpoint; of the folder that the config names, where nothing was trained."""
+        if not checkpoint.steps(self.run.checkpoints):
+            return weights.load(weights.open_weights(self.config.weights.folder, network), network, self.mesh)
+        params = checkpoint.restore_params(self.run.checkpoints, network, step=self.step, mesh=self.mesh)
+        if network.lora is None:
+            return params
+        return network.join(params, weights.restore_base(self.run, self.config, network, self.mesh))
 
     def prompt(self, id: str, inputs: Int[np.ndarray, " inputs"]) -> Prompt:
         """The ids that the network is shown: as in training, a decoder's begin with the begin id, if there is one."""
@@ -105,9 +114,19 @@ def load_model(workdir: Path, overrides: Mapping[str, Any], source: Path | None 
             raise UserError(f"config.{name}", value, f"is fixed by the training of {run.path}; only {may} may differ")
     config = load_config(run.config, overrides)
     step = checkpoint.latest_step(run.checkpoints)
-    if step is None:
+    if step is None and not is_untrained(config):
         raise UserError("workdir", run.path, "has no checkpoint yet; train it first (python -m coi_jax.train)")
     if source:
         open_run(workdir, config)
-    identity = processes.first_alone(lambda: checkpoint.identity(run.checkpoints, step))
-    return Model(run, workdir, config, step, identity)
+    return Model(run, workdir, config, step or 0, processes.first_alone(lambda: _identity(run, config, step)))
+
+
+def is_untrained(config: RunConfig) -> bool:
+    """Whether a run prompts published weights as they are: it has an arm that is not tuned, and names them."""
+    return bool(config.weights.folder) and not ARMS[config.arm]
+
+
+def _identity(run: RunFolder, config: RunConfig, step: int | None) -> str:
+    if step is None:
+        return f"0-{weights.identity(config.weights.folder)[:16]}"
+    return checkpoint.identity(run.checkpoints, step)

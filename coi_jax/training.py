@@ -8,16 +8,28 @@ from types import FrameType
 from typing import Any, Protocol, runtime_checkable
 
 import jax
+import numpy as np
 import optax
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from coi_jax import cache, checkpoint, flops, hardware, optimizer, processes, sharding, train_step
+from coi_jax import (
+    cache,
+    checkpoint,
+    flops,
+    hardware,
+    optimizer,
+    processes,
+    published,
+    sharding,
+    train_step,
+    weights,
+)
 from coi_jax.checkpoint import Checkpoints
 from coi_jax.config import RunConfig
 from coi_jax.errors import UserError
 from coi_jax.loader import Loader
-from coi_jax.models import Network, build
+from coi_jax.models import Network, Params, build
 from coi_jax.report import Report
 from coi_jax.run_folder import RunFolder, keep_vocabulary, write_environment
 from coi_jax.tasks import training_tasks
@@ -72,8 +84,24 @@ def prepare(config: RunConfig, run: RunFolder) -> Job:
     loader = Loader(config, caches, vocabulary, sharding.data_parallel(mesh) * config.train.microbatches)
     network = build(config.model, vocabulary.size, config.lora)
     data = {"caches": [item.hash for item in caches], "vocabulary": vocabulary.fingerprint} | loader.statistics()
+    data |= processes.first_alone(lambda: note_weights(config, run, network))
     processes.first_alone(lambda: write_environment(run, config, data, network.parameter_counts()))
     return make_job(config, run, mesh, loader, network)
+
+
+def note_weights(config: RunConfig, run: RunFolder, network: Network) -> dict[str, str]:
+    """Checks the weights that a run begins from, keeps their small files, and names what they are: nothing if none.
+
+    Raises:
+      UserError: they cannot be had, or are of another network.
+    """
+    if not config.weights.folder:
+        return {}
+    if checkpoint.steps(run.checkpoints):  # they have been read
+        return {"weights": weights.recorded_identity(run)}
+    weights.open_weights(config.weights.folder, network)
+    published.keep(config.weights.folder, run)
+    return {"weights": weights.identity(config.weights.folder)}
 
 
 def make_job(config: RunConfig, run: RunFolder, mesh: Mesh, loader: Batches, network: Network) -> Job:
@@ -134,16 +162,37 @@ def begin(job: Job, checkpoints: Checkpoints) -> tuple[TrainState, int]:
     abstract = train_step.abstract_state(job.network, job.optimizer)
     state = checkpoints.restore(step, abstract, job.shardings)
     if job.network.lora:
-        state = state._replace(frozen=checkpoint.restore_base(job.run.base, job.network, job.mesh))
+        state = state._replace(frozen=weights.restore_base(job.run, job.config, job.network, job.mesh))
     return state, step
 
 
 def fresh(job: Job) -> TrainState:
-    """The state of a run before its first step. The frozen base of adapters is written down here, once."""
+    """The state of a run before its first step. A frozen base of random weights is written down here, once."""
+    if job.config.weights.folder:
+        return from_weights(job)
     state = train_step.compile_init(job.network, job.optimizer, job.shardings)(jax.random.key(job.config.seed))
     if job.network.lora:
         checkpoint.save_base(job.run.base, state.frozen)
     return state
+
+
+def from_weights(job: Job) -> TrainState:
+    """The state of a run that begins from the weights that its config names.
+
+    Raises:
+      UserError: they cannot be had, or are of another network.
+    """
+    source = weights.open_weights(job.config.weights.folder, job.network)
+    base = weights.load(source, job.network, job.mesh)
+    trained, frozen = (base, None) if job.network.lora is None else (_adapters(job), base)
+    opt_state = jax.jit(job.optimizer.init, out_shardings=job.shardings.opt_state)(trained)
+    return TrainState(trained, opt_state, jax.device_put(np.zeros((), np.int32), job.shardings.step), frozen)
+
+
+def _adapters(job: Job) -> Params:
+    """Fresh adapters; the base beside them is never computed, since nothing asks for it."""
+    init = jax.jit(lambda key: job.network.split(job.network.init(key))[0], out_shardings=job.shardings.params)
+    return init(jax.random.key(job.config.seed))
 
 
 def make_report(job: Job, done: int) -> Report:

@@ -1,0 +1,135 @@
+"""Turns a published model's folder into a run, and a run into a folder that `transformers` loads.
+
+  python -m coi_jax.convert --src models/mistral-7b --out runs/base --config configs/release.py
+  python -m coi_jax.convert --src runs/coi12 --out models/coi12 --dtype bfloat16
+
+What --src is decides which. A new run has the model, the weights and the tokenizer of the folder, and all else from
+--config (--config.FIELD=VALUE as ever): it can be evaluated, and training can begin from it (config.weights.folder).
+The published folder may be in a bucket (gs://…). One tensor is in memory at a time.
+"""
+
+import functools
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from coi_jax import checkpoint, cli, files, published, streamed_checkpoint, weights
+from coi_jax.config import RunConfig, load_config, validate
+from coi_jax.errors import UserError
+from coi_jax.hugging_face_config import architecture
+from coi_jax.hugging_face_names import Place, places
+from coi_jax.model_config import model_section
+from coi_jax.models import Network, build
+from coi_jax.progress import Bar
+from coi_jax.run_folder import RunFolder, keep_vocabulary
+from coi_jax.sharding import path_name
+from coi_jax.streamed_checkpoint import Streamed
+from coi_jax.tensor_files import Folder, Tensor, written_aside
+from coi_jax.train import start_jax
+from coi_jax.weights import Weights
+
+DTYPES = ("float32", "bfloat16", "float16")
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model")
+GIGABYTE = 10**9
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit status."""
+    rest, overrides = cli.split_overrides(sys.argv[1:] if argv is None else argv)
+    arguments = _parser().parse_args(rest)
+    if arguments.shard_gb <= 0:
+        raise UserError("shard_gb", arguments.shard_gb, "give more than 0")
+    start_jax()
+    dtype = jnp.dtype(arguments.dtype) if arguments.dtype else None
+    if weights.is_run(arguments.src):
+        into_published(RunFolder(Path(arguments.src)), arguments.out, dtype, int(arguments.shard_gb * GIGABYTE))
+        print(f"wrote {arguments.out}; next: AutoModel.from_pretrained({arguments.out!r})")
+    else:
+        into_run(Folder(arguments.src, "src"), arguments.out, arguments.config, overrides, dtype)
+        print(f"wrote {arguments.out}; next: python -m coi_jax.evaluate --workdir {arguments.out}")
+    return 0
+
+
+def _parser() -> cli.Parser:
+    parser = cli.parser(__doc__)
+    parser.add_argument("--src", required=True, help="published folder (safetensors), or run folder")
+    parser.add_argument("--out", required=True, help="new folder; it appears when it is whole")
+    parser.add_argument("--dtype", choices=DTYPES, default="", help="of what is written; else as it is in --src")
+    parser.add_argument("--config", default="configs/release.py", help="a new run's config, but for its model")
+    parser.add_argument("--shard_gb", type=float, default=5.0, help="gigabytes of a tensor file, at most")
+    return parser
+
+
+def into_published(run: RunFolder, out: str, dtype: np.dtype | None, largest: int) -> None:
+    """Writes the newest checkpoint of a run as a published folder; raises UserError where it cannot be one."""
+    network = build(run.load_config().model, run.load_vocabulary().size)
+    published.write(out, run, network, weights.open_weights(str(run.path), network, "src"), dtype, largest)
+
+
+def into_run(
+    source: Folder, out: str, config_file: str, overrides: Mapping[str, Any], dtype: np.dtype | None = None
+) -> None:
+    """Writes a published folder as a run that has taken no step.
+
+    Raises:
+      UserError: the folder is of no network that there is here, it is not whole, or a field of the config is wrong.
+    """
+    if "://" in out:
+        raise UserError("out", out, "is not a local folder; name one for the new run")
+    config = run_config(source, config_file, overrides)
+    with written_aside(out, "out") as folder:
+        run = RunFolder(Path(folder.path))
+        files.write_json(run.config, config.model_dump(mode="json"))
+        keep_vocabulary(run, config)
+        published.keep(source.url, run)
+        network = build(config.model, run.load_vocabulary().size)
+        weights_source = weights.open_weights(source.url, network, source.field)
+        write_checkpoint(run, network, weights_source, dtype)
+        data = {"sha256": None, "weights": weights.identity(source.url)}
+        files.write_json(run.environment, {"converted_from": source.url, "data": data})
+
+
+def run_config(source: Folder, config_file: str, overrides: Mapping[str, Any]) -> RunConfig:
+    """The config of a new run: a file's, with the model and the tokenizer of a published folder."""
+    values = load_config(config_file, overrides).model_dump(mode="json")
+    network = architecture(source.read_json(weights.CONFIG))
+    of_the_run = set(model_section(network).model_fields) - set(network)
+    values["model"] = {name: values["model"][name] for name in of_the_run} | network
+    values["model"]["scan_unroll"] = min(values["model"]["scan_unroll"], network["layers"])
+    data = values["data"]
+    data["targets_length"] = (data["targets_length"] or data["length"]) if network["kind"] == "t5" else 0
+    if set(source.names()) & set(TOKENIZERS):
+        values["vocabulary"] = {"kind": "tokenizer", "file": source.url, "size": 0}
+    values["lora"]["rank"], values["weights"]["folder"] = 0, ""
+    values["arm"] = values["arm"] if "arm" in overrides else "base"  # it was tuned on no chains
+    return validate(values)
+
+
+def write_checkpoint(run: RunFolder, network: Network, source: Weights, dtype: np.dtype | None) -> None:
+    """Writes weights as the checkpoint of step 0, a layer at a time, in their own dtype or another."""
+    abstract = network.abstract()
+    where = places(network.config, abstract)
+    with Bar("writing tensors", sum(len(place.keys) for place in where.values())) as bar:
+
+        def read(place: Place, number: int) -> Tensor:
+            bar.advance(note=place.path)
+            return source.layer(place, number)
+
+        def leaf(path: tuple[Any, ...], like: jax.ShapeDtypeStruct) -> Streamed:
+            place = where[path_name(path)]
+            kept = dtype or source.dtype(place)
+            return Streamed(like.shape, kept, len(place.keys), functools.partial(read, place))
+
+        step = run.checkpoints / "0"
+        step.mkdir(parents=True)
+        streamed_checkpoint.write(step / "params", jax.tree_util.tree_map_with_path(leaf, abstract))
+    checkpoint.write_position(run.checkpoints, 0, {"total_steps": 0, "loader": ""})
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

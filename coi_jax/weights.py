@@ -1,0 +1,248 @@
+"""Weights that a run begins from: a published folder's, or another run's, read a layer at a time.
+
+Host memory holds one tensor, and what is made of it for the devices, whatever the model's size: a stack of layers is
+made where it will live, and each layer is written into it there.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import tensorstore
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
+from jaxtyping import Array, Int, Shaped
+
+from coi_jax import checkpoint, files, processes, sharding
+from coi_jax.config import RunConfig
+from coi_jax.errors import UserError
+from coi_jax.hugging_face_config import architecture, check_same, fields
+from coi_jax.hugging_face_names import Place, places, resolve
+from coi_jax.models import Network, Params
+from coi_jax.progress import Bar
+from coi_jax.run_folder import RunFolder
+from coi_jax.tensor_files import Folder, Tensor, TensorFolder
+
+FIELD = "config.weights.folder"
+CONFIG = "config.json"
+
+
+class Weights(Protocol):
+    """Parameters by their paths, a layer at a time."""
+
+    source: str
+
+    def layer(self, place: Place, number: int) -> Tensor:
+        """One layer of a stacked parameter, or the whole of another, in the dtype that it is kept in."""
+
+    def dtype(self, place: Place) -> np.dtype:
+        """The dtype that it is kept in."""
+
+
+class PublishedWeights:
+    """The weights of a folder of Hugging Face's."""
+
+    def __init__(self, tensors: TensorFolder, network: Network) -> None:
+        """Finds every parameter of `network`, which has no adapters.
+
+        Raises:
+          UserError: a tensor is missing, of another shape, or of no use to the network, or two that must be one differ.
+        """
+        self.source, self._tensors = tensors.folder.url, tensors
+        where = places(network.config, network.abstract())
+        shapes = {key: entry.shape for key, entry in tensors.entries.items()}
+        self._held = resolve(network.config, where, shapes, self.source)
+        for twins in self._held.twins:
+            tensors.check_equal(*twins)
+
+    def layer(self, place: Place, number: int) -> Tensor:
+        """See `Weights.layer`."""
+        return place.from_tensor(self._tensors.read(self._held.keys[place.keys[number]]))
+
+    def dtype(self, place: Place) -> np.dtype:
+        """See `Weights.dtype`; the widest where layers differ."""
+        entries = [self._tensors.entries[self._held.keys[key]] for key in place.keys]
+        return functools.reduce(jnp.promote_types, [entry.dtype for entry in entries])
+
+
+class CheckpointWeights:
+    """The parameters of a run's checkpoint, in the files that Orbax writes: Zarr arrays in one OCDBT store."""
+
+    def __init__(self, folder: Path) -> None:
+        """`folder` is the checkpoint's `params`."""
+        self.source, self._folder = str(folder), folder.resolve()
+        self._store = functools.cache(self._open)
+
+    def layer(self, place: Place, number: int) -> Tensor:
+        """See `Weights.layer`."""
+        store = self._store(place.path)
+        return np.asarray((store[number] if place.stacked else store).read().result())
+
+    def dtype(self, place: Place) -> np.dtype:
+        """See `Weights.dtype`."""
+        return np.dtype(self._store(place.path).dtype.numpy_dtype)
+
+    def _open(self, path: str) -> tensorstore.TensorStore:
+        base = {"driver": "file", "path": f"{self._folder}/"}
+        kvstore = {"driver": "ocdbt", "base": base, "path": f"{path}/"}
+        return tensorstore.open({"driver": "zarr", "kvstore": kvstore}, open=True, read=True).result()
+
+
+def open_weights(folder: str, network: Network, field: str = FIELD) -> Weights:
+    """The weights of a published folder, or those of a run's newest checkpoint.
+
+    Args:
+      folder: may be a URL, as `gs://bucket/mistral`, where it is a published one.
+      network: what they are for; they are of all but its adapters.
+      field: what an error calls the folder.
+
+    Raises:
+      UserError: there is no such folder, or it is not of this network; nothing has been loaded then.
+    """
+    network = dataclasses.replace(network, lora=None)
+    if is_run(folder):
+        return _run_weights(RunFolder(Path(folder)), network, field)
+    place = Folder(folder, field)
+    tensors = TensorFolder(place)
+    check_same(_section(network), architecture(place.read_json(CONFIG)), folder)
+    return PublishedWeights(tensors, network)
+
+
+def is_run(folder: str) -> bool:
+    """Whether a folder is one of our runs."""
+    return RunFolder(Path(folder)).checkpoints.is_dir()
+
+
+def _run_weights(run: RunFolder, network: Network, field: str) -> CheckpointWeights:
+    config, step = run.load_config(), checkpoint.latest_step(run.checkpoints)
+    if step is None:
+        raise UserError(field, run.path, "has no checkpoint yet; train it first (python -m coi_jax.train)")
+    if config.lora.rank:
+        raise UserError(field, run.path, "holds adapters, not whole weights; name a folder that they are merged in")
+    due = config.model.model_dump()
+    if not due["vocabulary_size"]:
+        due["vocabulary_size"] = run.load_vocabulary().size
+    check_same(_section(network), {name: due[name] for name in fields(config.model.kind)}, run.path)
+    return CheckpointWeights(run.checkpoints / str(step) / "params")
+
+
+def _section(network: Network) -> dict[str, Any]:
+    return network.config.model_dump() | {"vocabulary_size": network.vocabulary_size}
+
+
+def identity(folder: str) -> str:
+    """A hash of the weights and of what describes them; of a large folder it takes a while."""
+    if is_run(folder):
+        checkpoints = RunFolder(Path(folder)).checkpoints
+        return checkpoint.identity(checkpoints, max(checkpoint.steps(checkpoints)))
+    place = Folder(folder, FIELD)
+    return files.digest([place.identity(CONFIG), TensorFolder(place).identity()])
+
+
+def recorded_identity(run: RunFolder) -> str:
+    """What `identity` was of the weights that a run began from."""
+    found: str = files.read_json(run.environment, "environment")["data"]["weights"]
+    return found
+
+
+def restore_base(run: RunFolder, config: RunConfig, network: Network, mesh: Mesh | None) -> Params:
+    """The frozen base of a run's adapters: of the folder that it began from, else the run's own copy.
+
+    Raises:
+      UserError: it is not there, or is another than the adapters were trained beside.
+    """
+    folder = config.weights.folder
+    if not folder:
+        return checkpoint.restore_base(run.base, network, mesh)
+    source = open_weights(folder, network)
+    if processes.first_alone(lambda: identity(folder)) != recorded_identity(run):
+        raise UserError(FIELD, folder, "has changed since the adapters were trained beside it; restore it")
+    return load(source, network, mesh)
+
+
+def load(weights: Weights, network: Network, mesh: Mesh | None) -> Params:
+    """All parameters of a network but its adapters, each as the network holds it, laid out on the mesh.
+
+    Args:
+      weights: of `open_weights`.
+      network: fp32 parameters where they are trained; a frozen base as `lora.base_dtype` says.
+      mesh: to lay them out on; the first device where None.
+    """
+    abstract = checkpoint.placed_params(dataclasses.replace(network, lora=None), mesh)
+    held = checkpoint.placed_params(network, mesh)
+    where = places(network.config, abstract)
+    with Bar("reading weights", sum(len(place.keys) for place in where.values())) as bar:
+
+        def leaf(path: tuple[Any, ...], plain: jax.ShapeDtypeStruct, like: Any) -> Any:
+            place = where[sharding.path_name(path)]
+            is_plain = isinstance(like, jax.ShapeDtypeStruct)
+            array = read_parameter(weights, place, like if is_plain else plain, lambda: bar.advance(note=place.path))
+            return array if is_plain else _hold(network, path, array, like)
+
+        base = network.split(held)[1] if network.lora else held
+        return jax.tree_util.tree_map_with_path(leaf, abstract, base)
+
+
+def _hold(network: Network, path: tuple[Any, ...], array: Shaped[Array, "..."], like: Any) -> Any:
+    """A parameter in fp32 as the network holds it, where that is more than another dtype."""
+    hold = functools.partial(network.hold_one, sharding.keys(path))
+    return jax.jit(hold, out_shardings=jax.tree.map(lambda part: part.sharding, like))(array)
+
+
+def read_parameter(
+    weights: Weights, place: Place, like: jax.ShapeDtypeStruct, done: Callable[[], None] = lambda: None
+) -> Shaped[Array, "..."]:
+    """One parameter, read a layer at a time into its place on the devices.
+
+    Args:
+      weights: where it is read from.
+      place: which it is.
+      like: its shape, with its layers, and the dtype and the sharding that it gets.
+      done: called after each layer.
+    """
+    if not place.stacked:
+        whole = _put(weights.layer(place, 0), like.sharding).astype(like.dtype)
+        done()
+        return whole
+    stack, write = _empty(like.shape, like.dtype, like.sharding), _writer(like.sharding)
+    for number in range(like.shape[0]):
+        layer = _put(weights.layer(place, number), _of_layer(like.sharding))
+        stack = jax.block_until_ready(write(stack, layer, np.int32(number)))  # or the host would read ahead
+        done()
+    return stack
+
+
+def _put(array: Tensor, sharding: Sharding) -> Shaped[Array, "..."]:
+    """A host's array on the devices, each of which gets its part, in a dtype that they have."""
+    dtype = array.dtype if array.dtype in (np.float32, ml_dtypes.bfloat16) else np.dtype(np.float32)
+    return jax.make_array_from_callback(
+        array.shape, sharding, lambda part: np.ascontiguousarray(array[part], dtype), dtype=dtype
+    )
+
+
+def _of_layer(stack: Sharding) -> Sharding:
+    """The sharding of one layer of a stack."""
+    if isinstance(stack, NamedSharding):
+        return NamedSharding(stack.mesh, PartitionSpec(*stack.spec[1:]))
+    return stack
+
+
+def _empty(shape: tuple[int, ...], dtype: np.dtype, sharding: Sharding) -> Shaped[Array, "..."]:
+    return jax.jit(lambda: jnp.zeros(shape, dtype), out_shardings=sharding)()
+
+
+@functools.lru_cache(maxsize=256)
+def _writer(sharding: Sharding) -> Callable[..., Shaped[Array, "..."]]:
+    """Writes a layer into a stack, in the stack's own memory."""
+
+    def write(
+        stack: Shaped[Array, "layers ..."], layer: Shaped[Array, "..."], number: Int[Array, ""]
+    ) -> Shaped[Array, "layers ..."]:
+        return jax.lax.dynamic_update_index_in_dim(stack, layer.astype(stack.dtype), number, 0)
+
+    return jax.jit(write, donate_argnums=0, out_shardings=sharding)
