@@ -35,8 +35,10 @@ PARAMETER_RULES: dict[str, tuple[str, ...]] = {
 
 # Activations leave `embed` whole: their rows already take the fsdp axis.
 ACTIVATION_RULES: dict[str, tuple[str, ...]] = {
+    "layers": (),
     "batch": ("replica", "fsdp"),
     "length": ("sequence",),
+    "slots": (),
     "vocabulary": ("tensor",),
     "embed": (),
     "heads": ("tensor",),

@@ -80,13 +80,14 @@ def test_the_environment_says_versions_devices_and_data_but_no_variables(
         writer.finish(source="a test", licence="none", notes={})
     config = run_config(data__folder=str(tmp_path / "data"))
     run = open_run(tmp_path / "run", config)
-    write_environment(run, config, {"caches": ["abc"]})
+    write_environment(run, config, {"caches": ["abc"]}, {"trained": 3, "total": 10})
     text = run.environment.read_text()
     values = json.loads(text)
     assert "do-not-tell" not in text
     assert values["devices"] == {"platform": "cpu", "kind": "cpu", "count": 8}
     assert values["packages"]["jax"].count(".") == 2
     assert values["data"]["caches"] == ["abc"]
+    assert values["parameters"] == {"trained": 3, "total": 10}
     assert len(values["data"]["sha256"]) == 64
 
 

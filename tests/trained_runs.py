@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from coi_jax.chain import Chain
-from coi_jax.checkpoint import Checkpoints
+from coi_jax.checkpoint import Checkpoints, save_base
 from coi_jax.config import RunConfig
 from coi_jax.dataset import DatasetWriter
 from coi_jax.models import build
@@ -30,7 +30,7 @@ def make_run(folder: Path, examples: int = 9, **overrides: Any) -> RunFolder:
     config = small_config(folder, **model | settings | overrides)
     write_caches(config, [evaluation_task(config, name) for name in config.evaluation.tests])
     run = open_run(folder / "run", config)
-    write_environment(run, config, {})
+    write_environment(run, config, {}, {})
     save(run, config, step=3)
     return run
 
@@ -47,10 +47,13 @@ def write_tests(folder: Path, examples: int) -> None:
 
 def save(run: RunFolder, config: RunConfig, step: int) -> None:
     """A checkpoint of fresh parameters, other ones for each step."""
-    params = build(config.model, BYTES).init(jax.random.key(step))
+    network = build(config.model, BYTES, config.lora)
+    params, frozen = network.split(network.init(jax.random.key(step)))
     with Checkpoints(run.checkpoints, keep=2) as checkpoints:
         state = TrainState(params, {"none": jnp.zeros(())}, jnp.asarray(step))
         checkpoints.save(state, step, {"total_steps": step, "loader": "none"})
+    if network.lora:
+        save_base(run.base, frozen)
 
 
 def chains(length: int, examples: int) -> list[Chain]:

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from coi_jax.sharding import LogicalAxes, constrain
+
 EMPTY = -1  # the position of a slot that holds nothing of its row
 
 
@@ -19,6 +21,10 @@ class KeyValues(NamedTuple):
 
     keys: Float[Array, "*layers batch kv_heads slots head"]
     values: Float[Array, "*layers batch kv_heads slots head"]
+
+
+# How they lie on a mesh: a device has the slots of whole rows, since a step writes the same slot of all of them.
+MEMORY_AXES: LogicalAxes = ("layers", "batch", "kv_heads", "slots", "head")
 
 
 class Cache(NamedTuple):
@@ -64,12 +70,30 @@ def take(cache: Cache, indices: Int[Array, "new_batch"]) -> Cache:
     def rows(tree: Any) -> Any:
         return jax.tree.map(lambda leaf: leaf[indices], tree)
 
-    return Cache(
+    taken = Cache(
         layered(cache.self_attention),
         layered(cache.cross_attention),
         rows(cache.positions),
         rows(cache.cross_valid),
         rows(cache.length),
+        cache.slot,
+    )
+    return laid_out(taken)
+
+
+def laid_out(cache: Cache) -> Cache:
+    """The cache on the mesh in use: rows divided as those of a batch are, key-value heads as their projections are."""
+
+    def memory(tree: Any) -> Any:
+        return jax.tree.map(lambda leaf: constrain(leaf, MEMORY_AXES), tree)
+
+    def rows(leaf: Array | None) -> Array | None:
+        return None if leaf is None else constrain(leaf, ("batch", *(None,) * (leaf.ndim - 1)))
+
+    return Cache(
+        memory(cache.self_attention),
+        memory(cache.cross_attention),
+        *map(rows, (cache.positions, cache.cross_valid, cache.length)),
         cache.slot,
     )
 
@@ -78,7 +102,7 @@ def allocate(prompt: KeyValues, extra: int) -> KeyValues:
     """Room for `extra` more slots after those of the prompt."""
     widths = [(0, 0)] * 5
     widths[-2] = (0, extra)
-    return jax.tree.map(lambda leaf: jnp.pad(leaf, widths), prompt)
+    return jax.tree.map(lambda leaf: constrain(jnp.pad(leaf, widths), MEMORY_AXES), prompt)
 
 
 def write(memory: KeyValues, new: KeyValues, layer: Int[Array, ""], slot: Int[Array, ""]) -> KeyValues:

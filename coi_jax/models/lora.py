@@ -18,15 +18,14 @@ def adapt(module: nnx.Module, lora: LoraConfig, *, rngs: nnx.Rngs) -> None:
     Raises:
       UserError: it names none, or something that is not a linear map.
     """
-    parts = dict(_parts(module))
-    chosen = [name for name in parts if re.search(rf"(?:{lora.targets})(?![^.])", name)]
-    others = [name for name in chosen if not isinstance(parts[name], Linear)]
+    linear = linear_maps(module)
+    chosen = [name for name, _ in _parts(module) if re.search(rf"(?:{lora.targets})(?![^.])", name)]
+    others = [name for name in chosen if name not in linear]
     if others or not chosen:
-        linear = ", ".join(name for name, part in parts.items() if isinstance(part, Linear))
         wrong = f"matches {', '.join(others)}, not linear" if others else "matches nothing"
-        raise UserError("config.lora.targets", lora.targets, f"{wrong}; the linear maps are {linear}")
+        raise UserError("config.lora.targets", lora.targets, f"{wrong}; the linear maps are {', '.join(linear)}")
     for name in chosen:
-        parts[name].adapt(lora, rngs)
+        linear[name].adapt(lora, rngs)
 
 
 def linear_maps(module: nnx.Module) -> dict[str, Linear]:
@@ -47,6 +46,6 @@ def product(
     """What adapters add to kernels: A [(layers,) inputs…, rank] times B [(layers,) rank, outputs…], scaled."""
     if stacked:
         layers, rank = a.shape[0], a.shape[-1]
-        added = jnp.einsum("lir,lro->lio", a.reshape(layers, -1, rank), b.reshape(layers, rank, -1))
+        added = jnp.matmul(a.reshape(layers, -1, rank), b.reshape(layers, rank, -1), precision="highest")
         return scaling * added.reshape(*a.shape[:-1], *b.shape[2:])
-    return scaling * jnp.tensordot(a, b, axes=1)
+    return scaling * jnp.tensordot(a, b, axes=1, precision="highest")

@@ -6,6 +6,7 @@ them together. `Network` itself is static and hashable, so jitted functions clos
 """
 
 import functools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,13 +18,13 @@ from jaxtyping import Array, Float, Int, Key
 
 from coi_jax.errors import UserError
 from coi_jax.model_config import DecoderConfig, LoraConfig, T5Config
-from coi_jax.models.caches import Cache
+from coi_jax.models.caches import Cache, laid_out
 from coi_jax.models.chunked_loss import chunked_loss_sums
 from coi_jax.models.decoder import Decoder
 from coi_jax.models.layers import Linear
-from coi_jax.models.lora import adapt, linear_maps
+from coi_jax.models.lora import adapt, linear_maps, product
 from coi_jax.models.losses import LossSums, loss_sums
-from coi_jax.models.quantised import Held, quantise
+from coi_jax.models.quantised import Held, dense, quantise
 from coi_jax.models.t5 import T5
 from coi_jax.sharding import constrain
 
@@ -57,6 +58,13 @@ class Network:
         flat = {path: variable.axes for path, variable in nnx.to_flat_state(_split(self)[1])}
         return nnx.traversals.unflatten_mapping(flat)
 
+    def parameter_counts(self) -> dict[str, int]:
+        """How many parameters are trained, and how many there are, adapters included."""
+        flat = nnx.traversals.flatten_mapping(self.abstract())
+        sizes = {path: math.prod(leaf.shape) for path, leaf in flat.items()}
+        trained = sum(size for path, size in sizes.items() if self.lora is None or _is_adapter(path))
+        return {"trained": trained, "total": sum(sizes.values())}
+
     def split(self, tree: Params) -> tuple[Params, Params | None]:
         """A tree like that of the parameters as two: what is trained, and the frozen base, None without adapters."""
         if self.lora is None:
@@ -73,6 +81,26 @@ class Network:
         flat = nnx.traversals.flatten_mapping(trained) | nnx.traversals.flatten_mapping(frozen)
         return nnx.traversals.unflatten_mapping(flat)
 
+    def merge(self, params: Params) -> Params:
+        """fp32 parameters of the network without adapters, which are folded into their kernels here."""
+        flat = nnx.traversals.flatten_mapping(params)
+        merged = {path: dense(leaf, jnp.float32) for path, leaf in flat.items() if not _is_adapter(path)}
+        for name, linear in self.adapted.items():
+            path = tuple(name.split("."))
+            a, b = flat[*path, "adapter", "a"], flat[*path, "adapter", "b"]
+            merged[*path, "kernel"] += product(a, b, linear.adapter.scaling, stacked=linear.stacked)
+        return nnx.traversals.unflatten_mapping(merged)
+
+    @property
+    def linear_maps(self) -> dict[str, Linear]:
+        """The linear maps by their dotted names, with shapes in place of values."""
+        return _split(self)[2]
+
+    @property
+    def adapted(self) -> dict[str, Linear]:
+        """Those that have adapters."""
+        return {name: linear for name, linear in self.linear_maps.items() if linear.has_adapter}
+
     def hold(self, params: Params) -> Params:
         """Parameters in fp32 as this network holds them."""
         flat = nnx.traversals.flatten_mapping(params)
@@ -83,7 +111,7 @@ class Network:
         is_matrix = path[-1] == "kernel" or path == ("embedding", "table")
         if self.lora is None or self.lora.base_dtype == "float32" or not is_matrix:
             return array
-        linear = _split(self)[2].get(".".join(path[:-1]))
+        linear = self.linear_maps.get(".".join(path[:-1]))
         if self.lora.base_dtype == "int8" and linear is not None and linear.stacked:
             return quantise(array, tuple(range(1, 1 + linear.inputs)))
         return array.astype(jnp.bfloat16)
@@ -123,13 +151,13 @@ class Network:
             lengths: tokens of each prompt, at least 1.
             max_new_tokens: how many tokens will be generated at most; sets the size of the cache.
         """
-        return self.module(params).prefill(prompts, lengths, max_new_tokens)
+        return _next_sharded(*self.module(params).prefill(prompts, lengths, max_new_tokens))
 
     def decode_step(
         self, params: Params, cache: Cache, tokens: Int[Array, "batch"]
     ) -> tuple[Float[Array, "batch vocabulary"], Cache]:
         """Append one token to each row; the logits of the next one, and the grown cache."""
-        return self.module(params).decode_step(cache, tokens)
+        return _next_sharded(*self.module(params).decode_step(cache, tokens))
 
     def module(self, params: Params) -> Decoder | T5:
         """The NNX module around these parameters, for those who need a part of the network."""
@@ -154,14 +182,23 @@ def _sharded(logits: Float[Array, "rows length vocabulary"]) -> Float[Array, "ro
     return constrain(logits, ("batch", "length", "vocabulary"))
 
 
+def _next_sharded(
+    logits: Float[Array, "batch vocabulary"], cache: Cache
+) -> tuple[Float[Array, "batch vocabulary"], Cache]:
+    return constrain(logits, ("batch", "vocabulary")), laid_out(cache)
+
+
 def _is_adapter(path: tuple[str, ...]) -> bool:
     return "adapter" in path
 
 
 def _make(network: Network, key: Key[Array, ""]) -> Decoder | T5:
     config, rngs = network.config, nnx.Rngs(params=key)
-    kind = T5 if isinstance(config, T5Config) else Decoder
-    module = kind(config, network.vocabulary_size, rngs=rngs)
+    module: Decoder | T5
+    if isinstance(config, T5Config):
+        module = T5(config, network.vocabulary_size, rngs=rngs)
+    else:
+        module = Decoder(config, network.vocabulary_size, rngs=rngs)
     if network.lora:
         adapt(module, network.lora, rngs=rngs)
     return module

@@ -8,12 +8,13 @@ from typing import Any
 
 import jax.numpy as jnp
 import qwix
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 Held = Any  # an array, or a qwix.QArray: int8 values and their scales
 
 
-def dense(kernel: Held, dtype: jnp.dtype) -> Float[Array, "..."]:
+def dense(kernel: Held, dtype: DTypeLike) -> Float[Array, "..."]:
     """A parameter's values in the compute dtype, whatever it is held as."""
     if isinstance(kernel, qwix.QArray):
         return qwix.dequantize(kernel.astype(dtype))
