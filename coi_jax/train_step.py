@@ -17,6 +17,7 @@ from coi_jax import sharding
 from coi_jax.flops import Work, count_work
 from coi_jax.models import LossSums, Network, Params
 from coi_jax.optimizer import Schedule
+from coi_jax.sharding import AnyMesh
 
 Batch = Mapping[str, Int[Array, "rows _"]]
 
@@ -51,7 +52,7 @@ def init_state(network: Network, optimizer: optax.GradientTransformation, key: K
     return TrainState(params, optimizer.init(params), jnp.zeros((), jnp.int32), frozen)
 
 
-def state_shardings(network: Network, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
+def state_shardings(network: Network, optimizer: optax.GradientTransformation, mesh: AnyMesh) -> TrainState:
     """The sharding of every leaf of the state; raises UserError where the mesh does not fit the network."""
     abstract = abstract_state(network, optimizer)
     params, frozen = network.split(sharding.shardings(network.logical_axes(), network.abstract(), mesh))

@@ -48,7 +48,7 @@ def slowly(iterate: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]
 
     def wait(self: Loader, *arguments: Any) -> Iterator[Any]:
         for batch in iterate(self, *arguments):
-            time.sleep(0.25)
+            time.sleep(0.4)
             yield batch
 
     return wait

@@ -4,13 +4,14 @@ import jax
 import numpy as np
 import pytest
 
-from coi_jax import generation
+from coi_jax import generation, sharding
 from coi_jax.beam import BeamStrategy
 from coi_jax.config import EvaluationConfig
 from coi_jax.decoding import SingleStrategy
 from coi_jax.generation import Answer, Generator, Prompt, batch_sizes, bucket, make_strategy, plan, rows_at
+from tests import stand_ins
 from tests.continuations import EOS, Oracle, greedy
-from tests.models.sizes import CONFIGS, network_and_params, tokens
+from tests.models.sizes import CONFIGS, change, network_and_params, tokens
 from tests.stand_ins import quick_compilation
 
 LIMIT = 10
@@ -25,8 +26,8 @@ def _small_and_quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
-def make_model(kind: str) -> tuple:
-    network, params = network_and_params(CONFIGS[kind])
+def make_model(kind: str, **fields: object) -> tuple:
+    network, params = network_and_params(change(CONFIGS[kind], **fields))
     return network, jax.tree.map(lambda leaf: 3 * leaf, params)  # surer of itself, so that answers differ in length
 
 
@@ -37,9 +38,9 @@ def model() -> tuple:
 
 def answers(model: tuple, batch: int, **options: object) -> dict[str, list[int]]:
     network, params = model
-    beams = options.pop("beams", 0)
+    beams, multiple = options.pop("beams", 0), options.pop("multiple", 1)
     made = BeamStrategy(network, EOS, LIMIT, beams) if beams else SingleStrategy(network, EOS, LIMIT, **options)
-    return {PROMPTS[one.index].id: one.tokens for one in Generator(params, made, batch, seed=0).run(PROMPTS)}
+    return {PROMPTS[one.index].id: one.tokens for one in Generator(params, made, batch, 0, multiple).run(PROMPTS)}
 
 
 @pytest.mark.parametrize("kind", ["decoder", "t5"])
@@ -96,6 +97,18 @@ def test_answers_that_reach_the_limit_say_so(model: tuple) -> None:
     assert all((len(one.tokens), one.complete) == (LIMIT, False) for one in generator.run(PROMPTS))
 
 
+def test_a_model_may_end_its_answers_in_several_ways(model: tuple) -> None:
+    network, params = model
+    whole = answers(model, 8)
+    other = max(whole.values(), key=len)[2]
+    for made in (
+        SingleStrategy(network, EOS, LIMIT, other_ends=(other,)),
+        BeamStrategy(network, EOS, LIMIT, 1, (other,)),
+    ):
+        found = {PROMPTS[one.index].id: one.tokens for one in Generator(params, made, 8, 0).run(PROMPTS)}
+        assert found == {id: [*tokens, other][: [*tokens, other].index(other)] for id, tokens in whole.items()}
+
+
 def test_known_answers_are_not_given_again(model: tuple) -> None:
     network, params = model
     generator = Generator(params, SingleStrategy(network, EOS, LIMIT), 3, 0)
@@ -125,11 +138,14 @@ def test_long_prompts_have_smaller_batches() -> None:
 
 
 @pytest.mark.parametrize("batch", [1, 3, 8, 100, 256])
-def test_sizes_end_in_the_batch_and_hold_a_single_row_cheaply(batch: int) -> None:
-    sizes = batch_sizes(batch)
+@pytest.mark.parametrize("multiple", [1, 6, 16])
+def test_sizes_hold_the_batch_and_a_single_row_cheaply_and_divide(batch: int, multiple: int) -> None:
+    sizes = batch_sizes(batch, multiple)
     assert sizes == sorted(set(sizes))
-    assert sizes[-1] == batch
-    assert sizes[0] <= 8
+    assert batch <= sizes[-1] < batch + multiple
+    assert sizes[0] <= max(8, multiple)
+    assert all(size % multiple == 0 for size in sizes)
+    assert rows_at(4096, batch, multiple) % multiple == 0
 
 
 @pytest.mark.parametrize(
@@ -143,3 +159,40 @@ def test_strategy_is_the_one_that_the_config_names(model: tuple, decoding: str, 
     assert isinstance(strategy, kind)
     assert strategy.limit == 5
     assert getattr(strategy, "temperature", 0) == temperature
+
+
+@pytest.mark.parametrize(
+    ("kind", "decoding", "axes"),
+    [
+        ("decoder", "beam", {"replica": 2, "fsdp": 2, "tensor": 2}),
+        ("t5", "sample", {"fsdp": 2, "tensor": 2, "sequence": 2}),
+    ],
+)
+def test_a_mesh_does_not_change_an_answer(kind: str, decoding: str, axes: dict[str, int]) -> None:
+    network, params = make_model(kind, heads=4) if kind == "t5" else make_model(kind, heads=4, kv_heads=2)
+    mesh = stand_ins.mesh(**axes)
+    alone = answers((network, params), 8, **OPTIONS[decoding])
+    with jax.set_mesh(mesh):
+        placed = jax.device_put(params, sharding.shardings(network.logical_axes(), network.abstract(), mesh))
+        found = answers((network, placed), 8, multiple=sharding.data_parallel(mesh), **OPTIONS[decoding])
+    assert found == alone
+
+
+@pytest.mark.parametrize(("kind", "kv_heads"), [("decoder", 2), ("decoder", 1), ("t5", 4)])
+def test_the_cache_is_divided_by_rows_and_heads(kind: str, kv_heads: int) -> None:
+    """Where `tensor` is a multiple of the key-value heads every one of its devices has them all."""
+    network, params = make_model(kind, heads=4) if kind == "t5" else make_model(kind, heads=4, kv_heads=kv_heads)
+    mesh = stand_ins.mesh(replica=2, fsdp=2, tensor=2)
+    with jax.set_mesh(mesh):
+        placed = jax.device_put(params, sharding.shardings(network.logical_axes(), network.abstract(), mesh))
+        prompts, lengths = np.ones((8, 16), np.int32), np.full(8, 16, np.int32)
+        logits, cache = jax.jit(network.prefill, static_argnames="max_new_tokens")(placed, prompts, lengths,
+                                                                                   max_new_tokens=4)  # fmt: skip
+        _, later = jax.jit(network.decode_step)(placed, cache, np.ones(8, np.int32))
+    assert logits.sharding.shard_shape(logits.shape) == (2, network.vocabulary_size // 2)
+    for state in (cache, later):
+        for leaf in jax.tree.leaves((state.self_attention, state.cross_attention)):
+            layers, rows, heads, slots, head = leaf.shape
+            assert (rows, heads) == (8, kv_heads)
+            assert leaf.sharding.shard_shape(leaf.shape) == (layers, 2, max(1, kv_heads // 2), slots, head)
+        assert state.positions.sharding.shard_shape(state.positions.shape)[0] == 2

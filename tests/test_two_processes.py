@@ -19,13 +19,13 @@ from tests import one_of_two, stand_ins
 from tests.token_caches import small_config, write_dataset
 
 ROOT = Path(__file__).parent.parent
-STEPS = 24
+STEPS = 16
 SECONDS = 240  # after which something hangs
 
 MESH = {"mesh.replica": 1, "mesh.fsdp": 4, "mesh.tensor": 2, "mesh.sequence": 1}
 SETTINGS = MESH | {f"model.{name}": value for name, value in stand_ins.DECODER.items()} | {
     "model.vocabulary_size": 260, "data.rows": 8, "train.steps": STEPS, "train.log_every": 1,
-    "train.checkpoint_every": 10, "optimizer.learning_rate": 1e-3, "evaluation.tests": ("proc2_test",),
+    "train.checkpoint_every": 12, "optimizer.learning_rate": 1e-3, "evaluation.tests": ("proc2_test",),
     "evaluation.max_new_tokens": 8, "evaluation.batch": 3, "evaluation.bootstrap": 50,
 }  # fmt: skip
 
