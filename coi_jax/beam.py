@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from coi_jax.decoding import as_end
 from coi_jax.models.caches import Cache, take
 from coi_jax.models.network import Network, Params
 
@@ -46,6 +47,7 @@ class BeamStrategy:
     eos_id: int
     limit: int
     beams: int
+    other_ends: tuple[int, ...] = ()
 
     def begin(
         self, logits: Float[Array, "B V"], cache: Cache, keys: Key[Array, " B"], ended: Bool[Array, " B"]
@@ -99,7 +101,7 @@ class BeamStrategy:
         steps = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1).reshape(-1, self.beams, vocabulary)
         total = (state.scores[:, :, None] + steps).reshape(-1, self.beams * vocabulary)
         scores, flat = jax.lax.top_k(total, min(2 * self.beams, total.shape[1]))
-        return scores, flat // vocabulary, flat % vocabulary
+        return scores, flat // vocabulary, as_end(flat % vocabulary, self.eos_id, self.other_ends)
 
     def _finish(
         self, tokens: Int[Array, "B C T"], scores: Float[Array, "B C"], ends: Bool[Array, "B C"], state: BeamState

@@ -51,6 +51,11 @@ class Strategy(Protocol):
         """The tokens of each row's answer, to the first end-of-sequence token."""
 
 
+def as_end(tokens: Int[Array, "*shape"], eos_id: int, other_ends: tuple[int, ...]) -> Int[Array, "*shape"]:
+    """The tokens with `eos_id` for whatever ends an answer besides: published models may have several ends."""
+    return jnp.where(jnp.isin(tokens, jnp.array(other_ends)), eos_id, tokens) if other_ends else tokens
+
+
 class SingleState(NamedTuple):
     """One continuation a row."""
 
@@ -71,6 +76,7 @@ class SingleStrategy:
     limit: int
     temperature: float | None = None
     top_p: float = 1.0
+    other_ends: tuple[int, ...] = ()
 
     def begin(
         self, logits: Float[Array, "B V"], cache: Cache, keys: Key[Array, " B"], ended: Bool[Array, " B"]
@@ -95,7 +101,8 @@ class SingleStrategy:
         return state.tokens
 
     def _append(self, logits: Float[Array, "B V"], state: SingleState) -> SingleState:
-        chosen = jnp.where(state.ended, self.eos_id, self._choose(logits, state))
+        chosen = as_end(self._choose(logits, state), self.eos_id, self.other_ends)
+        chosen = jnp.where(state.ended, self.eos_id, chosen)
         tokens = jax.lax.dynamic_update_slice(state.tokens, chosen[:, None], (0, state.step))
         ended = state.ended | (chosen == self.eos_id)
         return state._replace(step=state.step + 1, ended=ended, tokens=tokens, last=chosen)

@@ -52,13 +52,15 @@ class Answer:
     complete: bool
 
 
-def make_strategy(network: Network, eos_id: int, config: EvaluationConfig) -> Strategy:
-    """The way of decoding that a config names."""
+def make_strategy(
+    network: Network, eos_id: int, config: EvaluationConfig, other_ends: tuple[int, ...] = ()
+) -> Strategy:
+    """The way of decoding that a config names; `other_ends` end an answer as `eos_id` does."""
     if config.decoding == "beam":
-        return BeamStrategy(network, eos_id, config.max_new_tokens, config.beams)
+        return BeamStrategy(network, eos_id, config.max_new_tokens, config.beams, other_ends)
     if config.decoding == "sample":
-        return SingleStrategy(network, eos_id, config.max_new_tokens, config.temperature, config.top_p)
-    return SingleStrategy(network, eos_id, config.max_new_tokens)
+        return SingleStrategy(network, eos_id, config.max_new_tokens, config.temperature, config.top_p, other_ends)
+    return SingleStrategy(network, eos_id, config.max_new_tokens, other_ends=other_ends)
 
 
 def bucket(length: int) -> int:

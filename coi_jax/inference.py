@@ -12,12 +12,12 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Int
 
-from coi_jax import checkpoint, processes, sharding, weights
+from coi_jax import checkpoint, processes, published, sharding, weights
 from coi_jax.config import RunConfig, load_config
 from coi_jax.errors import UserError
 from coi_jax.generation import Answer, Generator, Prompt, make_strategy
 from coi_jax.models import Network, Params, build
-from coi_jax.run_folder import RunFolder, open_run
+from coi_jax.run_folder import RunFolder, keep_vocabulary, open_run
 from coi_jax.tasks import ARMS
 from coi_jax.vocabulary import Vocabulary
 
@@ -119,6 +119,22 @@ def load_model(workdir: Path, overrides: Mapping[str, Any], source: Path | None 
     if source:
         open_run(workdir, config)
     return Model(run, workdir, config, step or 0, processes.first_alone(lambda: _identity(run, config, step)))
+
+
+def begin_untrained(workdir: Path, config_file: str, overrides: Mapping[str, Any]) -> None:
+    """Begins a run that takes no step: its arm is prompted, and its weights are those that the config names.
+
+    Raises:
+      UserError: the arm is tuned, no weights are named, or the folder holds another run.
+    """
+    config = load_config(config_file, overrides)
+    if ARMS[config.arm]:
+        raise UserError("config.arm", config.arm, "is tuned before it is evaluated; train it, or take base, cot or ltm")
+    if not config.weights.folder:
+        raise UserError(weights.FIELD, "", "name the published folder that is evaluated")
+    run = open_run(workdir, config)
+    processes.first_alone(lambda: keep_vocabulary(run, config))
+    processes.first_alone(lambda: published.keep(config.weights.folder, run))
 
 
 def is_untrained(config: RunConfig) -> bool:

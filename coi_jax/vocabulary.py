@@ -37,14 +37,14 @@ class Vocabulary(Protocol):
         """The ids of a text; no special ids are added."""
 
     def decode(self, ids: Iterable[int | np.integer]) -> str:
-        """The text of ids up to the first `eos_id`; pads and begins are left out."""
+        """The text of ids up to the first of `stop_ids`; pads and begins are left out."""
 
 
 def content(ids: Iterable[int | np.integer], vocabulary: Vocabulary) -> list[int]:
     """The ids that carry text: up to the first end, without pads and begins."""
     kept = []
     for token in map(int, ids):
-        if token == vocabulary.eos_id:
+        if token in vocabulary.stop_ids:
             break
         if token not in (vocabulary.pad_id, vocabulary.bos_id):
             kept.append(token)
