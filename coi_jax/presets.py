@@ -130,11 +130,12 @@ PRESETS: dict[str, Fields] = FAMILIES | {
 
 
 def expand(preset: str, section: Fields) -> Fields:
-    """The fields of a preset, with those of a model section in place of its own.
+    """The fields of a preset, with those of a model section in place of its own, `rope` field by field.
 
     Raises:
       UserError: there is no such preset.
     """
     if preset not in PRESETS:
         raise UserError("config.model.preset", preset, nearest(str(preset), list(PRESETS)))
-    return PRESETS[preset] | {field: value for field, value in section.items() if field != "preset"}
+    own, given = PRESETS[preset], {field: value for field, value in section.items() if field != "preset"}
+    return own | {field: own[field] | value if isinstance(value, dict) else value for field, value in given.items()}

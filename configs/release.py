@@ -32,25 +32,7 @@ def get_config() -> ConfigDict:
     )
     # SentencePiece, trained on the dataset; size is its number of pieces.
     config.vocabulary = ConfigDict(dict(kind="trained", file="", size=4000))
-    config.model = ConfigDict(
-        dict(
-            preset="llama",  # the family; its fields can be replaced here too (coi_jax/presets.py)
-            vocabulary_size=0,  # as many as the vocabulary has ids
-            layers=2,
-            width=128,
-            heads=2,
-            kv_heads=2,
-            head_width=64,
-            mlp_width=352,
-            score_width=64,
-            dropout=0.0,
-            dtype="float32",  # a CPU has no fast bfloat16
-            attention="auto",  # a kernel where the device has one: splash on TPU, cudnn on GPU, else xla
-            loss_chunk=0,  # positions of a device whose logits exist at once; 0: all
-            remat="none",  # what the backward pass computes again: nothing
-            scan_unroll=2,  # all layers: a CPU gains nothing from a loop
-        )
-    )
+    config.model = model()
     # A published model's folder (safetensors, config.json), local or gs://…, or a run's; "": random weights.
     config.weights = ConfigDict(dict(folder=""))
     # Adapters on frozen weights; with rank 0 all weights are trained.
@@ -81,7 +63,34 @@ def get_config() -> ConfigDict:
         )
     )
     config.mesh = ConfigDict(dict(replica=1, fsdp=-1, tensor=1, sequence=1))
-    config.evaluation = ConfigDict(
+    config.evaluation = evaluation()
+    return config
+
+
+def model() -> ConfigDict:
+    return ConfigDict(
+        dict(
+            preset="llama",  # the family; its fields can be replaced here too (coi_jax/presets.py)
+            vocabulary_size=0,  # as many as the vocabulary has ids
+            layers=2,
+            width=128,
+            heads=2,
+            kv_heads=2,
+            head_width=64,
+            mlp_width=352,
+            score_width=64,
+            dropout=0.0,
+            dtype="float32",  # a CPU has no fast bfloat16
+            attention="auto",  # a kernel where the device has one: splash on TPU, cudnn on GPU, else xla
+            loss_chunk=0,  # positions of a device whose logits exist at once; 0: all
+            remat="none",  # what the backward pass computes again: nothing
+            scan_unroll=2,  # all layers: a CPU gains nothing from a loop
+        )
+    )
+
+
+def evaluation() -> ConfigDict:
+    return ConfigDict(
         dict(
             tests=("coi2_test", "coi3_test"),
             prompting="direct",
@@ -94,4 +103,3 @@ def get_config() -> ConfigDict:
             bootstrap=1000,
         )
     )
-    return config

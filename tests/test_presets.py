@@ -72,6 +72,8 @@ def test_every_preset_is_a_whole_model(preset: str) -> None:
 def test_fields_beside_a_preset_come_first() -> None:
     assert expand("llama2_7b", {"preset": "llama2_7b", "layers": 2})["layers"] == 2
     assert "preset" not in expand("llama2_7b", {"preset": "llama2_7b"})
+    rope = expand("llama31_8b", {"rope": {"theta": 7.0}})["rope"]
+    assert (rope["theta"], rope["factor"]) == (7.0, 8.0)
 
 
 def test_a_preset_can_be_named_on_the_command_line() -> None:
