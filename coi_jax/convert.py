@@ -2,10 +2,12 @@
 
   python -m coi_jax.convert --src models/mistral-7b --out runs/base --config configs/release.py
   python -m coi_jax.convert --src runs/coi12 --out models/coi12 --dtype bfloat16
+  python -m coi_jax.convert --src runs/lora --out models/lora --adapters
 
 What --src is decides which. A new run has the model, the weights and the tokenizer of the folder, and all else from
 --config (--config.FIELD=VALUE as ever): it can be evaluated, and training can begin from it (config.weights.folder).
-The published folder may be in a bucket (gs://…). One tensor is in memory at a time.
+A run's adapters are folded into their base, unless --adapters asks for them alone. The published folder may be in a
+bucket (gs://…). One tensor is in memory at a time.
 """
 
 import functools
@@ -18,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from coi_jax import checkpoint, cli, files, published, streamed_checkpoint, weights
+from coi_jax import checkpoint, cli, files, peft_format, published, streamed_checkpoint, weights
 from coi_jax.config import RunConfig, load_config, validate
 from coi_jax.errors import UserError
 from coi_jax.hugging_face_config import architecture
@@ -46,8 +48,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError("shard_gb", arguments.shard_gb, "give more than 0")
     start_jax()
     dtype = jnp.dtype(arguments.dtype) if arguments.dtype else None
-    if weights.is_run(arguments.src):
-        into_published(RunFolder(Path(arguments.src)), arguments.out, dtype, int(arguments.shard_gb * GIGABYTE))
+    run = RunFolder(Path(arguments.src))
+    if arguments.adapters:
+        into_adapters(run, arguments.out)
+        print(f"wrote {arguments.out}; next: peft.PeftModel.from_pretrained(model, {arguments.out!r})")
+    elif weights.is_run(arguments.src):
+        into_published(run, arguments.out, dtype, int(arguments.shard_gb * GIGABYTE))
         print(f"wrote {arguments.out}; next: AutoModel.from_pretrained({arguments.out!r})")
     else:
         into_run(Folder(arguments.src, "src"), arguments.out, arguments.config, overrides, dtype)
@@ -62,11 +68,27 @@ def _parser() -> cli.Parser:
     parser.add_argument("--dtype", choices=DTYPES, default="", help="of what is written; else as it is in --src")
     parser.add_argument("--config", default="configs/release.py", help="a new run's config, but for its model")
     parser.add_argument("--shard_gb", type=float, default=5.0, help="gigabytes of a tensor file, at most")
+    parser.add_argument("--adapters", action="store_true", help="write a run's adapters alone, as peft reads them")
     return parser
 
 
+def into_adapters(run: RunFolder, out: str) -> None:
+    """Writes the adapters of a run's newest checkpoint; raises UserError where it has none."""
+    config = run.load_config()
+    network = build(config.model, run.load_vocabulary().size, config.lora)
+    if network.lora is None:
+        raise UserError("src", run.path, "trained all weights; leave --adapters out")
+    adapters = checkpoint.restore_params(run.checkpoints, network)
+    with written_aside(out, "out") as folder:
+        peft_format.export(Path(folder.path), network, adapters, config.weights.folder)
+
+
 def into_published(run: RunFolder, out: str, dtype: np.dtype | None, largest: int) -> None:
-    """Writes the newest checkpoint of a run as a published folder; raises UserError where it cannot be one."""
+    """Writes the newest checkpoint of a run as a published folder, with adapters folded in.
+
+    Raises:
+      UserError: the run has no checkpoint, or no published family computes what its network does.
+    """
     network = build(run.load_config().model, run.load_vocabulary().size)
     published.write(out, run, network, weights.open_weights(str(run.path), network, "src"), dtype, largest)
 

@@ -20,7 +20,7 @@ from coi_jax.cache import Example, TokenCache
 from coi_jax.chain import Chain
 from coi_jax.errors import UserError
 from coi_jax.generation import Prompt
-from coi_jax.inference import Model, load_model
+from coi_jax.inference import Model, begin_untrained, load_model
 from coi_jax.predictions import Prediction
 from coi_jax.progress import Bar
 from coi_jax.results import results
@@ -41,6 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.dataset:
         overrides["data.folder"] = arguments.dataset
     start_jax()
+    if arguments.config:
+        begin_untrained(Path(arguments.workdir), arguments.config, overrides)
+        overrides = {}
     model = load_model(Path(arguments.workdir), overrides, Path(arguments.source) if arguments.source else None)
     names = arguments.tasks.split(",") if arguments.tasks else model.config.evaluation.tests
     found = evaluate(model, names, arguments.limit)
@@ -58,6 +61,7 @@ def _parser() -> cli.Parser:
     parser.add_argument("--limit", type=int, help="take only the first so many examples of each test set")
     parser.add_argument("--dataset", default="", help="dataset folder with the test sets; else the one trained on")
     parser.add_argument("--source", default="", help="run whose network is prompted, for an arm base, cot or ltm")
+    parser.add_argument("--config", default="", help="begins a run of published weights as they are: arm base, no step")
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
     return parser
 

@@ -8,13 +8,14 @@ import dataclasses
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import tensorstore
+from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 from jaxtyping import Array, Int, Shaped
 
@@ -23,7 +24,9 @@ from coi_jax.config import RunConfig
 from coi_jax.errors import UserError
 from coi_jax.hugging_face_config import architecture, check_same, fields
 from coi_jax.hugging_face_names import Place, places, resolve
-from coi_jax.models import Network, Params
+from coi_jax.models import Network, Params, build
+from coi_jax.models.lora import product
+from coi_jax.models.quantised import dense
 from coi_jax.progress import Bar
 from coi_jax.run_folder import RunFolder
 from coi_jax.tensor_files import Folder, Tensor, TensorFolder
@@ -32,6 +35,7 @@ FIELD = "config.weights.folder"
 CONFIG = "config.json"
 
 
+@runtime_checkable
 class Weights(Protocol):
     """Parameters by their paths, a layer at a time."""
 
@@ -93,6 +97,48 @@ class CheckpointWeights:
         return tensorstore.open({"driver": "zarr", "kvstore": kvstore}, open=True, read=True).result()
 
 
+class MergedWeights:
+    """A base with a run's adapters folded into it, as the network computes with them: in fp32."""
+
+    def __init__(self, base: Weights, network: Network, adapters: Params) -> None:
+        """`adapters` are the trained parameters of `network`."""
+        self.source, self._base, self._network = base.source, base, network
+        self._adapters = nnx.traversals.flatten_mapping(jax.device_get(adapters))
+
+    def layer(self, place: Place, number: int) -> Tensor:
+        """See `Weights.layer`."""
+        layer = self._base.layer(place, number).astype(np.float32)
+        *name, last = place.path.split(".")
+        held = self._network.hold_one((*name, last), jnp.asarray(layer[None] if place.stacked else layer))
+        values = dense(held, jnp.dtype(np.float32))
+        linear = self._network.adapted.get(".".join(name))
+        if last == "kernel" and linear is not None:
+            a, b = (self._adapters[*name, "adapter", part] for part in ("a", "b"))
+            parts = (a[number, None], b[number, None]) if place.stacked else (a, b)
+            values += product(*parts, linear.adapter.scaling, stacked=place.stacked)
+        return np.asarray(values[0] if place.stacked else values)
+
+    def dtype(self, _: Place) -> np.dtype:
+        """See `Weights.dtype`."""
+        return np.dtype(np.float32)
+
+
+class TreeWeights:
+    """Parameters that are in memory."""
+
+    def __init__(self, params: Params, source: str) -> None:
+        self.source, self._leaves = source, nnx.traversals.flatten_mapping(params)
+
+    def layer(self, place: Place, number: int) -> Tensor:
+        """See `Weights.layer`."""
+        leaf = self._leaves[tuple(place.path.split("."))]
+        return np.asarray(leaf[number] if place.stacked else leaf)
+
+    def dtype(self, place: Place) -> np.dtype:
+        """See `Weights.dtype`."""
+        return np.dtype(self._leaves[tuple(place.path.split("."))].dtype)
+
+
 def open_weights(folder: str, network: Network, field: str = FIELD) -> Weights:
     """The weights of a published folder, or those of a run's newest checkpoint.
 
@@ -118,17 +164,25 @@ def is_run(folder: str) -> bool:
     return RunFolder(Path(folder)).checkpoints.is_dir()
 
 
-def _run_weights(run: RunFolder, network: Network, field: str) -> CheckpointWeights:
+def _run_weights(run: RunFolder, network: Network, field: str) -> Weights:
     config, step = run.load_config(), checkpoint.latest_step(run.checkpoints)
     if step is None:
         raise UserError(field, run.path, "has no checkpoint yet; train it first (python -m coi_jax.train)")
-    if config.lora.rank:
-        raise UserError(field, run.path, "holds adapters, not whole weights; name a folder that they are merged in")
-    due = config.model.model_dump()
-    if not due["vocabulary_size"]:
-        due["vocabulary_size"] = run.load_vocabulary().size
+    own = build(config.model, run.load_vocabulary().size, config.lora)
+    due = _section(own)
     check_same(_section(network), {name: due[name] for name in fields(config.model.kind)}, run.path)
+    if own.lora:
+        return _merged(run, config, own, step)
     return CheckpointWeights(run.checkpoints / str(step) / "params")
+
+
+def _merged(run: RunFolder, config: RunConfig, network: Network, step: int) -> Weights:
+    """A run's adapters, folded into their base."""
+    adapters = checkpoint.restore_params(run.checkpoints, network, step=step)
+    if config.weights.folder:
+        return MergedWeights(open_base(run, config, network), network, adapters)
+    base = checkpoint.restore_base(run.base, network)
+    return TreeWeights(network.merge(network.join(adapters, base)), str(run.path))
 
 
 def _section(network: Network) -> dict[str, Any]:
@@ -156,13 +210,18 @@ def restore_base(run: RunFolder, config: RunConfig, network: Network, mesh: Mesh
     Raises:
       UserError: it is not there, or is another than the adapters were trained beside.
     """
-    folder = config.weights.folder
-    if not folder:
+    if not config.weights.folder:
         return checkpoint.restore_base(run.base, network, mesh)
+    return load(open_base(run, config, network), network, mesh)
+
+
+def open_base(run: RunFolder, config: RunConfig, network: Network) -> Weights:
+    """The published weights that a run's adapters stand beside; raises as `restore_base`."""
+    folder = config.weights.folder
     source = open_weights(folder, network)
     if processes.first_alone(lambda: identity(folder)) != recorded_identity(run):
         raise UserError(FIELD, folder, "has changed since the adapters were trained beside it; restore it")
-    return load(source, network, mesh)
+    return source
 
 
 def load(weights: Weights, network: Network, mesh: Mesh | None) -> Params:
