@@ -144,10 +144,9 @@ def _kernel_flops(computation: Computation, line: Instruction) -> float:
     products = next((number for name, number in SPLASH.items() if name in line.name), 0)
     if not _is_kernel(line) or not products:
         return 0.0
-    heads = [shape for name in line.operands for shape in computation.instructions[name].shapes
-             if len(shape.dimensions) == 4]  # fmt: skip
-    query, keys = heads[0], heads[1]
-    return products * 2.0 * query.elements * keys.dimensions[2] / 2
+    shapes = (computation.instructions[name].shapes[0] for name in line.operands)
+    query, keys, *_ = (shape for shape in shapes if shape.dtype in ("bf16", "f32"))
+    return products * 2.0 * query.elements * keys.dimensions[-2] / 2
 
 
 def _is_kernel(line: Instruction) -> bool:
