@@ -67,7 +67,8 @@ class Folder:
         if not self.fs.isdir(self.path):
             raise UserError(self.field, self.url, "no such folder; check the path")
         found = self.fs.ls(self.path, detail=True)
-        return sorted(entry["name"].rsplit("/", 1)[-1] for entry in found if entry["type"] == "file")
+        # Links, of which the hub's cache is made, are of another type than files.
+        return sorted(entry["name"].rsplit("/", 1)[-1] for entry in found if entry["type"] != "directory")
 
     def size(self, name: str) -> int:
         """Bytes of a file."""

@@ -8,26 +8,23 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Mapping
-from pathlib import Path, PurePath
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-import fsspec
 import sentencepiece
 from tokenizers import AddedToken
 
 from coi_jax import files
 from coi_jax.errors import UserError
+from coi_jax.tensor_files import Folder
 
+FIELD = "config.vocabulary.file"
 TOKENIZER, SENTENCEPIECE = "tokenizer.json", "tokenizer.model"
 MODELS = {"tokenizer.json": TOKENIZER, "tokenizer.model": SENTENCEPIECE, "spiece.model": SENTENCEPIECE}
 CONFIG, TEMPLATE = "tokenizer_config.json", "chat_template.jinja"
-SPECIAL_MAP, ADDED, GENERATION, MODEL_CONFIG = (
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "generation_config.json",
-    "config.json",
-)
+SPECIAL_MAP, ADDED = "special_tokens_map.json", "added_tokens.json"
+GENERATION, MODEL_CONFIG = "generation_config.json", "config.json"
 SETTINGS = (CONFIG, SPECIAL_MAP, ADDED, GENERATION, MODEL_CONFIG, TEMPLATE)
 EXTRA_IDS = 100  # T5's sentinels, where its files do not count them
 SPECIAL_NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
@@ -131,9 +128,8 @@ class TokenizerFiles:
 
     def added_tokens(self) -> dict[int, AddedToken]:
         """The tokens that are found in a text before the model's own pieces are, by id."""
-        known = {
-            entry["id"]: _added(entry) for entry in self.json(TOKENIZER).get("added_tokens", [])
-        } | self._sentinels()
+        listed = self.json(TOKENIZER).get("added_tokens", [])
+        known = self._sentinels() | {entry["id"]: _added(entry) for entry in listed}
         special = {*self.special_tokens().values(), *self.more_special_tokens()}
         decoder = self.json(CONFIG).get("added_tokens_decoder")
         if decoder is not None:
@@ -193,19 +189,15 @@ def read_tokenizer(path: str) -> TokenizerFiles:
     Raises:
       UserError: there is no tokenizer.
     """
-    system, root = fsspec.core.url_to_fs(path)
-    if system.isfile(root):
-        folder, name = str(PurePath(root).parent), PurePath(root).name
-        found = {name: TOKENIZER if name.endswith(".json") else SENTENCEPIECE}
+    folder = Folder(path, FIELD)
+    if folder.fs.isfile(folder.path):
+        parent, _, name = folder.url.rpartition("/")
+        folder, found = Folder(parent or ".", FIELD), {name: TOKENIZER if name.endswith(".json") else SENTENCEPIECE}
     else:
-        folder, found = root, {name: MODELS[name] for name in MODELS if system.isfile(f"{root}/{name}")}
+        present = set(folder.names())
+        found = {name: MODELS[name] for name in MODELS if name in present}
     if not found:
-        raise UserError("config.vocabulary.file", path, f"no such file, or a folder without {', '.join(MODELS)}")
+        raise UserError(FIELD, path, f"has no {', '.join(MODELS)}; name a folder with one of them")
     [(name, kind), *_] = found.items()
-    data = {kind: system.cat_file(f"{folder}/{name}")}
-    data |= {name: system.cat_file(f"{folder}/{name}") for name in _present(system, folder, SETTINGS)}
-    return TokenizerFiles(path, data)
-
-
-def _present(system: fsspec.AbstractFileSystem, folder: str, names: Iterable[str]) -> list[str]:
-    return [name for name in names if system.isfile(f"{folder}/{name}")]
+    data = {kind: folder.read(name)}
+    return TokenizerFiles(path, data | {name: folder.read(name) for name in SETTINGS if folder.exists(name)})

@@ -8,6 +8,7 @@ chat from its template.
 import re
 import secrets
 from collections.abc import Collection, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -40,37 +41,35 @@ class TokenizerVocabulary:
 
     def __init__(self, source: TokenizerFiles, *, encodes: bool, rows: int, controls: Collection[str] = ()) -> None:
         self.name = source.where.rstrip("/").rsplit("/", 1)[-1]
-        self._source, special = source, source.special_tokens()
+        special = source.special_tokens()
         known = {token.content for token in source.added_tokens().values() if token.special}
         self._secrets = {text: f"<|{secrets.token_hex(16)}|>" for text in {*known, *special.values(), *controls}}
         self._pieces = _pieces(source, self._secrets)
         self._controls = {text: self._pieces.ids[name] for text, name in self._secrets.items()}
         self._special = {name: self._controls[text] for name, text in special.items()}
-        self._set_ends()
+        self._set_ends(source)
         begin, end = _frame(source, self._special)
         self.bos_id: int | None = begin[0] if begin else None
         self.ends_inputs = encodes and end == [self.eos_id]
-        self.size = self._count(rows)
+        self.size = self._count(rows, {self._controls[text] for text in controls})
         self.fingerprint = files.digest([source.fingerprint, self.eos_id, self.pad_id, self.ends_inputs])
 
-    def _set_ends(self) -> None:
-        known = set(self._pieces.ids.values())
-        ends = [*self._of("eos_token"), *self._source.ids_of("eos_token_id")]
-        pads = [*self._of("pad_token"), *self._source.ids_of("pad_token_id"), *self._of("unk_token"), *ends]
+    def _set_ends(self, source: TokenizerFiles) -> None:
+        known, hidden = set(self._pieces.ids.values()), set(self._controls.values())
+        ends = [*_named(self._special, "eos_token"), *source.ids_of("eos_token_id")]
         self.stop_ids = tuple(dict.fromkeys(id for id in ends if id in known))
         if not self.stop_ids:
-            raise self._source.error(f"names no end-of-sequence token; add eos_token to {CONFIG}")
+            raise source.error(f"names no end-of-sequence token; add eos_token to {CONFIG}")
         self.eos_id = self.stop_ids[0]
-        self.pad_id = next(id for id in pads if id in known)
+        pads = [*_named(self._special, "pad_token"), *source.ids_of("pad_token_id")]
+        pads += _named(self._special, "unk_token")
+        self.pad_id = next((id for id in pads if id in hidden), self.eos_id)
 
-    def _of(self, name: str) -> list[int]:
-        return [self._special[name]] if name in self._special else []
-
-    def _count(self, rows: int) -> int:
+    def _count(self, rows: int, used: Collection[int]) -> int:
         size = 1 + max(self._pieces.ids.values())
         if not rows or size <= rows:
             return size
-        unused = {*self._controls.values()} - {self.bos_id, self.pad_id, *self.stop_ids}
+        unused = {*self._controls.values()} - {self.bos_id, self.pad_id, *self.stop_ids, *used}
         return 1 + max(id for id in self._pieces.ids.values() if id not in unused)
 
     def encode(self, text: str) -> list[int]:
@@ -79,7 +78,7 @@ class TokenizerVocabulary:
 
     def decode(self, ids: Iterable[int | np.integer]) -> str:
         """See `Vocabulary.decode`; ids that no token has, as those of an embedding's padding, are left out."""
-        kept, hidden = [], {*self._controls.values(), self.pad_id}
+        kept, hidden = [], set(self._controls.values())
         for token in map(int, ids):
             if token in self.stop_ids:
                 break
@@ -131,7 +130,8 @@ class ChatVocabulary(TokenizerVocabulary):
         if self.bos_id is None:
             return ids
         if ids[:1] != [self.bos_id]:
-            raise self._source.error("has a chat template that begins some conversations with a begin token, not all")
+            mend = "begins some conversations with a begin token, but not all; choose another config.data.template"
+            raise UserError("chat template", self.name, mend)
         return ids[1:]
 
 
@@ -155,32 +155,36 @@ def open_tokenizer(path: str, template: str, *, encodes: bool = False, rows: int
     except UserError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:  # a file is other than its format says
-        raise source.error(f"cannot be read ({type(error).__name__}: {error}); copy the folder again") from None
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise source.error(f"cannot be read ({reason}); copy the folder again") from None
 
 
 def _pieces(source: TokenizerFiles, names: dict[str, str]) -> Pieces:
-    added = source.added_tokens()
+    added, settings = source.added_tokens(), source.json(CONFIG)
     if TOKENIZER in source.data:
-        return JsonPieces(source.json(TOKENIZER), [*added.values()], names)
-    settings = source.json(CONFIG)
+        return JsonPieces(_with_prefix_of(settings, source.json(TOKENIZER)), [*added.values()], names)
     prefix = "each"
     if settings.get("legacy") is False:
         prefix = "first" if settings.get("add_prefix_space", True) else "none"
     return SentencePieces(source.data[SENTENCEPIECE], added, names, prefix)
 
 
+def _with_prefix_of(settings: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """A `tokenizer.json` in which the settings say whether bytes begin with a space, as `transformers` has it."""
+    first = values["pre_tokenizer"]
+    if not first or first["type"] != "ByteLevel":
+        return values
+    return {**values, "pre_tokenizer": {**first, "add_prefix_space": bool(settings.get("add_prefix_space", False))}}
+
+
 def _frame(source: TokenizerFiles, special: dict[str, int]) -> tuple[list[int], list[int]]:
     """The ids that the tokenizer puts before and behind a text."""
+    begin, end = _named(special, "bos_token"), _named(special, "eos_token")
     if source.tokenizer_class in FLAGGED or (TOKENIZER not in source.data and not source.is_t5):
-        flags = {"bos_token": True, "eos_token": False} | {
-            name: source.json(CONFIG)[f"add_{name}"]
-            for name in ("bos_token", "eos_token")
-            if f"add_{name}" in source.json(CONFIG)
-        }
-        begin, end = ([special[name]] if flags[name] and name in special else [] for name in flags)
-        return begin, end
+        settings = source.json(CONFIG)
+        return begin * bool(settings.get("add_bos_token", True)), end * bool(settings.get("add_eos_token", False))
     if TOKENIZER not in source.data:
-        return [], [special["eos_token"]]
+        return [], end
     # The file's post-processor says, whatever its kind: a text of one known word shows it.
     alone = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": [], "normalizer": None,
              "pre_tokenizer": None, "decoder": None, "post_processor": source.json(TOKENIZER)["post_processor"],
@@ -188,6 +192,11 @@ def _frame(source: TokenizerFiles, special: dict[str, int]) -> tuple[list[int], 
     encoding = load(alone).encode("word")
     place = encoding.special_tokens_mask.index(0)
     return encoding.ids[:place], encoding.ids[place + 1 :]
+
+
+def _named(special: dict[str, int], name: str) -> list[int]:
+    """The id of a special token, if there is one of that name."""
+    return [special[name]] if name in special else []
 
 
 def _any_of(texts: Collection[str]) -> re.Pattern[str]:
