@@ -146,7 +146,8 @@ def save_base(folder: Path, frozen: Params | None) -> None:
       OSError: there is no room.
     """
     with _storage_errors(folder), ocp.Checkpointer(ocp.StandardCheckpointHandler()) as writer:
-        writer.save(folder.resolve(), args=ocp.args.StandardSave(frozen), force=True)
+        save_args = jax.tree.map(by_layer, frozen)
+        writer.save(folder.resolve(), args=ocp.args.StandardSave(frozen, save_args=save_args), force=True)
 
 
 def restore_base(folder: Path, network: Network, mesh: Mesh | None = None) -> Params:

@@ -6,17 +6,30 @@ import numpy as np
 import pytest
 
 from coi_jax import train_step
-from coi_jax.models import Params
+from coi_jax.models import Network, Params
 from tests import stand_ins
 from tests.stand_ins import Trained, batch, mesh, network
 
 BATCHES = 3
+# What the families add to a decoder, all at once; and fewer key-value heads than the mesh below divides heads into.
+SWITCHES = {
+    "model__layers": 3, "model__kv_heads": 2, "model__window": 5, "model__global_every": 3, "model__qk_norm": True,
+    "model__qkv_bias": True, "model__post_norms": True, "model__norm_offset": 1, "model__scaled_embedding": True,
+    "model__tied_embedding": True, "model__attention_softcap": 20.0, "model__logits_softcap": 10.0,
+}  # fmt: skip
 MESHES = [
     ("decoder", {"fsdp": 2}),
-    ("decoder", {"tensor": 2, "sequence": 2}),
+    ("decoder", {"replica": 2, "tensor": 2, "sequence": 2}),
     ("decoder", {"replica": 2, "fsdp": 2, "tensor": 2}),
+    ("switches", {"tensor": 4, "sequence": 2}),
+    ("switches", {"fsdp": 2, "tensor": 2, "sequence": 2}),
     ("t5", {"fsdp": 2, "tensor": 2, "sequence": 2}),
+    ("t5", {"replica": 2, "fsdp": 4}),
 ]
+
+
+def make(kind: str) -> Network:
+    return network(**SWITCHES) if kind == "switches" else network(kind)
 
 
 def on_device(one: dict[str, np.ndarray]) -> dict[str, jax.Array]:
@@ -26,17 +39,43 @@ def on_device(one: dict[str, np.ndarray]) -> dict[str, jax.Array]:
 @functools.cache
 def on_one_device(kind: str, optimizer: str = "adamw") -> tuple[list[float], object]:
     config = stand_ins.OPTIMIZER.model_copy(update={"name": optimizer})
-    trained = Trained(network(kind), mesh(), config)
+    trained = Trained(make(kind), mesh(), config)
     return trained.run([batch(kind, seed) for seed in range(BATCHES)]), jax.device_get(trained.state.params)
 
 
 @pytest.mark.parametrize(("kind", "axes"), MESHES)
 def test_any_mesh_gives_what_one_device_gives(kind: str, axes: dict[str, int]) -> None:
-    trained = Trained(network(kind), mesh(**axes))
+    trained = Trained(make(kind), mesh(**axes))
     losses = trained.run([batch(kind, seed) for seed in range(BATCHES)])
     expected, params = on_one_device(kind)
     np.testing.assert_allclose(losses, expected, rtol=1e-5)
     stand_ins.assert_close(jax.device_get(trained.state.params), params, 1e-4)  # Adam magnifies a difference
+
+
+ADAPTED = [
+    ("decoder", "int8", {"replica": 2, "fsdp": 2, "tensor": 2}),
+    ("t5", "float32", {"fsdp": 2, "tensor": 2, "sequence": 2}),
+]
+
+
+@pytest.mark.parametrize(("kind", "base_dtype", "axes"), ADAPTED)
+def test_adapters_are_trained_alone_and_alike_on_any_mesh(kind: str, base_dtype: str, axes: dict[str, int]) -> None:
+    net = network(kind, lora__rank=2, lora__dropout=0.1, lora__base_dtype=base_dtype)
+    batches = [batch(kind, seed) for seed in range(BATCHES)]
+    one, eight = Trained(net, mesh()), Trained(net, mesh(**axes))
+    base, adapters = jax.device_get(one.state.frozen), jax.device_get(one.state.params)
+    np.testing.assert_allclose(eight.run(batches), one.run(batches), rtol=1e-5)
+    stand_ins.assert_close(jax.device_get(eight.state.params), jax.device_get(one.state.params), 1e-4)
+    for trained in (one, eight):
+        jax.tree.map(np.testing.assert_array_equal, jax.device_get(trained.state.frozen), base)
+    moved = jax.tree.map(lambda now, then: not np.array_equal(now, then), one.state.params, adapters)
+    assert jax.tree.all(moved)
+    moments = one.state.opt_state[1]
+    assert jax.tree.structure(moments.mu) == jax.tree.structure(moments.nu) == jax.tree.structure(adapters)
+    query = eight.state.frozen[{"decoder": "layers", "t5": "encoder"}[kind]]["attention"]["query"]["kernel"]
+    for part in jax.tree.leaves(query):  # [layers, embed, heads, head]; a quantised one's scales have no embed
+        halves = tuple(1 if size == 1 else 2 for size in part.shape[1:3])
+        assert part.sharding.shard_shape(part.shape)[1:3] == tuple(np.array(part.shape[1:3]) // halves)
 
 
 def test_adafactor_gives_the_same_on_any_mesh() -> None:

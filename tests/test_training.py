@@ -11,7 +11,7 @@ from coi_jax import checkpoint, training
 from coi_jax.config import RunConfig
 from coi_jax.errors import UserError
 from coi_jax.metrics_log import read_metrics
-from coi_jax.models import Params
+from coi_jax.models import Network, Params
 from coi_jax.run_folder import open_run
 from coi_jax.training import Job, Termination
 from tests import stand_ins
@@ -25,9 +25,12 @@ def known_peak(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("coi_jax.hardware.matmul_peak", lambda dtype: 1e12)
 
 
-def make_job(folder: Path, config: RunConfig, fingerprint: str = "some data", **mesh: int) -> Job:
+def make_job(
+    folder: Path, config: RunConfig, fingerprint: str = "some data", network: Network | None = None, **mesh: int
+) -> Job:
     loader = StandInLoader(config.train.steps, fingerprint)
-    return training.make_job(config, open_run(folder, config), stand_ins.mesh(**mesh), loader, stand_ins.network())
+    network = network or stand_ins.network()
+    return training.make_job(config, open_run(folder, config), stand_ins.mesh(**mesh), loader, network)
 
 
 def fit(job: Job) -> tuple[int, float]:
@@ -55,6 +58,29 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(tmp_path: Path, monkeyp
     assert fit(make_job(parted, config))[0] == 10
     assert numbers(parted) == numbers(whole)
     jax.tree.map(np.testing.assert_array_equal, params(parted), params(whole))
+
+
+def test_adapters_go_on_beside_the_base_that_was_written_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, parted = tmp_path / "whole", tmp_path / "parted"
+    config = run_config(train__steps=4, lora__rank=2, lora__dropout=0.2, lora__base_dtype="int8")
+    network = stand_ins.network(lora__rank=2, lora__dropout=0.2, lora__base_dtype="int8")
+    fit(make_job(whole, config, network=network))
+    monkeypatch.setattr(Termination, "requested", lambda self, step: step == 2)
+    fit(make_job(parted, config, network=network))
+    monkeypatch.undo()
+    monkeypatch.setattr("coi_jax.hardware.matmul_peak", lambda dtype: 1e12)
+    monkeypatch.setattr("coi_jax.checkpoint.save_base", None)
+    fit(make_job(parted, config, network=network))
+    assert numbers(parted) == numbers(whole)
+    for read in (checkpoint.restore_params, restore_base):
+        jax.tree.map(np.testing.assert_array_equal, *(jax.device_get(read(folder / "checkpoints", network))
+                                                      for folder in (whole, parted)))  # fmt: skip
+    adapters = checkpoint.restore_params(whole / "checkpoints", network)
+    assert jax.tree.structure(adapters) == jax.tree.structure(network.split(network.abstract())[0])
+
+
+def restore_base(checkpoints: Path, network: Network) -> Params:
+    return checkpoint.restore_base(checkpoints.parent / "base", network)
 
 
 def test_a_run_that_was_killed_goes_on_from_its_last_checkpoint_on_any_mesh(tmp_path: Path) -> None:

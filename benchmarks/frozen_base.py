@@ -1,0 +1,103 @@
+"""Measures what it costs to hold frozen weights in fewer bytes: the same run as float32, bfloat16 and int8.
+
+  python -m benchmarks.frozen_base --workdir runs/coi12 --tasks proc2_test --limit 200
+
+Prints JSON for each: bytes of the parameters; the loss of a target token on the test sets; the error of the logits
+there (root mean square, in units of the logits' standard deviation); the share of target tokens whose most likely
+token is that of float32. What computes is the network that LoRA trains beside such a base, with adapters that add
+nothing.
+"""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from coi_jax import cache, checkpoint, cli
+from coi_jax.batches import Batch, fill
+from coi_jax.config import RunConfig
+from coi_jax.fitting import RowShape
+from coi_jax.model_config import LoraConfig
+from coi_jax.models import Network, Params, build
+from coi_jax.run_folder import RunFolder
+from coi_jax.tasks import evaluation_task
+from coi_jax.vocabulary import Vocabulary
+
+ROWS = 32  # of a batch
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; see the module's docstring."""
+    parser = cli.parser(__doc__)
+    parser.add_argument("--workdir", required=True, help="run folder, of python -m coi_jax.train, without adapters")
+    parser.add_argument("--tasks", default="", help="test sets, with commas; else the config's evaluation.tests")
+    parser.add_argument("--limit", type=int, default=200, help="examples of each test set")
+    arguments = parser.parse_args(argv)
+    run = RunFolder(Path(arguments.workdir))
+    config, vocabulary = run.load_config(), run.load_vocabulary()
+    names = arguments.tasks.split(",") if arguments.tasks else config.evaluation.tests
+    batches = read(config, run, vocabulary, names, arguments.limit)
+    network = build(config.model, vocabulary.size)
+    params = checkpoint.restore_params(run.checkpoints, network)
+    print(json.dumps({"run": str(run.path), "tasks": list(names)} | compare(network, params, batches), indent=2))
+    return 0
+
+
+def read(config: RunConfig, run: RunFolder, vocabulary: Vocabulary, names: Sequence[str], limit: int) -> list[Batch]:
+    """The first examples of some test sets that fit a row, each in a row of its own."""
+    kept = run.vocabulary if run.vocabulary.is_file() else None
+    caches = cache.ensure(config, [evaluation_task(config, name) for name in names], kept)
+    begins = int(config.model.kind == "decoder" and vocabulary.bos_id is not None)
+    shape = RowShape(config.data.length, config.data.targets_length, begins)
+    pairs = [
+        pair for tokens in caches for pair, fits in
+        zip(tokens.ids(range(min(limit, len(tokens)))), shape.fit(tokens.lengths, "drop").kept, strict=False) if fits
+    ]  # fmt: skip
+    rows = [[pair] for pair in pairs]
+    return [fill(rows[start : start + ROWS], shape, vocabulary) for start in range(0, len(rows), ROWS)]
+
+
+def compare(network: Network, params: Params, batches: Sequence[Batch]) -> dict[str, Any]:
+    """What each way of holding the parameters gives, beside float32."""
+    found: dict[str, Any] = {}
+    exact = None
+    for base_dtype in ("float32", "bfloat16", "int8"):
+        lora = LoraConfig(rank=1, alpha=1.0, targets="attention.query", dropout=0.0, rank_stabilised=False,
+                          base_dtype=base_dtype)  # fmt: skip
+        held = dataclasses.replace(network, lora=lora)
+        adapters, _ = held.split(held.init(jax.random.key(0)))
+        base = jax.jit(held.hold)(params)
+        logits = jax.jit(held.logits)
+        ours = [at_targets(logits(held.join(adapters, base), batch), batch) for batch in batches]
+        exact = exact or ours
+        found[base_dtype] = {"bytes": sum(leaf.nbytes for leaf in jax.tree.leaves(base))} | errors(ours, exact, batches)
+    return found
+
+
+def at_targets(logits: Array, batch: Batch) -> Float[np.ndarray, "targets vocabulary"]:
+    """The logits of all positions that count."""
+    return np.asarray(logits.astype(jnp.float32))[batch["weights"] == 1]
+
+
+def errors(ours: list[np.ndarray], exact: list[np.ndarray], batches: Sequence[Batch]) -> dict[str, float]:
+    """The loss, and how far the logits are from those of float32."""
+    logits, expected = np.concatenate(ours), np.concatenate(exact)
+    targets = np.concatenate([batch["targets"][batch["weights"] == 1] for batch in batches])
+    likelihoods = np.asarray(jax.nn.log_softmax(logits))[np.arange(len(targets)), targets]
+    return {
+        "loss": float(-likelihoods.mean()),
+        "logit_error": float(np.sqrt(np.mean((logits - expected) ** 2)) / expected.std()),
+        "same_most_likely": float(np.mean(logits.argmax(-1) == expected.argmax(-1))),
+        "targets": len(targets),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))
