@@ -55,7 +55,7 @@ def measure(config: RunConfig, multiple: int, means: Means) -> Workload:
     """The workload of a config whose rows must be a multiple of some number.
 
     Raises:
-      UserError: the config's rows do not divide, or do not hold a step's examples.
+      UserError: the config's rows do not divide, or do not hold a step's examples or even one.
     """
     caches = _find_caches(config)
     return _of_means(config, multiple, means) if caches is None else _of_caches(config, multiple, caches)
@@ -120,6 +120,10 @@ def _rows_and_examples(
 ) -> tuple[int, float]:
     """Rows of a step, and the examples that they hold on the fuller side."""
     fullest = max(size / room for size, room in zip(sides, capacity, strict=True))  # of a row, by an example
+    if fullest > 1:
+        longest = max(sides)
+        mend = f"holds no mean example, of {longest:g} ids; give longer rows, or --inputs and --targets"
+        raise UserError("config.data.length", config.data.length, mend)
     if config.data.rows % multiple:
         mend = f"must be a multiple of data-parallel devices × microbatches, {multiple}"
         raise UserError("config.data.rows", config.data.rows, mend)
