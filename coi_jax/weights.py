@@ -113,9 +113,10 @@ class MergedWeights:
         values = dense(held, jnp.dtype(np.float32))
         linear = self._network.adapted.get(".".join(name))
         if last == "kernel" and linear is not None:
-            a, b = (self._adapters[*name, "adapter", part] for part in ("a", "b"))
-            parts = (a[number, None], b[number, None]) if place.stacked else (a, b)
-            values += product(*parts, linear.adapter.scaling, stacked=place.stacked)
+            a, b = (jnp.asarray(self._adapters[*name, "adapter", part]) for part in ("a", "b"))
+            if place.stacked:
+                a, b = a[number, None], b[number, None]
+            values += product(a, b, linear.adapter.scaling, stacked=place.stacked)
         return np.asarray(values[0] if place.stacked else values)
 
     def dtype(self, _: Place) -> np.dtype:
@@ -239,18 +240,17 @@ def load(weights: Weights, network: Network, mesh: Mesh | None) -> Params:
 
         def leaf(path: tuple[Any, ...], plain: jax.ShapeDtypeStruct, like: Any) -> Any:
             place = where[sharding.path_name(path)]
-            is_plain = isinstance(like, jax.ShapeDtypeStruct)
-            array = read_parameter(weights, place, like if is_plain else plain, lambda: bar.advance(note=place.path))
-            return array if is_plain else _hold(network, path, array, like)
+
+            def done() -> None:
+                bar.advance(note=place.path)
+
+            if isinstance(like, jax.ShapeDtypeStruct):
+                return read_parameter(weights, place, like, done)
+            hold = functools.partial(network.hold_one, sharding.keys(path))
+            return _read_quantised(weights, place, like, plain.sharding, hold, done)
 
         base = network.split(held)[1] if network.lora else held
         return jax.tree_util.tree_map_with_path(leaf, abstract, base)
-
-
-def _hold(network: Network, path: tuple[Any, ...], array: Shaped[Array, "..."], like: Any) -> Any:
-    """A parameter in fp32 as the network holds it, where that is more than another dtype."""
-    hold = functools.partial(network.hold_one, sharding.keys(path))
-    return jax.jit(hold, out_shardings=jax.tree.map(lambda part: part.sharding, like))(array)
 
 
 def read_parameter(
@@ -268,9 +268,47 @@ def read_parameter(
         whole = _put(weights.layer(place, 0), like.sharding).astype(like.dtype)
         done()
         return whole
-    stack, write = _empty(like.shape, like.dtype, like.sharding), _writer(like.sharding)
-    for number in range(like.shape[0]):
-        layer = _put(weights.layer(place, number), _of_layer(like.sharding))
+    stack = _empty(like.shape, like.dtype, like.sharding)()
+    return _fill(stack, _writer(like.sharding), weights, place, like.sharding, done)
+
+
+def _read_quantised(
+    weights: Weights, place: Place, like: Any, layout: Sharding, hold: Callable[[Array], Any], done: Callable[[], None]
+) -> Any:
+    """As `read_parameter`, quantised a layer at a time on its devices, which never have all layers in fp32.
+
+    Args:
+      weights: where it is read from.
+      place: which it is, of a stack.
+      like: a tree of shapes, dtypes and shardings: values and scales.
+      layout: of a stack in fp32.
+      hold: quantises such a stack, each layer by itself.
+      done: called after each layer.
+    """
+    layouts = jax.tree.map(lambda part: part.sharding, like)
+
+    def write(stack: Any, layer: Shaped[Array, "..."], number: Int[Array, ""]) -> Any:
+        return jax.tree.map(
+            lambda whole, part: jax.lax.dynamic_update_slice_in_dim(whole, part, number, 0),
+            stack,
+            hold(layer.astype(jnp.float32)[None]),
+        )
+
+    zeros = jax.jit(lambda: jax.tree.map(lambda part: jnp.zeros(part.shape, part.dtype), like), out_shardings=layouts)
+    return _fill(zeros(), jax.jit(write, donate_argnums=0, out_shardings=layouts), weights, place, layout, done)
+
+
+def _fill(
+    stack: Any,
+    write: Callable[..., Any],
+    weights: Weights,
+    place: Place,
+    layout: Sharding,
+    done: Callable[[], None],
+) -> Any:
+    """Writes all layers into a stack."""
+    for number in range(len(place.keys)):
+        layer = _put(weights.layer(place, number), _of_layer(layout))
         stack = jax.block_until_ready(write(stack, layer, np.int32(number)))  # or the host would read ahead
         done()
     return stack
@@ -291,8 +329,10 @@ def _of_layer(stack: Sharding) -> Sharding:
     return stack
 
 
-def _empty(shape: tuple[int, ...], dtype: np.dtype, sharding: Sharding) -> Shaped[Array, "..."]:
-    return jax.jit(lambda: jnp.zeros(shape, dtype), out_shardings=sharding)()
+@functools.lru_cache(maxsize=256)
+def _empty(shape: tuple[int, ...], dtype: np.dtype, sharding: Sharding) -> Callable[[], Shaped[Array, "..."]]:
+    """Makes a stack of zeros where it will live."""
+    return jax.jit(lambda: jnp.zeros(shape, dtype), out_shardings=sharding)
 
 
 @functools.lru_cache(maxsize=256)
