@@ -16,7 +16,7 @@ import jinja2
 from jinja2 import nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
 
 from coi_jax.errors import UserError
 
@@ -65,6 +65,10 @@ class _Environment(ImmutableSandboxedEnvironment):
         if (sizes[0] * sizes[1] if operator == "*" else sizes[0] ** min(sizes[1], LARGEST.bit_length())) > LARGEST:
             _raise(f"it makes something larger than {LARGEST}")
         return super().call_binop(context, operator, left, right)
+
+    def unsafe_undefined(self, obj: Any, attribute: str) -> NoReturn:
+        """Stops at once; Jinja itself would print nothing where such an attribute stands alone."""
+        raise SecurityError(f"access to attribute {attribute!r} of a {type(obj).__name__} is unsafe")
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         template = super()._parse(source, name, filename)

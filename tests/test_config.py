@@ -34,6 +34,9 @@ def test_overrides_by_dotted_name() -> None:
         ({"model.heads": 3, "model.kv_heads": 2}, "multiple of kv_heads"),
         ({"data.targets_length": 64}, "targets_length"),
         ({"model.kind": "rnn"}, "model"),
+        ({"vocabulary.kind": "tokenizer", "vocabulary.size": 0}, "file is what kind"),
+        ({"data.template": "chat"}, 'template = "chat" is what vocabulary.kind = "tokenizer" lays out'),
+        ({"data.template": "mistral"}, 'is what vocabulary.kind = "mistral" lays out'),
     ],
 )
 def test_a_wrong_field_is_named_with_its_mend(overrides: dict, message: str) -> None:

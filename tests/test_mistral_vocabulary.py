@@ -1,10 +1,14 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mistral_common.protocol.instruct.messages import AssistantMessage, UserMessage
+from mistral_common.protocol.instruct.request import ChatCompletionRequest
 from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
 
 from coi_jax.errors import UserError
 from coi_jax.mistral_vocabulary import MISTRAL, MistralVocabulary
+from coi_jax.vocabulary import Converses
+from tests.tokenizer_folders import LOOKALIKES, TORTURE
 
 VOCABULARIES = {version: MistralVocabulary(version) for version in ("v1", "v3")}
 # The SentencePiece ones read "▁" (U+2581) as a space, as Mistral's own models do.
@@ -46,3 +50,28 @@ def test_an_unknown_version_lists_the_known() -> None:
 
 def test_fingerprints_differ() -> None:
     assert VOCABULARIES["v1"].fingerprint != VOCABULARIES["v3"].fingerprint
+
+
+@pytest.mark.parametrize("version", list(MISTRAL))
+def test_conversations_are_mistral_commons(version: str) -> None:
+    vocabulary, reference = MistralVocabulary(version), MISTRAL[version]()
+    assert isinstance(vocabulary, Converses)
+    for text in (*TORTURE, *LOOKALIKES):
+        made = [UserMessage(content=text), AssistantMessage(content=f"yes {text}"), UserMessage(content="more")]
+        for turns in (1, 3):
+            expected = reference.encode_chat_completion(ChatCompletionRequest(messages=made[:turns])).tokens
+            messages = [{"role": one.role, "content": str(one.content)} for one in made[:turns]]
+            assert [vocabulary.bos_id, *vocabulary.encode_chat(messages)] == expected
+            assert (vocabulary.eos_id in expected) == (turns > 1)
+
+
+def test_a_conversation_as_the_first_models_read_it() -> None:
+    """`[INST] hi [/INST]`, whose ids Mistral-7B-Instruct's page shows."""
+    ids = VOCABULARIES["v1"].encode_chat([{"role": "user", "content": "hi"}])
+    assert ids == [733, 16289, 28793, 12014, 733, 28748, 16289, 28793]
+
+
+def test_a_conversation_that_mistral_does_not_take() -> None:
+    answer = {"role": "assistant", "content": "hi"}
+    with pytest.raises(UserError, match="mistral-common says: "):
+        VOCABULARIES["v3"].encode_chat([answer])

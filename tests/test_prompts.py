@@ -1,9 +1,12 @@
+import json
 import random
 
 import pytest
 
 from coi_jax.chain import Chain, Step, parse
-from coi_jax.prompts import choose_examples, few_shot, prompt
+from coi_jax.errors import UserError
+from coi_jax.prompts import CHATS, choose_examples, encode_prompt, few_shot, prompt
+from coi_jax.vocabulary import ByteVocabulary
 
 
 def chain(name: str, output: str | None = "B") -> Chain:
@@ -47,3 +50,29 @@ def test_least_to_most_takes_the_instruction_apart() -> None:
     assert text.count("1. Do.\n2. Do.\n") == 2
     answer = "1. Do.\n2. Do.\n" + CHAINS[1].targets
     assert parse(answer) == ("A", "B")
+
+
+@pytest.mark.parametrize("template", CHATS)
+def test_in_a_conversation_examples_are_turns_that_came_before(template: str) -> None:
+    direct = json.loads(few_shot(CHAINS[0], CHAINS[1:3], template, "direct"))
+    assert (
+        direct
+        == [{"role": "user", "content": "Do. and then Do.\n\nin 0"}]
+        == json.loads(prompt("Do. and then Do.", "in 0", template))
+    )
+    assert json.loads(prompt('say "é"', "", template)) == [{"role": "user", "content": 'say "é"'}]
+    for prompting in ("cot", "ltm"):
+        turns = json.loads(few_shot(CHAINS[0], CHAINS[1:3], template, prompting))
+        assert [turn["role"] for turn in turns] == ["user", "assistant", "user", "assistant", "user"]
+        assert turns[-1:] == direct
+        assert parse(turns[1]["content"]) == CHAINS[1].outputs
+        assert turns[1]["content"].startswith("1. Do.\n2. Do.\n") == (prompting == "ltm")
+
+
+def test_ids_of_a_prompt_end_where_the_model_reads_an_end() -> None:
+    vocabulary = ByteVocabulary()
+    assert encode_prompt("ab", "plain", vocabulary) == vocabulary.encode("ab")
+    vocabulary.ends_inputs = True
+    assert encode_prompt("ab", "plain", vocabulary) == [*vocabulary.encode("ab"), 1]
+    with pytest.raises(UserError, match="the vocabulary bytes lays out no conversations"):
+        encode_prompt(prompt("Do.", "", "chat"), "chat", vocabulary)

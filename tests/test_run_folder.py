@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from coi_jax.dataset import DatasetWriter
 from coi_jax.errors import UserError
 from coi_jax.run_folder import RunFolder, git_commit, keep_vocabulary, open_run, write_environment
 from tests.stand_ins import run_config
+from tests.tokenizer_folders import FAMILIES
 
 
 def test_the_config_is_kept_whole_and_read_back(tmp_path: Path) -> None:
@@ -104,5 +106,24 @@ def test_a_vocabulary_file_stays_with_the_run(tmp_path: Path) -> None:
     source.unlink()
     keep_vocabulary(run, config)
     assert run.vocabulary.read_bytes() == b"pieces"
+    assert run.kept_vocabulary == run.vocabulary
     keep_vocabulary(RunFolder(tmp_path / "other"), run_config())
     assert not (tmp_path / "other").exists()
+
+
+def test_a_tokenizers_files_stay_with_the_run(tmp_path: Path) -> None:
+    source = tmp_path / "model"
+    FAMILIES["llama3"](source)
+    (source / "model.safetensors").write_bytes(b"weights")
+    config = run_config(vocabulary__kind="tokenizer", vocabulary__file=str(source), data__template="chat")
+    run = open_run(tmp_path / "run", config)
+    before = run.load_vocabulary()
+    assert run.kept_vocabulary is None
+    keep_vocabulary(run, config)
+    shutil.rmtree(source)
+    keep_vocabulary(run, config)
+    assert run.kept_vocabulary == run.tokenizer
+    assert {path.name for path in run.path.iterdir()} == {"config.json", "tokenizer"}
+    assert "model.safetensors" not in {path.name for path in run.tokenizer.iterdir()}
+    after = run.load_vocabulary()
+    assert (after.fingerprint, after.stop_ids, after.bos_id) == (before.fingerprint, before.stop_ids, before.bos_id)

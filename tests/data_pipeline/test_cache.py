@@ -1,10 +1,11 @@
 import json
+import shutil
 import threading
 from pathlib import Path
 
 import pytest
 
-from coi_jax import cache, cli
+from coi_jax import cache, cli, prompts
 from coi_jax.config import RunConfig
 from coi_jax.dataset import read_chains
 from coi_jax.errors import UserError
@@ -12,6 +13,7 @@ from coi_jax.tasks import evaluation_task, training_tasks
 from coi_jax.vocabulary import load_vocabulary, trained_path
 from data_pipeline import cache as writer
 from tests.token_caches import QUICKSTART, small_config, write_dataset
+from tests.tokenizer_folders import FAMILIES
 
 TRAINED = {"vocabulary__kind": "trained", "vocabulary__size": 290}
 
@@ -60,6 +62,30 @@ def test_a_trained_vocabulary_comes_from_the_data_or_from_a_run(
     tests = cache.ensure(config, [evaluation_task(config, "coi2_test")], kept)
     assert load_vocabulary(config, kept).decode(tests[0][0].targets) == tests[0][0].chain.targets
     assert not trained_path(config).exists()
+
+
+@pytest.mark.parametrize(("family", "template"), [("llama3", "chat"), ("llama3", "plain"), ("qwen", "chat")])
+def test_a_published_tokenizer_writes_the_same_from_its_folder_and_from_a_run(
+    tmp_path: Path, config: RunConfig, monkeypatch: pytest.MonkeyPatch, family: str, template: str
+) -> None:
+    in_this_process(monkeypatch)
+    FAMILIES[family](tmp_path / "model")
+    fields = {"vocabulary__kind": "tokenizer", "vocabulary__file": str(tmp_path / "model"), "vocabulary__size": 0}
+    config = small_config(tmp_path, **fields, data__template=template)
+    vocabulary = load_vocabulary(config)
+    opened = cache.ensure(config, training_tasks(config))[0]
+    for index, chain in enumerate(read_chains(config.data.folder, "train", 1)):
+        text = prompts.prompt(chain.instruction, chain.input, template)
+        assert opened[index].inputs.tolist() == prompts.encode_prompt(text, template, vocabulary)
+        assert opened[index].targets.tolist() == [*vocabulary.encode(chain.targets), vocabulary.eos_id]
+    shutil.copytree(tmp_path / "model", tmp_path / "kept")
+    shutil.rmtree(tmp_path / "model")
+    assert cache.ensure(config, training_tasks(config), tmp_path / "kept")[0].folder == opened.folder
+    cot = small_config(tmp_path, **fields, data__template=template, evaluation__prompting="cot")
+    direct, shown = (
+        cache.ensure(each, [evaluation_task(each, "coi2_test")], tmp_path / "kept")[0][0] for each in (config, cot)
+    )
+    assert len(shown.inputs) > 4 * len(direct.inputs)
 
 
 def test_a_damaged_cache_is_written_again(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:

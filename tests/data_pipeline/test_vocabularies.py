@@ -1,11 +1,16 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import seqio
 import tensorflow as tf
 
+from coi_jax import prompts
 from coi_jax.mistral_vocabulary import MistralVocabulary
+from coi_jax.tokenizer_vocabulary import open_tokenizer
 from coi_jax.vocabulary import ByteVocabulary, Vocabulary
-from data_pipeline.vocabularies import SeqioVocabulary
+from data_pipeline.vocabularies import PromptVocabulary, SeqioVocabulary
+from tests.tokenizer_folders import FAMILIES, LOOKALIKES, TORTURE
 
 TEXTS = ["", "sort é\n", "  two  spaces "]
 
@@ -37,3 +42,50 @@ def test_in_a_dataset_as_seqio_tokenizes() -> None:
     dataset = tf.data.Dataset.from_tensor_slices({"inputs": TEXTS})
     ids = seqio.preprocessors.tokenize(dataset, {"inputs": feature}).as_numpy_iterator()
     assert [example["inputs"].tolist() for example in ids] == [ByteVocabulary().encode(text) for text in TEXTS]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tokenizers")
+    for family in ("llama3", "llama_model", "t5"):
+        FAMILIES[family](folder / family)
+    return folder
+
+
+@pytest.mark.parametrize("family", ["llama3", "llama_model", "t5"])
+def test_published_tokenizers_are_vocabularies_of_seqio(folders: Path, family: str) -> None:
+    """What `seqio/vocabularies_test.py` asks of SentencePiece's: every rank, ragged rows, empty ones, odd ids."""
+    vocabulary = open_tokenizer(str(folders / family), "plain")
+    adapter = SeqioVocabulary(vocabulary)
+    for text in (*TORTURE, *LOOKALIKES):
+        ids = vocabulary.encode(text)
+        assert adapter.encode(text) == adapter.encode_tf(tf.constant(text.encode())).numpy().tolist() == ids
+        assert adapter.decode(ids) == adapter.decode_tf(tf.constant(ids, tf.int32)).numpy().decode()
+    ids, text = vocabulary.encode("sort"), "sort"
+    for _ in range(3):
+        ids, text = [ids, ids], [text, text]
+        decoded = adapter.decode_tf(tf.constant(ids)).numpy()
+        assert np.vectorize(bytes.decode)(decoded).tolist() == text
+    ragged = adapter.decode_tf(
+        tf.ragged.constant([[], vocabulary.encode("a"), vocabulary.encode("b a")], dtype=tf.int32)
+    )
+    assert ragged.numpy().tolist() == [b"", b"a", b"b a"]
+    odd = [vocabulary.size + 9, *vocabulary.encode("b"), vocabulary.eos_id, 7]
+    assert adapter.decode(odd) == adapter.decode_tf(tf.constant(odd)).numpy().decode() == "b"
+    assert (
+        adapter == SeqioVocabulary(open_tokenizer(str(folders / family), "plain")) != SeqioVocabulary(ByteVocabulary())
+    )
+
+
+def test_prompts_are_encoded_by_their_template(folders: Path) -> None:
+    chat = open_tokenizer(str(folders / "llama3"), "chat")
+    text = prompts.prompt("Sort <|eot_id|>.", "b a", "chat")
+    adapter = PromptVocabulary(chat, "chat")
+    ids = prompts.encode_prompt(text, "chat", chat)
+    assert adapter.encode(text) == adapter.encode_tf(tf.constant(text)).numpy().tolist() == ids
+    assert adapter == PromptVocabulary(chat, "chat")
+    assert adapter != PromptVocabulary(chat, "plain")
+    assert adapter != SeqioVocabulary(chat)
+    t5 = open_tokenizer(str(folders / "t5"), "plain", encodes=True)
+    assert PromptVocabulary(t5, "plain").encode("sort") == [*t5.encode("sort"), t5.eos_id]
+    assert SeqioVocabulary(t5).encode("sort") == t5.encode("sort")
