@@ -1,13 +1,14 @@
 """Published folders of tiny models, as transformers writes them, and what lies in such folders."""
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from safetensors.numpy import load_file
-from transformers import PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrainedModel
 
 from coi_jax.hugging_face_config import architecture
 from coi_jax.model_config import DecoderConfig, T5Config, model_section
@@ -48,3 +49,10 @@ def logits(theirs: PreTrainedModel) -> torch.Tensor:
     rest = {"decoder_input_ids": tokens.flip(1)} if theirs.config.is_encoder_decoder else {}
     with torch.no_grad():
         return theirs(input_ids=tokens, **rest).logits
+
+
+def load(folder: Path) -> PreTrainedModel:
+    """The model of a folder, as transformers reads it."""
+    is_t5 = "t5" in json.loads((folder / "config.json").read_text())["model_type"]
+    kind = AutoModelForSeq2SeqLM if is_t5 else AutoModelForCausalLM
+    return kind.from_pretrained(folder).eval()
