@@ -61,7 +61,7 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
     """
     devices = list(jax.devices() if devices is None else devices)
     sizes = mesh_sizes(config, len(devices))
-    return Mesh(_arrange(sizes, devices), MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
+    return Mesh(arrange(sizes, devices), MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
 
 
 def abstract_mesh(replica: int = 1, fsdp: int = 1, tensor: int = 1, sequence: int = 1) -> AbstractMesh:
@@ -69,7 +69,7 @@ def abstract_mesh(replica: int = 1, fsdp: int = 1, tensor: int = 1, sequence: in
     return AbstractMesh((replica, fsdp, tensor, sequence), MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
 
 
-def _arrange(sizes: tuple[int, ...], devices: list[Any]) -> np.ndarray:
+def arrange(sizes: tuple[int, ...], devices: list[Any]) -> np.ndarray:
     """Devices so that neighbours in the mesh are neighbours on the chips' network, and slices differ in `replica`."""
     slices = len({device.slice_index for device in devices}) if hasattr(devices[0], "slice_index") else 1
     replica, *within = sizes

@@ -1,4 +1,5 @@
 import re
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -75,6 +76,59 @@ def test_a_large_parameter_that_nothing_divides_is_an_error_only_where_the_mesh_
 def test_an_unknown_logical_axis_gets_the_nearest_name() -> None:
     with pytest.raises(UserError, match="did you mean 'embed'"):
         sharding.rule(sharding.PARAMETER_RULES, "embedd")
+
+
+@pytest.mark.parametrize(("kv_heads", "spec"), [(8, "tensor"), (4, "tensor"), (2, None), (1, None)])
+def test_key_value_heads_are_whole_where_more_devices_share_them(kv_heads: int, spec: str | None) -> None:
+    abstract = {"kernel": jax.ShapeDtypeStruct((2, 512, kv_heads, 512), jnp.float32)}
+    axes = {"kernel": ("layers", "embed", "kv_heads", "head")}
+    for mesh in (stand_ins.mesh(fsdp=2, tensor=4), sharding.abstract_mesh(tensor=4)):
+        assert sharding.shardings(axes, abstract, mesh)["kernel"].spec[2] == spec
+    three = {"kernel": jax.ShapeDtypeStruct((2, 512, 3, 512), jnp.float32)}
+    with pytest.raises(UserError, match="does not divide kv_heads = 3"):
+        sharding.shardings(axes, three, stand_ins.mesh(tensor=4))
+
+
+def test_a_vocabulary_that_is_not_divided_gets_the_size_that_is() -> None:
+    abstract = {"table": jax.ShapeDtypeStruct((32_001, 4096), jnp.float32)}
+    with pytest.raises(UserError, match=r"set config\.model\.vocabulary_size to 32004"):
+        sharding.shardings({"table": ("vocabulary", "embed")}, abstract, stand_ins.mesh(tensor=4))
+
+
+@dataclass(frozen=True)
+class Chip:
+    """What the arrangement of devices looks at."""
+
+    id: int
+    slice_index: int
+    coords: tuple[int, int, int]
+    platform: str = "tpu"
+    device_kind: str = "TPU v4"
+    core_on_chip: int = 0
+    process_index: int = 0
+
+
+def chips(slices: int, platform: str = "tpu") -> list[Chip]:
+    """Slices of 2 × 2 × 2 chips, in an order in which slices are mixed."""
+    places = [(x, y, z) for x in range(2) for y in range(2) for z in range(2)]
+    return [
+        Chip(8 * part + number, part, place, platform) for number, place in enumerate(places) for part in range(slices)
+    ]
+
+
+@pytest.mark.parametrize("replica", [2, 4])
+def test_slices_differ_along_replica_alone(replica: int) -> None:
+    found = sharding.arrange((replica, 8 // replica, 2, 1), chips(slices=2))
+    assert found.shape == (replica, 8 // replica, 2, 1)
+    assert len({chip.id for chip in found.flat}) == 16
+    for number, part in enumerate(found):
+        assert {chip.slice_index for chip in part.flat} == {number * 2 // replica}
+
+
+def test_a_mesh_within_whose_replicas_slices_would_lie_is_an_error_on_tpus() -> None:
+    with pytest.raises(UserError, match=r"config\.mesh\.replica: 1: the devices are of 2 slices"):
+        sharding.arrange((1, 8, 2, 1), chips(slices=2))
+    assert sharding.arrange((1, 8, 2, 1), chips(slices=2, platform="gpu")).shape == (1, 8, 2, 1)
 
 
 def test_optimizer_state_lies_as_its_parameter() -> None:

@@ -22,9 +22,7 @@ MESHES = [
     ("decoder", {"replica": 2, "tensor": 2, "sequence": 2}),
     ("decoder", {"replica": 2, "fsdp": 2, "tensor": 2}),
     ("switches", {"tensor": 4, "sequence": 2}),
-    ("switches", {"fsdp": 2, "tensor": 2, "sequence": 2}),
     ("t5", {"fsdp": 2, "tensor": 2, "sequence": 2}),
-    ("t5", {"replica": 2, "fsdp": 4}),
 ]
 
 
