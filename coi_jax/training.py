@@ -34,6 +34,7 @@ from coi_jax.report import Report
 from coi_jax.run_folder import RunFolder, keep_vocabulary, write_environment
 from coi_jax.tasks import training_tasks
 from coi_jax.train_step import StepFunction, TrainState
+from coi_jax.vocabulary import load_vocabulary
 
 
 @runtime_checkable
@@ -78,6 +79,8 @@ def prepare(config: RunConfig, run: RunFolder) -> Job:
       UserError: the mesh does not fit devices, batch or network, or the data cannot be had.
     """
     mesh = sharding.make_mesh(config.mesh)
+    if config.vocabulary.kind != "trained":  # one that is there: known to fit before the data are tokenized with it
+        build(config.model, load_vocabulary(config, run.kept_vocabulary).size, config.lora)
     caches = cache.ensure(config, training_tasks(config), run.kept_vocabulary)
     processes.first_alone(lambda: keep_vocabulary(run, config))
     vocabulary = run.load_vocabulary()
@@ -85,7 +88,9 @@ def prepare(config: RunConfig, run: RunFolder) -> Job:
     network = build(config.model, vocabulary.size, config.lora)
     data = {"caches": [item.hash for item in caches], "vocabulary": vocabulary.fingerprint} | loader.statistics()
     data |= processes.first_alone(lambda: note_weights(config, run, network))
-    processes.first_alone(lambda: write_environment(run, config, data, network.parameter_counts()))
+    counts = network.parameter_counts()
+    processes.first_alone(lambda: write_environment(run, config, data, counts))
+    processes.note(f"{counts['trained']:,} of {counts['total']:,} parameters are trained")
     return make_job(config, run, mesh, loader, network)
 
 

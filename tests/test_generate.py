@@ -1,11 +1,17 @@
 import json
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import transformers
 
 from coi_jax import cli
 from coi_jax.generate import describe, main
+from coi_jax.generation import Answer, Prompt
+from coi_jax.inference import Model
+from tests.tokenizer_folders import FAMILIES
 from tests.trained_runs import make_run
 
 FOUND: dict[str, Any] = {
@@ -61,3 +67,27 @@ def test_mistakes_are_one_line(run: Path, capsys: pytest.CaptureFixture[str], op
     error = capsys.readouterr().err
     assert said in error
     assert error.count("\n") == 1
+
+
+def test_a_chat_model_is_asked_in_its_own_words(
+    tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[list[int]] = []
+
+    def answers(model: Model, prompts: list[Prompt]) -> Iterator[Answer]:
+        asked.append(prompts[0].tokens.tolist())
+        padding = 511  # a row of the embedding that the tokenizer has no token for
+        yield Answer(0, [padding, *model.vocabulary.encode("a b"), model.vocabulary.eos_id, 7], True)
+
+    monkeypatch.setattr(Model, "answers", answers)
+    FAMILIES["llama3"](tmp_path / "model")
+    config = json.loads((run / "config.json").read_text())
+    config["vocabulary"] = {"kind": "tokenizer", "file": str(tmp_path / "model"), "size": 0}
+    config["data"]["template"] = "chat"
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    assert generate(tmp_path / "run", "--instruction", "Sort.", "--input", "b a") == 0
+    assert capsys.readouterr().out == "1. Sort.\n   a b\n"
+    reference = transformers.AutoTokenizer.from_pretrained(tmp_path / "model")
+    messages = [{"role": "user", "content": "Sort.\n\nb a"}]
+    assert asked == [reference.apply_chat_template(messages, add_generation_prompt=True)]

@@ -12,10 +12,11 @@ from coi_jax.config import RunConfig
 from coi_jax.errors import UserError
 from coi_jax.metrics_log import read_metrics
 from coi_jax.models import Network, Params
-from coi_jax.run_folder import open_run
-from coi_jax.training import Job, Termination
+from coi_jax.run_folder import RunFolder, open_run
+from coi_jax.training import Job, Termination, prepare
 from tests import stand_ins
 from tests.stand_ins import StandInLoader, run_config
+from tests.tokenizer_folders import FAMILIES
 
 TIMES = {"seconds_per_step", "tokens_per_second", "examples_per_second", "matmul_share"}
 
@@ -126,3 +127,13 @@ def test_sigterm_is_a_request_once_and_then_the_end() -> None:
         assert stop.requested(2)
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_tokenizer_larger_than_the_embedding_is_known_before_anything_is_written(tmp_path: Path) -> None:
+    FAMILIES["llama3"](tmp_path / "model")
+    fields = {"vocabulary__kind": "tokenizer", "vocabulary__file": str(tmp_path / "model")}
+    config = run_config(**fields, model__vocabulary_size=400, data__cache_folder=str(tmp_path / "caches"))
+    with pytest.raises(UserError, match=r"config\.model\.vocabulary_size: 400: the vocabulary has 405 ids"):
+        prepare(config, RunFolder(tmp_path / "run"))
+    assert not (tmp_path / "caches").exists()
+    assert not (tmp_path / "run").exists()

@@ -12,7 +12,7 @@ from coi_jax import cache, files
 from coi_jax.chain import Chain, Step, join
 from coi_jax.config import RunConfig, load_config
 from coi_jax.dataset import DatasetWriter, read_chains
-from coi_jax.prompts import prompt
+from coi_jax.prompts import encode_prompt, prompt
 from coi_jax.tasks import TaskSpec, training_tasks
 from coi_jax.vocabulary import Vocabulary, load_vocabulary
 
@@ -68,7 +68,8 @@ def write_cache(folder: Path, key: str, spec: TaskSpec, vocabulary: Vocabulary) 
     lengths = []
     writer = ArrayRecordWriter(str(folder / cache.RECORDS), "group_size:1")
     for chain in read_chains(spec.folder, spec.split, spec.length):
-        inputs = vocabulary.encode(prompt(chain.instruction, chain.input, spec.template))
+        text = prompt(chain.instruction, chain.input, spec.template)
+        inputs = encode_prompt(text, spec.template, vocabulary)
         targets = [*vocabulary.encode(chain.targets), vocabulary.eos_id]
         row = json.dumps(chain.row()).encode()
         writer.write(cache.pack_record(np.array(inputs, np.int32), np.array(targets, np.int32), row))

@@ -12,9 +12,11 @@ from coi_jax.chain import Chain, Step
 from coi_jax.dataset import read_chains
 from coi_jax.errors import UserError
 from coi_jax.tasks import evaluation_task, training_tasks
+from coi_jax.tokenizer_vocabulary import open_tokenizer
 from coi_jax.vocabulary import ByteVocabulary
 from data_pipeline import tasks
 from tests.token_caches import make_chain, small_config, write_dataset
+from tests.tokenizer_folders import FAMILIES
 
 BYTES = ByteVocabulary()
 SORT = Chain("a", "s", "b a", "Sort.", (Step("Sort.", "a b"),))
@@ -76,6 +78,19 @@ def test_seqios_own_task_tests_pass(folder: Path) -> None:
     assert {scores[key] for key in ("rouge_l", "content_exact_match", "step2_exact_match", "well_formed")} == {100.0}
     scores = seqio_tests.test_postprocessing("coi2_test", data, predict_output=["Task 1 output: nothing"])
     assert scores["content_exact_match"] == scores["well_formed"] == 0.0
+
+
+def test_a_conversation_is_a_task_as_any_other(folder: Path) -> None:
+    FAMILIES["qwen"](folder / "model")
+    vocabulary = open_tokenizer(str(folder / "model"), "chat")
+    fields = {"vocabulary__kind": "tokenizer", "vocabulary__file": str(folder / "model"), "vocabulary__size": 0}
+    tasks.register(small_config(folder, **fields, data__template="chat"), vocabulary)
+    chain = make_chain(7, 2)
+    output = seqio_tests.test_preprocessing_single("coi2_test", {"validation": {"chain": json.dumps(chain.row())}})
+    text = prompts.prompt(chain.instruction, chain.input, "chat")
+    assert output["inputs_pretokenized"].decode() == text
+    assert output["inputs"].tolist() == prompts.encode_prompt(text, "chat", vocabulary)
+    assert output["targets"].tolist() == [*vocabulary.encode(chain.targets), vocabulary.eos_id]
 
 
 @pytest.mark.parametrize("name", ["coi1", "coi12", "coi2_test"])
