@@ -79,8 +79,9 @@ def into_adapters(run: RunFolder, out: str) -> None:
     if network.lora is None:
         raise UserError("src", run.path, "trained all weights; leave --adapters out")
     adapters = checkpoint.restore_params(run.checkpoints, network)
+    base = "" if weights.is_run(config.weights.folder) else config.weights.folder  # a run is none that peft knows
     with written_aside(out, "out") as folder:
-        peft_format.export(Path(folder.path), network, adapters, config.weights.folder)
+        peft_format.export(Path(folder.path), network, adapters, base)
 
 
 def into_published(run: RunFolder, out: str, dtype: np.dtype | None, largest: int) -> None:
