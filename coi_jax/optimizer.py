@@ -10,6 +10,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from coi_jax.config import OptimizerConfig
+from coi_jax.sharding import keys
 
 Schedule = Callable[[Int[Array, ""]], Float[Array, ""]]
 
@@ -40,11 +41,12 @@ def decay_mask(logical_axes: Any) -> Any:
     biases are not decayed.
     """
 
-    def is_matrix(axes: tuple[str | None, ...]) -> bool:
+    def is_matrix(path: tuple[Any, ...], axes: tuple[str | None, ...]) -> bool:
         named = [axis for axis in axes if axis not in (None, "layers")]
-        return len(named) >= 2 and "buckets" not in named
+        is_bias = keys(path)[-1] == "bias" or "buckets" in named  # that of heads has two axes
+        return len(named) >= 2 and not is_bias
 
-    return jax.tree.map(is_matrix, logical_axes, is_leaf=lambda node: isinstance(node, tuple))
+    return jax.tree_util.tree_map_with_path(is_matrix, logical_axes, is_leaf=lambda node: isinstance(node, tuple))
 
 
 def make_optimizer(config: OptimizerConfig, schedule: Schedule, logical_axes: Any) -> optax.GradientTransformation:

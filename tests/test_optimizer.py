@@ -35,12 +35,14 @@ def test_one_step_is_a_schedule_too(schedule: str) -> None:
     assert rates(steps=1, schedule=schedule, warmup_ratio=0.03) == [1]
 
 
-@pytest.mark.parametrize("kind", ["decoder", "t5"])
-def test_only_matrices_are_decayed(kind: str) -> None:
-    mask = decay_mask(stand_ins.network(kind).logical_axes())
+@pytest.mark.parametrize(
+    ("kind", "fields"), [("decoder", {"model__qkv_bias": True}), ("t5", {}), ("t5", {"lora__rank": 2})]
+)
+def test_only_matrices_are_decayed(kind: str, fields: dict[str, object]) -> None:
+    mask = decay_mask(stand_ins.network(kind, **fields).logical_axes())
     for path, decayed in jax.tree_util.tree_leaves_with_path(mask):
         name = jax.tree_util.keystr(path)
-        assert decayed == ("kernel" in name or "embedding" in name), name
+        assert decayed == any(part in name for part in ("kernel", "embedding", "adapter")), name
 
 
 def update(gradient: float, **fields: object) -> dict[str, jax.Array]:

@@ -10,6 +10,7 @@ from jax.sharding import PartitionSpec
 from coi_jax import sharding
 from coi_jax.config import MeshConfig
 from coi_jax.errors import UserError
+from coi_jax.models.quantised import quantise
 from tests import stand_ins
 
 
@@ -71,6 +72,20 @@ def test_a_large_parameter_that_nothing_divides_is_an_error_only_where_the_mesh_
     norms = {"table": jax.ShapeDtypeStruct((1024, 8192), jnp.float32)}
     stacked = sharding.shardings({"table": ("layers", None)}, norms, stand_ins.mesh(fsdp=2))
     assert stacked["table"].is_fully_replicated, "a norm's scale stays whole in a network of any depth"
+
+
+def test_the_scales_of_a_quantised_parameter_lie_as_their_channels() -> None:
+    kernel = jax.eval_shape(lambda: quantise(jnp.zeros((3, 8, 4, 6)), (1,)))
+    mesh = stand_ins.mesh(fsdp=2, tensor=2)
+    [placed] = sharding.shardings([("layers", "embed", "heads", "head")], [kernel], mesh)
+    assert placed.qvalue.spec == PartitionSpec(None, "fsdp", "tensor", None)
+    assert placed.scale.spec == PartitionSpec(None, None, "tensor", None)
+
+
+def test_adapters_are_small_by_their_rank() -> None:
+    abstract, axes = [jax.ShapeDtypeStruct((2, 16, 16_384), jnp.float32)], [("layers", "rank", "mlp")]
+    [placed] = sharding.shardings(axes, abstract, stand_ins.mesh(fsdp=2))
+    assert placed.is_fully_replicated
 
 
 def test_an_unknown_logical_axis_gets_the_nearest_name() -> None:
