@@ -23,7 +23,7 @@ from coi_jax import sampling
 from coi_jax.beam import BeamStrategy
 from coi_jax.config import EvaluationConfig
 from coi_jax.decoding import SingleStrategy, Strategy
-from coi_jax.models.caches import EMPTY, allocate
+from coi_jax.models.caches import EMPTY, allocate, layers_apart, layers_stacked
 from coi_jax.models.network import Network, Params
 from coi_jax.sharding import whole
 
@@ -111,6 +111,9 @@ class Generator:
     multiple: int = 1  # into how many parts the mesh divides a batch
     shapes: set[tuple[str, int, int, int]] = field(default_factory=set)  # compiled: program, prompt length, rows, room
 
+    def __post_init__(self) -> None:
+        self.params = self.strategy.network.for_decoding(self.params)
+
     def run(self, prompts: Sequence[Prompt], skip: frozenset[str] = frozenset()) -> Iterator[Answer]:
         """Yields the answer of every prompt as soon as it is known; those whose id is in `skip` are known already.
 
@@ -197,7 +200,11 @@ def decode(strategy: Strategy, params: Params, state: Any, stop_at: Int[Array, "
     def goes_on(state: Any) -> Bool[Array, ""]:
         return (jnp.sum(~state.ended) > stop_at) & (state.step < room)
 
-    return _readable(jax.lax.while_loop(goes_on, lambda state: strategy.advance(params, state), state))
+    if strategy.network.unrolls:
+        params = strategy.network.layers_apart(params)
+        state = state._replace(cache=layers_apart(state.cache))
+    state = jax.lax.while_loop(goes_on, lambda state: strategy.advance(params, state), state)
+    return _readable(state._replace(cache=layers_stacked(state.cache)))
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -9,6 +9,7 @@ from coi_jax.beam import BeamStrategy
 from coi_jax.config import EvaluationConfig
 from coi_jax.decoding import SingleStrategy
 from coi_jax.generation import Answer, Generator, Prompt, batch_sizes, bucket, make_strategy, plan, rows_at
+from coi_jax.models import Network
 from tests import stand_ins
 from tests.continuations import EOS, Oracle, greedy
 from tests.models.sizes import CONFIGS, change, network_and_params, tokens
@@ -61,6 +62,14 @@ def test_the_batch_does_not_change_an_answer(kind: str, decoding: str) -> None:
     written = [answers(model, batch, **OPTIONS[decoding]) for batch in (1, 3, 8)]
     assert written[0] == written[1] == written[2]
     assert written[0].keys() == {prompt.id for prompt in PROMPTS}
+
+
+def test_layers_that_are_not_looped_over_change_no_answer(model: tuple) -> None:
+    network, params = model
+    unrolled = Network(network.config.model_copy(update={"scan_unroll": 3}), network.vocabulary_size)
+    assert unrolled.unrolls
+    assert not network.unrolls
+    assert answers((unrolled, params), 8, beams=2) == answers(model, 8, beams=2)
 
 
 def test_one_beam_is_greedy(model: tuple) -> None:

@@ -9,11 +9,14 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from coi_jax.models.apart import Apart, hold_apart, on_stacks, restack
 from coi_jax.sharding import LogicalAxes, constrain
 
 EMPTY = -1  # the position of a slot that holds nothing of its row
+Layer = Int[Array, ""] | np.integer  # a number, known beforehand where layers are held apart
 
 
 class KeyValues(NamedTuple):
@@ -65,7 +68,7 @@ def take(cache: Cache, indices: Int[Array, "new_batch"]) -> Cache:
     """The cache of rows `indices`: reorders, repeats or drops rows of the batch."""
 
     def layered(tree: Any) -> Any:
-        return jax.tree.map(lambda leaf: leaf[:, indices], tree)
+        return on_stacks(lambda leaf: leaf[:, indices], tree)
 
     def rows(tree: Any) -> Any:
         return jax.tree.map(lambda leaf: leaf[indices], tree)
@@ -85,17 +88,31 @@ def laid_out(cache: Cache) -> Cache:
     """The cache on the mesh in use: rows divided as those of a batch are, key-value heads as their projections are."""
 
     def memory(tree: Any) -> Any:
-        return jax.tree.map(lambda leaf: constrain(leaf, MEMORY_AXES), tree)
+        return on_stacks(lambda leaf: constrain(leaf, MEMORY_AXES), tree)
 
-    def rows(leaf: Array | None) -> Array | None:
-        return None if leaf is None else constrain(leaf, ("batch", *(None,) * (leaf.ndim - 1)))
+    def rows(tree: Any) -> Any:
+        return jax.tree.map(lambda leaf: constrain(leaf, ("batch", *(None,) * (leaf.ndim - 1))), tree)
 
     return Cache(
         memory(cache.self_attention),
         memory(cache.cross_attention),
-        *map(rows, (cache.positions, cache.cross_valid, cache.length)),
+        rows(cache.positions),
+        rows(cache.cross_valid),
+        rows(cache.length),
         cache.slot,
     )
+
+
+def layers_apart(cache: Cache) -> Cache:
+    """The cache with its layers held apart."""
+    own, cross = (jax.tree.map(hold_apart, memory) for memory in (cache.self_attention, cache.cross_attention))
+    return cache._replace(self_attention=own, cross_attention=cross)
+
+
+def layers_stacked(cache: Cache) -> Cache:
+    """The cache with its layers in stacks again."""
+    own, cross = map(restack, (cache.self_attention, cache.cross_attention))
+    return cache._replace(self_attention=own, cross_attention=cross)
 
 
 def allocate(prompt: KeyValues, extra: int) -> KeyValues:
@@ -105,14 +122,23 @@ def allocate(prompt: KeyValues, extra: int) -> KeyValues:
     return jax.tree.map(lambda leaf: constrain(jnp.pad(leaf, widths), MEMORY_AXES), prompt)
 
 
-def write(memory: KeyValues, new: KeyValues, layer: Int[Array, ""], slot: Int[Array, ""]) -> KeyValues:
+def write(memory: KeyValues, new: KeyValues, layer: Layer, slot: Int[Array, ""]) -> KeyValues:
     """Put one token's keys and values ([batch, kv_heads, 1, head]) into a slot of a layer."""
-    start = (layer, 0, 0, slot, 0)
-    return KeyValues(
-        *(jax.lax.dynamic_update_slice(old, one[None], start) for old, one in zip(memory, new, strict=True))
-    )
+
+    def put(old: Any, one: Float[Array, "batch kv_heads 1 head"]) -> Any:
+        if isinstance(old, Apart):
+            return old.put(int(layer), jax.lax.dynamic_update_slice(old[int(layer)], one, (0, 0, slot, 0)))
+        return jax.lax.dynamic_update_slice(old, one[None], (layer, 0, 0, slot, 0))
+
+    return KeyValues(*map(put, memory, new))
 
 
-def read(memory: KeyValues, layer: Int[Array, ""]) -> KeyValues:
+def read(memory: KeyValues, layer: Layer) -> KeyValues:
     """The keys and values of one layer."""
-    return jax.tree.map(lambda leaf: jax.lax.dynamic_index_in_dim(leaf, layer, keepdims=False), memory)
+
+    def get(stack: Any) -> Float[Array, "batch kv_heads slots head"]:
+        if isinstance(stack, Apart):
+            return stack[int(layer)]
+        return jax.lax.dynamic_index_in_dim(stack, layer, keepdims=False)
+
+    return KeyValues(*map(get, memory))

@@ -19,7 +19,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from coi_jax.model_config import DecoderConfig
 from coi_jax.models import caches
 from coi_jax.models.attention import Attention, Sight, attend, attend_rows
-from coi_jax.models.caches import Cache, KeyValues
+from coi_jax.models.caches import Cache, KeyValues, Layer
 from coi_jax.models.layers import (
     MLP,
     Embedding,
@@ -37,7 +37,7 @@ from coi_jax.models.rotary import Rotation, frequencies, rotate, rotation
 
 Value = TypeVar("Value")
 Heads = Float[Array, "B H L C"]
-Local = Bool[Array, ""] | None  # whether a layer has a window; None where all layers are of one kind
+Local = Bool[Array, ""] | np.bool_ | None  # whether a layer has a window; None where all layers are of one kind
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "silu": jax.nn.silu,
@@ -125,7 +125,7 @@ class Decoder(nnx.Module):
         mask = self._of_kinds(lambda local: caches.visible(positions, position, self.config.window if local else 0))
 
         def body(
-            layer: DecoderLayer, carry: tuple[Array, KeyValues], inputs: tuple[Array, Local]
+            layer: DecoderLayer, carry: tuple[Array, KeyValues], inputs: tuple[Layer, Local]
         ) -> tuple[tuple[Array, KeyValues], None]:
             (x, memory), (index, local) = carry, inputs
             query, new = layer.project(x, _choose(angles, local))
@@ -135,7 +135,7 @@ class Decoder(nnx.Module):
             return (layer.finish(x, mixed), memory), None
 
         carry = (self._embed(tokens[:, None], None), cache.self_attention)
-        (x, memory), _ = self._scan(body, carry, jnp.arange(self.config.layers))
+        (x, memory), _ = self._scan(body, carry, np.arange(self.config.layers))
         return self.unembed(self.final_norm(x))[:, 0], cache.grown(memory, positions)
 
     def _forward(
@@ -180,7 +180,7 @@ class Decoder(nnx.Module):
         """Scans `body` over the layers; with its input it gets the layer's kind, None where there is one."""
         config = self.config
         numbers = np.arange(1, config.layers + 1)
-        local = jnp.asarray(numbers % config.global_every != 0) if config.global_every else None
+        local = numbers % config.global_every != 0 if config.global_every else None
         return scan(body, self.layers, carry, (inputs, local), remat=config.remat, unroll=config.scan_unroll)
 
     def _rotation(self, positions: Int[Array, "B L"], local: bool) -> Rotation:
@@ -195,11 +195,13 @@ class Decoder(nnx.Module):
 
 def _choose(kinds: list[Value], local: Local) -> Value:
     """The value of a layer's kind, of those that all kinds have."""
-    if local is None:
-        return kinds[0]
+    if local is None or isinstance(local, np.bool_):
+        return kinds[int(local or 0)]
     return jax.tree.map(lambda everywhere, nearby: jnp.where(local, nearby, everywhere), *kinds)
 
 
 def _switch(local: Local, kinds: list[Callable[[], Heads]]) -> Heads:
     """Computes for a layer's kind alone: kernels need to know the window when they are compiled."""
-    return kinds[0]() if local is None else jax.lax.cond(local, kinds[1], kinds[0])
+    if local is None or isinstance(local, np.bool_):
+        return kinds[int(local or 0)]()
+    return jax.lax.cond(local, kinds[1], kinds[0])

@@ -14,6 +14,7 @@ from jax.ad_checkpoint import checkpoint_policies
 from jaxtyping import Array, Float, Int, Key
 
 from coi_jax.model_config import LoraConfig
+from coi_jax.models.apart import is_apart, layer_of
 from coi_jax.models.quantised import Held, dense
 from coi_jax.sharding import constrain, divides
 
@@ -262,6 +263,8 @@ def scan(
         unroll: layers in one iteration; with all of them in one there is no loop, which a CPU runs faster.
     """
     structure, params = nnx.split(layers)
+    if any(map(is_apart, jax.tree.leaves(params, is_leaf=is_apart))):
+        return _one_by_one(lambda layer, *rest: body(nnx.merge(structure, layer), *rest), params, carry, inputs)
 
     def step(carry: Carry, scanned: tuple[Any, Any]) -> tuple[Carry, Any]:
         return body(nnx.merge(structure, scanned[0]), carry, scanned[1])
@@ -270,3 +273,15 @@ def scan(
         # Inside a loop of one layer an iteration nothing can be shared, so the barrier against it only costs.
         step = jax.checkpoint(step, policy=REMAT_POLICIES[remat], prevent_cse=unroll > 1)
     return jax.lax.scan(step, carry, (params, inputs), unroll=unroll)
+
+
+def _one_by_one(
+    body: Callable[[Any, Carry, Any], tuple[Carry, Any]], params: Any, carry: Carry, inputs: Any
+) -> tuple[Carry, Any]:
+    """As `scan`, over parameters that are held apart: with no loop, and layers that are known by their numbers."""
+    count = len(jax.tree.leaves(params, is_leaf=is_apart)[0])
+    outputs = []
+    for layer in range(count):
+        carry, output = body(layer_of(params, layer), carry, layer_of(inputs, layer))
+        outputs.append(output)
+    return carry, jax.tree.map(lambda *leaves: jnp.stack(leaves), *outputs)

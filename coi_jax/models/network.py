@@ -18,13 +18,14 @@ from jaxtyping import Array, Float, Int, Key
 
 from coi_jax.errors import UserError
 from coi_jax.model_config import DecoderConfig, LoraConfig, T5Config
+from coi_jax.models.apart import hold_apart
 from coi_jax.models.caches import Cache, laid_out
 from coi_jax.models.chunked_loss import chunked_loss_sums
 from coi_jax.models.decoder import Decoder
 from coi_jax.models.layers import Linear
 from coi_jax.models.lora import adapt, linear_maps, product
 from coi_jax.models.losses import LossSums, loss_sums
-from coi_jax.models.quantised import Held, dense, quantise
+from coi_jax.models.quantised import Held, dense, narrow, quantise
 from coi_jax.models.t5 import T5
 from coi_jax.sharding import constrain
 
@@ -108,13 +109,32 @@ class Network:
 
     def hold_one(self, path: tuple[str, ...], array: Array) -> Held:
         """One parameter in fp32 as this network holds it: a matrix of the frozen base as `lora.base_dtype` says."""
-        is_matrix = path[-1] == "kernel" or path == ("embedding", "table")
-        if self.lora is None or self.lora.base_dtype == "float32" or not is_matrix:
+        if self.lora is None or self.lora.base_dtype == "float32" or not _is_matrix(path):
             return array
         linear = self.linear_maps.get(".".join(path[:-1]))
         if self.lora.base_dtype == "int8" and linear is not None and linear.stacked:
             return quantise(array, tuple(range(1, 1 + linear.inputs)))
         return array.astype(jnp.bfloat16)
+
+    def for_decoding(self, params: Params) -> Params:
+        """Parameters in the dtype that they are multiplied in: a step that writes a token reads little else."""
+        flat = nnx.traversals.flatten_mapping(params)
+        dtype = self.config.dtype
+        held = {path: narrow(leaf, dtype) if _is_matrix(path) else leaf for path, leaf in flat.items()}
+        return nnx.traversals.unflatten_mapping(held)
+
+    @property
+    def unrolls(self) -> bool:
+        """Whether the layers that write tokens are not looped over."""
+        config = self.config
+        return config.scan_unroll >= (config.decoder_layers if isinstance(config, T5Config) else config.layers)
+
+    def layers_apart(self, params: Params) -> Params:
+        """Parameters with the layers that write tokens held apart."""
+        stack = "decoder" if isinstance(self.config, T5Config) else "layers"
+        flat = nnx.traversals.flatten_mapping(params[stack])
+        layers = {path: hold_apart(leaf) for path, leaf in flat.items()}
+        return params | {stack: nnx.traversals.unflatten_mapping(layers)}
 
     def logits(self, params: Params, batch: Batch) -> Float[Array, "rows length vocabulary"]:
         """Logits at every target position of a packed batch, in the compute dtype, without dropout."""
@@ -186,6 +206,11 @@ def _next_sharded(
     logits: Float[Array, "batch vocabulary"], cache: Cache
 ) -> tuple[Float[Array, "batch vocabulary"], Cache]:
     return constrain(logits, ("batch", "vocabulary")), laid_out(cache)
+
+
+def _is_matrix(path: tuple[str, ...]) -> bool:
+    """Whether a parameter is multiplied with, in the compute dtype."""
+    return path[-1] == "kernel" or path == ("embedding", "table")
 
 
 def _is_adapter(path: tuple[str, ...]) -> bool:

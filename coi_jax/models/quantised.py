@@ -21,6 +21,12 @@ def dense(kernel: Held, dtype: DTypeLike) -> Float[Array, "..."]:
     return kernel.astype(dtype)
 
 
+def narrow(kernel: Held, dtype: DTypeLike) -> Held:
+    """A parameter in fp32 as the compute dtype; one that is held in fewer bytes stays as it is."""
+    is_exact = not isinstance(kernel, qwix.QArray) and kernel.dtype == jnp.float32
+    return kernel.astype(dtype) if is_exact else kernel
+
+
 def quantise(kernel: Float[Array, "..."], inputs: tuple[int, ...]) -> qwix.QArray:
     """int8 values, and a scale for each channel: the largest magnitude along the axes `inputs`, over 127.5."""
     channels = tuple(axis for axis in range(kernel.ndim) if axis not in inputs)

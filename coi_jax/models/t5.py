@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from coi_jax.model_config import T5Config
 from coi_jax.models import caches
 from coi_jax.models.attention import Attention, attend, causal_mask, length_mask, segment_mask
-from coi_jax.models.caches import Cache, KeyValues
+from coi_jax.models.caches import Cache, KeyValues, Layer
 from coi_jax.models.layers import (
     MLP,
     Embedding,
@@ -230,7 +230,7 @@ class T5(nnx.Module):
         bias = self.decoder_bias.at(jnp.arange(positions.shape[1]) - cache.slot)[:, None]
 
         def body(
-            layer: DecoderLayer, carry: tuple[Array, KeyValues], inputs: tuple[Array, KeyValues]
+            layer: DecoderLayer, carry: tuple[Array, KeyValues], inputs: tuple[Layer, KeyValues]
         ) -> tuple[tuple[Array, KeyValues], None]:
             (x, memory), (index, cross) = carry, inputs
             query, new = layer.project(x)
@@ -240,7 +240,7 @@ class T5(nnx.Module):
             return (x, memory), None
 
         carry = (self._embed(tokens[:, None], None), cache.self_attention)
-        inputs = (jnp.arange(self.config.decoder_layers), cache.cross_attention)
+        inputs = (np.arange(self.config.decoder_layers), cache.cross_attention)
         (x, memory), _ = self._scan(body, self.decoder, carry, inputs)
         return self.unembed(self.decoder_norm(x))[:, 0], cache.grown(memory, positions)
 
