@@ -39,7 +39,7 @@ class Checkpoints:
 
     def __exit__(self, *_: object) -> None:
         """Waits until all is on disk; raises as `save`."""
-        with _storage_errors(self._folder):
+        with storage_errors(self._folder):
             self._manager.close()
 
     def save(self, state: TrainState, step: int, position: Position) -> None:
@@ -55,7 +55,7 @@ class Checkpoints:
             "optimizer": ocp.args.StandardSave(state.opt_state),
             "position": ocp.args.JsonSave(position | {"step": step}),
         }
-        with _storage_errors(self._folder):
+        with storage_errors(self._folder):
             self._manager.save(step, args=ocp.args.Composite(**items), force=True)
 
     def restore(self, step: int, abstract: TrainState, shardings: TrainState) -> TrainState:
@@ -70,7 +70,7 @@ class Checkpoints:
         return TrainState(restored["params"], restored["optimizer"], count)
 
 
-class _storage_errors:
+class storage_errors:
     """Turns the several errors in which Orbax reports a full disk into an OSError that names the folder."""
 
     def __init__(self, folder: Path) -> None:
@@ -145,7 +145,7 @@ def save_base(folder: Path, frozen: Params | None) -> None:
     Raises:
       OSError: there is no room.
     """
-    with _storage_errors(folder), ocp.Checkpointer(ocp.StandardCheckpointHandler()) as writer:
+    with storage_errors(folder), ocp.Checkpointer(ocp.StandardCheckpointHandler()) as writer:
         save_args = jax.tree.map(by_layer, frozen)
         writer.save(folder.resolve(), args=ocp.args.StandardSave(frozen, save_args=save_args), force=True)
 

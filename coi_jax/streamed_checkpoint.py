@@ -16,7 +16,7 @@ import orbax.checkpoint as ocp
 import tensorstore
 from jaxtyping import Shaped
 
-from coi_jax.checkpoint import by_layer
+from coi_jax.checkpoint import by_layer, storage_errors
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,13 @@ class _Handler(ocp.type_handlers.NumpyHandler):
 
 
 def write(folder: Path, tree: Any) -> None:
-    """Writes a tree with `Streamed` leaves into a new folder, which `checkpoint.restore_params` reads."""
+    """Writes a tree with `Streamed` leaves into a new folder, which `checkpoint.restore_params` reads.
+
+    Raises:
+      OSError: there is no room.
+    """
     registry = ocp.type_handlers.create_type_handler_registry((Streamed, _Handler()))
     save_args = jax.tree.map(by_layer, tree)
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(type_handler_registry=registry)) as writer:
+    handler = ocp.PyTreeCheckpointHandler(type_handler_registry=registry)
+    with storage_errors(folder), ocp.Checkpointer(handler) as writer:
         writer.save(folder.resolve(), args=ocp.args.PyTreeSave(tree, save_args=save_args))

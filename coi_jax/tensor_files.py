@@ -101,8 +101,8 @@ class Folder:
         with self.fs.open(self.at(name), "wb") as file:
             file.write(data)
 
-    def identity(self, name: str) -> str:
-        """SHA-256 of a file's bytes, or the checksum that its store keeps of it."""
+    def identity(self, name: str, done: Callable[[], None] = lambda: None) -> str:
+        """SHA-256 of a file's bytes, or the checksum that its store keeps of it; calls `done` after each block."""
         found = self.fs.info(self.at(name))
         for checksum in ("crc32c", "md5Hash", "ETag", "etag"):
             if checksum in found:
@@ -111,6 +111,7 @@ class Folder:
         with self.fs.open(self.at(name), "rb") as file:
             while block := file.read(BLOCK):
                 digest.update(block)
+                done()
         return digest.hexdigest()
 
 
@@ -157,7 +158,9 @@ class TensorFolder:
 
     def identity(self) -> str:
         """A hash of all tensor files, names and contents."""
-        parts = [f"{name} {self.folder.identity(name)}\n" for name in self.files]
+        blocks = sum(-(-self.folder.size(name) // BLOCK) for name in self.files)
+        with Bar("hashing weights", blocks) as bar:
+            parts = [f"{name} {self.folder.identity(name, bar.advance)}\n" for name in self.files]
         return hashlib.sha256("".join(parts).encode("utf-8")).hexdigest()
 
 

@@ -112,3 +112,10 @@ def test_a_tied_head_may_be_there_twice_or_under_its_other_name(shapes: dict[str
     assert find(other, tied=True).keys["model.embed_tokens.weight"] == "lm_head.weight"
     with pytest.raises(UserError, match=r"missing: lm_head.weight"):
         find(once)
+
+
+def test_a_t5_may_hold_its_embedding_three_times() -> None:
+    where = places(T5, build(T5, VOCABULARY).abstract())
+    shapes = {key: place.tensor_shape for place in where.values() for key in place.keys}
+    more = {f"{stack}.embed_tokens.weight": shapes["shared.weight"] for stack in ("encoder", "decoder")}
+    assert resolve(T5, where, shapes | more, "folder").twins == [("shared.weight", key) for key in more]
