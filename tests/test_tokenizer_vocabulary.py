@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coi_jax.errors import UserError
+from coi_jax.mistral_vocabulary import MISTRAL, MistralVocabulary
 from coi_jax.tokenizer_vocabulary import ChatVocabulary, TokenizerVocabulary, open_tokenizer
 from coi_jax.vocabulary import Converses, Vocabulary
 from tests.tokenizer_folders import CHATS, FAMILIES, LOOKALIKES, TORTURE, write_json
@@ -80,6 +81,16 @@ def test_ids_are_those_of_transformers(family: str) -> None:
     assert isinstance(vocabulary, Vocabulary)
     for text in (*TORTURE, "\n".join(TORTURE[:-3])):
         assert framed(vocabulary, text) == theirs(family)(text, truncation=False).input_ids, text
+
+
+def test_a_real_vocabulary_of_32000_pieces(tmp_path: Path) -> None:
+    """Mistral's, as mistral-common ships it and reads it: no text becomes a control token there either."""
+    reference = MistralVocabulary("v1")
+    shutil.copy(MISTRAL["v1"]().instruct_tokenizer.tokenizer.file_path, tmp_path / "tokenizer.model")
+    vocabulary = open_tokenizer(str(tmp_path / "tokenizer.model"), "plain", rows=32_000)
+    assert (vocabulary.size, vocabulary.bos_id, vocabulary.stop_ids, vocabulary.pad_id) == (32_000, 1, (2,), 0)
+    for text in (*TORTURE, *LOOKALIKES):
+        assert vocabulary.encode(text) == reference.encode(text)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
