@@ -1,5 +1,6 @@
 """What to change of a config so that its train step fits into a chip's memory, the least costly first."""
 
+import contextlib
 import math
 import sys
 from collections.abc import Iterator, Mapping
@@ -18,7 +19,6 @@ from launch.topologies import GIB, Topology
 from launch.workload import Means, Workload
 
 REMAT = get_args(Remat)  # from what keeps most to what keeps least
-MICROBATCHES = 64  # no more are tried
 Changes = dict[str, Any]  # dotted fields of the config
 
 
@@ -46,32 +46,50 @@ def search(config: RunConfig, devices: list[Any], topology: Topology, means: Mea
       UserError: the mesh of the config itself does not fit the topology, its rows or its network.
     """
     attempts = [attempt(config, {}, devices, topology, means)]
-    for changes in candidates(config, topology.chips):
+    hopeless = set()  # meshes on which the state alone is too large
+    for changes in candidates(config, topology.chips, means):
+        if attempts[-1].program is None:
+            hopeless.add(_mesh_of(attempts[-1].changes))
         if attempts[-1].fits:
             break
-        try:
-            attempts.append(attempt(config, changes, devices, topology, means))
-        except UserError:
-            continue  # no mesh or no batch can be made of it
+        if _mesh_of(changes) not in hopeless:
+            with contextlib.suppress(UserError):  # the network cannot be divided so
+                attempts.append(attempt(config, changes, devices, topology, means))
     return attempts
 
 
-def candidates(config: RunConfig, chips: int) -> Iterator[Changes]:
-    """What is tried: to keep less for the backward pass, then to take the rows in more parts, then other meshes."""
+def _mesh_of(changes: Changes) -> tuple[Any, ...]:
+    return tuple(changes.get(f"mesh.{axis}", "") for axis in sharding.MESH_AXES)
+
+
+def candidates(config: RunConfig, chips: int, means: Means) -> Iterator[Changes]:
+    """What is tried: to keep less for the backward pass, then to take the rows in more parts, then other meshes.
+
+    On another mesh the rows are taken whole, then one by one.
+    """
     remats = [{"model.remat": remat} for remat in REMAT[REMAT.index(config.model.remat) + 1 :]]
     yield from remats
     least = remats[-1] if remats else {}
-    yield from ({**least, **more} for more in _accumulations(config))
+    yield from ({**least, **more} for more in _accumulations(config, {}, chips, means))
     for mesh in _meshes(config, chips):
         yield {**least, **mesh}
-        yield from ({**least, **mesh, **more} for more in _accumulations(config))
+        yield from ({**least, **mesh, **more} for more in [*_accumulations(config, mesh, chips, means)][-1:])
 
 
-def _accumulations(config: RunConfig) -> Iterator[Changes]:
-    parts = 2 * config.train.microbatches
-    while parts <= MICROBATCHES:
-        yield {"train.microbatches": parts}
-        parts *= 2
+def _accumulations(config: RunConfig, mesh: Changes, chips: int, means: Means) -> Iterator[Changes]:
+    """More microbatches, up to the rows of a device."""
+    try:
+        sizes = sharding.mesh_sizes(override(config, mesh).mesh, chips)
+        parts = sizes[0] * sizes[1]
+        rows = workload.measure(config, parts, means).rows // parts
+    except UserError:
+        return
+    number = 2 * config.train.microbatches
+    while number < rows:
+        yield {"train.microbatches": number}
+        number *= 2
+    if rows > config.train.microbatches:
+        yield {"train.microbatches": rows}
 
 
 def _meshes(config: RunConfig, chips: int) -> Iterator[Changes]:

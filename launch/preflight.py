@@ -85,7 +85,7 @@ def preflight(
     devices = topologies.devices(topology)
     attempts = fit.search(config, devices, topology, means)
     last = attempts[-1]
-    result = {
+    result: dict[str, Any] = {
         "topology": _topology(topology),
         "mesh": dict(last.mesh.shape),
         "fits": last.fits,

@@ -63,7 +63,7 @@ class Program:
     cpu_seconds: float
 
 
-@dataclass(frozen=True)
+@dataclass
 class Steps:
     """What `make_job` asks of a loader: a run of some steps whose batches are nowhere."""
 
@@ -186,7 +186,7 @@ def _compile(
         if not needed:
             raise
     kinds = _kinds(compiled, known) if compiled else known | {"temporaries": max(needed - sum(known.values()), 0)}
-    costs = _costs(compiled.as_text(), name) if compiled else None
+    costs = _costs(str(compiled.as_text()), name) if compiled else None
     memory = Memory(kinds, topology.hbm)
     took = time.perf_counter() - began, time.process_time() - cpu_began
     return Program(name, memory, costs, *took), compiled
@@ -195,6 +195,7 @@ def _compile(
 def _kinds(compiled: jax.stages.Compiled, known: dict[str, int]) -> dict[str, int]:
     """What a program takes, by the compiler's own account."""
     stats = compiled.memory_analysis()
+    assert stats is not None
     return known | {
         "temporaries": stats.temp_size_in_bytes,
         "outputs": stats.output_size_in_bytes - stats.alias_size_in_bytes,

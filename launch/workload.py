@@ -77,7 +77,7 @@ def _of_caches(config: RunConfig, multiple: int, caches: list[cache.TokenCache])
     fitted = [shape.fit(item.lengths, config.data.overlong) for item in caches]
     lengths = np.concatenate([part.lengths[part.kept] for part in fitted])
     share = 1 / loader.steps_per_epoch  # of all examples, in a step
-    work = Work(*(share * float(total) for total in _work(shape.needs(lengths), lengths, config.model)))
+    work = _scaled(_work(shape.needs(lengths), lengths, config.model), share)
     useful = (work.tokens + work.encoder_tokens) / (loader.rows_per_step * sum(shape.capacity))
     source = f"{len(lengths):,} examples of the token caches in {config.data.cache_folder}"
     return Workload(loader.rows_per_step, float(work.examples), work, loader.total_steps, float(useful), source)
@@ -90,14 +90,23 @@ def _work(
     tokens = needs[:, -1].astype(float)
     is_t5 = needs.shape[1] == 2
     encoder = lengths[:, 0].astype(float) if is_t5 else np.zeros(len(needs))
-    return Work(
-        examples=np.float64(len(needs)),
-        tokens=tokens.sum(),
-        encoder_tokens=encoder.sum(),
-        pairs=example_pairs(tokens, config).sum(),
-        encoder_pairs=(encoder**2).sum(),
-        cross_pairs=(tokens * encoder).sum(),
+    return _host_work(
+        len(needs),
+        tokens.sum(),
+        encoder.sum(),
+        example_pairs(tokens, config).sum(),
+        (encoder**2).sum(),
+        (tokens * encoder).sum(),
     )
+
+
+def _host_work(*parts: float) -> Work:
+    """Numbers of the host, in the order of the fields of `Work`."""
+    return Work(*map(float, parts))  # type: ignore[arg-type]
+
+
+def _scaled(work: Work, factor: float) -> Work:
+    return _host_work(*(factor * float(part) for part in work))
 
 
 def _of_means(config: RunConfig, multiple: int, means: Means) -> Workload:
@@ -106,7 +115,7 @@ def _of_means(config: RunConfig, multiple: int, means: Means) -> Workload:
     capacity = (config.data.length, config.data.targets_length) if is_t5 else (config.data.length,)
     rows, examples = _rows_and_examples(config, multiple, sides, capacity)
     one = _work(np.array([sides]), np.array([[means.inputs, means.targets]]), config.model)
-    work = Work(*(examples * float(part) for part in one))
+    work = _scaled(one, examples)
     steps = config.train.steps or (
         math.ceil(config.train.epochs * means.examples / examples) if means.examples else None
     )

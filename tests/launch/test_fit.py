@@ -72,8 +72,17 @@ def test_then_the_mesh_divides_more(compiled: list[int]) -> None:
     assert all(not item.fits for item in attempts[:-1])
 
 
+def test_rows_are_taken_one_by_one_at_last(compiled: list[int]) -> None:
+    counted = run_config(data__folder="nowhere", data__count="examples", data__examples=14, data__rows=0,
+                         data__length=16, mesh__replica=2, model__remat="full")  # fmt: skip
+    parts = [
+        changes["train.microbatches"] for changes in fit.candidates(counted, 4, MEANS) if "mesh.fsdp" not in changes
+    ]
+    assert parts == [2, 3], "14 examples fill 11 rows, 3 on each of four devices"
+
+
 def test_copies_are_given_up_before_anything_else_of_the_mesh(compiled: list[int]) -> None:
-    meshes = [changes for changes in fit.candidates(run_config(mesh__replica=2), 4) if "mesh.fsdp" in changes]
+    meshes = [changes for changes in fit.candidates(run_config(mesh__replica=2), 4, MEANS) if "mesh.fsdp" in changes]
     assert meshes[0] == {"model.remat": "full", "mesh.replica": 1, "mesh.fsdp": 4, "mesh.tensor": 1, "mesh.sequence": 1}
 
 
@@ -83,6 +92,7 @@ def test_a_state_that_is_too_large_is_not_compiled(compiled: list[int]) -> None:
     assert not any(item.fits for item in attempts)
     state = attempts[0].memory
     assert set(state.kinds) == {"parameters", "optimizer"}
+    assert len(attempts) < 10, "neither remat nor microbatches can make it smaller"
     needed = fit.chips_needed(attempts)
     assert needed is not None
     assert 4 * state.total / 5_000 <= needed <= 4 * state.total / 5_000 + 1
