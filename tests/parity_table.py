@@ -1,7 +1,7 @@
 """The README's parity matrix, from the report of the tests that compare families with transformers and peft.
 
-  python -m pytest tests/models/test_families.py tests/test_convert.py tests/test_peft_format.py --junitxml=parity.xml
-  python -m tests.parity_table parity.xml
+python -m pytest tests/models/test_families.py tests/test_convert.py tests/test_peft_format.py --junitxml=parity.xml
+python -m tests.parity_table parity.xml
 """
 
 import re

@@ -1,4 +1,4 @@
-"""The table of names: every parameter of every family, both ways, and what is said of a checkpoint that does not fit."""
+"""The table of names: every parameter of every family, both ways; what is said of a checkpoint that does not fit."""
 
 import jax
 import numpy as np
