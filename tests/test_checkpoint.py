@@ -104,5 +104,5 @@ def test_a_full_disk_is_one_error_and_leaves_the_earlier_checkpoint(
 
 
 def test_other_errors_pass(tmp_path: Path) -> None:
-    with pytest.raises(KeyError), checkpoint._storage_errors(tmp_path):
+    with pytest.raises(KeyError), checkpoint.storage_errors(tmp_path):
         raise KeyError("other")
