@@ -10,6 +10,8 @@ import numpy as np
 from launch.hlo import Computation, Instruction, Module, Shape
 
 COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
+BETWEEN_SLICES = "sum between slices"  # spelt as sends and receipts of the host, each chip's with its like elsewhere
+MEGASCALE = "_xla_megascale_transfer_type"
 
 # What moves no bytes, or has them counted where they are used.
 FREE = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional", "call", "iota",
@@ -26,8 +28,8 @@ class Collective:
     """One kind of exchange between chips, all its runs of a step.
 
     Attributes:
-      kind: of COLLECTIVES.
-      group: chips that exchange with one another; the first group of the program.
+      kind: of COLLECTIVES, or BETWEEN_SLICES.
+      group: chips that exchange with one another; the first group of the program. Of sums between slices it is empty.
       count: times a step.
       bytes: of the whole value at each chip, all times together: gathered, summed or sent on.
     """
@@ -41,7 +43,7 @@ class Collective:
     def wire_bytes(self) -> float:
         """What each chip has to receive, on a ring (Chan et al. 2007, section 4)."""
         chips = max(len(self.group), 1)
-        share = {"all-reduce": 2 * (chips - 1) / chips, "collective-permute": 1.0}
+        share = {"all-reduce": 2 * (chips - 1) / chips, "collective-permute": 1.0, BETWEEN_SLICES: 1.0}
         return self.bytes * share.get(self.kind, (chips - 1) / chips)
 
 
@@ -247,6 +249,8 @@ def _changed(inner: Computation, name: str, module: Module) -> float:
 def _kind(line: Instruction) -> str | None:
     """The kind of a collective; the second half of an asynchronous one is none."""
     name = line.opcode.removesuffix("-start")
+    if name == "send" and MEGASCALE in line.attributes:
+        return BETWEEN_SLICES
     return name if name in COLLECTIVES else None
 
 
@@ -289,7 +293,7 @@ def _payload(line: Instruction) -> float:
     kind, members = _kind(line), len(group(line))
     if line.opcode == "all-gather-start":
         return line.bytes * members / (members + 1)  # its operand stands beside its result
-    if line.opcode == "collective-permute-start":
+    if line.opcode in ("collective-permute-start", "send"):
         return line.shapes[0].bytes
     return line.bytes * (members if kind == "reduce-scatter" else 1)
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from launch.hlo_costs import Collective, Costs
+from launch.hlo_costs import BETWEEN_SLICES, Collective, Costs
 from launch.topologies import Topology
 
 ASSUMPTIONS = (
@@ -64,9 +64,9 @@ def estimate(costs: Costs, topology: Topology, mesh: Mesh) -> Estimate:
 
 def bandwidth(collective: Collective, topology: Topology, devices: Sequence[Any]) -> float:
     """Bytes a second that each chip of a collective can receive."""
+    if collective.kind == BETWEEN_SLICES:
+        return topology.chip.network / (2 * (topology.slices - 1) / topology.slices)  # a ring of slices
     members = [devices[number] for number in collective.group]
-    if len({getattr(member, "slice_index", 0) for member in members}) > 1:
-        return topology.chip.network
     places = np.array([member.coords[: len(topology.shape)] for member in members])
     spanned = [axis for axis in range(len(topology.shape)) if len(set(places[:, axis].tolist())) > 1]
     if collective.kind == "collective-permute":

@@ -86,3 +86,11 @@ def test_splash_attention_counts_the_pairs_that_its_mask_leaves_and_other_kernel
     assert count("splash_mha_dkv.1").flops == pairs * 8 * 32
     assert count("splash_mha_fwd.1").kernels == 0
     assert (count("mine").flops, count("mine").kernels) == (0, 1)
+
+
+def test_sums_between_slices_are_what_is_sent() -> None:
+    shapes = (Shape("f32", (2, 128), 0), Shape("u32", (), 0))
+    for attributes, found in ((', frontend_attributes={_xla_megascale_transfer_type="ALL_REDUCE"}', 1), ("", 0)):
+        send = Instruction("s", shapes, "send", "", attributes, True)
+        costs = hlo_costs.count(hlo.Module({"main": Computation("main", {"s": send})}, "main"))
+        assert costs.collectives == (Collective(hlo_costs.BETWEEN_SLICES, (), 1, 2 * 128 * 4),) * found

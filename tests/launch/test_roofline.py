@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from launch import roofline, topologies
-from launch.hlo_costs import Collective, Costs
+from launch.hlo_costs import BETWEEN_SLICES, Collective, Costs
 
 
 class Device(NamedTuple):
@@ -36,11 +36,13 @@ def test_an_exchange_has_the_links_of_the_axes_that_it_spans(kind: str, group: t
     assert roofline.bandwidth(Collective(kind, group, 1, 1), V5E, devices()) == rings * V5E.chip.ring
 
 
-def test_a_whole_pod_has_rings_and_slices_have_the_network() -> None:
+def test_a_whole_pod_has_rings_and_slices_share_the_network() -> None:
     pod = topologies.parse("v5e:16x16")
     chips = [Device((0, place, 0), 0) for place in range(16)]
     assert roofline.bandwidth(Collective("all-reduce", tuple(range(16)), 1, 1), pod, chips) == pod.chip.ring
-    assert roofline.bandwidth(Collective("all-reduce", (0, 16), 1, 1), V5E, devices(2)) == V5E.chip.network
+    between = Collective(BETWEEN_SLICES, (), 1, 1)
+    assert roofline.bandwidth(between, topologies.parse("v5e:4x4", slices=2), devices(2)) == V5E.chip.network
+    assert roofline.bandwidth(between, topologies.parse("v5e:4x4", slices=4), devices(4)) == V5E.chip.network / 1.5
 
 
 def test_the_longest_of_three_bounds_the_time_and_their_sum_is_the_most() -> None:
