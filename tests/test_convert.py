@@ -10,6 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from coi_jax import checkpoint, cli, convert, evaluate, generate, inference
 from coi_jax.models import build
@@ -100,6 +104,23 @@ def test_a_run_of_random_weights_is_published_as_what_it_is(trained: RunFolder, 
     with torch.no_grad():
         expected = theirs(torch.from_numpy(tokens)).logits.numpy()
     np.testing.assert_allclose(network.logits(params, batch), expected, atol=1e-4)
+
+
+def test_a_tokenizer_goes_along(source: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(source, tmp_path / "model"))
+    words = {word: number for number, word in enumerate(["<unk>", "</s>", "pear", "fig"])}
+    tokenizer = Tokenizer(WordLevel(words, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = Whitespace()
+    theirs = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>", unk_token="<unk>")
+    theirs.save_pretrained(folder)
+    assert run("--src", folder, "--out", tmp_path / "run", "--config", CONFIG) == 0
+    shutil.rmtree(folder)
+    converted = RunFolder(tmp_path / "run")
+    assert converted.load_config().vocabulary.kind == "tokenizer"
+    assert converted.load_vocabulary().encode("fig pear") == [3, 2]
+    assert run("--src", converted.path, "--out", tmp_path / "back") == 0
+    assert AutoTokenizer.from_pretrained(tmp_path / "back")("fig pear").input_ids == [3, 2]
+    assert (tmp_path / "back" / "generation_config.json").is_file()
 
 
 def ask(folder: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
