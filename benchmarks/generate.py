@@ -18,11 +18,12 @@ from typing import Any
 
 from benchmarks import machine, sides, weights
 from benchmarks.sides import Side
-from coi_jax import cache, cli, files
+from coi_jax import cache, cli, convert, files
 from coi_jax.inference import Model, load_model
 from coi_jax.tasks import evaluation_task
 from coi_jax.train import start_jax
 
+NO_TOKEN = -1  # in the place of an end, where no token is one
 Answers = list[list[int]]  # token ids, of each prompt
 
 
@@ -55,23 +56,28 @@ def prepare(model: Model, folder: Path, tasks: Sequence[str], limit: int | None)
     for tokens in cache.ensure(model.config, specs, model.kept_vocabulary):
         examples = [tokens[index] for index in range(min(len(tokens), limit or len(tokens)))]
         prompts += [model.prompt(example.chain.id, example.inputs).tokens.tolist() for example in examples]
-    network = model.generator.strategy.network
-    weights.save(network, model.generator.params, folder / "weights")
-    values = model.config.model.model_dump(mode="json") | {"vocabulary_size": network.vocabulary_size}
+    convert.into_published(model.run, str(folder / "weights"), None, weights.LARGEST_FILE)
+    config = model.config.model
+    values = config.model_dump(mode="json") | {"vocabulary_size": config.vocabulary_size or model.vocabulary.size}
     return {"model": values, "weights": str(folder / "weights"), "prompts": prompts, "device": "cpu",
-            "eos_id": model.vocabulary.eos_id,
+            "ends": list(model.vocabulary.stop_ids),
             "max_new_tokens": model.config.evaluation.max_new_tokens}  # fmt: skip
 
 
 def compare(
-    settings: dict[str, Any], folder: Path, batches: Sequence[int], repeats: int, tolerance: float
+    settings: dict[str, Any],
+    folder: Path,
+    batches: Sequence[int],
+    repeats: int,
+    tolerance: float,
+    names: Sequence[str] = ("ours", "peer"),
 ) -> dict[str, Any]:
-    """Lets both sides answer in turn, and sets their speeds and answers side by side."""
+    """Lets the sides answer in turn, and sets their speeds and answers side by side."""
     files.write_json(folder / "generate.json", settings)
     with contextlib.ExitStack() as stack:
         contestants = {name: stack.enter_context(Side(f"benchmarks.generate_{name}", folder / "generate.json"))
-                       for name in ("ours", "peer")}  # fmt: skip
-        sides.all_ask(list(contestants.values()), "generate", batch=batches[0])
+                       for name in names}  # fmt: skip
+        sides.all_ask(list(contestants.values()), sides.READY)
         tried = {name: [_seconds(side, batch) for batch in batches] for name, side in contestants.items()}
         best = {name: batches[seconds.index(min(seconds))] for name, seconds in tried.items()}
         taken: dict[str, list[Any]] = {name: [] for name in contestants}
@@ -79,7 +85,8 @@ def compare(
             for name, side in contestants.items():
                 taken[name].append(side.ask("generate", batch=best[name]))
         answers = {name: runs[0]["tokens"] for name, runs in taken.items()}
-        gaps = parting_gaps(contestants["peer"], answers["ours"], answers["peer"], settings["eos_id"])
+        end = [*settings["ends"], NO_TOKEN][0]
+        gaps = parting_gaps(contestants["peer"], answers["ours"], answers["peer"], end) if "peer" in names else []
     seconds = {name: [run["seconds"] for run in runs] for name, runs in taken.items()}
     tries = {name: dict(zip(map(str, batches), found, strict=True)) for name, found in tried.items()}
     return ({"prompt_tokens": sides.spread([len(prompt) for prompt in settings["prompts"]], 0),
@@ -118,15 +125,16 @@ def speeds(seconds: dict[str, list[float]], answers: dict[str, Answers], limit: 
                                 for name, times in seconds.items()},
         "tokens_per_second": {name: sides.spread([written[name] / each for each in times], 1)
                               for name, times in seconds.items()},
-        "ratio": sides.spread([theirs / mine for theirs, mine in zip(seconds["peer"], seconds["ours"], strict=True)]),
+        "ratio": {name: sides.spread([theirs / mine for theirs, mine in zip(times, seconds["ours"], strict=True)])
+                  for name, times in seconds.items() if name != "ours"},
     }  # fmt: skip
 
 
 def agreement(answers: dict[str, Answers], gaps: Sequence[float], tolerance: float) -> dict[str, Any]:
     """How many answers are the same, and where others part, how far the choice was from a tie."""
-    pairs = list(zip(answers["ours"], answers["peer"], strict=True))
+    equal = [all(answer == same[0] for answer in same) for same in zip(*answers.values(), strict=True)]
     return {
-        "equal_answers": sum(left == right for left, right in pairs),
+        "equal_answers": sum(equal),
         "parting_gaps": [round(gap, 6) for gap in sorted(gaps, reverse=True)],
         "answers_agree": all(gap <= tolerance for gap in gaps),
     }

@@ -1,5 +1,6 @@
 """The peer's side of the generation benchmarks: `generate` of transformers."""
 
+import itertools
 import time
 from typing import Any
 
@@ -39,12 +40,11 @@ class Peer:
         mask = torch.zeros_like(ids)
         for row, prompt in enumerate(prompts):
             ids[row, length - len(prompt) :], mask[row, length - len(prompt) :] = torch.tensor(prompt), 1
-        eos = self._settings["eos_id"]
-        ends = {"eos_token_id": eos} if eos >= 0 else {}  # without an end all answers are of the full length
+        ends = self._settings["ends"]
         written = self._model.generate(ids.to(self._device), attention_mask=mask.to(self._device), do_sample=False,
                                        max_new_tokens=self._settings["max_new_tokens"], pad_token_id=0,
-                                       **ends)[:, length:].tolist()  # fmt: skip
-        return [answer[: answer.index(eos)] if eos in answer else answer for answer in written]
+                                       eos_token_id=ends or None)[:, length:].tolist()  # fmt: skip
+        return [list(itertools.takewhile(lambda token: token not in ends, answer)) for answer in written]
 
     @torch.inference_mode()
     def gaps(self, prefixes: list[tuple[int, list[int]]], tokens: list[tuple[int, int]]) -> list[float]:

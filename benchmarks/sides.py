@@ -20,7 +20,8 @@ from typing import Any, TextIO
 ROOT = Path(__file__).parent.parent
 READY = "ready"  # the question that is answered as soon as a side's object is made
 # Both sides take large buffers anew at every step; on huge pages neither loses time in page faults.
-ENVIRONMENT = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1", "USE_TF": "0", "TOKENIZERS_PARALLELISM": "false"}
+ENVIRONMENT = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1", "USE_TF": "0", "TOKENIZERS_PARALLELISM": "false",
+               "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}  # fmt: skip
 
 
 class SideError(RuntimeError):

@@ -16,7 +16,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from benchmarks import machine, sides, weights
@@ -24,7 +23,6 @@ from benchmarks.sides import Side
 from coi_jax import cache, cli, files
 from coi_jax.config import RunConfig, load_config, validate
 from coi_jax.loader import Loader
-from coi_jax.models import build
 from coi_jax.tasks import training_tasks
 from coi_jax.vocabulary import load_vocabulary
 
@@ -69,14 +67,13 @@ def prepare(config: RunConfig, folder: Path, steps: int) -> tuple[dict[str, Any]
     np.savez(folder / "batches.npz", allow_pickle=False, **arrays)
     values = config.model_dump(mode="json")
     values["model"]["vocabulary_size"] = config.model.vocabulary_size or vocabulary.size
-    network = build(validate(values).model, vocabulary.size)
-    params = jax.jit(network.init)(jax.random.key(config.seed))
-    weights.save(network, params, folder / "weights")
+    values["weights"]["folder"] = str(folder / "weights")
     settings = {"config": values, "folder": str(folder), "weights": str(folder / "weights"),
-                "batches": str(folder / "batches.npz"), "device": "cpu"}  # fmt: skip
-    counts = [count(batch) for batch in batches]
-    return settings, {"parameters": sum(leaf.size for leaf in jax.tree.leaves(params)), "model": values["model"],
-                      "rows": config.data.rows, "length": config.data.length, "batches": counts}  # fmt: skip
+                "batches": str(folder / "batches.npz"), "adapters": "", "device": "cpu",
+                "recipes": {"packed": config.data.rows, "padded": PADDED_BATCH}, "checkpointing": False}  # fmt: skip
+    return settings, {"parameters": weights.draw(validate(values), folder / "weights"), "model": values["model"],
+                      "rows": config.data.rows, "length": config.data.length,
+                      "batches": [count(batch) for batch in batches]}  # fmt: skip
 
 
 def count(batch: Mapping[str, np.ndarray]) -> dict[str, int]:
@@ -89,8 +86,7 @@ def count(batch: Mapping[str, np.ndarray]) -> dict[str, int]:
 def compare(settings: dict[str, Any], counts: list[dict[str, int]], tolerance: float) -> dict[str, Any]:
     """Lets the contestants take their steps in turn, and sets their speeds and losses side by side."""
     path = Path(settings["folder"]) / "train.json"
-    rows = settings["config"]["data"]["rows"]
-    files.write_json(path, settings | {"recipes": {"packed": rows, "padded": PADDED_BATCH}})
+    files.write_json(path, settings)
     with Side("benchmarks.train_ours", path) as ours, Side("benchmarks.train_peer", path) as peer:
         sides.all_ask([ours, peer], sides.READY)
         contestants = {"ours": (ours, {}), "peer_packed": (peer, {"recipe": "packed"}),

@@ -8,12 +8,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks import sides, weights
-from coi_jax import sharding, training
+from benchmarks import sides
+from coi_jax import hardware, peft_format, sharding, training
 from coi_jax.config import validate
 from coi_jax.models import build
 from coi_jax.run_folder import RunFolder
-from coi_jax.train_step import TrainState
+from coi_jax.train import start_jax
 
 
 class Batches:
@@ -32,19 +32,19 @@ class Batches:
 
 
 class Ours:
-    """The job of a run whose weights and batches are given."""
+    """The job of a run whose weights and batches are given; its adapters are written down, if it has some."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
+        start_jax()
         config = validate(settings["config"])
-        network = build(config.model, config.model.vocabulary_size)
-        mesh = sharding.make_mesh(config.mesh)
+        network = build(config.model, config.model.vocabulary_size, config.lora)
         batches = Batches(Path(settings["batches"]))
-        self._job = training.make_job(config, RunFolder(Path(settings["folder"])), mesh, batches, network)
-        with jax.set_mesh(mesh):
-            params = weights.load(network, Path(settings["weights"]), self._job.shardings.params)
-            shardings = self._job.shardings.opt_state
-            self._state = TrainState(params, jax.jit(self._job.optimizer.init, out_shardings=shardings)(params),
-                                     jax.device_put(np.int32(0), self._job.shardings.step))  # fmt: skip
+        run = RunFolder(Path(settings["folder"]))
+        self._job = training.make_job(config, run, sharding.make_mesh(config.mesh), batches, network)
+        with jax.set_mesh(self._job.mesh):
+            self._state = training.from_weights(self._job)
+        if network.lora:
+            peft_format.export(Path(settings["adapters"]), network, self._state.params, config.weights.folder)
 
     def steps(self, first: int, count: int) -> dict[str, Any]:
         """Takes some optimizer steps; their seconds together, and the loss of each."""
@@ -58,6 +58,11 @@ class Ours:
             jax.block_until_ready(self._state)
             seconds = time.perf_counter() - began
         return {"seconds": seconds, "losses": [float(loss) for loss in losses], "memory": memory()}
+
+    def device(self) -> dict[str, Any]:
+        """What it runs on, and the operations a second of its matrix products."""
+        kind = jax.devices()[0].device_kind
+        return {"device": kind, "peak": hardware.matmul_peak(self._job.config.model.dtype)}
 
 
 def memory() -> int | None:

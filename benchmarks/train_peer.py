@@ -24,7 +24,7 @@ class Peer:
 
     Settings: `recipes` maps "packed" (the same rows, with positions and a block-diagonal causal mask) and "padded" (one
     example a row, in random order, each microbatch padded to its longest: the paper's collator) to the rows of a
-    microbatch.
+    microbatch. `adapters` is a folder of peft's whose adapters alone are trained, or "".
     """
 
     def __init__(self, settings: dict[str, Any]) -> None:
@@ -38,6 +38,10 @@ class Peer:
         """See `Contestant`."""
         return self._contestants[recipe].steps(first, count)
 
+    def device(self) -> dict[str, Any]:
+        """What it runs on."""
+        return {"device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"}
+
 
 class Contestant:
     """A model, its optimizer and its batches."""
@@ -48,6 +52,12 @@ class Contestant:
         self._device = torch.device(settings["device"])
         self._dtype = getattr(torch, settings["config"]["model"]["dtype"])
         model: Any = AutoModelForCausalLM.from_pretrained(settings["weights"], dtype=self._dtype)
+        if settings["checkpointing"]:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        if settings["adapters"]:
+            from peft import PeftModel
+
+            model = PeftModel.from_pretrained(model, settings["adapters"], is_trainable=True)
         self._model = model.to(self._device).train()
         self._parameters = [weight for weight in self._model.parameters() if weight.requires_grad]
         self._optimizer = make_optimizer(self._parameters, self._optimizer_settings)
