@@ -26,7 +26,7 @@ OPERATIONS := reverse_words,remove_first_word,remove_last_word,keep_first_two_wo
   swap_first_two_words,move_first_word_to_end,move_last_word_to_start,repeat_first_word_at_end,repeat_last_word
 $(DATA)/manifest.json: .venv/run.stamp $(wildcard data_pipeline/procedural/*.py data_pipeline/procedural/operations/*.py)
 	@$(RUN) data_pipeline.procedural --out $(DATA) --seed 0 --operations $(OPERATIONS) --max_items 5 \
-	  --phrasings 3 --train_count 6000 --test_count 200
+	  --phrasings 2 --train_count 6000 --test_count 200
 
 test: .venv/test.stamp
 	@$(RUN) ruff check .

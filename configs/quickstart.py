@@ -52,7 +52,7 @@ def get_config() -> ConfigDict:
     config.train = ConfigDict(
         dict(
             epochs=0.0,
-            steps=750,
+            steps=600,
             microbatches=1,
             log_every=50,
             checkpoint_every=500,
@@ -76,8 +76,6 @@ def model() -> ConfigDict:
             head_width=32,
             mlp_width=352,
             score_width=32,
-            # A large base hardly turns most pairs of a head; chains longer than those of training suffer less by it.
-            rope=dict(theta=1e7),
             dropout=0.0,
             dtype="float32",  # a CPU has no fast bfloat16
             attention="auto",  # a kernel where the device has one: splash on TPU, cudnn on GPU, else xla
