@@ -5,6 +5,7 @@ network here computes (`FIXED`), or it changes nothing in what the network compu
 them stops, unless it is off. What a file leaves out has the default of `transformers`' class.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -41,6 +42,8 @@ READ: dict[str, Fields] = {
     "gemma2": _GEMMA | dict(vocab_size=256_000, attn_logit_softcapping=50.0, final_logit_softcapping=30.0),
     "gemma3_text": _GEMMA | dict(vocab_size=262_208, rope_theta=1_000_000.0, rope_local_base_freq=10_000.0,
                                  sliding_window_pattern=6),
+    "exaone4": _DECODER | dict(vocab_size=102_400, intermediate_size=16_384, num_key_value_heads=32, rms_norm_eps=1e-5,
+                               sliding_window=4096, sliding_window_pattern=4, layer_types=None),
     "t5": _T5,
     "mt5": _T5 | dict(vocab_size=250_112, d_ff=1024, num_layers=8, num_heads=6, feed_forward_proj="gated-gelu",
                       tie_word_embeddings=False),
@@ -55,7 +58,7 @@ _FIXED_T5: Fields = dict(is_encoder_decoder=True, pad_token_id=0, decoder_start_
 # The one value that a field may have where it is given.
 FIXED: dict[str, Fields] = {
     "llama": _FIXED_DECODER, "mistral": _FIXED_DECODER, "qwen2": _FIXED_DECODER, "qwen3": _FIXED_DECODER,
-    "gemma2": _FIXED_GEMMA, "gemma3_text": _FIXED_GEMMA, "t5": _FIXED_T5, "mt5": _FIXED_T5,
+    "exaone4": _FIXED_DECODER, "gemma2": _FIXED_GEMMA, "gemma3_text": _FIXED_GEMMA, "t5": _FIXED_T5, "mt5": _FIXED_T5,
 }  # fmt: skip
 
 # What is of names, of text, of training, of generating, of torch, or follows from another field.
@@ -94,14 +97,14 @@ _RENAMED_GEMMA = {
 _T5_MLPS = {"relu": "relu", "gated-gelu": "gated_gelu"}
 
 # What a family has that no field says.
-_SWITCHES = ("kind", "activation", "norm_offset", "post_norms", "qk_norm", "qkv_bias", "scaled_embedding",
+_SWITCHES = ("kind", "activation", "norm_offset", "norms", "qk_norm", "qkv_bias", "scaled_embedding",
              "attention_softcap", "logits_softcap")  # fmt: skip
 _FAMILY = {"llama": "llama", "mistral": "mistral", "qwen2": "qwen25", "qwen3": "qwen3", "gemma2": "gemma2",
-           "gemma3_text": "gemma3"}  # fmt: skip
+           "gemma3_text": "gemma3", "exaone4": "exaone4"}  # fmt: skip
 ARCHITECTURES = {
     "llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM", "qwen2": "Qwen2ForCausalLM",
     "qwen3": "Qwen3ForCausalLM", "gemma2": "Gemma2ForCausalLM", "gemma3_text": "Gemma3ForCausalLM",
-    "t5": "T5ForConditionalGeneration", "mt5": "MT5ForConditionalGeneration",
+    "exaone4": "Exaone4ForCausalLM", "t5": "T5ForConditionalGeneration", "mt5": "MT5ForConditionalGeneration",
 }  # fmt: skip
 
 
@@ -159,7 +162,8 @@ def _decoder(kind: str, given: Fields) -> Fields:
     if "query_pre_attn_scalar" in given:
         fields |= {ours: given[theirs] or 0.0 for theirs, ours in _RENAMED_GEMMA.items()}
     window, global_every = _windows(kind, given)
-    return fields | {"window": window, "global_every": global_every, "rope": _rope(given)}
+    rope = _rope(given) | {"everywhere": kind != "exaone4" or given["sliding_window"] is None}
+    return fields | {"window": window, "global_every": global_every, "rope": rope}
 
 
 def _windows(kind: str, given: Fields) -> tuple[int, int]:
@@ -168,7 +172,7 @@ def _windows(kind: str, given: Fields) -> tuple[int, int]:
     if not given.get("use_sliding_window", True) or not window:
         return 0, 0
     layers = given["num_hidden_layers"]
-    pattern = given.get("sliding_window_pattern") or 0
+    pattern = _pattern(given.get("sliding_window_pattern"))
     if given.get("layer_types"):
         local = [name == "sliding_attention" for name in given["layer_types"]]
         if len(local) != layers or set(given["layer_types"]) - {"sliding_attention", "full_attention"}:
@@ -185,6 +189,13 @@ def _windows(kind: str, given: Fields) -> tuple[int, int]:
         mend = "the network here has windows in all layers, or in all but every n-th"
         raise UserError("config.json: layers with a window", [n for n, one in enumerate(local) if one], mend)
     return window, every
+
+
+def _pattern(value: int | str | None) -> int:
+    """Every how many layers one has no window; EXAONE 4 may spell it as letters, "LLLG"."""
+    if isinstance(value, str):
+        return len(value) if re.fullmatch("L+G", value) else 0
+    return value or 0
 
 
 def _alternate(every: int, layers: int) -> list[bool]:
@@ -285,6 +296,8 @@ def _write_windows(kind: str, section: Fields) -> Fields:
         values["sliding_window"] = window or READ[kind]["sliding_window"]
     if kind.startswith("qwen"):
         values |= {"use_sliding_window": bool(window), "max_window_layers": 0 if window else section["layers"]}
+    if kind == "exaone4":
+        values |= {"sliding_window": window or None, "sliding_window_pattern": every}
     return values
 
 

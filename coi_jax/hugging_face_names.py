@@ -119,7 +119,7 @@ def names(config: DecoderConfig | T5Config) -> dict[str, str]:
     """
     if isinstance(config, T5Config):
         return T5 if config.mlp == "gated_gelu" else T5 | UNGATED
-    return DECODER | POST_NORMS if config.post_norms else DECODER
+    return DECODER if config.norms == "inputs" else DECODER | POST_NORMS
 
 
 def copies(config: DecoderConfig | T5Config) -> dict[str, str]:

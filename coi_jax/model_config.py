@@ -26,6 +26,7 @@ class RopeConfig(Section):
     """Rotary positions (Su et al. 2021, section 3.2.2), and how their angles are stretched for longer texts."""
 
     theta: PositiveFloat
+    everywhere: bool  # False: not in layers without a window, which know no positions then (EXAONE 4)
     local_theta: NonNegativeFloat  # of layers with a window, which are not stretched then; 0: as all layers
     scaling: Literal["none", "linear", "llama3"]  # linear: Chen et al. 2023; llama3: by wavelength
     factor: PositiveFloat  # how far they are stretched; 1 where scaling is "none"
@@ -56,7 +57,7 @@ class DecoderConfig(Section):
     activation: Literal["silu", "gelu"]  # of the MLP's gate; gelu by its tanh formula
     norm_epsilon: PositiveFloat
     norm_offset: Literal[0, 1]  # what is added to a norm's scale (Gemma stores scale - 1)
-    post_norms: bool  # attention and MLP are normalised once more before they join the residual (Gemma)
+    norms: Literal["inputs", "outputs", "both"]  # of attention and MLP that are normed (EXAONE 4: outputs; Gemma: both)
     qk_norm: bool  # queries and keys are normalised head by head (Qwen 3, Gemma 3)
     qkv_bias: bool  # queries, keys and values have a bias (Qwen 2.5)
     score_width: PositiveInt  # attention scores are divided by its square root; head_width in most

@@ -11,12 +11,12 @@ from coi_jax.errors import UserError, nearest
 
 Fields = dict[str, Any]
 
-PLAIN_ROPE: Fields = dict(theta=10_000.0, local_theta=0.0, scaling="none", factor=1.0, low_frequency=0.0,
-                          high_frequency=0.0, original_length=0)  # fmt: skip
+PLAIN_ROPE: Fields = dict(theta=10_000.0, everywhere=True, local_theta=0.0, scaling="none", factor=1.0,
+                         low_frequency=0.0, high_frequency=0.0, original_length=0)  # fmt: skip
 
 # Touvron et al. 2023: what the other decoders are variations of.
 LLAMA: Fields = dict(
-    kind="decoder", activation="silu", norm_epsilon=1e-6, norm_offset=0, post_norms=False, qk_norm=False,
+    kind="decoder", activation="silu", norm_epsilon=1e-6, norm_offset=0, norms="inputs", qk_norm=False,
     qkv_bias=False, attention_softcap=0.0, logits_softcap=0.0, window=0, global_every=0, rope=PLAIN_ROPE,
     scaled_embedding=False, tied_embedding=False, vocabulary_size=32_000,
 )  # fmt: skip
@@ -37,7 +37,7 @@ QWEN25 = LLAMA | dict(qkv_bias=True, rope=QWEN_ROPE, vocabulary_size=151_936)
 QWEN25_LARGE = QWEN25 | dict(vocabulary_size=152_064)
 QWEN3 = LLAMA | dict(qk_norm=True, rope=QWEN_ROPE, vocabulary_size=151_936)
 
-GEMMA: Fields = LLAMA | dict(activation="gelu", norm_offset=1, post_norms=True, scaled_embedding=True,
+GEMMA: Fields = LLAMA | dict(activation="gelu", norm_offset=1, norms="both", scaled_embedding=True,
                              tied_embedding=True)  # fmt: skip
 # Gemma team 2024: soft caps, every other layer local.
 GEMMA2 = GEMMA | dict(attention_softcap=50.0, logits_softcap=30.0, window=4096, global_every=2,
@@ -46,6 +46,11 @@ GEMMA2 = GEMMA | dict(attention_softcap=50.0, logits_softcap=30.0, window=4096, 
 GEMMA3_ROPE = PLAIN_ROPE | dict(theta=1_000_000.0, local_theta=10_000.0)
 GEMMA3 = GEMMA | dict(qk_norm=True, window=1024, global_every=6, rope=GEMMA3_ROPE | dict(scaling="linear", factor=8.0),
                       vocabulary_size=262_208)  # fmt: skip
+
+# LG AI Research 2025: norms on what attention and MLP give; layers without a window are not turned.
+EXAONE4_ROPE = LLAMA31_ROPE | dict(theta=1_000_000.0, factor=16.0)
+EXAONE4_SMALL = LLAMA2 | dict(norms="outputs", qk_norm=True, vocabulary_size=102_400)
+EXAONE4 = EXAONE4_SMALL | dict(window=4096, global_every=4, rope=PLAIN_ROPE | dict(everywhere=False))
 
 # Raffel et al. 2020. Version 1.1 (Shazeer 2020), FLAN-T5 (Chung et al. 2022) and mT5 (Xue et al. 2021) share a shape.
 T5_BASE: Fields = dict(kind="t5", relative_buckets=32, relative_max_distance=128, norm_epsilon=1e-6,
@@ -79,7 +84,7 @@ T5_V11_SIZES = {
 # The families alone, for a model of one's own sizes: those and `vocabulary_size` are the config's to give.
 FAMILIES: dict[str, Fields] = {
     "llama": LLAMA, "llama3": LLAMA31, "mistral": MISTRAL, "qwen25": QWEN25, "qwen3": QWEN3, "gemma2": GEMMA2,
-    "gemma3": GEMMA3, "t5_v10": T5_V10, "t5_v11": T5_V11,
+    "gemma3": GEMMA3, "exaone4": EXAONE4, "t5_v10": T5_V10, "t5_v11": T5_V11,
 }  # fmt: skip
 
 PRESETS: dict[str, Fields] = FAMILIES | {
@@ -118,6 +123,8 @@ PRESETS: dict[str, Fields] = FAMILIES | {
     "gemma3_4b": GEMMA3 | _decoder(34, 2560, 8, 4, 256, 10_240),
     "gemma3_12b": GEMMA3 | _decoder(48, 3840, 16, 8, 256, 15_360),
     "gemma3_27b": GEMMA3 | _decoder(62, 5376, 32, 16, 128, 21_504) | dict(score_width=168),
+    "exaone4_1b": EXAONE4_SMALL | _decoder(30, 2048, 32, 8, 64, 4096) | dict(rope=EXAONE4_ROPE, tied_embedding=True),
+    "exaone4_32b": EXAONE4 | _decoder(64, 5120, 40, 8, 128, 27_392) | dict(rope=EXAONE4_ROPE | dict(everywhere=False)),
     "t5_small": T5_V10 | _t5(6, 512, 8, 64, 2048),
     "t5_base": T5_V10 | _t5(12, 768, 12, 64, 3072),
     "t5_large": T5_V10 | _t5(24, 1024, 16, 64, 4096),

@@ -65,6 +65,7 @@ def test_fields_are_those_of_a_network_and_not_of_a_run() -> None:
         ({"model_type": "mistral", "sliding_window": None}, (0, 0)),
         ({"model_type": "gemma2", "num_hidden_layers": 2, "layer_types": ["full_attention"] * 2}, (0, 0)),
         ({"model_type": "gemma3_text", "num_hidden_layers": 3}, (4096, 6)),
+        ({"model_type": "exaone4", "sliding_window_pattern": "LLG", "num_hidden_layers": 4}, (4096, 3)),
     ],
 )
 def test_windows(values: dict[str, Any], due: tuple[int, int]) -> None:
@@ -80,6 +81,11 @@ def test_version_5_of_transformers_spells_rotary_positions_otherwise() -> None:
     both = {"full_attention": linear, "sliding_attention": {"rope_type": "default", "rope_theta": 2e4}}
     found = architecture({"model_type": "gemma3_text", "rope_parameters": both})["rope"]
     assert (found["theta"], found["local_theta"], found["scaling"], found["factor"]) == (1e6, 2e4, "linear", 8.0)
+
+
+def test_layers_of_exaone_4_that_see_everything_are_turned_only_where_no_layer_has_a_window() -> None:
+    assert not architecture({"model_type": "exaone4"})["rope"]["everywhere"]
+    assert architecture({"model_type": "exaone4", "sliding_window": None})["rope"]["everywhere"]
 
 
 def test_the_language_model_of_gemma_3_with_a_vision_tower() -> None:

@@ -14,7 +14,7 @@ from tests.published_models import model, section
 CONFIGS = {
     "Llama": DECODER,
     "Qwen": change(DECODER, qkv_bias=True, tied_embedding=True, qk_norm=True),
-    "Gemma": change(DECODER, post_norms=True, qk_norm=True),
+    "Gemma": change(DECODER, norms="both", qk_norm=True),
     "T5 1.0": change(T5, mlp="relu", tied_embedding=True),
     "T5 1.1": T5,
 }

@@ -64,6 +64,13 @@ def test_a_preset_has_as_many_parameters_as_its_checkpoint(preset: str, publishe
     assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(build(config, 0).abstract())) == published
 
 
+@pytest.mark.parametrize(("preset", "billions"), [("exaone4_1b", 1.07), ("exaone4_32b", 30.95)])
+def test_a_preset_has_as_many_parameters_without_embeddings_as_its_card_says(preset: str, billions: float) -> None:
+    config = model_section(PRESETS[preset]).model_validate(PRESETS[preset] | RUN)
+    abstract = {name: part for name, part in build(config, 0).abstract().items() if name not in ("embedding", "head")}
+    assert round(sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(abstract)) / 1e9, 2) == billions
+
+
 @pytest.mark.parametrize("preset", sorted(set(PRESETS) - set(FAMILIES)))
 def test_every_preset_is_a_whole_model(preset: str) -> None:
     model_section(PRESETS[preset]).model_validate(PRESETS[preset] | RUN)

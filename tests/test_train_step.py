@@ -14,7 +14,7 @@ BATCHES = 3
 # What the families add to a decoder, all at once; and fewer key-value heads than the mesh below divides heads into.
 SWITCHES = {
     "model__layers": 3, "model__kv_heads": 2, "model__window": 5, "model__global_every": 3, "model__qk_norm": True,
-    "model__qkv_bias": True, "model__post_norms": True, "model__norm_offset": 1, "model__scaled_embedding": True,
+    "model__qkv_bias": True, "model__norms": "both", "model__norm_offset": 1, "model__scaled_embedding": True,
     "model__tied_embedding": True, "model__attention_softcap": 20.0, "model__logits_softcap": 10.0,
 }  # fmt: skip
 MESHES = [

@@ -51,8 +51,9 @@ class DecoderLayer(nnx.Module):
     def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs) -> None:
         self.config = config
         norm = functools.partial(RMSNorm, epsilon=config.norm_epsilon, offset=config.norm_offset)
-        self.attention_norm, self.mlp_norm = norm(config.width), norm(config.width)
-        if config.post_norms:
+        if config.norms != "outputs":
+            self.attention_norm, self.mlp_norm = norm(config.width), norm(config.width)
+        if config.norms != "inputs":
             self.attention_post_norm, self.mlp_post_norm = norm(config.width), norm(config.width)
         if config.qk_norm:
             self.query_norm, self.key_norm = norm(config.head_width), norm(config.head_width)
@@ -66,7 +67,7 @@ class DecoderLayer(nnx.Module):
     ) -> tuple[Heads, KeyValues]:
         """The rotated queries of `x`, and its rotated keys with their values."""
         query_key, memory_key = split_key(key, 2)
-        normed = self.attention_norm(x)
+        normed = x if self.config.norms == "outputs" else self.attention_norm(x)
         query = self.attention.queries(normed, query_key)
         keys, values = self.attention.keys_values(normed, memory_key)
         if self.config.qk_norm:
@@ -77,11 +78,11 @@ class DecoderLayer(nnx.Module):
         self, x: Float[Array, "B L D"], mixed: Heads, key: Key[Array, ""] | None = None
     ) -> Float[Array, "B L D"]:
         """Add what attention gave, then the MLP."""
-        keys, rate = split_key(key, 4), self.config.dropout
+        keys, rate, norms = split_key(key, 4), self.config.dropout, self.config.norms
         mixed_in = self.attention.join(mixed, keys[2])
-        x = x + dropout(self.attention_post_norm(mixed_in) if self.config.post_norms else mixed_in, rate, keys[0])
-        added = self.mlp(self.mlp_norm(x), key=keys[3])
-        return residual(x + dropout(self.mlp_post_norm(added) if self.config.post_norms else added, rate, keys[1]))
+        x = x + dropout(mixed_in if norms == "inputs" else self.attention_post_norm(mixed_in), rate, keys[0])
+        added = self.mlp(x if norms == "outputs" else self.mlp_norm(x), key=keys[3])
+        return residual(x + dropout(added if norms == "inputs" else self.mlp_post_norm(added), rate, keys[1]))
 
 
 class Decoder(nnx.Module):

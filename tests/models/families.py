@@ -11,6 +11,7 @@ import torch
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
+    Exaone4Config,
     Gemma2Config,
     Gemma3TextConfig,
     LlamaConfig,
@@ -78,6 +79,10 @@ FAMILIES: dict[str, PretrainedConfig] = {
                                                      final_logit_softcapping=3.0)),
     "Gemma 3": Gemma3TextConfig(**DECODER | LOCAL | dict(num_hidden_layers=7, query_pre_attn_scalar=12,
                                                          rope_scaling=dict(rope_type="linear", factor=8.0))),
+    "EXAONE 4": Exaone4Config(**DECODER | LOCAL | dict(num_hidden_layers=5, sliding_window_pattern=3, rope_theta=1e6,
+                                                       rope_scaling=LLAMA3_ROPE)),
+    "EXAONE 4, small": Exaone4Config(**DECODER | dict(sliding_window=None, tie_word_embeddings=True,
+                                                      layer_types=["full_attention"] * 3)),
     "T5 1.0": T5Config(**T5 | dict(feed_forward_proj="relu", tie_word_embeddings=True)),
     "T5 1.1, FLAN-T5": T5Config(**T5 | dict(feed_forward_proj="gated-gelu", tie_word_embeddings=False)),
     "mT5": MT5Config(**T5 | dict(feed_forward_proj="gated-gelu", tie_word_embeddings=False)),
