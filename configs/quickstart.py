@@ -21,7 +21,7 @@ def get_config() -> ConfigDict:
             mixing="concatenate",  # each row once an epoch
             count="tokens",  # a step is `rows` full rows
             examples=0,  # examples a step, where count = "examples"
-            rows=32,  # packed rows a step
+            rows=16,  # packed rows a step: a small model learns more from many small steps than from few large ones
             length=128,  # positions in a row: a chain of 3 steps fits; attention costs its square
             targets_length=0,  # a T5's decoder row
             overlong="drop",  # examples longer than a row
@@ -52,7 +52,7 @@ def get_config() -> ConfigDict:
     config.train = ConfigDict(
         dict(
             epochs=0.0,
-            steps=600,
+            steps=900,
             microbatches=1,
             log_every=50,
             checkpoint_every=500,
@@ -67,7 +67,7 @@ def get_config() -> ConfigDict:
 def model() -> ConfigDict:
     return ConfigDict(
         dict(
-            preset="llama",  # the family; its fields can be replaced here too (coi_jax/presets.py)
+            preset="exaone4",  # the family; its fields can be replaced here too (coi_jax/presets.py)
             vocabulary_size=0,  # as many as the vocabulary has ids
             layers=4,
             width=128,
@@ -76,6 +76,8 @@ def model() -> ConfigDict:
             head_width=32,
             mlp_width=352,
             score_width=32,
+            window=16,  # positions that a local layer sees; it alone knows their order
+            global_every=2,  # every second layer sees all, whatever the distance: longer prompts look alike to it
             dropout=0.0,
             dtype="float32",  # a CPU has no fast bfloat16
             attention="auto",  # a kernel where the device has one: splash on TPU, cudnn on GPU, else xla
