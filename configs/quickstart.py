@@ -52,7 +52,7 @@ def get_config() -> ConfigDict:
     config.train = ConfigDict(
         dict(
             epochs=0.0,
-            steps=900,
+            steps=1000,
             microbatches=1,
             log_every=50,
             checkpoint_every=500,
