@@ -4,17 +4,13 @@ A config file (`configs/*.py`) is an ml_collections file whose `get_config()` li
 by their dotted names. What comes out is frozen and hashable, and is what `config.json` holds.
 """
 
-import importlib.util
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import ml_collections
 import pydantic
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from coi_jax import files
-from coi_jax.errors import UserError, nearest
+from coi_jax import config_files, files
 from coi_jax.model_config import LoraConfig, ModelConfig, Section, Share, model_section
 from coi_jax.presets import expand
 
@@ -159,64 +155,15 @@ def load_config(path: files.PathLike, overrides: Mapping[str, Any]) -> RunConfig
     Raises:
       UserError: the file cannot be read, or a field is missing, unknown (the nearest name is given) or out of bounds.
     """
-    config = files.read_json(path, "config") if Path(path).suffix == ".json" else _get_config(Path(path))
+    config = config_files.read(path)
     overrides = dict(overrides)
     if "preset" in config["model"]:
         preset = overrides.pop("model.preset", config["model"]["preset"])
         config["model"] = expand(preset, config["model"])
-    for name, value in overrides.items():
-        _override(config, name, value)
+    config_files.override(config, overrides)
     return validate(config)
 
 
 def validate(values: Mapping[str, Any]) -> RunConfig:
     """The config that a nested mapping spells; raises UserError for the first field that is wrong."""
-    try:
-        return RunConfig.model_validate(values)
-    except pydantic.ValidationError as error:
-        raise _user_error(error.errors()[0], values) from None
-
-
-def _get_config(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise UserError("config", path, "no such file; see configs/")
-    spec = importlib.util.spec_from_file_location("coi_config", path)
-    if spec is None or spec.loader is None:
-        raise UserError("config", path, "not a Python file; see configs/")
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-        config: ml_collections.ConfigDict = module.get_config()
-    except Exception as error:
-        raise UserError("config", path, f"{type(error).__name__}: {error}") from None
-    return config.to_dict()
-
-
-def _override(values: dict[str, Any], name: str, value: Any) -> None:
-    """Sets one dotted field of a nested dict that must already have it."""
-    *sections, field = name.split(".")
-    for depth, key in enumerate([*sections, field]):
-        if key not in values or (depth < len(sections) and not isinstance(values[key], dict)):
-            known = [".".join([*sections[:depth], other]) for other in values]
-            raise UserError(f"config.{name}", value, nearest(".".join([*sections[:depth], key]), known))
-        if depth < len(sections):
-            values = values[key]
-    values[field] = value
-
-
-def _user_error(error: Any, values: Mapping[str, Any]) -> UserError:
-    """Pydantic's first complaint as one line; it puts a union's tag into the path, which is not a field's name."""
-    path = [str(part) for part in error["loc"] if part not in ("decoder", "t5")]
-    mend = error["msg"].removeprefix("Value error, ")
-    if error["type"] == "extra_forbidden":
-        mend = nearest(path[-1], _fields(path[:-1], values))
-    return UserError(".".join(["config", *path]), "missing" if error["type"] == "missing" else error["input"], mend)
-
-
-def _fields(path: list[str], values: Mapping[str, Any]) -> list[str]:
-    section: Any = RunConfig
-    for part in path:
-        section = section.model_fields[part].annotation
-        if not hasattr(section, "model_fields"):
-            section = model_section(values["model"])
-    return list(section.model_fields)
+    return config_files.validate(RunConfig, values, unions={"model": model_section(values.get("model") or {})})

@@ -19,7 +19,8 @@ VOCABULARY = 32
 LENGTH = 16
 ROWS = 8
 
-DECODER = {"layers": 2, "width": 16, "heads": 4, "kv_heads": 4, "head_width": 4, "mlp_width": 32, "scan_unroll": 1}
+DECODER = {"preset": "llama", "window": 0, "global_every": 0, "layers": 2, "width": 16, "heads": 4, "kv_heads": 4,
+           "head_width": 4, "mlp_width": 32, "scan_unroll": 1}  # fmt: skip
 T5 = PRESETS["t5_v11"] | {
     "vocabulary_size": 0,
     "layers": 1,
