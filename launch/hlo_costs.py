@@ -12,6 +12,7 @@ from launch.hlo import Computation, Instruction, Module, Shape
 COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 BETWEEN_SLICES = "sum between slices"  # spelt as sends and receipts of the host, each chip's with its like elsewhere
 MEGASCALE = "_xla_megascale_transfer_type"
+_IOTA = r"\[([\d,]+)\](?:T\(([\d,]+)\))?"  # numbers in order, laid out and perhaps turned
 
 # What moves no bytes, or has them counted where they are used.
 FREE = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional", "call", "iota",
@@ -306,24 +307,35 @@ def group(line: Instruction) -> tuple[int, ...]:
     listed = re.search(r"replica_groups=\{\{([\d,]+)\}", line.attributes)
     if listed:
         return tuple(map(int, listed[1].split(",")))
-    axes = re.search(r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\([^)]*\))? \{([^}]*)\}", line.attributes)
+    order = rf"(?:, device_ids=\({_IOTA}\))?"
+    axes = re.search(rf"replica_groups=mesh\[([^\]]*)\]{order} \{{([^}}]*)\}}", line.attributes)
     if axes:
-        return _along_axes(axes[1], axes[2])
-    iota = re.search(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", line.attributes)
-    return _of_iota(iota[1], iota[2], iota[3]) if iota else ()
+        return _along_axes(*axes.groups())
+    iota = re.search(rf"replica_groups=\[([\d,]+)\]<={_IOTA}", line.attributes)
+    if iota:
+        return tuple(_iota(iota[2], iota[3]).reshape(_integers(iota[1]))[0].tolist())
+    if "replica_groups" in line.attributes:
+        raise ValueError(f"replica groups in a spelling that is not known: {line.attributes[:200]}")
+    return ()
 
 
-def _along_axes(sizes: str, chosen: str) -> tuple[int, ...]:
-    """Example: sizes `'axis_0'=2,'axis_1'=4` along `'axis_1'` give `(0, 1, 2, 3)`."""
+def _along_axes(sizes: str, extents: str | None, order: str | None, chosen: str) -> tuple[int, ...]:
+    """The chips along some axes of a mesh, whose chips are numbered in order unless `extents` and `order` say how.
+
+    Example: sizes `'axis_0'=2,'axis_1'=4` along `'axis_1'` give `(0, 1, 2, 3)`; with extents `4,2` and order `1,0`
+    `(0, 2, 4, 6)`.
+    """
     mesh = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", sizes)}
     along = re.findall(r"'(\w+)'", chosen)
-    chips = np.arange(math.prod(mesh.values())).reshape(tuple(mesh.values()))
-    return tuple(int(chip) for chip in chips[tuple(slice(None) if axis in along else 0 for axis in mesh)].ravel())
+    chips = _iota(extents or str(math.prod(mesh.values())), order).reshape(tuple(mesh.values()))
+    return tuple(chips[tuple(slice(None) if axis in along else 0 for axis in mesh)].ravel().tolist())
 
 
-def _of_iota(shape: str, sizes: str, order: str | None) -> tuple[int, ...]:
-    """Example: `[2,4]<=[8]` gives `(0, 1, 2, 3)`, `[4,2]<=[2,4]T(1,0)` gives `(0, 4)`."""
-    extents = [int(size) for size in sizes.split(",")]
-    chips = np.arange(math.prod(extents)).reshape(extents)
-    turned = chips.transpose([int(axis) for axis in order.split(",")]) if order else chips
-    return tuple(int(chip) for chip in turned.reshape([int(size) for size in shape.split(",")])[0])
+def _iota(extents: str, order: str | None) -> np.ndarray:
+    """Example: `2,4` turned by `1,0` gives `[[0, 4], [1, 5], [2, 6], [3, 7]]`."""
+    chips = np.arange(math.prod(_integers(extents))).reshape(_integers(extents))
+    return chips.transpose(_integers(order)) if order else chips
+
+
+def _integers(text: str) -> list[int]:
+    return [int(part) for part in text.split(",")]

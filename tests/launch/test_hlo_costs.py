@@ -63,12 +63,23 @@ def test_a_matrix_product_costs_the_same_in_every_spelling(
         ("replica_groups=[4,2]<=[2,4]T(1,0)", (0, 4)),
         ("replica_groups=mesh['axis_0'=2,'axis_1'=4] {'axis_1'}", (0, 1, 2, 3)),
         ("replica_groups=mesh['axis_0'=2,'axis_1'=2,'axis_2'=2] {'axis_0','axis_2'}", (0, 1, 4, 5)),
+        ("replica_groups=mesh['axis_0'=2,'axis_1'=4], device_ids=([4,2]T(1,0)) {'axis_1'}", (0, 2, 4, 6)),
+        (
+            "replica_groups=mesh['axis_0'=2,'axis_1'=4], device_ids=([4,2]T(1,0)) {'axis_0','axis_1'}",
+            (0, 2, 4, 6, 1, 3, 5, 7),
+        ),
         ("source_target_pairs={{3,1},{1,3}}", (3, 1)),
     ],
 )
 def test_groups_are_read_in_every_spelling(groups: str, members: tuple[int, ...]) -> None:
     line = Instruction("c", (Shape("f32", (8,), 0),), "all-reduce", "%p", f", channel_id=1, {groups}, x=1", True)
     assert hlo_costs.group(line) == members
+
+
+def test_groups_in_an_unknown_spelling_are_an_error() -> None:
+    line = Instruction("c", (Shape("f32", (8,), 0),), "all-reduce", "%p", ", replica_groups=new{0,1}", True)
+    with pytest.raises(ValueError, match="not known: , replica_groups=new"):
+        hlo_costs.group(line)
 
 
 def test_splash_attention_counts_the_pairs_that_its_mask_leaves_and_other_kernels_are_told() -> None:
