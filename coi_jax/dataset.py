@@ -67,6 +67,10 @@ class DatasetWriter:
         self._file(REJECTED).write(json.dumps({"reason": reason, **where, "row": row}, ensure_ascii=False) + "\n")
         self.rejections[reason] += 1
 
+    def note(self, name: str, row: Any) -> None:
+        """Appends a row to another file of the folder, `<name>.jsonl`, which holds no chains."""
+        self._file(name).write(json.dumps(row, ensure_ascii=False) + "\n")
+
     def finish(self, source: str, licence: str, notes: dict[str, Any]) -> None:
         """Writes the manifest and gives the folder its name; `notes` are the importer's own (how rows were read …)."""
         self._stack.close()

@@ -1,0 +1,149 @@
+"""Calls in flight: many at once, on an event loop of their own, each answered from the store where it can be."""
+
+import asyncio
+import collections
+import threading
+import time
+from collections.abc import Coroutine
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import Any, TypeVar
+
+from coi_jax.errors import UserError
+from coi_jax.llm.calls import Call, Reply
+from coi_jax.llm.endpoint import Busy, Endpoint
+from coi_jax.llm.pace import Pace
+from coi_jax.llm.settings import EndpointConfig
+from coi_jax.llm.spending import Budget
+from coi_jax.llm.store import Store
+
+Value = TypeVar("Value")
+
+
+class NoReply(Exception):
+    """The endpoint did not answer a call; asking again, later, may help."""
+
+
+class NotStored(NoReply):
+    """The store has no reply, and the client is offline."""
+
+
+class Client:
+    """Replies to calls, from any number of threads.
+
+    Args:
+      config: of the endpoint, resolved.
+      key: of the endpoint.
+      store: of replies; what it has is not asked again.
+      budget: from which every call is paid.
+      offline: answer from the store alone.
+
+    Attributes:
+      counts: how many calls were answered from the store ("stored"), were answered by the endpoint ("asked"), and how
+        many attempts failed ("failed").
+    """
+
+    def __init__(
+        self, config: EndpointConfig, key: str, store: Store, budget: Budget, *, offline: bool = False
+    ) -> None:
+        self.config, self.counts = config, collections.Counter[str]()
+        self._store, self._budget, self._offline = store, budget, offline
+        self._loop = asyncio.new_event_loop()
+        self._threads = ThreadPoolExecutor(min(config.concurrency, 32), thread_name_prefix="store")
+        self._asking: dict[str, asyncio.Future[Reply]] = {}
+        self._succeeded_at = time.monotonic()
+        self._stop: Exception | None = None  # why no call can succeed
+        self._thread = threading.Thread(target=self._loop.run_forever, name="llm", daemon=True)
+        self._thread.start()
+        self.run(self._open(key)).result()
+
+    async def _open(self, key: str) -> None:
+        self._endpoint, self._pace = Endpoint(self.config, key), Pace(self.config)
+        self._flight = asyncio.Semaphore(self.config.concurrency)
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        """Ends the loop. Calls in flight are dropped; finish them first."""
+        self.run(self._endpoint.close()).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._threads.shutdown()
+        self._budget.close()
+
+    def run(self, work: Coroutine[Any, Any, Value]) -> "Future[Value]":
+        """Runs a coroutine on the client's loop; any thread may wait for its result."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    async def reply(self, call: Call) -> Reply:
+        """The reply to a call: the stored one, that of an equal call in flight, or the endpoint's.
+
+        Raises:
+          NoReply: the endpoint did not answer.
+          Declined: it never will answer this call.
+          BudgetReached: there is no money for it.
+          UserError: no call can succeed.
+        """
+        if call.key in self._asking:
+            return await asyncio.shield(self._asking[call.key])
+        future = self._asking[call.key] = self._loop.create_future()
+        try:
+            reply = await self._find_or_ask(call)
+        except BaseException as error:
+            future.set_exception(error)
+            future.exception()  # nobody else may be waiting for it
+            raise
+        finally:
+            del self._asking[call.key]
+        future.set_result(reply)
+        return reply
+
+    async def _find_or_ask(self, call: Call) -> Reply:
+        found = await self._loop.run_in_executor(self._threads, self._store.get, call.key)
+        if found is not None:
+            self.counts["stored"] += 1
+            return found
+        if self._offline:
+            raise NotStored("not stored")
+        async with self._flight:
+            return await self._ask(call)
+
+    async def _ask(self, call: Call) -> Reply:
+        """The endpoint's reply, kept before it is handed out."""
+        if self._stop:
+            raise self._stop
+        bound, reply = self._budget.reserve(call.body), None
+        try:
+            reply = await self._attempt(call)
+            await self._loop.run_in_executor(self._threads, self._store.put, call.key, reply)
+        finally:
+            self._budget.settle(bound, reply)
+        self.counts["asked"] += 1
+        return reply
+
+    async def _attempt(self, call: Call) -> Reply:
+        reason = ""
+        for attempt in range(self.config.attempts):
+            await self._pace.wait(call.prompt_tokens + call.max_tokens)
+            try:
+                reply = await self._endpoint.complete(call)
+            except Busy as busy:
+                self.counts["failed"] += 1
+                reason = str(busy)
+                self._give_up_in_the_end(reason)
+                await self._pace.pause(attempt, busy.retry_after)
+            except UserError as error:
+                self._stop = error
+                raise
+            else:
+                self._succeeded_at = time.monotonic()
+                return reply
+        raise NoReply(f"{reason}, after {self.config.attempts} attempts")
+
+    def _give_up_in_the_end(self, reason: str) -> None:
+        """Raises NoReply, for this call and all that follow, where nothing has been answered for too long."""
+        silent = time.monotonic() - self._succeeded_at
+        if silent > self.config.patience_seconds:
+            self._stop = NoReply(f"{reason}; no call was answered for {silent:.0f} s")
+            raise self._stop

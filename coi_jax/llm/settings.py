@@ -1,0 +1,54 @@
+"""What a config says of an endpoint, and what the environment alone may say: the key."""
+
+import os
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from coi_jax.errors import UserError
+from coi_jax.model_config import Section, Share
+
+BASE_URL_VARIABLE = "OPENAI_BASE_URL"
+MODEL_VARIABLE = "COI_LLM_MODEL"
+
+
+class EndpointConfig(Section):
+    """An OpenAI-compatible endpoint, and how hard it may be worked."""
+
+    base_url: str  # "": of the variable OPENAI_BASE_URL, else OpenAI's own
+    model: str  # "": of the variable COI_LLM_MODEL
+    key_variable: str  # the environment variable that holds the key; keys stand in no config
+    temperature: NonNegativeFloat
+    # How a reply's form is asked for: by a schema, as any JSON, or by the prompt's words alone.
+    structured: Literal["json_schema", "json_object", "text"]
+    prompt_price: NonNegativeFloat  # US dollars for a million tokens
+    completion_price: NonNegativeFloat
+    batch_price_share: Share  # of these prices, for calls by the Batch API
+    concurrency: PositiveInt  # calls in flight, of one process
+    processes: PositiveInt  # that share the two limits below
+    requests_per_minute: NonNegativeInt  # 0: no limit
+    tokens_per_minute: NonNegativeInt  # 0: no limit
+    timeout_seconds: PositiveFloat  # for a reply
+    attempts: PositiveInt  # for a call that the endpoint fails to answer
+    patience_seconds: PositiveFloat  # without any reply, after which the endpoint is taken to be down
+
+    def resolved(self, environment: Mapping[str, str] = os.environ) -> "EndpointConfig":
+        """With what the environment says where the config says nothing.
+
+        Raises:
+          UserError: no model is named.
+        """
+        model = self.model or environment.get(MODEL_VARIABLE, "")
+        if not model:
+            raise UserError("llm.model", self.model, f"name the model, here or in the variable {MODEL_VARIABLE}")
+        base_url = self.base_url or environment.get(BASE_URL_VARIABLE, "")
+        return self.model_copy(update={"model": model, "base_url": base_url})
+
+    def key(self, environment: Mapping[str, str] = os.environ) -> str:
+        """The key; raises UserError where the environment has none."""
+        key = environment.get(self.key_variable, "")
+        if not key:
+            mend = "is not set; it holds the endpoint's key (any word will do for an endpoint that asks for none)"
+            raise UserError("llm.key_variable", self.key_variable, mend)
+        return key

@@ -1,0 +1,109 @@
+"""Replies of a closed schema: validated, repaired once by the model itself, else rejected with what it wrote."""
+
+import dataclasses
+import re
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import pydantic
+
+from coi_jax.errors import UserError, shorten
+from coi_jax.llm.calls import Call, Message, Reply
+from coi_jax.llm.client import Client, NoReply, NotStored
+from coi_jax.llm.endpoint import Declined
+from coi_jax.llm.spending import BudgetReached
+
+Answer = TypeVar("Answer", bound=pydantic.BaseModel)
+_FENCED = re.compile(r"```(?:json)?\s*\n(.*)\n\s*```", re.DOTALL)
+BUDGET = "budget"  # why a call has no answer
+
+
+@dataclass(frozen=True)
+class Answered(Generic[Answer]):
+    """A reply of the wanted form. `keys` are the addresses of the replies that it took."""
+
+    value: Answer
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """No reply of the wanted form, and none to be had: why, and what the model wrote each time."""
+
+    reason: str
+    raw: tuple[str, ...]
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Unanswered:
+    """No reply yet. Asking again may help, with a larger budget where the reason is `BUDGET`.
+
+    `call` is the body of a call that an offline client did not find in its store.
+    """
+
+    reason: str
+    call: dict[str, Any] | None = None
+
+
+Outcome = Answered[Answer] | Rejected | Unanswered
+
+
+def response_format(structured: str, kind: type[pydantic.BaseModel]) -> dict[str, Any] | None:
+    """What the API is told of a reply's form: see `EndpointConfig.structured`."""
+    if structured == "json_schema":
+        schema = {"name": kind.__name__, "strict": True, "schema": kind.model_json_schema()}
+        return {"type": "json_schema", "json_schema": schema}
+    return {"type": "json_object"} if structured == "json_object" else None
+
+
+async def ask(client: Client, call: Call, kind: type[Answer]) -> Outcome[Answer]:
+    """Asks for a reply of a form, and a second time, with what was wrong, where the first has another one."""
+    raw: list[str] = []
+    keys: list[str] = []
+    fault = ""
+    for _ in range(2):
+        try:
+            reply = await client.reply(call)
+        except BudgetReached:
+            return Unanswered(BUDGET)
+        except NotStored as error:
+            return Unanswered(str(error), call.body)
+        except (NoReply, UserError) as error:
+            return Unanswered(str(error))
+        except Declined as error:
+            return Rejected(f"declined: {error}", tuple(raw), tuple(keys))
+        keys.append(call.key)
+        raw.append(reply.refusal or reply.text)
+        if reply.refusal or reply.finish_reason == "content_filter":
+            return Rejected("refused", tuple(raw), tuple(keys))
+        try:
+            return Answered(read(reply, kind), tuple(keys))
+        except ValueError as error:
+            fault = str(error)
+        call = repair(call, reply, fault)
+    return Rejected(f"not of the wanted form: {fault}", tuple(raw), tuple(keys))
+
+
+def read(reply: Reply, kind: type[Answer]) -> Answer:
+    """The value that a reply spells, alone or in a fenced block.
+
+    Raises:
+      ValueError: it spells none; the message says where, in one line.
+    """
+    if reply.finish_reason == "length":
+        raise ValueError("cut short: it was longer than it may be")
+    fenced = _FENCED.fullmatch(reply.text.strip())
+    try:
+        return kind.model_validate_json(fenced[1] if fenced else reply.text)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise ValueError(f"{place}: {first['msg']}" if place else first["msg"]) from None
+
+
+def repair(call: Call, reply: Reply, fault: str) -> Call:
+    """The call that asks for the same once more, with the reply that was wrong and what was wrong with it."""
+    wish = f"That cannot be used ({shorten(fault, 200)}). Reply again, with one JSON object of the form asked for."
+    turns = (Message("assistant", reply.text), Message("user", wish))
+    return dataclasses.replace(call, messages=(*call.messages, *turns))

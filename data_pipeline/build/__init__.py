@@ -1,0 +1,1 @@
+"""Builds chains from single instructions, with a language model or by computing."""

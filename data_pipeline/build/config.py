@@ -1,0 +1,98 @@
+"""What a build of chains is made from, and how: every field, its type and its bounds.
+
+A config file (`configs/build/*.py`) lists every field; `--config.field=value` changes one.
+"""
+
+from typing import Annotated, Literal
+
+import pydantic
+from pydantic import Field, NonNegativeInt, PositiveInt
+
+from coi_jax.llm.settings import EndpointConfig
+from coi_jax.model_config import Section
+
+LONGEST = 5  # steps of a chain: what the paper joins
+Probability = Annotated[float, Field(ge=0, le=1)]
+
+
+class SourceConfig(Section):
+    """Where single instructions come from."""
+
+    # super_ni: a folder of task files; alpaca: a JSON or JSONL file; dataset: a dataset folder of this project, its
+    # chains of one step; procedural: the operations of `data_pipeline.procedural`, by families or names.
+    kind: Literal["super_ni", "alpaca", "dataset", "procedural"]
+    path: str
+    split: str  # of a dataset folder; "" for the others
+
+    @pydantic.model_validator(mode="after")
+    def _only_a_dataset_has_splits(self) -> "SourceConfig":
+        if (self.kind == "dataset") != bool(self.split):
+            raise ValueError('split is what kind "dataset" needs, and "" for the others')
+        return self
+
+
+class SeedsConfig(Section):
+    """Which single instructions are taken."""
+
+    sources: Annotated[tuple[SourceConfig, ...], Field(min_length=1)]
+    languages: tuple[str, ...]  # of input, output and instruction; () takes all
+    instances: PositiveInt  # of a task (paper, section 3: 10)
+    longest_words: PositiveInt  # of an instance's input or output
+    test_share: Probability  # of the tasks
+
+
+class PairsConfig(Section):
+    """Which tasks are tried one after the other."""
+
+    tasks_per_categories: PositiveInt  # pairs of tasks tried for a pair of categories
+    instances_per_tasks: PositiveInt  # instances tried for a pair of tasks
+
+
+class JoinsConfig(Section):
+    """How chains grow beyond two steps."""
+
+    lengths: tuple[Annotated[int, Field(ge=3, le=LONGEST)], ...]  # that are made; () stops at pairs
+    per_categories: PositiveInt  # chains tried for a sequence of categories
+
+    @pydantic.field_validator("lengths")
+    @classmethod
+    def _without_a_gap(cls, lengths: tuple[int, ...]) -> tuple[int, ...]:
+        if lengths != tuple(range(3, 3 + len(lengths))):
+            raise ValueError("lengths must be 3, 4, … without a gap: each is joined from the one before")
+        return lengths
+
+
+class OpinionConfig(Section):
+    """A second model's opinion on whole chains."""
+
+    enabled: bool
+    endpoint: EndpointConfig
+    least_score: Annotated[int, Field(ge=1, le=5)]  # below which a chain is left out
+
+
+class SelectionConfig(Section):
+    """Which chains are written."""
+
+    per_categories: PositiveInt  # of a sequence of categories (paper, section 3: 3)
+    singles: bool  # single instructions too, as chains of one step
+
+
+class BuildConfig(Section):
+    """All there is to say of a build."""
+
+    llm: Literal["endpoint", "procedural"]  # procedural: outputs are computed; its sources must be too
+    seed: NonNegativeInt
+    seeds: SeedsConfig
+    pairs: PairsConfig
+    joins: JoinsConfig
+    endpoint: EndpointConfig
+    opinion: OpinionConfig
+    selection: SelectionConfig
+    variants: tuple[Literal["fused", "irrelevant", "shuffled", "final"], ...]
+    store: str  # of replies, shared by all builds: a .sqlite file, or a folder on any path (gs://…)
+
+    @pydantic.model_validator(mode="after")
+    def _oracle_knows_only_operations(self) -> "BuildConfig":
+        if self.llm == "procedural" and any(source.kind != "procedural" for source in self.seeds.sources):
+            raise ValueError('llm = "procedural" computes outputs of procedural operations: give sources of that kind')
+        return self

@@ -1,0 +1,87 @@
+"""What people said of chains: a file of decisions that a build applies, and how far they agree with the models.
+
+A line of the file is `{"id", "decision": "accept" | "edit" | "reject", "by", "steps"}`; `steps` are pairs of
+instruction and output, of an edited chain. The last line on a chain counts.
+"""
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from coi_jax import files
+from coi_jax.errors import UserError
+from data_pipeline.build.seeds import Draft
+
+ACCEPT, EDIT, REJECT = DECISIONS = ("accept", "edit", "reject")
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """Decisions by the id of their chain."""
+
+    rows: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def identity(self) -> str:
+        """A hash of all that they say."""
+        return files.digest(self.rows)
+
+    def of(self, draft: Draft) -> str | None:
+        """What was decided on a chain, if anything."""
+        row = self.rows.get(draft.id)
+        return row["decision"] if row else None
+
+    def applied(self, draft: Draft) -> Draft | None:
+        """The chain as people left it; None where they rejected it."""
+        decision = self.of(draft)
+        if decision == REJECT:
+            return None
+        if decision != EDIT:
+            return draft
+        texts = self.rows[draft.id]["steps"]
+        steps = tuple(dataclasses.replace(step, instruction=instruction, output=output)
+                      for step, (instruction, output) in zip(draft.steps, texts, strict=True))  # fmt: skip
+        return dataclasses.replace(draft, steps=steps)
+
+
+def read(path: Path) -> Decisions:
+    """The decisions of a file; none where there is no file.
+
+    Raises:
+      UserError: a line is not a decision; it names the line.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    if path.exists():
+        for number, row in enumerate(files.read_jsonl(path, "decisions"), 1):
+            if row.get("decision") not in DECISIONS or not isinstance(row.get("id"), str):
+                raise UserError("decisions", f"{path}:{number}", f"has no id, or no decision of {', '.join(DECISIONS)}")
+            found[row["id"]] = row
+    return Decisions(found)
+
+
+def agreement(drafts: Iterable[Draft], decisions: Decisions) -> dict[str, Any]:
+    """How people's decisions and the second opinions agree: counts, share, and Cohen's kappa (1960).
+
+    An edited chain was not right as it was, so it counts as one that the person did not accept.
+    """
+    pairs = [(draft.opinion.valid, decisions.of(draft) == ACCEPT)
+             for draft in drafts if draft.opinion and decisions.of(draft)]  # fmt: skip
+    table = {f"opinion {'valid' if opinion else 'not valid'}, person {'accepts' if person else 'does not'}":
+             pairs.count((opinion, person)) for opinion in (True, False) for person in (True, False)}  # fmt: skip
+    counts = {decision: sum(row["decision"] == decision for row in decisions.rows.values()) for decision in DECISIONS}
+    return {"decisions": counts, "compared": len(pairs), "table": table} | kappa(pairs)
+
+
+def kappa(pairs: list[tuple[bool, bool]]) -> dict[str, float | None]:
+    """The share of equal verdicts, and what of it is beyond chance: (observed - chance) / (1 - chance).
+
+    None where there is nothing to compare, or all verdicts of both are the same.
+    """
+    if not pairs:
+        return {"agreement": None, "kappa": None}
+    observed = sum(one == other for one, other in pairs) / len(pairs)
+    one, other = (sum(pair[side] for pair in pairs) / len(pairs) for side in (0, 1))
+    chance = one * other + (1 - one) * (1 - other)
+    return {"agreement": observed, "kappa": (observed - chance) / (1 - chance) if chance < 1 else None}

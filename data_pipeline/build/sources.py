@@ -1,0 +1,240 @@
+"""Reads single instructions from where they are: Super-NaturalInstructions, Alpaca files, datasets, operations.
+
+A reader yields seeds and refused rows. Of a task's instances those with the lowest hash are taken, so that the choice
+depends on nothing else; rows that turn out to be unusable on the way are refused, whole, with their reason.
+"""
+
+import dataclasses
+import heapq
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from coi_jax import files
+from coi_jax.chain import Chain
+from coi_jax.dataset import read_manifest, split_path
+from coi_jax.errors import UserError
+from data_pipeline.build import rules
+from data_pipeline.build.config import SeedsConfig, SourceConfig
+from data_pipeline.build.seeds import Instance, Seed
+from data_pipeline.json_stream import read_array
+from data_pipeline.procedural import catalogue
+from data_pipeline.procedural.operation import Operation
+from data_pipeline.procedural.values import ValueType
+
+CLOSED_OUTPUTS = 12  # a task with no more different outputs may be a closed question …
+CLOSED_REPEATS = 4  # … if each of them comes as often as this in the mean
+NOTHING = "nothing"  # the kind of an empty input, which no task gives
+ITEMS = (3, 6)  # of an operation's inputs
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A row that is not taken, and why."""
+
+    reason: str
+    row: Any
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A row of a file in which a task's rows stand apart: the seed as the row says it, and its one instance."""
+
+    seed: Seed
+    instance: Instance
+
+
+def paths(source: SourceConfig) -> list[str]:
+    """The files of a source, in order.
+
+    Raises:
+      UserError: there are none.
+    """
+    if source.kind == "procedural":
+        return [source.path]
+    if source.kind == "dataset":
+        return [str(split_path(source.path, source.split))]
+    path = Path(source.path)
+    found = sorted(path.glob("task*.json")) if source.kind == "super_ni" else [path] if path.is_file() else []
+    if not found:
+        what = "holds no task*.json" if source.kind == "super_ni" else "is no file"
+        raise UserError("seeds.sources", path, f"{what}; check the path")
+    return [str(each) for each in found]
+
+
+def read_super_ni(path: str, config: SeedsConfig, seed: int) -> Iterator[Seed | Refused]:
+    """The task of a file of Super-NaturalInstructions, whose fields are sometimes lists and sometimes not."""
+    name = Path(path).stem
+    try:
+        task = json.loads(files.read_text(path, "seeds.sources"))
+        definition = " ".join(_texts(task["Definition"])).strip()
+        rows = list(task["Instances"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        yield Refused(f"not a task of Super-NaturalInstructions ({type(error).__name__}: {error})", {"file": path})
+        return
+    languages = {text for key in ("Input", "Output", "Instruction") for text in _texts(task.get(f"{key}_language"))}
+    if config.languages and not (languages and languages <= set(config.languages)):
+        yield Refused("another language", {"task": name, "languages": sorted(languages)})
+        return
+    found = Seed(
+        id=name,
+        source="super_ni",
+        licence=", ".join(_texts(task.get("Instance License"))) or "Unknown",
+        group=next(iter(_texts(task.get("Source"))), name),
+        split="",
+        category=rules.category_of(next(iter(_texts(task.get("Categories"))), "")) or None,
+        definition=definition,
+        instruction="",
+        takes=(),
+        gives="",
+        closed=is_closed(output for row in rows if isinstance(row, dict) for output in _texts(row.get("output"))[:1]),
+        instances=(),
+    )
+    yield from with_instances(found, ((row, _instance(name, row)) for row in _by_hash(rows, seed, name)), config)
+
+
+def _texts(value: Any) -> list[str]:
+    """A field that is a text or a list of texts, as a list."""
+    given = value if isinstance(value, list) else [value]
+    return [text.strip() for text in given if isinstance(text, str) and text.strip()]
+
+
+def _instance(task: str, row: Any) -> Instance | str:
+    """The instance of a row, or what is wrong with it."""
+    if not isinstance(row, dict) or not isinstance(row.get("input"), str):
+        return "an instance without an input"
+    outputs = _texts(row.get("output"))
+    if not outputs:
+        return "an instance without an output"
+    return Instance(str(row.get("id") or f"{task}-{files.digest(row)[:12]}"), row["input"].strip(), outputs[0])
+
+
+def _by_hash(rows: Iterable[Any], seed: int, name: str) -> Iterator[Any]:
+    """The rows in an order that follows from their content and the seed alone."""
+    keyed = [(files.digest([seed, name, row]), number, row) for number, row in enumerate(rows)]
+    heapq.heapify(keyed)
+    while keyed:
+        yield heapq.heappop(keyed)[2]
+
+
+def with_instances(
+    seed: Seed, rows: Iterable[tuple[Any, Instance | str]], config: SeedsConfig
+) -> Iterator[Seed | Refused]:
+    """The seed with the first usable instances, after the rows that were refused on the way."""
+    taken: dict[str, Instance] = {}
+    for row, instance in rows:
+        if len(taken) == config.instances:
+            break
+        reason = instance if isinstance(instance, str) else _fault(instance, taken, config)
+        if reason:
+            yield Refused(reason, {"task": seed.id, "instance": row})
+        elif isinstance(instance, Instance):
+            taken[instance.input] = instance
+    if not taken:
+        yield Refused("a task without a usable instance", {"task": seed.id})
+        return
+    takes = seed.takes if any(taken) else (NOTHING,)
+    yield dataclasses.replace(seed, takes=takes, instances=tuple(taken.values()))
+
+
+def _fault(instance: Instance, taken: Mapping[str, Instance], config: SeedsConfig) -> str:
+    if instance.input in taken:
+        return "an input that the task has twice"
+    longest = max(len(instance.input.split()), len(instance.output.split()))
+    return "longer than longest_words" if longest > config.longest_words else ""
+
+
+def is_closed(outputs: Iterable[str]) -> bool:
+    """Whether outputs are a few texts again and again."""
+    seen: set[str] = set()
+    count = 0
+    for output in outputs:
+        count += 1
+        seen.add(output.casefold())
+        if len(seen) > CLOSED_OUTPUTS:
+            return False
+    return count >= CLOSED_REPEATS * len(seen)
+
+
+def read_alpaca(path: str) -> Iterator[Piece | Refused]:
+    """The rows of a JSON or JSONL file with `instruction`, `input` and `output`."""
+    rows = files.read_jsonl(path, "seeds.sources") if path.endswith(".jsonl") else read_array(Path(path))
+    for row in rows:
+        known = isinstance(row, dict) and all(isinstance(row.get(key), str) for key in ("instruction", "output"))
+        if not known or not row["instruction"].strip() or not row["output"].strip():
+            yield Refused("not a row of instruction, input and output", row)
+        else:
+            yield _piece("alpaca", "", row["instruction"], str(row.get("input") or ""), row["output"], None)
+
+
+def read_dataset(path: str, folder: str) -> Iterator[Piece | Refused]:
+    """The chains of one step in a file of a dataset folder."""
+    licence = read_manifest(folder)["licence"]
+    for row in files.read_jsonl(path, "seeds.sources"):
+        chain = Chain.from_row(row)
+        if chain.length == 1:
+            step = chain.steps[0]
+            if step.output is None or not step.output.strip():
+                yield Refused("a chain without an output", row)
+            else:
+                yield _piece(chain.source, licence, step.instruction, chain.input, step.output, step.category)
+
+
+def _piece(source: str, licence: str, instruction: str, given: str, output: str, category: str | None) -> Piece:
+    definition = instruction.strip()
+    name = f"{source}-{files.digest(definition)[:12]}"
+    seed = Seed(name, source, licence or "Unknown", name, "", category and rules.category_of(category), definition, "",
+                (), "", False, ())  # fmt: skip
+    instance = Instance(f"{name}-{files.digest([given, output])[:12]}", given.strip(), output.strip())
+    return Piece(seed, instance)
+
+
+def merge(pieces: Iterable[Piece], config: SeedsConfig, seed: int) -> Iterator[Seed | Refused]:
+    """The seed of a task's pieces."""
+    given = sorted(pieces, key=lambda piece: files.digest([seed, piece.instance.id]))
+    found = dataclasses.replace(given[0].seed, closed=is_closed(piece.instance.output for piece in given))
+    yield from with_instances(found, ((dataclasses.asdict(piece.instance), piece.instance) for piece in given), config)
+
+
+def read_procedural(names: str, config: SeedsConfig, seed: int) -> Iterator[Seed | Refused]:
+    """An operation of the procedural benchmark as a task; those that an instruction must tell more of are left out."""
+    for operation in catalogue.select(names.split(","), max_level=3):
+        if not operation.parameters:
+            drawn = _drawn(operation, Random(f"{seed} {operation.name}"), operation.source)
+            yield from with_instances(_operation(operation), ((None, instance) for instance in drawn), config)
+
+
+def _operation(operation: Operation) -> Seed:
+    kind = operation.source.name
+    words = f"In this task you are given {kind} as a text. {operation.phrasings[0]} Write the result alone, as it is."
+    return Seed(
+        id=operation.name,
+        source="procedural",
+        licence="Apache-2.0",
+        group=operation.name,
+        split="",
+        category=operation.category,
+        definition=words,
+        instruction="",
+        takes=(kind,),
+        gives=rules.CLOSED if operation.closed else operation.result.name,
+        closed=operation.closed,
+        instances=(),
+    )
+
+
+def _drawn(operation: Operation, random: Random, source: ValueType, trials: int = 400) -> Iterator[Instance]:
+    """Instances of an operation, from values that it makes sense for."""
+    for number in range(trials):
+        value = source.draw(random, random.randint(*ITEMS))
+        result = operation.apply(value, {})
+        if result is not None:
+            yield Instance(f"{operation.name}-{number:03d}", source.text(value), operation.result.text(result))
+
+
+READERS: dict[str, Callable[..., Iterator[Any]]] = {
+    "super_ni": read_super_ni, "procedural": read_procedural, "alpaca": read_alpaca, "dataset": read_dataset,
+}  # fmt: skip

@@ -1,0 +1,79 @@
+"""Writes the selected chains and their variants as a dataset folder. The same stages give the same bytes."""
+
+import collections
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from coi_jax.chain import Chain
+from coi_jax.dataset import DatasetWriter
+from data_pipeline.build import variants
+from data_pipeline.build.config import BuildConfig
+from data_pipeline.build.seeds import Draft
+from data_pipeline.build.stages import REJECTED, Stage
+
+SOURCE = "coi_jax.build"
+PROVENANCE = "provenance"
+NO_OTHER = "no other chain of its length has other tasks"
+
+
+def write(
+    out: Path, config: BuildConfig, selected: Stage, fused: Stage | None, stages: Sequence[Stage], notes: dict[str, Any]
+) -> dict[str, Any]:
+    """Writes the dataset folder `out`; returns its counts of chains, by split and length.
+
+    Args:
+      out: the dataset folder.
+      config: of the build.
+      selected: the stage of chains to write.
+      fused: that of fused instructions, if there is one.
+      stages: all, whose rejected rows are kept with the dataset.
+      notes: for the manifest.
+    """
+    drafts = sorted((Draft.from_row(row) for row in selected.read()), key=lambda draft: (draft.length, draft.id))
+    instructions = {row["id"]: row["instruction"] for row in fused.read()} if fused else {}
+    with DatasetWriter(out) as writer:
+        for draft in drafts:
+            writer.add(draft.split, draft.chain(SOURCE))
+            writer.note(PROVENANCE, _provenance(draft))
+        for split, chain in _all_variants(drafts, config, instructions, writer):
+            writer.add(split, chain)
+        for stage in stages:
+            for row in stage.read_sorted(REJECTED):
+                writer.reject(row["row"], row["reason"], stage=stage.name, raw=row.get("raw", []))
+        licence = ", ".join(sorted(set(notes.pop("licences"))))
+        writer.finish(SOURCE, licence, notes)
+        return {split: dict(by) for split, by in writer.counts.items()}
+
+
+def _provenance(draft: Draft) -> dict[str, Any]:
+    row = draft.row()
+    return {"id": draft.id} | {key: row[key] for key in ("instance", "verdicts", "opinion", "replies")}
+
+
+def _all_variants(
+    drafts: Sequence[Draft], config: BuildConfig, instructions: dict[str, str], writer: DatasetWriter
+) -> Iterator[tuple[str, Chain]]:
+    """The chains of all variants, each with its split."""
+    groups: dict[tuple[str, int], list[Chain]] = collections.defaultdict(list)
+    for draft in drafts:
+        if draft.length > 1:
+            groups[draft.split, draft.length].append(draft.chain(SOURCE))
+    for kind in config.variants:
+        for (split, _), chains in sorted(groups.items()):
+            for chain in chains:
+                made = _variant(kind, chain, chains, config.seed, instructions)
+                if made is not None:
+                    yield f"{split}_{kind}", made
+                elif kind == "irrelevant":
+                    writer.reject(chain.row(), NO_OTHER, stage="variants", raw=[])
+
+
+def _variant(kind: str, chain: Chain, group: Sequence[Chain], seed: int, instructions: dict[str, str]) -> Chain | None:
+    if kind == "irrelevant":
+        return variants.irrelevant(chain, group, seed)
+    if kind == "shuffled":
+        return variants.shuffled(chain, seed)
+    if kind == "final":
+        return variants.final(chain)
+    return variants.fused(chain, instructions[chain.id]) if chain.id in instructions else None
