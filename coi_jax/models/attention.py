@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float, Int, Key
@@ -17,6 +18,8 @@ from coi_jax.models.layers import Linear, softcap, split_key
 from coi_jax.sharding import constrain
 
 MASKED = -1e30  # finite, so that a row with nothing to look at gives numbers and not NaN
+SMALLEST_BLOCK = 128  # queries that are computed together
+MOST_BLOCKS = 8  # of a row: each is compiled by itself
 
 
 def causal_mask(length: int) -> Bool[Array, "1 L L"]:
@@ -40,12 +43,16 @@ class Sight(NamedTuple):
     segments: Int[Array, "B L"] | None  # of packed rows (padding is segment 0); None: each row is one example
     window: int = 0  # a query sees so many positions up to its own; 0: all before it
 
-    def mask(self, length: int) -> Bool[Array, "#B L L"]:
+    def first_key(self, query: int) -> int:
+        """The first position that a query may see."""
+        return max(0, query - self.window + 1) if self.window else 0
+
+    def mask(self, queries: slice, keys: slice) -> Bool[Array, "#B L M"]:
         """True where the query of a row may see the key of a column."""
-        seen = causal_mask(length)
-        if self.window:
-            seen &= ~jnp.tri(length, k=-self.window, dtype=bool)[None]
-        return seen if self.segments is None else seen & segment_mask(self.segments, self.segments)
+        row, column = (np.arange(part.start, part.stop) for part in (queries, keys))
+        back = row[:, None] - column[None, :]
+        seen = jnp.asarray((back >= 0) & (back < self.window if self.window else True))[None]
+        return seen if self.segments is None else seen & segment_mask(self.segments[:, queries], self.segments[:, keys])
 
 
 def attend_rows(
@@ -58,7 +65,7 @@ def attend_rows(
     segments, window = sight
 
     def by_xla(query: Array, memory: KeyValues, segments: Array | None) -> Array:
-        return attend(query, memory, Sight(segments, window).mask(query.shape[2]), scale=scale, cap=cap)
+        return attend_blocks(query, memory, Sight(segments, window), scale=scale, cap=cap)
 
     chosen = kernels.choose(kernel, query, packed=segments is not None, cap=cap)
     if chosen == "splash":
@@ -66,6 +73,30 @@ def attend_rows(
     if chosen == "cudnn":
         return cudnn.attend_rows(query, memory, segments, window=window, scale=scale, otherwise=by_xla)
     return by_xla(query, memory, segments)
+
+
+def attend_blocks(
+    query: Float[Array, "B H L C"], memory: KeyValues, sight: Sight, *, scale: float, cap: float
+) -> Float[Array, "B H L C"]:
+    """Causal attention of rows to themselves, block by block of queries, each with only the keys that it may see.
+
+    Of the scores of a row, about half are later keys, and with a window most are too early: they are never computed.
+    Where devices share out the positions of a row there is one block.
+    """
+    mixed = []
+    for queries in blocks(query.shape[2]):
+        keys = slice(sight.first_key(queries.start), queries.stop)
+        seen = KeyValues(memory.keys[:, :, keys], memory.values[:, :, keys])
+        mixed.append(attend(query[:, :, queries], seen, sight.mask(queries, keys), scale=scale, cap=cap))
+    return mixed[0] if len(mixed) == 1 else jnp.concatenate(mixed, axis=2)
+
+
+def blocks(length: int) -> list[slice]:
+    """The blocks of queries of a row."""
+    mesh = jax.sharding.get_abstract_mesh()
+    shared_out = not mesh.empty and mesh.shape.get("sequence", 1) > 1
+    size = length if shared_out else max(SMALLEST_BLOCK, -(-length // MOST_BLOCKS))
+    return [slice(start, min(start + size, length)) for start in range(0, length, size)]
 
 
 def attend(

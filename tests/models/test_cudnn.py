@@ -51,7 +51,7 @@ def test_ragged_causal_attention_sees_what_the_mask_shows() -> None:
     for start, count in zip(starts[starts >= 0], counts[counts >= 0], strict=True):
         distance = np.arange(count)[:, None] - np.arange(count)[None]
         seen[start : start + count, start : start + count] = (distance >= 0) & (distance < 7)
-    np.testing.assert_array_equal(seen, Sight(segments, 7).mask(48)[0])
+    np.testing.assert_array_equal(seen, Sight(segments, 7).mask(slice(0, 48), slice(0, 48))[0])
 
 
 @pytest.fixture
@@ -62,7 +62,9 @@ def _as_on_a_hopper(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def by_xla(query: jax.Array, memory: KeyValues, segments: jax.Array | None) -> jax.Array:
-    return attend(query, memory, Sight(segments, WINDOW).mask(query.shape[2]), scale=SCALE)
+    return attend(
+        query, memory, Sight(segments, WINDOW).mask(slice(0, query.shape[2]), slice(0, query.shape[2])), scale=SCALE
+    )
 
 
 def program(policy: str, packed: bool = True, heads: int = 4) -> str:
