@@ -119,8 +119,10 @@ def describe(result: dict[str, Any] | None) -> str:
     settings = " ".join(f"`{name}={value}`" for name, value in _settings(result))
     capacity = result["topology"]["hbm_bytes"] / GIB
     if not result["fits"]:
-        needs = min(item["memory"]["total"] for item in result["attempts"]) / GIB
-        return f"no: {needs:.1f} of {capacity:.1f} GiB at least"
+        attempts = [item["memory"] for item in result["attempts"]]
+        whole = [memory for memory in attempts if "temporaries" in memory["kinds"]]  # others are the state alone
+        needs = min(memory["total"] for memory in whole or attempts) / GIB
+        return f"no: {needs:.2f} of {capacity:.2f} GiB at least"
     train = result["programs"]["train"]
     times = [train["roofline"][f"{end}_seconds"] for end in ("least", "most")]
     parts = (
