@@ -14,7 +14,7 @@ import openai
 
 from coi_jax import files
 from coi_jax.errors import UserError, shorten
-from coi_jax.llm.calls import Reply, read_reply
+from coi_jax.llm.calls import read_reply
 from coi_jax.llm.settings import EndpointConfig
 from coi_jax.llm.spending import Budget, BudgetReached
 from coi_jax.llm.store import Store
@@ -62,7 +62,7 @@ class Batches:
             self.submit(part)
         came += self.collect(poll_seconds)
         for key in list(self._reserved):  # those that got no reply
-            self._settle(key, None)
+            self._settle(key, 0.0)
         self._budget.close()
         if missing and not affordable:
             raise BudgetReached
@@ -155,13 +155,13 @@ class Batches:
         except ValueError:
             return False
         self._store.put(line["custom_id"], reply)
-        self._settle(line["custom_id"], reply)
+        self._settle(line["custom_id"], self._budget.prices.of(reply))
         return True
 
-    def _settle(self, key: str, reply: Reply | None) -> None:
+    def _settle(self, key: str, cost: float) -> None:
         """Pays for a call, unless an earlier run has set aside what it may cost: that counts as spent already."""
         if key in self._reserved:
-            self._budget.settle(self._reserved.pop(key), reply)
+            self._budget.settle(self._reserved.pop(key), cost)
 
     def _known(self) -> list[dict[str, Any]]:
         """All jobs; the last line on one counts."""

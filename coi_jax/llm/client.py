@@ -14,7 +14,7 @@ from coi_jax.llm.calls import Call, Reply
 from coi_jax.llm.endpoint import Busy, Endpoint
 from coi_jax.llm.pace import Pace
 from coi_jax.llm.settings import EndpointConfig
-from coi_jax.llm.spending import Budget
+from coi_jax.llm.spending import Budget, BudgetReached
 from coi_jax.llm.store import Store
 
 Value = TypeVar("Value")
@@ -60,6 +60,7 @@ class Client:
     async def _open(self, key: str) -> None:
         self._endpoint, self._pace = Endpoint(self.config, key), Pace(self.config)
         self._flight = asyncio.Semaphore(self.config.concurrency)
+        self._paying, self._settled = 0, asyncio.Event()  # calls with money set aside; one of them is done
 
     def __enter__(self) -> "Client":
         return self
@@ -106,28 +107,14 @@ class Client:
             return found
         if self._offline:
             raise NotStored("not stored")
-        async with self._flight:
-            return await self._ask(call)
+        return await self._ask(call)
 
     async def _ask(self, call: Call) -> Reply:
-        """The endpoint's reply, kept before it is handed out."""
-        if self._stop:
-            raise self._stop
-        bound, reply = self._budget.reserve(call.body), None
-        try:
-            reply = await self._attempt(call)
-            await self._loop.run_in_executor(self._threads, self._store.put, call.key, reply)
-        finally:
-            self._budget.settle(bound, reply)
-        self.counts["asked"] += 1
-        return reply
-
-    async def _attempt(self, call: Call) -> Reply:
+        """The endpoint's reply, after as many attempts as it takes."""
         reason = ""
         for attempt in range(self.config.attempts):
-            await self._pace.wait(call.prompt_tokens + call.max_tokens)
             try:
-                reply = await self._endpoint.complete(call)
+                reply = await self._attempt(call)
             except Busy as busy:
                 self.counts["failed"] += 1
                 reason = str(busy)
@@ -138,8 +125,46 @@ class Client:
                 raise
             else:
                 self._succeeded_at = time.monotonic()
+                self.counts["asked"] += 1
                 return reply
         raise NoReply(f"{reason}, after {self.config.attempts} attempts")
+
+    async def _attempt(self, call: Call) -> Reply:
+        """The endpoint's reply, paid for, and kept before it is handed out."""
+        async with self._flight:
+            await self._pace.wait(call.prompt_tokens + call.max_tokens)
+            if self._stop:
+                raise self._stop
+            bound, cost = await self._reserve(call), 0.0
+            try:
+                reply = await self._endpoint.complete(call)
+                cost = self._budget.prices.of(reply)
+            except Busy as busy:
+                cost = bound if busy.lost else 0.0
+                raise
+            finally:
+                self._settle(bound, cost)
+        await self._loop.run_in_executor(self._threads, self._store.put, call.key, reply)
+        return reply
+
+    async def _reserve(self, call: Call) -> float:
+        """Sets aside what a call may cost, once there is as much: calls in flight give back what they did not need."""
+        while True:
+            try:
+                bound = self._budget.reserve(call.body)
+            except BudgetReached:
+                if not self._paying:
+                    raise
+                await self._settled.wait()
+            else:
+                self._paying += 1
+                return bound
+
+    def _settle(self, bound: float, cost: float) -> None:
+        self._budget.settle(bound, cost)
+        self._paying -= 1
+        self._settled.set()  # wakes all that wait
+        self._settled.clear()
 
     def _give_up_in_the_end(self, reason: str) -> None:
         """Raises NoReply, for this call and all that follow, where nothing has been answered for too long."""

@@ -20,11 +20,14 @@ OUT_OF_MONEY = "insufficient_quota"  # a 429 that no waiting mends
 
 
 class Busy(Exception):
-    """The endpoint has not answered, and may the next time; `retry_after` are the seconds that it asks to wait."""
+    """The endpoint has not answered, and may the next time.
 
-    def __init__(self, reason: str, retry_after: float = 0.0) -> None:
+    `retry_after` are the seconds that it asks to wait; `lost` says that a reply may have been made, and charged for.
+    """
+
+    def __init__(self, reason: str, retry_after: float = 0.0, *, lost: bool = False) -> None:
         super().__init__(reason)
-        self.retry_after = retry_after
+        self.retry_after, self.lost = retry_after, lost
 
 
 class Declined(Exception):
@@ -62,24 +65,25 @@ class Endpoint:
         except openai.APIStatusError as error:
             raise self._meaning(error) from None
         except openai.APITimeoutError:
-            raise Busy(f"no reply within {self._config.timeout_seconds:g} s") from None
+            raise Busy(f"no reply within {self._config.timeout_seconds:g} s", lost=True) from None
         except openai.APIConnectionError as error:
-            raise Busy(f"connection failed ({type(error.__cause__ or error).__name__})") from None
+            lost = not isinstance(error.__cause__, httpx2.ConnectError)
+            raise Busy(f"connection failed ({type(error.__cause__ or error).__name__})", lost=lost) from None
         try:
             reply = read_reply(json.loads(response.content))
         except ValueError as error:
-            raise Busy(f"unreadable reply ({error})") from None
+            raise Busy(f"unreadable reply ({error})", lost=True) from None
         return reply if reply.prompt_tokens else _counted(reply, call)
 
     def _meaning(self, error: openai.APIStatusError) -> Exception:
         status = error.status_code
         reason = f"status {status} ({shorten(error.message, 200)})"
         if status in HOPELESS:
-            field = "llm.model" if status == 404 else "llm.key_variable"
+            field = "endpoint.model" if status == 404 else "endpoint.key_variable"
             value = self._config.model if status == 404 else self._config.key_variable
             return UserError(field, value, f"{HOPELESS[status]}: the endpoint says {reason}")
         if error.code == OUT_OF_MONEY:
-            return UserError("llm.key_variable", self._config.key_variable, f"the endpoint says {reason}")
+            return UserError("endpoint.key_variable", self._config.key_variable, f"the endpoint says {reason}")
         if status in DECLINED:
             return Declined(reason)
         return Busy(reason, _retry_after(error.response.headers))

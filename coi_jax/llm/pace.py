@@ -27,8 +27,9 @@ class Pace:
             await asyncio.sleep(left)
         if self._requests:
             await self._requests.acquire()
-        if self._tokens:
+        while self._tokens and tokens > 0:  # a call may need more than the bucket holds
             await self._tokens.acquire(min(tokens, self._tokens.max_rate))
+            tokens -= int(self._tokens.max_rate)
 
     async def pause(self, attempt: int, retry_after: float) -> None:
         """Waits after a failed attempt (counted from 0): a random time that grows, so that calls spread out.

@@ -41,7 +41,7 @@ class EndpointConfig(Section):
         """
         model = self.model or environment.get(MODEL_VARIABLE, "")
         if not model:
-            raise UserError("llm.model", self.model, f"name the model, here or in the variable {MODEL_VARIABLE}")
+            raise UserError("endpoint.model", self.model, f"name the model, here or in the variable {MODEL_VARIABLE}")
         base_url = self.base_url or environment.get(BASE_URL_VARIABLE, "")
         return self.model_copy(update={"model": model, "base_url": base_url})
 
@@ -50,5 +50,5 @@ class EndpointConfig(Section):
         key = environment.get(self.key_variable, "")
         if not key:
             mend = "is not set; it holds the endpoint's key (any word will do for an endpoint that asks for none)"
-            raise UserError("llm.key_variable", self.key_variable, mend)
+            raise UserError("endpoint.key_variable", self.key_variable, mend)
         return key

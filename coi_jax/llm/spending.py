@@ -2,8 +2,8 @@
 
 Workers share a folder on any fsspec path. A worker takes a *lease* of some dollars by writing a file there, and counts
 the leases of all: where they exceed the budget together it gives its own back and stops. So money is spent only under
-leases that fit the budget. A lease is settled to what was really spent; of a worker that was killed the whole lease
-counts, as nobody knows what its last calls cost.
+leases that fit the budget. A lease is settled to what was really spent; a call whose reply was lost on its way counts
+with all that it may have cost, and of a worker that was killed the whole lease, as nobody knows what they cost.
 """
 
 import json
@@ -31,7 +31,11 @@ class Prices:
 
     def of(self, reply: Reply) -> float:
         """What a reply cost."""
-        return (reply.prompt_tokens * self.prompt + reply.completion_tokens * self.completion) / PER
+        return self.of_tokens(reply.prompt_tokens, reply.completion_tokens)
+
+    def of_tokens(self, prompt: int | float, completion: int | float) -> float:
+        """What so many tokens cost."""
+        return (prompt * self.prompt + completion * self.completion) / PER
 
     def bound(self, body: Mapping[str, Any]) -> float:
         """More than a call of this body can cost: a token of its prompt is a byte at least."""
@@ -75,11 +79,11 @@ class Budget:
             self._reserved += bound
         return bound
 
-    def settle(self, bound: float, reply: Reply | None) -> None:
-        """Returns what was set aside, less what the reply cost."""
+    def settle(self, bound: float, cost: float) -> None:
+        """Returns what was set aside for a call, less what it cost."""
         with self._lock:
             self._reserved -= bound
-            self._spent += self.prices.of(reply) if reply else 0.0
+            self._spent += cost
 
     def close(self) -> None:
         """Gives back what this worker leased and neither spent nor set aside."""
@@ -90,16 +94,16 @@ class Budget:
 
     def total(self) -> float:
         """What all workers and runs have spent or leased."""
-        return sum(self._read().values())
+        return sum(self._read().values(), 0.0)
 
     def _lease(self, bound: float) -> None:
         """Enlarges this worker's lease, by no more than the budget has left."""
         before = self._leased
         others = self.total() - before
-        wanted = max(bound * self._in_flight, (self._dollars or 0.0) / LEASES)
+        needed = self._spent + self._reserved + bound - before
+        wanted = max(needed, bound * self._in_flight, (self._dollars or 0.0) / LEASES)
         if self._dollars is not None:
             wanted = min(wanted, self._dollars - others - before)
-        needed = self._spent + self._reserved + bound - before
         if wanted < needed:
             raise BudgetReached
         self._leased = before + wanted

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import fsspec
 
@@ -20,6 +20,7 @@ from coi_jax.llm.calls import Reply
 BUSY_SECONDS = 60.0  # that a writer waits for another process
 
 
+@runtime_checkable
 class Store(Protocol):
     """Replies by key. Both methods may be called from any thread and process."""
 
@@ -43,7 +44,7 @@ class SqliteStore:
         try:
             self._connection().execute("CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, reply TEXT NOT NULL)")
         except sqlite3.DatabaseError as error:
-            raise UserError("llm.store", path, f"is no store of replies ({error}); name another file") from None
+            raise UserError("store", path, f"is no store of replies ({error}); name another file") from None
 
     def _connection(self) -> sqlite3.Connection:
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)

@@ -1,9 +1,10 @@
 """Replies of a closed schema: validated, repaired once by the model itself, else rejected with what it wrote."""
 
 import dataclasses
+import functools
 import re
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import pydantic
 
@@ -18,12 +19,30 @@ _FENCED = re.compile(r"```(?:json)?\s*\n(.*)\n\s*```", re.DOTALL)
 BUDGET = "budget"  # why a call has no answer
 
 
+class Usage(NamedTuple):
+    """What replies took; stored ones too, which cost nothing again."""
+
+    calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    def plus(self, reply: Reply) -> "Usage":
+        """With one reply more."""
+        return Usage(
+            self.calls + 1, self.prompt_tokens + reply.prompt_tokens, self.completion_tokens + reply.completion_tokens
+        )
+
+
+NO_USAGE = Usage()
+
+
 @dataclass(frozen=True)
 class Answered(Generic[Answer]):
     """A reply of the wanted form. `keys` are the addresses of the replies that it took."""
 
     value: Answer
     keys: tuple[str, ...]
+    usage: Usage = NO_USAGE
 
 
 @dataclass(frozen=True)
@@ -32,7 +51,7 @@ class Rejected:
 
     reason: str
     raw: tuple[str, ...]
-    keys: tuple[str, ...]
+    usage: Usage = NO_USAGE
 
 
 @dataclass(frozen=True)
@@ -49,6 +68,7 @@ class Unanswered:
 Outcome = Answered[Answer] | Rejected | Unanswered
 
 
+@functools.cache  # a schema takes longer to make than a call
 def response_format(structured: str, kind: type[pydantic.BaseModel]) -> dict[str, Any] | None:
     """What the API is told of a reply's form: see `EndpointConfig.structured`."""
     if structured == "json_schema":
@@ -61,7 +81,7 @@ async def ask(client: Client, call: Call, kind: type[Answer]) -> Outcome[Answer]
     """Asks for a reply of a form, and a second time, with what was wrong, where the first has another one."""
     raw: list[str] = []
     keys: list[str] = []
-    fault = ""
+    usage, fault = NO_USAGE, ""
     for _ in range(2):
         try:
             reply = await client.reply(call)
@@ -72,17 +92,18 @@ async def ask(client: Client, call: Call, kind: type[Answer]) -> Outcome[Answer]
         except (NoReply, UserError) as error:
             return Unanswered(str(error))
         except Declined as error:
-            return Rejected(f"declined: {error}", tuple(raw), tuple(keys))
+            return Rejected(f"declined: {error}", tuple(raw), usage)
+        usage = usage.plus(reply)
         keys.append(call.key)
         raw.append(reply.refusal or reply.text)
         if reply.refusal or reply.finish_reason == "content_filter":
-            return Rejected("refused", tuple(raw), tuple(keys))
+            return Rejected("refused", tuple(raw), usage)
         try:
-            return Answered(read(reply, kind), tuple(keys))
+            return Answered(read(reply, kind), tuple(keys), usage)
         except ValueError as error:
             fault = str(error)
         call = repair(call, reply, fault)
-    return Rejected(f"not of the wanted form: {fault}", tuple(raw), tuple(keys))
+    return Rejected(f"not of the wanted form: {fault}", tuple(raw), usage)
 
 
 def read(reply: Reply, kind: type[Answer]) -> Answer:
