@@ -14,6 +14,8 @@ install_import_hook("coi_jax", "beartype.beartype")
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
+from tests import browsers  # noqa: E402
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 ROOT = Path(__file__).parent.parent
@@ -21,13 +23,15 @@ SHARED = ROOT.parent / "shared" / "data"
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Tests on the real data run wherever it lies beside the project, those of GPUs on each that JAX is told to use;
-    elsewhere they have no parameter to run on.
+    """Tests on the real data run wherever it lies beside the project, those of GPUs on each that JAX is told to use,
+    those of pages where Chromium is installed; elsewhere they have no parameter to run on.
     """
     for fixture, folder in {"release_folder": "coi_release", "super_ni_folder": "super_ni"}.items():
         if fixture in metafunc.fixturenames:
             present = [SHARED / folder] if (SHARED / folder).is_dir() else []
             metafunc.parametrize(fixture, present, ids=[folder] * len(present))
+    if "browser" in metafunc.fixturenames:
+        metafunc.parametrize("browser", browsers.FOUND, ids=["chromium"] * len(browsers.FOUND))
     if "gpu" in metafunc.fixturenames:
         gpus = [device for device in jax.devices() if device.platform == "gpu"]
         metafunc.parametrize("gpu", gpus, ids=str)
