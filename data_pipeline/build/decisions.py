@@ -34,13 +34,19 @@ class Decisions:
         return row["decision"] if row else None
 
     def applied(self, draft: Draft) -> Draft | None:
-        """The chain as people left it; None where they rejected it."""
+        """The chain as people left it; None where they rejected it.
+
+        Raises:
+          UserError: an edit has another number of steps.
+        """
         decision = self.of(draft)
         if decision == REJECT:
             return None
         if decision != EDIT:
             return draft
         texts = self.rows[draft.id]["steps"]
+        if len(texts) != draft.length:
+            raise UserError("decisions", draft.id, f"its edit has {len(texts)} steps, the chain {draft.length}")
         steps = tuple(dataclasses.replace(step, instruction=instruction, output=output)
                       for step, (instruction, output) in zip(draft.steps, texts, strict=True))  # fmt: skip
         return dataclasses.replace(draft, steps=steps)
@@ -55,10 +61,29 @@ def read(path: Path) -> Decisions:
     found: dict[str, dict[str, Any]] = {}
     if path.exists():
         for number, row in enumerate(files.read_jsonl(path, "decisions"), 1):
-            if row.get("decision") not in DECISIONS or not isinstance(row.get("id"), str):
-                raise UserError("decisions", f"{path}:{number}", f"has no id, or no decision of {', '.join(DECISIONS)}")
+            check(row, f"{path}:{number}")
             found[row["id"]] = row
     return Decisions(found)
+
+
+def check(row: Any, where: str) -> None:
+    """Whether a row is a decision.
+
+    Raises:
+      UserError: it is not; it says `where`, and what is wrong.
+    """
+    if not isinstance(row, dict) or row.get("decision") not in DECISIONS or not isinstance(row.get("id"), str):
+        raise UserError("decisions", where, f"has no id, or no decision of {', '.join(DECISIONS)}")
+    steps = row.get("steps")
+    if (steps is not None) != (row["decision"] == EDIT):
+        raise UserError("decisions", where, "steps belong to an edit, and an edit has steps")
+    if steps is not None and not all(map(_is_step, steps if isinstance(steps, list) else [None])):
+        raise UserError("decisions", where, "steps must be pairs of instruction and output, and no instruction blank")
+
+
+def _is_step(step: Any) -> bool:
+    pair = isinstance(step, list) and len(step) == 2 and all(isinstance(text, str) for text in step)
+    return pair and bool(step[0].strip())
 
 
 def agreement(drafts: Iterable[Draft], decisions: Decisions) -> dict[str, Any]:

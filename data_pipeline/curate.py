@@ -1,0 +1,140 @@
+"""Opens a local page on which a person accepts, edits or rejects the chains of a build, by keyboard.
+
+Doubtful chains come sooner. Every decision is a line of WORK/decisions.jsonl at once; the same build command applies
+them: what was rejected is left out, what was accepted or edited comes first.
+
+  python -m data_pipeline.curate --work data/built.work
+"""
+
+import getpass
+import secrets
+import sys
+import threading
+import webbrowser
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import flask
+from werkzeug.serving import make_server
+
+from coi_jax import cli, files
+from coi_jax.errors import UserError
+from data_pipeline import quiet_beam  # noqa: F401  before all that imports Beam
+from data_pipeline.build import decisions, doubts, outcomes
+from data_pipeline.build.decisions import Decisions
+from data_pipeline.build.outcomes import Outcome
+from data_pipeline.build.report import PAGES, chain_row, safe_json
+
+HOST = "127.0.0.1"  # of this machine alone: the page asks for no password
+
+
+class Desk:
+    """Chains in the order in which they are shown, and the file of decisions on them.
+
+    Args:
+      found: the chains.
+      path: of the decisions.
+      by: who decides.
+      least_score: that the build asks of second opinions.
+      seed: of the order.
+    """
+
+    def __init__(self, found: Sequence[Outcome], path: Path, by: str, least_score: int, seed: int) -> None:
+        self.path, self.by = path, by
+        self._by_id = {one.draft.id: one for one in found}
+        drafts = [one.draft for one in found]
+        self.order = [draft.id for draft in doubts.sample(drafts, least_score, seed)]
+        self._lock = threading.Lock()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files.recover_jsonl(path)
+        self._rows = dict(decisions.read(path).rows)
+
+    def state(self) -> dict[str, Any]:
+        """How much is decided, and how far persons and second opinions agree."""
+        drafts = (self._by_id[name].draft for name in self._rows if name in self._by_id)
+        return {"decided": len(self._rows), "chains": len(self.order),
+                "agreement": decisions.agreement(drafts, Decisions(self._rows))}  # fmt: skip
+
+    def chain(self, place: int) -> dict[str, Any]:
+        """The chain at a place of the order, with the decision on it."""
+        one = self._by_id[self.order[place]]
+        return {"place": place, "decision": self._rows.get(one.draft.id),
+                "chain": chain_row(one)} | self.state()  # fmt: skip
+
+    def first_open(self) -> int:
+        """The first place without a decision; the last place where all have one."""
+        places = (place for place, name in enumerate(self.order) if name not in self._rows)
+        return next(places, len(self.order) - 1)
+
+    def decide(self, row: Any) -> dict[str, Any]:
+        """Writes a decision down; returns the new state.
+
+        Raises:
+          UserError: it is not a decision on a chain of the build.
+        """
+        decisions.check(row, "the page's")
+        if row["id"] not in self._by_id:
+            raise UserError("id", row["id"], "is no chain of this build")
+        steps = row.get("steps")
+        if steps is not None and len(steps) != self._by_id[row["id"]].draft.length:
+            raise UserError("steps", len(steps), "an edit keeps the number of steps")
+        with self._lock, open(self.path, "a", encoding="utf-8") as file:
+            files.append_jsonl(file, row | {"by": self.by})
+            self._rows[row["id"]] = row
+        return self.state()
+
+
+def application(desk: Desk) -> flask.Flask:
+    """The page and what it asks. A decision must carry the token that the page has: no other site can send one."""
+    app = flask.Flask(__name__, template_folder=str(PAGES))
+    app.config["TRUSTED_HOSTS"] = [HOST, "localhost"]
+    token = secrets.token_urlsafe()
+
+    @app.get("/")
+    def page() -> str:
+        start = {"token": token, "place": desk.first_open()}
+        return flask.render_template("curate.html", start=safe_json(start), by=desk.by)
+
+    @app.get("/chains/<int:place>")
+    def chain(place: int) -> Any:
+        return desk.chain(place) if place < len(desk.order) else (flask.jsonify(error="no such chain"), 404)
+
+    @app.post("/decisions")
+    def decide() -> Any:
+        if flask.request.headers.get("X-Token") != token:
+            return flask.jsonify(error="this page is of another run; reload it"), 403
+        try:
+            return desk.decide(flask.request.get_json())
+        except UserError as error:
+            return flask.jsonify(error=str(error)), 400
+
+    return app
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line."""
+    parser = cli.parser(__doc__)
+    parser.add_argument("--work", required=True, metavar="DIR", help="work folder of a build")
+    parser.add_argument("--decisions", type=Path, metavar="FILE", help="None: WORK/decisions.jsonl")
+    parser.add_argument("--by", default=getpass.getuser(), help="who decides")
+    parser.add_argument("--least_score", type=int, default=4, help="the threshold around which chains are doubtful")
+    parser.add_argument("--seed", type=int, default=0, help="of the order")
+    parser.add_argument("--port", type=int, default=0, help="0: any that is free")
+    parser.add_argument("--no_browser", action="store_true", help="only print the address")
+    arguments = parser.parse_args(argv)
+    path = arguments.decisions or Path(arguments.work) / "decisions.jsonl"
+    desk = Desk(list(outcomes.read(arguments.work)), path, arguments.by, arguments.least_score, arguments.seed)
+    if not desk.order:
+        raise UserError("work", arguments.work, "the build has no whole chain of two steps or more")
+    server = make_server(HOST, arguments.port, application(desk), threaded=True)
+    address = f"http://{HOST}:{server.port}/"
+    print(f"{address}\n{len(desk.order):,} chains; decisions go to {path}; Ctrl+C ends", flush=True)
+    if not arguments.no_browser:
+        webbrowser.open(address)
+    server.serve_forever()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

@@ -1,0 +1,148 @@
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.keys import Keys
+from werkzeug.serving import make_server
+
+from coi_jax import files
+from coi_jax.errors import UserError
+from data_pipeline import curate
+from data_pipeline.build.outcomes import SPARE, WRITTEN, Outcome
+from data_pipeline.curate import Desk
+from tests import browsers
+from tests.browsers import text, until
+from tests.data_pipeline.build.drafts import draft, opinion
+
+SCORES = (3, 4, 5, 1, 4)
+HOSTILE = "</script><script>document.title = 'HACKED'</script><b>bold</b>"
+
+
+@pytest.fixture
+def found() -> list[Outcome]:
+    drafts = [draft(f"{HOSTILE} {n}", 2 + n % 3, opinion(score)) for n, score in enumerate(SCORES)]
+    return [Outcome(one, WRITTEN if one.opinion and one.opinion.valid else SPARE) for one in drafts]
+
+
+@pytest.fixture
+def desk(found: list[Outcome], tmp_path: Path) -> Desk:
+    return Desk(found, tmp_path / "decisions.jsonl", "a tester", 4, 0)
+
+
+@pytest.fixture
+def address(desk: Desk) -> Iterator[str]:
+    server = make_server("127.0.0.1", 0, curate.application(desk), threaded=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.port}/"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def rows(desk: Desk) -> list[dict[str, object]]:
+    return list(files.read_jsonl(desk.path))
+
+
+def test_decisions_are_lines_at_once_and_go_on_where_they_ended(desk: Desk, found: list[Outcome]) -> None:
+    desk.decide({"id": desk.order[0], "decision": "accept"})
+    assert rows(desk) == [{"id": desk.order[0], "decision": "accept", "by": "a tester"}]
+    with open(desk.path, "a", encoding="utf-8") as file:
+        file.write('{"id": "cut')
+    again = Desk(found, desk.path, "another", 4, 0)
+    assert again.first_open() == 1
+    assert again.state()["decided"] == 1
+    again.decide({"id": again.order[1], "decision": "reject"})
+    assert [row["by"] for row in rows(desk)] == ["a tester", "another"]
+
+
+@pytest.mark.parametrize("row", [{"id": "no such", "decision": "accept"}, {"decision": "accept"}, None, []])
+def test_what_is_no_decision_is_refused_and_not_written(desk: Desk, row: object) -> None:
+    with pytest.raises(UserError):
+        desk.decide(row)
+    assert not desk.path.exists()
+
+
+def test_another_site_can_neither_decide_nor_read(desk: Desk) -> None:
+    client = curate.application(desk).test_client()
+    decision = {"id": desk.order[0], "decision": "accept"}
+    assert client.post("/decisions", json=decision).status_code == 403
+    assert client.post("/decisions", json=decision, headers={"X-Token": "guess"}).status_code == 403
+    assert client.get("/", headers={"Host": "evil.example"}).status_code == 400
+    assert client.get("/chains/99").status_code == 404
+    assert not desk.path.exists()
+
+
+def test_a_person_decides_by_keyboard(desk: Desk, address: str, browser: str, tmp_path: Path) -> None:
+    with browsers.opened(browser, tmp_path / "profile") as page:
+        page.get(address)
+        shown(page, desk.order[0])
+        assert page.title == "Curate chains"  # nothing of the data is read as HTML
+        assert HOSTILE in text(page, "#chain .text")
+        press(page, "a")
+        shown(page, desk.order[1])
+        press(page, "r")
+        shown(page, desk.order[2])
+        edit(page, "Say it again.", "again")
+        shown(page, desk.order[3])
+        press(page, Keys.ARROW_LEFT)
+        assert "your decision: edit" in shown(page, desk.order[2])
+        assert "Say it again." in text(page, "#chain")
+        press(page, Keys.ARROW_LEFT)
+        shown(page, desk.order[1])
+        press(page, "a")  # a person may change their mind
+        until(page, lambda page: "agrees with" in text(page, "#agreement"))
+        assert "3 of 5 chains decided" in text(page, "#progress")
+        page.save_screenshot(str(tmp_path / "curate.png"))
+    assert [row["decision"] for row in rows(desk)] == ["accept", "reject", "edit", "accept"]
+    assert [row["id"] for row in rows(desk)] == [desk.order[n] for n in (0, 1, 2, 1)]
+    steps = rows(desk)[2]["steps"]
+    assert isinstance(steps, list)
+    assert steps[-1] == ["Say it again.", "again"]
+
+
+def press(page: webdriver.Chrome, key: str) -> None:
+    ActionChains(page).send_keys(key).perform()
+
+
+def shown(page: webdriver.Chrome, chain: str) -> str:
+    """Waits for a chain; returns the line above it."""
+    until(page, lambda page: chain in text(page, "#said"))
+    return text(page, "#said")
+
+
+def edit(page: webdriver.Chrome, instruction: str, output: str) -> None:
+    """Edits the last step by keyboard alone."""
+    press(page, "e")
+    areas = page.find_elements("css selector", "textarea")
+    for area, words in zip(areas[-2:], (instruction, output), strict=True):
+        area.send_keys(Keys.CONTROL, "a")
+        area.send_keys(words)
+    ActionChains(page).key_down(Keys.CONTROL).send_keys(Keys.ENTER).key_up(Keys.CONTROL).perform()
+
+
+def test_an_edit_can_be_left(desk: Desk, address: str, browser: str, tmp_path: Path) -> None:
+    with browsers.opened(browser, tmp_path / "profile") as page:
+        page.get(address)
+        shown(page, desk.order[0])
+        press(page, "e")
+        page.find_element("css selector", "textarea").send_keys("a r e ")
+        press(page, Keys.ESCAPE)
+        assert "a r e " not in text(page, "#chain")
+        page.find_element("css selector", "button.reject").click()
+        shown(page, desk.order[1])
+    assert [row["decision"] for row in rows(desk)] == ["reject"]
+
+
+def test_a_folder_that_is_no_work_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"work.*holds no chains\.jsonl"):
+        curate.main([f"--work={tmp_path}", "--no_browser"])
+
+
+def test_the_order_is_that_of_doubt(desk: Desk, found: list[Outcome]) -> None:
+    assert sorted(desk.order) == sorted(one.draft.id for one in found)
+    assert json.dumps(desk.chain(0)["chain"]["opinion"])
