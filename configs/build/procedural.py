@@ -29,7 +29,8 @@ def get_config() -> ConfigDict:
     config.joins = ConfigDict(
         dict(
             lengths=(3, 4, 5),  # besides pairs
-            per_categories=4,  # chains tried for a sequence of categories
+            per_categories=4,  # chains tried for a sequence of categories, and
+            most=2000,  # of each length and split
         )
     )
     config.endpoint = endpoint()

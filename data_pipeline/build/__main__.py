@@ -1,22 +1,32 @@
 """Builds chains from single instructions: a dataset folder, and beside it a work folder with the report.
 
-The key stands in the environment alone: OPENAI_API_KEY, with COI_LLM_MODEL and OPENAI_BASE_URL where the config leaves
-them open. Run again to go on: what was answered is never paid again. Flags that are not known here are Beam's.
-Example: python -m data_pipeline.build --config configs/build/super_ni.py --out data/built --budget 5
+The endpoint's key stands in the environment alone: OPENAI_API_KEY, with COI_LLM_MODEL and OPENAI_BASE_URL where the
+config leaves them open. Run again to go on: no reply is ever paid for twice. Flags that are not known here are Beam's,
+as --runner=DataflowRunner.
+
+  python -m data_pipeline.build --out data/built   (computed chains; needs no endpoint)
+  python -m data_pipeline.build --config configs/build/super_ni.py --source super_ni:DIR --out data/built --dry_run
 """
 
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from coi_jax import cli, config_files, files
+from coi_jax.dataset import read_manifest
 from coi_jax.errors import UserError
-from data_pipeline.build import decisions, sources
+from coi_jax.llm.batches import Batches
+from coi_jax.llm.spending import Budget, BudgetReached, Prices
+from coi_jax.llm.store import open_store
+from data_pipeline import quiet_beam  # noqa: F401  before all that imports Beam
+from data_pipeline.build import decisions, forecast, outcomes, sources
 from data_pipeline.build.config import BuildConfig
 from data_pipeline.build.pipeline import Build, Built, Payment
 from data_pipeline.build.questions import QUESTIONS, prompt_identity
-from data_pipeline.build.stages import Incomplete, Workshop
+from data_pipeline.build.report import write_report
+from data_pipeline.build.stages import UNANSWERED, Incomplete, Workshop, read_rows
 from data_pipeline.build.writing import write
 
 RUNNER = "--runner=FnApiRunner"  # the DirectRunner's engine in this process; its other one would be downloaded
@@ -26,27 +36,57 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command line."""
     rest, overrides = cli.split_overrides(sys.argv[1:] if argv is None else argv)
     arguments, beam_flags = _parser().parse_known_args(rest)
+    if arguments.llm:
+        overrides["llm"] = arguments.llm
+    if arguments.source:
+        overrides["seeds.sources"] = tuple(map(source, arguments.source))
     config = load(arguments.config, overrides)
     work = arguments.work or f"{arguments.out}.work"
     workshop = Workshop(f"{work}/stages", beam_flags or [RUNNER])
-    found = decisions.read(Path(arguments.decisions or f"{work}/decisions.jsonl"))
-    build = Build(config, workshop, Payment(f"{work}/spending", arguments.budget), found)
-    try:
-        built = build.run()
-    except Incomplete as stop:
-        raise _stopped(stop, arguments.budget) from None
-    counts = write(arguments.out, config, built.selected, built.fused, built.every, notes(config, built))
-    print(counts)
+    found = decisions.read(arguments.decisions or Path(work) / "decisions.jsonl")
+    payment = Payment(f"{work}/spending", arguments.budget)
+    if arguments.dry_run:
+        return _forecast(Build(config, workshop, payment, found, offline=True), json_wanted=arguments.json)
+    if config.llm == "endpoint":
+        config.endpoint.key()  # now, and not when the first question is asked
+    if arguments.batch and config.llm == "endpoint":
+        built = _by_batches(config, workshop, payment, found, arguments.poll)
+    else:
+        built = _directly(Build(config, workshop, payment, found), arguments.budget)
+    write(arguments.out, config, built.selected, built.fused, built.every, notes(config, built))
+    outcomes.write(work, built)
+    spent = Budget(payment.folder, None, Prices(0.0, 0.0), 1).total()
+    write_report(f"{work}/report.html", config, built, spent, found)
+    print(summary(arguments.out, work, spent))
     return 0
+
+
+def source(text: str) -> dict[str, str]:
+    """A source of single instructions as the command line names it."""
+    kind, _, path = text.partition(":")
+    path, _, split = path.rpartition(":") if kind == "dataset" else (path, "", "")
+    return {"kind": kind, "path": path, "split": split}
 
 
 def _parser() -> cli.Parser:
     parser = cli.parser(__doc__)
-    parser.add_argument("--config", required=True, metavar="FILE", help="see configs/build/")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="dataset folder to write")
-    parser.add_argument("--work", metavar="DIR", help="stages, spending, report; None: OUT.work; may be gs://…")
-    parser.add_argument("--decisions", metavar="FILE", help="of people; None: decisions.jsonl in the work folder")
-    parser.add_argument("--budget", type=float, metavar="USD", help="stop before more is spent; None: no limit")
+    add = parser.add_argument
+    add("--config", default="configs/build/procedural.py", metavar="FILE", help="see configs/build/")
+    add("--out", type=Path, required=True, metavar="DIR", help="dataset folder to write")
+    add("--work", metavar="DIR", help="stages, spending, report: local or gs://…; None: OUT.work")
+    add(
+        "--source",
+        action="append",
+        metavar="KIND:PATH",
+        help="in place of the config's: super_ni:DIR, alpaca:FILE, dataset:DIR:SPLIT, procedural:NAMES; may come again",
+    )
+    add("--llm", choices=("endpoint", "procedural"), help="who answers; None: as the config says")
+    add("--budget", type=float, metavar="USD", help="stop before more is spent, over all runs; None: no limit")
+    add("--dry_run", action="store_true", help="ask nothing; tell calls, tokens and cost")
+    add("--json", action="store_true", help="with --dry_run: print JSON")
+    add("--batch", action="store_true", help="ask by the Batch API: cheaper, within a day")
+    add("--poll", type=float, default=60.0, metavar="SECONDS", help="between looks at batches")
+    add("--decisions", type=Path, metavar="FILE", help="of data_pipeline.curate; None: WORK/decisions.jsonl")
     return parser
 
 
@@ -67,7 +107,16 @@ def load(path: str, overrides: dict[str, Any]) -> BuildConfig:
     return config.model_copy(update={"endpoint": config.endpoint.resolved(), "opinion": opinion})
 
 
+def _directly(build: Build, budget: float | None) -> Built:
+    """The stages of a build that asks as it goes."""
+    try:
+        return build.run()
+    except Incomplete as stop:
+        raise _stopped(stop, budget) from None
+
+
 def _stopped(stop: Incomplete, budget: float | None) -> UserError:
+    """What to say of a stage with questions that have no answer."""
     if stop.out_of_budget:
         mend = f"reached at stage {stop.stage}; what was answered is kept: raise it and run the same command again"
         return UserError("budget", budget, mend)
@@ -77,17 +126,59 @@ def _stopped(stop: Incomplete, budget: float | None) -> UserError:
                      f"{count} of them: {reason}; what was answered is kept: run the same command again")  # fmt: skip
 
 
+def _by_batches(
+    config: BuildConfig, workshop: Workshop, payment: Payment, found: decisions.Decisions, poll_seconds: float
+) -> Built:
+    """The stages of a build whose calls go in batches: stages are made from the store, what it lacks is asked."""
+    while True:
+        try:
+            return Build(config, workshop, payment, found, offline=True).run()
+        except Incomplete as stop:
+            _ask_in_batch(config, stop, payment, Path(workshop.folder).parent / "batches", poll_seconds)
+
+
+def _ask_in_batch(config: BuildConfig, stop: Incomplete, payment: Payment, folder: Path, poll_seconds: float) -> None:
+    endpoint = config.opinion.endpoint if stop.stage == "opinions" else config.endpoint
+    share = endpoint.batch_price_share
+    budget = Budget(payment.folder, payment.dollars, Prices(endpoint.prompt_price * share,
+                                                            endpoint.completion_price * share), 1)  # fmt: skip
+    batches = Batches(endpoint, endpoint.key(), folder / stop.stage, open_store(config.store), budget)
+    calls = (row["call"] for row in read_rows(f"{stop.folder}/{UNANSWERED}-*.jsonl"))
+    try:
+        came = batches.answer(calls, poll_seconds)
+    except BudgetReached:
+        raise _stopped(Incomplete(stop.stage, stop.folder, {"budget": 1}), payment.dollars) from None
+    if not came:
+        raise UserError("batch", stop.stage, "the endpoint answered none of its calls; see its own log of batches")
+
+
+def _forecast(build: Build, *, json_wanted: bool) -> int:
+    lines = forecast.forecast(build.config, *build.ahead())
+    print(json.dumps([forecast.row(line) for line in lines], indent=2) if json_wanted else forecast.table(lines))
+    return 0
+
+
 def notes(config: BuildConfig, built: Built) -> dict[str, Any]:
     """What the manifest says of a build: all that its chains follow from."""
-    seeds = list(built.tasks.read())
     return {
-        "licences": [seed["licence"] for seed in seeds],
+        "licences": [seed["licence"] for seed in built.tasks.read()],
         "config": config.model_dump(mode="json", exclude={"store"}),
         "sources": [Path(path).name for source in config.seeds.sources for path in sources.paths(source)],
         "prompts": {kind.prompt: prompt_identity(kind.prompt) for kind in QUESTIONS},
         "stages": {stage.name: stage.counts for stage in built.every},
         "identity": files.digest([stage.identity for stage in built.every]),
     }
+
+
+def summary(out: Path, work: str, spent: float) -> str:
+    """What a build made, in a few lines."""
+    manifest = read_manifest(out)
+    lines = [f"{'split':<20}{'length':>6}{'chains':>10}"]
+    lines += [f"{split:<20}{length:>6}{count:>10,}" for split, by in manifest["counts"].items()
+              for length, count in by.items()]  # fmt: skip
+    lines.append(f"{sum(manifest['rejected'].values()):,} rows rejected, each with its reason in {out}/rejected.jsonl")
+    lines.append(f"${spent:.4f} spent on it; the report: {work}/report.html")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ waits for the slowest. A bundle that Beam runs again finds the answers in the st
 import functools
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from typing import Any, Protocol
 
@@ -20,11 +20,13 @@ from coi_jax.llm import Client, Outcome, Rejected, Unanswered, ask
 from coi_jax.llm.settings import EndpointConfig
 from coi_jax.llm.spending import Budget, Prices
 from coi_jax.llm.store import open_store
+from coi_jax.llm.structured import Usage
 from data_pipeline.build import questions
 from data_pipeline.build.meter import METER
 from data_pipeline.build.questions import Question
 from data_pipeline.build.stages import REJECTED, TAGS, UNANSWERED, Row
 
+USAGE = "usage"  # the kind of the row that tells what the replies of a stage took
 WAITING = 4  # questions that a bundle has sent off, for each that may be in flight
 Result = tuple[str, Row]  # a tag and a row
 
@@ -133,7 +135,10 @@ class Ask(beam.DoFn):
         row, future = self._done.get()
         self._waiting -= 1
         METER.advance()
-        for tag, result in self._results(row, future.result()):
+        outcome = future.result()
+        if not isinstance(outcome, Unanswered):
+            yield beam.pvalue.TaggedOutput(USAGE, tuple(outcome.usage))
+        for tag, result in self._results(row, outcome):
             yield beam.pvalue.TaggedOutput(tag, result)
 
     def _results(self, row: Row, outcome: Outcome[Any]) -> list[Result]:
@@ -145,6 +150,11 @@ class Ask(beam.DoFn):
 
 
 def asked(flow: Any, ask: Ask, *sides: Any) -> dict[str, Any]:
-    """The flows of an `Ask`, by tag."""
-    flows = flow | beam.ParDo(ask, *sides).with_outputs(*TAGS)
-    return {tag: flows[tag] for tag in TAGS}
+    """The flows of an `Ask`, by tag; of what the replies took one row."""
+    flows = flow | beam.ParDo(ask, *sides).with_outputs(*TAGS, USAGE)
+    usage = flows[USAGE] | "usage" >> beam.CombineGlobally(_sum) | beam.Map(lambda total: Usage(*total)._asdict())
+    return {tag: flows[tag] for tag in TAGS} | {USAGE: usage}
+
+
+def _sum(usages: Iterable[tuple[int, ...]]) -> tuple[int, ...]:
+    return tuple(map(sum, zip(*usages, strict=True))) or tuple(Usage())

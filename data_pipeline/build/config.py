@@ -52,7 +52,8 @@ class JoinsConfig(Section):
     """How chains grow beyond two steps."""
 
     lengths: tuple[Annotated[int, Field(ge=3, le=LONGEST)], ...]  # that are made; () stops at pairs
-    per_categories: PositiveInt  # chains tried for a sequence of categories
+    per_categories: PositiveInt  # chains tried for a sequence of categories, and
+    most: PositiveInt  # of each length and split
 
     @pydantic.field_validator("lengths")
     @classmethod

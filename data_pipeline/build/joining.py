@@ -1,7 +1,8 @@
 """Stage 6: longer chains, from chains and pairs that share an instruction; what follows the joint is made anew.
 
 A chain that ends with task y and a pair y → z, found to be composable on an instance at least, make a candidate that
-ends with z. For each sequence of categories the tried candidates are those with the lowest hash.
+ends with z. For each sequence of categories the tried candidates are those with the lowest hash, and of these again
+where there are more than enough.
 """
 
 from collections.abc import Iterator
@@ -34,6 +35,8 @@ def join(chains: Flow, pairs: Flow, tasks: Flow, config: JoinsConfig, seed: int)
         chains
         | "join" >> beam.FlatMap(_joined, successors, by_id, seed)
         | "lowest hashes" >> beam.combiners.Top.SmallestPerKey(config.per_categories, key=lambda ranked: ranked[0])
+        | "by split" >> beam.FlatMap(lambda group: [(group[0][0], ranked) for ranked in group[1]])
+        | "no more" >> beam.combiners.Top.SmallestPerKey(config.most, key=lambda ranked: ranked[0])
         | "one by one" >> beam.FlatMap(lambda group: [row for _, row in group[1]])
     )
     return {OUT: candidates}

@@ -62,19 +62,14 @@ def _with_output(longest_words: int) -> Callable[..., list[Result]]:
     def take(row: Row, answer: Answered[Output], _: dict[str, str]) -> list[Result]:
         draft = Draft.from_row(row)
         output = answer.value.output
-        earlier = {_plain(draft.input), *(_plain(step.output or "") for step in draft.steps[:-1])}
         done = draft.answered(output, answer.keys).row()
-        if _plain(output) in earlier:
+        if draft.had(output):
             return [(REJECTED, {"reason": IDLE, "row": done})]
         if len(output.split()) > longest_words:
             return [(REJECTED, {"reason": TOO_LONG, "row": done})]
         return [(OUT, done)]
 
     return take
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.casefold().split())
 
 
 def definitions_of(tasks: Flow) -> Any:

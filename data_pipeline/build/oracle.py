@@ -35,7 +35,7 @@ class Oracle:
         """See `Answerer`."""
         future: Future[Outcome[Any]] = Future()
         found = answer(question)
-        future.set_result(Rejected(NO_ANSWER, (), ()) if found is None else Answered(found, ()))
+        future.set_result(Rejected(NO_ANSWER, ()) if found is None else Answered(found, ()))
         return future
 
     def rest(self) -> None:

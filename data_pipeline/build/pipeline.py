@@ -82,13 +82,10 @@ class Build:
           Incomplete: a stage has questions without an answer.
           UserError: a source cannot be read.
         """
-        config, seed = self.config, self.config.seed
-        seeds = self._stage("seeds", [config.seeds.model_dump(), seed, source_hashes(config)], [],
-                            lambda start: ingest(start, config.seeds, seed))  # fmt: skip
+        config, checked, answered = self.config, {}, {}
+        seeds = self._seeds()
         tasks = self._tasks(seeds)
-        pairs = self._stage("pairs", [config.pairs.model_dump(), seed], [tasks],
-                            lambda start: pairing.pair(start | rows_of(tasks), config.pairs, seed))  # fmt: skip
-        checked, answered = {}, {}
+        pairs = self._pairs(tasks)
         checked[2], answered[2] = self._links(2, pairs, tasks)
         for length in config.joins.lengths:
             candidates = self._joins(length, answered[length - 1], answered[2], tasks)
@@ -97,6 +94,22 @@ class Build:
         selected = self._select([opined] if opined else list(answered.values()), tasks)
         fused = self._fuse(selected) if "fused" in config.variants else None
         return Built(seeds, tasks, pairs, checked, answered, opined, selected, fused, tuple(self._made))
+
+    def ahead(self) -> tuple[Stage, Stage]:
+        """The stages that ask nothing: seeds, and candidates of two steps with definitions for instructions."""
+        seeds = self._seeds()
+        named = self._stage("definitions", [], [seeds], lambda start: {"out": wording.named(start | rows_of(seeds))})
+        return seeds, self._pairs(named)
+
+    def _seeds(self) -> Stage:
+        config, seed = self.config.seeds, self.config.seed
+        return self._stage("seeds", [config.model_dump(), seed, source_hashes(self.config)], [],
+                           lambda start: ingest(start, config, seed))  # fmt: skip
+
+    def _pairs(self, tasks: Stage) -> Stage:
+        config, seed = self.config.pairs, self.config.seed
+        return self._stage("pairs", [config.model_dump(), seed], [tasks],
+                           lambda start: pairing.pair(start | rows_of(tasks), config, seed))  # fmt: skip
 
     def _stage(self, name: str, settings: Any, inputs: Sequence[Stage], make: Any, questions: int = 0) -> Stage:
         stage = self._workshop.run(name, settings, inputs, make, questions)
@@ -133,7 +146,7 @@ class Build:
             mine = others if chains is pairs else start | rows_of(chains)
             return joining.join(mine, others, start | rows_of(tasks), config, seed)
 
-        return self._stage(f"joins-{length}", [config.per_categories, seed], [chains, pairs, tasks], make)
+        return self._stage(f"joins-{length}", [config.per_categories, config.most, seed], [chains, pairs, tasks], make)
 
     def _opinions(self, chains: Sequence[Stage]) -> Stage:
         least = self.config.opinion.least_score

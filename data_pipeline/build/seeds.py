@@ -125,6 +125,11 @@ class Draft:
         assert output is not None
         return output
 
+    def had(self, text: str) -> bool:
+        """Whether a text is, but for spaces, the input or the output of a step before the last."""
+        earlier = [self.input, *(step.output or "" for step in self.steps[:-1])]
+        return text.split() in [other.split() for other in earlier]
+
     def followed_by(self, seed: Seed) -> "Draft":
         """The candidate with one step more."""
         step = Step(seed.instruction, None, seed.category, seed.id)

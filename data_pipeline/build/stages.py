@@ -30,11 +30,11 @@ Flow = Any  # a PCollection of rows
 
 
 class Incomplete(Exception):
-    """Some questions of a stage have no answer yet; `reasons` counts them."""
+    """Some questions of a stage have no answer yet; `reasons` counts them, `folder` holds them."""
 
-    def __init__(self, stage: str, reasons: dict[str, int]) -> None:
+    def __init__(self, stage: str, folder: str, reasons: dict[str, int]) -> None:
         super().__init__(stage)
-        self.stage, self.reasons = stage, reasons
+        self.stage, self.folder, self.reasons = stage, folder, reasons
 
     @property
     def out_of_budget(self) -> bool:
@@ -137,7 +137,7 @@ class Workshop:
         METER.bar = None
         counts = {tag: sum(1 for _ in read_rows(f"{folder}/{tag}-*.jsonl")) for tag in TAGS}
         if counts[UNANSWERED]:
-            raise Incomplete(name, _reasons(f"{folder}/{UNANSWERED}-*.jsonl"))
+            raise Incomplete(name, folder, _reasons(f"{folder}/{UNANSWERED}-*.jsonl"))
         write_whole(system, f"{root}/{MARKER}", json.dumps(counts).encode())
         return Stage(name, folder, identity, counts)
 

@@ -31,6 +31,11 @@ def _with_category(row: Row, answer: Answered[Category]) -> list[Result]:
     return [(OUT, row | {"category": answer.value.category})]
 
 
+def named(rows: Flow) -> Flow:
+    """Tasks with their definition in place of an instruction: for a forecast, which asks nothing."""
+    return rows | "definitions for instructions" >> beam.Map(lambda row: row | {"instruction": row["definition"]})
+
+
 def summarise(rows: Flow, ask: AskOf) -> dict[str, Flow]:
     """The flows of the stage."""
     return asked(rows, ask(_summary_question, _with_instruction))

@@ -1,0 +1,127 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coi_jax.chain import Chain, Step
+from coi_jax.dataset import DatasetWriter
+from coi_jax.errors import UserError
+from data_pipeline.build import sources
+from data_pipeline.build.config import SourceConfig
+from data_pipeline.build.seeds import Seed
+from data_pipeline.build.sources import NOTHING, Refused, is_closed
+from data_pipeline.procedural.check import execute
+from tests.data_pipeline.build import sample_tasks
+from tests.data_pipeline.build.builds import seeds_config
+
+
+def read(folder: Path, pattern: str, **changes: Any) -> tuple[list[Seed], list[Refused]]:
+    found = [one for path in sorted(folder.glob(pattern))
+             for one in sources.read_super_ni(str(path), seeds_config(**changes), 0)]  # fmt: skip
+    return [one for one in found if isinstance(one, Seed)], [one for one in found if isinstance(one, Refused)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return sample_tasks.write(tmp_path_factory.mktemp("tasks") / "super_ni")
+
+
+def test_fields_may_be_texts_or_lists(folder: Path) -> None:
+    (as_lists,), _ = read(folder, "task002*")
+    (as_texts,), _ = read(folder, "task003*")
+    assert as_lists.category == "Title Generation"
+    assert as_texts.category == "Question Generation"
+    assert as_texts.definition.startswith("Ask a question")
+    assert len(as_texts.instances) == 8
+
+
+def test_rows_that_cannot_be_used_are_refused_with_a_reason(folder: Path) -> None:
+    (seed,), refused = read(folder, "task001*", instances=50)
+    assert len(seed.instances) == 8
+    assert sorted(one.reason for one in refused) == [
+        "an input that the task has twice", "an instance without an input", "an instance without an output",
+        "an instance without an output", "longer than longest_words",
+    ]  # fmt: skip
+
+
+def test_other_languages_and_what_is_no_task_are_refused(folder: Path) -> None:
+    assert [one.reason for one in read(folder, "task091*")[1]] == ["another language"]
+    assert len(read(folder, "task091*", languages=[])[0]) == 1
+    (broken,) = read(folder, "task092*")[1]
+    assert broken.reason.startswith("not a task of Super-NaturalInstructions")
+
+
+def test_as_many_instances_are_taken_as_wanted_whatever_their_order(folder: Path, tmp_path: Path) -> None:
+    (seed,), _ = read(folder, "task005*", instances=3)
+    assert len(seed.instances) == 3
+    task = json.loads((folder / "task005_open.json").read_text())
+    (tmp_path / "task005_open.json").write_text(json.dumps(task | {"Instances": task["Instances"][::-1]}))
+    (turned,), _ = read(tmp_path, "task005*", instances=3)
+    assert set(turned.instances) == set(seed.instances)
+
+
+def test_a_few_outputs_again_and_again_are_a_closed_question(folder: Path) -> None:
+    assert read(folder, "task090*")[0][0].closed
+    assert not read(folder, "task001*")[0][0].closed
+    assert is_closed(["yes", "No", "no", "Yes"] * 4)
+    assert not is_closed(["yes", "no"])
+    assert not is_closed(str(n) for n in range(100))
+
+
+@pytest.mark.parametrize("kind", ["json", "jsonl"])
+def test_rows_of_alpaca_files_become_tasks_by_their_instruction(tmp_path: Path, kind: str) -> None:
+    rows = [
+        {"instruction": "Sum up.", "input": "a b", "output": "a"},
+        {"instruction": "Sum up. ", "input": "c d", "output": "c"},
+        {"instruction": "Greet.", "input": "", "output": "Hello!"},
+        {"instruction": "Greet."},
+        {"instruction": 3, "output": ""},
+    ]
+    path = tmp_path / f"a.{kind}"
+    path.write_text(json.dumps(rows) if kind == "json" else "".join(json.dumps(row) + "\n" for row in rows))
+    pieces = list(sources.read_alpaca(str(path)))
+    assert [isinstance(piece, Refused) for piece in pieces] == [False, False, False, True, True]
+    by_task: dict[str, list[Any]] = {}
+    for piece in pieces[:3]:
+        assert not isinstance(piece, Refused)
+        by_task.setdefault(piece.seed.id, []).append(piece)
+    seeds = [next(iter(sources.merge(group, seeds_config(), 0))) for group in by_task.values()]
+    assert [len(seed.instances) for seed in seeds if isinstance(seed, Seed)] == [2, 1]
+    assert isinstance(seeds[1], Seed)
+    assert seeds[1].takes == (NOTHING,)  # it can come first only
+
+
+def test_single_instructions_of_a_dataset_are_taken_and_longer_chains_are_not(tmp_path: Path) -> None:
+    with DatasetWriter(tmp_path / "d") as writer:
+        writer.add("train", Chain("a", "s", "in", "Do.", (Step("Do.", "out", "Summarization", "t"),)))
+        writer.add("train", Chain("b", "s", "in", "Do. and then Go.", (Step("Do.", "x"), Step("Go.", "y"))))
+        writer.finish("s", "CC0", {})
+    (piece,) = sources.read_dataset(str(tmp_path / "d" / "train.jsonl"), str(tmp_path / "d"))
+    assert not isinstance(piece, Refused)
+    assert (piece.seed.licence, piece.seed.category, piece.instance.output) == ("CC0", "Summarization", "out")
+
+
+def test_operations_have_the_outputs_that_are_computed() -> None:
+    found = [one for one in sources.read_procedural("lists", seeds_config(languages=[]), 0) if isinstance(one, Seed)]
+    assert len(found) > 15
+    for seed in found:
+        words = seed.definition.removesuffix(" Write the result alone, as it is.")
+        for instance in seed.instances:
+            instruction = words.partition(" as a text. ")[2]
+            assert execute(instruction, instance.input) == instance.output
+
+
+@pytest.mark.parametrize("kind", ["super_ni", "alpaca"])
+def test_a_source_that_is_not_there_is_named(tmp_path: Path, kind: str) -> None:
+    with pytest.raises(UserError, match=r"seeds\.sources.*missing.*check the path"):
+        sources.paths(SourceConfig.model_validate({"kind": kind, "path": str(tmp_path / "missing"), "split": ""}))
+
+
+def test_the_real_tasks_are_read(super_ni_folder: Path) -> None:
+    seeds, refused = read(super_ni_folder, "task*.json")
+    assert (
+        len(seeds) + sum(one.reason in ("another language", "a task without a usable instance") for one in refused)
+        == 12
+    )
+    assert all(seed.category and seed.definition and seed.instances for seed in seeds)
