@@ -1,9 +1,9 @@
-"""Measures training beside transformers: same weights, same examples, losses compared, steps taken in turn.
+"""Measures training beside transformers: same weights, same examples, losses compared, steps taken in turns.
 
   python -m benchmarks.train --data data/release
   python -m benchmarks.train --data data/release --repeats 3 --config.data.rows=16
 
-Three contestants take the same steps in turn: this project on packed rows, and in another process transformers
+Three contestants take the same steps, three at a time: this project on packed rows, and in another process transformers
 on the same packed rows, and padded as the paper's trainer pads (batches of 4, each to its longest) with its gradients
 accumulated over the same examples. The first step of each is not timed. Prints JSON; exits with status 1 where the
 losses of any step differ by more than --tolerance.
@@ -27,6 +27,7 @@ from coi_jax.tasks import training_tasks
 from coi_jax.vocabulary import load_vocabulary
 
 CHAINS = (2, 3)  # the lengths of the chains that are read
+TURN = 3  # steps that a contestant takes in a row: after the others' turns the memory of the first is cold
 PADDED_BATCH = 4  # examples in a microbatch of the paper's trainer
 # About 30M parameters with the config's vocabulary; on a CPU the layers are unrolled.
 DECODER = {"model.layers": 8, "model.width": 512, "model.heads": 8, "model.kv_heads": 8, "model.head_width": 64,
@@ -45,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.parser(__doc__)
     parser.add_argument("--data", required=True, help="dataset folder, of python -m data_pipeline.release")
     parser.add_argument("--config", default="configs/release.py", help="what DECODER and FIXED change, and --config.*")
-    parser.add_argument("--repeats", type=int, default=5, help="timed steps of each contestant")
+    parser.add_argument("--repeats", type=int, default=8, help="timed steps of each contestant")
     parser.add_argument("--tolerance", type=float, default=1e-4, help="how far losses may differ")
     arguments = parser.parse_args(rest)
     config = load_config(arguments.config, DECODER | FIXED | {"data.folder": arguments.data} | overrides)
@@ -94,9 +95,10 @@ def compare(settings: dict[str, Any], counts: list[dict[str, int]], tolerance: f
         attention = {name: side.ask("choose_attention", names=ATTENTIONS, **which)
                      for name, (side, which) in contestants.items() if side is peer}  # fmt: skip
         taken: dict[str, Steps] = {name: [] for name in contestants}
-        for step in range(len(counts)):
+        for start in range(0, len(counts), TURN):
             for name, (side, which) in contestants.items():
-                taken[name].append(side.ask("steps", first=step, count=1, **which))
+                turn = range(start, min(start + TURN, len(counts)))
+                taken[name] += [side.ask("steps", first=step, count=1, **which) for step in turn]
     positions = sum(step["positions"] for step in taken["peer_padded"])
     useful = round(sum(each["tokens"] for each in counts) / positions, 4)
     return {"seconds_by_attention": attention, "useful_share_when_padded": useful} | summarise(taken, counts, tolerance)
