@@ -20,6 +20,7 @@ README = ROOT / "README.md"
 SMALL = {
     "data_pipeline.procedural": ["--train_count", "40", "--validation_count", "4", "--rephrased_count", "4",
                                  "--test_count", "6"],
+    "data_pipeline.build": ["--config.joins.lengths=()", "--config.variants=()"],
     "coi_jax.train": ["--config.train.steps=3", "--config.train.checkpoint_every=2", "--config.vocabulary.size=400",
                       "--config.model.layers=1", "--config.model.width=32", "--config.model.head_width=8",
                       "--config.model.score_width=8", "--config.model.mlp_width=32", "--config.data.rows=4",
