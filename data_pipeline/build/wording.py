@@ -5,7 +5,9 @@ from collections.abc import Callable
 
 import apache_beam as beam
 
+from coi_jax import files
 from coi_jax.llm import Answered
+from data_pipeline.build import rules
 from data_pipeline.build.asking import Ask, Result, asked
 from data_pipeline.build.questions import Categorise, Category, Instruction, Question, Summarise
 from data_pipeline.build.seeds import Seed
@@ -32,8 +34,16 @@ def _with_category(row: Row, answer: Answered[Category]) -> list[Result]:
 
 
 def named(rows: Flow) -> Flow:
-    """Tasks with their definition in place of an instruction: for a forecast, which asks nothing."""
-    return rows | "definitions for instructions" >> beam.Map(lambda row: row | {"instruction": row["definition"]})
+    """Tasks as a forecast takes them, which asks nothing: their definition stands for an instruction, and those that
+    have no category are spread over all.
+    """
+    return rows | "stand-ins" >> beam.Map(_named)
+
+
+def _named(row: Row) -> Row:
+    categories = list(rules.load().categories)
+    drawn = categories[int(files.digest(row["id"])[:8], 16) % len(categories)]
+    return row | {"instruction": row["definition"], "category": row["category"] or drawn}
 
 
 def summarise(rows: Flow, ask: AskOf) -> dict[str, Flow]:
