@@ -32,7 +32,7 @@ test: .venv/test.stamp
 	@$(RUN) ruff check .
 	@$(RUN) ruff format --check .
 	@$(RUN) mypy
-	@$(RUN) pytest -n 2
+	@$(RUN) pytest -n 2 --dist loadgroup
 
 # A stamp is older than the requirements when they change: pip then brings the environment up to date.
 .venv/run.stamp: requirements.txt constraints.txt | .venv/pyvenv.cfg

@@ -16,6 +16,8 @@ from coi_jax.predictions import PREDICTIONS
 from coi_jax.run_folder import RunFolder
 from tests.trained_runs import TESTS, make_run, save
 
+pytestmark = pytest.mark.xdist_group("evaluate")  # its fixtures take long: one worker makes them
+
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:

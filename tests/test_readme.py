@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.xdist_group("readme")  # its fixtures take long: one worker makes them
+
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 

@@ -33,6 +33,8 @@ from tests import published_models, stand_ins, trained_runs
 from tests.published_models import tensors
 from tests.stand_ins import StandInLoader, run_config
 
+pytestmark = pytest.mark.xdist_group("weights")  # its fixtures take long: one worker makes them
+
 ROOT = Path(__file__).parent.parent
 ROWS = 264  # of the embedding: what a mesh divides
 SIZES = {"vocab_size": ROWS, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,

@@ -60,7 +60,7 @@ def forecast(config: BuildConfig, seeds: Stage, pairs: Stage) -> list[Line]:
     lines = [_line("categories", [_category(seed) for seed in without], len(without), len(without), config.endpoint),
              _line("instructions", [Summarise(seed.definition) for seed in tasks], len(tasks), len(tasks),
                    config.endpoint)]  # fmt: skip
-    passed = most = 0.0
+    passed = most = chosen = 0.0
     branching = Branching(map(Draft.from_row, pairs.read()))
     for length, (number, at_most) in _candidates(config, branching, pairs.counts["out"]).items():
         share = VALID.get(length, VALID_LONGER)
@@ -69,11 +69,12 @@ def forecast(config: BuildConfig, seeds: Stage, pairs: Stage) -> list[Line]:
         lines.append(_line(f"answers-{length}", list(_answers(drafts, tasks)), number * share, at_most,
                            config.endpoint))  # fmt: skip
         passed, most = passed + number * share, most + at_most
+        chosen += min(number * share, config.selection.per_categories * branching.sequences(length))
     if config.opinion.enabled:
         lines.append(_line("opinions", [_judge(draft) for draft in drafts], passed, most, config.opinion.endpoint))
     if "fused" in config.variants:
         fuse: list[Question] = [Fuse(tuple(step.instruction for step in draft.steps)) for draft in drafts]
-        lines.append(_line("fused", fuse, passed, most, config.endpoint))
+        lines.append(_line("fused", fuse, chosen, most, config.endpoint))
     return [line for line in lines if line.most_calls]
 
 

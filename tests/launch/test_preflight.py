@@ -17,6 +17,8 @@ from launch.programs import Memory, Program
 from launch.topologies import GIB, Topology
 from tests.stand_ins import run_config
 
+pytestmark = pytest.mark.xdist_group("preflight")  # its fixtures take long: one worker makes them
+
 ROWS, LENGTH = 16, 128
 CONFIG = run_config(data__folder="nowhere", data__rows=ROWS, data__length=LENGTH, model__attention="xla",
                     model__dtype="bfloat16", model__width=64, model__head_width=32, model__mlp_width=128,

@@ -20,6 +20,8 @@ from tests.data_pipeline.build.sample_tasks import INJECTION
 from tests.llm.endpoints import KEY
 from tests.llm.server import Running, rates, running
 
+pytestmark = pytest.mark.xdist_group("builds")  # its fixtures take long: one worker makes them
+
 KILLS = 20
 ORDERS = INJECTION.split(".")[0]
 
@@ -216,7 +218,7 @@ def test_a_dry_run_asks_nothing_and_its_forecast_holds(
     prices = Prices(0.15, 0.6)  # of the config
     assert about / 4 < sum(prices.of_tokens(*tokens) for _, *tokens in used) < most
     for (calls, *_), line in zip(used, forecast.values(), strict=True):
-        assert line["calls"] / 3 < calls < 2 * line["most_calls"]  # some replies were repaired
+        assert line["calls"] / 4 < calls < 2 * line["most_calls"]  # some replies were repaired
 
 
 def read_usage(out: Path, stage: str) -> tuple[int, int, int]:

@@ -13,6 +13,8 @@ from tests.data_pipeline.build import sample_tasks
 from tests.data_pipeline.build.builds import endpoint, flags, run
 from tests.llm.server import rates, running
 
+pytestmark = pytest.mark.xdist_group("reports")  # its fixtures take long: one worker makes them
+
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
