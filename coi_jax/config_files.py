@@ -7,6 +7,7 @@ import importlib.util
 import typing
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TypeVar
 
 import ml_collections
@@ -28,18 +29,31 @@ def read(path: files.PathLike) -> dict[str, Any]:
 
 
 def _get_config(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise UserError("config", path, "no such file; see configs/")
-    spec = importlib.util.spec_from_file_location("coi_config", path)
-    if spec is None or spec.loader is None:
-        raise UserError("config", path, "not a Python file; see configs/")
-    module = importlib.util.module_from_spec(spec)
+    module = load_module(path, "config", "configs/")
     try:
-        spec.loader.exec_module(module)
         config: ml_collections.ConfigDict = module.get_config()
     except Exception as error:
         raise UserError("config", path, f"{type(error).__name__}: {error}") from None
     return config.to_dict()
+
+
+def load_module(path: Path, field: str, examples: str) -> ModuleType:
+    """The module that a Python file is; `field` is what the user named it for, `examples` the folder of others.
+
+    Raises:
+      UserError: there is none, or it raises.
+    """
+    if not path.is_file():
+        raise UserError(field, path, f"no such file; see {examples}")
+    spec = importlib.util.spec_from_file_location(f"coi_{field}", path)
+    if spec is None or spec.loader is None:
+        raise UserError(field, path, f"not a Python file; see {examples}")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise UserError(field, path, f"{type(error).__name__}: {error}") from None
+    return module
 
 
 def override(values: dict[str, Any], overrides: Mapping[str, Any]) -> None:

@@ -1,6 +1,5 @@
 """A sweep as a list of points: each a validated config with an id and a run folder of its own."""
 
-import importlib.util
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +7,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from coi_jax import dataset, files, tasks
+from coi_jax import config_files, dataset, files, tasks
 from coi_jax.config import RunConfig, load_config
 from coi_jax.errors import UserError, nearest
 
@@ -53,16 +52,7 @@ def expand(sweep: files.PathLike, extra: Mapping[str, Any], out: files.PathLike 
 
 
 def _load(path: Path) -> ModuleType:
-    if not path.is_file():
-        raise UserError("sweep", path, "no such file; see configs/sweeps/")
-    spec = importlib.util.spec_from_file_location("coi_sweep", path)
-    if spec is None or spec.loader is None:
-        raise UserError("sweep", path, "not a Python file; see configs/sweeps/")
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise UserError("sweep", path, f"{type(error).__name__}: {error}") from None
+    module = config_files.load_module(path, "sweep", "configs/sweeps/")
     for name in ("CONFIG", "sweep"):
         if not hasattr(module, name):
             raise UserError("sweep", path, f"has no {name}; see configs/sweeps/quickstart.py")

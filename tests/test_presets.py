@@ -73,7 +73,10 @@ def test_a_preset_has_as_many_parameters_without_embeddings_as_its_card_says(pre
 
 @pytest.mark.parametrize("preset", sorted(set(PRESETS) - set(FAMILIES)))
 def test_every_preset_is_a_whole_model(preset: str) -> None:
-    model_section(PRESETS[preset]).model_validate(PRESETS[preset] | RUN)
+    model = model_section(PRESETS[preset]).model_validate(PRESETS[preset] | RUN)
+    sizes = {name: value for name, value in PRESETS[preset].items() if isinstance(value, int | str)}
+    assert sizes
+    assert sizes.items() <= model.model_dump().items()
 
 
 def test_fields_beside_a_preset_come_first() -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 from coi_jax import cli, config_files, files
 from coi_jax.dataset import read_manifest
-from coi_jax.errors import UserError
+from coi_jax.errors import UserError, nearest
 from coi_jax.llm.batches import Batches
 from coi_jax.llm.spending import Budget, BudgetReached, Prices
 from coi_jax.llm.store import open_store
@@ -26,7 +26,7 @@ from data_pipeline.build.config import BuildConfig
 from data_pipeline.build.pipeline import Build, Built, Payment
 from data_pipeline.build.questions import QUESTIONS, prompt_identity
 from data_pipeline.build.report import write_report
-from data_pipeline.build.stages import UNANSWERED, Incomplete, Workshop, read_rows
+from data_pipeline.build.stages import UNANSWERED, Incomplete, Workshop, beam_flag_names, read_rows
 from data_pipeline.build.writing import write
 
 RUNNER = "--runner=FnApiRunner"  # the DirectRunner's engine in this process; its other one would be downloaded
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         overrides["seeds.sources"] = tuple(map(source, arguments.source))
     config = load(arguments.config, overrides)
     work = arguments.work or f"{arguments.out}.work"
-    workshop = Workshop(f"{work}/stages", beam_flags or [RUNNER])
+    workshop = Workshop(f"{work}/stages", [RUNNER, *checked(beam_flags)])
     found = decisions.read(arguments.decisions or Path(work) / "decisions.jsonl")
     payment = Payment(f"{work}/spending", arguments.budget)
     if arguments.dry_run:
@@ -88,6 +88,21 @@ def _parser() -> cli.Parser:
     add("--poll", type=float, default=60.0, metavar="SECONDS", help="between looks at batches")
     add("--decisions", type=Path, metavar="FILE", help="of data_pipeline.curate; None: WORK/decisions.jsonl")
     return parser
+
+
+def checked(beam_flags: Sequence[str]) -> Sequence[str]:
+    """The flags, if Beam knows them all: a misspelt flag of this command must not start a build.
+
+    Raises:
+      UserError: one is not known; the nearest is given.
+    """
+    ours = [action.option_strings[-1] for action in _parser()._actions]
+    known = [*ours, *beam_flag_names()]
+    for flag in beam_flags:
+        name = flag.partition("=")[0]
+        if name.startswith("-") and name.replace("--no_", "--") not in known:
+            raise UserError("flag", name, nearest(name, known))
+    return beam_flags
 
 
 def load(path: str, overrides: dict[str, Any]) -> BuildConfig:

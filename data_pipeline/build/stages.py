@@ -17,6 +17,7 @@ import fsspec
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from coi_jax import files
+from coi_jax.errors import UserError
 from coi_jax.llm.store import write_whole
 from coi_jax.llm.structured import BUDGET
 from coi_jax.progress import Bar
@@ -123,6 +124,7 @@ class Workshop:
 
         Raises:
           Incomplete: some of its questions have no answer; the rest is kept by the store of replies.
+          UserError: what its workers found wrong with the user's files or settings.
         """
         identity = files.digest([name, settings, [stage.identity for stage in inputs]])
         folder = f"{self.folder}/{name}-{identity[:12]}"
@@ -133,7 +135,12 @@ class Workshop:
             system.rm(root, recursive=True)
         system.makedirs(root, exist_ok=True)
         with Bar(name, questions or None) as METER.bar:
-            self._run(folder, make)
+            try:
+                self._run(folder, make)
+            except RuntimeError as error:  # as Beam wraps what its workers raise
+                if mistake := _user_error(error):
+                    raise mistake from None
+                raise
         METER.bar = None
         counts = {tag: sum(1 for _ in read_rows(f"{folder}/{tag}-*.jsonl")) for tag in TAGS}
         if counts[UNANSWERED]:
@@ -147,6 +154,18 @@ class Workshop:
             for tag, flow in make(pipeline).items():
                 lines = flow | f"{tag}: to JSON" >> beam.Map(json.dumps, ensure_ascii=False)
                 lines | f"{tag}: write" >> beam.io.WriteToText(f"{folder}/{tag}", file_name_suffix=".jsonl")
+
+
+def _user_error(error: BaseException | None) -> UserError | None:
+    """The user's mistake among what an error came from, if there is one."""
+    while error is not None and not isinstance(error, UserError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def beam_flag_names() -> list[str]:
+    """The flags that Beam knows, as `--runner`."""
+    return [f"--{name}" for name in PipelineOptions([]).get_all_options()]
 
 
 def _reasons(pattern: str) -> dict[str, int]:

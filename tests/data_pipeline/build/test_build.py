@@ -227,6 +227,23 @@ def read_usage(out: Path, stage: str) -> tuple[int, int, int]:
     return usage["calls"], usage["prompt_tokens"], usage["completion_tokens"]
 
 
+@pytest.mark.parametrize("flag", ["--dryrun", "--budgett=5", "--runer=FlinkRunner"])
+def test_a_misspelt_flag_starts_no_build(tmp_path: Path, flag: str) -> None:
+    with pytest.raises(UserError, match=f"flag: {flag.partition('=')[0]}: .*--"):
+        run(flags(tmp_path / "built", None, flag))
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_worker_finds_wrong_with_the_input_is_one_error_of_the_user(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="operations: nope: unknown"):
+        run(flags(tmp_path / "built", None, "--source=procedural:nope"))
+    (tmp_path / "rows.json").write_text('[{"instruction": "cut', encoding="utf-8")
+    argv = flags(tmp_path / "built", None, f"--source=alpaca:{tmp_path}/rows.json", "--llm=endpoint")
+    with pytest.raises(UserError, match=r"rows\.json"):
+        run(argv)
+    assert not (tmp_path / "built").exists()
+
+
 def test_an_endpoint_without_a_key_or_a_model_is_named(
     tasks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
