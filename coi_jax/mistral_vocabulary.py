@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 
+import mistral_common
 import numpy as np
 from mistral_common.exceptions import MistralCommonException
 from mistral_common.protocol.instruct.messages import AssistantMessage, UserMessage
@@ -44,7 +45,7 @@ class MistralVocabulary:
         self.eos_id = self._tokenizer.eos_id
         self.stop_ids: tuple[int, ...] = (self.eos_id,)
         self.pad_id = self._tokenizer.pad_id if is_tekkenizer(self._tokenizer) else self._tokenizer.unk_id
-        self.fingerprint = files.digest([version, files.sha256(self._tokenizer.file_path)])
+        self.fingerprint = files.digest([mistral_common.__version__, version, files.sha256(self._tokenizer.file_path)])
 
     def encode(self, text: str) -> list[int]:
         """See `Vocabulary.encode`."""

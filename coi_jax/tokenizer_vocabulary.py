@@ -11,6 +11,8 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import numpy as np
+import sentencepiece
+import tokenizers
 
 from coi_jax import files
 from coi_jax.chat_template import ChatTemplate, Message
@@ -20,6 +22,8 @@ from coi_jax.tokenizer_pieces import JsonPieces, Pieces, SentencePieces, load
 
 # Classes of `transformers` whose begin and end are set by flags, whatever `tokenizer.json` says.
 FLAGGED = ("LlamaTokenizer", "CodeLlamaTokenizer", "GemmaTokenizer", "CohereTokenizer")
+# Of the libraries that make the pieces.
+VERSIONS = [tokenizers.__version__, sentencepiece.__version__]
 # A conversation that shows how a template begins a prompt and ends an answer.
 SAMPLE = ({"role": "user", "content": "question"}, {"role": "assistant", "content": "answer"})
 STAND_INS = range(0xF0000, 0xFFFFE)  # characters for private use
@@ -52,7 +56,7 @@ class TokenizerVocabulary:
         self.bos_id: int | None = begin[0] if begin else None
         self.ends_inputs = encodes and end == [self.eos_id]
         self.size = self._count(rows, {self._controls[text] for text in controls})
-        self.fingerprint = files.digest([source.fingerprint, self.eos_id, self.pad_id, self.ends_inputs])
+        self.fingerprint = files.digest([VERSIONS, source.fingerprint, self.eos_id, self.pad_id, self.ends_inputs])
 
     def _set_ends(self, source: TokenizerFiles) -> None:
         known, hidden = set(self._pieces.ids.values()), set(self._controls.values())

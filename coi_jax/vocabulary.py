@@ -16,7 +16,8 @@ from coi_jax import dataset, files
 from coi_jax.config import RunConfig
 from coi_jax.errors import UserError
 
-TRAINER_SOURCE = Path(__file__).parent.parent / "data_pipeline" / "sentencepiece_training.py"
+# Raise it with every change that trains another vocabulary on the same rows; tests/goldens/ids.json notices them.
+TRAINER_VERSION = 1
 SPACE_SYMBOL = "▁"  # SentencePiece's own sign for a space (U+2581)
 
 
@@ -31,7 +32,7 @@ class Vocabulary(Protocol):
     stop_ids: tuple[int, ...]  # what ends an answer: `eos_id` first, then what a published model may end with besides
     bos_id: int | None  # None where examples do not begin with one
     ends_inputs: bool  # whether a prompt ends with `eos_id`, as published T5s' do
-    fingerprint: str  # SHA-256 of all that defines it
+    fingerprint: str  # SHA-256 of all that defines it, the version of the tokenizer library included
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text; no special ids are added."""
@@ -87,7 +88,7 @@ class SentencePieceVocabulary:
         self.stop_ids: tuple[int, ...] = (self.eos_id,)
         self.pad_id = self._model.pad_id() if self._model.pad_id() >= 0 else self._model.unk_id()
         self.bos_id = self._model.bos_id() if self._model.bos_id() >= 0 else None
-        self.fingerprint = hashlib.sha256(model).hexdigest()
+        self.fingerprint = files.digest([sentencepiece.__version__, hashlib.sha256(model).hexdigest()])
         self._space_symbol = self._bytes_of_space_symbol()
 
     def _bytes_of_space_symbol(self) -> list[int]:
@@ -117,7 +118,8 @@ def trained_path(config: RunConfig) -> Path:
       UserError: the dataset folder or its training split is missing.
     """
     data = dataset.split_path(config.data.folder, config.data.split)
-    key = files.digest([files.sha256(data), config.data.template, config.vocabulary.size, files.sha256(TRAINER_SOURCE)])
+    trainer = [TRAINER_VERSION, sentencepiece.__version__]
+    key = files.digest([files.sha256(data), config.data.template, config.vocabulary.size, *trainer])
     return Path(config.data.cache_folder) / f"vocabulary-{key[:16]}.model"
 
 

@@ -21,6 +21,7 @@ from coi_jax.dataset import read_chains
 from coi_jax.errors import UserError
 from coi_jax.vocabulary import trained_path
 
+# Another value of any of these trains another vocabulary: raise `TRAINER_VERSION` then.
 OPTIONS: dict[str, Any] = {
     "model_type": "bpe",
     # A space belongs to the word before it: with "▁word" a word at the start of a line would be another piece than the

@@ -72,7 +72,7 @@ def test_the_hash_follows_data_template_vocabulary_and_preprocessing(
     assert key(arm="coi123", seed=5, data__length=99, data__count="examples", data__examples=4) == first
     other = {"vocabulary__kind": "mistral", "vocabulary__file": "v1"}
     assert len({first, key(data__template="alpaca"), key(**other)}) == 3
-    monkeypatch.setattr(cache, "PREPROCESSING", cache.PREPROCESSING[1:])
+    monkeypatch.setattr(cache, "PREPROCESSING_VERSION", cache.PREPROCESSING_VERSION + 1)
     assert key() != first
     monkeypatch.undo()
     write_dataset(tmp_path / "data", {1: 12, 2: 9})
