@@ -10,11 +10,12 @@ RUNS := runs/quickstart
 CANDIDATES := $(if $(PYTHON),"$(PYTHON)",python3 python3.11 python3.12)
 SUPPORTED := import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))
 
-.PHONY: help quickstart test
+.PHONY: help quickstart test check
 
 help:
 	@echo "make quickstart   builds chains, tunes and scores three models on them, draws a table and a figure"
-	@echo "make test         checks style and types and runs all tests"
+	@echo "make check        checks style, layers and types"
+	@echo "make test         the same, and runs all tests"
 	@echo "PYTHON=...        before either: the Python 3.11 or 3.12 to use"
 
 quickstart: .venv/run.stamp $(DATA)/manifest.json
@@ -28,10 +29,13 @@ $(DATA)/manifest.json: .venv/run.stamp $(wildcard data_pipeline/procedural/*.py 
 	@$(RUN) data_pipeline.procedural --out $(DATA) --seed 0 --operations $(OPERATIONS) --max_items 5 \
 	  --phrasings 2 --train_count 6000 --test_count 200
 
-test: .venv/test.stamp
+check: .venv/test.stamp
 	@$(RUN) ruff check .
 	@$(RUN) ruff format --check .
+	@.venv/bin/lint-imports --no-logo
 	@$(RUN) mypy
+
+test: check
 	@$(RUN) pytest -n 2 --dist loadgroup
 
 # A stamp is older than the requirements when they change: pip then brings the environment up to date.

@@ -20,15 +20,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from coi_jax import cache, checkpoint, cli
-from coi_jax.batches import Batch, fill
-from coi_jax.config import RunConfig
-from coi_jax.fitting import RowShape
-from coi_jax.model_config import LoraConfig
+from coi_jax.common import cli
+from coi_jax.config.model import LoraConfig
+from coi_jax.config.run import RunConfig
+from coi_jax.data import token_cache
+from coi_jax.data.batches import Batch, fill
+from coi_jax.data.row_shape import RowShape
+from coi_jax.data.task_specs import evaluation_task
 from coi_jax.models import Network, Params, build
-from coi_jax.run_folder import RunFolder
-from coi_jax.tasks import evaluation_task
-from coi_jax.vocabulary import Vocabulary
+from coi_jax.runs import checkpoint
+from coi_jax.runs.run_folder import RunFolder
+from coi_jax.tokenizers.protocol import Vocabulary
 
 ROWS = 32  # of a batch
 
@@ -53,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def read(config: RunConfig, run: RunFolder, vocabulary: Vocabulary, names: Sequence[str], limit: int) -> list[Batch]:
     """The first examples of some test sets that fit a row, each in a row of its own."""
     kept = run.vocabulary if run.vocabulary.is_file() else None
-    caches = cache.ensure(config, [evaluation_task(config, name) for name in names], kept)
+    caches = token_cache.ensure(config, [evaluation_task(config, name) for name in names], kept)
     begins = int(config.model.kind == "decoder" and vocabulary.bos_id is not None)
     shape = RowShape(config.data.length, config.data.targets_length, begins)
     pairs = [

@@ -23,17 +23,17 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from benchmarks import generate, machine, sides, train
+from benchmarks import generation_speed, machine, sides, training_speed
 from benchmarks.sides import Side, SideError
-from coi_jax import cli, files, flops
-from coi_jax.batches import Batch, fill
-from coi_jax.config import RunConfig, load_config, validate
-from coi_jax.errors import UserError
-from coi_jax.fitting import RowShape
-from coi_jax.models import build
-from coi_jax.packing import pack
-from coi_jax.presets import PRESETS
-from coi_jax.vocabulary import ByteVocabulary
+from coi_jax.common import cli, files
+from coi_jax.common.errors import UserError
+from coi_jax.config.run import RunConfig, load_config, validate
+from coi_jax.data.batches import Batch, fill
+from coi_jax.data.packing import pack
+from coi_jax.data.row_shape import RowShape
+from coi_jax.families.presets import PRESETS
+from coi_jax.models import build, flops
+from coi_jax.tokenizers.vocabulary import ByteVocabulary
 
 CONFIG = Path(__file__).parent.parent / "configs" / "mistral_7b.py"
 TINY = PRESETS["mistral"] | {
@@ -107,7 +107,7 @@ def prepare(config: RunConfig, size: dict[str, Any], folder: Path, steps: int) -
                 "adapters": str(folder / "adapters") if config.lora.rank else ""}  # fmt: skip
     files.write_json(folder / "weights.json", settings)
     if not (folder / "weights" / "config.json").exists():
-        with Side("benchmarks.weights", folder / "weights.json") as writer:
+        with Side("benchmarks.random_weights", folder / "weights.json") as writer:
             writer.ask("draw")
     batches = synthetic_batches(config, steps)
     arrays = {name: np.stack([batch[name] for batch in batches]) for name in batches[0]}
@@ -134,20 +134,22 @@ class Run(NamedTuple):
     """What a side gave: how it fitted into memory, each of its steps, and what it ran on."""
 
     way: str
-    steps: train.Steps
+    steps: training_speed.Steps
     device: dict[str, Any]
 
 
 def tune(settings: dict[str, Any], size: dict[str, Any], repeats: int) -> dict[str, Any]:
     """Lets each side take the same steps, one side after the other: together they do not fit."""
-    runs = {"ours": first_that_fits("benchmarks.train_ours", our_ways(settings), {}, repeats)}
+    runs = {"ours": first_that_fits("benchmarks.training_side_ours", our_ways(settings), {}, repeats)}
     if not (missing := peer_obstacle(size["device"])):
         which = {"recipe": "packed"}
-        runs["peer"] = first_that_fits("benchmarks.train_peer", peer_ways(settings, size["rows"]), which, repeats)
+        runs["peer"] = first_that_fits(
+            "benchmarks.training_side_peer", peer_ways(settings, size["rows"]), which, repeats
+        )
     arrays = dict(np.load(settings["batches"]))
     batches = [{name: array[step] for name, array in arrays.items()} for step in range(repeats + 1)]
-    counts = [train.count(batch) for batch in batches]
-    report = train.summarise({name: run.steps for name, run in runs.items()}, counts, size["loss"])
+    counts = [training_speed.count(batch) for batch in batches]
+    report = training_speed.summarise({name: run.steps for name, run in runs.items()}, counts, size["loss"])
     first = [losses[0] for losses in report["losses"].values()]  # later ones are of weights that differ a little
     work = operations(validate(settings["config"]), batches[1:])
     return report | {
@@ -237,7 +239,7 @@ def decode(settings: dict[str, Any], size: dict[str, Any], repeats: int) -> dict
     given = {"model": settings["config"]["model"], "weights": settings["weights"], "device": settings["device"],
              "prompts": prompts, "ends": [], "max_new_tokens": size["new_tokens"]}  # fmt: skip
     names = ("ours",) if missing else ("ours", "peer")
-    report = generate.compare(given, Path(settings["folder"]), [size["prompts"]], repeats, size["gap"], names)
+    report = generation_speed.compare(given, Path(settings["folder"]), [size["prompts"]], repeats, size["gap"], names)
     return report | {"peer_missing": missing, "agree": report["answers_agree"]}
 
 

@@ -32,7 +32,7 @@ class Side:
     """A child process that measures one implementation.
 
     Args:
-      module: what the child runs, as `benchmarks.train_ours`.
+      module: what the child runs, as `benchmarks.training_side_ours`.
       settings: the JSON file that it makes its object from.
     """
 

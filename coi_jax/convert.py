@@ -20,20 +20,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from coi_jax import checkpoint, cli, files, peft_format, published, streamed_checkpoint, weights
-from coi_jax.config import RunConfig, load_config, validate
-from coi_jax.errors import UserError
-from coi_jax.hugging_face_config import architecture
-from coi_jax.hugging_face_names import Place, places
-from coi_jax.model_config import model_section
+from coi_jax.common import cli, files
+from coi_jax.common.errors import UserError
+from coi_jax.common.progress import Bar
+from coi_jax.common.storage import Folder, written_aside
+from coi_jax.config.model import model_section
+from coi_jax.config.run import RunConfig, load_config, validate
 from coi_jax.models import Network, build
-from coi_jax.progress import Bar
-from coi_jax.run_folder import RunFolder, keep_vocabulary
-from coi_jax.sharding import path_name
-from coi_jax.streamed_checkpoint import Streamed
-from coi_jax.tensor_files import Folder, Tensor, written_aside
-from coi_jax.train import start_jax
-from coi_jax.weights import Weights
+from coi_jax.parallel.processes import start_jax
+from coi_jax.parallel.sharding import path_name
+from coi_jax.runs import checkpoint, streamed_checkpoint
+from coi_jax.runs.run_folder import RunFolder, keep_vocabulary
+from coi_jax.runs.streamed_checkpoint import Streamed
+from coi_jax.weights import peft, publish
+from coi_jax.weights import sources as weights
+from coi_jax.weights.hf_config import architecture
+from coi_jax.weights.hf_names import Place, places
+from coi_jax.weights.safetensors_files import Tensor
+from coi_jax.weights.sources import Weights
 
 DTYPES = ("float32", "bfloat16", "float16")
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model")
@@ -81,7 +85,7 @@ def into_adapters(run: RunFolder, out: str) -> None:
     adapters = checkpoint.restore_params(run.checkpoints, network)
     base = "" if weights.is_run(config.weights.folder) else config.weights.folder  # a run is none that peft knows
     with written_aside(out, "out") as folder:
-        peft_format.export(Path(folder.path), network, adapters, base)
+        peft.export(Path(folder.path), network, adapters, base)
 
 
 def into_published(run: RunFolder, out: str, dtype: np.dtype | None, largest: int) -> None:
@@ -91,7 +95,7 @@ def into_published(run: RunFolder, out: str, dtype: np.dtype | None, largest: in
       UserError: the run has no checkpoint, or no published family computes what its network does.
     """
     network = build(run.load_config().model, run.load_vocabulary().size)
-    published.write(out, run, network, weights.open_weights(str(run.path), network, "src"), dtype, largest)
+    publish.write(out, run, network, weights.open_weights(str(run.path), network, "src"), dtype, largest)
 
 
 def into_run(
@@ -109,7 +113,7 @@ def into_run(
         run = RunFolder(Path(folder.path))
         files.write_json(run.config, config.model_dump(mode="json"))
         keep_vocabulary(run, config)
-        published.keep(source.url, run)
+        publish.keep(source.url, run)
         network = build(config.model, run.load_vocabulary().size)
         weights_source = weights.open_weights(source.url, network, source.field)
         write_checkpoint(run, network, weights_source, dtype)

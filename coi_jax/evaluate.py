@@ -15,18 +15,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from coi_jax import cache, cli, files, predictions, processes
-from coi_jax.cache import Example, TokenCache
-from coi_jax.chain import Chain
-from coi_jax.errors import UserError
-from coi_jax.generation import Prompt
-from coi_jax.inference import Model, begin_untrained, load_model
-from coi_jax.predictions import Prediction
-from coi_jax.progress import Bar
-from coi_jax.results import results
-from coi_jax.score_table import show
-from coi_jax.tasks import evaluation_task
-from coi_jax.train import start_jax
+from coi_jax.chains.chain import Chain
+from coi_jax.common import cli, files
+from coi_jax.common.errors import UserError
+from coi_jax.common.progress import Bar
+from coi_jax.data import token_cache
+from coi_jax.data.task_specs import evaluation_task
+from coi_jax.data.token_cache import Example, TokenCache
+from coi_jax.evaluation import predictions
+from coi_jax.evaluation.predictions import Prediction
+from coi_jax.evaluation.results import results
+from coi_jax.evaluation.score_table import show
+from coi_jax.inference.generator import Prompt
+from coi_jax.inference.model import Model, begin_untrained, load_model
+from coi_jax.parallel import processes
+from coi_jax.parallel.processes import start_jax
 
 # Fields of an evaluation that change no prediction.
 IMMATERIAL = {"tests", "batch", "bootstrap"}
@@ -73,7 +76,7 @@ def evaluate(model: Model, names: Sequence[str], limit: int | None = None) -> li
       UserError: a test set is unknown or the dataset has no row of it; nothing has been predicted then.
     """
     specs = [evaluation_task(model.config, name) for name in names]
-    caches = cache.ensure(model.config, specs, model.kept_vocabulary)
+    caches = token_cache.ensure(model.config, specs, model.kept_vocabulary)
     return [_evaluate_one(model, name, tokens, limit) for name, tokens in zip(names, caches, strict=True)]
 
 

@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from coi_jax import cli, processes, prompts
-from coi_jax.chain import JOINER, is_well_formed, parse
-from coi_jax.errors import UserError
-from coi_jax.inference import Model, load_model
-from coi_jax.train import start_jax
+from coi_jax.chains.chain import JOINER, is_well_formed, parse
+from coi_jax.common import cli
+from coi_jax.common.errors import UserError
+from coi_jax.data import prompts
+from coi_jax.inference.model import Model, load_model
+from coi_jax.parallel import processes
+from coi_jax.parallel.processes import start_jax
 
 
 def main(argv: Sequence[str] | None = None) -> int:

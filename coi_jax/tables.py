@@ -10,9 +10,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from coi_jax import cli, figures, files, paper
-from coi_jax.records import PROVENANCE, Cell, Records, load
-from coi_jax.tasks import ARMS
+from coi_jax.common import cli, files
+from coi_jax.data.arms import ARMS
+from coi_jax.reporting import figure6, paper
+from coi_jax.reporting.run_records import PROVENANCE, Cell, Records, load
 
 # The scores of table 4: the key in results.json, and the heading. The paper has the first only.
 METRICS = {
@@ -58,9 +59,9 @@ def write_table4(records: Records, out: Path) -> list[str]:
 
 def write_figure6(records: Records, out: Path) -> list[str]:
     """Writes figure 6 as PNG and SVG, with the numbers behind it as JSON, and returns the files' names."""
-    cells = [cell.to_dict() for cell in figures.figure6_cells(records)]
+    cells = [cell.to_dict() for cell in figure6.figure6_cells(records)]
     files.write_json(out / "figure6.json", {"cells": cells})
-    return [*figures.write_figure6(records, out), "figure6.json"]
+    return [*figure6.write_figure6(records, out), "figure6.json"]
 
 
 def rows(records: Records) -> list[str]:

@@ -6,18 +6,17 @@ Any field of the config can be set with --config.FIELD=VALUE, as in --config.opt
 SIGTERM finishes the step, saves, and exits with status 0.
 """
 
-import logging
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import jax
-
-from coi_jax import checkpoint, cli, processes
-from coi_jax.config import RunConfig, load_config
-from coi_jax.run_folder import RunFolder, open_run
-from coi_jax.training import fit, prepare
+from coi_jax.common import cli
+from coi_jax.config.run import RunConfig, load_config
+from coi_jax.parallel import processes
+from coi_jax.parallel.processes import start_jax
+from coi_jax.runs import checkpoint
+from coi_jax.runs.run_folder import RunFolder, open_run
+from coi_jax.training.loop import fit, prepare
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,21 +39,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         processes.say(f"trained {step} steps to a loss of {loss:.4f} in {run.path}; next: {next_command(run, config)}")
     return 0
-
-
-def start_jax(*, heeds_sigterm: bool = False) -> None:
-    """Joins the other hosts where the environment names them, and keeps compiled programs between runs.
-
-    Args:
-      heeds_sigterm: the command asks JAX whether a host got SIGTERM, which else ends it as any other.
-    """
-    jax.config.update("jax_enable_preemption_service", heeds_sigterm)
-    processes.join()
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        home = Path(os.environ.get("XDG_CACHE_HOME", "") or Path.home() / ".cache")
-        jax.config.update("jax_compilation_cache_dir", str(home / "coi_jax" / "xla"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-    logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax raises its errors, and logs them with tracebacks too
 
 
 def is_finished(run: RunFolder) -> bool:

@@ -19,17 +19,28 @@ from typing import Any
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter
 
-from coi_jax import cli, files
-from coi_jax.cache import INFO, LENGTHS, RECORDS, cache_folder, check_rows, mixture_path, open_cache, pack_record
-from coi_jax.config import RunConfig, load_config
-from coi_jax.dataset import read_chains, read_manifest
-from coi_jax.errors import UserError
-from coi_jax.progress import track
-from coi_jax.tasks import ARMS, TaskSpec, evaluation_task, training_tasks
-from coi_jax.vocabulary import Vocabulary, load_vocabulary
-from data_pipeline.quiet_tensorflow import tf  # before all that imports TensorFlow
-from data_pipeline.sentencepiece_training import ensure_trained
-from data_pipeline.tasks import make_mixture, make_task
+from coi_jax.chains.dataset import read_chains, read_manifest
+from coi_jax.common import cli, files
+from coi_jax.common.errors import UserError
+from coi_jax.common.progress import track
+from coi_jax.config.run import RunConfig, load_config
+from coi_jax.data.arms import ARMS
+from coi_jax.data.task_specs import TaskSpec, evaluation_task, training_tasks
+from coi_jax.data.token_cache import (
+    INFO,
+    LENGTHS,
+    RECORDS,
+    cache_folder,
+    check_rows,
+    mixture_path,
+    open_cache,
+    pack_record,
+)
+from coi_jax.tokenizers.protocol import Vocabulary
+from coi_jax.tokenizers.vocabulary import load_vocabulary
+from data_pipeline.tasks.quiet_tensorflow import tf  # before all that imports TensorFlow
+from data_pipeline.tasks.sentencepiece_training import ensure_trained
+from data_pipeline.tasks.seqio_tasks import make_mixture, make_task
 
 # One record a chunk reads fastest at random; the ids of one example compress too little to be worth the time.
 WRITER_OPTIONS = "group_size:1,uncompressed"

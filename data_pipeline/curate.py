@@ -18,13 +18,14 @@ from typing import Any
 import flask
 from werkzeug.serving import make_server
 
-from coi_jax import cli, files
-from coi_jax.errors import UserError
-from data_pipeline import quiet_beam  # noqa: F401  before all that imports Beam
-from data_pipeline.build import decisions, doubts, outcomes
+from coi_jax.common import cli, files
+from coi_jax.common.errors import UserError
+from data_pipeline.build import decisions
 from data_pipeline.build.decisions import Decisions
-from data_pipeline.build.outcomes import Outcome
-from data_pipeline.build.report import PAGES, chain_row, safe_json
+from data_pipeline.build.engine import quiet_beam  # noqa: F401  before all that imports Beam
+from data_pipeline.build.review import outcomes, sampling
+from data_pipeline.build.review.outcomes import Outcome
+from data_pipeline.build.review.report import PAGES, chain_row, safe_json
 
 HOST = "127.0.0.1"  # of this machine alone: the page asks for no password
 
@@ -44,7 +45,7 @@ class Desk:
         self.path, self.by = path, by
         self._by_id = {one.draft.id: one for one in found}
         drafts = [one.draft for one in found]
-        self.order = [draft.id for draft in doubts.sample(drafts, least_score, seed)]
+        self.order = [draft.id for draft in sampling.sample(drafts, least_score, seed)]
         self._lock = threading.Lock()
         path.parent.mkdir(parents=True, exist_ok=True)
         files.recover_jsonl(path)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from coi_jax.errors import UserError
+from coi_jax.common.errors import UserError
 
 CHUNK_BYTES = 1 << 16
 _WHITESPACE = " \t\r\n"

@@ -1,7 +1,6 @@
 """Shared fixtures. Eight CPU devices stand in for a pod; jaxtyping's shapes are checked in every test."""
 
 import os
-from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
@@ -14,12 +13,10 @@ install_import_hook("coi_jax", "beartype.beartype")
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
-from tests import browsers  # noqa: E402
+from tests.helpers import browsers  # noqa: E402
+from tests.helpers.paths import SHARED  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
-
-ROOT = Path(__file__).parent.parent
-SHARED = ROOT.parent / "shared" / "data"
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

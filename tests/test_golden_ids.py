@@ -14,16 +14,20 @@ from typing import Any
 import pytest
 import sentencepiece
 
-from coi_jax import cache, files, prompts, vocabulary
-from coi_jax.chain import Chain, Step
-from coi_jax.mistral_vocabulary import MistralVocabulary
-from coi_jax.prompts import encode_prompt, few_shot
-from coi_jax.tokenizer_vocabulary import open_tokenizer
-from coi_jax.vocabulary import ByteVocabulary, SentencePieceVocabulary, Vocabulary
-from data_pipeline.sentencepiece_training import train
-from tests import tokenizer_folders
+from coi_jax.chains.chain import Chain, Step
+from coi_jax.common import files
+from coi_jax.data import prompts, token_cache
+from coi_jax.data.prompts import encode_prompt, few_shot
+from coi_jax.tokenizers import vocabulary
+from coi_jax.tokenizers.mistral import MistralVocabulary
+from coi_jax.tokenizers.protocol import Vocabulary
+from coi_jax.tokenizers.published import open_tokenizer
+from coi_jax.tokenizers.vocabulary import ByteVocabulary, SentencePieceVocabulary
+from data_pipeline.tasks.sentencepiece_training import train
+from tests.helpers import tokenizer_folders
+from tests.helpers.paths import GOLDENS
 
-GOLDEN = Path(__file__).parent / "goldens" / "ids.json"
+GOLDEN = GOLDENS / "ids.json"
 CHAINS = (
     Chain("a", "test", "b a", "Sort the words. and then Count them.", (Step("Sort.", "a b"), Step("Count.", "2"))),
     Chain("b", "test", "", "Name a fruit.", (Step("Name a fruit.", "été 日本 \\ Task 2 output: \n x"),)),
@@ -67,7 +71,7 @@ def golden_ids() -> dict[str, Any]:
 def golden() -> dict[str, Any]:
     pieces = sentencepiece.SentencePieceProcessor(model_proto=trained())
     return {
-        "preprocessing": cache.PREPROCESSING_VERSION,
+        "preprocessing": token_cache.PREPROCESSING_VERSION,
         "ids": golden_ids(),
         "trainer": vocabulary.TRAINER_VERSION,
         "pieces": files.digest([pieces.id_to_piece(number) for number in range(pieces.vocab_size())]),

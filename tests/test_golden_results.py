@@ -14,22 +14,24 @@ from typing import Any
 import numpy as np
 import pytest
 
-from coi_jax import cache, convert, evaluate, files, train
-from coi_jax.config import load_config
-from coi_jax.metrics_log import read_metrics
-from coi_jax.presets import PRESETS
-from coi_jax.tasks import evaluation_task, training_tasks
+from coi_jax import convert, evaluate, train
+from coi_jax.common import files
+from coi_jax.config.run import load_config
+from coi_jax.data import token_cache
+from coi_jax.data.task_specs import evaluation_task, training_tasks
+from coi_jax.families.presets import PRESETS
+from coi_jax.runs.metrics_log import read_metrics
 from data_pipeline.build import __main__ as build
 from data_pipeline.procedural import __main__ as procedural
-from tests import stand_ins
+from tests.helpers import tiny_models
+from tests.helpers.paths import ROOT
 
-ROOT = Path(__file__).parent.parent
 GOLDEN = ROOT / "tests" / "goldens" / "results.json"
 STEPS = 20
 OPERATIONS = "reverse_words,remove_first_word,remove_last_word,keep_first_two_words,swap_first_and_last_word"
 DECODER: dict[str, Any] = {}
 T5: dict[str, Any] = {
-    "model": PRESETS["t5_v11"] | stand_ins.T5 | {"width": 64, "head_width": 16, "mlp_width": 128},
+    "model": PRESETS["t5_v11"] | tiny_models.T5 | {"width": 64, "head_width": 16, "mlp_width": 128},
     "data.targets_length": 128,
 }
 TESTS = ("proc1_test", "proc2_test")
@@ -65,7 +67,7 @@ def cached_ids(folder: Path, name: str) -> dict[str, Any]:
     specs = [*training_tasks(config), *(evaluation_task(config, test) for test in TESTS)]
     found = {}
     for spec in specs:
-        (tokens,) = cache.find(config, [spec]) or ()
+        (tokens,) = token_cache.find(config, [spec]) or ()
         pairs = tokens.ids(range(len(tokens)))
         ids = [[pair[0].tolist(), pair[1].tolist()] for pair in pairs]
         found[spec.name] = {"examples": len(ids), "sha256": files.digest(ids), "first": ids[0]}

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.paths import ROOT
+
 pytestmark = pytest.mark.xdist_group("readme")  # its fixtures take long: one worker makes them
 
-ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 
 # What a command gets besides, so that it takes seconds. The last of two equal flags counts.

@@ -5,7 +5,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from coi_jax import files
+from coi_jax.common import files
 
 CHARACTERS_PER_TOKEN = 3.5  # of English text; real tokenizers take 3.5 to 4.5, so this errs to the dear side
 TOKENS_PER_MESSAGE = 6  # that a chat's layout adds

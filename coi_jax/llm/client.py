@@ -9,13 +9,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, TypeVar
 
-from coi_jax.errors import UserError
+from coi_jax.common.errors import UserError
+from coi_jax.llm.budget import Budget, BudgetReached
 from coi_jax.llm.calls import Call, Reply
 from coi_jax.llm.endpoint import Busy, Endpoint
-from coi_jax.llm.pace import Pace
+from coi_jax.llm.rate_limits import Pace
+from coi_jax.llm.reply_store import Store
 from coi_jax.llm.settings import EndpointConfig
-from coi_jax.llm.spending import Budget, BudgetReached
-from coi_jax.llm.store import Store
 
 Value = TypeVar("Value")
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import httpx2  # that the openai client is made with
 import openai
 
-from coi_jax.errors import UserError, shorten
+from coi_jax.common.errors import UserError, shorten
 from coi_jax.llm.calls import Call, Reply, estimate_tokens, read_reply
 from coi_jax.llm.settings import EndpointConfig
 

@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from coi_jax.errors import UserError
-from coi_jax.model_config import Section, Share
+from coi_jax.common.errors import UserError
+from coi_jax.common.schema import Section, Share
 
 BASE_URL_VARIABLE = "OPENAI_BASE_URL"
 MODEL_VARIABLE = "COI_LLM_MODEL"

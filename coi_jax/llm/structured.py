@@ -8,11 +8,11 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import pydantic
 
-from coi_jax.errors import UserError, shorten
+from coi_jax.common.errors import UserError, shorten
+from coi_jax.llm.budget import BudgetReached
 from coi_jax.llm.calls import Call, Message, Reply
 from coi_jax.llm.client import Client, NoReply, NotStored
 from coi_jax.llm.endpoint import Declined
-from coi_jax.llm.spending import BudgetReached
 
 Answer = TypeVar("Answer", bound=pydantic.BaseModel)
 _FENCED = re.compile(r"```(?:json)?\s*\n(.*)\n\s*```", re.DOTALL)

@@ -1,6 +1,6 @@
 """The networks: a Llama-type decoder and T5 v1.1 behind one contract (`coi_jax.models.network`)."""
 
-from coi_jax.models.caches import Cache, take
+from coi_jax.models.kv_cache import Cache, take
 from coi_jax.models.losses import LossSums
 from coi_jax.models.network import Network, Params, build
 

@@ -12,10 +12,10 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from coi_jax.models import cudnn, kernels, splash
-from coi_jax.models.caches import KeyValues
+from coi_jax.models.kernels import cudnn, selection, splash
+from coi_jax.models.kv_cache import KeyValues
 from coi_jax.models.layers import Linear, softcap, split_key
-from coi_jax.sharding import constrain
+from coi_jax.parallel.sharding import constrain
 
 MASKED = -1e30  # finite, so that a row with nothing to look at gives numbers and not NaN
 SMALLEST_BLOCK = 128  # queries that are computed together
@@ -67,7 +67,7 @@ def attend_rows(
     def by_xla(query: Array, memory: KeyValues, segments: Array | None) -> Array:
         return attend_blocks(query, memory, Sight(segments, window), scale=scale, cap=cap)
 
-    chosen = kernels.choose(kernel, query, packed=segments is not None, cap=cap)
+    chosen = selection.choose(kernel, query, packed=segments is not None, cap=cap)
     if chosen == "splash":
         return splash.attend_rows(query, memory, segments, window=window, scale=scale, cap=cap)
     if chosen == "cudnn":

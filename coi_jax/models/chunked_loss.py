@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from coi_jax.models.losses import LossSums, loss_sums
-from coi_jax.sharding import activation_spec, spec_axes
+from coi_jax.parallel.sharding import activation_spec, spec_axes
 
 # Logits of hidden states; the first argument holds the parameters of the output layer.
 Unembed = Callable[[Any, Float[Array, "1 P D"]], Float[Array, "1 P V"]]

@@ -16,10 +16,10 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from coi_jax.model_config import DecoderConfig
-from coi_jax.models import caches
+from coi_jax.config.model import DecoderConfig
+from coi_jax.models import kv_cache
 from coi_jax.models.attention import Attention, Sight, attend, attend_rows
-from coi_jax.models.caches import Cache, KeyValues, Layer
+from coi_jax.models.kv_cache import Cache, KeyValues, Layer
 from coi_jax.models.layers import (
     MLP,
     Embedding,
@@ -116,22 +116,22 @@ class Decoder(nnx.Module):
         positions = jnp.broadcast_to(jnp.arange(prompts.shape[1])[None], prompts.shape)
         hidden, memory = self._forward(prompts, positions, None, None, remember=True)
         last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)
-        seen = jnp.where(positions < lengths[:, None], positions, caches.EMPTY)
-        return self.unembed(last)[:, 0], caches.begin(memory, seen, lengths, max_new_tokens)
+        seen = jnp.where(positions < lengths[:, None], positions, kv_cache.EMPTY)
+        return self.unembed(last)[:, 0], kv_cache.begin(memory, seen, lengths, max_new_tokens)
 
     def decode_step(self, cache: Cache, tokens: Int[Array, "B"]) -> tuple[Float[Array, "B V"], Cache]:
         """Logits after one more token of each row. At most `max_new_tokens` steps fit."""
         position, positions = cache.length[:, None], cache.next_positions()
         angles = self._of_kinds(lambda local: self._rotation(position, local))
-        mask = self._of_kinds(lambda local: caches.visible(positions, position, self.config.window if local else 0))
+        mask = self._of_kinds(lambda local: kv_cache.visible(positions, position, self.config.window if local else 0))
 
         def body(
             layer: DecoderLayer, carry: tuple[Array, KeyValues], inputs: tuple[Layer, Local]
         ) -> tuple[tuple[Array, KeyValues], None]:
             (x, memory), (index, local) = carry, inputs
             query, new = layer.project(x, _choose(angles, local))
-            memory = caches.write(memory, new, index, cache.slot)
-            past = caches.read(memory, index)
+            memory = kv_cache.write(memory, new, index, cache.slot)
+            past = kv_cache.read(memory, index)
             mixed = attend(query, past, _choose(mask, local), scale=self._scale, cap=self.config.attention_softcap)
             return (layer.finish(x, mixed), memory), None
 

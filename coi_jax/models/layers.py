@@ -13,10 +13,10 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_policies
 from jaxtyping import Array, Float, Int, Key
 
-from coi_jax.model_config import LoraConfig
-from coi_jax.models.apart import is_apart, layer_of
-from coi_jax.models.quantised import Held, dense
-from coi_jax.sharding import constrain, divides
+from coi_jax.config.model import LoraConfig
+from coi_jax.models.quantization import Held, dense
+from coi_jax.models.unstacked import is_apart, layer_of
+from coi_jax.parallel.sharding import constrain, divides
 
 Layer = TypeVar("Layer", bound=nnx.Module)
 Carry = TypeVar("Carry")

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from coi_jax.errors import UserError
-from coi_jax.model_config import LoraConfig
+from coi_jax.common.errors import UserError
+from coi_jax.config.model import LoraConfig
 from coi_jax.models.layers import Linear
 
 

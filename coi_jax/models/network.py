@@ -16,18 +16,18 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int, Key
 
-from coi_jax.errors import UserError
-from coi_jax.model_config import DecoderConfig, LoraConfig, T5Config
-from coi_jax.models.apart import hold_apart
-from coi_jax.models.caches import Cache, laid_out
+from coi_jax.common.errors import UserError
+from coi_jax.config.model import DecoderConfig, LoraConfig, T5Config
 from coi_jax.models.chunked_loss import chunked_loss_sums
 from coi_jax.models.decoder import Decoder
+from coi_jax.models.kv_cache import Cache, laid_out
 from coi_jax.models.layers import Linear
 from coi_jax.models.lora import adapt, linear_maps, product
 from coi_jax.models.losses import LossSums, loss_sums
-from coi_jax.models.quantised import Held, dense, narrow, quantise
+from coi_jax.models.quantization import Held, dense, narrow, quantise
 from coi_jax.models.t5 import T5
-from coi_jax.sharding import constrain
+from coi_jax.models.unstacked import hold_apart
+from coi_jax.parallel.sharding import constrain
 
 Params = dict[str, Any]
 Batch = Mapping[str, Array]

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from coi_jax.model_config import RopeConfig
+from coi_jax.config.model import RopeConfig
 
 Rotation = tuple[Float[Array, "B L half"], Float[Array, "B L half"]]
 

@@ -15,10 +15,10 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from coi_jax.model_config import T5Config
-from coi_jax.models import caches
+from coi_jax.config.model import T5Config
+from coi_jax.models import kv_cache
 from coi_jax.models.attention import Attention, attend, causal_mask, length_mask, segment_mask
-from coi_jax.models.caches import Cache, KeyValues, Layer
+from coi_jax.models.kv_cache import Cache, KeyValues, Layer
 from coi_jax.models.layers import (
     MLP,
     Embedding,
@@ -212,9 +212,9 @@ class T5(nnx.Module):
         _, cross = self._scan(body, self.decoder, None, None)
         empty = jax.tree.map(lambda leaf: leaf[:, :, :, :0], cross)
         cache = Cache(
-            self_attention=caches.allocate(empty, max_new_tokens + 1),
+            self_attention=kv_cache.allocate(empty, max_new_tokens + 1),
             cross_attention=cross,
-            positions=jnp.full((batch, max_new_tokens + 1), caches.EMPTY, jnp.int32),
+            positions=jnp.full((batch, max_new_tokens + 1), kv_cache.EMPTY, jnp.int32),
             cross_valid=prompt_mask,
             length=jnp.zeros((batch,), jnp.int32),
             slot=jnp.zeros((), jnp.int32),
@@ -226,7 +226,7 @@ class T5(nnx.Module):
         assert cache.cross_valid is not None  # prefill made this cache
         cross_mask = cache.cross_valid[:, None]
         positions = cache.next_positions()
-        mask = caches.visible(positions, cache.length[:, None], 0)
+        mask = kv_cache.visible(positions, cache.length[:, None], 0)
         bias = self.decoder_bias.at(jnp.arange(positions.shape[1]) - cache.slot)[:, None]
 
         def body(
@@ -234,8 +234,8 @@ class T5(nnx.Module):
         ) -> tuple[tuple[Array, KeyValues], None]:
             (x, memory), (index, cross) = carry, inputs
             query, new = layer.project(x)
-            memory = caches.write(memory, new, index, cache.slot)
-            past = caches.read(memory, index)
+            memory = kv_cache.write(memory, new, index, cache.slot)
+            past = kv_cache.read(memory, index)
             x = layer.finish(x, query, past, mask, bias, cross, cross_mask)
             return (x, memory), None
 

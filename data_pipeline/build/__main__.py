@@ -14,19 +14,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from coi_jax import cli, config_files, files
-from coi_jax.dataset import read_manifest
-from coi_jax.errors import UserError, nearest
-from coi_jax.llm.batches import Batches
-from coi_jax.llm.spending import Budget, BudgetReached, Prices
-from coi_jax.llm.store import open_store
-from data_pipeline import quiet_beam  # noqa: F401  before all that imports Beam
-from data_pipeline.build import decisions, forecast, outcomes, sources
+from coi_jax.chains.dataset import read_manifest
+from coi_jax.common import cli, files
+from coi_jax.common.errors import UserError, nearest
+from coi_jax.config import loading
+from coi_jax.llm.batch_api import Batches
+from coi_jax.llm.budget import Budget, BudgetReached, Prices
+from coi_jax.llm.reply_store import open_store
+from data_pipeline.build import decisions, forecast, sources
+from data_pipeline.build.asking.questions import QUESTIONS, prompt_identity
 from data_pipeline.build.config import BuildConfig
+from data_pipeline.build.engine import quiet_beam  # noqa: F401  before all that imports Beam
+from data_pipeline.build.engine.stage_runner import UNANSWERED, Incomplete, Workshop, beam_flag_names, read_rows
 from data_pipeline.build.pipeline import Build, Built, Payment
-from data_pipeline.build.questions import QUESTIONS, prompt_identity
-from data_pipeline.build.report import write_report
-from data_pipeline.build.stages import UNANSWERED, Incomplete, Workshop, beam_flag_names, read_rows
+from data_pipeline.build.review import outcomes
+from data_pipeline.build.review.report import write_report
 from data_pipeline.build.writing import write
 
 RUNNER = "--runner=FnApiRunner"  # the DirectRunner's engine in this process; its other one would be downloaded
@@ -111,9 +113,9 @@ def load(path: str, overrides: dict[str, Any]) -> BuildConfig:
     Raises:
       UserError: a field is wrong, or no model is named.
     """
-    values = config_files.read(path)
-    config_files.override(values, overrides)
-    config = config_files.validate(BuildConfig, values)
+    values = loading.read(path)
+    loading.override(values, overrides)
+    config = loading.validate(BuildConfig, values)
     if config.llm == "procedural":
         return config
     opinion = config.opinion

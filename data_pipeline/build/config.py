@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 import pydantic
 from pydantic import Field, NonNegativeInt, PositiveInt
 
+from coi_jax.common.schema import Section
 from coi_jax.llm.settings import EndpointConfig
-from coi_jax.model_config import Section
 
 LONGEST = 5  # steps of a chain: what the paper joins
 Probability = Annotated[float, Field(ge=0, le=1)]

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from coi_jax import files
-from coi_jax.errors import UserError
-from data_pipeline.build.seeds import Draft
+from coi_jax.common import files
+from coi_jax.common.errors import UserError
+from data_pipeline.build.drafts import Draft
 
 ACCEPT, EDIT, REJECT = DECISIONS = ("accept", "edit", "reject")
 

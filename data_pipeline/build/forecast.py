@@ -11,15 +11,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from coi_jax.llm.budget import Prices
 from coi_jax.llm.calls import estimate_tokens
 from coi_jax.llm.settings import EndpointConfig
-from coi_jax.llm.spending import Prices
-from data_pipeline.build import questions
+from data_pipeline.build.asking import questions
+from data_pipeline.build.asking.questions import Answer, Categorise, Fuse, Judge, Question, Summarise
 from data_pipeline.build.config import BuildConfig
-from data_pipeline.build.linking import check_question
-from data_pipeline.build.questions import Answer, Categorise, Fuse, Judge, Question, Summarise
-from data_pipeline.build.seeds import Draft, Seed
-from data_pipeline.build.stages import Stage
+from data_pipeline.build.drafts import Draft, Seed
+from data_pipeline.build.engine.stage_runner import Stage
+from data_pipeline.build.stages.linking import check_question
 
 SAMPLE = 200  # prompts of each kind
 VALID = {2: 0.75}  # share of candidates that pass, by length; longer ones:

@@ -6,17 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from coi_jax import files
+from coi_jax.common import files
 from coi_jax.llm.settings import EndpointConfig
-from data_pipeline.build import joining, linking, opining, pairing, selecting, sources, variants, wording
-from data_pipeline.build.asking import Answerer, Ask, EndpointAnswerer
+from data_pipeline.build import sources
+from data_pipeline.build.asking.ask import Answerer, Ask, EndpointAnswerer
+from data_pipeline.build.asking.oracle import Oracle
+from data_pipeline.build.asking.questions import prompt_identity
 from data_pipeline.build.config import BuildConfig
 from data_pipeline.build.decisions import Decisions
-from data_pipeline.build.ingest import ingest
-from data_pipeline.build.oracle import Oracle
-from data_pipeline.build.questions import prompt_identity
-from data_pipeline.build.stages import Stage, Workshop, rows_of
-from data_pipeline.build.wording import AskOf
+from data_pipeline.build.engine.stage_runner import Stage, Workshop, rows_of
+from data_pipeline.build.stages import joining, judging, linking, pairing, selection, variants, wording
+from data_pipeline.build.stages.ingest import ingest
+from data_pipeline.build.stages.wording import AskOf
 from data_pipeline.procedural import catalogue
 
 
@@ -152,7 +153,7 @@ class Build:
         least = self.config.opinion.least_score
         return self._stage(
             "opinions", [self._other, prompt_identity("judge"), least], chains,
-            lambda start: opining.opine([start | rows_of(stage) for stage in chains], self._ask_other, least),
+            lambda start: judging.opine([start | rows_of(stage) for stage in chains], self._ask_other, least),
             questions=sum(stage.counts["out"] for stage in chains),
         )  # fmt: skip
 
@@ -161,7 +162,7 @@ class Build:
 
         def make(start: Any) -> dict[str, Any]:
             rows = [start | rows_of(stage) for stage in chains]
-            return selecting.select(rows, start | rows_of(tasks), config, seed, decisions)
+            return selection.select(rows, start | rows_of(tasks), config, seed, decisions)
 
         return self._stage("selection", [config.model_dump(), seed, decisions.identity], [*chains, tasks], make)
 

@@ -13,8 +13,8 @@ from typing import Literal
 
 import pydantic
 
-from coi_jax.model_config import Section
-from data_pipeline.build.seeds import Seed
+from coi_jax.common.schema import Section
+from data_pipeline.build.drafts import Seed
 
 Place = Literal["first", "middle", "last"]
 PLACES: tuple[Place, ...] = ("first", "middle", "last")

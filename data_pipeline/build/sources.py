@@ -13,13 +13,13 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from coi_jax import files
-from coi_jax.chain import Chain
-from coi_jax.dataset import read_manifest, split_path
-from coi_jax.errors import UserError
+from coi_jax.chains.chain import Chain
+from coi_jax.chains.dataset import read_manifest, split_path
+from coi_jax.common import files
+from coi_jax.common.errors import UserError
 from data_pipeline.build import rules
 from data_pipeline.build.config import SeedsConfig, SourceConfig
-from data_pipeline.build.seeds import Instance, Seed
+from data_pipeline.build.drafts import Instance, Seed
 from data_pipeline.json_stream import read_array
 from data_pipeline.procedural import catalogue
 from data_pipeline.procedural.operation import Operation

@@ -5,12 +5,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from coi_jax.chain import Chain
-from coi_jax.dataset import DatasetWriter
-from data_pipeline.build import variants
+from coi_jax.chains.chain import Chain
+from coi_jax.chains.dataset import DatasetWriter
 from data_pipeline.build.config import BuildConfig
-from data_pipeline.build.seeds import Draft
-from data_pipeline.build.stages import REJECTED, Stage
+from data_pipeline.build.drafts import Draft
+from data_pipeline.build.engine.stage_runner import REJECTED, Stage
+from data_pipeline.build.stages import variants
 
 SOURCE = "coi_jax.build"
 PROVENANCE = "provenance"

@@ -9,8 +9,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from coi_jax import cli
-from coi_jax.errors import UserError
+from coi_jax.common import cli
+from coi_jax.common.errors import UserError
 from data_pipeline.procedural import catalogue, splits
 from data_pipeline.procedural.compose import Limits
 from data_pipeline.procedural.generate import Generator, Settings, write

@@ -5,7 +5,7 @@ import functools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from coi_jax.errors import UserError, nearest
+from coi_jax.common.errors import UserError, nearest
 from data_pipeline.procedural.operation import Operation
 from data_pipeline.procedural.operations import dates, lists, paragraphs, records, scores, sentences
 from data_pipeline.procedural.operations import numbers as number_lists

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from coi_jax.chain import Chain
+from coi_jax.chains.chain import Chain
 from data_pipeline.procedural.catalogue import understand
 
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from coi_jax.chain import Chain, Step, join
-from coi_jax.dataset import DatasetWriter
-from coi_jax.errors import UserError
-from coi_jax.progress import track
+from coi_jax.chains.chain import Chain, Step, join
+from coi_jax.chains.dataset import DatasetWriter
+from coi_jax.common.errors import UserError
+from coi_jax.common.progress import track
 from data_pipeline.procedural import splits
 from data_pipeline.procedural.compose import Call, Combination, Composer, Limits, Run, Usage, run
 from data_pipeline.procedural.operation import Operation

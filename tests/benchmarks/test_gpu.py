@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks import gpu
-from coi_jax.errors import UserError
+from coi_jax.common.errors import UserError
 
 
 @pytest.fixture(scope="module")

@@ -5,15 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from coi_jax import cache, cli, prompts
-from coi_jax.config import RunConfig
-from coi_jax.dataset import read_chains
-from coi_jax.errors import UserError
-from coi_jax.tasks import evaluation_task, training_tasks
-from coi_jax.vocabulary import load_vocabulary, trained_path
+from coi_jax.chains.dataset import read_chains
+from coi_jax.common import cli
+from coi_jax.common.errors import UserError
+from coi_jax.config.run import RunConfig
+from coi_jax.data import prompts, token_cache
+from coi_jax.data.task_specs import evaluation_task, training_tasks
+from coi_jax.tokenizers.vocabulary import load_vocabulary, trained_path
 from data_pipeline import cache as writer
-from tests.token_caches import QUICKSTART, small_config, write_dataset
-from tests.tokenizer_folders import FAMILIES
+from tests.helpers.token_caches import QUICKSTART, small_config, write_dataset
+from tests.helpers.tokenizer_folders import FAMILIES
 
 TRAINED = {"vocabulary__kind": "trained", "vocabulary__size": 290}
 
@@ -30,12 +31,12 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     def write(config: RunConfig, specs: list, trained: Path | None) -> None:
         writer.write(config, [spec.name for spec in specs], trained)
 
-    monkeypatch.setattr(cache, "_write_in_child", write)
+    monkeypatch.setattr(token_cache, "_write_in_child", write)
 
 
 def test_what_is_written_is_what_the_reader_finds(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     in_this_process(monkeypatch)
-    caches = cache.ensure(config, training_tasks(config))
+    caches = token_cache.ensure(config, training_tasks(config))
     assert [(len(opened), opened.rate) for opened in caches] == [(12, 12.0), (8, 8.0)]
     vocabulary = load_vocabulary(config)
     for opened, length in zip(caches, (1, 2), strict=True):
@@ -43,11 +44,11 @@ def test_what_is_written_is_what_the_reader_finds(config: RunConfig, monkeypatch
             example = opened[index]
             assert example.chain == chain
             assert vocabulary.decode(example.targets) == chain.targets
-    monkeypatch.setattr(cache, "_write_in_child", None)
-    assert [opened.hash for opened in cache.ensure(config, training_tasks(config))] == [c.hash for c in caches]
+    monkeypatch.setattr(token_cache, "_write_in_child", None)
+    assert [opened.hash for opened in token_cache.ensure(config, training_tasks(config))] == [c.hash for c in caches]
     for arm in ("coi1", "coi2"):  # their mixtures came with it
         changed = config.model_copy(update={"arm": arm})
-        assert len(cache.ensure(changed, training_tasks(changed))) == 1
+        assert len(token_cache.ensure(changed, training_tasks(changed))) == 1
 
 
 def test_a_trained_vocabulary_comes_from_the_data_or_from_a_run(
@@ -55,11 +56,11 @@ def test_a_trained_vocabulary_comes_from_the_data_or_from_a_run(
 ) -> None:
     in_this_process(monkeypatch)
     config = small_config(tmp_path, **TRAINED)
-    first = cache.ensure(config, training_tasks(config))[0]
+    first = token_cache.ensure(config, training_tasks(config))[0]
     assert load_vocabulary(config).decode(first[0].targets) == first[0].chain.targets
     kept = tmp_path / "vocabulary.model"
     trained_path(config).rename(kept)
-    tests = cache.ensure(config, [evaluation_task(config, "coi2_test")], kept)
+    tests = token_cache.ensure(config, [evaluation_task(config, "coi2_test")], kept)
     assert load_vocabulary(config, kept).decode(tests[0][0].targets) == tests[0][0].chain.targets
     assert not trained_path(config).exists()
 
@@ -73,27 +74,28 @@ def test_a_published_tokenizer_writes_the_same_from_its_folder_and_from_a_run(
     fields = {"vocabulary__kind": "tokenizer", "vocabulary__file": str(tmp_path / "model"), "vocabulary__size": 0}
     config = small_config(tmp_path, **fields, data__template=template)
     vocabulary = load_vocabulary(config)
-    opened = cache.ensure(config, training_tasks(config))[0]
+    opened = token_cache.ensure(config, training_tasks(config))[0]
     for index, chain in enumerate(read_chains(config.data.folder, "train", 1)):
         text = prompts.prompt(chain.instruction, chain.input, template)
         assert opened[index].inputs.tolist() == prompts.encode_prompt(text, template, vocabulary)
         assert opened[index].targets.tolist() == [*vocabulary.encode(chain.targets), vocabulary.eos_id]
     shutil.copytree(tmp_path / "model", tmp_path / "kept")
     shutil.rmtree(tmp_path / "model")
-    assert cache.ensure(config, training_tasks(config), tmp_path / "kept")[0].folder == opened.folder
+    assert token_cache.ensure(config, training_tasks(config), tmp_path / "kept")[0].folder == opened.folder
     cot = small_config(tmp_path, **fields, data__template=template, evaluation__prompting="cot")
     direct, shown = (
-        cache.ensure(each, [evaluation_task(each, "coi2_test")], tmp_path / "kept")[0][0] for each in (config, cot)
+        token_cache.ensure(each, [evaluation_task(each, "coi2_test")], tmp_path / "kept")[0][0]
+        for each in (config, cot)
     )
     assert len(shown.inputs) > 4 * len(direct.inputs)
 
 
 def test_a_damaged_cache_is_written_again(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     in_this_process(monkeypatch)
-    folder = cache.ensure(config, training_tasks(config))[0].folder
+    folder = token_cache.ensure(config, training_tasks(config))[0].folder
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    (folder / cache.RECORDS).write_bytes(b"half")
-    assert len(cache.ensure(config, training_tasks(config))[0]) == 12
+    (folder / token_cache.RECORDS).write_bytes(b"half")
+    assert len(token_cache.ensure(config, training_tasks(config))[0]) == 12
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     assert not [path for path in folder.parent.iterdir() if path.name.startswith(".")]
 
@@ -105,7 +107,7 @@ def test_two_writers_at_once_leave_one_whole_cache(config: RunConfig) -> None:
     for thread in threads:
         thread.join()
     (folder,) = Path(config.data.cache_folder).glob("train_length1-*")
-    assert cache.open_cache(*cache.cache_folder(config, training_tasks(config)[0], load_vocabulary(config)))
+    assert token_cache.open_cache(*token_cache.cache_folder(config, training_tasks(config)[0], load_vocabulary(config)))
     assert not [path for path in folder.parent.iterdir() if path.name.startswith(".")]
 
 
@@ -147,4 +149,4 @@ def test_the_command_line(tmp_path: Path, config: RunConfig, capsys: pytest.Capt
 def test_a_real_child_writes_and_relays(tmp_path: Path, config: RunConfig) -> None:
     """The one test that starts the child: its error comes back whole."""
     with pytest.raises(UserError, match=r"^config\.vocabulary\.size: 99999: the dataset has text for at most"):
-        cache.ensure(small_config(tmp_path, **TRAINED | {"vocabulary__size": 99_999}), training_tasks(config))
+        token_cache.ensure(small_config(tmp_path, **TRAINED | {"vocabulary__size": 99_999}), training_tasks(config))

@@ -9,14 +9,14 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 from werkzeug.serving import make_server
 
-from coi_jax import files
-from coi_jax.errors import UserError
+from coi_jax.common import files
+from coi_jax.common.errors import UserError
 from data_pipeline import curate
-from data_pipeline.build.outcomes import SPARE, WRITTEN, Outcome
+from data_pipeline.build.review.outcomes import SPARE, WRITTEN, Outcome
 from data_pipeline.curate import Desk
-from tests import browsers
-from tests.browsers import text, until
-from tests.data_pipeline.build.drafts import draft, opinion
+from tests.helpers import browsers
+from tests.helpers.browsers import text, until
+from tests.helpers.drafts import draft, opinion
 
 SCORES = (3, 4, 5, 1, 4)
 HOSTILE = "</script><script>document.title = 'HACKED'</script><b>bold</b>"

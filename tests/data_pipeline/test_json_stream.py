@@ -5,7 +5,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from coi_jax.errors import UserError
+from coi_jax.common.errors import UserError
 from data_pipeline import json_stream
 from data_pipeline.json_stream import read_array
 

@@ -9,11 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from coi_jax.models import build, cudnn
+from coi_jax.models import build
 from coi_jax.models.attention import Sight, attend
-from coi_jax.models.caches import KeyValues
+from coi_jax.models.kernels import cudnn
+from coi_jax.models.kv_cache import KeyValues
 from coi_jax.models.layers import REMAT_POLICIES
-from tests.models.sizes import DECODER, VOCABULARY, change
+from tests.helpers.tiny_networks import DECODER, VOCABULARY, change
 
 LENGTH = 512
 SCALE = 0.125

@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from coi_jax import files
-from coi_jax.dataset import read_manifest
-from coi_jax.errors import UserError
-from coi_jax.llm.spending import Budget, Prices
-from coi_jax.llm.store import SqliteStore
-from data_pipeline.build.stages import read_rows
-from tests.data_pipeline.build import sample_tasks
-from tests.data_pipeline.build.builds import contents, endpoint, flags, run, started
-from tests.data_pipeline.build.sample_tasks import INJECTION
-from tests.llm.endpoints import KEY
-from tests.llm.server import Running, rates, running
+from coi_jax.chains.dataset import read_manifest
+from coi_jax.common import files
+from coi_jax.common.errors import UserError
+from coi_jax.llm.budget import Budget, Prices
+from coi_jax.llm.reply_store import SqliteStore
+from data_pipeline.build.engine.stage_runner import read_rows
+from tests.helpers import super_ni_tasks
+from tests.helpers.builds import contents, endpoint, flags, run, started
+from tests.helpers.llm_clients import KEY
+from tests.helpers.llm_server import Running, rates, running
+from tests.helpers.super_ni_tasks import INJECTION
 
 pytestmark = pytest.mark.xdist_group("builds")  # its fixtures take long: one worker makes them
 
@@ -28,7 +28,7 @@ ORDERS = INJECTION.split(".")[0]
 
 @pytest.fixture(scope="module")
 def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return sample_tasks.write(tmp_path_factory.mktemp("tasks") / "super_ni")
+    return super_ni_tasks.write(tmp_path_factory.mktemp("tasks") / "super_ni")
 
 
 @pytest.fixture(scope="module")

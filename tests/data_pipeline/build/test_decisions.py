@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coi_jax.errors import UserError
+from coi_jax.common.errors import UserError
 from data_pipeline.build import decisions
 from data_pipeline.build.decisions import Decisions, agreement, kappa
-from tests.data_pipeline.build.drafts import draft, opinion
+from tests.helpers.drafts import draft, opinion
 
 ONE = draft("a", opinion=opinion(5))
 

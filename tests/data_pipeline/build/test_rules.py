@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_pipeline.build import rules
+from data_pipeline.build.drafts import Instance, Seed
 from data_pipeline.build.rules import CLOSED, LAST, OK, CategoryRule, Judge, Role, Rules, judge
-from data_pipeline.build.seeds import Instance, Seed
 
 CATEGORIES = sorted(rules.load().categories)
 KINDS = sorted(rules.load().kinds)

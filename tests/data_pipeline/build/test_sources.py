@@ -4,16 +4,16 @@ from typing import Any
 
 import pytest
 
-from coi_jax.chain import Chain, Step
-from coi_jax.dataset import DatasetWriter
-from coi_jax.errors import UserError
+from coi_jax.chains.chain import Chain, Step
+from coi_jax.chains.dataset import DatasetWriter
+from coi_jax.common.errors import UserError
 from data_pipeline.build import sources
 from data_pipeline.build.config import SourceConfig
-from data_pipeline.build.seeds import Seed
+from data_pipeline.build.drafts import Seed
 from data_pipeline.build.sources import NOTHING, Refused, is_closed
 from data_pipeline.procedural.check import execute
-from tests.data_pipeline.build import sample_tasks
-from tests.data_pipeline.build.builds import seeds_config
+from tests.helpers import super_ni_tasks
+from tests.helpers.builds import seeds_config
 
 
 def read(folder: Path, pattern: str, **changes: Any) -> tuple[list[Seed], list[Refused]]:
@@ -24,7 +24,7 @@ def read(folder: Path, pattern: str, **changes: Any) -> tuple[list[Seed], list[R
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return sample_tasks.write(tmp_path_factory.mktemp("tasks") / "super_ni")
+    return super_ni_tasks.write(tmp_path_factory.mktemp("tasks") / "super_ni")
 
 
 def test_fields_may_be_texts_or_lists(folder: Path) -> None:

@@ -1,0 +1,147 @@
+"""Measures two parts of a build: the rules over all pairs of tasks, and calls of a language model.
+
+  python -m benchmarks.build_speed --part rules
+  python -m tests.helpers.llm_server --port 8000 --delay 0.2 --brain reader   (in another shell)
+  python -m benchmarks.build_speed --part calls --base_url http://127.0.0.1:8000
+
+Prints JSON. `rules` judges the ordered pairs of as many tasks as the paper has, of every category in turn, in the
+build's own stage. `calls` asks for a short instruction of each of --number tasks, in the build's own stage; what could
+be reached is the endpoint's rate: calls in flight / seconds that a reply takes.
+"""
+
+import functools
+import json
+import os
+import resource
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import machine
+from coi_jax.common import cli, files
+from coi_jax.common.errors import UserError
+from coi_jax.llm.settings import EndpointConfig
+from data_pipeline.build import __main__ as build
+from data_pipeline.build import rules
+from data_pipeline.build.asking.ask import Ask, EndpointAnswerer
+from data_pipeline.build.drafts import Instance, Seed
+from data_pipeline.build.engine import quiet_beam  # noqa: F401  before all that imports Beam
+from data_pipeline.build.engine.stage_runner import OUT, Stage, Workshop, rows_of
+from data_pipeline.build.stages import pairing, wording
+
+TASKS = 1341  # of the paper (section 3)
+PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+def seeds(number: int) -> Iterator[Seed]:
+    """Tasks of every category in turn, with ten instances."""
+    categories = sorted(rules.load().categories)
+    for task in range(number):
+        name, category = f"task{task}", categories[task % len(categories)]
+        given = tuple(Instance(f"{name}-{k}", f"text {k} of {name}", f"output {k} of {name}") for k in range(10))
+        words = f"You are given text {task}. Do what a task of the category {category} asks for."
+        yield Seed(name, "benchmark", "", name, "train", category, words, "", (), "", False, given)
+
+
+def stage_of(folder: str, number: int) -> Stage:
+    """Seeds as a stage that is whole."""
+    path = Path(folder, "seeds")
+    path.mkdir()
+    with open(path / "out-0.jsonl", "w", encoding="utf-8") as file:
+        for seed in seeds(number):
+            files.append_jsonl(file, seed.row())
+    return Stage("seeds", str(path), "", {OUT: number})
+
+
+def measure_rules(folder: str, tasks: int) -> dict[str, Any]:
+    """Seconds and memory of the stage that judges all pairs, and how many there are."""
+    config, given = build.load("configs/build/procedural.py", {}).pairs, stage_of(folder, tasks)
+    workshop = Workshop(folder, [build.RUNNER])
+    began = time.perf_counter()
+    stage = workshop.run("pairs", None, [given], lambda start: pairing.pair(start | rows_of(given), config, 0))
+    seconds = time.perf_counter() - began
+    (counts,) = stage.read(pairing.COUNTS)
+    return {"pairs": sum(row[-1] for row in counts["counts"]), "seconds": round(seconds, 1),
+            "candidates": stage.counts[OUT], "peak_gib": round(peak_gib(), 2)}  # fmt: skip
+
+
+def measure_calls(folder: str, endpoint: EndpointConfig, number: int, latency: float) -> dict[str, Any]:
+    """Calls a second, as a share of the endpoint's rate, and memory on the way."""
+    given = stage_of(folder, number)
+    make = functools.partial(EndpointAnswerer, endpoint, f"{folder}/replies.sqlite", f"{folder}/spending", None, False)
+    ask = functools.partial(Ask, "benchmark", make)
+    workshop = Workshop(folder, [build.RUNNER])
+    with Memory() as memory:
+        began = time.perf_counter()
+        stage = workshop.run("instructions", None, [given],
+                             lambda start: wording.summarise(start | rows_of(given), ask), number)  # fmt: skip
+        seconds = time.perf_counter() - began
+    possible = endpoint.concurrency / latency
+    return {"calls": number, "answered": stage.counts[OUT], "seconds": round(seconds, 1),
+            "calls_per_second": round(number / seconds, 1), "possible": possible,
+            "share": round(number / seconds / possible, 3), "memory_gib": memory.tenths()}  # fmt: skip
+
+
+class Memory:
+    """Resident memory of this process, seen every second."""
+
+    def __init__(self) -> None:
+        self._seen: list[float] = []
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> "Memory":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._over.wait(1):
+            self._seen.append(int(Path("/proc/self/statm").read_text().split()[1]) * PAGE / 2**30)
+
+    def tenths(self) -> list[float]:
+        """GiB after each tenth of the time."""
+        return [round(self._seen[len(self._seen) * part // 10 - 1], 2) for part in range(1, 11)] if self._seen else []
+
+
+def peak_gib() -> float:
+    """The most memory that this process had."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; see the module's docstring."""
+    parser = cli.parser(__doc__)
+    parser.add_argument("--part", choices=("rules", "calls"), required=True)
+    parser.add_argument("--number", type=int, help="tasks of rules, calls of calls; None: 1341, 50000")
+    parser.add_argument("--base_url", default="", help="of the endpoint that calls go to")
+    parser.add_argument("--latency", type=float, default=0.2, help="seconds that its reply takes")
+    arguments = parser.parse_args(argv)
+    parts: dict[str, Callable[[str], dict[str, Any]]] = {
+        "rules": lambda folder: measure_rules(folder, arguments.number or TASKS),
+        "calls": lambda folder: measure_calls(folder, _endpoint(arguments.base_url), arguments.number or 50_000,
+                                              arguments.latency),
+    }  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        found = parts[arguments.part](folder)
+    print(json.dumps({"benchmark": f"build {arguments.part}"} | machine.describe() | found, indent=2))
+    return 0
+
+
+def _endpoint(base_url: str) -> EndpointConfig:
+    if not base_url:
+        raise UserError("base_url", base_url, "name an endpoint on this machine: this makes many calls")
+    os.environ.setdefault("OPENAI_API_KEY", "any")
+    endpoint = build.load("configs/build/procedural.py", {}).endpoint
+    return endpoint.model_copy(update={"base_url": base_url, "model": "any"})
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

@@ -1,0 +1,60 @@
+"""Random weights as a published folder, which both sides of a benchmark read."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import sides
+from coi_jax.common.storage import Folder, write_json
+from coi_jax.config.run import RunConfig, validate
+from coi_jax.models import Network, Params, build
+from coi_jax.weights.hf_config import published
+from coi_jax.weights.hf_names import places
+from coi_jax.weights.safetensors_files import Spec, Tensor, write_tensors
+from coi_jax.weights.sources import CONFIG, TreeWeights
+
+LARGEST_FILE = 5 * 10**9  # bytes
+
+
+def draw(config: RunConfig, folder: Path) -> int:
+    """Writes the fresh weights of a config's network, without adapters; returns how many parameters it has."""
+    network = build(config.model, config.model.vocabulary_size)
+    params = jax.jit(network.init)(jax.random.key(config.seed))
+    save(network, params, folder, jnp.dtype(config.model.dtype))
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def save(network: Network, params: Params, folder: Path, dtype: np.dtype) -> None:
+    """Writes a network's parameters, and the config.json that describes it."""
+    folder.mkdir(parents=True)
+    source = TreeWeights(params, "random weights")
+    where = places(network.config, network.abstract())
+    parts = {key: (place, number) for place in where.values() for number, key in enumerate(place.keys)}
+
+    def read(key: str) -> Tensor:
+        place, number = parts[key]
+        return place.to_tensor(source.layer(place, number))
+
+    target = Folder(str(folder), "weights")
+    specs = [Spec(key, place.tensor_shape, dtype) for key, (place, _) in parts.items()]
+    write_tensors(target, specs, read, LARGEST_FILE)
+    ends = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}  # whoever generates says which
+    write_json(target, CONFIG, published(network.config, network.vocabulary_size) | ends)
+
+
+class Writer:
+    """Draws weights where the accelerator is, in a process that gives it back."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self._settings = settings
+
+    def draw(self) -> int:
+        """See `draw`."""
+        return draw(validate(self._settings["config"]), Path(self._settings["weights"]))
+
+
+if __name__ == "__main__":
+    sides.serve(Writer)

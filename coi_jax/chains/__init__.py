@@ -1,0 +1,1 @@
+"""Chains of instructions, and the dataset folders that hold them."""

@@ -1,0 +1,165 @@
+r"""The chain: a list of instructions in which the output of one is the input of the next.
+
+The paper writes a chain's outputs as one text, `Task 1 output and task 2 input: A Task 2 output: B`. `render` has one
+canonical spelling of it, `parse` reads that and every spelling of the official release (`Task2 output:`, labels with
+and without a line of their own). A label inside an output is escaped with a backslash, so that
+`parse(render(outputs)) == outputs` whatever the outputs hold.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from coi_jax.common.errors import UserError
+
+JOINER = " and then "
+
+_LABEL = re.compile(r"(?<!\\)task ?([0-9]+) output(?: and task ?([0-9]+) input)?:", re.IGNORECASE)
+_LABEL_IN_CONTENT = re.compile(r"(\\*)(task ?[0-9]+ output(?: and task ?[0-9]+ input)?:)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One instruction of a chain and its reference output (None where there is none)."""
+
+    instruction: str
+    output: str | None
+    category: str | None = None
+    task: str | None = None
+
+
+@dataclass(frozen=True)
+class Chain:
+    """An input, the instruction that the model is shown, and the steps behind it.
+
+    A single instruction is a chain of length 1. `instruction` is the steps' instructions joined with " and then ", or
+    another wording of them.
+    """
+
+    id: str
+    source: str
+    input: str
+    instruction: str
+    steps: tuple[Step, ...]
+
+    @property
+    def length(self) -> int:
+        """The number of steps, σ."""
+        return len(self.steps)
+
+    @property
+    def outputs(self) -> tuple[str | None, ...]:
+        """The reference output of every step."""
+        return tuple(step.output for step in self.steps)
+
+    @property
+    def targets(self) -> str:
+        """The text that a model is tuned to write: `render` of the outputs, a missing one as empty."""
+        return render([output or "" for output in self.outputs])
+
+    def row(self) -> dict[str, Any]:
+        """The chain as a JSON object, a line of a dataset's file."""
+        return asdict(self) | {"steps": [asdict(step) for step in self.steps]}
+
+    @classmethod
+    def from_row(cls, row: dict[str, Any]) -> "Chain":
+        """The chain of a JSON object.
+
+        Raises:
+          UserError: a key is missing, unknown, or of the wrong type; it names the key.
+        """
+        _check_row(row, {"id": str, "source": str, "input": str, "instruction": str, "steps": list}, "row")
+        if not row["steps"]:
+            raise UserError("steps", row["id"], "a chain has at least one step")
+        return cls(**row | {"steps": tuple(_step(step) for step in row["steps"])})
+
+
+def _step(row: Any) -> Step:
+    if not isinstance(row, dict):
+        raise UserError("steps", row, "a step is a JSON object")
+    _check_row(row, dict.fromkeys(("output", "category", "task"), (str, type(None))) | {"instruction": str}, "step")
+    return Step(**row)
+
+
+def _check_row(row: dict[str, Any], types: dict[str, Any], what: str) -> None:
+    if row.keys() != types.keys():
+        raise UserError(f"keys of a {what}", sorted(row), f"they must be {sorted(types)}")
+    for key, kind in types.items():
+        if not isinstance(row[key], kind):
+            raise UserError(f"{key} of a {what}", row[key], f"must be {kind}")
+
+
+def join(instructions: Sequence[str]) -> str:
+    """The instructions as one: "A and then B"."""
+    return JOINER.join(instructions)
+
+
+def label(step: int, length: int) -> str:
+    """The label before the output of `step` (from 1) in a chain of `length` steps."""
+    if step == length:
+        return f"Task {step} output:"
+    return f"Task {step} output and task {step + 1} input:"
+
+
+def render(outputs: Sequence[str]) -> str:
+    r"""The canonical text of a chain's outputs.
+
+    Example: `("A", "B")` → `"Task 1 output and task 2 input: A\nTask 2 output: B"`. A single output has no label.
+    """
+    if len(outputs) == 1:
+        return _escape(outputs[0])
+    return "\n".join(f"{label(k, len(outputs))} {_escape(output)}" for k, output in enumerate(outputs, 1))
+
+
+def parse(text: str) -> tuple[str, ...]:
+    """The outputs in a text, in any spelling; a text without labels is one output.
+
+    Labels count from 1 without a gap; a label of another number is read as content. What `render` wrote comes back
+    exactly; from other spellings the white space around an output is dropped.
+    """
+    labels = _labels(text)
+    if not labels:
+        return (_unescape(text),)
+    spans = _spans(labels, len(text))
+    exact = tuple(_unescape(_trim(text[start:end], end == len(text))) for start, end in spans)
+    if render(exact) == text:
+        return exact
+    return tuple(_unescape(text[start:end].strip()) for start, end in spans)
+
+
+def is_well_formed(text: str, length: int) -> bool:
+    """Whether a text has exactly the labels of a chain of `length` steps, in order, and nothing before them."""
+    labels = _labels(text)
+    if length == 1:
+        return not labels
+    forward = [match[2] is not None for match in labels]
+    starts_at_once = bool(labels) and not text[: labels[0].start()].strip()
+    return starts_at_once and forward == [True] * (length - 1) + [False]
+
+
+def _labels(text: str) -> list[re.Match[str]]:
+    """The labels that count: numbered 1, 2, 3 …, and each naming the step after it, if any."""
+    found: list[re.Match[str]] = []
+    for match in _LABEL.finditer(text):
+        number = len(found) + 1
+        if int(match[1]) == number and match[2] in (None, str(number + 1)):
+            found.append(match)
+    return found
+
+
+def _spans(labels: list[re.Match[str]], end: int) -> list[tuple[int, int]]:
+    return list(zip([m.end() for m in labels], [*(m.start() for m in labels[1:]), end], strict=True))
+
+
+def _trim(content: str, last: bool) -> str:
+    content = content.removeprefix(" ")
+    return content if last else content.removesuffix("\n")
+
+
+def _escape(output: str) -> str:
+    return _LABEL_IN_CONTENT.sub(r"\\\1\2", output)
+
+
+def _unescape(content: str) -> str:
+    return _LABEL_IN_CONTENT.sub(lambda match: match[1].removeprefix("\\") + match[2], content)

@@ -1,0 +1,95 @@
+"""What every command line shares: help that fits a screen, one-line errors, dotted config overrides."""
+
+import argparse
+import ast
+import errno
+import glob
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from coi_jax.common.errors import UserError
+
+# What the user's machine or the path that was given is to blame for.
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG)
+
+# libtpu, where it is installed, asks what TPU it is on, and complains on stderr that a machine without one cannot tell.
+NO_TPU = {"TPU_WORKER_HOSTNAMES": "localhost", "TPU_ACCELERATOR_TYPE": "v5litepod-4"}
+
+EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130
+EXIT_BROKEN_PIPE = 141  # whoever read the output, as `head` does, has gone
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Prints `message` with the way to the help, and exits with status 2."""
+        self.exit(EXIT_USER_ERROR, f"error: {message}; see --help\n")
+
+
+def parser(description: str | None) -> Parser:
+    """A parser that shows defaults and keeps the description's own line breaks."""
+
+    class Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+        pass
+
+    return Parser(description=description, formatter_class=Formatter, allow_abbrev=False)
+
+
+def split_overrides(argv: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+    """Takes `--config.field=value` out of a command line.
+
+    Example: `["--workdir", "x", "--config.seed=3"]` → `(["--workdir", "x"], {"seed": 3})`.
+    """
+    rest, overrides = [], {}
+    for argument in argv:
+        if not argument.startswith("--config."):
+            rest.append(argument)
+            continue
+        name, equals, value = argument.removeprefix("--config.").partition("=")
+        if not equals:
+            raise UserError(argument, "", f"write --config.{name}=VALUE")
+        overrides[name] = literal(value)
+    return rest, overrides
+
+
+def literal(text: str) -> Any:
+    """A Python literal where `text` is one (`3`, `1e-4`, `(1, 2)`, `True`), else the text itself."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def run(main: Callable[[], int]) -> int:
+    """Calls `main`; a user's mistake becomes one line on stderr and status 2, a full disk likewise."""
+    quiet_libtpu()
+    try:
+        status = main()
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at its end
+        return EXIT_BROKEN_PIPE
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to go on", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        print(f"error: {error.filename or 'write'}: {error.strerror}; make room or choose another folder "
+              "and run the same command again", file=sys.stderr)  # fmt: skip
+        return EXIT_USER_ERROR
+
+
+def quiet_libtpu() -> None:
+    """Answers libtpu's questions where this machine has no TPU; on one that has, libtpu finds out for itself."""
+    if not [*glob.glob("/dev/accel*"), *glob.glob("/dev/vfio/*")]:
+        for name, value in NO_TPU.items():
+            os.environ.setdefault(name, value)

@@ -1,0 +1,32 @@
+"""The one error that is the user's to mend."""
+
+import difflib
+import os
+
+
+class UserError(ValueError):
+    """A mistake in what the user gave: a field, the value found there, and how to mend it.
+
+    Command lines print it as one line and exit with status 2 (`coi_jax.common.cli.run`).
+    """
+
+    def __init__(self, field: str, value: object, mend: str) -> None:
+        self.field, self.value, self.mend = field, value, mend
+        super().__init__(f"{field}: {shorten(value)}: {mend}")
+
+
+def shorten(value: object, limit: int = 400) -> str:
+    """`repr` of a value, on one line, cut in the middle where it is longer than `limit` characters."""
+    value = os.fspath(value) if isinstance(value, os.PathLike) else value
+    text = value if isinstance(value, str) and value.isprintable() else repr(value)
+    if len(text) <= limit:
+        return text
+    return f"{text[: limit // 2]} … {text[-limit // 2 :]}"
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """What to say of an unknown name: the closest known one, or all of them."""
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    if close:
+        return f"unknown; did you mean {close[0]!r}?"
+    return f"unknown; one of {', '.join(known)}"

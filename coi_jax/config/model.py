@@ -1,0 +1,168 @@
+"""What there is to say of a network: one decoder and one T5 whose switches spell the differences between families.
+
+The families and their published sizes are rows of `coi_jax.families.presets`.
+"""
+
+import re
+from typing import Annotated, Any, Literal
+
+import pydantic
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from coi_jax.common.schema import Section, Share
+
+Dtype = Literal["float32", "bfloat16"]
+Remat = Literal["none", "dots_attention", "dots", "projections", "attention", "full"]
+Kernel = Literal["auto", "xla", "cudnn", "splash"]
+BaseDtype = Literal["float32", "bfloat16", "int8"]
+
+
+class RopeConfig(Section):
+    """Rotary positions (Su et al. 2021, section 3.2.2), and how their angles are stretched for longer texts."""
+
+    theta: PositiveFloat
+    everywhere: bool  # False: not in layers without a window, which know no positions then (EXAONE 4)
+    local_theta: NonNegativeFloat  # of layers with a window, which are not stretched then; 0: as all layers
+    scaling: Literal["none", "linear", "llama3"]  # linear: Chen et al. 2023; llama3: by wavelength
+    factor: PositiveFloat  # how far they are stretched; 1 where scaling is "none"
+    low_frequency: NonNegativeFloat  # llama3: turns in `original_length` below which an angle is stretched in full
+    high_frequency: NonNegativeFloat  # llama3: turns above which it is left as it is
+    original_length: NonNegativeInt  # llama3: positions that the model was first trained on
+
+    @pydantic.model_validator(mode="after")
+    def _llama3_has_its_fields(self) -> "RopeConfig":
+        if self.scaling == "llama3" and not (self.original_length and self.low_frequency < self.high_frequency):
+            raise ValueError('scaling "llama3" needs original_length, and low_frequency below high_frequency')
+        if self.scaling == "none" and self.factor != 1:
+            raise ValueError('factor must be 1 where scaling is "none"')
+        return self
+
+
+class DecoderConfig(Section):
+    """A decoder: RMSNorm, rotary positions, grouped-query attention, a gated MLP, and the switches of its families."""
+
+    kind: Literal["decoder"]
+    vocabulary_size: NonNegativeInt  # rows of the embedding; 0: as many as the vocabulary has ids
+    layers: PositiveInt
+    width: PositiveInt
+    heads: PositiveInt  # of the queries
+    kv_heads: PositiveInt  # of keys and values; divides `heads`
+    head_width: PositiveInt
+    mlp_width: PositiveInt
+    activation: Literal["silu", "gelu"]  # of the MLP's gate; gelu by its tanh formula
+    norm_epsilon: PositiveFloat
+    norm_offset: Literal[0, 1]  # what is added to a norm's scale (Gemma stores scale - 1)
+    norms: Literal["inputs", "outputs", "both"]  # of attention and MLP that are normed (EXAONE 4: outputs; Gemma: both)
+    qk_norm: bool  # queries and keys are normalised head by head (Qwen 3, Gemma 3)
+    qkv_bias: bool  # queries, keys and values have a bias (Qwen 2.5)
+    score_width: PositiveInt  # attention scores are divided by its square root; head_width in most
+    attention_softcap: NonNegativeFloat  # scores are bent to stay below it (Gemma 2); 0: no
+    logits_softcap: NonNegativeFloat
+    window: NonNegativeInt  # a query sees so many positions up to its own; 0: all
+    global_every: NonNegativeInt  # every n-th layer has no window; 0: none is without
+    rope: RopeConfig
+    scaled_embedding: bool  # embeddings are multiplied by √width (Gemma)
+    tied_embedding: bool  # the embedding is the output layer too
+    dropout: Share
+    dtype: Dtype  # of the computation; trained parameters are float32
+    attention: Kernel  # what computes it in packed rows; auto: splash on TPU, cudnn on GPU, where they can
+    loss_chunk: NonNegativeInt  # positions of a device whose logits exist at once; 0: all
+    remat: Remat  # what the backward pass finds kept, from most to least (coi_jax.models.layers.REMAT_POLICIES)
+    scan_unroll: PositiveInt  # layers unrolled in one scan step: 1 on accelerators, all of them on a CPU
+
+    @property
+    def local_layers(self) -> int:
+        """Layers that have a window."""
+        if not self.window:
+            return 0
+        return self.layers - (self.layers // self.global_every if self.global_every else 0)
+
+    @pydantic.model_validator(mode="after")
+    def _heads_divide(self) -> "DecoderConfig":
+        if self.heads % self.kv_heads:
+            raise ValueError(f"heads = {self.heads} must be a multiple of kv_heads = {self.kv_heads}")
+        if self.head_width % 2:
+            raise ValueError(f"head_width = {self.head_width} must be even: rotary positions turn pairs")
+        if self.global_every and not self.window:
+            raise ValueError(f"global_every = {self.global_every} says which layers have no window; give the window")
+        return self
+
+
+class T5Config(Section):
+    """A T5: an encoder-decoder with a relative position bias. Version 1.0 has a ReLU and a tied head, 1.1 neither."""
+
+    kind: Literal["t5"]
+    vocabulary_size: NonNegativeInt  # rows of the embedding; 0: as many as the vocabulary has ids
+    layers: PositiveInt  # of the encoder
+    decoder_layers: PositiveInt
+    width: PositiveInt
+    heads: PositiveInt
+    head_width: PositiveInt
+    mlp_width: PositiveInt
+    mlp: Literal["relu", "gated_gelu"]
+    relative_buckets: Annotated[int, Field(ge=4, multiple_of=2)]
+    relative_max_distance: PositiveInt
+    norm_epsilon: PositiveFloat
+    tied_embedding: bool  # the embedding is the output layer too; logits are divided by √width then
+    dropout: Share
+    dtype: Dtype
+    attention: Kernel  # auto or xla: no kernel takes a bias that is trained
+    loss_chunk: NonNegativeInt
+    remat: Remat
+    scan_unroll: PositiveInt
+
+    @pydantic.field_validator("attention")
+    @classmethod
+    def _no_kernel_takes_its_bias(cls, attention: Kernel) -> Kernel:
+        if attention not in ("auto", "xla"):
+            raise ValueError('no kernel takes the relative position bias of a T5; give "auto" or "xla"')
+        return attention
+
+    @pydantic.model_validator(mode="after")
+    def _distances_grow(self) -> "T5Config":
+        exact = self.relative_buckets // 2
+        if self.relative_max_distance <= exact:
+            raise ValueError(
+                f"relative_max_distance = {self.relative_max_distance} must be above relative_buckets / 2 = {exact}: "
+                "the first half of the buckets holds one distance each"
+            )
+        return self
+
+
+class LoraConfig(Section):
+    """Low-rank adapters beside frozen linear maps (Hu et al. 2021), or none: then all weights are trained."""
+
+    rank: NonNegativeInt  # 0: no adapters
+    alpha: PositiveFloat  # what an adapter adds is multiplied by alpha / rank
+    targets: str  # a regular expression: the linear maps whose dotted name it matches, up to a dot or its end
+    dropout: Share  # of the adapters' inputs
+    rank_stabilised: bool  # multiply by alpha / √rank instead (Kalajdzievski 2023)
+    base_dtype: BaseDtype  # how the frozen matrices are held; int8 with a scale for each output channel
+
+    @property
+    def scaling(self) -> float:
+        """What an adapter's product is multiplied by."""
+        return self.alpha / (self.rank**0.5 if self.rank_stabilised else self.rank)
+
+    @pydantic.model_validator(mode="after")
+    def _base_is_frozen(self) -> "LoraConfig":
+        if not self.rank and self.base_dtype != "float32":
+            raise ValueError('base_dtype must be "float32" where rank is 0: all weights are trained then')
+        return self
+
+    @pydantic.field_validator("targets")
+    @classmethod
+    def _is_an_expression(cls, targets: str) -> str:
+        try:
+            re.compile(targets)
+        except re.error as error:
+            raise ValueError(f"not a regular expression: {error}") from None
+        return targets
+
+
+ModelConfig = Annotated[DecoderConfig | T5Config, Field(discriminator="kind")]
+
+
+def model_section(values: dict[str, Any]) -> type[DecoderConfig] | type[T5Config]:
+    """The class that some values are meant for."""
+    return T5Config if values.get("kind") == "t5" else DecoderConfig

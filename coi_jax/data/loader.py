@@ -1,0 +1,166 @@
+"""The loader: the batch of step s is a pure function of (config, seed, s), whatever the hosts, devices or restarts.
+
+The stream (`mixing`) says in which order examples come, a plan (`step_plans`) which of them share a row of step s, and
+the caches hold their ids. A host reads only the examples of its own rows.
+"""
+
+import functools
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import grain
+import jax
+import numpy as np
+
+from coi_jax.common import files
+from coi_jax.common.errors import UserError
+from coi_jax.config.run import RunConfig
+from coi_jax.data.batches import Batch, Pair, fill
+from coi_jax.data.mixing import Stream
+from coi_jax.data.row_shape import RowShape
+from coi_jax.data.step_plans import ExamplesPlan, Plan, Rows, TokensPlan
+from coi_jax.data.token_cache import TokenCache
+from coi_jax.tokenizers.protocol import Vocabulary
+
+THREADS = 2
+STEPS_AHEAD = 8
+
+
+class Loader:
+    """Batches of a mixture of token caches.
+
+    Args:
+      config: its sections `data` and `train`, its seed, and its model's kind.
+      caches: the arm's, from `cache.ensure`.
+      vocabulary: that the caches were written with.
+      row_multiple: what the rows of a step must divide by: data-parallel devices × microbatches.
+
+    Attributes:
+      rows_per_step: packed rows of a step, over all hosts.
+      steps_per_epoch: steps in one pass over the mixture; not a whole number.
+      total_steps: of the run. The last step of a run counted in epochs may have empty rows.
+      fingerprint: of all that the batches follow from, but for the length of the run and for empty rows that round
+        their number up to a multiple.
+
+    Raises:
+      UserError: no example of a cache fits a row, or the rows do not hold a step's examples or do not divide.
+    """
+
+    def __init__(
+        self, config: RunConfig, caches: Sequence[TokenCache], vocabulary: Vocabulary, row_multiple: int = 1
+    ) -> None:
+        self._caches, self._vocabulary = list(caches), vocabulary
+        begins = int(vocabulary.bos_id is not None and config.model.kind == "decoder")
+        self._shape = RowShape(config.data.length, config.data.targets_length, begins)
+        self._places = self._fit(config)
+        self._plan = self._make_plan(config, row_multiple)
+        self.rows_per_step = self._plan.rows
+        self.steps_per_epoch, self.total_steps = self._plan.steps_per_epoch, self._plan.total_steps
+        self.fingerprint = self._make_fingerprint(config)
+        self._of_step = functools.lru_cache(maxsize=2 * STEPS_AHEAD)(self._plan.of_step)
+
+    def _fit(self, config: RunConfig) -> "_Places":
+        """The examples that are kept, and how many ids of each; counts those that are not."""
+        fitted = [self._shape.fit(cache.lengths, config.data.overlong) for cache in self._caches]
+        self._counts = {"examples": sum(map(len, self._caches)),
+                        "dropped": sum(int((~part.kept).sum()) for part in fitted),
+                        "cut": sum(int(part.cut.sum()) for part in fitted)}  # fmt: skip
+        for cache, part in zip(self._caches, fitted, strict=True):
+            if not part.kept.any():
+                shortest = int(self._shape.needs(cache.lengths).min(0)[0])
+                mend = f"no example of {cache.folder.name} fits a row; the shortest takes {shortest} positions"
+                raise UserError("config.data.length", config.data.length, mend)
+        kept = [np.flatnonzero(part.kept) for part in fitted]
+        return _Places(kept, np.concatenate([part.lengths[part.kept] for part in fitted]))
+
+    def _make_plan(self, config: RunConfig, row_multiple: int) -> Plan:
+        sizes = [len(rows) for rows in self._places.kept]
+        stream = Stream(sizes, [cache.rate for cache in self._caches], config.data.mixing, config.seed)
+        needs = self._shape.needs(self._places.lengths)
+        kind = ExamplesPlan if config.data.count == "examples" else TokensPlan
+        return kind(config, stream, needs, self._shape.capacity, row_multiple)
+
+    def _make_fingerprint(self, config: RunConfig) -> str:
+        data = config.data.model_dump(exclude={"folder", "cache_folder"})
+        caches = [[cache.hash, cache.rate] for cache in self._caches]
+        return files.digest([config.seed, config.model.kind, data, caches])
+
+    def batch(self, step: int) -> Batch:
+        """All rows of a step; the arrays of `coi_jax.data.batches.fill`."""
+        return self.rows(step, slice(0, self.rows_per_step))
+
+    def rows(self, step: int, part: slice) -> Batch:
+        """Some rows of a step, without reading the others.
+
+        Raises:
+          IndexError: the run has no such step.
+        """
+        if not 0 <= step < self.total_steps:
+            raise IndexError(f"step {step} of {self.total_steps}")
+        rows = self._of_step(step)
+        padded: Rows = [*rows, *[np.zeros(0, np.int64)] * (self.rows_per_step - len(rows))]
+        return fill(self._read(padded[part]), self._shape, self._vocabulary)
+
+    def _read(self, rows: Rows) -> list[list[Pair]]:
+        """The ids of the examples of some rows; one read of each cache."""
+        examples = np.concatenate([np.zeros(0, np.int64), *rows])
+        pairs: dict[int, Pair] = {}
+        for task, cache in enumerate(self._caches):
+            mine = np.unique(examples[self._places.task_of(examples) == task])
+            ids = cache.ids(self._places.rows_of(mine, task)) if len(mine) else []
+            for example, (inputs, targets) in zip(mine.tolist(), ids, strict=True):
+                keep_inputs, keep_targets = self._places.lengths[example]
+                pairs[example] = (inputs[:keep_inputs], targets[:keep_targets])
+        return [[pairs[example] for example in row.tolist()] for row in rows]
+
+    def iterate(self, start_step: int, sharding: jax.sharding.Sharding) -> Iterator[dict[str, jax.Array]]:
+        """Batches from `start_step` to the end of the run, as global arrays, read ahead by threads.
+
+        A host fills only the rows that lie on its own devices.
+        """
+        shape = (self.rows_per_step, self._shape.length)
+        mine = span(sharding.addressable_devices_indices_map(shape).values(), self.rows_per_step)
+        options = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=STEPS_AHEAD)
+        steps = grain.MapDataset.range(start_step, self.total_steps).map(lambda step: self.rows(int(step), mine))
+        for batch in steps.to_iter_dataset(options):
+            yield {name: self._globally(array, mine.start, sharding) for name, array in batch.items()}
+
+    def _globally(self, array: np.ndarray, first: int, sharding: jax.sharding.Sharding) -> jax.Array:
+        def part(index: tuple[slice, ...] | None) -> np.ndarray:
+            rows, columns = index or (slice(None), slice(None))
+            start, stop, _ = rows.indices(self.rows_per_step)
+            return array[start - first : stop - first, columns]
+
+        return jax.make_array_from_callback((self.rows_per_step, array.shape[1]), sharding, part)
+
+    def statistics(self) -> dict[str, Any]:
+        """What became of the examples, and how full the rows are.
+
+        `examples`, `dropped`, `cut`: counts. `rows_per_step`, `steps_per_epoch`, `total_steps`. `packing_efficiency`:
+        share of positions that are not padding (of the encoder, in a T5; `packing_efficiency_targets` of its decoder):
+        over the whole run where a step counts examples, over the first epoch where it counts tokens.
+        """
+        names = ("packing_efficiency", "packing_efficiency_targets")
+        useful = {name: round(share, 4) for name, share in zip(names, self._plan.useful, strict=False)}
+        return {**self._counts, "rows_per_step": self.rows_per_step, "steps_per_epoch": round(self.steps_per_epoch, 2),
+                "total_steps": self.total_steps, **useful}  # fmt: skip
+
+
+def span(indices: Iterable[tuple[slice, ...] | None], rows: int) -> slice:
+    """The rows from the first to the last that some devices hold; an index of None is the whole array."""
+    parts = [index[0].indices(rows) if index else (0, rows, 1) for index in indices]
+    return slice(min(start for start, _, _ in parts), max(stop for _, stop, _ in parts))
+
+
+class _Places:
+    """Where the stream's examples lie: example number → cache and row in it."""
+
+    def __init__(self, kept: list[np.ndarray], lengths: np.ndarray) -> None:
+        self.kept, self.lengths = kept, lengths
+        self._first = np.cumsum([0, *map(len, kept)])
+
+    def task_of(self, examples: np.ndarray) -> np.ndarray:
+        return np.searchsorted(self._first, examples, side="right") - 1
+
+    def rows_of(self, examples: np.ndarray, task: int) -> list[int]:
+        return self.kept[task][examples - self._first[task]].tolist()

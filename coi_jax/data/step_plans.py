@@ -1,0 +1,142 @@
+"""Which examples share which row of which step, by either way of counting a step.
+
+Both plans have `of_step(step)`, the rows of a step that have examples, and know the `rows` of a step, the
+`steps_per_epoch` (not a whole number), the `total_steps` of the run, and `useful`, the share of positions that are not
+padding, on each side of a row.
+"""
+
+import bisect
+import functools
+import math
+
+import numpy as np
+from jaxtyping import Int, Int64
+
+from coi_jax.common.errors import UserError
+from coi_jax.common.progress import track
+from coi_jax.config.run import RunConfig
+from coi_jax.data.mixing import ROWS, Stream, permutation
+from coi_jax.data.packing import pack
+
+Rows = list[Int64[np.ndarray, "_"]]  # the examples of each row, by their numbers in the stream
+Needs = Int[np.ndarray, "examples sides"]
+
+
+class ExamplesPlan:
+    """A step takes the next N examples of the stream, packed by themselves into a fixed number of rows.
+
+    Raises:
+      UserError: the config's rows do not hold the fullest step, or do not divide.
+    """
+
+    def __init__(
+        self, config: RunConfig, stream: Stream, needs: Needs, capacity: tuple[int, ...], multiple: int
+    ) -> None:
+        self._stream, self._needs, self._capacity = stream, needs, capacity
+        self._examples = config.data.examples
+        self.steps_per_epoch = stream.block_size / self._examples
+        # The product may miss a whole number by a rounding error, which must not cost a step.
+        positions = round(config.train.epochs * stream.block_size)
+        self._end = positions if positions else config.train.steps * self._examples
+        self.total_steps = -(-self._end // self._examples)
+        steps = track(range(self.total_steps), "packing", self.total_steps)
+        fullest = max(len(self.of_step(step)) for step in steps)
+        self.rows = _rows_for(config.data.rows, fullest, multiple)
+        self.useful = self._useful()
+
+    def of_step(self, step: int) -> Rows:
+        """The rows of a step that have examples; at most `rows`."""
+        start = step * self._examples
+        examples = self._stream.take(start, min(start + self._examples, self._end))
+        return [examples[row] for row in pack(self._needs[examples], self._capacity)]
+
+    def _useful(self) -> list[float]:
+        places = self.total_steps * self.rows * np.array(self._capacity)
+        mean = self._needs.mean(0)
+        return (mean * self._end / places).tolist()
+
+
+def _rows_for(asked: int, fullest: int, multiple: int) -> int:
+    """The rows of a step: as asked, or as many as the fullest step needs."""
+    needed = -(-fullest // multiple) * multiple
+    if asked and asked < fullest:
+        raise UserError(
+            "config.data.rows",
+            asked,
+            f"the fullest step needs {fullest} rows: give {needed}, or 0 to have it worked out",
+        )
+    if asked:
+        check_divides(asked, multiple)
+    return asked or needed
+
+
+def check_divides(rows: int, multiple: int) -> None:
+    """Raises UserError where devices and microbatches do not share a step's rows evenly."""
+    if rows % multiple:
+        below, above = rows // multiple * multiple, -(-rows // multiple) * multiple
+        choice = f"{below} or {above}" if below else f"{above}"
+        raise UserError("config.data.rows", rows, "must be a multiple of data-parallel devices × microbatches, "
+                        f"{multiple}: give {choice}")  # fmt: skip
+
+
+class TokensPlan:
+    """Every block of the stream is packed whole and its rows shuffled; a step takes the next rows.
+
+    Raises:
+      UserError: the config's rows do not divide.
+    """
+
+    def __init__(
+        self, config: RunConfig, stream: Stream, needs: Needs, capacity: tuple[int, ...], multiple: int
+    ) -> None:
+        check_divides(config.data.rows, multiple)
+        self._stream, self._needs, self._capacity, self._seed = stream, needs, capacity, config.seed
+        self._same_size = config.data.mixing == "concatenate"
+        self.rows = config.data.rows
+        self._starts = [0]  # the first row of each block, as far as it was asked for
+        self._block = functools.lru_cache(maxsize=2)(self._pack_block)
+        first = len(self._block(0))
+        self.steps_per_epoch = first / self.rows
+        self._end = self._rows_of_epochs(config.train.epochs) or config.train.steps * self.rows
+        self.total_steps = -(-self._end // self.rows)
+        self.useful = (needs[stream.block(0)].sum(0) / (first * np.array(capacity))).tolist()
+
+    def _pack_block(self, block: int) -> Rows:
+        examples = self._stream.block(block)
+        rows = pack(self._needs[examples], self._capacity)
+        return [examples[rows[row]] for row in permutation(len(rows), self._seed, ROWS, block)]
+
+    def _start(self, block: int) -> int:
+        """The first row of a block. Blocks of the same examples have as many rows, whatever their order."""
+        if self._same_size:
+            return block * len(self._block(0))
+        while len(self._starts) <= block:
+            self._starts.append(self._starts[-1] + len(self._block(len(self._starts) - 1)))
+        return self._starts[block]
+
+    def _rows_of_epochs(self, epochs: float) -> int:
+        part, whole = math.modf(epochs)
+        rows = self._start(int(whole))
+        return rows + round(part * len(self._block(int(whole)))) if part else rows
+
+    def _block_of(self, row: int) -> int:
+        if self._same_size:
+            return row // len(self._block(0))
+        while self._starts[-1] <= row:
+            self._start(len(self._starts))
+        return bisect.bisect_right(self._starts, row) - 1
+
+    def of_step(self, step: int) -> Rows:
+        """The rows of a step that have examples; `rows`, but for the last step of a run counted in epochs."""
+        row, end = step * self.rows, min((step + 1) * self.rows, self._end)
+        rows: Rows = []
+        while row < end:
+            block = self._block_of(row)
+            start = self._start(block)
+            part = self._block(block)[row - start : end - start]
+            rows += part
+            row += len(part)
+        return rows
+
+
+Plan = ExamplesPlan | TokensPlan

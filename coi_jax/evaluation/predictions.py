@@ -1,0 +1,60 @@
+"""The answers to a test set on disk: a line each, appended as it is known, so that an interruption costs one batch."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from coi_jax.common import files
+from coi_jax.common.errors import UserError
+
+PREDICTIONS, MADE_BY = "predictions.jsonl", "made_by.json"
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The text written for an example; not `complete` when it reached the limit of new tokens."""
+
+    id: str
+    text: str
+    complete: bool
+
+    def row(self, target: str) -> dict[str, Any]:
+        """A line of predictions.jsonl; the reference stands beside the answer for those who read it."""
+        return {"id": self.id, "prediction": self.text, "complete": self.complete, "target": target}
+
+
+def begin(folder: Path, made_by: dict[str, Any]) -> bool:
+    """Prepares a folder for predictions made by something (checkpoint, test set, way of decoding).
+
+    Those of anything else are removed, so that the two are never mixed. Returns whether there were such.
+    """
+    header, path = folder / MADE_BY, folder / PREDICTIONS
+    if header.exists() and path.exists() and files.read_json(header, "made_by") == made_by:
+        files.recover_jsonl(path)
+        return False
+    stale = path.exists()
+    path.unlink(missing_ok=True)
+    files.write_json(header, made_by)
+    path.touch()
+    return stale
+
+
+def read(folder: Path) -> Iterator[Prediction]:
+    """The predictions there are."""
+    for number, row in enumerate(files.read_jsonl(folder / PREDICTIONS, "predictions"), 1):
+        try:
+            yield Prediction(row["id"], row["prediction"], row["complete"])
+        except KeyError as error:
+            where = f"{folder / PREDICTIONS}:{number}"
+            raise UserError("predictions", where, f"has no {error}; remove the file and evaluate again") from None
+
+
+def append(file: IO[str], prediction: Prediction, target: str) -> None:
+    """Adds one to an open predictions.jsonl."""
+    files.append_jsonl(file, prediction.row(target))
+
+
+def digest(predictions: Iterable[Prediction]) -> str:
+    """A hash of predictions, whatever their order."""
+    return files.digest(sorted([prediction.id, prediction.text] for prediction in predictions))

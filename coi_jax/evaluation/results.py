@@ -1,0 +1,60 @@
+"""What `results.json` says of a run on a test set: scores with intervals, floors, counts, and where they came from."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from coi_jax.chains.chain import Chain
+from coi_jax.evaluation import metrics
+from coi_jax.evaluation.bootstrap import bootstrap
+from coi_jax.evaluation.predictions import Prediction, digest
+
+
+def results(
+    task: str,
+    arm: str,
+    chains: Sequence[Chain],
+    predictions: Sequence[Prediction],
+    *,
+    resamples: int,
+    seed: int,
+    provenance: dict[str, Any],
+) -> dict[str, Any]:
+    """The content of `results.json`. Scores are x 100, with 95% bootstrap intervals over examples.
+
+    `floor`: what the labels earn with nothing behind them. `floor_without_final`: what the references earn with the
+    final answer left out. `steps`: the counts behind each step's exact match and error propagation. `incomplete`:
+    answers that reached the limit of new tokens.
+
+    Args:
+      task: the test set's name.
+      arm: the run's arm.
+      chains: the references.
+      predictions: one for each chain, in the same order.
+      resamples: behind the intervals.
+      seed: of the resampling.
+      provenance: what the predictions were made by.
+    """
+    targets = [chain.outputs for chain in chains]
+    scores = metrics.score_examples(targets, [prediction.text for prediction in predictions])
+    return {
+        "task": task,
+        "arm": arm,
+        "examples": len(chains),
+        "incomplete": sum(not prediction.complete for prediction in predictions),
+        "scores": _with_intervals(scores, resamples, seed),
+        "floor": metrics.means(metrics.score_examples(targets, metrics.labels_only(targets))),
+        "floor_without_final": metrics.means(metrics.score_examples(targets, metrics.without_final(targets))),
+        "steps": metrics.step_counts(scores),
+        "provenance": provenance | {"predictions": digest(predictions)},
+    }
+
+
+def _with_intervals(scores: metrics.ExampleScores, resamples: int, seed: int) -> dict[str, dict[str, float]]:
+    means = metrics.means(scores)
+    low, high = bootstrap(np.stack([scores[key] for key in means], axis=1), resamples, seed)
+    return {
+        key: {"value": value, "low": 100 * float(low[place]), "high": 100 * float(high[place])}
+        for place, (key, value) in enumerate(means.items())
+    }

@@ -1,0 +1,1 @@
+"""The published model families: what each computes differently, and its sizes."""

@@ -1,0 +1,151 @@
+"""A trained run made ready to write answers."""
+
+import contextlib
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Int
+
+from coi_jax.common.errors import UserError
+from coi_jax.config.run import RunConfig, load_config
+from coi_jax.data.arms import ARMS
+from coi_jax.inference.generator import Answer, Generator, Prompt, make_strategy
+from coi_jax.models import Network, Params, build
+from coi_jax.parallel import processes, sharding
+from coi_jax.runs import checkpoint
+from coi_jax.runs.run_folder import RunFolder, keep_vocabulary, open_run
+from coi_jax.tokenizers.protocol import Vocabulary
+from coi_jax.weights import publish
+from coi_jax.weights import sources as weights
+
+# What may differ from the run's config without asking another network.
+OPEN_SECTIONS = ("evaluation.", "mesh.")
+OPEN_FIELDS = ("data.folder", "data.cache_folder")
+
+
+@dataclass(frozen=True)
+class Model:
+    """A run's network with its vocabulary. Parameters are read from the checkpoint when the first answer is asked for.
+
+    Attributes:
+      run: where it was trained.
+      workdir: where its results go; the same folder but for the prompted baselines.
+      config: the run's, with the overrides of an evaluation.
+      step: of the newest checkpoint.
+      checkpoint: step and hash of that checkpoint's parameters.
+    """
+
+    run: RunFolder
+    workdir: Path
+    config: RunConfig
+    step: int
+    checkpoint: str
+
+    @functools.cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The run's own."""
+        return self.run.load_vocabulary()
+
+    @property
+    def kept_vocabulary(self) -> Path | None:
+        """The run's copy of its vocabulary, where it has one."""
+        return self.run.kept_vocabulary
+
+    @functools.cached_property
+    def mesh(self) -> Mesh | None:
+        """The config's mesh over the devices of all hosts; None where there is one, or the config asks for one."""
+        asks_for_one = jax.process_count() == 1 and set(self.config.mesh.model_dump().values()) == {1}
+        return None if jax.device_count() == 1 or asks_for_one else sharding.make_mesh(self.config.mesh)
+
+    @functools.cached_property
+    def generator(self) -> Generator:
+        """Writes answers as `config.evaluation` says."""
+        network = build(self.config.model, self.vocabulary.size, self.config.lora)
+        params = self._parameters(network)
+        ends = self.vocabulary.stop_ids
+        strategy = make_strategy(network, ends[0], self.config.evaluation, ends[1:])
+        parts = sharding.data_parallel(self.mesh) if self.mesh else 1
+        return Generator(params, strategy, self.config.evaluation.batch, self.config.seed, multiple=parts)
+
+    def _parameters(self, network: Network) -> Params:
+        """Of the checkpoint; of the folder that the config names, where nothing was trained."""
+        if not checkpoint.steps(self.run.checkpoints):
+            return weights.load(weights.open_weights(self.config.weights.folder, network), network, self.mesh)
+        params = checkpoint.restore_params(self.run.checkpoints, network, step=self.step, mesh=self.mesh)
+        if network.lora is None:
+            return params
+        return network.join(params, weights.restore_base(self.run, self.config, network, self.mesh))
+
+    def prompt(self, id: str, inputs: Int[np.ndarray, " inputs"]) -> Prompt:
+        """The ids that the network is shown: as in training, a decoder's begin with the begin id, if there is one."""
+        begins = self.config.model.kind == "decoder" and self.vocabulary.bos_id is not None
+        return Prompt(id, np.concatenate([[self.vocabulary.bos_id], inputs]).astype(np.int32) if begins else inputs)
+
+    def answers(self, prompts: Sequence[Prompt], skip: frozenset[str] = frozenset()) -> Iterator[Answer]:
+        """See `Generator.run`; on the mesh, if there is one."""
+        with jax.set_mesh(self.mesh) if self.mesh else contextlib.nullcontext():
+            yield from self.generator.run(prompts, skip)
+
+    def is_longer_than_trained(self, prompt: Prompt) -> bool:
+        """Whether a prompt takes more positions than the rows that the network was trained on had."""
+        return len(prompt.tokens) > self.config.data.length
+
+
+def load_model(workdir: Path, overrides: Mapping[str, Any], source: Path | None = None) -> Model:
+    """The model of a run folder.
+
+    Args:
+      workdir: where results go.
+      overrides: dotted fields of the sections that an evaluation may change.
+      source: the run whose network it is, where that is not `workdir`: the baselines base, cot and ltm are prompted
+        with another run's network, and have a folder and an arm of their own.
+
+    Raises:
+      UserError: there is no run, it has no checkpoint yet, or an override would need another training.
+    """
+    run = RunFolder(source or workdir)
+    run.load_config()
+    for name, value in overrides.items():
+        if not (name.startswith(OPEN_SECTIONS) or name in OPEN_FIELDS or (source and name == "arm")):
+            may = ", ".join([*(f"{section}*" for section in OPEN_SECTIONS), *OPEN_FIELDS])
+            raise UserError(f"config.{name}", value, f"is fixed by the training of {run.path}; only {may} may differ")
+    config = load_config(run.config, overrides)
+    step = checkpoint.latest_step(run.checkpoints)
+    if step is None and not is_untrained(config):
+        raise UserError("workdir", run.path, "has no checkpoint yet; train it first (python -m coi_jax.train)")
+    if source:
+        open_run(workdir, config)
+    return Model(run, workdir, config, step or 0, processes.first_alone(lambda: _identity(run, config, step)))
+
+
+def begin_untrained(workdir: Path, config_file: str, overrides: Mapping[str, Any]) -> None:
+    """Begins a run that takes no step: its arm is prompted, and its weights are those that the config names.
+
+    Raises:
+      UserError: the arm is tuned, no weights are named, or the folder holds another run.
+    """
+    config = load_config(config_file, overrides)
+    if ARMS[config.arm]:
+        raise UserError("config.arm", config.arm, "is tuned before it is evaluated; train it, or take base, cot or ltm")
+    if not config.weights.folder:
+        raise UserError(weights.FIELD, "", "name the published folder that is evaluated")
+    run = open_run(workdir, config)
+    processes.first_alone(lambda: keep_vocabulary(run, config))
+    processes.first_alone(lambda: publish.keep(config.weights.folder, run))
+
+
+def is_untrained(config: RunConfig) -> bool:
+    """Whether a run prompts published weights as they are: it has an arm that is not tuned, and names them."""
+    return bool(config.weights.folder) and not ARMS[config.arm]
+
+
+def _identity(run: RunFolder, config: RunConfig, step: int | None) -> str:
+    if step is None:
+        return f"0-{weights.identity(config.weights.folder)[:16]}"
+    return checkpoint.identity(run.checkpoints, step)

@@ -1,0 +1,123 @@
+"""What calls cost, and a budget that is never exceeded, however many workers spend from it.
+
+Workers share a folder on any fsspec path. A worker takes a *lease* of some dollars by writing a file there, and counts
+the leases of all: where they exceed the budget together it gives its own back and stops. So money is spent only under
+leases that fit the budget. A lease is settled to what was really spent; a call whose reply was lost on its way counts
+with all that it may have cost, and of a worker that was killed the whole lease, as nobody knows what they cost.
+"""
+
+import json
+import threading
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import fsspec
+
+from coi_jax.common.storage import write_whole
+from coi_jax.llm.calls import Reply
+
+PER = 1_000_000  # tokens that a price is of
+LEASES = 200  # parts that a budget is taken in: a killed worker wastes one at most
+
+
+@dataclass(frozen=True)
+class Prices:
+    """US dollars for a million tokens."""
+
+    prompt: float
+    completion: float
+
+    def of(self, reply: Reply) -> float:
+        """What a reply cost."""
+        return self.of_tokens(reply.prompt_tokens, reply.completion_tokens)
+
+    def of_tokens(self, prompt: int | float, completion: int | float) -> float:
+        """What so many tokens cost."""
+        return (prompt * self.prompt + completion * self.completion) / PER
+
+    def bound(self, body: Mapping[str, Any]) -> float:
+        """More than a call of this body can cost: a token of its prompt is a byte at least."""
+        size = len(json.dumps(body, ensure_ascii=False).encode())
+        return (size * self.prompt + body["max_tokens"] * self.completion) / PER
+
+
+class BudgetReached(Exception):
+    """No money is left for a call."""
+
+
+class Budget:
+    """A worker's part in a budget.
+
+    Args:
+      folder: that the workers share; it holds what was spent, also by earlier runs.
+      dollars: of all workers and runs together; None: no limit, spending is only counted.
+      prices: of the model.
+      in_flight: calls that a worker makes at once; a lease covers at least so many.
+    """
+
+    def __init__(self, folder: str, dollars: float | None, prices: Prices, in_flight: int) -> None:
+        self.prices = prices
+        self._dollars, self._in_flight = dollars, in_flight
+        self._system, self._root = fsspec.core.url_to_fs(folder)
+        self._system.makedirs(self._root, exist_ok=True)
+        self._lock = threading.Lock()
+        self._name = uuid.uuid4().hex
+        self._leased = self._spent = self._reserved = 0.0
+
+    def reserve(self, body: Mapping[str, Any]) -> float:
+        """Sets aside what a call of this body may cost, and returns it, for `settle`.
+
+        Raises:
+          BudgetReached: the budget does not have as much.
+        """
+        bound = self.prices.bound(body)
+        with self._lock:
+            while self._spent + self._reserved + bound > self._leased:
+                self._lease(bound)
+            self._reserved += bound
+        return bound
+
+    def settle(self, bound: float, cost: float) -> None:
+        """Returns what was set aside for a call, less what it cost."""
+        with self._lock:
+            self._reserved -= bound
+            self._spent += cost
+
+    def close(self) -> None:
+        """Gives back what this worker leased and neither spent nor set aside."""
+        with self._lock:
+            if self._leased:
+                self._leased = self._spent + self._reserved
+                self._write(self._leased)
+
+    def total(self) -> float:
+        """What all workers and runs have spent or leased."""
+        return sum(self._read().values(), 0.0)
+
+    def _lease(self, bound: float) -> None:
+        """Enlarges this worker's lease, by no more than the budget has left."""
+        before = self._leased
+        others = self.total() - before
+        needed = self._spent + self._reserved + bound - before
+        wanted = max(needed, bound * self._in_flight, (self._dollars or 0.0) / LEASES)
+        if self._dollars is not None:
+            wanted = min(wanted, self._dollars - others - before)
+        if wanted < needed:
+            raise BudgetReached
+        self._leased = before + wanted
+        self._write(self._leased)
+        if self._dollars is not None and self.total() > self._dollars:  # another worker took some at the same time
+            self._leased = before
+            self._write(before)
+            raise BudgetReached
+
+    def _write(self, dollars: float) -> None:
+        write_whole(self._system, f"{self._root}/{self._name}.json", json.dumps({"dollars": dollars}).encode())
+
+    def _read(self) -> dict[str, float]:
+        found = {}
+        for path in self._system.glob(f"{self._root}/*.json"):
+            found[path.rpartition("/")[2]] = float(json.loads(self._system.cat_file(path))["dollars"])
+        return found

@@ -1,0 +1,102 @@
+"""Where completed replies are kept, by the address of their call: what is here is never asked, or paid, again.
+
+A store is a SQLite file by default; a folder on any fsspec path (`gs://…`) serves workers on many machines.
+"""
+
+import json
+import sqlite3
+import threading
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import fsspec
+
+from coi_jax.common.errors import UserError
+from coi_jax.common.storage import write_whole
+from coi_jax.llm.calls import Reply
+
+BUSY_SECONDS = 60.0  # that a writer waits for another process
+
+
+@runtime_checkable
+class Store(Protocol):
+    """Replies by key. Both methods may be called from any thread and process."""
+
+    def get(self, key: str) -> Reply | None:
+        """The reply to a call, None where there is none."""
+
+    def put(self, key: str, reply: Reply) -> None:
+        """Keeps a reply; on return it survives the end of this process."""
+
+    def __iter__(self) -> Iterator[str]:
+        """The keys."""
+
+
+class SqliteStore:
+    """A SQLite file. Each thread has its own connection; writers of several processes wait for one another."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._local = threading.local()
+        try:
+            self._connection().execute("CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, reply TEXT NOT NULL)")
+        except sqlite3.DatabaseError as error:
+            raise UserError("store", path, f"is no store of replies ({error}); name another file") from None
+
+    def _connection(self) -> sqlite3.Connection:
+        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = NORMAL")  # a killed process loses nothing; only a power cut might
+            self._local.connection = connection
+        return connection
+
+    def get(self, key: str) -> Reply | None:
+        """See `Store`."""
+        row = self._connection().execute("SELECT reply FROM replies WHERE key = ?", (key,)).fetchone()
+        return Reply(**json.loads(row[0])) if row else None
+
+    def put(self, key: str, reply: Reply) -> None:
+        """See `Store`."""
+        self._connection().execute(
+            "INSERT OR REPLACE INTO replies VALUES (?, ?)", (key, json.dumps(asdict(reply), ensure_ascii=False))
+        )
+
+    def __iter__(self) -> Iterator[str]:
+        return (row[0] for row in self._connection().execute("SELECT key FROM replies ORDER BY key"))
+
+
+class FolderStore:
+    """A file for each reply, in a folder on any path that fsspec knows."""
+
+    def __init__(self, folder: str) -> None:
+        self._system, self._root = fsspec.core.url_to_fs(folder)
+        self._system.makedirs(self._root, exist_ok=True)
+
+    def _path(self, key: str) -> str:
+        return f"{self._root}/{key[:2]}/{key}.json"
+
+    def get(self, key: str) -> Reply | None:
+        """See `Store`."""
+        try:
+            return Reply(**json.loads(self._system.cat_file(self._path(key))))
+        except FileNotFoundError:
+            return None
+
+    def put(self, key: str, reply: Reply) -> None:
+        """See `Store`."""
+        data = json.dumps(asdict(reply), ensure_ascii=False).encode()
+        write_whole(self._system, self._path(key), data)
+
+    def __iter__(self) -> Iterator[str]:
+        paths = self._system.glob(f"{self._root}/*/*.json")
+        return iter(sorted(path.rpartition("/")[2].removesuffix(".json") for path in paths))
+
+
+def open_store(path: str) -> Store:
+    """The store at a path: a SQLite file where the path ends in `.sqlite`, a folder otherwise."""
+    return SqliteStore(Path(path)) if path.endswith(".sqlite") else FolderStore(path)

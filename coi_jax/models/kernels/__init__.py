@@ -1,0 +1,1 @@
+"""Attention kernels of accelerators, and which of them is used."""

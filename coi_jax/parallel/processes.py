@@ -1,0 +1,167 @@
+"""Several processes that work as one, one on each host: how they find each other, and what the first does for all.
+
+Every process runs the same command and the same computations on its part of the global arrays. What is not a
+computation is done once, by the first process: it alone writes files, starts other programs and says how far it is.
+The run folder, the dataset and the token caches lie where all of them can read.
+"""
+
+import importlib.util
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from orbax.checkpoint import multihost
+
+from coi_jax.common import progress
+from coi_jax.common.errors import UserError
+
+# The environment variables that name the others, where nothing else does.
+COORDINATOR, COUNT, INDEX = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
+
+DAY_MS = 24 * 60 * 60 * 1000  # the longest that others wait for the first: it may be writing token caches
+LEAVE_SECONDS = 120  # how long a process that ends waits for the others to end too, before all are ended
+
+
+def start_jax(*, heeds_sigterm: bool = False) -> None:
+    """Joins the other hosts where the environment names them, and keeps compiled programs between runs.
+
+    Args:
+      heeds_sigterm: the command asks JAX whether a host got SIGTERM, which else ends it as any other.
+    """
+    jax.config.update("jax_enable_preemption_service", heeds_sigterm)
+    join()
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        home = Path(os.environ.get("XDG_CACHE_HOME", "") or Path.home() / ".cache")
+        jax.config.update("jax_compilation_cache_dir", str(home / "coi_jax" / "xla"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax raises its errors, and logs them with tracebacks too
+
+
+def join() -> None:
+    """Joins the other processes, where the environment tells of any; call it before JAX computes anything.
+
+    Raises:
+      UserError: a number is no number, or they do not find each other.
+    """
+    if jax.distributed.is_initialized() or not are_several():
+        return
+    count, index = _number(COUNT), _number(INDEX)
+    try:
+        jax.distributed.initialize(num_processes=count, process_id=index, shutdown_timeout_seconds=LEAVE_SECONDS)
+    except (ValueError, RuntimeError) as error:
+        address = os.environ.get(COORDINATOR, "not set")
+        mend = f"{str(error).splitlines()[0]} Set {COUNT} and {INDEX} too, and start the command on every host"
+        raise UserError(COORDINATOR, address, mend) from None
+    if not is_first():
+        progress.hide()
+
+
+def are_several() -> bool:
+    """Whether the environment tells of other processes: by name, as the hosts of a slice, or of several slices."""
+    if COORDINATOR in os.environ or "MEGASCALE_COORDINATOR_ADDRESS" in os.environ:
+        return True
+    for variable in ("TPU_PROCESS_ADDRESSES", "TPU_WORKER_HOSTNAMES"):
+        if variable in os.environ:
+            return "," in os.environ[variable]
+    return _is_cloud_tpu()
+
+
+def _is_cloud_tpu() -> bool:
+    """Whether this is a TPU VM that asks Google Cloud's metadata for its slice: JAX sets a variable where it is not."""
+    wants_tpu = "tpu" in os.environ.get("JAX_PLATFORMS", "tpu")
+    return wants_tpu and "TPU_SKIP_MDS_QUERY" not in os.environ and importlib.util.find_spec("libtpu") is not None
+
+
+def _number(variable: str) -> int | None:
+    if variable not in os.environ:
+        return None
+    text = os.environ[variable]
+    if not text.isdecimal():
+        raise UserError(variable, text, "give a whole number")
+    return int(text)
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes and speaks."""
+    return jax.process_index() == 0
+
+
+def say(line: str) -> None:
+    """Prints a line once, not once a process."""
+    if is_first():
+        print(line, flush=True)
+
+
+def note(line: str) -> None:
+    """Prints a line on standard error, once."""
+    if is_first():
+        print(line, file=sys.stderr, flush=True)
+
+
+def first_alone(work: Callable[[], Any]) -> Any:
+    """What `work` returns on the first process, which alone calls it while the others wait.
+
+    Args:
+      work: returns JSON.
+
+    Raises:
+      UserError, OSError: what `work` raised, on every process.
+      RuntimeError: on the others, where `work` failed otherwise.
+    """
+    if jax.process_count() == 1:
+        return work()
+    result, error = _attempt(work) if is_first() else (None, None)
+    multihost.get_barrier_sync_fn()(key="first_alone", timeout_ms=DAY_MS)  # a collective must not wait for so long
+    reply = json.loads(_broadcast(json.dumps({"result": result, "error": _spelt(error)})))
+    if error is not None:
+        raise error
+    if reply["error"]:
+        raise _error(*reply["error"])
+    return reply["result"]
+
+
+def _attempt(work: Callable[[], Any]) -> tuple[Any, Exception | None]:
+    try:
+        return work(), None
+    except Exception as error:
+        return None, error
+
+
+def _spelt(error: Exception | None) -> list[Any] | None:
+    """An error as JSON: its kind, and what another of that kind is made of."""
+    if error is None:
+        return None
+    if isinstance(error, UserError):
+        return ["user", error.field, str(error.value), error.mend]
+    if isinstance(error, OSError):
+        return ["os", error.errno, error.strerror, str(error.filename)]
+    return ["other", f"the first process failed: {type(error).__name__}: {error}"]
+
+
+def _error(kind: str, *parts: Any) -> Exception:
+    return {"user": UserError, "os": OSError, "other": RuntimeError}[kind](*parts)
+
+
+def _broadcast(text: str) -> str:
+    """The first process's text on every process."""
+    data = np.frombuffer(text.encode("utf-8"), np.uint8)
+    size = int(multihost_utils.broadcast_one_to_all(np.asarray(len(data), np.int32)))
+    padded = np.zeros(1 << size.bit_length(), np.uint8)  # few shapes, as each is compiled
+    if is_first():
+        padded[:size] = data
+    return bytes(multihost_utils.broadcast_one_to_all(padded)[:size]).decode("utf-8")
+
+
+def check_shared(field: str, path: str | os.PathLike[str]) -> None:
+    """Raises UserError, on every process, where one of them does not see a file that the first has written."""
+    seen = multihost_utils.process_allgather(np.asarray(os.path.exists(path)))
+    if not np.all(seen):
+        mend = f"is not seen by process {int(np.argmin(seen))}; name a folder that all hosts share"
+        raise UserError(field, path, mend)

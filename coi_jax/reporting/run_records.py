@@ -1,0 +1,229 @@
+"""What run folders say: the scores of every run on every test set, and cells of several seeds made of them.
+
+A run is known by its arm and seed. Two runs that claim the same place, seeds whose configs differ, and scores from
+different versions of a test set are errors: a table never mixes them silently.
+"""
+
+import itertools
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from coi_jax.common import files
+from coi_jax.common.errors import UserError
+from coi_jax.config.run import RunConfig, validate
+from coi_jax.data.arms import ARMS
+from coi_jax.data.test_sets import chain_length
+
+CONFIG = "config.json"
+RESULTS = "eval/{}/results.json"
+# Fields in which runs may differ and still stand in one cell, or side by side without a remark.
+IMMATERIAL = ("arm", "seed", "mesh.", "data.cache_folder", "train.microbatches", "train.log_every",
+              "train.checkpoint_every", "train.keep_checkpoints", "evaluation.tests", "evaluation.batch")  # fmt: skip
+
+PROVENANCE = ("run", "checkpoint", "dataset", "test_set", "predictions")
+
+
+@dataclass(frozen=True)
+class Score:
+    """A score x 100 with its 95% interval over examples."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Record:
+    """One run's scores on one test set."""
+
+    path: Path  # of the results.json
+    config: RunConfig
+    test_set: str
+    examples: int
+    scores: dict[str, Score]
+    floor: dict[str, float]  # of answers with nothing but labels
+    provenance: dict[str, Any]
+
+    @property
+    def arm(self) -> str:
+        """The run's arm."""
+        return self.config.arm
+
+    @property
+    def seed(self) -> int:
+        """The run's seed."""
+        return self.config.seed
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One score of an arm on a test set: of one run, or the mean over the seeds of several."""
+
+    arm: str
+    test_set: str
+    metric: str
+    records: tuple[Record, ...]
+
+    @property
+    def values(self) -> list[float]:
+        """The score of each run, by seed."""
+        return [record.scores[self.metric].value for record in self.records]
+
+    @property
+    def mean(self) -> float:
+        """The mean over seeds."""
+        return statistics.fmean(self.values)
+
+    @property
+    def sd(self) -> float | None:
+        """The standard deviation over seeds; None where there is one."""
+        return statistics.stdev(self.values) if len(self.records) > 1 else None
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """One run: the 95% bootstrap interval over examples. Several: one standard deviation either side."""
+        if self.sd is not None:
+            return self.mean - self.sd, self.mean + self.sd
+        score = self.records[0].scores[self.metric]
+        return score.low, score.high
+
+    def to_dict(self) -> dict[str, Any]:
+        """The cell with everything that it came from, as JSON values."""
+        low, high = self.interval
+        return {"arm": self.arm, "test_set": self.test_set, "metric": self.metric, "n": len(self.records),
+                "mean": self.mean, "sd": self.sd, "low": low, "high": high,
+                "sources": [self._source(record) for record in self.records]}  # fmt: skip
+
+    def _source(self, record: Record) -> dict[str, Any]:
+        score = record.scores[self.metric]
+        return {"seed": record.seed, "value": score.value, "low": score.low, "high": score.high,
+                "examples": record.examples, "results": str(record.path), **record.provenance}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Records:
+    """All records found, consistent with one another."""
+
+    rows: tuple[Record, ...]
+    missing: tuple[Path, ...]  # results that a run's config asks for and that are not there
+
+    @property
+    def arms(self) -> list[str]:
+        """The arms that have a run, in the paper's order."""
+        return [arm for arm in ARMS if any(record.arm == arm for record in self.rows)]
+
+    @property
+    def test_sets(self) -> list[str]:
+        """The test sets that have a result: chains by their length, then the others."""
+        names = {record.test_set for record in self.rows}
+        return sorted(names, key=lambda name: (chain_length(name) is None, name))
+
+    @property
+    def varying(self) -> list[str]:
+        """The config fields, besides arm and seed, in which the runs are not all alike."""
+        return sorted({name for row in self.rows for name in differences(self.rows[0].config, row.config)})
+
+    def cell(self, arm: str, test_set: str, metric: str) -> Cell | None:
+        """The cell of an arm's runs; None where no run has that score."""
+        chosen = [r for r in self.rows if (r.arm, r.test_set) == (arm, test_set) and metric in r.scores]
+        return Cell(arm, test_set, metric, tuple(chosen)) if chosen else None
+
+    def floor(self, test_set: str, metric: str) -> float | None:
+        """The score of answer-free predictions on a test set; None where it is not known."""
+        floors = [r.floor[metric] for r in self.rows if r.test_set == test_set and metric in r.floor]
+        return floors[0] if floors else None
+
+
+def load(folders: Sequence[files.PathLike]) -> Records:
+    """Reads the runs in some folders; each is a run folder or holds run folders.
+
+    Raises:
+      UserError: a folder holds no result, a file in it is not what it should be, or records contradict one another.
+    """
+    runs = {run.resolve(): run for folder in folders for run in _run_folders(Path(folder))}
+    rows, missing = [], []
+    for run in runs.values():
+        config = _read_config(run / CONFIG)
+        found = {path.parent.name: path for path in run.glob(RESULTS.format("*"))}
+        rows += [_read(path, config) for path in found.values()]
+        missing += [run / RESULTS.format(test) for test in config.evaluation.tests if test not in found]
+    if not rows:
+        raise UserError("--runs", ", ".join(map(str, folders)), "no results yet; run python -m coi_jax.evaluate first")
+    return Records(tuple(_consistent(rows)), tuple(missing))
+
+
+def _run_folders(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise UserError("--runs", folder, "no such folder; name a run folder or one that holds run folders")
+    if (folder / CONFIG).exists():
+        return [folder]
+    return [run for inner in sorted(folder.iterdir()) if inner.is_dir() for run in _run_folders(inner)]
+
+
+def _read_config(path: Path) -> RunConfig:
+    value = files.read_json(path, "run's config")
+    if not isinstance(value, dict):
+        raise UserError("run's config", path, "not a config; leave this folder out of --runs")
+    return validate(value)
+
+
+def _read(path: Path, config: RunConfig) -> Record:
+    value = files.read_json(path, "results")
+    try:
+        scores = {key: Score(*(float(score[part]) for part in ("value", "low", "high")))
+                  for key, score in value["scores"].items()}  # fmt: skip
+        floor = {key: float(score) for key, score in value["floor"].items()}
+        provenance = {key: value["provenance"][key] for key in PROVENANCE}
+        return Record(path, config, value["task"], int(value["examples"]), scores, floor, provenance)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            "results", path, f"not as python -m coi_jax.evaluate writes it ({error!r}); run it again"
+        ) from None
+
+
+def _consistent(rows: Sequence[Record]) -> list[Record]:
+    """The records in order, each once; raises UserError where two contradict one another."""
+    kept: dict[tuple[str, str, int], Record] = {}
+    for row in sorted(rows, key=lambda row: (list(ARMS).index(row.arm), row.test_set, row.seed)):
+        other = kept.setdefault((row.arm, row.test_set, row.seed), row)
+        if (other.scores, other.provenance) != (row.scores, row.provenance):
+            raise _conflict(
+                other, row, f"both are {row.arm} with seed {row.seed}; name only one of these runs in --runs"
+            )
+    result = list(kept.values())
+    for one, other in itertools.combinations(result, 2):
+        _check_pair(one, other)
+    return result
+
+
+def _check_pair(one: Record, other: Record) -> None:
+    if one.test_set == other.test_set and one.examples != other.examples:
+        counts = f"{one.examples} and {other.examples}"
+        raise _conflict(one, other, f"scored on {counts} examples; evaluate both on the whole test set")
+    if one.test_set == other.test_set and one.provenance["test_set"] != other.provenance["test_set"]:
+        raise _conflict(one, other, "scored on different versions of the test set; evaluate both on the same one")
+    if one.arm == other.arm and (fields := differences(one.config, other.config)):
+        raise _conflict(
+            one, other, f"differ in more than their seed ({', '.join(fields)}); name only one kind in --runs"
+        )
+
+
+def _conflict(one: Record, other: Record, mend: str) -> UserError:
+    return UserError(f"{one.arm} on {one.test_set}", f"{one.path} and {other.path}", mend)
+
+
+def differences(one: RunConfig, other: RunConfig) -> list[str]:
+    """The dotted names of the fields in which two configs differ, but for arm, seed and what changes no score."""
+    left, right = _flatten(one.model_dump()), _flatten(other.model_dump())
+    names = sorted(name for name in {*left, *right} if left.get(name) != right.get(name))
+    return [name for name in names if not name.startswith(IMMATERIAL)]
+
+
+def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat

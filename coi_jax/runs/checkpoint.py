@@ -1,0 +1,188 @@
+"""Checkpoints: parameters, optimizer state and data position of a step as one unit, written in the background.
+
+Orbax writes a step's folder under a temporary name and renames it last, so a checkpoint is whole or absent. Arrays are
+saved in their own shape, whatever the mesh, and are restored onto any other.
+"""
+
+import errno
+import re
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from jax.sharding import Mesh
+
+from coi_jax.common import files
+from coi_jax.common.errors import UserError
+from coi_jax.models import Network, Params
+from coi_jax.parallel import processes, sharding
+from coi_jax.runs.train_state import TrainState
+
+Position = dict[str, Any]  # JSON: where the run stands, and of which data
+
+
+class Checkpoints:
+    """The checkpoints of a run; the newest few are kept.
+
+    `with Checkpoints(run / "checkpoints", keep=3) as checkpoints: checkpoints.save(state, step, position)`
+    """
+
+    def __init__(self, folder: Path, *, keep: int) -> None:
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep, cleanup_tmp_directories=True, enable_async_checkpointing=True
+        )
+        self._folder = folder
+        self._manager = ocp.CheckpointManager(folder.resolve(), options=options)
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Waits until all is on disk; raises as `save`."""
+        with storage_errors(self._folder):
+            self._manager.close()
+
+    def save(self, state: TrainState, step: int, position: Position) -> None:
+        """Begins to write a checkpoint; returns when the arrays have left the devices. A step is only saved once.
+
+        Raises:
+          OSError: this write or the one before found no room; checkpoints written earlier are whole.
+        """
+        if step == self._manager.latest_step():
+            return
+        items = {
+            "params": ocp.args.StandardSave(state.params, save_args=jax.tree.map(by_layer, state.params)),
+            "optimizer": ocp.args.StandardSave(state.opt_state),
+            "position": ocp.args.JsonSave(position | {"step": step}),
+        }
+        with storage_errors(self._folder):
+            self._manager.save(step, args=ocp.args.Composite(**items), force=True)
+
+    def restore(self, step: int, abstract: TrainState, shardings: TrainState) -> TrainState:
+        """The state of a step, laid out as `shardings` say."""
+        target = jax.tree.map(_placed, abstract, shardings)
+        items = {
+            "params": ocp.args.StandardRestore(target.params),
+            "optimizer": ocp.args.StandardRestore(target.opt_state),
+        }
+        restored = self._manager.restore(step, args=ocp.args.Composite(**items))
+        count = jax.device_put(jax.numpy.asarray(step, jax.numpy.int32), shardings.step)
+        return TrainState(restored["params"], restored["optimizer"], count)
+
+
+class storage_errors:
+    """Turns the several errors in which Orbax reports a full disk into an OSError that names the folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        chain = error
+        while chain is not None:
+            if getattr(chain, "errno", None) == errno.ENOSPC or "No space left on device" in str(chain):
+                raise OSError(errno.ENOSPC, "No space left on device", str(self._folder)) from None
+            chain = chain.__cause__ or chain.__context__
+
+
+def _placed(leaf: Any, place: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
+
+
+def steps(folder: Path) -> list[int]:
+    """The steps that have a whole checkpoint, ascending. Unfinished ones have another name."""
+    if not folder.is_dir():
+        return []
+    return sorted(int(entry.name) for entry in folder.iterdir() if re.fullmatch(r"[0-9]+", entry.name))
+
+
+def latest_step(folder: Path) -> int | None:
+    """The newest step that has a whole checkpoint, as the first process sees it."""
+    step: int | None = processes.first_alone(lambda: max(steps(folder), default=None))
+    return step
+
+
+def read_position(folder: Path, step: int) -> Position:
+    """The position that was saved with a step."""
+    return _read(folder, step, "position", ocp.JsonCheckpointHandler(), ocp.args.JsonRestore())
+
+
+def write_position(folder: Path, step: int, position: Position) -> None:
+    """Writes a position beside parameters that are there already; `Checkpoints.save` writes both."""
+    with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as writer:
+        place = folder.resolve() / str(step) / "position"
+        writer.save(place, args=ocp.args.JsonSave(position | {"step": step}))
+
+
+def restore_params(folder: Path, network: Network, *, step: int | None = None, mesh: Mesh | None = None) -> Params:
+    """The trained parameters alone, for evaluation.
+
+    Args:
+      folder: the run's `checkpoints`.
+      network: whose parameters they are.
+      step: of the checkpoint; the newest where None.
+      mesh: to lay them out on; the first device where None.
+
+    Raises:
+      UserError: there is no such checkpoint, or it holds another network's parameters.
+    """
+    found = latest_step(folder) if step is None else step
+    if found not in steps(folder):
+        raise UserError("checkpoint", folder if step is None else folder / str(step), "none there; train the run first")
+    target, _ = network.split(placed_params(network, mesh))
+    try:
+        return _read(folder, found, "params", ocp.StandardCheckpointHandler(), ocp.args.StandardRestore(target))
+    except ValueError:
+        mend = "does not hold this network's parameters; evaluate it with the config that it was trained with"
+        raise UserError("checkpoint", folder / str(found), mend) from None
+
+
+def save_base(folder: Path, frozen: Params | None) -> None:
+    """Writes the frozen base of adapters, which is the same at every step; over what a killed run left there.
+
+    Raises:
+      OSError: there is no room.
+    """
+    with storage_errors(folder), ocp.Checkpointer(ocp.StandardCheckpointHandler()) as writer:
+        save_args = jax.tree.map(by_layer, frozen)
+        writer.save(folder.resolve(), args=ocp.args.StandardSave(frozen, save_args=save_args), force=True)
+
+
+def restore_base(folder: Path, network: Network, mesh: Mesh | None = None) -> Params:
+    """The frozen base of a network with adapters; raises UserError where it is not there."""
+    if not folder.is_dir():
+        raise UserError("base", folder, "none there; the adapters of this run need the base that they were trained on")
+    _, target = network.split(placed_params(network, mesh))
+    with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as reader:
+        base: Params = reader.restore(folder.resolve(), args=ocp.args.StandardRestore(target))
+    return base
+
+
+def by_layer(leaf: Any) -> ocp.SaveArgs:
+    """How an array is stored: a stack of matrices in one piece a layer, so that a layer can be read alone."""
+    return ocp.SaveArgs(shard_axes=(0,) if len(leaf.shape) > 2 else ())
+
+
+def identity(folder: Path, step: int) -> str:
+    """The step and a hash of all files that hold its parameters, names and bytes."""
+    params = folder / str(step) / "params"
+    paths = sorted(path for path in params.rglob("*") if path.is_file())
+    digest = files.digest([[str(path.relative_to(params)), files.sha256(path)] for path in paths])
+    return f"{step}-{digest[:16]}"
+
+
+def placed_params(network: Network, mesh: Mesh | None) -> Params:
+    """A network's abstract parameters, laid out on a mesh; on the first device where it is None."""
+    abstract = network.abstract()
+    one = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    if mesh is None:
+        return jax.tree.map(lambda leaf: _placed(leaf, one), abstract)
+    return jax.tree.map(_placed, abstract, sharding.shardings(network.logical_axes(), abstract, mesh))
+
+
+def _read(folder: Path, step: int, item: str, handler: Any, arguments: Any) -> Any:
+    with ocp.Checkpointer(handler) as reader:
+        return reader.restore(folder.resolve() / str(step) / item, args=arguments)

@@ -1,0 +1,200 @@
+"""The folder of a run: its resolved config, what it ran on, its vocabulary, checkpoints and metrics."""
+
+import importlib.metadata
+import platform
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from coi_jax.chains.dataset import split_path
+from coi_jax.common import files
+from coi_jax.common.errors import UserError
+from coi_jax.config.run import RunConfig, validate
+from coi_jax.parallel import processes
+from coi_jax.tokenizers.protocol import Vocabulary
+from coi_jax.tokenizers.vocabulary import load_vocabulary, trained_path
+
+PACKAGES = (
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "qwix",
+    "orbax-checkpoint",
+    "grain",
+    "array_record",
+    "numpy",
+    "sentencepiece",
+)
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where the parts of a run lie."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved config, every field."""
+        return self.path / "config.json"
+
+    @property
+    def environment(self) -> Path:
+        """Versions, devices, commit, hashes of the data: of the last launch."""
+        return self.path / "environment.json"
+
+    @property
+    def vocabulary(self) -> Path:
+        """The vocabulary's own file, where it has one."""
+        return self.path / "vocabulary.model"
+
+    @property
+    def tokenizer(self) -> Path:
+        """The files of a published model's tokenizer, where the run has such."""
+        return self.path / "tokenizer"
+
+    @property
+    def kept_vocabulary(self) -> Path | None:
+        """The run's own copy of its vocabulary, a file or a folder; None where it has none."""
+        if self.vocabulary.is_file():
+            return self.vocabulary
+        return self.tokenizer if self.tokenizer.is_dir() else None
+
+    @property
+    def checkpoints(self) -> Path:
+        """One folder a step."""
+        return self.path / "checkpoints"
+
+    @property
+    def published(self) -> Path:
+        """The small files of the published folder that the run began from: config.json and the tokenizer's."""
+        return self.path / "published"
+
+    @property
+    def base(self) -> Path:
+        """The frozen base of a run that trains adapters, unless it is a published folder."""
+        return self.path / "base"
+
+    @property
+    def metrics(self) -> Path:
+        """One line a logged step."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether anything was made with the config: not so where its data could not be had."""
+        return self.environment.exists() or (self.path / "eval").exists()
+
+    @property
+    def tensorboard(self) -> Path:
+        """The same numbers as `metrics`."""
+        return self.path / "tensorboard"
+
+    def load_config(self) -> RunConfig:
+        """The config of the run; raises UserError where there is none."""
+        values = files.read_json(self.config, "workdir")
+        if not isinstance(values, dict):
+            raise UserError("workdir", self.config, "not a config; train into an empty folder")
+        return validate(values)
+
+    def load_vocabulary(self) -> Vocabulary:
+        """The vocabulary of the run, from its own copy where it has one."""
+        return load_vocabulary(self.load_config(), self.kept_vocabulary)
+
+
+def open_run(path: Path, config: RunConfig) -> RunFolder:
+    """Begins a run in an empty or absent folder, or goes on with one of the same config.
+
+    Raises:
+      UserError: the folder's run has another config (the first field that differs is named; `mesh` may differ, since
+        it does not change results), or it holds something that is no run.
+    """
+    run = RunFolder(path)
+    processes.first_alone(lambda: _open(run, path, config))
+    processes.check_shared("workdir", run.config)
+    return run
+
+
+def _open(run: RunFolder, path: Path, config: RunConfig) -> None:
+    if path.exists() and not path.is_dir():
+        raise UserError("workdir", path, "is a file; name a folder")
+    if run.config.exists():
+        old = run.load_config()
+        if run.has_begun:
+            _check_same(old, config, path)
+    elif path.is_dir() and any(path.iterdir()):
+        raise UserError("workdir", path, "holds files but no config.json; name an empty or a new folder")
+    files.write_json(run.config, config.model_dump(mode="json"))
+
+
+def _check_same(old: RunConfig, new: RunConfig, path: Path) -> None:
+    then, now = dict(_fields(old.model_dump(mode="json"))), dict(_fields(new.model_dump(mode="json")))
+    for name in then | now:
+        if not name.startswith("mesh.") and then.get(name) != now.get(name):
+            mend = f"the run in {path} has {then.get(name)!r}; go on with that, or name another --workdir"
+            raise UserError(f"config.{name}", now.get(name), mend)
+
+
+def _fields(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _fields(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def keep_vocabulary(run: RunFolder, config: RunConfig) -> None:
+    """Copies the vocabulary's files into the run, which can then be evaluated without the folder they came from."""
+    source = {"trained": trained_path, "sentencepiece": lambda config: Path(config.vocabulary.file)}
+    if config.vocabulary.kind in source and not run.vocabulary.exists():
+        files.write_bytes(run.vocabulary, source[config.vocabulary.kind](config).read_bytes())
+    if config.vocabulary.kind == "tokenizer" and not run.tokenizer.exists():
+        from coi_jax.tokenizers.tokenizer_files import read_tokenizer  # half a second to import
+
+        read_tokenizer(config.vocabulary.file).write(run.tokenizer)
+
+
+def write_environment(
+    run: RunFolder, config: RunConfig, data: Mapping[str, Any], parameters: Mapping[str, int]
+) -> None:
+    """Writes what this launch runs on and which data it reads: hashes, no secrets, no environment variables.
+
+    Args:
+      run: where to.
+      config: whose dataset is hashed.
+      data: hashes of caches and vocabulary, and the loader's statistics.
+      parameters: how many are trained, and how many there are.
+    """
+    device = jax.devices()[0]
+    dataset = files.sha256(split_path(config.data.folder, config.data.split))
+    values = {
+        "python": platform.python_version(),
+        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "devices": {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count()},
+        "hosts": jax.process_count(),
+        "commit": git_commit(Path(__file__).parent),
+        "parameters": dict(parameters),
+        "data": {"sha256": dataset, **data},
+    }
+    files.write_json(run.environment, values)
+
+
+def git_commit(folder: Path) -> str | None:
+    """The commit of the working copy that `folder` belongs to, with "+changes" where files differ from it."""
+    try:
+        commit = _git(folder, "rev-parse", "HEAD")
+        return commit + ("+changes" if _git(folder, "status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True, timeout=10
+    )
+    return done.stdout.strip()

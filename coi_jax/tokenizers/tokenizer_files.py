@@ -1,0 +1,203 @@
+"""The tokenizer files in a published model's folder, and what they say of special tokens.
+
+Which file says what, and which has the last word, is as in `transformers` (`tokenization_utils_base.py`).
+"""
+
+import functools
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import sentencepiece
+from tokenizers import AddedToken
+
+from coi_jax.common import files
+from coi_jax.common.errors import UserError
+from coi_jax.common.storage import Folder
+
+FIELD = "config.vocabulary.file"
+TOKENIZER, SENTENCEPIECE = "tokenizer.json", "tokenizer.model"
+MODELS = {"tokenizer.json": TOKENIZER, "tokenizer.model": SENTENCEPIECE, "spiece.model": SENTENCEPIECE}
+CONFIG, TEMPLATE = "tokenizer_config.json", "chat_template.jinja"
+SPECIAL_MAP, ADDED = "special_tokens_map.json", "added_tokens.json"
+GENERATION, MODEL_CONFIG = "generation_config.json", "config.json"
+SETTINGS = (CONFIG, SPECIAL_MAP, ADDED, GENERATION, MODEL_CONFIG, TEMPLATE)
+EXTRA_IDS = 100  # T5's sentinels, where its files do not count them
+SPECIAL_NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+
+
+class TokenizerFiles:
+    """The bytes of a tokenizer's files, by name: `tokenizer.json` or `tokenizer.model`, and those in `SETTINGS`.
+
+    Args:
+      where: the folder, for errors.
+      data: the files.
+    """
+
+    def __init__(self, where: str, data: Mapping[str, bytes]) -> None:
+        self.where, self.data = where, data
+        self._objects: dict[str, dict[str, Any]] = {}
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over all files that change tokens."""
+        names = sorted(set(self.data) - {GENERATION, MODEL_CONFIG})
+        return files.digest([[name, hashlib.sha256(self.data[name]).hexdigest()] for name in names])
+
+    def json(self, name: str) -> dict[str, Any]:
+        """The object in a file; empty where there is no such file. Read once: they are large.
+
+        Raises:
+          UserError: it is not a JSON object.
+        """
+        if name not in self._objects:
+            self._objects[name] = self._parse(name) if name in self.data else {}
+        return self._objects[name]
+
+    def write(self, folder: Path) -> None:
+        """Copies the files into a new folder, which appears when it is whole."""
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+        for name, data in self.data.items():
+            (partial / name).write_bytes(data)
+        partial.chmod(0o755)
+        os.replace(partial, folder)
+
+    def _parse(self, name: str) -> dict[str, Any]:
+        try:
+            value = json.loads(self.data[name])
+        except ValueError as error:
+            raise self.error(f"{name} is not JSON ({error}); copy it again", name) from None
+        if not isinstance(value, dict):
+            raise self.error(f"{name} holds a {type(value).__name__}, not an object; copy it again", name)
+        return value
+
+    def error(self, mend: str, name: str = "") -> UserError:
+        """What is wrong with these files."""
+        return UserError("tokenizer", f"{self.where}/{name}" if name else self.where, mend)
+
+    @property
+    def tokenizer_class(self) -> str:
+        """The name of the class in `transformers`, without "Fast"; "" where none is named."""
+        return str(self.json(CONFIG).get("tokenizer_class") or "").removesuffix("Fast")
+
+    @property
+    def is_t5(self) -> bool:
+        """Whether it is a T5's tokenizer, which ends every text and has sentinels."""
+        if self.tokenizer_class:
+            return self.tokenizer_class in ("T5Tokenizer", "MT5Tokenizer")
+        return self.json(MODEL_CONFIG).get("model_type") in ("t5", "mt5")
+
+    @functools.cached_property
+    def pieces(self) -> dict[str, int]:
+        """The ids of the model's own pieces."""
+        if SENTENCEPIECE in self.data:
+            return {self._processor.id_to_piece(id): id for id in range(self._processor.vocab_size())}
+        vocabulary = self.json(TOKENIZER)["model"]["vocab"]
+        return {entry[0]: id for id, entry in enumerate(vocabulary)} if isinstance(vocabulary, list) else vocabulary
+
+    @functools.cached_property
+    def _processor(self) -> sentencepiece.SentencePieceProcessor:
+        try:
+            return sentencepiece.SentencePieceProcessor(model_proto=self.data[SENTENCEPIECE] or b"none")
+        except RuntimeError:
+            raise self.error("is not a SentencePiece model; copy it again", SENTENCEPIECE) from None
+
+    def special_tokens(self) -> dict[str, str]:
+        """The text of each special token that has a name, as `eos_token`."""
+        named = self.json(SPECIAL_MAP) | self.json(CONFIG)
+        return self._own_special_tokens() | {name: _content(named[name]) for name in SPECIAL_NAMES if named.get(name)}
+
+    def _own_special_tokens(self) -> dict[str, str]:
+        """Those that a SentencePiece model names itself."""
+        if SENTENCEPIECE not in self.data:
+            return {}
+        model = self._processor
+        ids = {"bos_token": model.bos_id(), "eos_token": model.eos_id(), "unk_token": model.unk_id(),
+               "pad_token": model.pad_id()}  # fmt: skip
+        return {name: model.id_to_piece(id) for name, id in ids.items() if id >= 0}
+
+    def more_special_tokens(self) -> list[str]:
+        """The special tokens without a name."""
+        named = self.json(SPECIAL_MAP) | self.json(CONFIG)
+        return [_content(token) for token in named.get("additional_special_tokens") or []]
+
+    def added_tokens(self) -> dict[int, AddedToken]:
+        """The tokens that are found in a text before the model's own pieces are, by id."""
+        listed = self.json(TOKENIZER).get("added_tokens", [])
+        known = self._sentinels() | {entry["id"]: _added(entry) for entry in listed}
+        special = {*self.special_tokens().values(), *self.more_special_tokens()}
+        decoder = self.json(CONFIG).get("added_tokens_decoder")
+        if decoder is not None:
+            known |= {int(id): _added(entry) for id, entry in decoder.items()}
+        else:
+            for content, id in self.json(ADDED).items():
+                known.setdefault(id, AddedToken(content, special=content in special, normalized=content not in special))
+        for content in sorted(special - {token.content for token in known.values()}):
+            id = self.pieces[content] if content in self.pieces else 1 + max([*known, *self.pieces.values()])
+            known[id] = AddedToken(content, special=True, normalized=False)
+        return dict(sorted(known.items()))
+
+    def _sentinels(self) -> dict[int, AddedToken]:
+        """T5's `<extra_id_0>` and so on, which stand behind its pieces in reverse (`tokenization_t5.py`)."""
+        if not self.is_t5 or SENTENCEPIECE not in self.data:
+            return {}
+        count = self.json(CONFIG).get("extra_ids", EXTRA_IDS)
+        return {len(self.pieces) - 1 + count - number: AddedToken(f"<extra_id_{number}>", special=True)
+                for number in range(count)}  # fmt: skip
+
+    def ids_of(self, field: str) -> list[int]:
+        """The ids that `generation_config.json`, or else `config.json`, gives a field as `eos_token_id`."""
+        for name in (GENERATION, MODEL_CONFIG):
+            value = self.json(name).get(field)
+            if value is not None:
+                return [value] if isinstance(value, int) else list(value)
+        return []
+
+    def chat_template(self) -> str:
+        """The Jinja text of the chat template.
+
+        Raises:
+          UserError: there is none.
+        """
+        if TEMPLATE in self.data:
+            return self.data[TEMPLATE].decode("utf-8")
+        found = self.json(CONFIG).get("chat_template")
+        if isinstance(found, list):
+            found = {entry["name"]: entry["template"] for entry in found}.get("default")
+        if not found:
+            raise self.error('has no chat template; choose config.data.template = "plain" or "alpaca"')
+        return str(found)
+
+
+def _content(token: str | Mapping[str, Any]) -> str:
+    return token if isinstance(token, str) else str(token["content"])
+
+
+def _added(entry: Mapping[str, Any]) -> AddedToken:
+    flags = ("single_word", "lstrip", "rstrip", "normalized", "special")
+    return AddedToken(entry["content"], **{flag: entry[flag] for flag in flags if flag in entry})
+
+
+def read_tokenizer(path: str) -> TokenizerFiles:
+    """The tokenizer files of a folder, local or not (`gs://…`), or those around one `tokenizer.json` or `.model` file.
+
+    Raises:
+      UserError: there is no tokenizer.
+    """
+    folder = Folder(path, FIELD)
+    if folder.fs.isfile(folder.path):
+        parent, _, name = folder.url.rpartition("/")
+        folder, found = Folder(parent or ".", FIELD), {name: TOKENIZER if name.endswith(".json") else SENTENCEPIECE}
+    else:
+        present = set(folder.names())
+        found = {name: MODELS[name] for name in MODELS if name in present}
+    if not found:
+        raise UserError(FIELD, path, f"has no {', '.join(MODELS)}; name a folder with one of them")
+    [(name, kind), *_] = found.items()
+    data = {kind: folder.read(name)}
+    return TokenizerFiles(path, data | {name: folder.read(name) for name in SETTINGS if folder.exists(name)})

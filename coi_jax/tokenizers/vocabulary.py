@@ -1,0 +1,141 @@
+"""Vocabularies: text to ids and back, by name.
+
+`size` is the real number of ids; a model may pad its embedding to a multiple that its mesh divides, and must then never
+be asked for an id of the padding.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import sentencepiece
+
+from coi_jax.chains import dataset
+from coi_jax.common import files
+from coi_jax.common.errors import UserError
+from coi_jax.config.run import RunConfig
+from coi_jax.tokenizers.protocol import Vocabulary, content
+
+# Raise it with every change that trains another vocabulary on the same rows; tests/goldens/ids.json notices them.
+TRAINER_VERSION = 1
+SPACE_SYMBOL = "▁"  # SentencePiece's own sign for a space (U+2581)
+
+
+class ByteVocabulary:
+    """UTF-8 bytes, in the numbering of ByT5 (Xue et al. 2022): pad 0, end 1, unknown 2, byte b is b + 3."""
+
+    name = "bytes"
+    size = 259
+    pad_id, eos_id = 0, 1
+    stop_ids: tuple[int, ...] = (1,)
+    bos_id: int | None = None
+    ends_inputs = False
+    fingerprint = hashlib.sha256(b"bytes+3").hexdigest()
+
+    def encode(self, text: str) -> list[int]:
+        """See `Vocabulary.encode`."""
+        return [byte + 3 for byte in text.encode("utf-8")]
+
+    def decode(self, ids: Iterable[int | np.integer]) -> str:
+        """See `Vocabulary.decode`; bytes that are not UTF-8 become U+FFFD."""
+        return bytes(token - 3 for token in content(ids, self) if token >= 3).decode("utf-8", "replace")
+
+
+class SentencePieceVocabulary:
+    """A SentencePiece model.
+
+    A model without a pad piece (Llama's) pads with its unknown piece: padding is told by segment 0, never by its id.
+    """
+
+    ends_inputs = False
+
+    def __init__(self, model: bytes, name: str) -> None:
+        self._model = sentencepiece.SentencePieceProcessor(model_proto=model)
+        self.name = name
+        self.size = self._model.vocab_size()
+        self.eos_id = self._model.eos_id()
+        self.stop_ids: tuple[int, ...] = (self.eos_id,)
+        self.pad_id = self._model.pad_id() if self._model.pad_id() >= 0 else self._model.unk_id()
+        self.bos_id = self._model.bos_id() if self._model.bos_id() >= 0 else None
+        self.fingerprint = files.digest([sentencepiece.__version__, hashlib.sha256(model).hexdigest()])
+        self._space_symbol = self._bytes_of_space_symbol()
+
+    def _bytes_of_space_symbol(self) -> list[int]:
+        ids = [self._model.piece_to_id(f"<0x{byte:02X}>") for byte in SPACE_SYMBOL.encode("utf-8")]
+        return ids if all(self._model.is_byte(token) for token in ids) else []
+
+    def encode(self, text: str) -> list[int]:
+        """See `Vocabulary.encode`.
+
+        A "▁" of the text itself, which SentencePiece would take for a space, is written as its bytes where the model
+        has bytes.
+        """
+        if not self._space_symbol or SPACE_SYMBOL not in text:
+            return self._model.encode(text)
+        first, *rest = (self._model.encode(part) for part in text.split(SPACE_SYMBOL))
+        return first + [token for part in rest for token in [*self._space_symbol, *part]]
+
+    def decode(self, ids: Iterable[int | np.integer]) -> str:
+        """See `Vocabulary.decode`."""
+        return self._model.decode([token for token in content(ids, self) if token < self.size])
+
+
+def trained_path(config: RunConfig) -> Path:
+    """Where the vocabulary trained on a config's dataset is kept: a name made of all that it follows from.
+
+    Raises:
+      UserError: the dataset folder or its training split is missing.
+    """
+    data = dataset.split_path(config.data.folder, config.data.split)
+    trainer = [TRAINER_VERSION, sentencepiece.__version__]
+    key = files.digest([files.sha256(data), config.data.template, config.vocabulary.size, *trainer])
+    return Path(config.data.cache_folder) / f"vocabulary-{key[:16]}.model"
+
+
+def load_vocabulary(config: RunConfig, kept: Path | None = None) -> Vocabulary:
+    """The vocabulary that a config names.
+
+    Args:
+      config: its `vocabulary` says which, its template and model what is asked of a tokenizer.
+      kept: a run's own copy of the file or folder, which is taken instead.
+
+    Raises:
+      UserError: the file is missing or not what it should be, or Mistral has no such version.
+    """
+    match config.vocabulary.kind:
+        case "bytes":
+            return ByteVocabulary()
+        case "mistral":
+            from coi_jax.tokenizers.mistral import MistralVocabulary  # a second to import, and rarely needed
+
+            return MistralVocabulary(config.vocabulary.file)
+        case "sentencepiece":
+            return read_sentencepiece(kept or Path(config.vocabulary.file))
+        case "trained":
+            return read_sentencepiece(kept or trained_path(config))
+        case "tokenizer":
+            from coi_jax.tokenizers.published import open_tokenizer  # half a second to import
+
+            path, model = str(kept or config.vocabulary.file), config.model
+            return open_tokenizer(path, config.data.template, encodes=model.kind == "t5", rows=model.vocabulary_size)
+
+
+def read_sentencepiece(path: Path) -> SentencePieceVocabulary:
+    """The vocabulary of a SentencePiece model file.
+
+    Raises:
+      UserError: there is no such file, it is no SentencePiece model, or it has no end-of-sequence piece.
+    """
+    if not path.is_file():
+        raise UserError("vocabulary file", path, "no such file; name a SentencePiece .model file")
+    model = path.read_bytes()
+    if not model:  # SentencePiece would take it for "no model" and crash later
+        raise UserError("vocabulary file", path, "is empty, not a SentencePiece model; name a .model file")
+    try:
+        vocabulary = SentencePieceVocabulary(model, path.stem)
+    except RuntimeError:
+        raise UserError("vocabulary file", path, "not a SentencePiece model; name a .model file") from None
+    if vocabulary.eos_id < 0:
+        raise UserError("vocabulary file", path, "has no end-of-sequence piece; train it with eos_id")
+    return vocabulary

@@ -1,0 +1,1 @@
+"""From a batch to a step: the loop, the train step, the optimizers."""

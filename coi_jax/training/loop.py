@@ -1,0 +1,236 @@
+"""A run from its config to its last step: what it needs is prepared once, then the loop goes over the batches."""
+
+import contextlib
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import numpy as np
+import optax
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+
+from coi_jax.common.errors import UserError
+from coi_jax.config.run import RunConfig
+from coi_jax.data import token_cache
+from coi_jax.data.loader import Loader
+from coi_jax.data.task_specs import training_tasks
+from coi_jax.models import Network, Params, build, flops
+from coi_jax.parallel import hardware, processes, sharding
+from coi_jax.runs import checkpoint
+from coi_jax.runs.checkpoint import Checkpoints
+from coi_jax.runs.run_folder import RunFolder, keep_vocabulary, write_environment
+from coi_jax.runs.train_state import TrainState
+from coi_jax.tokenizers.vocabulary import load_vocabulary
+from coi_jax.training import optimizer
+from coi_jax.training import step as train_step
+from coi_jax.training.progress_log import Report
+from coi_jax.training.step import StepFunction
+from coi_jax.weights import publish
+from coi_jax.weights import sources as weights
+
+
+@runtime_checkable
+class Batches(Protocol):
+    """What training asks of a loader."""
+
+    total_steps: int  # of the run
+    fingerprint: str  # of all that the batches follow from
+
+    def iterate(self, start_step: int, sharding: jax.sharding.Sharding) -> Iterator[dict[str, jax.Array]]:
+        """Global batches from a step to the end of the run."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that the training loop needs and does not change."""
+
+    config: RunConfig
+    run: RunFolder
+    mesh: Mesh
+    loader: Batches
+    network: Network
+    optimizer: optax.GradientTransformation
+    shardings: TrainState
+    step: StepFunction
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the whole run."""
+        return self.loader.total_steps
+
+    @property
+    def position(self) -> checkpoint.Position:
+        """Which data the run reads, and how long; the number of a step is its place there."""
+        return {"total_steps": self.total_steps, "loader": self.loader.fingerprint}
+
+
+def prepare(config: RunConfig, run: RunFolder) -> Job:
+    """Checks the mesh, opens the data, and writes down what is known of the run before its first step.
+
+    Raises:
+      UserError: the mesh does not fit devices, batch or network, or the data cannot be had.
+    """
+    mesh = sharding.make_mesh(config.mesh)
+    if config.vocabulary.kind != "trained":  # one that is there: known to fit before the data are tokenized with it
+        build(config.model, load_vocabulary(config, run.kept_vocabulary).size, config.lora)
+    caches = token_cache.ensure(config, training_tasks(config), run.kept_vocabulary)
+    processes.first_alone(lambda: keep_vocabulary(run, config))
+    vocabulary = run.load_vocabulary()
+    loader = Loader(config, caches, vocabulary, sharding.data_parallel(mesh) * config.train.microbatches)
+    network = build(config.model, vocabulary.size, config.lora)
+    data = {"caches": [item.hash for item in caches], "vocabulary": vocabulary.fingerprint} | loader.statistics()
+    data |= processes.first_alone(lambda: note_weights(config, run, network))
+    counts = network.parameter_counts()
+    processes.first_alone(lambda: write_environment(run, config, data, counts))
+    processes.note(f"{counts['trained']:,} of {counts['total']:,} parameters are trained")
+    return make_job(config, run, mesh, loader, network)
+
+
+def note_weights(config: RunConfig, run: RunFolder, network: Network) -> dict[str, str]:
+    """Checks the weights that a run begins from, keeps their small files, and names what they are: nothing if none.
+
+    Raises:
+      UserError: they cannot be had, or are of another network.
+    """
+    if not config.weights.folder:
+        return {}
+    if checkpoint.steps(run.checkpoints):  # they have been read
+        return {"weights": weights.recorded_identity(run)}
+    weights.open_weights(config.weights.folder, network)
+    publish.keep(config.weights.folder, run)
+    return {"weights": weights.identity(config.weights.folder)}
+
+
+def make_job(config: RunConfig, run: RunFolder, mesh: Mesh, loader: Batches, network: Network) -> Job:
+    """The job of a loader and a network; raises UserError where the mesh does not fit them."""
+    sharding.check_lengths([config.data.length, config.data.targets_length], mesh)
+    schedule = optimizer.make_schedule(config.optimizer, loader.total_steps)
+    trained_axes, _ = network.split(network.logical_axes())
+    transformation = optimizer.make_optimizer(config.optimizer, schedule, trained_axes)
+    shardings = train_step.state_shardings(network, transformation, mesh)
+    step = train_step.make_step(
+        network, transformation, schedule, microbatches=config.train.microbatches, seed=config.seed
+    )
+    compiled = train_step.compile_step(step, shardings, mesh)
+    return Job(config, run, mesh, loader, network, transformation, shardings, compiled)
+
+
+def fit(job: Job) -> tuple[int, float]:
+    """Trains to the end or until SIGTERM; returns the steps taken and the last loss.
+
+    The host never waits for the step that it has just started: it reads the numbers of the one before.
+    """
+    settings = job.config.train
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(jax.set_mesh(job.mesh))
+        checkpoints = stack.enter_context(Checkpoints(job.run.checkpoints, keep=settings.keep_checkpoints))
+        state, done = begin(job, checkpoints)
+        report = stack.enter_context(make_report(job, done))
+        stop = stack.enter_context(Termination())
+        batches = job.loader.iterate(done, sharding.batch_sharding(job.mesh))
+        while done < job.total_steps and not stop.requested(done):
+            batch = next(batches)
+            with jax.transfer_guard("disallow"):  # nothing may come from the host in the midst of a step
+                state, metrics = job.step(state, batch)
+            done += 1
+            report.add(done, metrics)
+            if done % settings.checkpoint_every == 0:
+                report.flush()
+                checkpoints.save(state, done, job.position)
+        report.flush()
+        checkpoints.save(state, done, job.position)
+    return done, report.loss
+
+
+def begin(job: Job, checkpoints: Checkpoints) -> tuple[TrainState, int]:
+    """The state to start from, fresh or of the newest checkpoint, and the steps that it has taken.
+
+    Raises:
+      UserError: the checkpoint was trained on other data than the config now leads to.
+    """
+    step = checkpoint.latest_step(job.run.checkpoints)
+    if step is None:
+        return fresh(job), 0
+    position = checkpoint.read_position(job.run.checkpoints, step)
+    if position["loader"] != job.loader.fingerprint:
+        mend = "was trained on data that has changed since; restore the dataset, or train into another --workdir"
+        raise UserError("checkpoint", job.run.checkpoints / str(step), mend)
+    processes.note(f"going on from step {step}")
+    abstract = train_step.abstract_state(job.network, job.optimizer)
+    state = checkpoints.restore(step, abstract, job.shardings)
+    if job.network.lora:
+        state = state._replace(frozen=weights.restore_base(job.run, job.config, job.network, job.mesh))
+    return state, step
+
+
+def fresh(job: Job) -> TrainState:
+    """The state of a run before its first step. A frozen base of random weights is written down here, once."""
+    if job.config.weights.folder:
+        return from_weights(job)
+    state = train_step.compile_init(job.network, job.optimizer, job.shardings)(jax.random.key(job.config.seed))
+    if job.network.lora:
+        checkpoint.save_base(job.run.base, state.frozen)
+    return state
+
+
+def from_weights(job: Job) -> TrainState:
+    """The state of a run that begins from the weights that its config names.
+
+    Raises:
+      UserError: they cannot be had, or are of another network.
+    """
+    source = weights.open_weights(job.config.weights.folder, job.network)
+    base = weights.load(source, job.network, job.mesh)
+    trained, frozen = (base, None) if job.network.lora is None else (_adapters(job), base)
+    opt_state = jax.jit(job.optimizer.init, out_shardings=job.shardings.opt_state)(trained)
+    return TrainState(trained, opt_state, jax.device_put(np.zeros((), np.int32), job.shardings.step), frozen)
+
+
+def _adapters(job: Job) -> Params:
+    """Fresh adapters; the base beside them is never computed, since nothing asks for it."""
+    init = jax.jit(lambda key: job.network.split(job.network.init(key))[0], out_shardings=job.shardings.params)
+    return init(jax.random.key(job.config.seed))
+
+
+def make_report(job: Job, done: int) -> Report:
+    """The report of a run that has taken `done` steps."""
+    return Report(
+        job.run,
+        total=job.total_steps,
+        done=done,
+        every=job.config.train.log_every,
+        costs=flops.costs(job.network),
+        peak=hardware.matmul_peak(job.config.model.dtype),
+    )
+
+
+class Termination:
+    """Turns a SIGTERM into a request that the loop looks at between steps; a second SIGTERM ends the process.
+
+    Hosts agree on the step through JAX's own preemption notice, which each of them gets at another time.
+    """
+
+    def __init__(self) -> None:
+        self._signalled = False
+        self._single = jax.process_count() == 1
+
+    def __enter__(self) -> "Termination":
+        if self._single:
+            self._before: Any = signal.signal(signal.SIGTERM, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._single:
+            signal.signal(signal.SIGTERM, self._before)
+
+    def _note(self, _number: int, _frame: FrameType | None) -> None:
+        self._signalled = True
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    def requested(self, step: int) -> bool:
+        """Whether to stop after `step`; all hosts get the same answer."""
+        return self._signalled if self._single else multihost_utils.reached_preemption_sync_point(step)

@@ -1,0 +1,150 @@
+"""One optimizer step as a pure function, and its compilation for a mesh.
+
+The loss is the sum over target tokens divided by their number in the whole global batch, whatever the number of
+devices, hosts and microbatches, and however examples are packed.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int, Key
+
+from coi_jax.models import LossSums, Network, Params
+from coi_jax.models.flops import Work, count_work
+from coi_jax.parallel import sharding
+from coi_jax.parallel.sharding import AnyMesh
+from coi_jax.runs.train_state import TrainState
+from coi_jax.training.optimizer import Schedule
+
+Batch = Mapping[str, Int[Array, "rows _"]]
+
+
+class StepMetrics(NamedTuple):
+    """What a step reports, over the global batch; scalars on the device."""
+
+    loss: Float[Array, ""]  # nats per target token
+    accuracy: Float[Array, ""]  # share of target tokens predicted
+    gradient_norm: Float[Array, ""]  # before clipping
+    parameter_norm: Float[Array, ""]  # before the update
+    learning_rate: Float[Array, ""]
+    target_tokens: Float[Array, ""]
+    work: Work
+
+
+StepFunction = Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]
+
+
+def init_state(network: Network, optimizer: optax.GradientTransformation, key: Key[Array, ""]) -> TrainState:
+    """Fresh parameters and an empty optimizer state."""
+    params, frozen = network.split(network.init(key))
+    return TrainState(params, optimizer.init(params), jnp.zeros((), jnp.int32), frozen)
+
+
+def state_shardings(network: Network, optimizer: optax.GradientTransformation, mesh: AnyMesh) -> TrainState:
+    """The sharding of every leaf of the state; raises UserError where the mesh does not fit the network."""
+    abstract = abstract_state(network, optimizer)
+    params, frozen = network.split(sharding.shardings(network.logical_axes(), network.abstract(), mesh))
+    pairs = sharding.zip_shapes(abstract.params, params)
+    opt_state = sharding.like_parameters(abstract.opt_state, pairs, mesh)
+    return TrainState(params, opt_state, sharding.replicated(mesh), frozen)
+
+
+def abstract_state(network: Network, optimizer: optax.GradientTransformation) -> TrainState:
+    """Shapes and dtypes of the state, without computing it."""
+    params, frozen = network.split(network.abstract())
+    return TrainState(params, jax.eval_shape(optimizer.init, params), jax.ShapeDtypeStruct((), jnp.int32), frozen)
+
+
+def make_step(
+    network: Network, optimizer: optax.GradientTransformation, schedule: Schedule, *, microbatches: int, seed: int
+) -> StepFunction:
+    """The step as a pure function of state and global batch.
+
+    Args:
+      network: whose `loss` gives sums over target tokens.
+      optimizer: of `make_optimizer`.
+      schedule: of the same run, for the log.
+      microbatches: parts that the rows are taken in; must divide them.
+      seed: of dropout.
+    """
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
+        key = jax.random.fold_in(jax.random.key(seed), state.step) if network.has_dropout else None
+        sums, gradient = accumulate(network, state.params, state.frozen, batch, microbatches, key)
+        tokens = jnp.maximum(sums.tokens, 1.0)
+        gradient = jax.tree.map(lambda leaf: leaf / tokens, gradient)
+        updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+        metrics = StepMetrics(
+            loss=sums.loss / tokens,
+            accuracy=sums.correct / tokens,
+            gradient_norm=optax.global_norm(gradient),
+            parameter_norm=optax.global_norm(state.params),
+            learning_rate=schedule(state.step),
+            target_tokens=sums.tokens,
+            work=count_work(batch, network.config),
+        )
+        params = optax.apply_updates(state.params, updates)
+        return TrainState(params, opt_state, state.step + 1, state.frozen), metrics
+
+    return step
+
+
+def accumulate(
+    network: Network, params: Params, frozen: Params | None, batch: Batch, microbatches: int, key: Key[Array, ""] | None
+) -> tuple[LossSums, Params]:
+    """Loss sums, and the gradient of their loss for `params` alone, summed over microbatches."""
+
+    def one(batch: Batch, key: Key[Array, ""] | None) -> tuple[LossSums, Params]:
+        def loss(params: Params) -> tuple[Float[Array, ""], LossSums]:
+            sums = network.loss(network.join(params, frozen), batch, key=key)
+            return sums.loss, sums
+
+        (_, sums), gradient = jax.value_and_grad(loss, has_aux=True)(params)
+        return sums, gradient
+
+    def add(total: tuple[LossSums, Params], part: tuple[Batch, Int[Array, ""]]) -> tuple[Any, None]:
+        rows, index = part
+        more = one(rows, None if key is None else jax.random.fold_in(key, index))
+        return jax.tree.map(jnp.add, total, more), None
+
+    if microbatches == 1:
+        return one(batch, key)
+    zeros = LossSums(*(jnp.zeros(()) for _ in LossSums._fields)), jax.tree.map(jnp.zeros_like, params)
+    total, _ = jax.lax.scan(add, zeros, (split_rows(batch, microbatches), jnp.arange(microbatches)))
+    return total
+
+
+def split_rows(batch: Batch, parts: int) -> dict[str, Int[Array, "parts fewer _"]]:
+    """[rows, length] to [parts, rows / parts, length]; part i takes every row that is i modulo `parts`.
+
+    Neighbouring rows lie on one device, so taking every n-th row moves none between devices.
+    """
+
+    def split(array: Int[Array, "rows length"]) -> Int[Array, "parts fewer length"]:
+        rows, length = array.shape
+        parted = array.reshape(rows // parts, parts, length).swapaxes(0, 1)
+        return sharding.constrain(parted, (None, "batch", "length"))
+
+    return {name: split(array) for name, array in batch.items()}
+
+
+def compile_init(
+    network: Network, optimizer: optax.GradientTransformation, shardings: TrainState
+) -> Callable[[Key[Array, ""]], TrainState]:
+    """`init_state` that makes every leaf where it will live."""
+    return jax.jit(lambda key: init_state(network, optimizer, key), out_shardings=shardings)
+
+
+def compile_step(step: StepFunction, shardings: TrainState, mesh: Mesh) -> StepFunction:
+    """The step for a mesh; the state is donated. Call it inside `jax.set_mesh(mesh)`."""
+    everywhere = sharding.replicated(mesh)
+    return jax.jit(
+        step,
+        in_shardings=(shardings, sharding.batch_sharding(mesh)),
+        out_shardings=(shardings, everywhere),
+        donate_argnums=0,
+    )

@@ -1,0 +1,1 @@
+"""Published formats: reading and writing the weights of model folders."""

@@ -1,0 +1,98 @@
+"""A folder as published models come in: what `transformers` loads, and what a run keeps of the one it began from."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from coi_jax.common import files
+from coi_jax.common.storage import Folder, write_json, written_aside
+from coi_jax.models import Network
+from coi_jax.runs.run_folder import RunFolder
+from coi_jax.tokenizers.protocol import Vocabulary
+from coi_jax.weights import sources as weights
+from coi_jax.weights.hf_config import READ, architecture, published, text_config
+from coi_jax.weights.hf_names import places
+from coi_jax.weights.safetensors_files import Spec, Tensor, write_tensors
+from coi_jax.weights.sources import CONFIG, Weights
+
+# What belongs to a model besides its tensors, where it has them.
+SMALL_FILES = (
+    CONFIG, "generation_config.json", "tokenizer.json", "tokenizer.model", "spiece.model", "tokenizer_config.json",
+    "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "chat_template.jinja",
+    "chat_template.json",
+)  # fmt: skip
+
+
+def keep(source: str, run: RunFolder) -> None:
+    """Copies a published folder's small files, or those that another run has kept, into a run."""
+    kept = str(RunFolder(Path(source)).published) if weights.is_run(source) else source
+    folder = Folder(kept, weights.FIELD)
+    if not run.published.exists() and folder.exists():
+        for name in sorted(set(folder.names()) & set(SMALL_FILES)):
+            files.write_bytes(run.published / name, folder.read(name))
+
+
+def write(out: str, run: RunFolder, network: Network, source: Weights, dtype: np.dtype | None, largest: int) -> None:
+    """Writes a run's model as a published folder: tensors, config.json, and the tokenizer's files that the run has.
+
+    Args:
+      out: a new folder, which may be in a bucket; it appears when it is whole.
+      run: whose small files are copied.
+      network: whose parameters they are.
+      source: of its parameters.
+      dtype: of all tensors; each one's own where None.
+      largest: bytes of a tensor file.
+
+    Raises:
+      UserError: no published family computes what the network does, or there is something at `out`.
+    """
+    where = places(network.config, network.abstract())
+    parts = {key: (place, number) for place in where.values() for number, key in enumerate(place.keys)}
+    specs = [Spec(key, place.tensor_shape, dtype or source.dtype(place)) for key, (place, _) in parts.items()]
+    values = config_values(run, network, max(specs, key=lambda spec: spec.bytes).dtype)
+
+    def read(key: str) -> Tensor:
+        place, number = parts[key]
+        return place.to_tensor(source.layer(place, number))
+
+    with written_aside(out, "out") as folder:
+        write_tensors(folder, sorted(specs, key=_layer), read, largest)
+        write_json(folder, CONFIG, values)
+        for name, data in _small_files(run, values["model_type"]).items():
+            folder.write(name, data)
+
+
+def _layer(spec: Spec) -> int:
+    """The number of a tensor's layer; those of none come first."""
+    found = re.search(r"\.([0-9]+)\.", spec.key)
+    return int(found[1]) if found else -1
+
+
+def config_values(run: RunFolder, network: Network, dtype: np.dtype) -> dict[str, Any]:
+    """A config.json: of the folder that the run began from, where there is one, with what the network is."""
+    original: dict[str, Any] = {}
+    if (run.published / CONFIG).exists():
+        original = dict(text_config(files.read_json(run.published / CONFIG)))
+    values = published(network.config, network.vocabulary_size, original.get("model_type", ""))
+    replaced = {*READ[values["model_type"]], "dtype"}
+    kept = {name: value for name, value in original.items() if name not in replaced}
+    merged = (kept or _ids(run.load_vocabulary())) | values | {"torch_dtype": dtype.name}
+    assert architecture(merged) == architecture(values)
+    return merged
+
+
+def _ids(vocabulary: Vocabulary) -> dict[str, Any]:
+    """What generating has to know, of a model that was published nowhere yet."""
+    return {"bos_token_id": vocabulary.bos_id, "eos_token_id": vocabulary.eos_id, "pad_token_id": vocabulary.pad_id}
+
+
+def _small_files(run: RunFolder, model_type: str) -> dict[str, bytes]:
+    """The files besides config.json: those kept, else those of the run's tokenizer."""
+    folder = run.published if run.published.is_dir() else run.tokenizer
+    paths = sorted(folder.iterdir()) if folder.is_dir() else []
+    found = {path.name: path.read_bytes() for path in paths if path.name in SMALL_FILES and path.name != CONFIG}
+    if model_type in ("t5", "mt5") and "tokenizer.model" in found:
+        found["spiece.model"] = found.pop("tokenizer.model")  # its name there
+    return found

@@ -1,0 +1,202 @@
+"""Safetensors files, read tensor by tensor and written tensor by tensor, in a local folder or in a bucket.
+
+A file is 8 bytes with the length of a header, the header (JSON: dtype, shape and place of every tensor), and the
+tensors' bytes. The library of the format maps whole local files into memory, and writes only what is in memory whole;
+here one tensor is, whatever the file's size and wherever `fsspec` finds it (`gs://…` too). Nothing is ever unpickled.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import ml_dtypes
+import numpy as np
+from jaxtyping import Shaped
+
+from coi_jax.common.errors import UserError
+from coi_jax.common.progress import Bar
+from coi_jax.common.storage import BLOCK, Folder, write_json
+
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+DTYPES: dict[str, np.dtype] = {
+    "F64": np.dtype(np.float64),
+    "F32": np.dtype(np.float32),
+    "F16": np.dtype(np.float16),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+}
+NAMES = {dtype: name for name, dtype in DTYPES.items()}
+LENGTH_BYTES = 8  # of a header's length, little-endian
+LONGEST_HEADER = 100_000_000  # bytes; the library's own limit
+Tensor = Shaped[np.ndarray, "..."]
+
+
+class Entry(NamedTuple):
+    """Where a tensor lies."""
+
+    file: str
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    start: int  # byte of the file
+    end: int
+
+
+class TensorFolder:
+    """All tensors of a folder with one safetensors file, or with several and an index."""
+
+    def __init__(self, folder: Folder) -> None:
+        """Reads the headers.
+
+        Raises:
+          UserError: there are no such files, one is missing or cut short, or a tensor has a dtype that is not known.
+        """
+        self.folder = folder
+        self.files = _files(folder)
+        self.entries = {key: entry for name in self.files for key, entry in read_header(folder, name).items()}
+
+    def read(self, key: str) -> Tensor:
+        """A tensor; it cannot be written to."""
+        entry = self.entries[key]
+        data = self.folder.read(entry.file, entry.start, entry.end)
+        return np.frombuffer(data, entry.dtype).reshape(entry.shape)
+
+    def check_equal(self, first: str, second: str) -> None:
+        """Raises UserError where two tensors differ, which are the same one in this network."""
+        one, other = self.entries[first], self.entries[second]
+        same = one[1:3] == other[1:3]
+        for start in range(0, one.end - one.start if same else 0, BLOCK):
+            parts = [self.folder.read(entry.file, entry.start + start, min(entry.start + start + BLOCK, entry.end))
+                     for entry in (one, other)]  # fmt: skip
+            same = same and parts[0] == parts[1]
+        if not same:
+            mend = "differ, though the config says that they are one; is tie_word_embeddings right?"
+            raise UserError(self.folder.field, f"{self.folder}: {first} and {second}", mend)
+
+    def identity(self) -> str:
+        """A hash of all tensor files, names and contents."""
+        blocks = sum(-(-self.folder.size(name) // BLOCK) for name in self.files)
+        with Bar("hashing weights", blocks) as bar:
+            parts = [f"{name} {self.folder.identity(name, bar.advance)}\n" for name in self.files]
+        return hashlib.sha256("".join(parts).encode("utf-8")).hexdigest()
+
+
+def _files(folder: Folder) -> list[str]:
+    """The names of the tensor files: what the index names, else the single one."""
+    names = folder.names()
+    if INDEX in names:
+        table = folder.read_json(INDEX).get("weight_map")
+        if not isinstance(table, dict) or not table:
+            raise UserError(folder.field, f"{folder}/{INDEX}", "has no weight_map; fetch it again")
+        absent = sorted(set(table.values()) - set(names))
+        if absent:
+            mend = f"names {', '.join(absent)}, not there; fetch the folder again"
+            raise UserError(folder.field, f"{folder}/{INDEX}", mend)
+        return sorted(set(table.values()))
+    if SINGLE in names:
+        return [SINGLE]
+    pickled = any(name.endswith((".bin", ".pt", ".pth", ".msgpack", ".h5")) for name in names)
+    mend = f"has neither {SINGLE} nor {INDEX}"
+    if pickled:
+        mend += "; its other weight files are never read: save it with safe_serialization=True"
+    raise UserError(folder.field, folder.url, mend)
+
+
+def read_header(folder: Folder, name: str) -> dict[str, Entry]:
+    """The tensors of one file, by key; raises UserError where the file is no whole safetensors file."""
+    size = folder.size(name)
+    length = int.from_bytes(folder.read(name, 0, LENGTH_BYTES), "little")
+    where, begin = f"{folder}/{name}", LENGTH_BYTES + length
+    if size < LENGTH_BYTES or length > LONGEST_HEADER or begin > size:
+        raise UserError(folder.field, where, f"is no whole safetensors file ({size} bytes); fetch it again")
+    try:
+        header = json.loads(folder.read(name, LENGTH_BYTES, begin))
+        entries = {key: _entry(name, begin, value) for key, value in header.items() if key != "__metadata__"}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(folder.field, where, "has a header that is not of safetensors; fetch it again") from None
+    for key, value in header.items():
+        if key in entries and value["dtype"] not in DTYPES:
+            mend = f"{key} is {value['dtype']}, of {', '.join(DTYPES)}; take the checkpoint in one of those"
+            raise UserError(folder.field, where, mend)
+    due = max((entry.end for entry in entries.values()), default=begin)
+    if due > size:
+        raise UserError(folder.field, where, f"is cut short: {size} of {due} bytes; fetch it again")
+    return entries
+
+
+def _entry(file: str, begin: int, value: Mapping[str, Any]) -> Entry:
+    """A tensor's place; raises ValueError where its bytes are not as many as its shape asks for."""
+    dtype, shape = DTYPES.get(value["dtype"], np.dtype(np.uint8)), tuple(map(int, value["shape"]))
+    start, end = value["data_offsets"]
+    if value["dtype"] in DTYPES and (start < 0 or end - start != math.prod(shape) * dtype.itemsize):
+        raise ValueError(value)
+    return Entry(file, dtype, shape, begin + start, begin + end)
+
+
+class Spec(NamedTuple):
+    """What a tensor will be."""
+
+    key: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    @property
+    def bytes(self) -> int:
+        """Its size."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+def write_tensors(folder: Folder, specs: Iterable[Spec], read: Callable[[str], Tensor], largest: int) -> None:
+    """Writes tensors into as few files as `largest` bytes a file allow, with an index where there are several.
+
+    Args:
+      folder: exists, and is empty.
+      specs: in the order in which they are written.
+      read: the tensor of a key; one at a time.
+      largest: bytes of a file, unless one tensor alone is larger.
+    """
+    shards = list(_shards(specs, largest))
+    table: dict[str, str] = {}
+    with Bar("writing tensors", sum(map(len, shards))) as bar:
+        for number, shard in enumerate(shards, 1):
+            name = SINGLE if len(shards) == 1 else f"model-{number:05}-of-{len(shards):05}.safetensors"
+            table |= {spec.key: name for spec in shard}
+            with folder.fs.open(folder.at(name), "wb") as file:
+                file.write(_header(shard))
+                for spec in shard:
+                    file.write(_bytes(read(spec.key), spec).data)
+                    bar.advance(note=name)
+    if len(shards) > 1:
+        total = sum(spec.bytes for shard in shards for spec in shard)
+        write_json(folder, INDEX, {"metadata": {"total_size": total}, "weight_map": table})
+
+
+def _shards(specs: Iterable[Spec], largest: int) -> Iterator[list[Spec]]:
+    shard: list[Spec] = []
+    for spec in specs:
+        if shard and sum(one.bytes for one in shard) + spec.bytes > largest:
+            yield shard
+            shard = []
+        shard.append(spec)
+    yield shard
+
+
+def _header(shard: list[Spec]) -> bytes:
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}  # what transformers asks for
+    start = 0
+    for spec in shard:
+        header[spec.key] = {
+            "dtype": NAMES[spec.dtype],
+            "shape": spec.shape,
+            "data_offsets": [start, start + spec.bytes],
+        }
+        start += spec.bytes
+    text = json.dumps(header, separators=(",", ":")).encode("utf-8")
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8 bytes
+    return len(text).to_bytes(LENGTH_BYTES, "little") + text
+
+
+def _bytes(tensor: Tensor, spec: Spec) -> Shaped[np.ndarray, " bytes"]:
+    assert tensor.shape == spec.shape, spec
+    packed = np.ascontiguousarray(tensor, spec.dtype)
+    return packed.reshape(-1).view(np.uint8)

@@ -1,0 +1,1 @@
+"""Questions to a language model: prompts, forms of replies, who answers."""

@@ -1,0 +1,1 @@
+"""How the stages run: Beam pipelines whose results are kept."""

@@ -1,0 +1,191 @@
+"""Stages: a folder of JSON lines for each, named by a hash of all that it follows from.
+
+A stage is one Beam pipeline. Its folder has a marker once it is whole; run again, a whole stage is passed over, and one
+that was interrupted is made anew, for which the language model is not asked again. A change of settings or prompts
+makes another folder for every stage that depends on it, and for no other.
+"""
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import IO, Any
+
+import apache_beam as beam
+import fsspec
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from coi_jax.common import files
+from coi_jax.common.errors import UserError
+from coi_jax.common.progress import Bar
+from coi_jax.common.storage import write_whole
+from coi_jax.llm.structured import BUDGET
+from data_pipeline.build.engine.progress_meter import METER
+
+OUT, REJECTED, UNANSWERED = "out", "rejected", "unanswered"
+TAGS = (OUT, REJECTED, UNANSWERED)
+MARKER = "whole.json"
+Row = dict[str, Any]
+Flow = Any  # a PCollection of rows
+
+
+class Incomplete(Exception):
+    """Some questions of a stage have no answer yet; `reasons` counts them, `folder` holds them."""
+
+    def __init__(self, stage: str, folder: str, reasons: dict[str, int]) -> None:
+        super().__init__(stage)
+        self.stage, self.folder, self.reasons = stage, folder, reasons
+
+    @property
+    def out_of_budget(self) -> bool:
+        """Whether money is what is missing."""
+        return BUDGET in self.reasons
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage that is whole.
+
+    Attributes:
+      name: of the stage.
+      folder: of its files, on any path that fsspec and Beam know.
+      identity: a hash of all that it follows from.
+      counts: of its lines, by tag.
+    """
+
+    name: str
+    folder: str
+    identity: str
+    counts: dict[str, int]
+
+    def pattern(self, tag: str = OUT) -> str:
+        """Its files of a tag."""
+        return f"{self.folder}/{tag}-*.jsonl"
+
+    def read(self, tag: str = OUT) -> Iterator[Row]:
+        """The rows of a tag, in no order."""
+        return read_rows(self.pattern(tag))
+
+    def read_sorted(self, tag: str = OUT) -> Iterator[Row]:
+        """The rows of a tag, by the hashes of their lines: the same rows come in the same order, however many."""
+        system, path = fsspec.core.url_to_fs(self.pattern(tag))
+        with contextlib.ExitStack() as stack:
+            opened = [stack.enter_context(system.open(name, "rb")) for name in sorted(system.glob(path))]
+            places = sorted(place for number, file in enumerate(opened) for place in _lines(number, file))
+            for _, number, start in places:
+                opened[number].seek(start)
+                yield json.loads(opened[number].readline())
+
+
+def _lines(number: int, file: IO[bytes]) -> Iterator[tuple[bytes, int, int]]:
+    """The hash of each line of a file, the file's number, and where the line begins."""
+    start = 0
+    for line in file:
+        yield hashlib.sha256(line).digest()[:16], number, start
+        start += len(line)
+
+
+def read_rows(pattern: str) -> Iterator[Row]:
+    """The rows of some files of JSON lines."""
+    system, path = fsspec.core.url_to_fs(pattern)
+    for name in sorted(system.glob(path)):
+        with system.open(name, "rt", encoding="utf-8") as file:
+            yield from map(json.loads, file)
+
+
+class Workshop:
+    """Where the stages of a build are kept, and how their pipelines run.
+
+    Args:
+      folder: that holds a folder for each stage.
+      options: Beam's, as `--runner`; workers of another machine need a folder that they see too.
+    """
+
+    def __init__(self, folder: str, options: Sequence[str]) -> None:
+        self.folder, self._options = folder.rstrip("/"), list(options)
+
+    def run(
+        self,
+        name: str,
+        settings: Any,
+        inputs: Sequence[Stage],
+        make: Callable[[beam.Pipeline], dict[str, Flow]],
+        questions: int = 0,
+    ) -> Stage:
+        """The stage of that name, made unless it is there.
+
+        Args:
+          name: of the stage.
+          settings: all that its rows follow from besides the inputs, as JSON.
+          inputs: stages that it reads.
+          make: adds its transforms to a pipeline; returns its rows by tag.
+          questions: that it asks, for the progress bar.
+
+        Raises:
+          Incomplete: some of its questions have no answer; the rest is kept by the store of replies.
+          UserError: what its workers found wrong with the user's files or settings.
+        """
+        identity = files.digest([name, settings, [stage.identity for stage in inputs]])
+        folder = f"{self.folder}/{name}-{identity[:12]}"
+        system, root = fsspec.core.url_to_fs(folder)
+        if system.exists(f"{root}/{MARKER}"):
+            return Stage(name, folder, identity, json.loads(system.cat_file(f"{root}/{MARKER}")))
+        if system.exists(root):
+            system.rm(root, recursive=True)
+        system.makedirs(root, exist_ok=True)
+        with Bar(name, questions or None) as METER.bar:
+            try:
+                self._run(folder, make)
+            except RuntimeError as error:  # as Beam wraps what its workers raise
+                if mistake := _user_error(error):
+                    raise mistake from None
+                raise
+        METER.bar = None
+        counts = {tag: sum(1 for _ in read_rows(f"{folder}/{tag}-*.jsonl")) for tag in TAGS}
+        if counts[UNANSWERED]:
+            raise Incomplete(name, folder, _reasons(f"{folder}/{UNANSWERED}-*.jsonl"))
+        write_whole(system, f"{root}/{MARKER}", json.dumps(counts).encode())
+        return Stage(name, folder, identity, counts)
+
+    def _run(self, folder: str, make: Callable[[beam.Pipeline], dict[str, Flow]]) -> None:
+        options = PipelineOptions(self._options, save_main_session=False)
+        with beam.Pipeline(options=options) as pipeline:
+            for tag, flow in make(pipeline).items():
+                lines = flow | f"{tag}: to JSON" >> beam.Map(json.dumps, ensure_ascii=False)
+                lines | f"{tag}: write" >> beam.io.WriteToText(f"{folder}/{tag}", file_name_suffix=".jsonl")
+
+
+def _user_error(error: BaseException | None) -> UserError | None:
+    """The user's mistake among what an error came from, if there is one."""
+    while error is not None and not isinstance(error, UserError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def beam_flag_names() -> list[str]:
+    """The flags that Beam knows, as `--runner`."""
+    return [f"--{name}" for name in PipelineOptions([]).get_all_options()]
+
+
+def _reasons(pattern: str) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for row in read_rows(pattern):
+        counts[row["reason"]] = counts.get(row["reason"], 0) + 1
+    return counts
+
+
+def rows_of(stage: Stage, tag: str = OUT) -> beam.PTransform:
+    """The rows of a stage, in a pipeline."""
+    return f"read {stage.name} {tag}" >> _Read(stage.pattern(tag))
+
+
+class _Read(beam.PTransform):
+    def __init__(self, pattern: str) -> None:
+        super().__init__()
+        self._pattern = pattern
+
+    def expand(self, start: Any) -> Flow:
+        """Files to rows."""
+        lines = start | beam.io.ReadFromText(self._pattern)
+        return lines | beam.Map(json.loads)

@@ -1,0 +1,123 @@
+"""How right a build was, stage by stage, where its tasks are procedural operations and the truth can be computed.
+
+Precision is the share of what a stage let through that should pass, recall the share of what should pass that it let
+through. With the procedural language model both are 1 but for the rules, which go by types and cannot see values.
+"""
+
+import itertools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from data_pipeline.build import rules
+from data_pipeline.build.asking.oracle import is_composable, right_steps
+from data_pipeline.build.drafts import Draft, Seed
+from data_pipeline.build.engine.stage_runner import REJECTED, Stage
+from data_pipeline.build.pipeline import Built
+from data_pipeline.build.stages.judging import POOR
+from data_pipeline.build.stages.linking import NOT_COMPOSABLE
+from data_pipeline.procedural.check import execute
+
+
+@dataclass(frozen=True)
+class Score:
+    """Pairs of (let through, should pass), counted."""
+
+    stage: str
+    passed_right: int
+    passed: int
+    right: int
+    total: int
+
+    @property
+    def precision(self) -> float | None:
+        """None where nothing passed."""
+        return self.passed_right / self.passed if self.passed else None
+
+    @property
+    def recall(self) -> float | None:
+        """None where nothing should have passed."""
+        return self.passed_right / self.right if self.right else None
+
+    def row(self) -> dict[str, Any]:
+        """As a JSON object."""
+        return {"stage": self.stage, "total": self.total, "passed": self.passed, "right": self.right,
+                "passed_right": self.passed_right, "precision": self.precision, "recall": self.recall}  # fmt: skip
+
+
+def score(stage: str, pairs: Iterable[tuple[bool, bool]]) -> Score:
+    """The score of pairs of (let through, should pass)."""
+    passed_right = passed = right = total = 0
+    for let_through, should_pass in pairs:
+        total += 1
+        passed += let_through
+        right += should_pass
+        passed_right += let_through and should_pass
+    return Score(stage, passed_right, passed, right, total)
+
+
+def is_known(built: Built) -> bool:
+    """Whether all tasks of a build are procedural operations."""
+    return all(seed["source"] == "procedural" for seed in built.seeds.read())
+
+
+def scores(built: Built) -> list[Score]:
+    """The scores of a build's stages, in their order; for builds of procedural operations."""
+    found = [score("rules", _rules(built))]
+    for length, checked in built.checked.items():
+        found.append(score(f"checks, {length} steps", _checks(checked)))
+        found.append(score(f"answers, {length} steps", _answers(built.answered[length])))
+    if built.opined:
+        found.append(score("opinions", _opinions(built.opined)))
+    chains = (Draft.from_row(row) for row in built.selected.read() if len(row["steps"]) > 1)
+    found.append(score("chains that are written", ((True, is_right(draft)) for draft in chains)))
+    return found
+
+
+def _rules(built: Built) -> Iterator[tuple[bool, bool]]:
+    """All ordered pairs of tasks; one should pass where it is composable on an instance at least."""
+    seeds = [Seed.from_row(row) for row in built.tasks.read()]
+    judge = rules.Judge(seeds)
+    for first, second in itertools.permutations(seeds, 2):
+        if first.split == second.split:
+            composable = any(is_composable(instance.input, instance.output, second.instruction)
+                             for instance in first.instances)  # fmt: skip
+            yield judge.pair(first, second) == rules.OK, composable
+
+
+def _checks(stage: Stage) -> Iterator[tuple[bool, bool]]:
+    for row in stage.read():
+        yield True, _last_follows(Draft.from_row(row))
+    for row in stage.read(REJECTED):
+        if row["reason"] == NOT_COMPOSABLE:
+            yield False, _last_follows(Draft.from_row(row["row"]))
+
+
+def _last_follows(draft: Draft) -> bool:
+    before = draft.length - 1
+    return is_composable(draft.given(before), draft.given(before + 1), draft.steps[-1].instruction)
+
+
+def _answers(stage: Stage) -> Iterator[tuple[bool, bool]]:
+    """What was given as an output. What was rejected should pass if its right output is no text of the chain so far."""
+    for row in stage.read():
+        draft = Draft.from_row(row)
+        last = draft.steps[-1]
+        yield True, right_steps(draft.given(draft.length), [(last.instruction, last.output or "")])[0]
+    for row in stage.read(REJECTED):
+        draft = Draft.from_row(row["row"])
+        output = execute(draft.steps[-1].instruction, draft.given(draft.length))
+        yield False, output is not None and not draft.had(output)
+
+
+def _opinions(stage: Stage) -> Iterator[tuple[bool, bool]]:
+    for row in stage.read():
+        yield True, is_right(Draft.from_row(row))
+    for row in stage.read(REJECTED):
+        if row["reason"] == POOR:
+            yield False, is_right(Draft.from_row(row["row"]))
+
+
+def is_right(draft: Draft) -> bool:
+    """Whether every step of a chain has the output that is computed; the first one's comes from the seed."""
+    return all(right_steps(draft.input, [(step.instruction, step.output or "") for step in draft.steps]))

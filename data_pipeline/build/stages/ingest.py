@@ -1,0 +1,147 @@
+"""Stage 1: sources become seeds, of which none crosses from training to tests.
+
+Tasks are divided by group, so that tasks made from the same data stay together. Then instances go that another task has
+too, and training instances whose input, or open output, stands in a test task. Closed answers ("yes", "positive") are
+shared by nature and cross.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import apache_beam as beam
+
+from coi_jax.common import files
+from data_pipeline.build import sources
+from data_pipeline.build.config import SeedsConfig, SourceConfig
+from data_pipeline.build.drafts import Seed
+from data_pipeline.build.engine.stage_runner import OUT, REJECTED, Flow
+from data_pipeline.build.sources import Piece, Refused
+
+TRAIN, TEST = "train", "test"
+TWICE = "an instance that another task has too"
+CROSSES = "an instance of training whose input or output stands in a test task"
+WHOLE, TEXT = "whole", "text"  # what is the same: input and output, or one text
+Place = tuple[str, str]  # of an instance: its task and its id
+PIECES = "pieces"
+
+
+def ingest(pipeline: beam.Pipeline, config: SeedsConfig, seed: int) -> dict[str, Flow]:
+    """The flows of the stage: seeds, and the rows that were refused."""
+    work = [(source, path) for source in config.sources for path in sources.paths(source)]
+    read = (
+        pipeline
+        | "sources" >> beam.Create(work)
+        | "spread" >> beam.Reshuffle()
+        | "read" >> beam.ParDo(_Read(config, seed)).with_outputs(OUT, PIECES, REJECTED)
+    )
+    merged = (
+        read[PIECES]
+        | "by task" >> beam.GroupByKey()
+        | "merge" >> beam.ParDo(_Merge(config, seed)).with_outputs(OUT, REJECTED)
+    )
+    seeds = (read[OUT], merged[OUT]) | "all seeds" >> beam.Flatten()
+    groups = seeds | beam.Map(lambda seed: seed.group) | beam.Distinct() | beam.combiners.ToList()
+    divided = seeds | "divide" >> beam.Map(_divided, beam.pvalue.AsSingleton(groups), config.test_share)
+    kept = _without_crossings(divided)
+    refused = (read[REJECTED], merged[REJECTED], kept[REJECTED]) | "all refused" >> beam.Flatten()
+    return {OUT: kept[OUT] | "seed rows" >> beam.Map(Seed.row), REJECTED: refused | beam.Map(dataclasses.asdict)}
+
+
+class _Read(beam.DoFn):
+    def __init__(self, config: SeedsConfig, seed: int) -> None:
+        self._config, self._seed = config, seed
+
+    def process(self, work: tuple[SourceConfig, str]) -> Iterator[Any]:
+        """The seeds of a file, or its pieces by task, and what it has that cannot be used."""
+        source, path = work
+        if source.kind in ("super_ni", "procedural"):
+            read = sources.read_super_ni if source.kind == "super_ni" else sources.read_procedural
+            yield from map(_tagged, read(path, self._config, self._seed))
+        else:
+            rows = sources.read_alpaca(path) if source.kind == "alpaca" else sources.read_dataset(path, source.path)
+            yield from map(_tagged, rows)
+
+
+class _Merge(beam.DoFn):
+    def __init__(self, config: SeedsConfig, seed: int) -> None:
+        self._config, self._seed = config, seed
+
+    def process(self, group: tuple[str, Iterable[Piece]]) -> Iterator[Any]:
+        """The seed of a task's pieces."""
+        yield from map(_tagged, sources.merge(group[1], self._config, self._seed))
+
+
+def _tagged(found: Seed | Piece | Refused) -> beam.pvalue.TaggedOutput:
+    if isinstance(found, Piece):
+        return beam.pvalue.TaggedOutput(PIECES, (found.seed.id, found))
+    return beam.pvalue.TaggedOutput(REJECTED if isinstance(found, Refused) else OUT, found)
+
+
+def groups_for_tests(groups: Iterable[str], share: float) -> set[str]:
+    """The groups whose tasks are for tests: so many of all, those whose hash is lowest, at least one of several."""
+    ranked = sorted(groups, key=files.digest)
+    wanted = round(share * len(ranked))
+    return set(ranked[: max(wanted, 1) if share and len(ranked) > 1 else 0])
+
+
+def _divided(seed: Seed, groups: list[str], share: float) -> Seed:
+    return dataclasses.replace(seed, split=TEST if seed.group in groups_for_tests(groups, share) else TRAIN)
+
+
+def _without_crossings(seeds: Flow) -> dict[str, Flow]:
+    """Takes instances out of their tasks that are there twice, or in training and in tests."""
+    dropped = (
+        seeds
+        | "traces" >> beam.FlatMap(_traces)
+        | "same traces" >> beam.GroupByKey()
+        | "which go" >> beam.FlatMap(_going)
+        | "of one task" >> beam.GroupByKey()
+    )
+    keyed = seeds | "by id" >> beam.Map(lambda seed: (seed.id, seed))
+    return (
+        {"seeds": keyed, "dropped": dropped}
+        | "seeds and what goes" >> beam.CoGroupByKey()
+        | "take out" >> beam.ParDo(_TakeOut()).with_outputs(OUT, REJECTED)
+    )
+
+
+def _traces(seed: Seed) -> Iterator[tuple[tuple[str, str], tuple[str, Place]]]:
+    """What may be found of an instance elsewhere, as hashes with their kind, and where it stands."""
+    for instance in seed.instances:
+        place = (seed.split, (seed.id, instance.id))
+        given, gave = _plain(instance.input), _plain(instance.output)
+        yield (WHOLE, files.digest([given, gave])), place
+        if given:
+            yield (TEXT, files.digest(given)), place
+        if not seed.closed:
+            yield (TEXT, files.digest(gave)), place
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.casefold().split())
+
+
+def _going(trace: tuple[tuple[str, str], Iterable[tuple[str, Place]]]) -> Iterator[tuple[str, tuple[str, str]]]:
+    """Which instances go for a trace that several have: (task, (instance, reason))."""
+    (kind, _), found = trace[0], sorted(set(trace[1]))
+    if kind == WHOLE:  # TEST sorts before TRAIN, so that the first is a test's where there is one
+        yield from ((task, (instance, TWICE)) for _, (task, instance) in found[1:])
+    elif found[0][0] == TEST:
+        yield from ((task, (instance, CROSSES)) for split, (task, instance) in found if split == TRAIN)
+
+
+class _TakeOut(beam.DoFn):
+    def process(self, joined: tuple[str, dict[str, Any]]) -> Iterator[Any]:
+        """A seed without some instances, if any is left."""
+        for seed in joined[1]["seeds"]:
+            reasons = {instance: reason for group in joined[1]["dropped"] for instance, reason in sorted(group)}
+            kept = tuple(instance for instance in seed.instances if instance.id not in reasons)
+            for instance in seed.instances:
+                if instance.id in reasons:
+                    row = {"task": seed.id, "instance": dataclasses.asdict(instance)}
+                    yield beam.pvalue.TaggedOutput(REJECTED, Refused(reasons[instance.id], row))
+            if kept:
+                yield beam.pvalue.TaggedOutput(OUT, dataclasses.replace(seed, instances=kept))
+            else:
+                yield beam.pvalue.TaggedOutput(REJECTED, Refused("a task without an instance left", {"task": seed.id}))

@@ -1,0 +1,85 @@
+"""Stage 9: the same chains told otherwise, for ablations. Each variant is a split of the dataset, as `train_fused`.
+
+fused: the explicit steps are erased from the prompt and kept in the target, in the manner of Orca 2's prompt erasure
+  (Mitra et al. 2023, section 3).
+irrelevant: the outputs of all steps but the last are those of another chain, as in the paper's ablation of incorrect
+  outputs (its own replaces other steps: the last ones of three).
+shuffled: the steps stand in another order, with their outputs.
+final: the answer alone, to the same instruction.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from random import Random
+
+import apache_beam as beam
+
+from coi_jax.chains.chain import Chain, Step, join
+from coi_jax.common import files
+from coi_jax.llm import Answered
+from data_pipeline.build.asking.ask import Result, asked
+from data_pipeline.build.asking.questions import Fuse, Instruction, Question
+from data_pipeline.build.drafts import Draft
+from data_pipeline.build.engine.stage_runner import OUT, REJECTED, Flow, Row
+from data_pipeline.build.stages.wording import AskOf
+
+JOINS = (" and then ", "step 1", "first,", "finally")  # words in which a fused instruction would still tell its steps
+TOLD = "a fused instruction that still tells its steps"
+
+
+def fuse(rows: Flow, ask: AskOf) -> dict[str, Flow]:
+    """The flows of the stage: for each chain of several steps `{"id", "instruction"}`."""
+    longer = rows | "several steps" >> beam.Filter(lambda row: len(row["steps"]) > 1)
+    return asked(longer, ask(_fuse_question, _fused))
+
+
+def _fuse_question(row: Row) -> Question:
+    return Fuse(tuple(step["instruction"] for step in row["steps"]))
+
+
+def _fused(row: Row, answer: Answered[Instruction]) -> list[Result]:
+    instruction = answer.value.instruction
+    if any(word in instruction.casefold() for word in JOINS):
+        return [(REJECTED, {"reason": TOLD, "row": row, "raw": [instruction]})]
+    return [(OUT, {"id": Draft.from_row(row).id, "instruction": instruction})]
+
+
+def irrelevant(chain: Chain, others: Sequence[Chain], seed: int) -> Chain | None:
+    """The chain with the outputs of another of its length in all steps but the last; None where there is no other.
+
+    The other one has none of its tasks, and another input.
+    """
+    start = int(files.digest([seed, chain.id])[:8], 16) % len(others)
+    for other in (*others[start:], *others[:start]):
+        if other.input != chain.input and not {*_tasks(other)} & {*_tasks(chain)}:
+            replaced = [dataclasses.replace(step, output=alien.output)
+                        for step, alien in zip(chain.steps[:-1], other.steps, strict=False)]  # fmt: skip
+            return dataclasses.replace(chain, id=f"{chain.id}-irrelevant", steps=(*replaced, chain.steps[-1]))
+    return None
+
+
+def _tasks(chain: Chain) -> list[str | None]:
+    return [step.task for step in chain.steps]
+
+
+def shuffled(chain: Chain, seed: int) -> Chain:
+    """The chain with its steps in another order."""
+    random, order = Random(files.digest([seed, chain.id])), list(range(chain.length))
+    while order == sorted(order):
+        random.shuffle(order)
+    steps = tuple(chain.steps[number] for number in order)
+    return dataclasses.replace(
+        chain, id=f"{chain.id}-shuffled", instruction=join([step.instruction for step in steps]), steps=steps
+    )
+
+
+def final(chain: Chain) -> Chain:
+    """The chain as one step, whose output is the last one."""
+    last = chain.steps[-1]
+    step = Step(chain.instruction, last.output, last.category, last.task)
+    return dataclasses.replace(chain, id=f"{chain.id}-final", steps=(step,))
+
+
+def fused(chain: Chain, instruction: str) -> Chain:
+    """The chain with one instruction in place of those of its steps, which stay behind it."""
+    return dataclasses.replace(chain, id=f"{chain.id}-fused", instruction=instruction)

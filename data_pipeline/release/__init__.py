@@ -1,0 +1,1 @@
+"""Imports the official release of the paper."""

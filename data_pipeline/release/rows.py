@@ -1,0 +1,208 @@
+"""How a row of the release becomes a chain.
+
+Most rows have as many instructions, joined with " and then ", as outputs. The irregular ones are read with what the
+regular ones teach (`Survey`): which texts are instructions, and which instruction gave which output.
+"""
+
+import collections
+import hashlib
+import itertools
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from coi_jax.chains.chain import JOINER, Chain, Step, join, parse
+from coi_jax.common import files
+from data_pipeline.release.manifest import Form, ReleaseFile
+
+NOT_GIVEN = ""  # the instruction of a step that the release does not tell
+TEXT_KEYS = ("instruction", "input", "output")
+FORM_KEYS = {Form.CHAIN: (), Form.FUSED: (), Form.SUMMARY: ("eng_output",)}
+KNOWN_KEYS = frozenset((*TEXT_KEYS, "eng_output", "summarized_coi"))
+
+
+class NotAChain(ValueError):
+    """A row that is not a chain; the message is the reason that goes with it into rejected.jsonl."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The chain of a row; `note` says how an irregular row was read, None for a regular one."""
+
+    chain: Chain
+    note: str | None = None
+
+
+@dataclass
+class Survey:
+    """What the rows of a release teach about its irregular ones: `learn` all of them, then `settle`."""
+
+    instructions: collections.Counter[str] = field(default_factory=collections.Counter)
+    _long: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = field(default_factory=list)
+    _first: dict[str, collections.Counter[str]] = field(default_factory=dict)
+    _chains: dict[str, list[tuple[str, ...]]] = field(default_factory=dict)
+
+    def learn(self, row: Any) -> None:
+        """Takes in a row whose instructions are not fused."""
+        if fault(row, Form.CHAIN):
+            return
+        instructions, outputs = split_instruction(row["instruction"]), split_output(row["output"])
+        if len(outputs) == 1:
+            return
+        if len(instructions) > len(outputs):
+            self._long.append((row["input"], instructions, outputs))
+        elif len(instructions) == len(outputs):
+            self.instructions.update(instructions)
+            self._remember(row["input"], instructions, outputs)
+
+    def settle(self) -> None:
+        """Groups the instructions of the rows that had too many, once all rows are known."""
+        for text, parts, outputs in self._long:
+            self._remember(text, group(parts, len(outputs), self), outputs)
+        self._long.clear()
+
+    def _remember(self, text: str, instructions: tuple[str, ...], outputs: Sequence[str]) -> None:
+        first = self._first.setdefault(_key(text, outputs[0]), collections.Counter())
+        first[instructions[0]] += 1
+        self._chains.setdefault(_key(text, *outputs), []).append(instructions)
+
+    def first_instruction(self, text: str, output: str) -> str:
+        """The instruction that most often made `output` of the input `text`, or NOT_GIVEN."""
+        found = self._first.get(_key(text, output))
+        return found.most_common(1)[0][0] if found else NOT_GIVEN
+
+    def chains(self, text: str, outputs: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+        """The instructions of every chain that made these outputs of the input `text`, without repeats."""
+        return tuple(dict.fromkeys(self._chains.get(_key(text, *outputs), ())))
+
+
+def _key(*texts: str) -> str:
+    return files.digest(texts)[:32]
+
+
+def split_instruction(instruction: str) -> tuple[str, ...]:
+    """The parts of "A and then B", without the white space around them."""
+    return tuple(part.strip() for part in instruction.split(JOINER))
+
+
+def split_output(output: str) -> tuple[str, ...]:
+    """The outputs behind their labels, without the white space that 885 rows of coi_2.json have before a label."""
+    outputs = parse(output)
+    return outputs if len(outputs) == 1 else tuple(part.strip() for part in outputs)
+
+
+def fault(row: Any, form: Form) -> str | None:
+    """Why a row cannot be read at all, None where it can."""
+    if not isinstance(row, dict):
+        return "not a JSON object"
+    for key in (*TEXT_KEYS, *FORM_KEYS[form]):
+        if key not in row:
+            return f"no key {key!r}"
+    for key in KNOWN_KEYS & row.keys():
+        if not isinstance(row[key], str):
+            return f"{key!r} is not a string"
+    if not row["instruction"].strip():
+        return "empty instruction"
+    return None if is_utf8(row) else "holds half a surrogate pair, which UTF-8 cannot write"
+
+
+def is_utf8(row: Any) -> bool:
+    """Whether all text in a JSON value can be written as UTF-8."""
+    try:
+        json.dumps(row, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def writable(row: Any) -> Any:
+    """The row itself, or its JSON text in ASCII where the row cannot be written as UTF-8."""
+    return row if is_utf8(row) else json.dumps(row)
+
+
+def row_key(row: Any) -> str:
+    """What two rows share that are the same example: the instruction shown, the input and the output."""
+    texts = row
+    if isinstance(row, dict):
+        texts = [row.get("summarized_coi", row.get("instruction")), row.get("input"), row.get("output")]
+    return hashlib.sha256(json.dumps(texts).encode("ascii")).hexdigest()[:32]
+
+
+def read(row: Any, file: ReleaseFile, number: int, survey: Survey) -> Reading:
+    """The chain of row `number` (from 0) of a file.
+
+    Raises:
+      NotAChain: with the reason.
+    """
+    reason = fault(row, file.form)
+    if reason:
+        raise NotAChain(reason)
+    outputs = (row["eng_output"], row["output"]) if file.form is Form.SUMMARY else split_output(row["output"])
+    if len(outputs) not in file.lengths:
+        due = " or ".join(map(str, file.lengths))
+        raise NotAChain(f"{len(outputs)} outputs where {due} are due")
+    instructions, note = _instructions(row, outputs, file.form, survey)
+    task = file.path.rpartition("/")[2] if file.split == "bbh" else None
+    steps = tuple(Step(i, o, task=task) for i, o in zip(instructions, outputs, strict=True))
+    shown = row.get("summarized_coi", row["instruction"])
+    return Reading(Chain(f"{file.source}#{number}", file.source, row["input"], shown, steps), note)
+
+
+def _instructions(
+    row: dict[str, str], outputs: Sequence[str], form: Form, survey: Survey
+) -> tuple[tuple[str, ...], str | None]:
+    """The instruction of each step, and how they were found where that is not plain."""
+    if len(outputs) == 1:
+        return (row["instruction"],), None
+    if form is Form.FUSED and "summarized_coi" not in row:
+        return _recovered(row, outputs, survey)
+    parts = split_instruction(row["instruction"])
+    if len(parts) == len(outputs):
+        return parts, None
+    if len(parts) < len(outputs):
+        instructions, note = _recovered(row, outputs, survey)
+        return instructions, note or "fused instruction: every step's instruction known from another row"
+    return group(parts, len(outputs), survey), "more parts than outputs: grouped"
+
+
+def _recovered(row: dict[str, str], outputs: Sequence[str], survey: Survey) -> tuple[tuple[str, ...], str | None]:
+    """The instructions behind a fused one, from other rows with the same input and outputs."""
+    known = survey.chains(row["input"], outputs)
+    if len(known) == 1:
+        return known[0], None
+    if known:
+        nearest = max(known, key=lambda instructions: _shared_words(join(instructions), row["instruction"]))
+        return nearest, f"fused instruction: of {len(known)} chains with these outputs the one with the nearest words"
+    first = survey.first_instruction(row["input"], outputs[0])
+    found = "first step's instruction known from other rows" if first else "no step's instruction known"
+    return (first, *(NOT_GIVEN,) * (len(outputs) - 1)), f"fused instruction: {found}"
+
+
+def _shared_words(left: str, right: str) -> float:
+    """Jaccard index of the two texts' words."""
+    words, others = set(left.lower().split()), set(right.lower().split())
+    return len(words & others) / len(words | others)
+
+
+def group(parts: Sequence[str], count: int, survey: Survey) -> tuple[str, ...]:
+    """Puts neighbouring parts together until there are `count` instructions.
+
+    Of all ways the one with the most instructions known from regular rows, then with the best known ones, then with
+    the earliest ends, so that a part nobody knows stays with the last step.
+
+    Example: with "A." known, `("A.", "Do b", "do c.")` in two → `("A.", "Do b and then do c.")`.
+    """
+
+    def merit(instructions: tuple[str, ...]) -> tuple[int, int]:
+        seen = [survey.instructions[instruction] for instruction in instructions]
+        return sum(map(bool, seen)), sum(seen)
+
+    return max(_groupings(parts, count), key=merit)
+
+
+def _groupings(parts: Sequence[str], count: int) -> Iterator[tuple[str, ...]]:
+    """Every way to cut `parts` into `count` runs, earliest ends first (`max` keeps the first of equals)."""
+    for ends in itertools.combinations(range(1, len(parts)), count - 1):
+        edges = (0, *ends, len(parts))
+        yield tuple(join(parts[start:end]) for start, end in itertools.pairwise(edges))

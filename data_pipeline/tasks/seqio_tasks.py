@@ -1,0 +1,160 @@
+"""SeqIO tasks and mixtures: the only definition of preprocessing, features, mixing rates and metrics.
+
+Nothing is registered on import: `register(config, vocabulary)` registers the arms and test sets of a config.
+"""
+
+import functools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import seqio
+import tensorflow as tf
+
+from coi_jax.chains.chain import Chain
+from coi_jax.chains.dataset import read_chains, read_manifest
+from coi_jax.common.errors import UserError
+from coi_jax.config.run import RunConfig
+from coi_jax.data import prompts
+from coi_jax.data.arms import ARMS
+from coi_jax.data.task_specs import TaskSpec, evaluation_task, training_tasks
+from coi_jax.data.token_cache import check_rows
+from coi_jax.evaluation import metrics
+from coi_jax.tokenizers.protocol import Vocabulary
+from data_pipeline.tasks.seqio_vocabularies import PromptVocabulary, SeqioVocabulary
+
+TESTS = (*(f"{kind}{n}_test" for kind in ("coi", "proc") for n in range(1, 7)), "bbh",
+         "wikilingua_en_fr", "wikilingua_es_en")  # fmt: skip
+
+
+def register(config: RunConfig, vocabulary: Vocabulary) -> list[str]:
+    """Registers a SeqIO mixture for every arm and a task for every test set that a config's dataset has rows for.
+
+    What was registered under the same names before is replaced. Returns the names.
+
+    Raises:
+      UserError: the dataset folder is missing.
+    """
+    names = [_register_arm(config.model_copy(update={"arm": arm}), vocabulary) for arm in ARMS if ARMS[arm]]
+    names += [_register_task(config, evaluation_task(config, test), vocabulary) for test in TESTS]
+    return [name for name in names if name]
+
+
+def _register_arm(config: RunConfig, vocabulary: Vocabulary) -> str:
+    tasks = [_register_task(config, spec, vocabulary) for spec in training_tasks(config)]
+    if not all(tasks):
+        return ""
+    seqio.MixtureRegistry.remove(config.arm)
+    seqio.MixtureRegistry.add_provider(
+        config.arm, make_mixture(config.arm, [seqio.get_mixture_or_task(t) for t in tasks])
+    )
+    return config.arm
+
+
+def _register_task(config: RunConfig, spec: TaskSpec, vocabulary: Vocabulary) -> str:
+    counts = read_manifest(spec.folder)["counts"].get(spec.split, {})
+    if not (any(counts.values()) if spec.length is None else counts.get(str(spec.length))):
+        return ""
+    seqio.TaskRegistry.remove(spec.name)
+    seqio.TaskRegistry.add_provider(spec.name, make_task(config, spec, vocabulary))
+    return spec.name
+
+
+def make_mixture(name: str, tasks: Sequence[seqio.Task]) -> seqio.Mixture:
+    """The mixture of an arm's tasks, each at the rate of its number of examples: over time every row comes as often."""
+    return seqio.Mixture(name, tasks, default_rate=number_of_examples)
+
+
+def number_of_examples(task: seqio.Task) -> float:
+    """The mixing rate of a task: its number of examples before preprocessing."""
+    return float(sum(task.num_input_examples(split) for split in task.splits))
+
+
+def make_task(config: RunConfig, spec: TaskSpec, vocabulary: Vocabulary) -> seqio.Task:
+    """The SeqIO task of a spec, not registered.
+
+    Features: `inputs` and `targets` (ids; targets end with the end id), `chain` (the row as JSON), and the texts before
+    tokenising as `inputs_pretokenized`, `targets_pretokenized`.
+
+    Raises:
+      UserError: the dataset has no row for it.
+    """
+    features = {
+        "inputs": seqio.Feature(PromptVocabulary(vocabulary, spec.template), add_eos=False, required=True),
+        "targets": seqio.Feature(SeqioVocabulary(vocabulary), add_eos=True, required=True),
+    }
+    return seqio.Task(
+        spec.name,
+        source=_source(spec),
+        output_features=features,
+        preprocessors=[
+            functools.partial(to_text, template=spec.template, prompting=spec.prompting, examples=_shots(config, spec)),
+            seqio.preprocessors.tokenize,
+            seqio.preprocessors.append_eos,
+        ],
+        postprocess_fn=to_answer,
+        metric_fns=[metrics.text_scores, metrics.step_scores],
+    )
+
+
+def _source(spec: TaskSpec) -> seqio.FunctionDataSource:
+    """The rows of a spec, each `{"chain": its JSON}`."""
+
+    def rows() -> Iterator[dict[str, str]]:
+        for chain in read_chains(spec.folder, spec.split, spec.length):
+            yield {"chain": json.dumps(chain.row(), ensure_ascii=False)}
+
+    def dataset(split: str, shuffle_files: bool) -> tf.data.Dataset:
+        signature = {"chain": tf.TensorSpec((), tf.string)}
+        return tf.data.Dataset.from_generator(rows, output_signature=signature)
+
+    return seqio.FunctionDataSource(dataset, splits=[spec.split], num_input_examples={spec.split: check_rows(spec)})
+
+
+def _shots(config: RunConfig, spec: TaskSpec) -> list[Chain]:
+    """The worked examples of a prompting baseline: training rows of the task's own length, where there are such."""
+    if spec.prompting == "direct":
+        return []
+    same_length = list(read_chains(spec.folder, config.data.split, spec.length))
+    examples = prompts.choose_examples(same_length or read_chains(spec.folder, config.data.split))
+    if not examples:
+        raise UserError("config.evaluation.prompting", spec.prompting,
+                        f"{spec.folder}/{config.data.split}.jsonl has no complete chain to show")  # fmt: skip
+    return examples
+
+
+def to_text(dataset: tf.data.Dataset, template: str, prompting: str, examples: Sequence[Chain]) -> tf.data.Dataset:
+    r"""Adds the text of a prompt and of its answer.
+
+    Args:
+      dataset: examples `{"chain": JSON}`.
+      template: a name in `prompts.TEMPLATES` or `prompts.CHATS`.
+      prompting: "direct", "cot" or "ltm".
+      examples: the worked examples shown before the prompt, if any.
+
+    In: `{"chain": '{"id": "a", "source": "s", "input": "b a", "instruction": "Sort.",
+    "steps": [{"instruction": "Sort.", "output": "a b", "category": null, "task": null}]}'}`
+
+    Out, with template "plain": the same and `{"inputs": "Sort.\nb a\n", "targets": "a b"}`
+    """
+
+    def text(row: bytes) -> tuple[bytes, bytes]:
+        chain = Chain.from_row(json.loads(row))
+        return prompts.few_shot(chain, examples, template, prompting).encode(), chain.targets.encode()
+
+    def add(example: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        inputs, targets = tf.numpy_function(text, [example["chain"]], (tf.string, tf.string))
+        return {**example, "inputs": tf.ensure_shape(inputs, []), "targets": tf.ensure_shape(targets, [])}
+
+    return dataset.map(add)
+
+
+def to_answer(output: str, example: Mapping[str, Any], is_target: bool) -> str | tuple[str | None, ...]:
+    """What the metrics compare: the reference outputs of every step on one side, the answer's text on the other.
+
+    In, as the target of a chain with outputs "b" and "a": its text. Out: `("b", "a")`, None for a missing reference.
+    In, as a prediction: `"Task 1 output and task 2 input: b Task 2 output: c"`. Out: the same.
+    """
+    if not is_target:
+        return output
+    return Chain.from_row(json.loads(example["chain"])).outputs

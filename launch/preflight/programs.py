@@ -1,0 +1,228 @@
+"""The real programs of a run, compiled for devices that are not there: the train step, prefill and decode.
+
+No array is made: states, parameters and batches are shapes with shardings.
+"""
+
+import math
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from coi_jax.config.run import RunConfig
+from coi_jax.data import batches
+from coi_jax.data.row_shape import RowShape
+from coi_jax.inference import generator
+from coi_jax.models import Network, build
+from coi_jax.parallel import sharding
+from coi_jax.runs.run_folder import RunFolder
+from coi_jax.tokenizers.vocabulary import ByteVocabulary, load_vocabulary
+from coi_jax.training import step as train_step
+from coi_jax.training.loop import Job, make_job
+from launch.preflight import hlo, hlo_costs
+from launch.preflight.hlo_costs import Costs
+from launch.preflight.topologies import GIB, Topology
+
+EOS_ID = 2  # any: the programs differ in one constant
+UNITS = {"K": 2**10, "M": 2**20, "G": GIB, "T": 2**40}
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of one chip's memory by what they are for.
+
+    `temporaries` are gradients, activations and all else that lives within one run of the program; `padding` is what
+    the tiled layouts of the arguments take beyond their elements.
+    """
+
+    kinds: dict[str, int]
+    capacity: int
+
+    @property
+    def total(self) -> int:
+        """All kinds together."""
+        return sum(self.kinds.values())
+
+    @property
+    def fits(self) -> bool:
+        """Whether the program can run."""
+        return self.total <= self.capacity
+
+
+@dataclass(frozen=True)
+class Program:
+    """What is known of a compiled program; `costs` is None where it was too large to be compiled to its end."""
+
+    name: str
+    memory: Memory
+    costs: Costs | None
+    seconds: float  # that compiling took
+    cpu_seconds: float
+
+
+@dataclass
+class Steps:
+    """What `make_job` asks of a loader: a run of some steps whose batches are nowhere."""
+
+    total_steps: int
+    fingerprint: str = ""
+
+    def iterate(self, start_step: int, sharding: jax.sharding.Sharding) -> Any:
+        """There is nothing to go over."""
+        raise ValueError("a preflight has no batches")
+
+
+def vocabulary_size(config: RunConfig) -> int:
+    """Rows of the embedding; raises UserError where only a vocabulary that cannot be had says how many."""
+    if config.model.vocabulary_size:
+        return config.model.vocabulary_size
+    return config.vocabulary.size or load_vocabulary(config).size
+
+
+def train_job(config: RunConfig, mesh: Mesh, total_steps: int) -> Job:
+    """What training prepares, for a mesh; raises UserError where the mesh does not fit the config."""
+    network = build(config.model, vocabulary_size(config), config.lora)
+    return make_job(config, RunFolder(Path()), mesh, Steps(total_steps), network)
+
+
+def state_memory(job: Job) -> dict[str, int]:
+    """Bytes of each chip that a training state takes, by its parts."""
+    state = train_step.abstract_state(job.network, job.optimizer)
+    sizes = {part: _bytes(getattr(state, part), getattr(job.shardings, part)) for part in state._fields}
+    names = {"params": "parameters", "frozen": "frozen parameters", "opt_state": "optimizer"}
+    return {name: sizes[part] for part, name in names.items() if sizes[part]}
+
+
+def compile_train(job: Job, rows: int, topology: Topology) -> Program:
+    """The train step on batches of so many rows."""
+    state = train_step.abstract_state(job.network, job.optimizer)
+    batch = abstract_batch(job.config, rows)
+    known = state_memory(job) | {
+        "batch": _bytes(batch, jax.tree.map(lambda _: sharding.batch_sharding(job.mesh), batch))
+    }
+    with jax.set_mesh(job.mesh):
+        program, _ = _compile("train", lambda: _lower(job.step, state, batch), known, topology)
+    return program
+
+
+def abstract_batch(config: RunConfig, rows: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """The shapes of a step's arrays."""
+    shape = RowShape(config.data.length, config.data.targets_length, begins=0)
+    arrays = batches.fill([], shape, ByteVocabulary())
+    return {name: jax.ShapeDtypeStruct((rows, array.shape[1]), array.dtype) for name, array in arrays.items()}
+
+
+def compile_generation(config: RunConfig, mesh: Mesh, topology: Topology) -> list[Program]:
+    """Prefill and decode of the longest prompts, with room for the longest answers. Of decode one token is counted."""
+    network = build(config.model, vocabulary_size(config), config.lora)
+    strategy = generator.make_strategy(network, EOS_ID, config.evaluation)
+    params = _placed_params(network, mesh)
+    known = {"parameters": _bytes(params, jax.tree.map(lambda leaf: leaf.sharding, params))}
+    prompts, room = abstract_prompts(config, mesh), strategy.limit
+    with jax.set_mesh(mesh):
+        prefill, compiled = _compile(
+            "prefill", lambda: _lower(generator.prefill, strategy, params, *prompts, room), known, topology
+        )
+        if compiled is None:
+            return [prefill]
+        state = jax.eval_shape(lambda *given: generator.prefill(strategy, *given, room), params, *prompts)
+        state = jax.tree.map(_placed, state, compiled.output_shardings)
+        known = known | {"cache": _bytes(state, compiled.output_shardings)}
+        decode, _ = _compile(
+            "decode", lambda: _lower(generator.decode, strategy, params, state, *[_scalar()] * 2), known, topology
+        )
+    return [prefill, decode]
+
+
+def abstract_prompts(config: RunConfig, mesh: Mesh) -> tuple[Any, ...]:
+    """The shapes of a full batch of the longest prompts: ids, lengths, keys, and which rows are padding."""
+    length = generator.bucket(config.data.length)
+    rows = generator.rows_at(length, config.evaluation.batch, sharding.data_parallel(mesh))
+    key = jax.eval_shape(lambda: jax.random.key(0)).dtype
+    shapes = (((rows, length), jnp.int32), ((rows,), jnp.int32), ((rows,), key), ((rows,), jnp.bool))
+    return tuple(jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in shapes)
+
+
+def _placed_params(network: Network, mesh: Mesh) -> Any:
+    """As the generator holds them."""
+    places = sharding.shardings(network.logical_axes(), network.abstract(), mesh)
+    return jax.tree.map(_placed, jax.eval_shape(network.for_decoding, network.abstract()), places)
+
+
+def _placed(leaf: Any, place: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
+
+
+def _scalar() -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((), jnp.int32)
+
+
+def _lower(function: Any, *arguments: Any) -> jax.stages.Lowered:
+    """`function` is jitted; its static arguments stand among the others."""
+    return function.lower(*arguments)
+
+
+def _bytes(tree: Any, shardings: Any) -> int:
+    """Bytes of each chip that some arrays take."""
+    sizes = jax.tree.map(
+        lambda leaf, place: math.prod(place.shard_shape(leaf.shape)) * leaf.dtype.itemsize, tree, shardings
+    )
+    return sum(jax.tree.leaves(sizes))
+
+
+def _compile(
+    name: str, lower: Callable[[], jax.stages.Lowered], known: dict[str, int], topology: Topology
+) -> tuple[Program, jax.stages.Compiled | None]:
+    """Compiles a program of whose arguments `known` says what they are for; None where it needs too much memory."""
+    began, cpu_began = time.perf_counter(), time.process_time()
+    compiled, needed = None, 0
+    try:
+        compiled = lower().compile()
+    except jax.errors.JaxRuntimeError as error:
+        needed = _memory_needed(str(error))
+        if not needed:
+            raise
+    kinds = _kinds(compiled, known) if compiled else known | {"temporaries": max(needed - sum(known.values()), 0)}
+    costs = _costs(str(compiled.as_text()), name) if compiled else None
+    memory = Memory(kinds, topology.hbm)
+    took = time.perf_counter() - began, time.process_time() - cpu_began
+    return Program(name, memory, costs, *took), compiled
+
+
+def _kinds(compiled: jax.stages.Compiled, known: dict[str, int]) -> dict[str, int]:
+    """What a program takes, by the compiler's own account."""
+    stats = compiled.memory_analysis()
+    assert stats is not None
+    return known | {
+        "temporaries": stats.temp_size_in_bytes,
+        "outputs": stats.output_size_in_bytes - stats.alias_size_in_bytes,
+        "code": stats.generated_code_size_in_bytes,
+        "padding": max(stats.argument_size_in_bytes - sum(known.values()), 0),
+    }
+
+
+def _memory_needed(message: str) -> int:
+    """The bytes that libtpu names when a program is larger than a chip's memory; 0 where it complains of another thing.
+
+    Examples: `Used 18.90G of 15.75G hbm`, `memory required for HLO temporaries (480.00G) exceeds available HBM`.
+    """
+    found = re.search(r"Used ([\d.]+)([KMGT]) of [\d.]+[KMGT] hbm|\(([\d.]+)([KMGT])\) exceeds available HBM", message)
+    if not found:
+        return 0
+    number, unit = (found[1], found[2]) if found[1] else (found[3], found[4])
+    return int(float(number) * UNITS[unit])
+
+
+def _costs(text: str, name: str) -> Costs:
+    """The costs of a program; of decode those of one turn of its loop over tokens, the one that data ends."""
+    module = hlo.parse(text)
+    if name != "decode":
+        return hlo_costs.count(module)
+    turns = [line for line, trips in module.loops(module.entry) if trips is None]
+    return hlo_costs.count(module, turns[0].called[0])

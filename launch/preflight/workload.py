@@ -1,0 +1,142 @@
+"""How much text a step and a run hold: from the token caches where they are there, else from given means."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Int
+
+from coi_jax.common.errors import UserError
+from coi_jax.config.model import DecoderConfig, T5Config
+from coi_jax.config.run import RunConfig
+from coi_jax.data import token_cache
+from coi_jax.data.loader import Loader
+from coi_jax.data.row_shape import RowShape
+from coi_jax.data.task_specs import training_tasks
+from coi_jax.models.flops import Work, example_pairs
+from coi_jax.tokenizers.vocabulary import load_vocabulary
+
+# Share of positions that packing leaves useful where nothing is known of the lengths: of full rows, and where a step is
+# a number of examples and its rows are those that the fullest step needs (`benchmarks.loader_speed` measures it).
+FULL_ROWS, COUNTED_EXAMPLES = 0.99, 0.87
+
+
+@dataclass(frozen=True)
+class Means:
+    """What stands in for data that is not there: mean ids of an example's prompt and answer, and how many there are."""
+
+    inputs: float
+    targets: float
+    examples: int | None
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What a step and a run hold.
+
+    Attributes:
+      rows: of a step.
+      examples: of a mean step.
+      work: of a mean step.
+      steps: of the run; None where the number of examples is not known.
+      useful: share of a step's positions that are not padding.
+      source: where the numbers come from, in words.
+    """
+
+    rows: int
+    examples: float
+    work: Work
+    steps: int | None
+    useful: float
+    source: str
+
+
+def measure(config: RunConfig, multiple: int, means: Means) -> Workload:
+    """The workload of a config whose rows must be a multiple of some number.
+
+    Raises:
+      UserError: the config's rows do not divide, or do not hold a step's examples or even one.
+    """
+    caches = _find_caches(config)
+    return _of_means(config, multiple, means) if caches is None else _of_caches(config, multiple, caches)
+
+
+def _find_caches(config: RunConfig) -> list[token_cache.TokenCache] | None:
+    """The caches of a config; None where the dataset or one of them is not there."""
+    try:
+        return token_cache.find(config, training_tasks(config))
+    except UserError:
+        return None
+
+
+def _of_caches(config: RunConfig, multiple: int, caches: list[token_cache.TokenCache]) -> Workload:
+    vocabulary = load_vocabulary(config)
+    loader = Loader(config, caches, vocabulary, multiple)
+    begins = int(vocabulary.bos_id is not None and config.model.kind == "decoder")
+    shape = RowShape(config.data.length, config.data.targets_length, begins)
+    fitted = [shape.fit(item.lengths, config.data.overlong) for item in caches]
+    lengths = np.concatenate([part.lengths[part.kept] for part in fitted])
+    share = 1 / loader.steps_per_epoch  # of all examples, in a step
+    work = _scaled(_work(shape.needs(lengths), lengths, config.model), share)
+    useful = (work.tokens + work.encoder_tokens) / (loader.rows_per_step * sum(shape.capacity))
+    source = f"{len(lengths):,} examples of the token caches in {config.data.cache_folder}"
+    return Workload(loader.rows_per_step, float(work.examples), work, loader.total_steps, float(useful), source)
+
+
+def _work(
+    needs: Int[np.ndarray, "examples sides"], lengths: Int[np.ndarray, "examples 2"], config: DecoderConfig | T5Config
+) -> Work:
+    """What some examples ask of a network; see `coi_jax.models.flops.count_work`."""
+    tokens = needs[:, -1].astype(float)
+    is_t5 = needs.shape[1] == 2
+    encoder = lengths[:, 0].astype(float) if is_t5 else np.zeros(len(needs))
+    return _host_work(
+        len(needs),
+        tokens.sum(),
+        encoder.sum(),
+        example_pairs(tokens, config).sum(),
+        (encoder**2).sum(),
+        (tokens * encoder).sum(),
+    )
+
+
+def _host_work(*parts: float) -> Work:
+    """Numbers of the host, in the order of the fields of `Work`."""
+    return Work(*map(float, parts))  # type: ignore[arg-type]
+
+
+def _scaled(work: Work, factor: float) -> Work:
+    return _host_work(*(factor * float(part) for part in work))
+
+
+def _of_means(config: RunConfig, multiple: int, means: Means) -> Workload:
+    is_t5 = config.data.targets_length > 0
+    sides = (means.inputs, means.targets) if is_t5 else (means.inputs + means.targets,)
+    capacity = (config.data.length, config.data.targets_length) if is_t5 else (config.data.length,)
+    rows, examples = _rows_and_examples(config, multiple, sides, capacity)
+    one = _work(np.array([sides]), np.array([[means.inputs, means.targets]]), config.model)
+    work = _scaled(one, examples)
+    steps = config.train.steps or (
+        math.ceil(config.train.epochs * means.examples / examples) if means.examples else None
+    )
+    useful = examples * sum(sides) / (rows * sum(capacity))
+    source = f"assumed means: {means.inputs:g} + {means.targets:g} ids an example (prompt + answer)"
+    return Workload(rows, examples, work, steps, useful, source)
+
+
+def _rows_and_examples(
+    config: RunConfig, multiple: int, sides: tuple[float, ...], capacity: tuple[int, ...]
+) -> tuple[int, float]:
+    """Rows of a step, and the examples that they hold on the fuller side."""
+    fullest = max(size / room for size, room in zip(sides, capacity, strict=True))  # of a row, by an example
+    if fullest > 1:
+        longest = max(sides)
+        mend = f"holds no mean example, of {longest:g} ids; give longer rows, or --inputs and --targets"
+        raise UserError("config.data.length", config.data.length, mend)
+    if config.data.rows % multiple:
+        mend = f"must be a multiple of data-parallel devices × microbatches, {multiple}"
+        raise UserError("config.data.rows", config.data.rows, mend)
+    if config.data.count == "tokens":
+        return config.data.rows, config.data.rows * FULL_ROWS / fullest
+    needed = math.ceil(config.data.examples * fullest / COUNTED_EXAMPLES)
+    return config.data.rows or -(-needed // multiple) * multiple, config.data.examples

@@ -1,0 +1,1 @@
+"""Expands sweeps and runs their points."""

@@ -1,0 +1,149 @@
+"""The local backend: points run one after another as child processes of this one."""
+
+import contextlib
+import datetime
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import IO, Any, Literal
+
+from coi_jax.common import cli
+from launch.sweep.point_state import claim, is_scored, is_trained
+from launch.sweep.points import Point
+
+Status = Literal["done", "failed", "preempted"]
+
+LOG = "log.txt"
+
+# What a child has in its environment unless the user says otherwise. XLA on a CPU takes its buffers from malloc anew at
+# every step; on huge pages a fifth of the quickstart's step, spent in page faults, is saved.
+ENVIRONMENT = {"PYTHONUNBUFFERED": "1", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+
+# A child that ends by one of these was told to go; its run is whole and goes on when it is started again.
+PREEMPTING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a point ended, with the reason in words where it is not done."""
+
+    point: Point
+    status: Status
+    reason: str
+
+
+class Runner:
+    """Runs points in child processes; once told to stop it passes that on and starts no other.
+
+    Use `with Runner() as runner:`; inside, the first Ctrl-C or SIGTERM asks the running child to save and end, a second
+    one ends it at once.
+    """
+
+    def __init__(self) -> None:
+        self.stopped = False
+        self._child: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> "Runner":
+        self._handlers = {number: signal.signal(number, self._stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+
+    def _stop(self, _number: int, _frame: FrameType | None) -> None:
+        again, self.stopped = self.stopped, True
+        if self._child is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._child.pid, signal.SIGKILL if again else signal.SIGTERM)
+        if not again:
+            print("stopping: the run is being saved; press Ctrl-C again to end it at once", file=sys.stderr, flush=True)
+
+    def run(self, point: Point) -> Outcome:
+        """Trains and evaluates a point, as far as that is not done yet."""
+        claim(point)
+        for name, is_complete, command in (
+            ("train", is_trained, train_command(point)),
+            ("evaluate", is_scored, evaluate_command(point)),
+        ):
+            if is_complete(point):
+                continue
+            if self.stopped:
+                return Outcome(point, "preempted", f"stopped before {name}")
+            status = self._call(command, point.folder / LOG)
+            if status != 0 or self.stopped or not is_complete(point):
+                return Outcome(point, *self._explain(name, status, point))
+        return Outcome(point, "done", "")
+
+    def _explain(self, name: str, status: int, point: Point) -> tuple[Status, str]:
+        if self.stopped or -status in PREEMPTING or status - 128 in PREEMPTING:
+            return "preempted", f"{name} was stopped"
+        if status == 0:
+            return "preempted", f"{name} ended before it was through"
+        if status < 0:
+            hint = "; was there too little memory?" if -status == signal.SIGKILL else ""
+            return "failed", f"{name} was ended by {signal.Signals(-status).name}{hint}"
+        return "failed", f"{name} exited with status {status}: {_last_line(point.folder / LOG)}"
+
+    def _call(self, command: list[str], log: Path) -> int:
+        """Runs a command in a process group of its own, so that Ctrl-C reaches it only through `_stop`."""
+        with open(log, "a", encoding="utf-8") as file, self._start(command) as child:
+            now = datetime.datetime.now().isoformat(" ", "seconds")
+            file.write(f"\n# {now} {shlex.join(['python', *command[1:]])}\n")
+            for line in _lines(child):
+                print(line, end="", flush=True)
+                file.write(line)
+                file.flush()
+        self._child = None
+        return child.returncode
+
+    def _start(self, command: list[str]) -> "subprocess.Popen[str]":
+        self._child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                       stderr=subprocess.STDOUT, encoding="utf-8", errors="replace",
+                                       env={**ENVIRONMENT, **os.environ}, start_new_session=True)  # fmt: skip
+        return self._child
+
+
+def _lines(child: "subprocess.Popen[str]") -> Iterator[str]:
+    output: IO[str] | None = child.stdout
+    assert output is not None
+    yield from output
+
+
+def _last_line(log: Path) -> str:
+    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    return f"{lines[-1].strip()} (all of it in {log})"
+
+
+def train_command(point: Point) -> list[str]:
+    """The command that trains a point."""
+    return _python("coi_jax.train", "--config", point.base, "--workdir", str(point.folder),
+                   *override_flags(point.overrides))  # fmt: skip
+
+
+def evaluate_command(point: Point) -> list[str]:
+    """The command that scores a point on the test sets of its config."""
+    return _python(
+        "coi_jax.evaluate", "--workdir", str(point.folder), "--tasks", ",".join(point.config.evaluation.tests)
+    )
+
+
+def _python(module: str, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", module, *arguments]
+
+
+def override_flags(overrides: Mapping[str, Any]) -> list[str]:
+    """Overrides as the flags that `coi_jax.common.cli.split_overrides` reads back: `--config.seed=1`."""
+    return [f"--config.{name}={_literal(value)}" for name, value in overrides.items()]
+
+
+def _literal(value: Any) -> str:
+    """A value as `cli.literal` reads it back; a text stands as it is unless it looks like something else."""
+    return value if isinstance(value, str) and cli.literal(value) == value else repr(value)

@@ -1,0 +1,53 @@
+"""How far a point of a sweep is, from what its run folder holds.
+
+Files are read as they lie: JAX started here would keep the accelerator from the runs.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from coi_jax.common import files
+from launch.sweep.points import Point
+
+State = Literal["new", "partial", "done"]
+
+CONFIG = "config.json"
+
+
+def claim(point: Point) -> None:
+    """Writes the point's config into its folder, as the trainer would: a config file edited later cannot change it."""
+    if not (point.folder / CONFIG).exists():
+        files.write_json(point.folder / CONFIG, point.config.model_dump(mode="json"))
+
+
+def state(point: Point) -> State:
+    """Whether a point is still to begin, to go on, or done: trained to its last step and scored on every test set."""
+    if is_trained(point) and is_scored(point):
+        return "done"
+    return "partial" if (point.folder / CONFIG).exists() else "new"
+
+
+def is_trained(point: Point) -> bool:
+    """Whether the newest whole checkpoint is of the last step."""
+    step = _newest(point)
+    return step is not None and step >= _total_steps(point.folder / "checkpoints" / str(step))
+
+
+def is_scored(point: Point) -> bool:
+    """Whether every test set of the point's config has its results, of the newest checkpoint."""
+    paths = [point.folder / "eval" / test / "results.json" for test in point.config.evaluation.tests]
+    return all(path.exists() and _scored_step(path) == str(_newest(point)) for path in paths)
+
+
+def _newest(point: Point) -> int | None:
+    folders = (point.folder / "checkpoints").glob("*")
+    return max((int(path.name) for path in folders if path.name.isdecimal()), default=None)
+
+
+def _total_steps(checkpoint: Path) -> int:
+    return files.read_json(checkpoint / "position" / "metadata", "checkpoint")["total_steps"]
+
+
+def _scored_step(results: Path) -> str:
+    """The step of a checkpoint that is spelled `600-1f3a…`, step and hash."""
+    return files.read_json(results, "results")["provenance"]["checkpoint"].split("-")[0]

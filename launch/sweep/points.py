@@ -1,0 +1,113 @@
+"""A sweep as a list of points: each a validated config with an id and a run folder of its own."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from coi_jax.chains import dataset
+from coi_jax.common import files
+from coi_jax.common.errors import UserError, nearest
+from coi_jax.config import loading
+from coi_jax.config.run import RunConfig, load_config
+from coi_jax.data import task_specs
+
+_READABLE = 40  # characters of an id before its hash
+_HASH = 6  # hexadecimal digits of it
+
+
+@dataclass(frozen=True)
+class Point:
+    """One run of a sweep."""
+
+    id: str
+    base: str  # the config file that `overrides` change
+    overrides: Mapping[str, Any]
+    config: RunConfig
+    folder: Path
+
+
+def expand(sweep: files.PathLike, extra: Mapping[str, Any], out: files.PathLike | None) -> list[Point]:
+    """The points of a sweep file, every one validated; `extra` overrides fields of all of them.
+
+    Args:
+      sweep: a Python file with `CONFIG`, the path of a config file, and `sweep()`, which yields dotted overrides.
+      extra: dotted overrides that win over the sweep's own.
+      out: the folder of the run folders; None takes `runs/<name of the sweep file>`.
+
+    Raises:
+      UserError: the file is not a sweep, a point's config is wrong, or two points are the same.
+    """
+    module = _load(Path(sweep))
+    folder = Path(out) if out is not None else Path("runs") / Path(sweep).stem
+    points: dict[RunConfig, Point] = {}
+    for number, overrides in enumerate(_overrides(module, Path(sweep)), 1):
+        point = _point(module.CONFIG, overrides, extra, folder, number)
+        if point.config in points:
+            raise UserError("sweep", f"points {list(points).index(point.config) + 1} and {number} of {sweep}",
+                            "are the same config; let them differ in a field, such as seed")  # fmt: skip
+        points[point.config] = point
+    if not points:
+        raise UserError("sweep", sweep, "sweep() yields no point; yield at least one dict")
+    return list(points.values())
+
+
+def _load(path: Path) -> ModuleType:
+    module = loading.load_module(path, "sweep", "configs/sweeps/")
+    for name in ("CONFIG", "sweep"):
+        if not hasattr(module, name):
+            raise UserError("sweep", path, f"has no {name}; see configs/sweeps/quickstart.py")
+    return module
+
+
+def _overrides(module: ModuleType, path: Path) -> list[dict[str, Any]]:
+    try:
+        points = list(module.sweep())
+    except Exception as error:
+        raise UserError("sweep", path, f"sweep() raised {type(error).__name__}: {error}") from None
+    for number, point in enumerate(points, 1):
+        if not isinstance(point, dict) or not all(isinstance(name, str) for name in point):
+            raise UserError("sweep", f"point {number}, {point!r}", 'yield dicts such as {"arm": "coi12", "seed": 1}')
+    return points
+
+
+def _point(base: str, own: Mapping[str, Any], extra: Mapping[str, Any], out: Path, number: int) -> Point:
+    overrides = {**own, **extra}
+    try:
+        config = load_config(base, overrides)
+        task_specs.training_tasks(config)
+        for test in config.evaluation.tests:
+            task_specs.evaluation_task(config, test)
+    except UserError as error:
+        raise UserError(f"point {number}: {error.field}", error.value, error.mend) from None
+    id = f"{_readable(config.arm, own)}-{files.digest(config.model_dump(mode='json'))[:_HASH]}"
+    return Point(id, base, overrides, config, out / id)
+
+
+def _readable(arm: str, overrides: Mapping[str, Any]) -> str:
+    """The arm, then what else the sweep sets: `coi12-learning_rate0.001-seed1`."""
+    others = [f"{name.split('.')[-1]}{value}" for name, value in sorted(overrides.items()) if name != "arm"]
+    text = "-".join([arm, *others])
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", text)[:_READABLE].rstrip("-_.")
+
+
+def choose(points: list[Point], only: list[str]) -> list[Point]:
+    """The points whose ids, or beginnings of ids, stand in `only`; all where it is empty.
+
+    Raises:
+      UserError: one of `only` is the beginning of no id.
+    """
+    for name in only:
+        if not any(point.id.startswith(name) for point in points):
+            raise UserError("--only", name, nearest(name, [point.id for point in points]))
+    return [point for point in points if not only or point.id.startswith(tuple(only))]
+
+
+def check_data(points: list[Point]) -> None:
+    """Raises UserError where a point's dataset is missing or has no such split."""
+    for folder, split in sorted({(point.config.data.folder, point.config.data.split) for point in points}):
+        splits = list(dataset.read_manifest(folder)["counts"])
+        if split not in splits:
+            raise UserError("config.data.split", split, f"{nearest(split, splits)} (in {folder})")

@@ -1,0 +1,77 @@
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from coi_jax.common import cli
+from coi_jax.common.errors import UserError
+from tests.helpers.paths import ROOT
+
+
+def test_overrides_leave_the_command_line() -> None:
+    argv = ["--workdir", "x", "--config.train.steps=5", "--config.arm=coi12", "--config.evaluation.tests=('a', 'b')"]
+    rest, overrides = cli.split_overrides(argv)
+    assert rest == ["--workdir", "x"]
+    assert overrides == {"train.steps": 5, "arm": "coi12", "evaluation.tests": ("a", "b")}
+
+
+def test_an_override_without_a_value_is_an_error() -> None:
+    with pytest.raises(UserError, match=r"--config\.seed=VALUE"):
+        cli.split_overrides(["--config.seed"])
+
+
+def test_values_keep_their_type() -> None:
+    assert [cli.literal(text) for text in ("3", "1e-4", "True", "a b", "")] == [3, 1e-4, True, "a b", ""]
+
+
+def _raise(error: BaseException) -> int:
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (UserError("seed", -1, "must not be negative"), 2),
+        (OSError(errno.ENOSPC, "No space left on device", "out.json"), 2),
+        (FileExistsError(errno.EEXIST, "File exists", "out"), 2),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_a_mistake_is_one_line(error: BaseException, status: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(lambda: _raise(error)) == status
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
+
+
+def test_a_defect_of_ours_keeps_its_traceback() -> None:
+    with pytest.raises(OSError, match="other"):
+        cli.run(lambda: _raise(OSError(errno.EIO, "other")))
+    assert cli.run(lambda: 0) == 0
+
+
+def test_usage_errors_are_one_line_with_status_2(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = cli.parser("Does something.")
+    parser.add_argument("--out", type=Path, required=True, help="where to")
+    with pytest.raises(SystemExit) as caught:
+        parser.parse_args([])
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == "error: the following arguments are required: --out; see --help\n"
+
+
+def test_a_reader_that_has_gone_is_no_mistake() -> None:
+    program = "import sys; from coi_jax import cli; sys.exit(cli.run(lambda: print('line ' * 10**6) or 0))"
+    command = ["bash", "-c", '"$0" -c "$1" | head -c 5; exit ${PIPESTATUS[0]}', sys.executable, program]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stdout, done.stderr) == (141, "line ", "")
+
+
+def test_a_machine_without_a_tpu_says_nothing_of_it() -> None:
+    program = "import jax; from coi_jax import cli; cli.run(lambda: print(jax.devices()[0].platform) or 0)"
+    environment = {name: value for name, value in os.environ.items() if name not in ("JAX_PLATFORMS", *cli.NO_TPU)}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment,
+                          cwd=ROOT)  # fmt: skip
+    assert (done.stdout, done.stderr) == ("cpu\n", ""), "libtpu, which the tests install, is there"

@@ -1,0 +1,97 @@
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coi_jax.common import files
+from coi_jax.common.errors import UserError, nearest, shorten
+
+
+def test_an_interrupted_write_leaves_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "file.txt"
+    files.write_text(path, "before")
+    with pytest.raises(OSError, match="full"), files.open_atomic(path) as file:  # noqa: PT012
+        file.write("half of it")
+        raise OSError(28, "disk full")
+    assert path.read_text() == "before"
+    assert [entry.name for entry in path.parent.iterdir()] == ["file.txt"]
+
+
+def test_what_is_written_comes_back(tmp_path: Path) -> None:
+    value = {"words": ["é", "\n"], "number": 1.5}
+    files.write_json(tmp_path / "a.json", value)
+    assert files.read_json(tmp_path / "a.json") == value
+    files.write_bytes(tmp_path / "b", b"\x00\xff")
+    assert (tmp_path / "b").read_bytes() == b"\x00\xff"
+    assert files.sha256(tmp_path / "b") == "06eb7d6a69ee19e5fbdf749018d3d2abfa04bcbd1365db312eb86dc7169389b8"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"", "empty"), (b'{"a": [1, 2', "cut short"), (b'{"a": "\xff"}', "byte 7 is not UTF-8")],
+)
+def test_a_bad_json_file_is_one_line(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "bad.json"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=message) as caught:
+        files.read_json(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such file"):
+        files.read_json(tmp_path / "none.json")
+    with pytest.raises(UserError, match="is a folder"):
+        files.read_json(tmp_path)
+    with pytest.raises(UserError, match="no such file"):
+        list(files.read_jsonl(tmp_path / "none.jsonl"))
+
+
+@pytest.mark.parametrize(
+    ("line", "message"), [(b'{"a": 1', "cut short"), (b"[1]", "a list"), (b'{"a": "\xe9"}', "UTF-8")]
+)
+def test_a_bad_line_is_named(tmp_path: Path, line: bytes, message: str) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b'{"a": 0}\n' + line + b"\n")
+    rows = files.read_jsonl(path)
+    assert next(rows) == {"a": 0}
+    with pytest.raises(UserError, match=message) as caught:
+        next(rows)
+    assert "rows.jsonl:2" in str(caught.value)
+
+
+@given(kept=st.lists(st.dictionaries(st.text(), st.integers())), cut=st.integers(min_value=1))
+def test_a_torn_last_line_is_dropped(tmp_path_factory: pytest.TempPathFactory, kept: list[dict], cut: int) -> None:
+    path = tmp_path_factory.mktemp("torn") / "rows.jsonl"
+    with open(path, "w", encoding="utf-8") as file:
+        for row in kept:
+            files.append_jsonl(file, row)
+        torn = json.dumps({"torn": "line"})
+        file.write(torn[: 1 + cut % len(torn)])
+    files.recover_jsonl(path)
+    assert list(files.read_jsonl(path)) == kept
+
+
+def test_recovering_a_file_that_is_not_there_does_nothing(tmp_path: Path) -> None:
+    files.recover_jsonl(tmp_path / "none.jsonl")
+    assert not list(tmp_path.iterdir())
+
+
+def test_digest_ignores_the_order_of_keys() -> None:
+    assert files.digest({"a": 1, "b": [2]}) == files.digest({"b": [2], "a": 1})
+    assert files.digest({"a": 1}) != files.digest({"a": 2})
+
+
+def test_a_long_value_is_shortened_to_one_line() -> None:
+    text = str(UserError("field", "x\n" * 1000, "mend it"))
+    assert "\n" not in text
+    assert len(text) < 500
+    assert shorten(3) == "3"
+
+
+def test_nearest_names() -> None:
+    assert "did you mean 'adamw'" in nearest("adam", ["adamw", "adafactor"])
+    assert nearest("xyz", ["adamw", "adafactor"]) == "unknown; one of adamw, adafactor"

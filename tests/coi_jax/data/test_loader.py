@@ -1,0 +1,174 @@
+import subprocess
+import sys
+import textwrap
+from functools import cache as remember
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from coi_jax.common.errors import UserError
+from coi_jax.config.run import RunConfig
+from coi_jax.data import token_cache
+from coi_jax.data.batches import Batch
+from coi_jax.data.loader import Loader, span
+from coi_jax.data.task_specs import training_tasks
+from coi_jax.families.presets import PRESETS
+from coi_jax.tokenizers.vocabulary import load_vocabulary
+from tests.helpers.paths import ROOT
+from tests.helpers.token_caches import small_config, write_caches, write_dataset
+
+T5 = {
+    "model": PRESETS["t5_v11"] | {
+        "vocabulary_size": 0, "layers": 1, "decoder_layers": 1, "width": 8, "heads": 1, "head_width": 8, "mlp_width": 8,
+        "relative_buckets": 4, "relative_max_distance": 8, "dropout": 0.0, "dtype": "float32",
+        "attention": "auto", "loss_chunk": 0, "remat": "none", "scan_unroll": 1,
+    }
+}  # fmt: skip
+MODES: dict[str, dict[str, Any]] = {
+    "tokens": {"data__rows": 8},
+    "examples": {"data__count": "examples", "data__examples": 10, "data__rows": 0},
+    "rates": {"data__rows": 8, "data__mixing": "rates"},
+    "t5": {"data__rows": 8, "data__targets_length": 256, **T5},
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("loader")
+    write_dataset(folder / "data", {1: 60, 2: 40})
+    write_caches(small_config(folder))
+    return folder
+
+
+def config_of(folder: Path, mode: str, **overrides: Any) -> RunConfig:
+    return small_config(folder, **{"train__steps": 0, "train__epochs": 2.0} | MODES[mode] | overrides)
+
+
+def load(folder: Path, mode: str, multiple: int = 1, **overrides: Any) -> Loader:
+    config = config_of(folder, mode, **overrides)
+    return Loader(config, token_cache.ensure(config, training_tasks(config)), load_vocabulary(config), multiple)
+
+
+@remember
+def loader_of(folder: Path, mode: str) -> Loader:
+    return load(folder, mode)
+
+
+def assert_same(first: Batch, second: Batch) -> None:
+    assert first.keys() == second.keys()
+    for name in first:
+        np.testing.assert_array_equal(first[name], second[name], name)
+
+
+@pytest.mark.parametrize("mode", list(MODES))
+@settings(max_examples=10, deadline=None)
+@given(data=st.data())
+def test_a_batch_is_a_function_of_the_step_alone(folder: Path, mode: str, data: st.DataObject) -> None:
+    """Whatever was asked before (a restart), and however the rows are shared out among hosts."""
+    known = loader_of(folder, mode)
+    step = data.draw(st.integers(0, known.total_steps - 1))
+    batch = load(folder, mode).batch(step)
+    assert_same(batch, known.batch(step))
+    cuts = data.draw(st.lists(st.integers(0, known.rows_per_step), max_size=3))
+    ends = sorted({0, known.rows_per_step, *cuts})
+    parts = [known.rows(step, slice(start, stop)) for start, stop in pairwise(ends)]
+    assert_same(batch, {name: np.concatenate([part[name] for part in parts]) for name in batch})
+
+
+@pytest.mark.parametrize("mode", list(MODES))
+def test_every_example_once_an_epoch_and_weights_count_its_answer(folder: Path, mode: str) -> None:
+    loader, config = load(folder, mode, train__epochs=1.0), config_of(folder, mode)
+    caches = token_cache.ensure(config, training_tasks(config))
+    answers, weights = [], 0
+    for step in range(loader.total_steps):
+        batch = loader.batch(step)
+        weights += int(batch["weights"].sum())
+        for targets, weight, segments in zip(batch["targets"], batch["weights"], batch["segments"], strict=True):
+            spans = [targets[(segments == k) & (weight == 1)] for k in range(1, segments.max() + 1)]
+            answers += [tuple(span.tolist()) for span in spans]
+    expected = [tuple(example[index].targets.tolist()) for example in caches for index in range(len(example))]
+    assert sorted(answers) == sorted(expected)
+    assert weights == sum(map(len, expected))
+    assert loader.statistics()["dropped"] == loader.statistics()["cut"] == 0
+
+
+def test_seeds_and_epochs_have_orders_of_their_own(folder: Path) -> None:
+    first = loader_of(folder, "examples")
+    other = load(folder, "examples", seed=1)
+    assert (first.batch(0)["tokens"][:4] != other.batch(0)["tokens"][:4]).any()
+    assert (first.batch(0)["tokens"][:4] != first.batch(10)["tokens"][:4]).any()
+    assert len({first.fingerprint, other.fingerprint, loader_of(folder, "tokens").fingerprint}) == 3
+    assert load(folder, "tokens", train__epochs=5.0).fingerprint == loader_of(folder, "tokens").fingerprint
+
+
+@pytest.mark.parametrize("mode", ["tokens", "t5"])
+@pytest.mark.parametrize("shape", [(8, 1), (4, 2), (2, 1)])
+def test_iterating_gives_the_batches_on_any_mesh_from_any_step(folder: Path, mode: str, shape: tuple[int, int]) -> None:
+    loader = loader_of(folder, mode)
+    mesh = jax.make_mesh(shape, ("fsdp", "sequence"), (AxisType.Auto,) * 2, devices=jax.devices()[: np.prod(shape)])
+    sharding = NamedSharding(mesh, PartitionSpec("fsdp", "sequence"))
+    batches = list(loader.iterate(loader.total_steps - 3, sharding))
+    assert len(batches) == 3
+    for step, batch in enumerate(batches, loader.total_steps - 3):
+        assert all(array.sharding == sharding for array in batch.values())
+        assert_same(loader.batch(step), {name: np.asarray(array) for name, array in batch.items()})
+
+
+def test_a_host_reads_only_its_own_rows(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert span([(slice(4, 6), slice(None)), (slice(6, None), slice(None))], 8) == slice(4, 8)
+    assert span([None], 8) == slice(0, 8)
+    loader, read = load(folder, "tokens"), []
+    original = token_cache.TokenCache.ids
+    monkeypatch.setattr(
+        token_cache.TokenCache, "ids", lambda self, indices: read.extend(indices) or original(self, indices)
+    )
+    segments = loader.rows(0, slice(4, 8))["segments"]
+    assert len(read) == segments.max(1).sum()
+
+
+def test_steps_outside_the_run(folder: Path) -> None:
+    loader = loader_of(folder, "tokens")
+    for step in (-1, loader.total_steps):
+        with pytest.raises(IndexError, match=f"step {step} of"):
+            loader.batch(step)
+
+
+def test_overlong_examples_are_counted(folder: Path) -> None:
+    dropped = load(folder, "tokens", data__length=130).statistics()
+    assert dropped["dropped"] > 0
+    assert dropped["cut"] == 0
+    cut = load(folder, "tokens", data__length=130, data__overlong="cut_inputs").statistics()
+    assert cut["dropped"] < dropped["dropped"]
+    assert cut["cut"] > 0
+    assert cut["examples"] == dropped["examples"] == 100
+
+
+def test_rows_that_cannot_be(folder: Path) -> None:
+    with pytest.raises(UserError, match=r"config\.data\.length: 4: no example of train_length1.* shortest takes"):
+        load(folder, "tokens", data__length=4)
+    with pytest.raises(UserError, match="multiple of data-parallel devices"):
+        load(folder, "tokens", multiple=3)
+    assert load(folder, "examples", multiple=8).rows_per_step % 8 == 0
+
+
+def test_training_loads_neither_tensorflow_nor_seqio(folder: Path) -> None:
+    """In a process of its own: the loader, and all that the trainer imports."""
+    program = f"""
+        import sys
+        from pathlib import Path
+        import coi_jax.train
+        from tests.coi_jax.data.test_loader import load
+        loader = load(Path({str(folder)!r}), "tokens")
+        assert loader.batch(0)["tokens"].shape == (8, 256)
+        print(sorted({{"tensorflow", "seqio", "tensorflow_datasets", "apache_beam"}} & set(sys.modules)))
+    """
+    child = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, cwd=ROOT,
+                           env={"JAX_PLATFORMS": "cpu", "PATH": "", "HOME": str(folder)}, check=False)  # fmt: skip
+    assert (child.stdout.strip(), child.returncode) == ("[]", 0), child.stderr

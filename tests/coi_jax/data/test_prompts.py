@@ -1,0 +1,78 @@
+import json
+import random
+
+import pytest
+
+from coi_jax.chains.chain import Chain, Step, parse
+from coi_jax.common.errors import UserError
+from coi_jax.data.prompts import CHATS, choose_examples, encode_prompt, few_shot, prompt
+from coi_jax.tokenizers.vocabulary import ByteVocabulary
+
+
+def chain(name: str, output: str | None = "B") -> Chain:
+    return Chain(name, "made", f"in {name}", "Do. and then Do.", (Step("Do.", "A"), Step("Do.", output)))
+
+
+CHAINS = [chain(str(number)) for number in range(20)]
+
+
+@pytest.mark.parametrize("template", ["plain", "alpaca"])
+def test_a_prompt_holds_instruction_and_input_in_order(template: str) -> None:
+    text = prompt("Sort {these} words.", "b {a}", template)
+    assert text.index("Sort {these} words.") < text.index("b {a}")
+
+
+def test_alpaca_has_a_layout_without_input() -> None:
+    assert "### Input" in prompt("Do.", "x", "alpaca")
+    assert "### Input" not in prompt("Do.", "", "alpaca")
+
+
+def test_examples_do_not_depend_on_order_and_are_complete() -> None:
+    shuffled = random.Random(0).sample([*CHAINS, chain("open", None)], 21)
+    assert choose_examples(shuffled) == choose_examples(CHAINS)
+    assert len(choose_examples(CHAINS)) == 7
+    assert choose_examples([chain("open", None)]) == []
+
+
+def test_direct_prompting_shows_no_examples() -> None:
+    assert few_shot(CHAINS[0], CHAINS[1:3], "plain", "direct") == prompt(CHAINS[0].instruction, "in 0", "plain")
+
+
+def test_worked_examples_come_first_with_their_answers() -> None:
+    text = few_shot(CHAINS[0], CHAINS[1:3], "plain", "cot")
+    assert text.index("in 1") < text.index("in 2") < text.index("in 0")
+    assert text.count(CHAINS[1].targets) == 2
+    assert text.endswith(prompt(CHAINS[0].instruction, CHAINS[0].input, "plain"))
+
+
+def test_least_to_most_takes_the_instruction_apart() -> None:
+    text = few_shot(CHAINS[0], CHAINS[1:3], "plain", "ltm")
+    assert text.count("1. Do.\n2. Do.\n") == 2
+    answer = "1. Do.\n2. Do.\n" + CHAINS[1].targets
+    assert parse(answer) == ("A", "B")
+
+
+@pytest.mark.parametrize("template", CHATS)
+def test_in_a_conversation_examples_are_turns_that_came_before(template: str) -> None:
+    direct = json.loads(few_shot(CHAINS[0], CHAINS[1:3], template, "direct"))
+    assert (
+        direct
+        == [{"role": "user", "content": "Do. and then Do.\n\nin 0"}]
+        == json.loads(prompt("Do. and then Do.", "in 0", template))
+    )
+    assert json.loads(prompt('say "é"', "", template)) == [{"role": "user", "content": 'say "é"'}]
+    for prompting in ("cot", "ltm"):
+        turns = json.loads(few_shot(CHAINS[0], CHAINS[1:3], template, prompting))
+        assert [turn["role"] for turn in turns] == ["user", "assistant", "user", "assistant", "user"]
+        assert turns[-1:] == direct
+        assert parse(turns[1]["content"]) == CHAINS[1].outputs
+        assert turns[1]["content"].startswith("1. Do.\n2. Do.\n") == (prompting == "ltm")
+
+
+def test_ids_of_a_prompt_end_where_the_model_reads_an_end() -> None:
+    vocabulary = ByteVocabulary()
+    assert encode_prompt("ab", "plain", vocabulary) == vocabulary.encode("ab")
+    vocabulary.ends_inputs = True
+    assert encode_prompt("ab", "plain", vocabulary) == [*vocabulary.encode("ab"), 1]
+    with pytest.raises(UserError, match="the vocabulary bytes lays out no conversations"):
+        encode_prompt(prompt("Do.", "", "chat"), "chat", vocabulary)

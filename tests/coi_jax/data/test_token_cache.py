@@ -1,0 +1,136 @@
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from coi_jax.chains.dataset import read_chains
+from coi_jax.common.errors import UserError
+from coi_jax.config.run import RunConfig
+from coi_jax.data import token_cache
+from coi_jax.data.task_specs import evaluation_task, training_tasks
+from coi_jax.tokenizers.vocabulary import load_vocabulary
+from tests.helpers.token_caches import small_config, write_caches, write_dataset
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> RunConfig:
+    write_dataset(tmp_path / "data", {1: 12, 2: 8})
+    return small_config(tmp_path)
+
+
+def no_child(*arguments: Any, **_: Any) -> None:
+    raise AssertionError("the caches are there, and no child process is needed")
+
+
+def fake_child(status: int, output: str) -> Any:
+    return lambda command, **_: subprocess.CompletedProcess(command, status, stdout=output)
+
+
+def test_examples_come_back_whole_and_at_random(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    vocabulary = write_caches(config)
+    monkeypatch.setattr(subprocess, "run", no_child)
+    caches = token_cache.ensure(config, training_tasks(config))
+    assert [len(opened) for opened in caches] == [12, 8]
+    chains = list(read_chains(config.data.folder, "train", 2))
+    for index in (7, 0, 3):
+        example = caches[1][index]
+        assert example.chain == chains[index]
+        assert vocabulary.decode(example.inputs) == f"{chains[index].instruction}\n{chains[index].input}\n"
+        assert vocabulary.decode(example.targets) == chains[index].targets
+        assert example.targets[-1] == vocabulary.eos_id
+        assert caches[1].lengths[index].tolist() == [len(example.inputs), len(example.targets)]
+    for (inputs, targets), index in zip(caches[1].ids([5, 1, 5]), [5, 1, 5], strict=True):
+        assert inputs.tolist() == caches[1][index].inputs.tolist()
+        assert targets.tolist() == caches[1][index].targets.tolist()
+    with pytest.raises(IndexError):
+        caches[1][8]
+
+
+def test_rates_are_the_mixtures(config: RunConfig) -> None:
+    write_caches(config)
+    caches = token_cache.ensure(config, training_tasks(config))
+    assert [opened.rate for opened in caches] == [12.0, 8.0]
+    path = token_cache.mixture_path(config, [opened.hash for opened in caches])
+    mixture = json.loads(path.read_text())
+    mixture["tasks"][1]["rate"] = 3.5
+    path.write_text(json.dumps(mixture))
+    assert [opened.rate for opened in token_cache.ensure(config, training_tasks(config))] == [12.0, 3.5]
+
+
+def test_the_hash_follows_data_template_vocabulary_and_preprocessing(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def key(**overrides: Any) -> str:
+        changed = small_config(tmp_path, **overrides)
+        return token_cache.cache_folder(changed, training_tasks(changed)[1], load_vocabulary(changed))[1]
+
+    first = key()
+    assert key() == first
+    assert key(arm="coi123", seed=5, data__length=99, data__count="examples", data__examples=4) == first
+    other = {"vocabulary__kind": "mistral", "vocabulary__file": "v1"}
+    assert len({first, key(data__template="alpaca"), key(**other)}) == 3
+    monkeypatch.setattr(token_cache, "PREPROCESSING_VERSION", token_cache.PREPROCESSING_VERSION + 1)
+    assert key() != first
+    monkeypatch.undo()
+    write_dataset(tmp_path / "data", {1: 12, 2: 9})
+    assert key() != first
+
+
+def test_a_copy_of_the_dataset_elsewhere_has_the_same_hash(config: RunConfig, tmp_path: Path) -> None:
+    moved = small_config(tmp_path, data__folder=str(write_dataset(tmp_path / "moved", {1: 12, 2: 8})))
+    keys = [token_cache.cache_folder(c, training_tasks(c)[0], load_vocabulary(c))[1] for c in (config, moved)]
+    assert keys[0] == keys[1]
+
+
+@pytest.mark.parametrize("damage", ["info", "lengths", "records", "missing", "foreign"])
+def test_a_damaged_cache_counts_as_missing(config: RunConfig, damage: str) -> None:
+    write_caches(config)
+    folder, key = token_cache.cache_folder(config, training_tasks(config)[0], load_vocabulary(config))
+    assert token_cache.open_cache(folder, key) is not None
+    names = {"info": token_cache.INFO, "lengths": token_cache.LENGTHS, "foreign": token_cache.INFO}
+    path = folder / names.get(damage, token_cache.RECORDS)
+    if damage == "missing":
+        path.unlink()
+    elif damage == "foreign":
+        path.write_text("[]")
+    else:
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert token_cache.open_cache(folder, key) is None
+
+
+def test_unreadable_records_are_one_clear_line(config: RunConfig) -> None:
+    write_caches(config)
+    folder, key = token_cache.cache_folder(config, training_tasks(config)[0], load_vocabulary(config))
+    path = folder / token_cache.RECORDS
+    path.write_bytes(np.random.default_rng(0).bytes(path.stat().st_size))
+    opened = token_cache.open_cache(folder, key)
+    assert opened is not None
+    with pytest.raises(UserError, match="remove this folder"):
+        opened.ids([0, 1])
+
+
+def test_a_childs_error_is_relayed(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    error = json.dumps({"error": {"field": "config.vocabulary.size", "value": "9", "mend": "choose at least 300"}})
+    monkeypatch.setattr(subprocess, "run", fake_child(2, f"noise\n{error}\n"))
+    with pytest.raises(UserError, match=r"^config\.vocabulary\.size: 9: choose at least 300$"):
+        token_cache.ensure(config, training_tasks(config))
+    monkeypatch.setattr(subprocess, "run", fake_child(1, ""))
+    with pytest.raises(UserError, match="exit status 1"):
+        token_cache.ensure(config, training_tasks(config))
+    monkeypatch.setattr(subprocess, "run", fake_child(0, ""))
+    with pytest.raises(UserError, match="run again"):
+        token_cache.ensure(config, training_tasks(config))
+
+
+def test_what_a_dataset_lacks(config: RunConfig, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no chain of length 3, only of: 1, 2"):
+        token_cache.ensure(config, training_tasks(small_config(tmp_path, arm="coi3")))
+    with pytest.raises(UserError, match="no chain of length 4, only of: 2"):
+        token_cache.ensure(config, [evaluation_task(config, "coi4_test")])
+    with pytest.raises(UserError, match="one of test, train"):
+        token_cache.ensure(config, [evaluation_task(config, "bbh")])
+    with pytest.raises(UserError, match=r"has no manifest\.json"):
+        token_cache.ensure(config, training_tasks(small_config(tmp_path, data__folder=str(tmp_path / "nowhere"))))

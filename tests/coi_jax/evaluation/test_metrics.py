@@ -1,0 +1,114 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rouge_score import rouge_scorer
+
+from coi_jax.chains.chain import parse, render
+from coi_jax.evaluation import metrics
+
+GOLD = [("a red apple", "red apple", "7"), ("two", "three", "four")]
+
+
+def _scores(targets: list, predictions: list[str]) -> dict[str, float]:
+    return metrics.means(metrics.score_examples(targets, predictions))
+
+
+def test_gold_earns_everything() -> None:
+    scores = _scores(GOLD, [render(outputs) for outputs in GOLD])
+    undecided = {key for key in scores if key.endswith("_after_wrong")}
+    assert undecided == set()
+    assert all(value == pytest.approx(100) for value in scores.values())
+
+
+def test_content_ignores_case_and_white_space() -> None:
+    scores = _scores([("A b", "C")], ["Task 1 output and task 2 input:  a   B \n\nTask 2 output: c"])
+    assert scores["content_exact_match"] == scores["content_rouge_l"] == 100
+
+
+def test_labels_earn_text_score_and_no_content() -> None:
+    scores = _scores(GOLD, metrics.labels_only(GOLD))
+    assert scores["rouge_l"] > 50
+    assert scores["content_rouge_l"] == scores["final_rouge_l"] == scores["content_exact_match"] == 0
+    assert scores["well_formed"] == 100
+
+
+def test_missing_steps_score_nothing_and_final_is_the_last_output_there_is() -> None:
+    scores = _scores([("x y", "z")], ["z"])
+    assert scores["final_exact_match"] == 100
+    assert scores["step2_exact_match"] == scores["step2_rouge_l"] == scores["well_formed"] == 0
+
+
+def test_extra_step_is_not_the_whole_chain() -> None:
+    scores = _scores([("x", "y")], [render(["x", "y", "y"])])
+    assert scores["step1_exact_match"] == scores["step2_exact_match"] == 100
+    assert scores["content_exact_match"] == scores["well_formed"] == 0
+
+
+@pytest.mark.parametrize("symbol", ["-", "é", "", "<= 3", "[]"])
+def test_right_content_without_a_word_scores_full(symbol: str) -> None:
+    assert _scores([("x", symbol)], [render(["x", symbol])])["content_rouge_l"] == 100
+
+
+def test_error_propagation_is_counted() -> None:
+    targets = [("a", "b")] * 4
+    predictions = [render(p) for p in (("a", "b"), ("a", "no"), ("no", "b"), ("no", "no"))]
+    scores = metrics.score_examples(targets, predictions)
+    assert metrics.means(scores)["step2_right_after_right"] == 50
+    assert metrics.step_counts(scores)[1] == {
+        "step": 2, "references": 4, "right": 2,
+        "after_right": 2, "right_after_right": 1, "after_wrong": 2, "right_after_wrong": 1,
+    }  # fmt: skip
+
+
+def test_steps_without_reference_are_left_out() -> None:
+    scores = _scores([(None, "b c")], [render(["whatever it says", "b c"])])
+    assert "step1_rouge_l" not in scores
+    assert "step2_right_after_right" not in scores
+    assert scores["rouge_l"] == scores["content_exact_match"] == 100
+
+
+def test_chain_without_any_reference_has_only_form() -> None:
+    assert "content_rouge_l" not in _scores([(None, None)], [render(["a", "b"])])
+
+
+def test_lengths_may_be_mixed() -> None:
+    scores = metrics.score_examples([("a",), ("a", "b")], ["a", render(["a", "x"])])
+    assert np.isnan(scores["step2_exact_match"][0])
+    assert metrics.means(scores)["step2_exact_match"] == 0
+    assert metrics.means(scores)["step1_exact_match"] == 100
+
+
+def test_text_and_outputs_are_the_same_target() -> None:
+    predictions = [render(["a red pear", "pear", "7"]), "two"]
+    assert metrics.step_scores([render(t) for t in GOLD], predictions) == metrics.step_scores(GOLD, predictions)
+    both = metrics.step_scores(GOLD, predictions) | metrics.text_scores(targets=GOLD, predictions=predictions)
+    assert both == _scores(GOLD, predictions)
+
+
+def test_unequal_numbers_are_an_error() -> None:
+    with pytest.raises(ValueError, match="zip"):
+        metrics.text_scores(GOLD, ["one"])
+
+
+# The figures that the labels and the earlier steps earn on the real test sets, ROUGE-L against the references as spelt.
+HIDDEN = {2: (39.1, 80.7, 76.0, 95.7), 3: (36.0, 86.2, 87.4, 100.0)}
+
+
+@pytest.mark.parametrize("length", [2, 3])
+def test_what_the_metric_hides(release_folder: Path, length: int) -> None:
+    rows = json.loads((release_folder / f"data/test/coi{length}_test.json").read_text(encoding="utf-8"))
+    spelt = [row["output"] for row in rows]
+    outputs = [tuple(output.strip() for output in parse(text)) for text in spelt]
+    rows_of = (
+        metrics.labels_only(outputs),
+        [" ".join(each) for each in outputs],
+        metrics.without_final(outputs),
+        [render(each) for each in outputs],
+    )
+    scorer = rouge_scorer.RougeScorer(["rougeL"], use_stemmer=False)
+    for predictions, expected in zip(rows_of, HIDDEN[length], strict=True):
+        pairs = zip(spelt, predictions, strict=True)
+        mean = np.mean([scorer.score(one, prediction)["rougeL"].fmeasure for one, prediction in pairs])
+        assert 100 * mean == pytest.approx(expected, abs=0.05)

@@ -1,0 +1,44 @@
+import pytest
+
+from coi_jax.chains.chain import render
+from coi_jax.evaluation.predictions import Prediction
+from coi_jax.evaluation.results import results
+from tests.helpers.token_caches import make_chain
+
+CHAINS = [make_chain(number, 2) for number in range(20)]
+MADE_BY = {"checkpoint": "3-abc"}
+
+
+def score(texts: list[str], seed: int = 0) -> dict:
+    answers = [Prediction(chain.id, text, text != "") for chain, text in zip(CHAINS, texts, strict=True)]
+    return results("coi2_test", "coi12", CHAINS, answers, resamples=200, seed=seed, provenance=MADE_BY)
+
+
+def half_right() -> list[str]:
+    return [chain.targets if n % 2 else "" for n, chain in enumerate(CHAINS)]
+
+
+def test_intervals_hold_the_score() -> None:
+    found = score(half_right())
+    exact = found["scores"]["content_exact_match"]
+    assert exact["value"] == 50
+    assert 20 < exact["low"] < 50 < exact["high"] < 80
+    assert found["incomplete"] == 10
+    assert found["provenance"].keys() == {"checkpoint", "predictions"}
+
+
+def test_floors_follow_from_the_references_alone() -> None:
+    found, other = score(half_right()), score([""] * 20)
+    assert found["floor"] == other["floor"]
+    assert found["floor_without_final"] == other["floor_without_final"]
+    assert 0 < found["floor"]["rouge_l"] < found["floor_without_final"]["rouge_l"] < 100
+
+
+def test_floor_is_what_such_predictions_score() -> None:
+    found = score([render(["", ""])] * 20)
+    assert {key: value["value"] for key, value in found["scores"].items()} == pytest.approx(found["floor"])
+
+
+def test_same_seed_same_results() -> None:
+    assert score(half_right()) == score(half_right())
+    assert score(half_right())["scores"] != score(half_right(), seed=1)["scores"]

@@ -1,0 +1,39 @@
+import pytest
+from rouge_score import rouge_scorer
+
+from coi_jax.evaluation.rouge import UnicodeTokenizer, rouge_l, rouge_l_unicode
+
+
+def test_is_the_scorer_of_super_natural_instructions() -> None:
+    scorer = rouge_scorer.RougeScorer(["rougeL"], use_stemmer=True)
+    pair = ("The cats were running home", "a cat runs to the home")
+    assert rouge_l(*pair) == scorer.score(*pair)["rougeL"].fmeasure
+
+
+def test_best_reference_counts() -> None:
+    assert rouge_l(["nothing alike", "the cat"], "the cat") == 1
+    assert rouge_l_unicode(["nothing alike", "le chat"], "le chat") == 1
+
+
+def test_stems_words() -> None:
+    assert rouge_l("summaries", "summary") == 1
+
+
+def test_unicode_sees_what_ascii_deletes() -> None:
+    assert rouge_l("ôé", "àù") == rouge_l("ôé", "ôé") == 0
+    assert rouge_l_unicode("ôé", "ôé") == 1
+    assert rouge_l_unicode("ôé", "àù") == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("L’Été, déjà!", ["l", "été", "déjà"]),
+        ("E\u0301te\u0301", ["été"]),
+        ("हिन्दी में", ["हिन्दी", "में"]),
+        ("Straße 12", ["strasse", "12"]),
+        ("— …", []),
+    ],
+)
+def test_unicode_words(text: str, words: list[str]) -> None:
+    assert UnicodeTokenizer().tokenize(text) == words

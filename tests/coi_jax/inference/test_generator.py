@@ -1,0 +1,208 @@
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+import pytest
+
+from coi_jax.config.run import EvaluationConfig
+from coi_jax.inference import generator
+from coi_jax.inference.beam_search import BeamStrategy
+from coi_jax.inference.decoding import SingleStrategy
+from coi_jax.inference.generator import Answer, Generator, Prompt, batch_sizes, bucket, make_strategy, plan, rows_at
+from coi_jax.models import Network
+from coi_jax.parallel import sharding
+from tests.helpers import tiny_models
+from tests.helpers.continuations import EOS, Oracle, greedy
+from tests.helpers.tiny_models import quick_compilation
+from tests.helpers.tiny_networks import CONFIGS, change, network_and_params, tokens
+
+LIMIT = 10
+PROMPTS = [Prompt(f"example {n}", tokens(n, length)) for n, length in enumerate((5, 9, 3, 20, 7, 5, 12, 8))]
+
+
+@pytest.fixture(autouse=True)
+def _small_and_quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The cache grows on the way."""
+    monkeypatch.setattr(generator, "FIRST_ROOM", 4)
+    with quick_compilation():
+        yield
+
+
+def make_model(kind: str, **fields: object) -> tuple:
+    network, params = network_and_params(change(CONFIGS[kind], **fields))
+    return network, jax.tree.map(lambda leaf: 3 * leaf, params)  # surer of itself, so that answers differ in length
+
+
+@pytest.fixture(scope="module")
+def model() -> tuple:
+    return make_model("decoder")
+
+
+def answers(model: tuple, batch: int, **options: object) -> dict[str, list[int]]:
+    network, params = model
+    beams, multiple = options.pop("beams", 0), options.pop("multiple", 1)
+    made = BeamStrategy(network, EOS, LIMIT, beams) if beams else SingleStrategy(network, EOS, LIMIT, **options)
+    return {PROMPTS[one.index].id: one.tokens for one in Generator(params, made, batch, 0, multiple).run(PROMPTS)}
+
+
+@pytest.mark.parametrize("kind", ["decoder", "t5"])
+def test_equals_the_full_forward_pass(kind: str) -> None:
+    model = make_model(kind)
+    oracle = Oracle(*model)
+    expected = {prompt.id: greedy(oracle, prompt.tokens, LIMIT) for prompt in PROMPTS}
+    assert answers(model, 8) == expected
+    assert len(set(map(tuple, expected.values()))) > 3
+
+
+OPTIONS = {"greedy": {}, "sample": {"temperature": 1.5, "top_p": 0.9}, "beam": {"beams": 3}}
+
+
+@pytest.mark.parametrize(("kind", "decoding"), [("decoder", "greedy"), ("decoder", "beam"), ("t5", "sample")])
+def test_the_batch_does_not_change_an_answer(kind: str, decoding: str) -> None:
+    model = make_model(kind)
+    written = [answers(model, batch, **OPTIONS[decoding]) for batch in (1, 3, 8)]
+    assert written[0] == written[1] == written[2]
+    assert written[0].keys() == {prompt.id for prompt in PROMPTS}
+
+
+def test_layers_that_are_not_looped_over_change_no_answer(model: tuple) -> None:
+    network, params = model
+    unrolled = Network(network.config.model_copy(update={"scan_unroll": 3}), network.vocabulary_size)
+    assert unrolled.unrolls
+    assert not network.unrolls
+    assert answers((unrolled, params), 8, beams=2) == answers(model, 8, beams=2)
+
+
+def test_one_beam_is_greedy(model: tuple) -> None:
+    assert answers(model, 8, beams=1) == answers(model, 8)
+
+
+def test_draws_depend_on_the_seed_and_not_on_neighbours(model: tuple) -> None:
+    network, params = model
+    strategy = SingleStrategy(network, EOS, LIMIT, temperature=2.0)
+
+    def write(prompts: list[Prompt], seed: int) -> list[list[int]]:
+        found = Generator(params, strategy, 8, seed).run(prompts)
+        return [one.tokens for one in sorted(found, key=lambda one: one.index)]
+
+    first, again, other = write(PROMPTS, 0), write(PROMPTS[:2], 0), write(PROMPTS, 1)
+    assert first[:2] == again
+    assert first != other
+
+
+def test_rows_that_ended_stop_costing_time(model: tuple, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coi_jax.inference.generator.FIRST_ROOM", 128)
+    network, params = model
+    generator = Generator(params, SingleStrategy(network, EOS, 100, temperature=9.0), 16, 0)
+    found = list(generator.run([Prompt(str(n), tokens(n, 6)) for n in range(16)]))
+    assert {rows for program, _, rows, _ in generator.shapes if program == "decode"} == {16, 4}
+    assert sorted(one.index for one in found) == list(range(16))
+    assert all(EOS not in one.tokens for one in found)
+    assert all(one.complete == (len(one.tokens) < 100) for one in found)
+
+
+def test_answers_that_reach_the_limit_say_so(model: tuple) -> None:
+    network, params = model
+    generator = Generator(params, SingleStrategy(network, -1, LIMIT), 8, 0)
+    assert all((len(one.tokens), one.complete) == (LIMIT, False) for one in generator.run(PROMPTS))
+
+
+def test_a_model_may_end_its_answers_in_several_ways(model: tuple) -> None:
+    network, params = model
+    whole = answers(model, 8)
+    other = max(whole.values(), key=len)[2]
+    for made in (
+        SingleStrategy(network, EOS, LIMIT, other_ends=(other,)),
+        BeamStrategy(network, EOS, LIMIT, 1, (other,)),
+    ):
+        found = {PROMPTS[one.index].id: one.tokens for one in Generator(params, made, 8, 0).run(PROMPTS)}
+        assert found == {id: [*tokens, other][: [*tokens, other].index(other)] for id, tokens in whole.items()}
+
+
+def test_known_answers_are_not_given_again(model: tuple) -> None:
+    network, params = model
+    generator = Generator(params, SingleStrategy(network, EOS, LIMIT), 3, 0)
+    everything = {one.index: one for one in generator.run(PROMPTS)}
+    skip = frozenset(prompt.id for prompt in PROMPTS[:6])
+    rest: list[Answer] = list(generator.run(PROMPTS, skip))
+    assert sorted(one.index for one in rest) == [6, 7]
+    assert all(everything[one.index] == one for one in rest)
+    assert list(generator.run(PROMPTS, frozenset(prompt.id for prompt in PROMPTS))) == []
+
+
+@pytest.mark.parametrize(("length", "padded"), [(1, 32), (32, 32), (33, 64), (64, 64), (600, 1024)])
+def test_bucket_is_the_next_power_of_two(length: int, padded: int) -> None:
+    assert bucket(length) == padded
+
+
+def test_plan_takes_every_prompt_once_and_mixes_no_buckets() -> None:
+    lengths = np.random.default_rng(0).integers(1, 300, 500).tolist()
+    batches = plan(lengths, 16)
+    assert sorted(index for batch in batches for index in batch) == list(range(500))
+    assert all(len({bucket(lengths[index]) for index in batch}) == 1 for batch in batches)
+    assert max(map(len, batches)) == 16
+
+
+def test_long_prompts_have_smaller_batches() -> None:
+    assert [rows_at(length, 64) for length in (32, 512, 1024, 2048, 2**15)] == [64, 64, 16, 4, 1]
+
+
+@pytest.mark.parametrize("batch", [1, 3, 8, 100, 256])
+@pytest.mark.parametrize("multiple", [1, 6, 16])
+def test_sizes_hold_the_batch_and_a_single_row_cheaply_and_divide(batch: int, multiple: int) -> None:
+    sizes = batch_sizes(batch, multiple)
+    assert sizes == sorted(set(sizes))
+    assert batch <= sizes[-1] < batch + multiple
+    assert sizes[0] <= max(8, multiple)
+    assert all(size % multiple == 0 for size in sizes)
+    assert rows_at(4096, batch, multiple) % multiple == 0
+
+
+@pytest.mark.parametrize(
+    ("decoding", "kind", "temperature"),
+    [("greedy", SingleStrategy, None), ("sample", SingleStrategy, 0.7), ("beam", BeamStrategy, 0)],
+)
+def test_strategy_is_the_one_that_the_config_names(model: tuple, decoding: str, kind: type, temperature: float) -> None:
+    numbers = {"temperature": 0.7, "top_p": 0.5, "beams": 4, "max_new_tokens": 5, "batch": 2, "bootstrap": 10}
+    config = EvaluationConfig(tests=("bbh",), prompting="direct", decoding=decoding, **numbers)
+    strategy = make_strategy(model[0], EOS, config)
+    assert isinstance(strategy, kind)
+    assert strategy.limit == 5
+    assert getattr(strategy, "temperature", 0) == temperature
+
+
+@pytest.mark.parametrize(
+    ("kind", "decoding", "axes"),
+    [
+        ("decoder", "beam", {"replica": 2, "fsdp": 2, "tensor": 2}),
+        ("t5", "sample", {"fsdp": 2, "tensor": 2, "sequence": 2}),
+    ],
+)
+def test_a_mesh_does_not_change_an_answer(kind: str, decoding: str, axes: dict[str, int]) -> None:
+    network, params = make_model(kind, heads=4) if kind == "t5" else make_model(kind, heads=4, kv_heads=2)
+    mesh = tiny_models.mesh(**axes)
+    alone = answers((network, params), 8, **OPTIONS[decoding])
+    with jax.set_mesh(mesh):
+        placed = jax.device_put(params, sharding.shardings(network.logical_axes(), network.abstract(), mesh))
+        found = answers((network, placed), 8, multiple=sharding.data_parallel(mesh), **OPTIONS[decoding])
+    assert found == alone
+
+
+@pytest.mark.parametrize(("kind", "kv_heads"), [("decoder", 2), ("decoder", 1), ("t5", 4)])
+def test_the_cache_is_divided_by_rows_and_heads(kind: str, kv_heads: int) -> None:
+    """Where `tensor` is a multiple of the key-value heads every one of its devices has them all."""
+    network, params = make_model(kind, heads=4) if kind == "t5" else make_model(kind, heads=4, kv_heads=kv_heads)
+    mesh = tiny_models.mesh(replica=2, fsdp=2, tensor=2)
+    with jax.set_mesh(mesh):
+        placed = jax.device_put(params, sharding.shardings(network.logical_axes(), network.abstract(), mesh))
+        prompts, lengths = np.ones((8, 16), np.int32), np.full(8, 16, np.int32)
+        logits, cache = jax.jit(network.prefill, static_argnames="max_new_tokens")(placed, prompts, lengths,
+                                                                                   max_new_tokens=4)  # fmt: skip
+        _, later = jax.jit(network.decode_step)(placed, cache, np.ones(8, np.int32))
+    assert logits.sharding.shard_shape(logits.shape) == (2, network.vocabulary_size // 2)
+    for state in (cache, later):
+        for leaf in jax.tree.leaves((state.self_attention, state.cross_attention)):
+            layers, rows, heads, slots, head = leaf.shape
+            assert (rows, heads) == (8, kv_heads)
+            assert leaf.sharding.shard_shape(leaf.shape) == (layers, 2, max(1, kv_heads // 2), slots, head)
+        assert state.positions.sharding.shard_shape(state.positions.shape)[0] == 2

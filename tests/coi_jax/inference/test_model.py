@@ -1,0 +1,41 @@
+"""Models of run folders."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from coi_jax.inference.generator import Generator, make_strategy
+from coi_jax.inference.model import load_model
+from coi_jax.models import build
+from coi_jax.runs.checkpoint import Checkpoints, restore_base
+from coi_jax.runs.train_state import TrainState
+from tests.helpers import tiny_models
+from tests.helpers.trained_runs import BYTES, make_run
+
+# One layer, which is not looped over.
+ADAPTED = {"lora.rank": 2, "lora.base_dtype": "int8", "evaluation.decoding": "greedy", "model.scan_unroll": 1}
+
+
+def test_a_run_with_adapters_answers_as_the_network_that_they_are_folded_into(tmp_path: Path) -> None:
+    run = make_run(tmp_path, examples=3, **ADAPTED)
+    config = run.load_config()
+    network = build(config.model, BYTES, config.lora)
+    noise = np.random.default_rng(1)
+    adapters = jax.tree.map(
+        lambda leaf: jnp.asarray(noise.normal(0, 0.3, leaf.shape), jnp.float32), network.split(network.abstract())[0]
+    )
+    with Checkpoints(run.checkpoints, keep=1) as checkpoints:
+        state = TrainState(adapters, {"none": jnp.zeros(())}, jnp.asarray(4))
+        checkpoints.save(state, 4, {"total_steps": 4, "loader": "none"})
+    model = load_model(run.path, {})
+    prompts = [model.prompt(str(seed), np.arange(3, 6 + seed, dtype=np.int32)) for seed in range(3)]
+    merged = network.merge(network.join(adapters, restore_base(run.base, network)))
+    plain = build(config.model, BYTES)
+    strategy = make_strategy(plain, model.vocabulary.stop_ids[0], config.evaluation)
+    with tiny_models.quick_compilation():
+        ours = {answer.index: answer.tokens for answer in model.answers(prompts)}
+        expected = {answer.index: answer.tokens for answer in Generator(merged, strategy, 4, config.seed).run(prompts)}
+    assert ours == expected
+    assert len(set(map(tuple, ours.values()))) > 1

@@ -1,0 +1,44 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from coi_jax.inference import sampling
+
+LOGITS = jnp.log(jnp.array([[0.5, 0.3, 0.15, 0.05], [0.05, 0.15, 0.3, 0.5]]))
+
+
+def test_greedy_takes_the_likeliest_and_of_equals_the_first() -> None:
+    np.testing.assert_array_equal(sampling.greedy(jnp.array([[0.0, 2.0, 2.0], [1.0, 0.0, 0.0]])), [1, 0])
+
+
+@pytest.mark.parametrize(("top_p", "kept"), [(0.4, 1), (0.6, 2), (0.8, 2), (0.81, 3), (1.0, 4)])
+def test_nucleus_is_the_fewest_tokens_that_reach_top_p(top_p: float, kept: int) -> None:
+    finite = np.isfinite(sampling.nucleus(LOGITS, top_p))
+    np.testing.assert_array_equal(finite.sum(axis=1), [kept, kept])
+    np.testing.assert_array_equal(finite[0], finite[1, ::-1])
+    assert finite[0, 0]
+
+
+@pytest.mark.parametrize(
+    ("temperature", "expected"), [(1.0, [10 / 19, 6 / 19, 3 / 19, 0]), (0.5, [25 / 34, 9 / 34, 0, 0])]
+)
+def test_draws_follow_the_distribution(temperature: float, expected: list[float]) -> None:
+    rows = 4000
+    keys = sampling.row_keys(0, [str(row) for row in range(rows)])
+    drawn = sampling.sample(jnp.tile(LOGITS[:1], (rows, 1)), keys, temperature, top_p=0.9)
+    shares = np.bincount(drawn, minlength=4) / rows
+    np.testing.assert_allclose(shares, expected, atol=0.03)
+
+
+def test_a_key_belongs_to_its_example_alone() -> None:
+    alone, other_seed = sampling.row_keys(3, ["b"]), sampling.row_keys(4, ["b"])
+    among = sampling.row_keys(3, ["a", "b", "c"])
+    assert jax.random.key_data(alone[0]).tolist() == jax.random.key_data(among[1]).tolist()
+    assert jax.random.key_data(alone[0]).tolist() != jax.random.key_data(other_seed[0]).tolist()
+
+
+def test_every_step_draws_anew() -> None:
+    keys = sampling.row_keys(0, ["a"])
+    draws = {jax.random.key_data(sampling.at_step(keys, jnp.asarray(step)))[0].tobytes() for step in range(5)}
+    assert len(draws) == 5

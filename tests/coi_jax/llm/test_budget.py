@@ -1,0 +1,89 @@
+import json
+import multiprocessing
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coi_jax.llm import Answered, Unanswered, ask
+from coi_jax.llm.budget import Budget, BudgetReached
+from coi_jax.llm.calls import Reply
+from coi_jax.llm.structured import BUDGET
+from tests.helpers.llm_clients import PRICES, Output, call, client
+from tests.helpers.llm_server import running
+
+BODY = call("a question of some length").body
+
+
+def spend(folder: str, dollars: float, results: "multiprocessing.Queue[float]") -> None:
+    """Pays calls that cost all that they may, until the budget is reached."""
+    budget, spent = Budget(folder, dollars, PRICES, 4), 0.0
+    try:
+        while True:
+            bound = budget.reserve(BODY)
+            budget.settle(bound, bound)
+            spent += bound
+    except BudgetReached:
+        budget.close()
+    results.put(spent)
+
+
+def test_workers_of_one_budget_never_exceed_it_together(tmp_path: Path) -> None:
+    dollars = PRICES.bound(BODY) * 500
+    context = multiprocessing.get_context("fork")
+    results: multiprocessing.Queue[float] = context.Queue()
+    workers = [context.Process(target=spend, args=(str(tmp_path), dollars, results)) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    spent = sum(results.get(timeout=60) for _ in workers)
+    for worker in workers:
+        worker.join()
+    assert 0.8 * dollars < spent <= dollars * (1 + 1e-9)
+    assert Budget(str(tmp_path), dollars, PRICES, 1).total() == pytest.approx(spent)
+
+
+@given(st.text(), st.integers(1, 1000), st.integers(0, 1000))
+def test_a_call_costs_no_more_than_its_bound(text: str, tokens: int, used: int) -> None:
+    body = call(text).body | {"max_tokens": tokens}
+    size = len(json.dumps(body["messages"], ensure_ascii=False).encode())  # a token is a byte at least
+    assert PRICES.of(Reply("", "stop", "", size, min(used, tokens))) <= PRICES.bound(body)
+
+
+def test_a_killed_worker_counts_with_its_whole_lease(tmp_path: Path) -> None:
+    killed = Budget(str(tmp_path), 1.0, PRICES, 4)
+    bound = killed.reserve(BODY)
+    assert Budget(str(tmp_path), 1.0, PRICES, 4).total() >= bound
+
+
+def test_what_was_not_spent_goes_back(tmp_path: Path) -> None:
+    budget = Budget(str(tmp_path), 1.0, PRICES, 4)
+    budget.settle(budget.reserve(BODY), 1e-5)
+    budget.close()
+    assert budget.total() == pytest.approx(1e-5)
+
+
+def test_a_budget_stops_and_can_be_raised(tmp_path: Path) -> None:
+    calls = [call(str(n)) for n in range(60)]
+    with running() as server:
+        for dollars in (0.0007, 0.001, None):
+            with client(server.url, tmp_path, dollars=dollars) as made:
+                found = [made.run(ask(made, one, Output)).result() for one in calls]
+                made.run(made.reply(calls[0])).result()  # what is stored costs nothing
+            spent = Budget(str(tmp_path / "spending"), None, PRICES, 1).total()
+            answered = [one for one in found if isinstance(one, Answered)]
+            if dollars:
+                assert {one for one in found if not isinstance(one, Answered)} == {Unanswered(BUDGET)}
+                assert 0 < len(answered) < len(calls)
+                assert 0.2 * dollars < spent <= dollars
+        assert len(answered) == len(calls)
+        assert server.counts()["requests"] == len(calls)  # nothing was asked twice
+
+
+def test_replies_that_were_lost_count_with_all_that_they_may_have_cost(tmp_path: Path) -> None:
+    with running(rates={"drop": 1.0}) as server, client(server.url, tmp_path, attempts=3) as made:
+        found = made.run(ask(made, call("a"), Output)).result()
+        assert isinstance(found, Unanswered)
+        assert "connection failed" in found.reason
+    body = call("a").body
+    assert Budget(str(tmp_path / "spending"), None, PRICES, 1).total() == pytest.approx(3 * PRICES.bound(body))

@@ -1,0 +1,122 @@
+"""The decoder against transformers' Llama: part by part, whole, its gradients and its answers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from transformers.models.llama import modeling_llama
+
+from coi_jax.config.model import DecoderConfig
+from coi_jax.models.attention import Sight, attend_rows
+from coi_jax.models.rotary import frequencies, rotate, rotation
+from tests.helpers import reference_layers
+from tests.helpers.reference_layers import assert_equal, random, torch_of
+from tests.helpers.tiny_networks import DECODER, change, greedy, pack, tokens
+
+LENGTH = 11
+UNROLLED = change(DECODER, heads=5, kv_heads=1, tied_embedding=True, scan_unroll=DECODER.layers)
+VARIANTS = {"scanned": DECODER, "one key head, tied, unrolled": UNROLLED}
+
+
+@pytest.fixture(scope="module", params=VARIANTS.values(), ids=VARIANTS.keys())
+def pair(request: pytest.FixtureRequest) -> tuple:
+    return reference_layers.pair(request.param)
+
+
+@pytest.fixture(scope="module")
+def first_layers(pair: tuple) -> tuple:
+    theirs, network, params = pair
+    return theirs.model.layers[1], reference_layers.layer(network.module(params).layers, 1), network.config
+
+
+def their_angles(config: DecoderConfig, positions: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    embedding = modeling_llama.LlamaRotaryEmbedding(reference_layers.llama(config).config)
+    return embedding(torch.zeros(()), torch_of(positions))
+
+
+def positions() -> np.ndarray:
+    return np.stack([np.arange(LENGTH), np.arange(LENGTH) + 900]).astype(np.int32)
+
+
+def test_norm(first_layers: tuple) -> None:
+    theirs, ours, config = first_layers
+    x = 10 * random(2, LENGTH, config.width)
+    assert_equal(ours.attention_norm(x), theirs.input_layernorm(torch_of(x)))
+
+
+def test_rotation(first_layers: tuple) -> None:
+    _, _, config = first_layers
+    query = random(2, config.heads, LENGTH, config.head_width)
+    ours = rotate(query, rotation(jnp.asarray(positions()), frequencies(config.rope, config.head_width)))
+    theirs, _ = modeling_llama.apply_rotary_pos_emb(
+        torch_of(query), torch_of(query), *their_angles(config, positions())
+    )
+    # Angles of position 900 are rounded to 6e-5 by fp32 in both.
+    np.testing.assert_allclose(ours[0], theirs[0], atol=1e-5)
+    np.testing.assert_allclose(ours[1], theirs[1], atol=3e-4)
+
+
+def near() -> np.ndarray:
+    return np.broadcast_to(np.arange(LENGTH, dtype=np.int32), (2, LENGTH))
+
+
+def their_mask() -> torch.Tensor:
+    allowed = np.tri(LENGTH, dtype=bool)[None, None]
+    return torch.from_numpy(np.where(allowed, 0.0, -1e30).astype(np.float32))
+
+
+def test_attention(first_layers: tuple) -> None:
+    theirs, ours, config = first_layers
+    x = random(2, LENGTH, config.width)
+    angles = rotation(jnp.asarray(near()), frequencies(config.rope, config.head_width))
+    query, memory = ours.attention.queries(x), ours.attention.keys_values(x)
+    memory = memory._replace(keys=rotate(memory.keys, angles))
+    mixed = attend_rows(rotate(query, angles), memory, Sight(None), scale=config.head_width**-0.5, cap=0.0)
+    expected, _ = theirs.self_attn(torch_of(x), their_angles(config, near()), their_mask())
+    assert_equal(ours.attention.join(mixed), expected)
+
+
+def test_mlp(first_layers: tuple) -> None:
+    theirs, ours, config = first_layers
+    x = random(2, LENGTH, config.width)
+    assert_equal(ours.mlp(x), theirs.mlp(torch_of(x)))
+
+
+def test_layer(first_layers: tuple) -> None:
+    theirs, ours, config = first_layers
+    x = random(2, LENGTH, config.width)
+    angles = rotation(jnp.asarray(near()), frequencies(config.rope, config.head_width))
+    query, memory = ours.project(x, angles)
+    expected = theirs(torch_of(x), their_mask(), position_embeddings=their_angles(config, near()))
+    mixed = attend_rows(query, memory, Sight(None), scale=config.head_width**-0.5, cap=0.0)
+    assert_equal(ours.finish(x, mixed), expected)
+
+
+def test_logits(pair: tuple) -> None:
+    theirs, network, params = pair
+    batch = pack([[tokens(1, LENGTH + 1)], [tokens(2, LENGTH + 1)]], LENGTH)
+    assert_equal(jax.jit(network.logits)(params, batch), theirs(torch_of(batch["tokens"])).logits)
+
+
+def test_loss_and_gradients(pair: tuple) -> None:
+    theirs, network, params = pair
+    batch = pack([[tokens(1, LENGTH + 1)], [tokens(2, LENGTH - 2)]], LENGTH)
+    batch["weights"] = batch["weights"].at[:, :3].set(0)
+    sums, gradients = jax.jit(jax.value_and_grad(lambda params: network.loss(params, batch).loss))(params)
+    theirs.zero_grad()
+    logits = theirs(torch_of(batch["tokens"])).logits.flatten(0, 1)
+    losses = torch.nn.functional.cross_entropy(logits, torch_of(batch["targets"]).flatten(), reduction="none")
+    expected = (losses * torch_of(batch["weights"]).flatten()).sum()
+    expected.backward()
+    np.testing.assert_allclose(sums, expected.item(), rtol=1e-5)
+    reference_layers.assert_gradients(network, gradients, theirs)
+
+
+def test_greedy_answers(pair: tuple) -> None:
+    theirs, network, params = pair
+    prompts = [tokens(3, 7), tokens(4, 2), tokens(5, 5)]
+    ours = greedy(network, params, prompts, steps=8)
+    for prompt, answer in zip(prompts, ours, strict=True):
+        expected = theirs.generate(torch_of(prompt)[None], max_new_tokens=8, do_sample=False)
+        assert answer.tolist() == expected[0, len(prompt) :].tolist()

@@ -1,0 +1,102 @@
+"""Every family against transformers, at random weights: logits, greedy answers, gradients.
+
+Each comparison leaves its largest difference in the report of the run (`record_property`), from which
+`tests/helpers/parity_table.py` makes the README's table.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from transformers import PreTrainedModel
+
+from coi_jax.config.model import model_section
+from coi_jax.models import Network, Params, build
+from coi_jax.weights.hf_config import architecture
+from coi_jax.weights.hf_names import to_params
+from tests.helpers import tiny_models, tiny_networks
+from tests.helpers.reference_layers import numpy, torch_of
+from tests.helpers.reference_models import FAMILIES, VOCABULARY, reference
+
+LENGTH = 20  # four windows
+TOLERANCE = 1e-4
+RUN = {"dropout": 0.0, "dtype": "float32", "remat": "none", "scan_unroll": 1, "attention": "auto", "loss_chunk": 0}
+
+Record = Callable[[str, object], None]
+Triple = tuple[PreTrainedModel, Network, Params]
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def triple(request: pytest.FixtureRequest) -> Triple:
+    """The reference, the network, and the parameters of both."""
+    theirs = reference(FAMILIES[request.param])
+    fields = architecture(theirs.config.to_dict()) | RUN
+    network = build(model_section(fields).model_validate(fields), VOCABULARY)
+    weights = {name: numpy(weight) for name, weight in theirs.state_dict().items()}
+    return theirs, network, jax.tree.map(jnp.asarray, to_params(network.config, network.abstract(), weights))
+
+
+def batch_of(network: Network) -> dict[str, jax.Array]:
+    """Two rows, one example each, of all token ids."""
+    tokens = np.random.default_rng(3).integers(2, VOCABULARY, (4, LENGTH + 1)).astype(np.int32)
+    if network.config.kind == "t5":
+        return tiny_networks.pack_pairs([[(tokens[0], tokens[1, :-1])], [(tokens[2], tokens[3, :-1])]], LENGTH + 1)
+    return tiny_networks.pack([[tokens[0]], [tokens[1]]], LENGTH)
+
+
+def their_logits(theirs: PreTrainedModel, batch: dict[str, jax.Array]) -> torch.Tensor:
+    if "encoder_tokens" in batch:
+        inputs = torch_of(batch["encoder_tokens"])
+        return theirs(input_ids=inputs, decoder_input_ids=torch_of(batch["tokens"])).logits
+    return theirs(torch_of(batch["tokens"])).logits
+
+
+def test_logits_and_gradients(triple: Triple, record_property: Record) -> None:
+    """One compilation gives both. The loss is the sum over all positions that have a target."""
+    theirs, network, params = triple
+    batch = batch_of(network)
+
+    def loss(params: Params) -> tuple[jax.Array, jax.Array]:
+        return network.loss(params, batch).loss, network.logits(params, batch)
+
+    with tiny_models.quick_compilation():
+        (_, logits), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
+    expected = their_logits(theirs, batch)
+    kept = np.asarray(batch["weights"]) == 1
+    difference = np.abs(np.asarray(logits) - numpy(expected))[kept].max()
+    record_property("logits", float(difference))
+    assert difference < TOLERANCE
+    record_property("gradients", compare_gradients(triple, batch, expected, gradients))
+
+
+def compare_gradients(triple: Triple, batch: dict[str, jax.Array], logits: torch.Tensor, ours: Params) -> float:
+    """The largest difference, each in units of the largest gradient of its array."""
+    theirs, network, _ = triple
+    losses = torch.nn.functional.cross_entropy(
+        logits.flatten(0, 1), torch_of(batch["targets"]).flatten(), reduction="none"
+    )
+    theirs.zero_grad()
+    (losses * torch_of(batch["weights"]).flatten()).sum().backward()
+    weights = {name: numpy(weight.grad) for name, weight in theirs.named_parameters()}
+    expected = to_params(network.config, network.abstract(), weights)
+    differences = jax.tree.map(lambda a, b: float(np.abs(a - b).max() / np.abs(b).max()), ours, expected)
+    worst = max(jax.tree.leaves(differences))
+    assert worst < TOLERANCE, differences
+    return worst
+
+
+def test_greedy_answers(triple: Triple, record_property: Record) -> None:
+    """Prompts of unlike lengths in one batch; the reference gets each alone."""
+    theirs, network, params = triple
+    prompts = [tiny_networks.tokens(seed, length) for seed, length in ((3, 11), (4, 2), (5, 7))]
+    with tiny_models.quick_compilation():
+        ours = tiny_networks.greedy(network, params, prompts, steps=LENGTH)
+    for prompt, answer in zip(prompts, ours, strict=True):
+        given, seen = torch_of(prompt)[None], torch.ones(1, len(prompt))
+        expected = theirs.generate(given, max_new_tokens=LENGTH, do_sample=False, attention_mask=seen, use_cache=False)
+        start = 1 if network.config.kind == "t5" else len(prompt)
+        assert answer.tolist() == expected[0, start:].tolist()
+    record_property("greedy tokens", len(prompts) * LENGTH)

@@ -1,0 +1,35 @@
+from types import SimpleNamespace
+
+import jax
+import pytest
+
+from coi_jax.parallel import hardware
+
+
+def test_a_product_is_measured() -> None:
+    assert 1e6 < hardware.measure("float32", 64, repeats=2) < 1e15
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype", "peak"),
+    [
+        ("TPU v5 lite", "bfloat16", 197e12),
+        ("TPU v5p", "bfloat16", 459e12),
+        ("NVIDIA H100 80GB HBM3", "bfloat16", 989e12),
+        ("TPU v4", "float32", 1e12),
+        ("a new chip", "bfloat16", 1e12),
+    ],
+)
+def test_known_chips_are_looked_up_and_others_measured(
+    monkeypatch: pytest.MonkeyPatch, kind: str, dtype: str, peak: float
+) -> None:
+    chips = [SimpleNamespace(device_kind=kind, platform="tpu")] * 4
+    monkeypatch.setattr(jax, "devices", lambda: chips)
+    monkeypatch.setattr(jax, "device_count", lambda: len(chips))
+    monkeypatch.setattr(hardware, "measure", lambda dtype, size: 1e12)
+    assert hardware.matmul_peak(dtype) == 4 * peak
+
+
+def test_simulated_devices_share_one_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "measure", lambda dtype, size: 1e9)
+    assert hardware.matmul_peak("float32") == 1e9

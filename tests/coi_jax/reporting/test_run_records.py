@@ -1,0 +1,108 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coi_jax.common import files
+from coi_jax.common.errors import UserError
+from coi_jax.reporting.run_records import load
+from tests.helpers.scored_runs import write_run
+
+SCORES = {"proc2_test": {"rouge_l": 50.0}}
+
+
+def test_runs_are_found_in_a_folder_or_named_each(tmp_path: Path) -> None:
+    one = write_run(tmp_path / "sweep" / "a", {"arm": "coi1"}, SCORES)
+    other = write_run(tmp_path / "b", {"arm": "coi12"}, SCORES)
+    assert load([tmp_path]) == load([one, other]) == load([tmp_path, other])
+    assert load([tmp_path]).arms == ["coi1", "coi12"]
+
+
+def test_test_sets_stand_by_length_then_by_name(tmp_path: Path) -> None:
+    names = ("wikilingua_en_fr", "proc3_test", "bbh", "coi2_test", "proc1_test")
+    write_run(tmp_path / "a", {}, {name: {"rouge_l": 1.0} for name in names})
+    assert load([tmp_path]).test_sets == ["coi2_test", "proc1_test", "proc3_test", "bbh", "wikilingua_en_fr"]
+
+
+def test_a_copy_of_a_run_counts_once(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "a", {}, SCORES)
+    for path in run.rglob("*.json"):
+        copy = tmp_path / "copy" / path.relative_to(run)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(path.read_bytes())
+    assert len(load([tmp_path]).rows) == 1
+
+
+@pytest.mark.parametrize(
+    ("second", "scores", "test_set", "message"),
+    [
+        ({"arm": "coi1"}, {"proc2_test": {"rouge_l": 51.0}}, "t0", "both are coi1 with seed 0"),
+        ({"arm": "coi1", "seed": 1, "model.layers": 2}, SCORES, "t0", r"more than their seed \(model.layers\)"),
+        ({"arm": "coi12"}, SCORES, "t1", "different versions of the test set"),
+    ],
+)
+def test_records_that_contradict_one_another(
+    tmp_path: Path, second: dict[str, Any], scores: dict[str, dict[str, float]], test_set: str, message: str
+) -> None:
+    write_run(tmp_path / "one", {"arm": "coi1"}, SCORES)
+    write_run(tmp_path / "two", second, scores, test_set)
+    with pytest.raises(UserError, match=message) as caught:
+        load([tmp_path])
+    for name in ("one", "two"):
+        assert str(tmp_path / name / "eval" / "proc2_test" / "results.json") in str(caught.value)
+
+
+def test_runs_may_differ_in_what_changes_no_score(tmp_path: Path) -> None:
+    write_run(tmp_path / "one", {"arm": "coi1"}, SCORES)
+    changes = {"train.log_every": 7, "mesh.tensor": 2, "evaluation.batch": 3, "data.cache_folder": "elsewhere"}
+    write_run(tmp_path / "two", {"arm": "coi1", "seed": 1, **changes}, SCORES)
+    records = load([tmp_path])
+    cell = records.cell("coi1", "proc2_test", "rouge_l")
+    assert cell is not None
+    assert len(cell.records) == 2
+    assert records.varying == []
+
+
+def test_a_partial_evaluation_is_not_compared_with_a_whole_one(tmp_path: Path) -> None:
+    write_run(tmp_path / "one", {"arm": "coi1"}, SCORES)
+    path = write_run(tmp_path / "two", {"arm": "coi12"}, SCORES) / "eval" / "proc2_test" / "results.json"
+    files.write_json(path, files.read_json(path) | {"examples": 10})
+    with pytest.raises(UserError, match="100 and 10 examples"):
+        load([tmp_path])
+
+
+def set_scores(value: Any) -> Callable[[Path], None]:
+    return lambda path: files.write_json(path, files.read_json(path) | {"scores": value})
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda path: path.write_text(path.read_text()[:40]),
+        lambda path: path.write_text(""),
+        lambda path: path.write_text("[]"),
+        lambda path: path.write_bytes(b"\xff\xfe"),
+        set_scores({"rouge_l": 3}),
+        set_scores({"rouge_l": {"value": "x", "low": 1, "high": 2}}),
+        set_scores(None),
+    ],
+)
+def test_a_spoiled_file_is_named_in_one_line(tmp_path: Path, spoil: Callable[[Path], None]) -> None:
+    path = write_run(tmp_path / "a", {}, SCORES) / "eval" / "proc2_test" / "results.json"
+    spoil(path)
+    with pytest.raises(UserError, match=r"results\.json") as caught:
+        load([tmp_path])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_config_that_is_no_config(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "a", {}, SCORES)
+    (run / "config.json").write_text("{}")
+    with pytest.raises(UserError, match=r"config\.arm: missing"):
+        load([run])
+    (run / "config.json").write_text("[1]")
+    with pytest.raises(UserError, match=r"config\.json"):
+        load([run])
+    with pytest.raises(UserError, match="no such folder"):
+        load([tmp_path / "none"])

@@ -1,0 +1,56 @@
+import errno
+import struct
+from pathlib import Path
+
+import pytest
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+from coi_jax.runs.metrics_log import MetricsLog, read_metrics
+
+
+def read_events(folder: Path) -> list[Event]:
+    """The events of a folder's files; each record is its length, a checksum, the bytes, a checksum."""
+    events = []
+    for path in sorted(folder.iterdir()):
+        data = path.read_bytes()
+        while data:
+            (size,) = struct.unpack("<Q", data[:8])
+            events.append(Event.FromString(data[12 : 12 + size]))
+            data = data[size + 16 :]
+    return events
+
+
+def write(folder: Path, start: int, steps: range) -> None:
+    log = MetricsLog(folder / "metrics.jsonl", folder / "tensorboard", start=start)
+    for step in steps:
+        log.write(step, {"loss": step / 2})
+    log.close()
+
+
+def test_both_files_hold_the_same_numbers(tmp_path: Path) -> None:
+    write(tmp_path, 0, range(1, 4))
+    rows = read_metrics(tmp_path / "metrics.jsonl")
+    events = [event for event in read_events(tmp_path / "tensorboard") if event.summary.value]
+    assert rows == [{"step": event.step, "loss": event.summary.value[0].simple_value} for event in events]
+    assert rows == [{"step": step, "loss": step / 2} for step in (1, 2, 3)]
+
+
+def test_what_was_logged_after_the_checkpoint_is_logged_once(tmp_path: Path) -> None:
+    write(tmp_path, 0, range(1, 7))
+    with open(tmp_path / "metrics.jsonl", "a") as file:
+        file.write('{"step": 7, "lo')  # a kill in the midst of a line
+    write(tmp_path, 4, range(5, 9))
+    assert [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl")] == list(range(1, 9))
+    starts = [event.step for event in read_events(tmp_path / "tensorboard") if event.HasField("session_log")]
+    assert starts == [1, 5]
+    assert all(event.session_log.status == SessionLog.START for event in read_events(tmp_path / "tensorboard")
+               if event.HasField("session_log"))  # fmt: skip
+
+
+def test_a_full_disk_is_an_error_at_once(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
+    log = MetricsLog.__new__(MetricsLog)
+    log._jsonl = open("/dev/full", "a")
+    with pytest.raises(OSError, match="No space left") as caught:
+        log.write(1, {"loss": 1.0})
+    assert caught.value.errno == errno.ENOSPC

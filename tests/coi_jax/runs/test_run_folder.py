@@ -1,0 +1,129 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from coi_jax.chains.chain import Chain, Step
+from coi_jax.chains.dataset import DatasetWriter
+from coi_jax.common.errors import UserError
+from coi_jax.runs.run_folder import RunFolder, git_commit, keep_vocabulary, open_run, write_environment
+from tests.helpers.tiny_models import run_config
+from tests.helpers.tokenizer_folders import FAMILIES
+
+
+def test_the_config_is_kept_whole_and_read_back(tmp_path: Path) -> None:
+    config = run_config()
+    run = open_run(tmp_path / "new" / "run", config)
+    assert run.load_config() == config
+    assert set(json.loads(run.config.read_text())) == set(config.model_dump())
+    assert open_run(run.path, config) == run
+
+
+def begin(path: Path) -> None:
+    open_run(path, run_config()).environment.write_text("{}")
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"optimizer__b2": 0.5}, r"config\.optimizer\.b2: 0\.5: the run in .* has 0\.98"),
+        ({"arm": "coi1"}, r"config\.arm: coi1: the run in .* has 'coi123'"),
+        ({"seed": 4, "train__steps": 7}, r"config\.seed: 4: .* has 0"),
+    ],
+)
+def test_the_first_field_that_differs_is_named_with_both_values(
+    tmp_path: Path, changes: dict[str, object], says: str
+) -> None:
+    begin(tmp_path)
+    before = (tmp_path / "config.json").read_bytes()
+    with pytest.raises(UserError, match=says):
+        open_run(tmp_path, run_config(**changes))
+    assert (tmp_path / "config.json").read_bytes() == before
+
+
+def test_a_run_that_never_got_its_data_takes_a_mended_config(tmp_path: Path) -> None:
+    open_run(tmp_path, run_config())
+    assert open_run(tmp_path, run_config(arm="coi1")).load_config().arm == "coi1"
+
+
+def test_another_kind_of_model_differs_too(tmp_path: Path) -> None:
+    begin(tmp_path)
+    with pytest.raises(UserError, match=r"config\.data\.targets_length"):
+        open_run(tmp_path, run_config("t5"))
+
+
+def test_the_mesh_may_change(tmp_path: Path) -> None:
+    open_run(tmp_path, run_config())
+    assert open_run(tmp_path, run_config(mesh__fsdp=2)).load_config().mesh.fsdp == 2
+
+
+@pytest.mark.parametrize("text", ["", '{"arm": "co', "[]", '{"arm": "coi1"}'])
+def test_a_damaged_config_is_one_clear_error(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(UserError):
+        open_run(tmp_path, run_config())
+
+
+def test_a_folder_that_is_no_run_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("dear")
+    with pytest.raises(UserError, match=r"holds files but no config\.json"):
+        open_run(tmp_path, run_config())
+    with pytest.raises(UserError, match="is a file"):
+        open_run(tmp_path / "thesis.tex", run_config())
+
+
+def test_the_environment_says_versions_devices_and_data_but_no_variables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOME_API_KEY", "do-not-tell")
+    with DatasetWriter(tmp_path / "data") as writer:
+        writer.add("train", Chain("1", "test", "x", "say it", (Step("say it", "x"),)))
+        writer.finish(source="a test", licence="none", notes={})
+    config = run_config(data__folder=str(tmp_path / "data"))
+    run = open_run(tmp_path / "run", config)
+    write_environment(run, config, {"caches": ["abc"]}, {"trained": 3, "total": 10})
+    text = run.environment.read_text()
+    values = json.loads(text)
+    assert "do-not-tell" not in text
+    assert values["devices"] == {"platform": "cpu", "kind": "cpu", "count": 8}
+    assert values["packages"]["jax"].count(".") == 2
+    assert values["data"]["caches"] == ["abc"]
+    assert values["parameters"] == {"trained": 3, "total": 10}
+    assert len(values["data"]["sha256"]) == 64
+
+
+def test_no_commit_outside_a_repository(tmp_path: Path) -> None:
+    assert git_commit(tmp_path) is None
+
+
+def test_a_vocabulary_file_stays_with_the_run(tmp_path: Path) -> None:
+    source = tmp_path / "some.model"
+    source.write_bytes(b"pieces")
+    config = run_config(vocabulary__kind="sentencepiece", vocabulary__file=str(source))
+    run = RunFolder(tmp_path / "run")
+    keep_vocabulary(run, config)
+    source.unlink()
+    keep_vocabulary(run, config)
+    assert run.vocabulary.read_bytes() == b"pieces"
+    assert run.kept_vocabulary == run.vocabulary
+    keep_vocabulary(RunFolder(tmp_path / "other"), run_config())
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_tokenizers_files_stay_with_the_run(tmp_path: Path) -> None:
+    source = tmp_path / "model"
+    FAMILIES["llama3"](source)
+    (source / "model.safetensors").write_bytes(b"weights")
+    config = run_config(vocabulary__kind="tokenizer", vocabulary__file=str(source), data__template="chat")
+    run = open_run(tmp_path / "run", config)
+    before = run.load_vocabulary()
+    assert run.kept_vocabulary is None
+    keep_vocabulary(run, config)
+    shutil.rmtree(source)
+    keep_vocabulary(run, config)
+    assert run.kept_vocabulary == run.tokenizer
+    assert {path.name for path in run.path.iterdir()} == {"config.json", "tokenizer"}
+    assert "model.safetensors" not in {path.name for path in run.tokenizer.iterdir()}
+    after = run.load_vocabulary()
+    assert (after.fingerprint, after.stop_ids, after.bos_id) == (before.fingerprint, before.stop_ids, before.bos_id)

@@ -1,0 +1,245 @@
+"""Published folders into runs and back: the same bytes, the same logits in transformers, nothing half-written."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import fsspec
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from coi_jax import convert, evaluate, generate
+from coi_jax.common import cli
+from coi_jax.inference import model as inference
+from coi_jax.models import build
+from coi_jax.runs import checkpoint
+from coi_jax.runs.run_folder import RunFolder
+from coi_jax.weights.safetensors_files import INDEX, SINGLE
+from tests.helpers import published_models, tiny_models, trained_runs
+from tests.helpers.paths import QUICKSTART
+from tests.helpers.published_models import logits, tensors
+from tests.helpers.reference_models import FAMILIES
+
+CONFIG = str(QUICKSTART)
+BYTES = ("--config", CONFIG, "--config.vocabulary.kind=bytes", "--config.vocabulary.size=0")
+SMALL = ("--shard_gb", "2e-5")
+
+
+def run(*arguments: object) -> int:
+    return cli.run(lambda: convert.main([str(argument) for argument in arguments]))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_published_folder_becomes_a_run_and_comes_back(
+    family: str, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    source = published_models.save(tmp_path / "model", family)
+    assert run("--src", source, "--out", tmp_path / "run", *BYTES) == 0
+    assert run("--src", tmp_path / "run", "--out", tmp_path / "back", *SMALL) == 0
+    there, back = tensors(source), tensors(tmp_path / "back")
+    assert set(back) == set(there)
+    assert all(back[key].tobytes() == there[key].tobytes() for key in there)
+    assert len(list((tmp_path / "back").glob("*.safetensors"))) > 1
+    first, second = (published_models.load(folder) for folder in (source, tmp_path / "back"))
+    difference = float((logits(first) - logits(second)).abs().max())
+    record_property("export", difference)
+    assert difference < 1e-4
+    assert type(second.config) is type(first.config)
+
+
+@pytest.mark.parametrize(("dtype", "name"), [(torch.bfloat16, "bfloat16"), (torch.float16, "float16")])
+def test_the_dtype_of_a_folder_comes_back_bit_by_bit(tmp_path: Path, dtype: torch.dtype, name: str) -> None:
+    source = published_models.save(tmp_path / "model", "T5 1.1, FLAN-T5", dtype)
+    assert run("--src", source, "--out", tmp_path / "run", *BYTES) == 0
+    assert run("--src", tmp_path / "run", "--out", tmp_path / "back") == 0
+    there, back = tensors(source), tensors(tmp_path / "back")
+    assert {tensor.dtype.name for tensor in back.values()} == {name}
+    assert all(back[key].tobytes() == there[key].tobytes() for key in there)
+    assert json.loads((tmp_path / "back" / "config.json").read_text())["torch_dtype"] == name
+    assert not (tmp_path / "back" / INDEX).exists()
+
+
+def test_another_dtype_can_be_asked_for(tmp_path: Path) -> None:
+    source = published_models.save(tmp_path / "model", "Llama 2")
+    assert run("--src", source, "--out", tmp_path / "run", *BYTES, "--dtype", "bfloat16") == 0
+    assert run("--src", tmp_path / "run", "--out", tmp_path / "back", "--dtype", "float32") == 0
+    for key, tensor in tensors(tmp_path / "back").items():
+        np.testing.assert_array_equal(tensor, np.asarray(jnp.asarray(tensors(source)[key], jnp.bfloat16), np.float32))
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return published_models.save(tmp_path_factory.mktemp("source") / "model", "Mistral 0.1")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A run on random weights."""
+    return trained_runs.make_run(tmp_path_factory.mktemp("trained"), **{"model.score_width": 4})
+
+
+def test_a_bucket_is_a_folder_too(source: Path, tmp_path: Path) -> None:
+    memory = fsspec.filesystem("memory")
+    memory.put(str(source), "/models/mistral", recursive=True)
+    assert run("--src", "memory://models/mistral", "--out", tmp_path / "run", *BYTES) == 0
+    assert run("--src", tmp_path / "run", "--out", "memory://models/back", *SMALL) == 0
+    memory.get("/models/back", str(tmp_path / "back"), recursive=True)
+    there, back = tensors(source), tensors(tmp_path / "back")
+    assert {key: value.tobytes() for key, value in back.items()} == {key: t.tobytes() for key, t in there.items()}
+    memory.rm("/models", recursive=True)
+
+
+def test_a_run_of_random_weights_is_published_as_what_it_is(trained: RunFolder, tmp_path: Path) -> None:
+    assert run("--src", trained.path, "--out", tmp_path / "model") == 0
+    config = trained.load_config()
+    network = build(config.model, trained_runs.BYTES)
+    params = checkpoint.restore_params(trained.checkpoints, network)
+    theirs = published_models.load(tmp_path / "model")
+    assert theirs.config.eos_token_id == 1
+    tokens = np.random.default_rng(1).integers(2, trained_runs.BYTES, (1, 9))
+    batch = {"tokens": jnp.asarray(tokens), "segments": jnp.ones((1, 9), int), "positions": jnp.arange(9)[None]}
+    with torch.no_grad():
+        expected = theirs(torch.from_numpy(tokens)).logits.numpy()
+    np.testing.assert_allclose(network.logits(params, batch), expected, atol=1e-4)
+
+
+def test_a_tokenizer_goes_along(source: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(source, tmp_path / "model"))
+    words = {word: number for number, word in enumerate(["<unk>", "</s>", "pear", "fig"])}
+    tokenizer = Tokenizer(WordLevel(words, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = Whitespace()
+    theirs = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>", unk_token="<unk>")
+    theirs.save_pretrained(folder)
+    assert run("--src", folder, "--out", tmp_path / "run", "--config", CONFIG) == 0
+    shutil.rmtree(folder)
+    converted = RunFolder(tmp_path / "run")
+    assert converted.load_config().vocabulary.kind == "tokenizer"
+    assert converted.load_vocabulary().encode("fig pear") == [3, 2]
+    assert run("--src", converted.path, "--out", tmp_path / "back") == 0
+    assert AutoTokenizer.from_pretrained(tmp_path / "back")("fig pear").input_ids == [3, 2]
+    assert (tmp_path / "back" / "generation_config.json").is_file()
+
+
+def ask(folder: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
+    capsys.readouterr()
+    question = ["--workdir", str(folder), "--instruction", "Sort the words.", "--input", "b a", "--json"]
+    with tiny_models.quick_compilation():
+        assert (
+            cli.run(lambda: generate.main([*question, "--config.evaluation.max_new_tokens=5", "--config.mesh.fsdp=1"]))
+            == 0
+        )
+    return json.loads(capsys.readouterr().out)
+
+
+def test_a_published_model_answers_as_a_run_and_as_it_is(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("--src", source, "--out", tmp_path / "run", *BYTES) == 0
+    converted = RunFolder(tmp_path / "run")
+    assert converted.load_config().arm == "base"
+    model = {f"model.{name}": value for name, value in converted.load_config().model.model_dump().items()}
+    overrides = {"arm": "base", "weights.folder": str(source), "vocabulary.kind": "bytes", "vocabulary.size": 0}
+    inference.begin_untrained(tmp_path / "as it is", CONFIG, overrides | model)
+    answers = [ask(tmp_path / name, capsys) for name in ("run", "as it is")]
+    assert answers[0]["text"] == answers[1]["text"]
+    assert all(str(answer["checkpoint"]).startswith("0-") for answer in answers)
+
+
+def test_published_weights_are_scored_as_they_are(tmp_path: Path, source: Path) -> None:
+    made = trained_runs.make_run(tmp_path)
+    fields = convert.run_config(convert.Folder(str(source), "src"), str(made.config), {}).model.model_dump()
+    options = [f"--config.model.{name}={value!r}" for name, value in fields.items()]
+    command = ["--workdir", str(tmp_path / "base"), "--config", str(made.config), "--config.arm=base",
+               f"--config.weights.folder={source}", "--tasks=proc1_test", "--limit=2", *options]  # fmt: skip
+    with tiny_models.quick_compilation():
+        assert cli.run(lambda: evaluate.main(command)) == 0
+    results = json.loads((tmp_path / "base" / "eval" / "proc1_test" / "results.json").read_text())
+    assert results["provenance"]["checkpoint"].startswith("0-")
+    assert cli.run(lambda: evaluate.main([*command, "--config.arm=coi1"])) == 2
+
+
+def spoil(folder: Path, how: str) -> None:
+    """Does something to a folder, which has several tensor files and an index."""
+    paths = sorted(folder.glob("*.safetensors"))
+    config = json.loads((folder / "config.json").read_text())
+    if how == "a file is cut short":
+        paths[1].write_bytes(paths[1].read_bytes()[:-3])
+    elif how == "a file is absent":
+        paths[1].unlink()
+    elif how == "another architecture":
+        config["model_type"] = "gpt2"
+    elif how == "other sizes":
+        config["intermediate_size"] += 1
+    elif how == "more layers":
+        config["num_hidden_layers"] += 1
+    elif how == "a smaller embedding":
+        config["vocab_size"] = 200
+    elif how == "no config":
+        (folder / "config.json").unlink()
+        return
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("a file is cut short", "is cut short: "),
+        ("a file is absent", "not there; fetch the folder again"),
+        ("another architecture", "config.json: model_type: gpt2: unknown"),
+        ("other sizes", "mlp.gate_proj.weight [36, 20], where [37, 20] is due (mlp_width × width)"),
+        ("more layers", "missing: model.layers.3."),
+        ("a smaller embedding", "the vocabulary has 259 ids; use the checkpoint's own tokenizer"),
+        ("no config", "config.json: no such file"),
+    ],
+)
+def test_a_folder_that_is_not_right_is_one_line_and_leaves_nothing(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], how: str, said: str
+) -> None:
+    folder = Path(shutil.copytree(source, tmp_path / "model"))
+    spoil(folder, how)
+    capsys.readouterr()
+    assert run("--src", folder, "--out", tmp_path / "run", *BYTES) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_mistakes_are_one_line_and_leave_nothing(
+    source: Path, trained: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    empty = Path(shutil.copytree(trained.path, tmp_path / "empty", ignore=shutil.ignore_patterns("3")))
+    cases = {
+        ("--src", tmp_path / "none", "--out", out, *BYTES): "no such f",
+        ("--src", source, "--out", source, *BYTES): "is there already; name a new folder",
+        ("--src", source, "--out", "gs://bucket/run", *BYTES): "is not a local folder",
+        ("--src", source, "--out", out, "--config", "none.py"): "config: none.py: no such file",
+        ("--src", trained.path, "--out", out, "--shard_gb", "0"): "shard_gb: 0.0: give more than 0",
+        ("--src", trained.path, "--out", out, "--adapters"): "trained all weights; leave --adapters out",
+        ("--src", empty, "--out", out): "has no checkpoint yet",
+    }
+    for arguments, said in cases.items():
+        assert run(*arguments) == 2
+        error = capsys.readouterr().err
+        assert said in error
+        assert error.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["empty"]
+
+
+def test_a_network_of_no_family_is_not_half_written(
+    trained: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = trained_runs.make_run(tmp_path, **{"model.qk_norm": True, "model.qkv_bias": True})
+    capsys.readouterr()
+    assert run("--src", made.path, "--out", tmp_path / "out") == 2
+    assert "no published family has this together with the other fields" in capsys.readouterr().err
+    assert not [path for path in tmp_path.iterdir() if "out" in path.name]
+    assert not (tmp_path / "out" / SINGLE).exists()

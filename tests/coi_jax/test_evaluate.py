@@ -1,0 +1,183 @@
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coi_jax.common import cli, files
+from coi_jax.evaluate import main
+from coi_jax.evaluation.predictions import PREDICTIONS
+from coi_jax.runs.run_folder import RunFolder
+from tests.helpers.trained_runs import TESTS, make_run, save
+
+pytestmark = pytest.mark.xdist_group("evaluate")  # its fixtures take long: one worker makes them
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nobody changes: tests take copies."""
+    return make_run(tmp_path_factory.mktemp("made")).path
+
+
+@pytest.fixture
+def run(made: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(made, tmp_path / "run")
+
+
+@pytest.fixture(scope="module")
+def whole(made: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The results of an evaluation that nothing interrupted."""
+    run = shutil.copytree(made, tmp_path_factory.mktemp("whole") / "run")
+    evaluate(run)
+    return results(run)
+
+
+def evaluate(run: Path, *options: str) -> int:
+    return cli.run(lambda: main(["--workdir", str(run), *options]))
+
+
+def results(run: Path) -> dict[str, Any]:
+    """What the evaluation of a run says, but for the run's own name."""
+    found = {path.parent.name: files.read_json(path) for path in run.glob("eval/*/results.json")}
+    for value in found.values():
+        value["provenance"].pop("run")
+    return found
+
+
+def test_scores_every_test_set_of_the_config(whole: dict[str, Any], made: Path) -> None:
+    assert set(whole) == set(TESTS)
+    found = whole["proc2_test"]
+    assert found["examples"] == 9
+    assert found["task"] == "proc2_test"
+    assert found["arm"] == "coi12"
+    assert all(score["low"] <= score["value"] <= score["high"] for score in found["scores"].values())
+    assert found["floor"]["rouge_l"] > found["floor"]["content_rouge_l"] == 0
+    assert found["floor_without_final"]["step1_exact_match"] == 100
+    assert [step["references"] for step in found["steps"]] == [9, 9]
+    assert set(found["provenance"]) >= {"checkpoint", "test_set", "predictions"}
+    assert found["provenance"]["dataset"] == files.sha256(made.parent / "data" / "train.jsonl")
+
+
+@pytest.mark.parametrize("batch", [1, 3, 8])
+def test_scores_do_not_move_with_the_batch(run: Path, whole: dict[str, Any], batch: int) -> None:
+    assert evaluate(run, f"--config.evaluation.batch={batch}") == 0
+    assert results(run) == whole
+
+
+def test_an_interrupted_file_goes_on_to_the_same_results(run: Path, made: Path, whole: dict[str, Any]) -> None:
+    evaluate(run, "--tasks=proc2_test")
+    path = run / "eval/proc2_test" / PREDICTIONS
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:5]) + lines[5][:-3])
+    assert evaluate(run) == 0
+    assert results(run) == whole
+    assert path.read_bytes().splitlines(keepends=True)[:5] == lines[:5]
+
+
+def test_a_killed_process_goes_on_to_the_same_results(run: Path, whole: dict[str, Any]) -> None:
+    command = [sys.executable, "-m", "coi_jax.evaluate", "--workdir", str(run), "--config.evaluation.batch=1"]
+    environment = os.environ | {"XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
+    child = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    path = run / "eval/proc1_test" / PREDICTIONS
+    while child.poll() is None and not (path.exists() and path.read_bytes().count(b"\n") > 2):
+        time.sleep(0.02)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    before = path.read_bytes()
+    assert before.count(b"\n") > 2
+    assert evaluate(run) == 0
+    assert results(run) == whole
+    assert path.read_bytes().startswith(before[: before.rfind(b"\n") + 1])
+
+
+def test_finished_work_is_not_done_again(run: Path, whole: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluate(run)
+    monkeypatch.setattr("coi_jax.inference.model.checkpoint.restore_params", None)
+    assert evaluate(run) == 0
+    assert results(run) == whole
+
+
+def test_another_checkpoint_begins_anew(run: Path, whole: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    evaluate(run)
+    save(RunFolder(run), RunFolder(run).load_config(), step=7)
+    assert evaluate(run) == 0
+    assert "proc1_test: predictions of another checkpoint" in capsys.readouterr().err
+    found = results(run)["proc1_test"]["provenance"]
+    assert found["checkpoint"].startswith("7-")
+    assert found["predictions"] != whole["proc1_test"]["provenance"]["predictions"]
+
+
+def test_limit_takes_the_first_rows(run: Path, whole: dict[str, Any]) -> None:
+    assert evaluate(run, "--tasks=proc1_test", "--limit=2") == 0
+    assert results(run)["proc1_test"]["examples"] == 2
+    assert evaluate(run) == 0
+    assert results(run) == whole
+
+
+def test_json_is_what_the_files_say(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate(run, "--json", "--tasks=proc2_test") == 0
+    assert json.loads(capsys.readouterr().out) == [files.read_json(run / "eval/proc2_test/results.json")]
+
+
+def test_table_names_the_test_sets(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate(run) == 0
+    printed = capsys.readouterr()
+    assert all(name in printed.out for name in TESTS)
+    assert "reached max_new_tokens = 6" in printed.err
+
+
+def test_long_prompts_are_shown_whole_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = make_run(tmp_path, **{"data.length": 20, "evaluation.tests": ("proc2_test",)}).path
+    assert evaluate(run) == 0
+    assert "9 of 9 prompts are longer than the 20 positions" in capsys.readouterr().err
+
+
+def test_a_baseline_prompts_the_network_of_another_run(run: Path, tmp_path: Path) -> None:
+    baseline = tmp_path / "base"
+    options = ("--source", str(run), "--config.arm=base", "--tasks=proc1_test")
+    assert evaluate(baseline, *options) == 0
+    assert results(baseline)["proc1_test"]["arm"] == "base"
+    assert files.read_json(baseline / "config.json")["arm"] == "base"
+    assert not (run / "eval").exists()
+
+
+def test_mesh_does_not_change_scores(run: Path, whole: dict[str, Any]) -> None:
+    assert evaluate(run, "--tasks=proc1_test", "--config.mesh.fsdp=4", "--config.mesh.replica=2") == 0
+    found, expected = results(run)["proc1_test"], whole["proc1_test"]
+    assert found["scores"] == expected["scores"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--tasks=proc2_tset"], "test set: proc2_tset: unknown; did you mean"),
+        (["--tasks=proc3_test"], "has no chain of length 3"),
+        (["--tasks=bbh"], "bbh"),
+        (["--limit=0"], "limit: 0: give at least 1"),
+        (["--config.evaluation.beems=2"], "did you mean 'evaluation.beams'"),
+        (["--config.model.layers=2"], "config.model.layers: 2: is fixed by the training"),
+        (["--config.arm=base"], "config.arm: base: is fixed by the training"),
+        (["--dataset=nowhere"], "nowhere"),
+    ],
+)
+def test_mistakes_are_one_line(run: Path, capsys: pytest.CaptureFixture[str], options: list[str], said: str) -> None:
+    assert evaluate(run, *options) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+    assert not (run / "eval").exists()
+
+
+def test_no_run_and_no_checkpoint_are_told_apart(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate(tmp_path / "none") == 2
+    shutil.rmtree(run / "checkpoints")
+    assert evaluate(run) == 2
+    none, untrained = capsys.readouterr().err.splitlines()
+    assert "none" in none
+    assert "has no checkpoint yet" in untrained

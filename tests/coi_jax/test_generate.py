@@ -1,0 +1,93 @@
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import transformers
+
+from coi_jax.common import cli
+from coi_jax.generate import describe, main
+from coi_jax.inference.generator import Answer, Prompt
+from coi_jax.inference.model import Model
+from tests.helpers.tokenizer_folders import FAMILIES
+from tests.helpers.trained_runs import make_run
+
+FOUND: dict[str, Any] = {
+    "steps": [{"instruction": "Sort.", "output": "a b"}, {"instruction": None, "output": "2"}],
+    "well_formed": True, "complete": True, "longer_than_trained": False,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_run(tmp_path_factory.mktemp("made")).path
+
+
+def generate(run: Path, *options: str) -> int:
+    return cli.run(lambda: main(["--workdir", str(run), *options]))
+
+
+def test_json_has_the_steps(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert generate(run, "--instruction", "Sort. and then Count.", "--input", "b a", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["steps"][0]["instruction"] == "Sort."
+    assert {"text", "complete", "well_formed", "checkpoint"} <= set(found)
+    assert found["checkpoint"].startswith("3-")
+
+
+def test_text_is_for_people(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert generate(run, "--instruction", "Sort. and then Count.", "--input", "b a") == 0
+    assert capsys.readouterr().out.startswith("1. Sort.\n")
+
+
+def test_description_shows_every_step() -> None:
+    assert describe(FOUND).splitlines() == ["1. Sort.", "   a b", "2. (a step that was not asked for)", "   2"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [("well_formed", False, "labels"), ("complete", False, "max_new_tokens"), ("longer_than_trained", True, "longer")],
+)
+def test_description_says_what_is_amiss(field: str, value: bool, said: str) -> None:
+    assert said in describe(FOUND | {field: value}).splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--instruction= "], "instruction"),
+        (["--instruction=Sort.", "--config.evaluation.prompting=cot"], "prompting=direct"),
+        (["--instruction=Sort.", "--config.seed=2"], "config.seed"),
+    ],
+)
+def test_mistakes_are_one_line(run: Path, capsys: pytest.CaptureFixture[str], options: list[str], said: str) -> None:
+    assert generate(run, *options) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+
+
+def test_a_chat_model_is_asked_in_its_own_words(
+    tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[list[int]] = []
+
+    def answers(model: Model, prompts: list[Prompt]) -> Iterator[Answer]:
+        asked.append(prompts[0].tokens.tolist())
+        padding = 511  # a row of the embedding that the tokenizer has no token for
+        yield Answer(0, [padding, *model.vocabulary.encode("a b"), model.vocabulary.eos_id, 7], True)
+
+    monkeypatch.setattr(Model, "answers", answers)
+    FAMILIES["llama3"](tmp_path / "model")
+    config = json.loads((run / "config.json").read_text())
+    config["vocabulary"] = {"kind": "tokenizer", "file": str(tmp_path / "model"), "size": 0}
+    config["data"]["template"] = "chat"
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    assert generate(tmp_path / "run", "--instruction", "Sort.", "--input", "b a") == 0
+    assert capsys.readouterr().out == "1. Sort.\n   a b\n"
+    reference = transformers.AutoTokenizer.from_pretrained(tmp_path / "model")
+    messages = [{"role": "user", "content": "Sort.\n\nb a"}]
+    assert asked == [reference.apply_chat_template(messages, add_generation_prompt=True)]

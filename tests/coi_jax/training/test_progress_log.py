@@ -1,0 +1,62 @@
+import math
+from pathlib import Path
+
+import jax.numpy as jnp
+import pytest
+
+from coi_jax.common.errors import UserError
+from coi_jax.models.flops import Costs, Work
+from coi_jax.runs.metrics_log import read_metrics
+from coi_jax.runs.run_folder import RunFolder
+from coi_jax.training.progress_log import Report, Window
+from coi_jax.training.step import StepMetrics
+
+COSTS = Costs(token=1, encoder_token=1, pair=0, encoder_pair=0)
+
+
+def work(tokens: int) -> Work:
+    return Work(*(jnp.float32(n) for n in (2, tokens, 0, 0, 0, 0)))
+
+
+def metrics(loss: float) -> StepMetrics:
+    return StepMetrics(jnp.float32(loss), *(jnp.float32(0.5),) * 5, work=work(10))
+
+
+def report(folder: Path, done: int = 0) -> Report:
+    return Report(RunFolder(folder), total=5, done=done, every=2, costs=COSTS, peak=1e12)
+
+
+def test_every_second_step_and_the_last_are_logged(tmp_path: Path) -> None:
+    with report(tmp_path) as running:
+        for step in range(1, 6):
+            running.add(step, metrics(step))
+            assert running.loss == step - 1 or math.isnan(running.loss)  # one step late
+        running.flush()
+        assert running.loss == 5
+    rows = read_metrics(tmp_path / "metrics.jsonl")
+    assert [(row["step"], row["loss"]) for row in rows] == [(2, 2.0), (4, 4.0), (5, 5.0)]
+    assert {"accuracy", "gradient_norm", "parameter_norm", "learning_rate", "seconds_per_step", "tokens_per_second",
+            "examples_per_second", "matmul_share"} < set(rows[-1])  # fmt: skip
+
+
+def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
+    with report(tmp_path) as running:
+        running.add(1, metrics(math.nan))
+        with pytest.raises(UserError, match=r"loss of step 1: nan: .*learning_rate"):
+            running.add(2, metrics(1.0))
+
+
+def test_speeds_leave_out_the_first_step_and_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([100.0, 101.0, 103.0])  # the first step ends, with its compilation, at 100
+    monkeypatch.setattr("time.perf_counter", lambda: next(clock))
+    window = Window()
+    window.add(work(1000), 9e9)
+    assert window.speeds(1e9) == {}
+    window.add(work(30), 6e9)
+    window.add(work(60), 3e9)
+    speeds = window.speeds(1e10)
+    assert speeds == pytest.approx(
+        {"seconds_per_step": 1.5, "tokens_per_second": 30.0, "examples_per_second": 4 / 3, "matmul_share": 0.3}
+    )
+    window.restart()
+    assert window.speeds(1e9) == {}

@@ -1,0 +1,137 @@
+"""config.json and our model section, each from the other."""
+
+import importlib
+from typing import Any
+
+import pytest
+
+from coi_jax.common.errors import UserError
+from coi_jax.config.model import DecoderConfig, T5Config, model_section
+from coi_jax.families.presets import PRESETS
+from coi_jax.weights.hf_config import FIXED, FREE, READ, architecture, check_same, fields, published
+from tests.helpers import tiny_networks
+from tests.helpers.published_models import RUN
+from tests.helpers.reference_models import FAMILIES
+
+LLAMA3 = {"rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+          "original_max_position_embeddings": 32}  # fmt: skip
+
+
+def make(values: dict[str, Any]) -> DecoderConfig | T5Config:
+    return model_section(values).model_validate(values | RUN)
+
+
+def config_class(kind: str) -> type:
+    module = importlib.import_module(f"transformers.models.{kind.removesuffix('_text')}")
+    names = {"gemma3_text": "Gemma3TextConfig", "t5": "T5Config", "mt5": "MT5Config"}
+    return getattr(module, names.get(kind, f"{kind.capitalize()}Config"))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_there_and_back_is_the_same(family: str) -> None:
+    theirs = FAMILIES[family]
+    ours = make(architecture(theirs.to_dict()))
+    written = published(ours, ours.vocabulary_size, theirs.model_type)
+    assert written["model_type"] == theirs.model_type
+    assert architecture(type(theirs)(**written).to_dict()) == architecture(theirs.to_dict())
+
+
+@pytest.mark.parametrize("preset", [name for name, values in PRESETS.items() if "layers" in values])
+def test_every_preset_can_be_published(preset: str) -> None:
+    ours = make(PRESETS[preset])
+    found = make(architecture(published(ours, ours.vocabulary_size)))
+    assert found == ours
+
+
+@pytest.mark.parametrize("kind", READ)
+def test_what_a_file_leaves_out_is_as_in_transformers(kind: str) -> None:
+    theirs = config_class(kind)().to_dict()
+    assert architecture({"model_type": kind}) == architecture(theirs)
+    assert not {name for name, value in FIXED[kind].items() if theirs.get(name) not in (None, value)}
+    assert set(theirs) - set(READ[kind]) - set(FIXED[kind]) - FREE <= {name for name in theirs if not theirs[name]}
+
+
+def test_fields_are_those_of_a_network_and_not_of_a_run() -> None:
+    for config in tiny_networks.CONFIGS.values():
+        assert set(config.model_dump()) - set(fields(config.kind)) == set(RUN)
+
+
+@pytest.mark.parametrize(
+    ("values", "due"),
+    [
+        ({"model_type": "qwen2", "use_sliding_window": True, "max_window_layers": 0}, (4096, 0)),
+        ({"model_type": "qwen2", "use_sliding_window": True, "max_window_layers": 32}, (0, 0)),
+        ({"model_type": "qwen3", "sliding_window": 64}, (0, 0)),
+        ({"model_type": "mistral", "sliding_window": None}, (0, 0)),
+        ({"model_type": "gemma2", "num_hidden_layers": 2, "layer_types": ["full_attention"] * 2}, (0, 0)),
+        ({"model_type": "gemma3_text", "num_hidden_layers": 3}, (4096, 6)),
+        ({"model_type": "exaone4", "sliding_window_pattern": "LLG", "num_hidden_layers": 4}, (4096, 3)),
+    ],
+)
+def test_windows(values: dict[str, Any], due: tuple[int, int]) -> None:
+    found = architecture(values)
+    assert (found["window"], found["global_every"]) == due
+
+
+def test_version_5_of_transformers_spells_rotary_positions_otherwise() -> None:
+    older = {"model_type": "llama", "rope_theta": 5e5, "rope_scaling": LLAMA3}
+    newer = {"model_type": "llama", "rope_parameters": LLAMA3 | {"rope_theta": 5e5}}
+    assert architecture(older)["rope"] == architecture(newer)["rope"]
+    linear = {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6}
+    both = {"full_attention": linear, "sliding_attention": {"rope_type": "default", "rope_theta": 2e4}}
+    found = architecture({"model_type": "gemma3_text", "rope_parameters": both})["rope"]
+    assert (found["theta"], found["local_theta"], found["scaling"], found["factor"]) == (1e6, 2e4, "linear", 8.0)
+
+
+def test_layers_of_exaone_4_that_see_everything_are_turned_only_where_no_layer_has_a_window() -> None:
+    assert not architecture({"model_type": "exaone4"})["rope"]["everywhere"]
+    assert architecture({"model_type": "exaone4", "sliding_window": None})["rope"]["everywhere"]
+
+
+def test_the_language_model_of_gemma_3_with_a_vision_tower() -> None:
+    text = {"model_type": "gemma3_text", "num_hidden_layers": 34, "hidden_size": 2560}
+    values = {"model_type": "gemma3", "text_config": text, "vision_config": {"hidden_size": 7}}
+    assert architecture(values) == architecture(text)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"model_type": "phi3"}, "model_type: phi3: unknown"),
+        ({}, "model_type: None: unknown"),
+        ({"model_type": "llama", "attention_bias": True}, "attention_bias: True: the network here only computes"),
+        ({"model_type": "llama", "hidden_act": "relu"}, "hidden_act: relu"),
+        ({"model_type": "gemma2", "hidden_activation": "gelu"}, "hidden_activation: gelu"),
+        ({"model_type": "t5", "feed_forward_proj": "gated-silu"}, "feed_forward_proj: gated-silu"),
+        ({"model_type": "t5", "decoder_start_token_id": 2}, "decoder_start_token_id: 2"),
+        ({"model_type": "qwen2", "use_sliding_window": True}, "in all but every n-th"),
+        ({"model_type": "gemma2", "num_hidden_layers": 2, "layer_types": ["full_attention"]}, "for each of 2 layers"),
+        ({"model_type": "llama", "rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "default, linear and llama3"),
+        ({"model_type": "llama", "rope_scaling": {"type": "linear"}}, "linear needs 'factor'"),
+        ({"model_type": "llama", "quantization_config": {"bits": 4}}, "full precision"),
+        ({"model_type": "llama", "residual_multiplier": 0.2}, "is no field of llama that is known here"),
+    ],
+)
+def test_what_the_network_does_not_compute_stops(values: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError) as caught:
+        architecture(values)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_off_may_have_any_name() -> None:
+    assert architecture({"model_type": "qwen2", "use_mrope": False}) == architecture({"model_type": "qwen2"})
+
+
+def test_a_network_of_no_family_cannot_be_published() -> None:
+    odd = tiny_networks.change(tiny_networks.DECODER, qk_norm=True, qkv_bias=True)
+    with pytest.raises(UserError, match="no published family has this together with the other fields"):
+        published(odd, 40)
+
+
+def test_a_model_section_that_a_checkpoint_contradicts() -> None:
+    section = tiny_networks.DECODER.model_dump()
+    due = {name: section[name] for name in fields("decoder")}
+    check_same(section, due, "folder")
+    with pytest.raises(UserError, match=r"config.model.mlp_width: 28: the checkpoint folder has 99"):
+        check_same(section, due | {"mlp_width": 99}, "folder")

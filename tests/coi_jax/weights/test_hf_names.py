@@ -1,0 +1,121 @@
+"""The table of names: every parameter of every family, both ways; what is said of a checkpoint that does not fit."""
+
+import jax
+import numpy as np
+import pytest
+
+from coi_jax.common.errors import UserError
+from coi_jax.models import build
+from coi_jax.weights.hf_names import common_key, condense, names, places, resolve, to_params, to_tensors
+from tests.helpers.published_models import model, section
+from tests.helpers.reference_models import FAMILIES
+from tests.helpers.tiny_networks import DECODER, T5, VOCABULARY, change
+
+CONFIGS = {
+    "Llama": DECODER,
+    "Qwen": change(DECODER, qkv_bias=True, tied_embedding=True, qk_norm=True),
+    "Gemma": change(DECODER, norms="both", qk_norm=True),
+    "T5 1.0": change(T5, mlp="relu", tied_embedding=True),
+    "T5 1.1": T5,
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_tensor_of_a_family_has_its_place(family: str) -> None:
+    theirs = model(family)
+    network = build(section(theirs), 1)
+    tensors = {name: weight.detach().numpy() for name, weight in theirs.named_parameters()}
+    params = to_params(network.config, network.abstract(), tensors)
+    back = dict(to_tensors(network.config, params))
+    assert set(back) == set(tensors)
+    for key, tensor in tensors.items():
+        np.testing.assert_array_equal(back[key], tensor)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_shapes_of_tensors_follow_from_those_of_parameters(name: str) -> None:
+    network = build(CONFIGS[name], VOCABULARY)
+    for place in places(network.config, network.abstract()).values():
+        assert place.to_tensor(np.zeros(place.shape)).shape == place.tensor_shape
+        assert place.from_tensor(np.zeros(place.tensor_shape)).shape == place.shape
+        assert place.shape in [leaf.shape[place.stacked :] for leaf in jax.tree.leaves(network.abstract())]
+
+
+def test_a_norm_after_attention_has_another_meaning_in_gemma() -> None:
+    llama, gemma = names(DECODER), names(CONFIGS["Gemma"])
+    after = "model.layers.{}.post_attention_layernorm.weight"
+    assert llama["layers.mlp_norm.scale"] == after == gemma["layers.attention_post_norm.scale"]
+
+
+@pytest.mark.parametrize(
+    ("key", "common"),
+    [
+        ("language_model.model.layers.0.mlp.up_proj.weight", "model.layers.0.mlp.up_proj.weight"),
+        ("model.language_model.norm.weight", "model.norm.weight"),
+        ("language_model.lm_head.weight", "lm_head.weight"),
+        ("model.vision_tower.encoder.weight", None),
+        ("multi_modal_projector.mm_input_projection_weight", None),
+        ("model.layers.3.self_attn.rotary_emb.inv_freq", None),
+        ("decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight", None),
+        ("decoder.block.1.layer.1.EncDecAttention.q.weight", "decoder.block.1.layer.1.EncDecAttention.q.weight"),
+    ],
+)
+def test_keys_of_some_checkpoints_only(key: str, common: str | None) -> None:
+    assert common_key(key) == common
+
+
+def test_layers_are_told_in_ranges() -> None:
+    keys = [f"model.layers.{number}.a.weight" for number in (0, 1, 2, 5)] + ["model.norm.weight"]
+    assert condense(keys) == ["model.layers.0-2,5.a.weight", "model.norm.weight"]
+    assert condense([]) == []
+
+
+@pytest.fixture(scope="module")
+def shapes() -> dict[str, tuple[int, ...]]:
+    """Of a checkpoint that fits `DECODER`."""
+    found = places(DECODER, build(DECODER, VOCABULARY).abstract())
+    return {key: place.tensor_shape for place in found.values() for key in place.keys}
+
+
+def find(shapes: dict[str, tuple[int, ...]], tied: bool = False) -> object:
+    network = build(change(DECODER, tied_embedding=tied), VOCABULARY)
+    return resolve(network.config, places(network.config, network.abstract()), shapes, "folder")
+
+
+def test_missing_unknown_and_misshapen_tensors_are_told_in_one_line(shapes: dict[str, tuple[int, ...]]) -> None:
+    wrong = dict(shapes)
+    for layer in (1, 2):
+        del wrong[f"model.layers.{layer}.mlp.up_proj.weight"]
+        wrong[f"model.layers.{layer}.mlp.extra.weight"] = (1,)
+        wrong[f"model.layers.{layer}.mlp.down_proj.weight"] = (20, 44)
+    with pytest.raises(UserError) as caught:
+        find(wrong)
+    said = str(caught.value)
+    assert "missing: model.layers.1-2.mlp.up_proj.weight; " in said
+    assert "not of this network: model.layers.1-2.mlp.extra.weight; " in said
+    assert "model.layers.1.mlp.down_proj.weight [20, 44], where [20, 28] is due (width × mlp_width)" in said
+    assert "layers.2.mlp.down" not in said
+    assert "\n" not in said
+
+
+def test_a_checkpoint_of_more_layers_does_not_fit(shapes: dict[str, tuple[int, ...]]) -> None:
+    deeper = shapes | {key.replace("layers.0", "layers.3"): shape for key, shape in shapes.items()}
+    with pytest.raises(UserError, match=r"weights: folder: not of this network: model.layers.3"):
+        find(deeper)
+
+
+def test_a_tied_head_may_be_there_twice_or_under_its_other_name(shapes: dict[str, tuple[int, ...]]) -> None:
+    assert find(shapes, tied=True).twins == [("model.embed_tokens.weight", "lm_head.weight")]
+    once = {key: shape for key, shape in shapes.items() if key != "lm_head.weight"}
+    assert find(once, tied=True).twins == []
+    other = {key: shape for key, shape in shapes.items() if key != "model.embed_tokens.weight"}
+    assert find(other, tied=True).keys["model.embed_tokens.weight"] == "lm_head.weight"
+    with pytest.raises(UserError, match=r"missing: lm_head.weight"):
+        find(once)
+
+
+def test_a_t5_may_hold_its_embedding_three_times() -> None:
+    where = places(T5, build(T5, VOCABULARY).abstract())
+    shapes = {key: place.tensor_shape for place in where.values() for key in place.keys}
+    more = {f"{stack}.embed_tokens.weight": shapes["shared.weight"] for stack in ("encoder", "decoder")}
+    assert resolve(T5, where, shapes | more, "folder").twins == [("shared.weight", key) for key in more]

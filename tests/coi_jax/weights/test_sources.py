@@ -1,0 +1,301 @@
+"""Weights that runs begin from: onto meshes, in the dtypes that they are held in, within bounds of memory."""
+
+import dataclasses
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import save_file
+
+from coi_jax.common.errors import UserError
+from coi_jax.common.storage import write_json, written_aside
+from coi_jax.config.model import DecoderConfig, LoraConfig
+from coi_jax.config.run import RunConfig
+from coi_jax.models import Network, Params, build
+from coi_jax.runs import checkpoint
+from coi_jax.runs.run_folder import open_run
+from coi_jax.training import loop
+from coi_jax.training.loop import Job
+from coi_jax.weights import hf_names
+from coi_jax.weights import sources as weights
+from coi_jax.weights.hf_config import architecture
+from coi_jax.weights.hf_names import to_params
+from coi_jax.weights.safetensors_files import SINGLE, Spec, write_tensors
+from tests.helpers import published_models, tiny_models, trained_runs
+from tests.helpers.paths import ROOT
+from tests.helpers.published_models import tensors
+from tests.helpers.tiny_models import StandInLoader, run_config
+
+pytestmark = pytest.mark.xdist_group("weights")  # its fixtures take long: one worker makes them
+
+ROWS = 264  # of the embedding: what a mesh divides
+SIZES = {"vocab_size": ROWS, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+         "num_attention_heads": 4, "num_key_value_heads": 2}  # fmt: skip
+LORA = LoraConfig(rank=2, alpha=4.0, targets="attention|mlp", dropout=0.0, rank_stabilised=False, base_dtype="int8")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick() -> Iterator[None]:
+    with tiny_models.quick_compilation():
+        yield
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A published decoder in bfloat16."""
+    return published_models.save(tmp_path_factory.mktemp("published") / "model", "Qwen 3", torch.bfloat16, **SIZES)
+
+
+@pytest.fixture(scope="module")
+def network() -> Network:
+    return build(published_models.section(published_models.model("Qwen 3", **SIZES)), 1)
+
+
+@pytest.fixture(scope="module")
+def expected(folder: Path, network: Network) -> Params:
+    """The parameters, all in memory."""
+    wide = {key: tensor.astype(np.float32) for key, tensor in tensors(folder).items()}
+    return to_params(network.config, network.abstract(), wide)
+
+
+def assert_same(found: Any, expected: Any) -> None:
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(found), expected)
+
+
+@pytest.mark.parametrize("axes", [{}, {"fsdp": 8}, {"tensor": 2, "fsdp": 2, "replica": 2}], ids=str)
+def test_parameters_lie_on_the_mesh_in_fp32(
+    folder: Path, network: Network, expected: Params, axes: dict[str, int]
+) -> None:
+    mesh = tiny_models.mesh(**axes) if axes else None
+    found = weights.load(weights.open_weights(str(folder), network), network, mesh)
+    assert_same(found, expected)
+    for leaf, due in zip(jax.tree.leaves(found), jax.tree.leaves(checkpoint.placed_params(network, mesh)), strict=True):
+        assert (leaf.dtype, leaf.sharding) == (jnp.float32, due.sharding)
+
+
+@pytest.mark.parametrize("base_dtype", ["float32", "bfloat16", "int8"])
+def test_a_frozen_base_is_held_as_the_adapters_ask(
+    folder: Path, network: Network, expected: Params, base_dtype: str
+) -> None:
+    lora = LORA.model_copy(update={"base_dtype": base_dtype})
+    adapted = dataclasses.replace(network, lora=lora)
+    mesh = tiny_models.mesh(fsdp=2, tensor=2)
+    found = weights.load(weights.open_weights(str(folder), adapted), adapted, mesh)
+    assert_same(found, jax.device_get(jax.jit(adapted.hold)(expected)))
+    _, due = adapted.split(checkpoint.placed_params(adapted, mesh))
+    jax.tree.map(lambda leaf, like: np.testing.assert_equal((leaf.dtype, leaf.sharding), (like.dtype, like.sharding)),
+                 found, due)  # fmt: skip
+
+
+def test_a_folder_in_a_bucket(folder: Path, network: Network, expected: Params) -> None:
+    memory = fsspec.filesystem("memory")
+    memory.put(str(folder), "/weights/model", recursive=True)
+    source = weights.open_weights("memory://weights/model", network)
+    assert_same(weights.load(source, network, None), expected)
+    assert weights.identity("memory://weights/model")
+    memory.rm("/weights", recursive=True)
+
+
+def test_gemma_3_in_a_folder_with_a_vision_tower(tmp_path: Path) -> None:
+    text = published_models.save(tmp_path / "text", "Gemma 3")
+    config = json.loads((text / "config.json").read_text()) | {"model_type": "gemma3_text"}
+    held = {key.replace("model.", "language_model.model."): value for key, value in tensors(text).items()}
+    held["vision_tower.encoder.weight"] = np.zeros((3, 3), np.float32)
+    held["language_model.lm_head.weight"] = held["language_model.model.embed_tokens.weight"].copy()
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    save_file(held, whole / SINGLE)
+    values = {"model_type": "gemma3", "text_config": config, "vision_config": {}}
+    (whole / "config.json").write_text(json.dumps(values))
+    network = build(published_models.section(published_models.model("Gemma 3")), 1)
+    params = [weights.load(weights.open_weights(str(path), network), network, None) for path in (text, whole)]
+    assert_same(*params)
+    held["language_model.lm_head.weight"][0, 0] += 1
+    save_file(held, whole / SINGLE)
+    with pytest.raises(UserError, match="differ, though the config says that they are one"):
+        weights.open_weights(str(whole), network)
+
+
+def test_a_network_of_other_sizes_is_named_by_its_field(folder: Path, network: Network) -> None:
+    config = network.config.model_copy(update={"mlp_width": 40})
+    with pytest.raises(UserError, match=r"config.model.mlp_width: 40: the checkpoint .* has 48"):
+        weights.open_weights(str(folder), build(config, 1))
+    longer = build(network.config.model_copy(update={"vocabulary_size": 0}), 300)
+    with pytest.raises(UserError, match=r"config.model.vocabulary_size: 300: the checkpoint .* has 264"):
+        weights.open_weights(str(folder), longer)
+
+
+def test_a_config_that_its_own_tensors_contradict(folder: Path, network: Network, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(folder, tmp_path / "model"))
+    values = json.loads((copy / "config.json").read_text()) | {"intermediate_size": 40}
+    (copy / "config.json").write_text(json.dumps(values))
+    wrong = build(network.config.model_copy(update={"mlp_width": 40}), 1)
+    with pytest.raises(UserError, match=r"gate_proj.weight \[48, 32\], where \[40, 32\] is due \(mlp_width × width\)"):
+        weights.open_weights(str(copy), wrong)
+
+
+def make_job(folder: Path, config: RunConfig, **axes: int) -> Job:
+    run = open_run(folder, config)
+    network = build(config.model, ROWS, config.lora)
+    note = loop.note_weights(config, run, network)
+    (folder / "environment.json").write_text(json.dumps({"data": note}))
+    loader = StandInLoader(config.train.steps)
+    return loop.make_job(config, run, tiny_models.mesh(**axes), loader, network)
+
+
+def begin(job: Job) -> tuple[Params, Params | None, int]:
+    with checkpoint.Checkpoints(job.run.checkpoints, keep=1) as checkpoints:
+        state, done = loop.begin(job, checkpoints)
+        if not done:
+            checkpoints.save(state._replace(step=jnp.asarray(3)), 3, job.position)
+    return jax.device_get(state.params), jax.device_get(state.frozen), done
+
+
+def config_of(network: Network, folder: Path, **overrides: Any) -> RunConfig:
+    return run_config(model=network.config.model_dump(), weights__folder=str(folder), **overrides)
+
+
+def test_training_begins_from_the_weights_and_goes_on_without_them(
+    folder: Path, network: Network, expected: Params, tmp_path: Path
+) -> None:
+    source = Path(shutil.copytree(folder, tmp_path / "model"))
+    config = config_of(network, source)
+    job = make_job(tmp_path / "run", config, fsdp=2)
+    params, _, done = begin(job)
+    assert_same(params, expected)
+    assert done == 0
+    assert (tmp_path / "run" / "published" / "config.json").is_file()
+    recorded = weights.recorded_identity(job.run)
+    shutil.rmtree(source)
+    again = make_job(tmp_path / "run", config)
+    params, _, done = begin(again)
+    assert_same(params, expected)
+    assert done == 3
+    assert weights.recorded_identity(again.run) == recorded
+
+
+def test_adapters_stand_beside_the_weights_that_they_were_trained_beside(
+    folder: Path, network: Network, tmp_path: Path
+) -> None:
+    source = Path(shutil.copytree(folder, tmp_path / "model"))
+    config = config_of(network, source, lora__rank=2, lora__base_dtype="int8")
+    adapters, base, _ = begin(make_job(tmp_path / "run", config, fsdp=2, tensor=2))
+    again, same_base, done = begin(make_job(tmp_path / "run", config))
+    assert done == 3
+    assert_same(again, adapters)
+    assert_same(same_base, base)
+    assert not (tmp_path / "run" / "base").exists()
+    path = next(source.glob("*.safetensors"))
+    path.write_bytes(path.read_bytes()[:-1] + b"\x01")
+    with pytest.raises(UserError, match="has changed since the adapters were trained beside it"):
+        begin(make_job(tmp_path / "run", config))
+
+
+def test_training_begins_from_another_run(tmp_path: Path) -> None:
+    run = trained_runs.make_run(tmp_path)
+    config = run.load_config()
+    network = build(config.model, trained_runs.BYTES)
+    expected = checkpoint.restore_params(run.checkpoints, network)
+    source = weights.open_weights(str(run.path), network)
+    found = weights.load(source, network, tiny_models.mesh(fsdp=4))
+    assert_same(found, jax.device_get(expected))
+    assert weights.identity(str(run.path)) == checkpoint.identity(run.checkpoints, 3)
+    other = build(config.model.model_copy(update={"layers": 2}), trained_runs.BYTES)
+    with pytest.raises(UserError, match=r"config.model.layers: 2: the checkpoint .* has 1"):
+        weights.open_weights(str(run.path), other)
+
+
+@pytest.mark.parametrize("base", ["random", "published"])
+def test_adapters_are_folded_into_their_base(folder: Path, network: Network, tmp_path: Path, base: str) -> None:
+    config = config_of(network, folder if base == "published" else "", lora__rank=2, lora__base_dtype="int8")
+    job = make_job(tmp_path / "run", config)
+    state = loop.fresh(job)
+    adapters = jax.tree.map(lambda leaf: leaf + 0.1, state.params)
+    with checkpoint.Checkpoints(job.run.checkpoints, keep=1) as checkpoints:
+        checkpoints.save(state._replace(params=adapters), 3, job.position)
+    expected = job.network.merge(job.network.join(adapters, state.frozen))
+    whole = dataclasses.replace(job.network, lora=None)
+    found = weights.load(weights.open_weights(str(job.run.path), whole), whole, None)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6), found, expected)
+
+
+WIDE = {"model_type": "llama", "num_hidden_layers": 24, "hidden_size": 512, "intermediate_size": 2048,
+        "num_attention_heads": 8, "vocab_size": 1024}  # fmt: skip
+
+# Prints by how many bytes each work raised the peak of this process's memory.
+MEMORY = """
+import re, sys
+from pathlib import Path
+import jax
+from coi_jax import convert, weights
+from coi_jax.models import build
+from coi_jax.run_folder import RunFolder
+from coi_jax.tensor_files import Folder
+
+source, out, config_file = sys.argv[1:]
+overrides = {"vocabulary.kind": "bytes", "vocabulary.size": 0}
+network = build(convert.run_config(Folder(source, "src"), config_file, overrides).model, 259)
+
+def peak():
+    return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
+
+def raised(work):
+    Path("/proc/self/clear_refs").write_text("5")
+    before = peak()
+    work()
+    print(work.__name__, peak() - before)
+
+def into_run():
+    convert.into_run(Folder(source, "src"), out + "/run", config_file, overrides)
+
+def into_published():
+    convert.into_published(RunFolder(Path(out + "/run")), out + "/back", None, 10**9)
+
+def load():
+    global params
+    params = weights.load(weights.open_weights(source, network), network, None)
+
+for work in (into_run, into_published, load):
+    raised(work)
+"""
+
+
+def test_host_memory_holds_a_few_tensors_and_never_the_model(tmp_path: Path) -> None:
+    config = architecture(WIDE)
+    network = build(DecoderConfig(**config, **published_models.RUN), 1)
+    places = hf_names.places(network.config, network.abstract())
+    bfloat16 = np.dtype(ml_dtypes.bfloat16)
+    specs = [Spec(key, place.tensor_shape, bfloat16) for place in places.values() for key in place.keys]
+    with written_aside(str(tmp_path / "model"), "out") as folder:
+        zeros = {spec.key: np.broadcast_to(np.zeros((), bfloat16), spec.shape) for spec in specs}
+        write_tensors(folder, specs, zeros.__getitem__, 10**9)
+        write_json(folder, "config.json", WIDE)
+    command = [
+        sys.executable,
+        "-c",
+        MEMORY,
+        str(tmp_path / "model"),
+        str(tmp_path),
+        str(ROOT / "configs" / "release.py"),
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "XLA_FLAGS": ""})
+    assert done.returncode == 0, done.stderr
+    raised = {name: int(count) for name, count in (line.split() for line in done.stdout.splitlines())}
+    model, largest = sum(spec.bytes for spec in specs), max(spec.bytes for spec in specs)
+    raised["load"] -= 2 * model  # the parameters themselves: a CPU's devices have the host's memory
+    bound = 3 * largest + 3 * model // 4  # the libraries take about a third of it when they are first used
+    assert model > 40 * largest
+    assert max(raised.values()) < bound, (raised, model, largest)
+    assert min(path.stat().st_size for path in (tmp_path / "back").glob("*.safetensors")) > model

@@ -1,0 +1,77 @@
+import json
+import re
+import string
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data_pipeline.build.asking import questions
+from data_pipeline.build.asking.questions import PROMPTS, QUESTIONS, Answer, Check, Question, fence, messages, prompt
+from tests.helpers.fake_llm import FENCED, question
+from tests.helpers.llm_clients import config
+from tests.helpers.super_ni_tasks import INJECTION
+
+kinds = pytest.mark.parametrize("kind", QUESTIONS, ids=lambda kind: kind.prompt)
+
+
+@kinds
+def test_examples_are_of_the_form_that_is_asked_for(kind: type[Question]) -> None:
+    words = prompt(kind.prompt)
+    assert len(words.examples) >= 2
+    for example in words.examples:
+        assert kind.form.model_validate_json(example.reply)
+        assert set(example.fields) == fields(words.template)
+
+
+def fields(template: str) -> set[str]:
+    return {name for _, name, _, _ in string.Formatter().parse(template) if name}
+
+
+@kinds
+def test_schemas_are_closed_and_every_field_is_required(kind: type[Question]) -> None:
+    schema = kind.form.model_json_schema()
+    assert schema["additionalProperties"] is False
+    assert set(schema["required"]) == set(schema["properties"])
+
+
+def test_every_prompt_file_is_used() -> None:
+    assert {path.stem for path in PROMPTS.glob("*.toml")} == {kind.prompt for kind in QUESTIONS}
+
+
+@kinds
+def test_every_prompt_shows_a_row_that_gives_orders_or_says_what_fences_are(kind: type[Question]) -> None:
+    assert "never" in prompt(kind.prompt).system
+    assert "<<" in prompt(kind.prompt).system
+
+
+@given(st.text(), st.text())
+def test_no_text_ends_its_fence(before: str, after: str) -> None:
+    inner = fence("input", before)
+    for text in (before, inner, f"{before}\n{inner.splitlines()[-1]}\n{after}", f"{before} input>>{after}"):
+        found = fence("input", text)
+        mark = found[len("<<input ") :][:12]
+        assert found.count(f"{mark} input>>") == 1
+        assert found == f"<<input {mark}\n{text}\n{mark} input>>"
+
+
+@given(st.text(min_size=1).filter(lambda text: "\r" not in text), st.text(min_size=1))
+def test_braces_and_marks_of_the_data_stay_what_they_are(given_: str, instruction: str) -> None:
+    asked = messages(Answer("a definition {x}", instruction, given_ + "{0} {input}"))[-1].content
+    assert given_ + "{0} {input}" in asked
+    assert instruction in asked
+
+
+def test_orders_in_the_data_stand_within_fences_alone() -> None:
+    asked = messages(Check(INJECTION, INJECTION, INJECTION, INJECTION))[-1].content
+    outside = FENCED.sub("", asked)
+    assert INJECTION not in outside
+    assert len(re.findall(re.escape(INJECTION), asked)) == 4
+
+
+def test_a_call_holds_the_schema_and_the_question_can_be_read_from_it() -> None:
+    made = questions.call(Answer("d", "i", "x"), config("u"))
+    name, found = question(json.loads(json.dumps(made.body)))
+    assert (name, found) == ("answer", {"definition": "d", "instruction": "i", "input": "x"})
+    assert made.body["response_format"]["json_schema"]["strict"]
+    assert made.max_tokens == prompt("answer").max_tokens

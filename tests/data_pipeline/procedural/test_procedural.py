@@ -1,0 +1,236 @@
+"""Generated chains: verified, fitting by type, split without a leak, counted, the same bytes twice."""
+
+import collections
+import itertools
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from coi_jax.chains.chain import Chain, Step, join
+from coi_jax.chains.dataset import read_chains, read_manifest
+from coi_jax.common import cli
+from coi_jax.common.errors import UserError
+from data_pipeline.procedural import catalogue, splits
+from data_pipeline.procedural.__main__ import main
+from data_pipeline.procedural.check import follow, verify
+from data_pipeline.procedural.compose import Limits
+from data_pipeline.procedural.generate import Generator, Settings
+
+SPLITS = ("train", "validation", "rephrased", "test")
+BY_NAME = catalogue.by_name()
+SMALL = ["--train_count", "60", "--validation_count", "20", "--rephrased_count", "20", "--test_count", "30"]
+
+
+def small_settings(seed: int, families: list[str], max_level: int = 3, degenerate_share: float = 0.0) -> Settings:
+    counts = {"train": {1: 15, 2: 15, 3: 15}, "validation": {2: 5}, "rephrased": {2: 5}, "test": {2: 8, 4: 8, 6: 8}}
+    operations = catalogue.select(families, max_level)
+    return Settings(seed, operations, counts, Limits(3, 7, 300), 5, 3, degenerate_share)
+
+
+def names(chain: Chain) -> tuple[str, ...]:
+    return tuple(step.task or "" for step in chain.steps)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small data set of the whole catalogue."""
+    path = tmp_path_factory.mktemp("procedural") / "out"
+    assert main(["--out", str(path), "--seed", "3", *SMALL]) == 0
+    return path
+
+
+some_families = st.sets(st.sampled_from(sorted(catalogue.families())), min_size=1).map(sorted)
+
+
+@given(st.integers(0, 10**9), some_families.filter(lambda chosen: chosen != ["conversions"]))
+@settings(max_examples=12, deadline=None)
+def test_every_chain_verifies_fits_and_changes_its_value(seed: int, families: list[str]) -> None:
+    for split, chain in Generator(small_settings(seed, families)).chains():
+        operations = [BY_NAME[name] for name in names(chain)]
+        assert all(verify(chain))
+        assert all(first.result is second.source for first, second in itertools.pairwise(operations))
+        assert not any(operation.closed for operation in operations[:-1])
+        assert {operation.family for operation in operations} <= set(families)
+        assert [step.category for step in chain.steps] == [operation.category for operation in operations]
+        assert chain.instruction == join([step.instruction for step in chain.steps])
+        open_count = len(operations) - operations[-1].closed
+        values = [chain.input, *chain.outputs[:open_count]]
+        assert len(set(values)) == len(values)
+        assert all(values)
+        assert all(len(value or "") <= 300 for value in values)
+        assert splits.input_split(chain.input) == split
+
+
+@given(st.integers(0, 10**9))
+@settings(max_examples=3, deadline=None)
+def test_a_seed_decides_everything(seed: int) -> None:
+    first, second, other = (list(Generator(small_settings(s, ["lists"])).chains()) for s in (seed, seed, seed + 1))
+    assert first == second
+    assert first != other
+
+
+def test_the_same_bytes_twice(folder: Path, tmp_path: Path) -> None:
+    assert main(["--out", str(tmp_path / "again"), "--seed", "3", *SMALL]) == 0
+    for file in folder.iterdir():
+        assert (tmp_path / "again" / file.name).read_bytes() == file.read_bytes()
+
+
+def test_counts_are_as_asked_and_ids_unique(folder: Path) -> None:
+    counts = read_manifest(folder)["counts"]
+    assert counts["train"] == {"1": 60, "2": 60, "3": 60}
+    assert counts["test"] == {str(length): 30 for length in range(1, 7)}
+    chains = [chain for split in SPLITS for chain in read_chains(folder, split)]
+    assert len({chain.id for chain in chains}) == len(chains)
+    assert len({(chain.input, names(chain)) for chain in chains}) == len(chains)
+    assert {chain.source for chain in chains} == {"procedural"}
+
+
+def test_a_longer_data_set_begins_with_the_shorter(folder: Path, tmp_path: Path) -> None:
+    assert main(["--out", str(tmp_path / "more"), "--seed", "3", *SMALL, "--test_count", "40"]) == 0
+    for length in (1, 3, 6):
+        shorter, longer = (list(read_chains(path, "test", length)) for path in (folder, tmp_path / "more"))
+        assert longer[: len(shorter)] == shorter
+        assert len(longer) == 40
+
+
+def test_no_two_splits_share_an_input(folder: Path) -> None:
+    inputs = [{chain.input for chain in read_chains(folder, split)} for split in SPLITS]
+    assert not any(first & second for first, second in itertools.combinations(inputs, 2))
+
+
+def runs(combination: tuple[str, ...]) -> set[tuple[str, ...]]:
+    """Every run of two or more operations in a combination."""
+    starts = range(len(combination) - 1)
+    return {combination[i:j] for i in starts for j in range(i + 2, len(combination) + 1)}
+
+
+def test_no_test_combination_stands_anywhere_in_training_in_any_order(folder: Path) -> None:
+    taught = set().union(*(runs(names(chain)) for chain in read_chains(folder, "train")))
+    unordered = {tuple(sorted(combination)) for combination in taught}
+    tested = {names(chain) for chain in read_chains(folder, "test") if chain.length > 1}
+    assert len(tested) > 100
+    assert not {tuple(sorted(combination)) for combination in tested} & unordered
+
+
+def test_the_manifest_lists_the_combinations_of_each_split(folder: Path) -> None:
+    listed = read_manifest(folder)["notes"]["combinations"]
+    for split in SPLITS:
+        found = collections.defaultdict(set)
+        for chain in read_chains(folder, split):
+            found[str(chain.length)].add(" > ".join(names(chain)))
+        assert {length: sorted(combinations) for length, combinations in found.items()} == listed[split]
+
+
+def test_held_out_phrasings_are_in_one_split_only(folder: Path) -> None:
+    for split in SPLITS:
+        for step in (step for chain in read_chains(folder, split) for step in chain.steps):
+            operation = BY_NAME[step.task or ""]
+            last = operation.instruction(-1, operation.read(step.instruction) or {})
+            assert (step.instruction == last) == (split == "rephrased")
+
+
+def test_operations_are_balanced_at_every_position_and_combinations_varied(tmp_path: Path) -> None:
+    sizes = ["--test_lengths", "2", "--train_count", "600", "--test_count", "120"]
+    arguments = ["--operations", "lists", "--max_level", "1", *sizes]
+    assert main(["--out", str(tmp_path / "out"), *arguments]) == 0
+    for split, length, smallest in (("train", 1, 36), ("train", 2, 34), ("train", 3, 30), ("test", 2, 5)):
+        chains = [names(chain) for chain in read_chains(tmp_path / "out", split, length)]
+        for position in range(length):
+            uses = collections.Counter(chain[position] for chain in chains)
+            assert len(uses) == 15
+            assert min(uses.values()) >= smallest
+        combinations = collections.Counter(chains)
+        assert len(combinations) > 0.95 * min(len(chains), {1: 15, 2: 40, 3: 350}[length])
+        assert combinations.most_common(1)[0][1] <= max(0.02 * len(chains), 2 * len(chains) / len(combinations))
+
+
+def test_idle_steps_come_only_as_allowed_and_are_counted() -> None:
+    generator = Generator(small_settings(0, ["lists"], degenerate_share=0.2))
+    chains = [chain for _, chain in generator.chains()]
+    idle = sum(len({chain.input, *chain.outputs}) < len(chain.steps) + 1 for chain in chains)
+    assert 0 < idle <= 0.2 * len(chains) + 1
+    assert generator.notes()["degenerate_chains"] == generator.degenerate > 0
+
+
+def test_fewer_phrasings_and_items_make_easier_chains() -> None:
+    settings_ = replace(small_settings(0, ["lists"], max_level=1), limits=Limits(3, 4, 300), phrasings=1)
+    for split, chain in Generator(settings_).chains():
+        assert 3 <= chain.input.count(",") + 1 <= 4
+        for step in chain.steps if split != "rephrased" else ():
+            operation = BY_NAME[step.task or ""]
+            assert step.instruction == operation.instruction(0, operation.read(step.instruction) or {})
+
+
+def wrong(step: Step) -> Step:
+    return replace(step, output="zebra, zebra")
+
+
+def test_verify_finds_the_wrong_step(folder: Path) -> None:
+    for chain in read_chains(folder, "test", 3):
+        spoiled = replace(chain, steps=(*chain.steps[:2], wrong(chain.steps[2])))
+        assert verify(spoiled) == [True, True, False]
+        renamed = replace(chain, steps=(replace(chain.steps[0], task="sort"), *chain.steps[1:]))
+        assert verify(renamed) == [False, True, True]
+
+
+def test_follow_judges_each_step_by_the_output_before_it() -> None:
+    instructions = ["Remove the first word.", "Reverse the order of the words.", "Count the words."]
+    assert follow(instructions, "apple, stone, fig", ["stone, fig", "fig, stone", "2"]) == [True, True, True]
+    assert follow(instructions, "apple, stone, fig", ["apple, fig", "fig, apple", "2"]) == [False, True, True]
+    assert follow(instructions, "apple, stone, fig", ["stone, fig", None, "2"]) == [True, False, False]
+    assert follow(["Sing."], "apple", ["la"]) == [False]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ("--operations sort_word", "operations: sort_word: unknown; did you mean 'sort_words'?"),
+        ("--operations numbers,list", "operations: list: unknown; did you mean 'lists'?"),
+        ("--operations sort_words --max_level 1", "max_level: 1: leaves no operation"),
+        ("--train_count -1", "train_count: -1: must be at least 0"),
+        ("--train_count many", "train_count: many: write whole numbers"),
+        ("--train_count 5,5", "train_count: 5,5: give one number, or one for each of the 3 lengths"),
+        ("--train_count 0 --validation_count 0 --rephrased_count 0 --test_count 0", "ask for at least one chain"),
+        ("--lengths 0", "lengths: 0: must be at least 1"),
+        ("--lengths 2,2", "lengths: 2,2: name each length once"),
+        ("--min_items 1", "min_items: 1: must be at least 2"),
+        ("--max_items 2", "max_items: 2: must be at least 3"),
+        ("--max_items 40", "max_items: 40: must be at most 12"),
+        ("--phrasings 4", "phrasings: 4: must be 1, 2 or 3"),
+        ("--hold_out 1", "hold_out: 1: must be at least 2"),
+        ("--degenerate_share 2", "degenerate_share: 2.0: must be from 0 to 1"),
+        ("--operations sort_words", "lengths: 2: no combination of the 1 operations is left to teach"),
+        ("--operations count_words --lengths 1", "test_lengths: 2: no combination of the 1 operations is held out"),
+    ],
+)
+def test_an_impossible_request_is_told_in_one_line(
+    arguments: str, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run(lambda: main(["--out", str(tmp_path / "out"), *arguments.split()])) == 2
+    error = capsys.readouterr().err
+    assert told in error
+    assert error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_too_few_different_chains_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("data_pipeline.procedural.lexicon.NOUNS", ("apple", "stone", "fig"))
+    arguments = ["--operations", "reverse_words", "--lengths", "1", "--test_lengths", "1", "--max_items", "3"]
+    with pytest.raises(UserError, match=r"train_count: 4000: only \d+ different chains of length 1"):
+        main(["--out", str(tmp_path / "out"), *arguments])
+
+
+def test_the_folder_must_be_named() -> None:
+    with pytest.raises(UserError, match="name the folder to write"):
+        main([])
+
+
+def test_the_catalogue_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--list", "--operations", "numbers,sort_words"]) == 0
+    printed = capsys.readouterr().out
+    assert "| sort_words | lists | sorting | 2 | words → words | Sort the words alphabetically. |" in printed
+    assert "reverse_words" not in printed
+    assert len(printed.splitlines()) == 2 + 1 + len(catalogue.families()["numbers"])

@@ -1,0 +1,58 @@
+"""Published folders of tiny models, as transformers writes them, and what lies in such folders."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.numpy import load_file
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrainedModel
+
+from coi_jax.config.model import DecoderConfig, T5Config, model_section
+from coi_jax.weights.hf_config import architecture
+from tests.helpers.reference_models import FAMILIES, reference
+
+ROWS = 261  # of the embedding: more than the ids of bytes, and odd
+RUN = {"dropout": 0.0, "dtype": "float32", "remat": "none", "scan_unroll": 1, "attention": "auto", "loss_chunk": 0}
+
+
+def model(family: str, **changes: Any) -> PreTrainedModel:
+    """A model of a family with random weights."""
+    config = copy.deepcopy(FAMILIES[family])
+    for name, value in {"vocab_size": ROWS, **changes}.items():
+        setattr(config, name, value)
+    return reference(config)
+
+
+def save(folder: Path, family: str, dtype: torch.dtype = torch.float32, **changes: Any) -> Path:
+    """Its folder: several files and an index."""
+    model(family, **changes).to(dtype).save_pretrained(folder, max_shard_size="30KB")
+    return folder
+
+
+def section(theirs: PreTrainedModel, **changes: Any) -> DecoderConfig | T5Config:
+    """Our model section of a model of transformers."""
+    fields = architecture(theirs.config.to_dict()) | RUN | changes
+    return model_section(fields).model_validate(fields)
+
+
+def tensors(folder: Path) -> dict[str, np.ndarray]:
+    """All tensors of a folder, as the format's own library reads them."""
+    return {key: value for path in folder.glob("*.safetensors") for key, value in load_file(path).items()}
+
+
+def logits(theirs: PreTrainedModel) -> torch.Tensor:
+    """Of two short rows."""
+    tokens = torch.from_numpy(np.random.default_rng(0).integers(2, theirs.config.vocab_size, (2, 12)))
+    rest = {"decoder_input_ids": tokens.flip(1)} if theirs.config.is_encoder_decoder else {}
+    with torch.no_grad():
+        return theirs(input_ids=tokens, **rest).logits
+
+
+def load(folder: Path) -> PreTrainedModel:
+    """The model of a folder, as transformers reads it."""
+    is_t5 = "t5" in json.loads((folder / "config.json").read_text())["model_type"]
+    kind = AutoModelForSeq2SeqLM if is_t5 else AutoModelForCausalLM
+    return kind.from_pretrained(folder).eval()

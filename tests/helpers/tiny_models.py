@@ -1,0 +1,146 @@
+"""Tiny networks, configs and batches that the tests of training share; no dataset and no cache is needed."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+from coi_jax.config.run import MeshConfig, OptimizerConfig, RunConfig, load_config
+from coi_jax.families.presets import PRESETS
+from coi_jax.models import Network, build
+from coi_jax.parallel import sharding
+from coi_jax.runs.train_state import TrainState
+from coi_jax.training import step as train_step
+from coi_jax.training.optimizer import make_optimizer, make_schedule
+from coi_jax.training.step import StepFunction
+
+VOCABULARY = 32
+LENGTH = 16
+ROWS = 8
+
+DECODER = {"preset": "llama", "window": 0, "global_every": 0, "layers": 2, "width": 16, "heads": 4, "kv_heads": 4,
+           "head_width": 4, "mlp_width": 32, "scan_unroll": 1}  # fmt: skip
+T5 = PRESETS["t5_v11"] | {
+    "vocabulary_size": 0,
+    "layers": 1,
+    "decoder_layers": 2,
+    "width": 16,
+    "heads": 4,
+    "head_width": 4,
+    "mlp_width": 32,
+    "relative_buckets": 8,
+    "relative_max_distance": 16,
+    "dropout": 0.0,
+    "dtype": "float32",
+    "attention": "auto",
+    "loss_chunk": 0,
+    "remat": "none",
+    "scan_unroll": 1,
+}
+
+
+@contextlib.contextmanager
+def quick_compilation() -> Iterator[None]:
+    """Compiles without optimizing: these programs run a few times only."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+def run_config(kind: str = "decoder", **overrides: Any) -> RunConfig:
+    """The quickstart's config with a tiny model; dots in overrides' names are written as two underscores."""
+    changes: dict[str, Any] = {
+        "data.rows": ROWS,
+        "data.length": LENGTH,
+        "vocabulary.kind": "bytes",
+        "vocabulary.size": 0,
+        "train.steps": 10,
+        "train.log_every": 1,
+        "train.checkpoint_every": 4,
+    }
+    if kind == "t5":
+        changes |= {"model": T5, "data.targets_length": LENGTH}
+    else:
+        changes |= {f"model.{name}": value for name, value in DECODER.items()}
+    changes |= {name.replace("__", "."): value for name, value in overrides.items()}
+    return load_config("configs/quickstart.py", changes)
+
+
+def network(kind: str = "decoder", **overrides: Any) -> Network:
+    config = run_config(kind, **overrides)
+    return build(config.model, VOCABULARY, config.lora)
+
+
+def batch(kind: str = "decoder", seed: int = 0, rows: int = ROWS) -> dict[str, np.ndarray]:
+    """Rows of two examples and some padding, with the loss on the second half of each example."""
+    random = np.random.default_rng(seed)
+    segments = np.repeat([[1] * 6 + [2] * 8 + [0] * 2], rows, 0)
+    tokens = random.integers(1, VOCABULARY, (rows, 1)) + np.arange(LENGTH + 1)
+    tokens = tokens % (VOCABULARY - 1) + 1
+    weights = (segments > 0) * (random.random(segments.shape) < 0.5)
+    values = {"tokens": tokens[:, :-1], "targets": tokens[:, 1:], "weights": weights, "segments": segments}
+    if kind == "t5":
+        values |= {"encoder_tokens": tokens[:, 1:], "encoder_segments": segments}
+    else:
+        values["positions"] = np.repeat([[*range(6), *range(8), 0, 0]], rows, 0)
+    return {name: np.asarray(value, np.int32) for name, value in values.items()}
+
+
+class StandInLoader:
+    """Batches that are a pure function of the step, as the real loader's are."""
+
+    def __init__(self, total_steps: int, fingerprint: str = "some data") -> None:
+        self.total_steps, self.fingerprint = total_steps, fingerprint
+
+    def iterate(self, start_step: int, sharding: jax.sharding.Sharding) -> Iterator[dict[str, jax.Array]]:
+        for step in range(start_step, self.total_steps):
+            yield jax.device_put(batch(seed=step), sharding)
+
+
+def mesh(replica: int = 1, fsdp: int = 1, tensor: int = 1, sequence: int = 1) -> jax.sharding.Mesh:
+    """A mesh over the first of the simulated devices."""
+    config = MeshConfig(replica=replica, fsdp=fsdp, tensor=tensor, sequence=sequence)
+    return sharding.make_mesh(config, jax.devices()[: replica * fsdp * tensor * sequence])
+
+
+OPTIMIZER = OptimizerConfig(
+    name="adamw", learning_rate=1e-2, schedule="linear", warmup_ratio=0.2, weight_decay=0.1, clip_norm=1.0,
+    b1=0.9, b2=0.99, epsilon=1e-6,
+)  # fmt: skip
+
+
+class Trained:
+    """A network, its optimizer and its compiled step on a mesh."""
+
+    def __init__(
+        self, network: Network, mesh: jax.sharding.Mesh, config: OptimizerConfig = OPTIMIZER, microbatches: int = 1
+    ) -> None:
+        schedule = make_schedule(config, 10)
+        self.mesh = mesh
+        self.optimizer: optax.GradientTransformation = make_optimizer(
+            config, schedule, network.split(network.logical_axes())[0]
+        )
+        self.shardings = train_step.state_shardings(network, self.optimizer, mesh)
+        self.abstract = train_step.abstract_state(network, self.optimizer)
+        step = train_step.make_step(network, self.optimizer, schedule, microbatches=microbatches, seed=0)
+        self.step: StepFunction = train_step.compile_step(step, self.shardings, mesh)
+        with quick_compilation(), jax.set_mesh(mesh):
+            init = train_step.compile_init(network, self.optimizer, self.shardings)
+            self.state: TrainState = init(jax.random.key(0))
+
+    def run(self, batches: list[dict[str, np.ndarray]]) -> list[float]:
+        """Takes a step on each batch; the losses."""
+        losses = []
+        with quick_compilation(), jax.set_mesh(self.mesh):
+            for one in batches:
+                self.state, metrics = self.step(self.state, jax.device_put(one, sharding.batch_sharding(self.mesh)))
+                losses.append(float(metrics.loss))
+        return losses
+
+
+def assert_close(left: Any, right: Any, tolerance: float) -> None:
+    """Two trees agree leaf by leaf."""
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=tolerance, rtol=tolerance), left, right)

@@ -1,0 +1,86 @@
+"""Small datasets, and token caches as the writer leaves them, without TensorFlow."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from array_record.python.array_record_module import ArrayRecordWriter
+
+from coi_jax.chains.chain import Chain, Step, join
+from coi_jax.chains.dataset import DatasetWriter, read_chains
+from coi_jax.common import files
+from coi_jax.config.run import RunConfig, load_config
+from coi_jax.data import token_cache
+from coi_jax.data.prompts import encode_prompt, prompt
+from coi_jax.data.task_specs import TaskSpec, training_tasks
+from coi_jax.tokenizers.protocol import Vocabulary
+from coi_jax.tokenizers.vocabulary import load_vocabulary
+from tests.helpers.paths import QUICKSTART
+
+WORDS = ("pear", "apple", "fig", "plum", "lime", "date", "kiwi")
+
+
+def make_chain(number: int, length: int) -> Chain:
+    """A chain whose texts, and their lengths, follow from its number."""
+    words = [WORDS[(number * k) % 7] for k in range(1, 2 + number % 9)]
+    steps = [
+        Step(f"Rotate by {k}.", " ".join(words[k % len(words) :] + words[: k % len(words)])) for k in range(length)
+    ]
+    return Chain(
+        f"{length}-{number}", "test", " ".join(words), join([step.instruction for step in steps]), tuple(steps)
+    )
+
+
+def write_dataset(folder: Path, counts: dict[int, int], tests: int = 5) -> Path:
+    """A dataset folder with so many training rows of each length, and `tests` rows of length 2 in split test."""
+    with DatasetWriter(folder) as writer:
+        for length, count in counts.items():
+            for number in range(count):
+                writer.add("train", make_chain(number, length))
+        for number in range(1000, 1000 + tests):
+            writer.add("test", make_chain(number, 2))
+        writer.finish("test", "none", {})
+    return folder
+
+
+def small_config(folder: Path, **overrides: Any) -> RunConfig:
+    """The quickstart's config on a dataset under `folder`, in bytes; override as `data__rows=4`."""
+    fields = {"data.folder": str(folder / "data"), "data.cache_folder": str(folder / "caches"), "arm": "coi12",
+              "data.length": 256, "vocabulary.kind": "bytes", "vocabulary.size": 0}  # fmt: skip
+    return load_config(QUICKSTART, fields | {name.replace("__", "."): value for name, value in overrides.items()})
+
+
+def write_caches(config: RunConfig, specs: Sequence[TaskSpec] | None = None) -> Vocabulary:
+    """The caches of the config's training tasks (and their mixture), or of `specs`, as `data_pipeline.cache` would."""
+    vocabulary = load_vocabulary(config)
+    rows = []
+    for spec in training_tasks(config) if specs is None else specs:
+        folder, key = token_cache.cache_folder(config, spec, vocabulary)
+        write_cache(folder, key, spec, vocabulary)
+        rows.append(
+            {"name": spec.name, "rate": float(token_cache.check_rows(spec)), "folder": folder.name, "hash": key}
+        )
+    files.write_json(
+        token_cache.mixture_path(config, [row["hash"] for row in rows]), {"mixture": config.arm, "tasks": rows}
+    )
+    return vocabulary
+
+
+def write_cache(folder: Path, key: str, spec: TaskSpec, vocabulary: Vocabulary) -> None:
+    """One cache folder."""
+    folder.mkdir(parents=True)
+    lengths = []
+    writer = ArrayRecordWriter(str(folder / token_cache.RECORDS), "group_size:1")
+    for chain in read_chains(spec.folder, spec.split, spec.length):
+        text = prompt(chain.instruction, chain.input, spec.template)
+        inputs = encode_prompt(text, spec.template, vocabulary)
+        targets = [*vocabulary.encode(chain.targets), vocabulary.eos_id]
+        row = json.dumps(chain.row()).encode()
+        writer.write(token_cache.pack_record(np.array(inputs, np.int32), np.array(targets, np.int32), row))
+        lengths.append((len(inputs), len(targets)))
+    writer.close()
+    np.save(folder / token_cache.LENGTHS, np.array(lengths, np.int32))
+    size = (folder / token_cache.RECORDS).stat().st_size
+    files.write_json(folder / token_cache.INFO, {"hash": key, "examples": len(lengths), "bytes": size})

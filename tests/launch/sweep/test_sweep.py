@@ -1,0 +1,235 @@
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import pytest
+
+from coi_jax.common import cli, files
+from coi_jax.common.errors import UserError
+from coi_jax.runs import checkpoint
+from coi_jax.runs.train_state import TrainState
+from launch.sweep import __main__ as sweep
+from launch.sweep.backends import local
+from launch.sweep.point_state import is_trained
+from launch.sweep.point_state import state as state_of
+from launch.sweep.points import Point, choose, expand
+from tests.helpers.paths import ROOT
+
+SWEEPS = sorted((ROOT / "configs" / "sweeps").glob("*.py"))
+
+# A trainer and an evaluator that do what a line of Python says, in a package that stands before the real one.
+FAKE = """
+import sys, pathlib, json, time, signal
+def main(argv):
+    folder = pathlib.Path(argv[argv.index("--workdir") + 1])
+    config = json.loads((folder / "config.json").read_text())
+    def train(step, total=2):
+        place = folder / "checkpoints" / str(step) / "position"
+        place.mkdir(parents=True)
+        (place / "metadata").write_text(json.dumps({"total_steps": total}))
+    def score():
+        for test in config["evaluation"]["tests"]:
+            (folder / "eval" / test).mkdir(parents=True)
+            (folder / "eval" / test / "results.json").write_text(json.dumps({"provenance": {"checkpoint": "2-abc"}}))
+    arm = config["arm"]
+    exec(pathlib.Path(sys.argv[0]).with_suffix(".txt").read_text())
+main(sys.argv[1:])
+"""
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder in which `python -m coi_jax.train` runs the lines that `set_fakes` writes."""
+    (tmp_path / "coi_jax").mkdir()
+    (tmp_path / "coi_jax" / "__init__.py").touch()
+    for name in ("train", "evaluate"):
+        (tmp_path / "coi_jax" / f"{name}.py").write_text(FAKE)
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    files.write_json(tmp_path / "data/quickstart/manifest.json", {"counts": {"train": {"1": 1}}})
+    monkeypatch.chdir(tmp_path)
+    set_fakes(tmp_path)
+    return tmp_path
+
+
+def set_fakes(folder: Path, train: str = "train(2)", evaluate: str = "score()") -> None:
+    (folder / "coi_jax" / "train.txt").write_text(train)
+    (folder / "coi_jax" / "evaluate.txt").write_text(evaluate)
+
+
+def run(*arguments: str) -> int:
+    return cli.run(lambda: sweep.main(["--sweep", "configs/sweeps/quickstart.py", "--backend", "local", *arguments]))
+
+
+def points(out: str = "runs/quickstart", **extra: Any) -> list[Point]:
+    return expand("configs/sweeps/quickstart.py", extra, out)
+
+
+def write_sweep(folder: Path, body: str) -> Path:
+    path = folder / "some_sweep.py"
+    path.write_text(f'CONFIG = "{ROOT}/configs/quickstart.py"\n\ndef sweep():\n    {body}\n')
+    return path
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
+def test_every_sweep_expands_to_points_with_stable_ids(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    once, again = expand(path, {}, None), expand(path, {}, "elsewhere")
+    assert [point.id for point in once] == [point.id for point in again]
+    assert len({point.folder for point in once}) == len(once)
+    assert all(point.folder == Path("runs") / path.stem / point.id for point in once)
+
+
+def test_an_id_tells_the_overrides_and_changes_with_any_field(tmp_path: Path) -> None:
+    path = write_sweep(
+        tmp_path, 'yield {"arm": "coi12", "optimizer.learning_rate": 1e-3, "evaluation.tests": ("bbh",)}'
+    )
+    (point,), (other,) = expand(path, {}, tmp_path), expand(path, {"seed": 1}, tmp_path)
+    assert point.id.startswith("coi12-tests_bbh_-learning_rate0.001-")
+    assert point.id[:-6] == other.id[:-6]
+    assert point.id != other.id
+    assert other.config.seed == 1
+
+
+def test_overrides_survive_the_command_line() -> None:
+    values = {"seed": 3, "evaluation.tests": ("a b", "c"), "data.folder": "x=y z", "vocabulary.file": "12", "a": 1e-05}
+    rest, read = cli.split_overrides(local.override_flags(values))
+    assert (rest, read) == ([], values)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ('yield from [{"arm": "coi1"}, {"arm": "coi12", "sed": 1}]', "point 2: config.sed: .*did you mean 'seed'"),
+        ('yield {"arm": "cot"}', "is prompted, not tuned"),
+        ('yield {"evaluation.tests": ("coi2_tst",)}', "coi2_test"),
+        ('yield from [{"arm": "coi1"}, {"arm": "coi1", "seed": 0}]', "points 1 and 2 .*same config"),
+        ("yield from ()", "no point"),
+        ("yield 3", "yield dicts"),
+        ('raise KeyError("x")', "KeyError"),
+        ("yield (", "SyntaxError"),
+    ],
+)
+def test_a_wrong_sweep_is_one_line(tmp_path: Path, body: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        expand(write_sweep(tmp_path, body), {}, tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_no_sweep(tmp_path: Path) -> None:
+    (tmp_path / "empty.py").touch()
+    with pytest.raises(UserError, match="has no CONFIG"):
+        expand(tmp_path / "empty.py", {}, None)
+    with pytest.raises(UserError, match="no such file"):
+        expand(tmp_path / "none.py", {}, None)
+
+
+def test_choosing_points(workplace: Path) -> None:
+    everything = points()
+    assert choose(everything, []) == everything
+    assert [point.config.arm for point in choose(everything, ["coi12-", everything[0].id])] == ["coi1", "coi12"]
+    with pytest.raises(UserError, match="--only: coi9"):
+        choose(everything, ["coi9"])
+
+
+def test_nothing_starts_where_a_point_is_wrong_or_data_are_missing(
+    workplace: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run("--config.seeds=1") == 2
+    assert "did you mean 'seed'" in capfd.readouterr().err
+    assert run("--config.data.folder=data/none") == 2
+    assert "build or import the dataset" in capfd.readouterr().err
+    assert run("--config.data.split=tran") == 2
+    assert "did you mean 'train'" in capfd.readouterr().err
+    assert not (workplace / "runs").exists()
+
+
+def test_all_points_run_and_are_skipped_when_done(workplace: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    set_fakes(workplace, train='print("training " + arm); train(2)')
+    assert run("--dry_run") == 0
+    assert capfd.readouterr().out.count(" new ") == 3
+    assert run() == 0
+    first = capfd.readouterr().out
+    assert "training coi123" in first
+    assert "3 of 3 points done" in first
+    for point in points():
+        assert state_of(point) == "done"
+        assert f"training {point.config.arm}\n" in (point.folder / "log.txt").read_text()
+    set_fakes(workplace, train="raise SystemExit(9)", evaluate="raise SystemExit(9)")
+    assert run() == 0
+    assert capfd.readouterr().out.count("skipped") == 3
+    assert run("--dry_run") == 0
+    assert capfd.readouterr().out.count(" done ") == 3
+
+
+def test_a_failed_point_is_reported_and_the_others_go_on(workplace: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    set_fakes(workplace, train='arm == "coi12" and sys.exit("error: data.rows: too few"); train(2)')
+    assert run() == 1
+    output = capfd.readouterr().out
+    assert "2 of 3 points done" in output
+    assert "failed: coi12-" in output
+    assert "status 1: error: data.rows: too few" in output
+    assert [state_of(point) for point in points()] == ["done", "partial", "done"]
+    set_fakes(workplace)
+    assert run() == 0
+    assert [state_of(point) for point in points()] == ["done"] * 3
+
+
+@pytest.mark.parametrize("ending", ["sys.exit(0)", "import os; os.kill(os.getpid(), signal.SIGTERM)", "sys.exit(143)"])
+def test_a_preempted_point_is_no_failure_and_goes_on(
+    workplace: Path, capfd: pytest.CaptureFixture[str], ending: str
+) -> None:
+    set_fakes(workplace, train=f"train(1); {ending}")
+    assert run("--only", "coi1-") == cli.EXIT_INTERRUPTED
+    assert "preempted: coi1-" in capfd.readouterr().out
+    assert state_of(points()[0]) == "partial"
+    set_fakes(workplace)
+    assert run("--only", "coi1-") == 0
+
+
+def test_scores_of_an_older_checkpoint_do_not_count(workplace: Path) -> None:
+    assert run("--only", "coi1-") == 0
+    (point, *_) = points()
+    for path in point.folder.rglob("results.json"):
+        files.write_json(path, {"provenance": {"checkpoint": "1-abc"}})
+    assert state_of(point) == "partial"
+
+
+def test_a_killed_point_is_a_failure(workplace: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    set_fakes(workplace, evaluate="import os; os.kill(os.getpid(), signal.SIGKILL)")
+    assert run("--only", "coi1-") == 1
+    assert "evaluate was ended by SIGKILL; was there too little memory?" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_passed_on_so_that_the_run_saves(workplace: Path, number: signal.Signals) -> None:
+    saving = (
+        "signal.signal(signal.SIGTERM, lambda *_: (train(1), sys.exit(0))); print('ready', flush=True); time.sleep(60)"
+    )
+    set_fakes(workplace, train=saving)
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from launch import sweep; sys.exit(sweep.main())"
+    command = [sys.executable, "-c", code, "--sweep", "configs/sweeps/quickstart.py", "--backend", "local"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        while "ready" not in process.stdout.readline():
+            assert process.poll() is None
+        process.send_signal(number)
+        output, began = process.stdout.read(), time.monotonic()
+        assert process.wait(timeout=20) == cli.EXIT_INTERRUPTED
+    assert time.monotonic() - began < 20
+    assert "0 of 3 points done" in output
+    assert "run the same command again" in output
+    assert [state_of(point) for point in points()] == ["partial", "new", "new"]
+
+
+def test_the_last_step_is_read_as_the_trainer_writes_it(tmp_path: Path) -> None:
+    point = expand(write_sweep(tmp_path, 'yield {"arm": "coi1"}'), {}, tmp_path)[0]
+    assert not is_trained(point)
+    state = TrainState({"weight": jnp.ones(2)}, {"mean": jnp.ones(2)}, jnp.array(0))
+    for step in (5, 10):
+        with checkpoint.Checkpoints(point.folder / "checkpoints", keep=2) as checkpoints:
+            checkpoints.save(state, step, {"total_steps": 10, "loader": "x"})
+        assert is_trained(point) == (step == 10)
