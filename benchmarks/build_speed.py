@@ -65,8 +65,12 @@ def measure_rules(folder: str, tasks: int) -> dict[str, Any]:
     stage = workshop.run("pairs", None, [given], lambda start: pairing.pair(start | rows_of(given), config, 0))
     seconds = time.perf_counter() - began
     (counts,) = stage.read(pairing.COUNTS)
-    return {"pairs": sum(row[-1] for row in counts["counts"]), "seconds": round(seconds, 1),
-            "candidates": stage.counts[OUT], "peak_gib": round(peak_gib(), 2)}  # fmt: skip
+    return {
+        "pairs": sum(row[-1] for row in counts["counts"]),
+        "seconds": round(seconds, 1),
+        "candidates": stage.counts[OUT],
+        "peak_gib": round(peak_gib(), 2),
+    }
 
 
 def measure_calls(folder: str, endpoint: EndpointConfig, number: int, latency: float) -> dict[str, Any]:
@@ -77,13 +81,20 @@ def measure_calls(folder: str, endpoint: EndpointConfig, number: int, latency: f
     workshop = Workshop(folder, [build.RUNNER])
     with Memory() as memory:
         began = time.perf_counter()
-        stage = workshop.run("instructions", None, [given],
-                             lambda start: wording.summarise(start | rows_of(given), ask), number)  # fmt: skip
+        stage = workshop.run(
+            "instructions", None, [given], lambda start: wording.summarise(start | rows_of(given), ask), number
+        )
         seconds = time.perf_counter() - began
     possible = endpoint.concurrency / latency
-    return {"calls": number, "answered": stage.counts[OUT], "seconds": round(seconds, 1),
-            "calls_per_second": round(number / seconds, 1), "possible": possible,
-            "share": round(number / seconds / possible, 3), "memory_gib": memory.tenths()}  # fmt: skip
+    return {
+        "calls": number,
+        "answered": stage.counts[OUT],
+        "seconds": round(seconds, 1),
+        "calls_per_second": round(number / seconds, 1),
+        "possible": possible,
+        "share": round(number / seconds / possible, 3),
+        "memory_gib": memory.tenths(),
+    }
 
 
 class Memory:
@@ -126,9 +137,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     parts: dict[str, Callable[[str], dict[str, Any]]] = {
         "rules": lambda folder: measure_rules(folder, arguments.number or TASKS),
-        "calls": lambda folder: measure_calls(folder, _endpoint(arguments.base_url), arguments.number or 50_000,
-                                              arguments.latency),
-    }  # fmt: skip
+        "calls": lambda folder: measure_calls(
+            folder, _endpoint(arguments.base_url), arguments.number or 50_000, arguments.latency
+        ),
+    }
     with tempfile.TemporaryDirectory() as folder:
         found = parts[arguments.part](folder)
     print(json.dumps({"benchmark": f"build {arguments.part}"} | machine.describe() | found, indent=2))

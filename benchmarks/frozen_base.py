@@ -59,9 +59,13 @@ def read(config: RunConfig, run: RunFolder, vocabulary: Vocabulary, names: Seque
     begins = int(config.model.kind == "decoder" and vocabulary.bos_id is not None)
     shape = RowShape(config.data.length, config.data.targets_length, begins)
     pairs = [
-        pair for tokens in caches for pair, fits in
-        zip(tokens.ids(range(min(limit, len(tokens)))), shape.fit(tokens.lengths, "drop").kept, strict=False) if fits
-    ]  # fmt: skip
+        pair
+        for tokens in caches
+        for pair, fits in zip(
+            tokens.ids(range(min(limit, len(tokens)))), shape.fit(tokens.lengths, "drop").kept, strict=False
+        )
+        if fits
+    ]
     rows = [[pair] for pair in pairs]
     return [fill(rows[start : start + ROWS], shape, vocabulary) for start in range(0, len(rows), ROWS)]
 
@@ -71,8 +75,9 @@ def compare(network: Network, params: Params, batches: Sequence[Batch]) -> dict[
     found: dict[str, Any] = {}
     exact = None
     for base_dtype in ("float32", "bfloat16", "int8"):
-        lora = LoraConfig(rank=1, alpha=1.0, targets="attention.query", dropout=0.0, rank_stabilised=False,
-                          base_dtype=base_dtype)  # fmt: skip
+        lora = LoraConfig(
+            rank=1, alpha=1.0, targets="attention.query", dropout=0.0, rank_stabilised=False, base_dtype=base_dtype
+        )
         held = dataclasses.replace(network, lora=lora)
         adapters, _ = held.split(held.init(jax.random.key(0)))
         base = jax.jit(held.hold)(params)

@@ -41,9 +41,14 @@ class Peer:
         for row, prompt in enumerate(prompts):
             ids[row, length - len(prompt) :], mask[row, length - len(prompt) :] = torch.tensor(prompt), 1
         ends = self._settings["ends"]
-        written = self._model.generate(ids.to(self._device), attention_mask=mask.to(self._device), do_sample=False,
-                                       max_new_tokens=self._settings["max_new_tokens"], pad_token_id=0,
-                                       eos_token_id=ends or None)[:, length:].tolist()  # fmt: skip
+        written = self._model.generate(
+            ids.to(self._device),
+            attention_mask=mask.to(self._device),
+            do_sample=False,
+            max_new_tokens=self._settings["max_new_tokens"],
+            pad_token_id=0,
+            eos_token_id=ends or None,
+        )[:, length:].tolist()
         return [list(itertools.takewhile(lambda token: token not in ends, answer)) for answer in written]
 
     @torch.inference_mode()

@@ -61,9 +61,14 @@ def prepare(model: Model, folder: Path, tasks: Sequence[str], limit: int | None)
     convert.into_published(model.run, str(folder / "weights"), None, random_weights.LARGEST_FILE)
     config = model.config.model
     values = config.model_dump(mode="json") | {"vocabulary_size": config.vocabulary_size or model.vocabulary.size}
-    return {"model": values, "weights": str(folder / "weights"), "prompts": prompts, "device": "cpu",
-            "ends": list(model.vocabulary.stop_ids),
-            "max_new_tokens": model.config.evaluation.max_new_tokens}  # fmt: skip
+    return {
+        "model": values,
+        "weights": str(folder / "weights"),
+        "prompts": prompts,
+        "device": "cpu",
+        "ends": list(model.vocabulary.stop_ids),
+        "max_new_tokens": model.config.evaluation.max_new_tokens,
+    }
 
 
 def compare(
@@ -77,8 +82,9 @@ def compare(
     """Lets the sides answer in turn, and sets their speeds and answers side by side."""
     files.write_json(folder / "generate.json", settings)
     with contextlib.ExitStack() as stack:
-        contestants = {name: stack.enter_context(Side(f"benchmarks.generate_{name}", folder / "generate.json"))
-                       for name in names}  # fmt: skip
+        contestants = {
+            name: stack.enter_context(Side(f"benchmarks.generate_{name}", folder / "generate.json")) for name in names
+        }
         sides.all_ask(list(contestants.values()), sides.READY)
         tried = {name: [_seconds(side, batch) for batch in batches] for name, side in contestants.items()}
         best = {name: batches[seconds.index(min(seconds))] for name, seconds in tried.items()}
@@ -91,9 +97,16 @@ def compare(
         gaps = parting_gaps(contestants["peer"], answers["ours"], answers["peer"], end) if "peer" in names else []
     seconds = {name: [run["seconds"] for run in runs] for name, runs in taken.items()}
     tries = {name: dict(zip(map(str, batches), found, strict=True)) for name, found in tried.items()}
-    return ({"prompt_tokens": sides.spread([len(prompt) for prompt in settings["prompts"]], 0),
-             "max_new_tokens": settings["max_new_tokens"], "batch": best, "seconds_by_batch": tries}
-            | speeds(seconds, answers, settings["max_new_tokens"]) | agreement(answers, gaps, tolerance))  # fmt: skip
+    return (
+        {
+            "prompt_tokens": sides.spread([len(prompt) for prompt in settings["prompts"]], 0),
+            "max_new_tokens": settings["max_new_tokens"],
+            "batch": best,
+            "seconds_by_batch": tries,
+        }
+        | speeds(seconds, answers, settings["max_new_tokens"])
+        | agreement(answers, gaps, tolerance)
+    )
 
 
 def _seconds(side: Side, batch: int) -> float:
@@ -123,13 +136,18 @@ def speeds(seconds: dict[str, list[float]], answers: dict[str, Answers], limit: 
         "examples": len(lengths),
         "answer_tokens": sides.spread(lengths, 0),
         "answers_at_limit": sum(length == limit for length in lengths),
-        "examples_per_second": {name: sides.spread([len(lengths) / each for each in times])
-                                for name, times in seconds.items()},
-        "tokens_per_second": {name: sides.spread([written[name] / each for each in times], 1)
-                              for name, times in seconds.items()},
-        "ratio": {name: sides.spread([theirs / mine for theirs, mine in zip(times, seconds["ours"], strict=True)])
-                  for name, times in seconds.items() if name != "ours"},
-    }  # fmt: skip
+        "examples_per_second": {
+            name: sides.spread([len(lengths) / each for each in times]) for name, times in seconds.items()
+        },
+        "tokens_per_second": {
+            name: sides.spread([written[name] / each for each in times], 1) for name, times in seconds.items()
+        },
+        "ratio": {
+            name: sides.spread([theirs / mine for theirs, mine in zip(times, seconds["ours"], strict=True)])
+            for name, times in seconds.items()
+            if name != "ours"
+        },
+    }
 
 
 def agreement(answers: dict[str, Answers], gaps: Sequence[float], tolerance: float) -> dict[str, Any]:

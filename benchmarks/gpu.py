@@ -37,22 +37,55 @@ from coi_jax.tokenizers.vocabulary import ByteVocabulary
 
 CONFIG = Path(__file__).parent.parent / "configs" / "mistral_7b.py"
 TINY = PRESETS["mistral"] | {
-    "vocabulary_size": 259, "layers": 2, "width": 64, "heads": 4, "kv_heads": 2, "head_width": 16, "mlp_width": 96,
+    "vocabulary_size": 259,
+    "layers": 2,
+    "width": 64,
+    "heads": 4,
+    "kv_heads": 2,
+    "head_width": 16,
+    "mlp_width": 96,
     "score_width": 16,
-}  # fmt: skip
+}
 # What is compared in bfloat16 differs in the third digit, as do the sides from themselves in fp32.
 SIZES: dict[str, dict[str, Any]] = {
-    "mistral_7b": {"model": PRESETS["mistral_7b_v01"], "dtype": "bfloat16", "device": "cuda", "rows": 8,
-                   "length": 2048, "new_tokens": 256, "prompts": 64, "loss": 2e-2, "gap": 0.5},
-    "tiny": {"model": TINY, "dtype": "float32", "device": "cpu", "rows": 4, "length": 256, "new_tokens": 8,
-             "prompts": 8, "loss": 1e-4, "gap": 1e-3},
-}  # fmt: skip
+    "mistral_7b": {
+        "model": PRESETS["mistral_7b_v01"],
+        "dtype": "bfloat16",
+        "device": "cuda",
+        "rows": 8,
+        "length": 2048,
+        "new_tokens": 256,
+        "prompts": 64,
+        "loss": 2e-2,
+        "gap": 0.5,
+    },
+    "tiny": {
+        "model": TINY,
+        "dtype": "float32",
+        "device": "cpu",
+        "rows": 4,
+        "length": 256,
+        "new_tokens": 8,
+        "prompts": 8,
+        "loss": 1e-4,
+        "gap": 1e-3,
+    },
+}
 # Numbers of Mistral's tokens in the release's chains of two and three steps are about log-normal; a third is answers.
 MEDIAN_LENGTH, LENGTH_SIGMA, ANSWER_SHARE = 230, 0.6, 0.35
 # Tried in this order until one fits: what the backward pass finds kept, and the parts that a step's rows are taken in;
 # for transformers, whether it checkpoints gradients, and the parts.
-OUR_WAYS = [("none", 1), ("dots_attention", 1), ("dots", 1), ("dots_attention", 2), ("projections", 1),
-            ("attention", 1), ("attention", 2), ("full", 1), ("full", 4)]  # fmt: skip
+OUR_WAYS = [
+    ("none", 1),
+    ("dots_attention", 1),
+    ("dots", 1),
+    ("dots_attention", 2),
+    ("projections", 1),
+    ("attention", 1),
+    ("attention", 2),
+    ("full", 1),
+    ("full", 4),
+]
 PEER_WAYS = [(False, 1), (False, 2), (False, 4), (True, 1), (True, 4)]
 OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "OutOfMemoryError", "out of memory")
 
@@ -87,14 +120,23 @@ def _parser() -> cli.Parser:
 def run_config(size: dict[str, Any], part: str, overrides: dict[str, Any]) -> RunConfig:
     """The config of this project's side: that of Mistral-7B, with the model of a size."""
     model = {f"model.{name}": value for name, value in size["model"].items()} | {"model.dtype": size["dtype"]}
-    fixed = {"data.count": "tokens", "data.rows": size["rows"], "data.length": size["length"],
-             "optimizer.schedule": "constant", "optimizer.warmup_ratio": 0.0}  # fmt: skip
+    fixed = {
+        "data.count": "tokens",
+        "data.rows": size["rows"],
+        "data.length": size["length"],
+        "optimizer.schedule": "constant",
+        "optimizer.warmup_ratio": 0.0,
+    }
     of_part = {
         "full": {"optimizer.name": "adafactor", "optimizer.learning_rate": 1e-5, "lora.rank": 0},
-        "lora": {"optimizer.name": "adamw", "optimizer.learning_rate": 2e-4, "lora.rank": 16,
-                 "lora.base_dtype": size["dtype"]},
+        "lora": {
+            "optimizer.name": "adamw",
+            "optimizer.learning_rate": 2e-4,
+            "lora.rank": 16,
+            "lora.base_dtype": size["dtype"],
+        },
         "decode": {},
-    }[part]  # fmt: skip
+    }[part]
     return load_config(CONFIG, model | fixed | of_part | overrides)
 
 
@@ -102,9 +144,14 @@ def prepare(config: RunConfig, size: dict[str, Any], folder: Path, steps: int) -
     """Writes batches, and weights where the folder has none yet; returns the settings of both sides."""
     values = config.model_dump(mode="json")
     values["weights"]["folder"] = str(folder / "weights")
-    settings = {"config": values, "folder": str(folder), "weights": str(folder / "weights"),
-                "batches": str(folder / "batches.npz"), "device": size["device"],
-                "adapters": str(folder / "adapters") if config.lora.rank else ""}  # fmt: skip
+    settings = {
+        "config": values,
+        "folder": str(folder),
+        "weights": str(folder / "weights"),
+        "batches": str(folder / "batches.npz"),
+        "device": size["device"],
+        "adapters": str(folder / "adapters") if config.lora.rank else "",
+    }
     files.write_json(folder / "weights.json", settings)
     if not (folder / "weights" / "config.json").exists():
         with Side("benchmarks.random_weights", folder / "weights.json") as writer:
@@ -169,10 +216,12 @@ def our_ways(settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
     config = settings["config"]
     return {
         f"remat {remat}, {parts} microbatches": settings
-        | {"config": config | {"model": config["model"] | {"remat": remat},
-                               "train": config["train"] | {"microbatches": parts}}}
+        | {
+            "config": config
+            | {"model": config["model"] | {"remat": remat}, "train": config["train"] | {"microbatches": parts}}
+        }
         for remat, parts in OUR_WAYS
-    }  # fmt: skip
+    }
 
 
 def peer_ways(settings: dict[str, Any], rows: int) -> dict[str, dict[str, Any]]:
@@ -236,8 +285,14 @@ def decode(settings: dict[str, Any], size: dict[str, Any], repeats: int) -> dict
     vocabulary_size = settings["config"]["model"]["vocabulary_size"]
     prompts = [random.integers(3, vocabulary_size, length).tolist() for length in lengths.clip(16, most)]
     missing = peer_obstacle(size["device"])
-    given = {"model": settings["config"]["model"], "weights": settings["weights"], "device": settings["device"],
-             "prompts": prompts, "ends": [], "max_new_tokens": size["new_tokens"]}  # fmt: skip
+    given = {
+        "model": settings["config"]["model"],
+        "weights": settings["weights"],
+        "device": settings["device"],
+        "prompts": prompts,
+        "ends": [],
+        "max_new_tokens": size["new_tokens"],
+    }
     names = ("ours",) if missing else ("ours", "peer")
     report = generation_speed.compare(given, Path(settings["folder"]), [size["prompts"]], repeats, size["gap"], names)
     return report | {"peer_missing": missing, "agree": report["answers_agree"]}

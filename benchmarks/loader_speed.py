@@ -25,8 +25,10 @@ from coi_jax.tokenizers.vocabulary import load_vocabulary
 
 def count(config: RunConfig, mode: str, examples: int, rows: int) -> RunConfig:
     """The config with steps of `examples` examples, or of `rows` rows, over one epoch."""
-    data = {"examples": {"count": "examples", "examples": examples, "rows": 0},
-            "tokens": {"count": "tokens", "examples": 0, "rows": rows}}[mode]  # fmt: skip
+    data = {
+        "examples": {"count": "examples", "examples": examples, "rows": 0},
+        "tokens": {"count": "tokens", "examples": 0, "rows": rows},
+    }[mode]
     values = config.model_dump(mode="json")
     return validate(values | {"data": values["data"] | data, "train": values["train"] | {"epochs": 1.0, "steps": 0}})
 

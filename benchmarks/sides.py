@@ -20,8 +20,12 @@ from typing import Any, TextIO
 ROOT = Path(__file__).parent.parent
 READY = "ready"  # the question that is answered as soon as a side's object is made
 # Both sides take large buffers anew at every step; on huge pages neither loses time in page faults.
-ENVIRONMENT = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1", "USE_TF": "0", "TOKENIZERS_PARALLELISM": "false",
-               "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}  # fmt: skip
+ENVIRONMENT = {
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+    "USE_TF": "0",
+    "TOKENIZERS_PARALLELISM": "false",
+    "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+}
 
 
 class SideError(RuntimeError):
@@ -40,8 +44,13 @@ class Side:
         self.module = module
         paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = ENVIRONMENT | os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
-        self._child = subprocess.Popen([sys.executable, "-m", module, str(settings)], env=environment, text=True,
-                                       stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # fmt: skip
+        self._child = subprocess.Popen(
+            [sys.executable, "-m", module, str(settings)],
+            env=environment,
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
 
     def __enter__(self) -> "Side":
         return self

@@ -84,8 +84,12 @@ class Contestant:
         seconds = self._now() - began
         positions = sum(part["input_ids"].numel() for parts in steps for part in parts)
         memory = torch.cuda.max_memory_allocated() if self._device.type == "cuda" else None
-        return {"seconds": seconds, "losses": [loss.item() for loss in losses], "positions": positions,
-                "memory": memory}  # fmt: skip
+        return {
+            "seconds": seconds,
+            "losses": [loss.item() for loss in losses],
+            "positions": positions,
+            "memory": memory,
+        }
 
     def _step(self, parts: list[Arguments]) -> torch.Tensor:
         loss = self._gradient(parts, keep=True)
@@ -116,8 +120,10 @@ class Contestant:
         targets = torch.tensor(int(batch["weights"].sum()), device=self._device)
         make = self._packed if self._recipe == "packed" else self._padded
         parts = make(batch, step)
-        return [{name: value.to(self._device) for name, value in part.items()} | {"num_items_in_batch": targets}
-                for part in parts]  # fmt: skip
+        return [
+            {name: value.to(self._device) for name, value in part.items()} | {"num_items_in_batch": targets}
+            for part in parts
+        ]
 
     def _packed(self, batch: dict[str, np.ndarray], step: int) -> Iterator[Arguments]:
         for start in range(0, len(batch["tokens"]), self._rows):
@@ -141,16 +147,20 @@ class Contestant:
             ids, labels = ([torch.from_numpy(example[part]) for example in chosen] for part in (0, 1))
             kept = [torch.ones(len(one), dtype=torch.int64) for one in ids]
             pad = torch.nn.utils.rnn.pad_sequence
-            yield {"input_ids": pad(ids, batch_first=True), "attention_mask": pad(kept, batch_first=True),
-                   "labels": pad(labels, batch_first=True, padding_value=IGNORED)}  # fmt: skip
+            yield {
+                "input_ids": pad(ids, batch_first=True),
+                "attention_mask": pad(kept, batch_first=True),
+                "labels": pad(labels, batch_first=True, padding_value=IGNORED),
+            }
 
 
 def make_optimizer(parameters: list[torch.nn.Parameter], settings: dict[str, Any]) -> torch.optim.Optimizer:
     """AdamW in torch's fused form (Trainer's default), or Adafactor as Trainer has it."""
     if settings["name"] == "adamw":
         betas = (settings["b1"], settings["b2"])
-        return torch.optim.AdamW(parameters, settings["learning_rate"], betas, settings["epsilon"],
-                                 settings["weight_decay"], fused=True)  # fmt: skip
+        return torch.optim.AdamW(
+            parameters, settings["learning_rate"], betas, settings["epsilon"], settings["weight_decay"], fused=True
+        )
     from transformers.optimization import Adafactor
 
     return Adafactor(parameters, settings["learning_rate"], relative_step=False)
@@ -174,8 +184,9 @@ def unpack(batch: dict[str, np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
             (places,) = np.nonzero(segments == segment)
             tokens, targets, weights = (batch[name][row, places] for name in ("tokens", "targets", "weights"))
             labels = np.where(weights == 1, targets, IGNORED)
-            examples.append((np.append(tokens, targets[-1:]).astype(np.int64),
-                             np.append([IGNORED], labels).astype(np.int64)))  # fmt: skip
+            examples.append(
+                (np.append(tokens, targets[-1:]).astype(np.int64), np.append([IGNORED], labels).astype(np.int64))
+            )
     return examples
 
 

@@ -31,12 +31,28 @@ CHAINS = (2, 3)  # the lengths of the chains that are read
 TURN = 3  # steps that a contestant takes in a row: after the others' turns the memory of the first is cold
 PADDED_BATCH = 4  # examples in a microbatch of the paper's trainer
 # About 30M parameters with the config's vocabulary; on a CPU the layers are unrolled.
-DECODER = {"model.layers": 8, "model.width": 512, "model.heads": 8, "model.kv_heads": 8, "model.head_width": 64,
-           "model.score_width": 64, "model.mlp_width": 1376, "model.scan_unroll": 8}  # fmt: skip
+DECODER = {
+    "model.layers": 8,
+    "model.width": 512,
+    "model.heads": 8,
+    "model.kv_heads": 8,
+    "model.head_width": 64,
+    "model.score_width": 64,
+    "model.mlp_width": 1376,
+    "model.scan_unroll": 8,
+}
 # One rate for all steps; whole examples of at most a row, cut where the paper's trainer cuts.
-FIXED = {"arm": "coi123", "optimizer.learning_rate": 2e-5, "optimizer.schedule": "constant",
-         "optimizer.warmup_ratio": 0.0, "data.count": "tokens", "data.rows": 8, "data.length": 512,
-         "data.overlong": "cut_targets", "train.microbatches": 1}  # fmt: skip
+FIXED = {
+    "arm": "coi123",
+    "optimizer.learning_rate": 2e-5,
+    "optimizer.schedule": "constant",
+    "optimizer.warmup_ratio": 0.0,
+    "data.count": "tokens",
+    "data.rows": 8,
+    "data.length": 512,
+    "data.overlong": "cut_targets",
+    "train.microbatches": 1,
+}
 ATTENTIONS = ["sdpa", "eager"]  # of transformers; the faster is measured
 Steps = list[dict[str, Any]]  # what a contestant gave for each step
 
@@ -70,19 +86,33 @@ def prepare(config: RunConfig, folder: Path, steps: int) -> tuple[dict[str, Any]
     values = config.model_dump(mode="json")
     values["model"]["vocabulary_size"] = config.model.vocabulary_size or vocabulary.size
     values["weights"]["folder"] = str(folder / "weights")
-    settings = {"config": values, "folder": str(folder), "weights": str(folder / "weights"),
-                "batches": str(folder / "batches.npz"), "adapters": "", "device": "cpu",
-                "recipes": {"packed": config.data.rows, "padded": PADDED_BATCH}, "checkpointing": False}  # fmt: skip
-    return settings, {"parameters": random_weights.draw(validate(values), folder / "weights"), "model": values["model"],
-                      "rows": config.data.rows, "length": config.data.length,
-                      "batches": [count(batch) for batch in batches]}  # fmt: skip
+    settings = {
+        "config": values,
+        "folder": str(folder),
+        "weights": str(folder / "weights"),
+        "batches": str(folder / "batches.npz"),
+        "adapters": "",
+        "device": "cpu",
+        "recipes": {"packed": config.data.rows, "padded": PADDED_BATCH},
+        "checkpointing": False,
+    }
+    return settings, {
+        "parameters": random_weights.draw(validate(values), folder / "weights"),
+        "model": values["model"],
+        "rows": config.data.rows,
+        "length": config.data.length,
+        "batches": [count(batch) for batch in batches],
+    }
 
 
 def count(batch: Mapping[str, np.ndarray]) -> dict[str, int]:
     """Examples of a packed batch, their tokens (the last one of each is predicted, not read), and the answers' own."""
     examples = int(batch["segments"].max(1).sum())
-    return {"examples": examples, "tokens": int((batch["segments"] > 0).sum()) + examples,
-            "target_tokens": int(batch["weights"].sum())}  # fmt: skip
+    return {
+        "examples": examples,
+        "tokens": int((batch["segments"] > 0).sum()) + examples,
+        "target_tokens": int(batch["weights"].sum()),
+    }
 
 
 def compare(settings: dict[str, Any], counts: list[dict[str, int]], tolerance: float) -> dict[str, Any]:
@@ -91,10 +121,16 @@ def compare(settings: dict[str, Any], counts: list[dict[str, int]], tolerance: f
     files.write_json(path, settings)
     with Side("benchmarks.training_side_ours", path) as ours, Side("benchmarks.training_side_peer", path) as peer:
         sides.all_ask([ours, peer], sides.READY)
-        contestants = {"ours": (ours, {}), "peer_packed": (peer, {"recipe": "packed"}),
-                       "peer_padded": (peer, {"recipe": "padded"})}  # fmt: skip
-        attention = {name: side.ask("choose_attention", names=ATTENTIONS, **which)
-                     for name, (side, which) in contestants.items() if side is peer}  # fmt: skip
+        contestants = {
+            "ours": (ours, {}),
+            "peer_packed": (peer, {"recipe": "packed"}),
+            "peer_padded": (peer, {"recipe": "padded"}),
+        }
+        attention = {
+            name: side.ask("choose_attention", names=ATTENTIONS, **which)
+            for name, (side, which) in contestants.items()
+            if side is peer
+        }
         taken: dict[str, Steps] = {name: [] for name in contestants}
         for start in range(0, len(counts), TURN):
             for name, (side, which) in contestants.items():
@@ -124,7 +160,7 @@ def summarise(taken: dict[str, Steps], counts: list[dict[str, int]], tolerance: 
         "losses": losses,
         "largest_loss_difference": float(apart.max()),
         "losses_agree": bool(apart.max() <= tolerance),
-    }  # fmt: skip
+    }
 
 
 if __name__ == "__main__":

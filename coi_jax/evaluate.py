@@ -102,11 +102,22 @@ def _score(
     model: Model, name: str, chains: Sequence[Chain], answers: Sequence[Prediction], made_by: dict[str, Any]
 ) -> dict[str, Any]:
     """Scores the answers to a test set and writes `results.json`."""
-    provenance = {"run": str(model.workdir), "dataset": _dataset(model), **made_by,
-                  "test_set": files.digest([chain.row() for chain in chains])}  # fmt: skip
+    provenance = {
+        "run": str(model.workdir),
+        "dataset": _dataset(model),
+        **made_by,
+        "test_set": files.digest([chain.row() for chain in chains]),
+    }
     settings = model.config.evaluation
-    found = results(name, model.config.arm, chains, answers, resamples=settings.bootstrap, seed=model.config.seed,
-                    provenance=provenance)  # fmt: skip
+    found = results(
+        name,
+        model.config.arm,
+        chains,
+        answers,
+        resamples=settings.bootstrap,
+        seed=model.config.seed,
+        provenance=provenance,
+    )
     if found["incomplete"]:
         processes.note(
             f"{name}: {found['incomplete']} of {len(chains)} answers reached max_new_tokens = {settings.max_new_tokens}"
@@ -135,8 +146,10 @@ def _predict(
     _check_ids(name, prompts)
     if longer := sum(map(model.is_longer_than_trained, prompts)):
         length = model.config.data.length
-        processes.note(f"{name}: {longer} of {len(prompts)} prompts are longer than the {length} positions of a "
-                       "training row; they are shown whole")  # fmt: skip
+        processes.note(
+            f"{name}: {longer} of {len(prompts)} prompts are longer than the {length} positions of a "
+            "training row; they are shown whole"
+        )
     missing = [prompt for prompt in prompts if prompt.id not in known]
     if missing:
         _write_missing(model, name, examples, prompts, known, folder)

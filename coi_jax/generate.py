@@ -49,8 +49,11 @@ def generate(model: Model, instruction: str, input: str) -> dict[str, Any]:
       UserError: the run is prompted with worked examples, which only an evaluation has.
     """
     if model.config.evaluation.prompting != "direct":
-        raise UserError("config.evaluation.prompting", model.config.evaluation.prompting,
-                        "shows examples of a dataset; add --config.evaluation.prompting=direct")  # fmt: skip
+        raise UserError(
+            "config.evaluation.prompting",
+            model.config.evaluation.prompting,
+            "shows examples of a dataset; add --config.evaluation.prompting=direct",
+        )
     text = prompts.prompt(instruction, input, model.config.data.template)
     ids = prompts.encode_prompt(text, model.config.data.template, model.vocabulary)
     prompt = model.prompt("", np.array(ids, np.int32))

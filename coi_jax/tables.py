@@ -52,8 +52,10 @@ def write_table4(records: Records, out: Path) -> list[str]:
     cells = table4_cells(records)
     files.write_text(out / "table4.md", markdown(records))
     files.write_text(out / "table4.csv", as_csv(cells))
-    files.write_json(out / "table4.json", {"paper": paper.results()["source"], "cells": cells, "floor": floors(records),
-                                           "missing": missing(records)})  # fmt: skip
+    files.write_json(
+        out / "table4.json",
+        {"paper": paper.results()["source"], "cells": cells, "floor": floors(records), "missing": missing(records)},
+    )
     return ["table4.md", "table4.csv", "table4.json"]
 
 
@@ -132,8 +134,10 @@ def grid(records: Records, metric: str, show: Callable[[Cell], str]) -> Grid:
     body = [[arm] for arm in rows(records)]
     for row in body:
         cells = [records.cell(row[0], test, metric) for test, model in columns]
-        row += [f"{paper.rouge_l(test, model, row[0]):.1f}" if model else show(cell) if cell else ""
-                for cell, (test, model) in zip(cells, columns, strict=True)]  # fmt: skip
+        row += [
+            f"{paper.rouge_l(test, model, row[0]):.1f}" if model else show(cell) if cell else ""
+            for cell, (test, model) in zip(cells, columns, strict=True)
+        ]
     floor = ["floor", *("" if model else _number(records.floor(test, metric)) for test, model in columns)]
     return [header, *body, floor]
 
@@ -163,8 +167,9 @@ def _number(value: float | None) -> str:
 def render_grid(cells: Grid) -> str:
     """A Markdown table with its columns aligned."""
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = ["| " + " | ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) + " |"
-             for row in cells]  # fmt: skip
+    lines = [
+        "| " + " | ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) + " |" for row in cells
+    ]
     return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])
 
 
@@ -189,10 +194,17 @@ def notes(records: Records) -> list[str]:
 def provenance(records: Records) -> str:
     """The runs behind the table, a row each; every cell's own hashes are in the JSON."""
     header = ["arm", "seed", "test set", "examples", "run", "checkpoint", "dataset", "test-set file"]
-    body = [[record.arm, str(record.seed), record.test_set, str(record.examples),
-             *(str(record.provenance[key])[:40] for key in ("run", "checkpoint")),
-             *(str(record.provenance[key])[:12] for key in ("dataset", "test_set"))]
-            for record in records.rows]  # fmt: skip
+    body = [
+        [
+            record.arm,
+            str(record.seed),
+            record.test_set,
+            str(record.examples),
+            *(str(record.provenance[key])[:40] for key in ("run", "checkpoint")),
+            *(str(record.provenance[key])[:12] for key in ("dataset", "test_set")),
+        ]
+        for record in records.rows
+    ]
     return "## Where the numbers come from\n\n" + render_grid([header, *body])
 
 

@@ -86,8 +86,14 @@ def _write_task(config: RunConfig, spec: TaskSpec, vocabulary: Vocabulary) -> Pa
         lengths = _write_records(partial / RECORDS, examples)
         np.save(partial / LENGTHS, lengths)
         size = (partial / RECORDS).stat().st_size
-        info = {"hash": key, "examples": len(lengths), "bytes": size, "ids": lengths.sum(0).tolist(),
-                "vocabulary": vocabulary.name, "task": spec.to_dict()}  # fmt: skip
+        info = {
+            "hash": key,
+            "examples": len(lengths),
+            "bytes": size,
+            "ids": lengths.sum(0).tolist(),
+            "vocabulary": vocabulary.name,
+            "task": spec.to_dict(),
+        }
         files.write_json(partial / INFO, info)
     return folder
 
@@ -154,8 +160,10 @@ def _write_mixture(config: RunConfig, vocabulary: Vocabulary) -> None:
         return
     tasks = [make_task(config, spec, vocabulary) for spec in specs]
     mixture = make_mixture(config.arm, tasks)
-    rows = [{"name": task.name, "rate": mixture.get_rate(task), "folder": folder.name, "hash": key}
-            for task, (folder, key) in zip(tasks, folders, strict=True)]  # fmt: skip
+    rows = [
+        {"name": task.name, "rate": mixture.get_rate(task), "folder": folder.name, "hash": key}
+        for task, (folder, key) in zip(tasks, folders, strict=True)
+    ]
     files.write_json(mixture_path(config, [key for _, key in folders]), {"mixture": config.arm, "tasks": rows})
 
 

@@ -54,14 +54,16 @@ class Desk:
     def state(self) -> dict[str, Any]:
         """How much is decided, and how far persons and second opinions agree."""
         drafts = (self._by_id[name].draft for name in self._rows if name in self._by_id)
-        return {"decided": len(self._rows), "chains": len(self.order),
-                "agreement": decisions.agreement(drafts, Decisions(self._rows))}  # fmt: skip
+        return {
+            "decided": len(self._rows),
+            "chains": len(self.order),
+            "agreement": decisions.agreement(drafts, Decisions(self._rows)),
+        }
 
     def chain(self, place: int) -> dict[str, Any]:
         """The chain at a place of the order, with the decision on it."""
         one = self._by_id[self.order[place]]
-        return {"place": place, "decision": self._rows.get(one.draft.id),
-                "chain": chain_row(one)} | self.state()  # fmt: skip
+        return {"place": place, "decision": self._rows.get(one.draft.id), "chain": chain_row(one)} | self.state()
 
     def first_open(self) -> int:
         """The first place without a decision; the last place where all have one."""

@@ -62,8 +62,10 @@ def golden_ids() -> dict[str, Any]:
     for name, words, template in cases():
         for prompting in ("direct", "cot", "ltm"):
             texts = [few_shot(chain, CHAINS[:1], template, prompting) for chain in CHAINS]
-            ids = [[encode_prompt(text, template, words), [*words.encode(chain.targets), words.eos_id]]
-                   for text, chain in zip(texts, CHAINS, strict=True)]  # fmt: skip
+            ids = [
+                [encode_prompt(text, template, words), [*words.encode(chain.targets), words.eos_id]]
+                for text, chain in zip(texts, CHAINS, strict=True)
+            ]
             found[f"{name}, {template}, {prompting}"] = {"sha256": files.digest(ids), "first": ids[0][1]}
     return found
 

@@ -46,10 +46,17 @@ def write_dataset(folder: Path) -> Path:
 
 def overrides(folder: Path, more: dict[str, Any]) -> dict[str, Any]:
     return {
-        "data.folder": str(folder / "data"), "data.cache_folder": str(folder / "caches"), "vocabulary.size": 400,
-        "train.steps": STEPS, "train.log_every": 1, "train.checkpoint_every": STEPS, "evaluation.bootstrap": 100,
-        "evaluation.max_new_tokens": 24, "mesh.fsdp": 1, "evaluation.tests": TESTS,
-    } | more  # fmt: skip
+        "data.folder": str(folder / "data"),
+        "data.cache_folder": str(folder / "caches"),
+        "vocabulary.size": 400,
+        "train.steps": STEPS,
+        "train.log_every": 1,
+        "train.checkpoint_every": STEPS,
+        "evaluation.bootstrap": 100,
+        "evaluation.max_new_tokens": 24,
+        "mesh.fsdp": 1,
+        "evaluation.tests": TESTS,
+    } | more
 
 
 def train_run(folder: Path, name: str, more: dict[str, Any]) -> list[float]:
@@ -86,10 +93,15 @@ def scores(folder: Path, name: str) -> dict[str, Any]:
 
 def build_bytes(folder: Path) -> dict[str, str]:
     small = {
-        "seeds.test_share": 0.3, "pairs.tasks_per_categories": 2, "pairs.instances_per_tasks": 1,
-        "joins.per_categories": 1, "joins.most": 30, "joins.lengths": "(3,)", "selection.per_categories": 2,
+        "seeds.test_share": 0.3,
+        "pairs.tasks_per_categories": 2,
+        "pairs.instances_per_tasks": 1,
+        "joins.per_categories": 1,
+        "joins.most": 30,
+        "joins.lengths": "(3,)",
+        "selection.per_categories": 2,
         "store": str(folder / "replies.sqlite"),
-    }  # fmt: skip
+    }
     flags = [f"--config.{name}={value}" for name, value in small.items()]
     argv = [f"--config={ROOT / 'configs/build/procedural.py'}", f"--out={folder / 'built'}", *flags]
     assert build.main([*argv, "--source=procedural:lists"]) == 0

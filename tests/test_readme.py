@@ -21,15 +21,31 @@ README = ROOT / "README.md"
 
 # What a command gets besides, so that it takes seconds. The last of two equal flags counts.
 SMALL = {
-    "data_pipeline.procedural": ["--train_count", "40", "--validation_count", "4", "--rephrased_count", "4",
-                                 "--test_count", "6"],
+    "data_pipeline.procedural": [
+        "--train_count",
+        "40",
+        "--validation_count",
+        "4",
+        "--rephrased_count",
+        "4",
+        "--test_count",
+        "6",
+    ],
     "data_pipeline.build": ["--config.joins.lengths=()", "--config.variants=()"],
-    "coi_jax.train": ["--config.train.steps=3", "--config.train.checkpoint_every=2", "--config.vocabulary.size=400",
-                      "--config.model.layers=1", "--config.model.width=32", "--config.model.head_width=8",
-                      "--config.model.score_width=8", "--config.model.mlp_width=32", "--config.data.rows=4",
-                      "--config.model.scan_unroll=1"],
+    "coi_jax.train": [
+        "--config.train.steps=3",
+        "--config.train.checkpoint_every=2",
+        "--config.vocabulary.size=400",
+        "--config.model.layers=1",
+        "--config.model.width=32",
+        "--config.model.head_width=8",
+        "--config.model.score_width=8",
+        "--config.model.mlp_width=32",
+        "--config.data.rows=4",
+        "--config.model.scan_unroll=1",
+    ],
     "coi_jax.evaluate": ["--limit", "2", "--config.evaluation.max_new_tokens=8", "--config.evaluation.bootstrap=10"],
-}  # fmt: skip
+}
 
 
 def commands(info: str) -> list[str]:

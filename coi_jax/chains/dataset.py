@@ -83,8 +83,14 @@ class DatasetWriter:
     def _manifest(self, source: str, licence: str, notes: dict[str, Any]) -> dict[str, Any]:
         counts = {split: {str(n): by[n] for n in sorted(by)} for split, by in sorted(self.counts.items())}
         hashes = {f"{name}.jsonl": files.sha256(self._partial / f"{name}.jsonl") for name in sorted(self._open)}
-        return {"source": source, "licence": licence, "counts": counts,
-                "rejected": dict(sorted(self.rejections.items())), "sha256": hashes, "notes": notes}  # fmt: skip
+        return {
+            "source": source,
+            "licence": licence,
+            "counts": counts,
+            "rejected": dict(sorted(self.rejections.items())),
+            "sha256": hashes,
+            "notes": notes,
+        }
 
 
 def read_manifest(folder: files.PathLike) -> dict[str, Any]:

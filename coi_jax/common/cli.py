@@ -83,8 +83,11 @@ def run(main: Callable[[], int]) -> int:
     except OSError as error:
         if error.errno not in UNWRITABLE:
             raise
-        print(f"error: {error.filename or 'write'}: {error.strerror}; make room or choose another folder "
-              "and run the same command again", file=sys.stderr)  # fmt: skip
+        print(
+            f"error: {error.filename or 'write'}: {error.strerror}; make room or choose another folder "
+            "and run the same command again",
+            file=sys.stderr,
+        )
         return EXIT_USER_ERROR
 
 

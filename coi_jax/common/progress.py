@@ -38,9 +38,16 @@ class Bar:
         self._rich = self._make_rich() if sys.stderr.isatty() and not _hidden else None
 
     def _make_rich(self) -> Progress:
-        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-                   TimeElapsedColumn(), TextColumn("ETA"), TimeRemainingColumn(),
-                   TextColumn("{task.fields[note]}"))  # fmt: skip
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("ETA"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
         progress = Progress(*columns, console=Console(stderr=True))
         self._task = progress.add_task(self._description, total=self._total, completed=self._done, note="")
         return progress

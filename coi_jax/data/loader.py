@@ -62,9 +62,11 @@ class Loader:
     def _fit(self, config: RunConfig) -> "_Places":
         """The examples that are kept, and how many ids of each; counts those that are not."""
         fitted = [self._shape.fit(cache.lengths, config.data.overlong) for cache in self._caches]
-        self._counts = {"examples": sum(map(len, self._caches)),
-                        "dropped": sum(int((~part.kept).sum()) for part in fitted),
-                        "cut": sum(int(part.cut.sum()) for part in fitted)}  # fmt: skip
+        self._counts = {
+            "examples": sum(map(len, self._caches)),
+            "dropped": sum(int((~part.kept).sum()) for part in fitted),
+            "cut": sum(int(part.cut.sum()) for part in fitted),
+        }
         for cache, part in zip(self._caches, fitted, strict=True):
             if not part.kept.any():
                 shortest = int(self._shape.needs(cache.lengths).min(0)[0])
@@ -142,8 +144,13 @@ class Loader:
         """
         names = ("packing_efficiency", "packing_efficiency_targets")
         useful = {name: round(share, 4) for name, share in zip(names, self._plan.useful, strict=False)}
-        return {**self._counts, "rows_per_step": self.rows_per_step, "steps_per_epoch": round(self.steps_per_epoch, 2),
-                "total_steps": self.total_steps, **useful}  # fmt: skip
+        return {
+            **self._counts,
+            "rows_per_step": self.rows_per_step,
+            "steps_per_epoch": round(self.steps_per_epoch, 2),
+            "total_steps": self.total_steps,
+            **useful,
+        }
 
 
 def span(indices: Iterable[tuple[slice, ...] | None], rows: int) -> slice:

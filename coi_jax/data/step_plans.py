@@ -75,8 +75,11 @@ def check_divides(rows: int, multiple: int) -> None:
     if rows % multiple:
         below, above = rows // multiple * multiple, -(-rows // multiple) * multiple
         choice = f"{below} or {above}" if below else f"{above}"
-        raise UserError("config.data.rows", rows, "must be a multiple of data-parallel devices × microbatches, "
-                        f"{multiple}: give {choice}")  # fmt: skip
+        raise UserError(
+            "config.data.rows",
+            rows,
+            f"must be a multiple of data-parallel devices × microbatches, {multiple}: give {choice}",
+        )
 
 
 class TokensPlan:

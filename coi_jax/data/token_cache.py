@@ -137,9 +137,12 @@ def check_rows(spec: TaskSpec) -> int:
     rows = sum(counts.values()) if spec.length is None else counts.get(str(spec.length), 0)
     if not rows:
         has = ", ".join(n for n in counts if counts[n]) or "none"
-        raise UserError(spec.name, f"{spec.folder}/{spec.split}.jsonl",
-                        f"has no chain of length {spec.length}, only of: {has}; "
-                        "choose another arm or test set, or build such chains")  # fmt: skip
+        raise UserError(
+            spec.name,
+            f"{spec.folder}/{spec.split}.jsonl",
+            f"has no chain of length {spec.length}, only of: {has}; "
+            "choose another arm or test set, or build such chains",
+        )
     return rows
 
 
@@ -215,8 +218,14 @@ def _write_in_child(config: RunConfig, specs: Sequence[TaskSpec], kept: Path | N
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "config.json"
         files.write_json(path, config.model_dump(mode="json"))
-        command = [sys.executable, "-m", "data_pipeline.cache", f"--config={path}", "--json",
-                   f"--tasks={','.join(spec.name for spec in specs)}"]  # fmt: skip
+        command = [
+            sys.executable,
+            "-m",
+            "data_pipeline.cache",
+            f"--config={path}",
+            "--json",
+            f"--tasks={','.join(spec.name for spec in specs)}",
+        ]
         if kept:
             command.append(f"--vocabulary={kept}")
         child = subprocess.run(command, stdout=subprocess.PIPE, env=_child_environment(), check=False, text=True)
@@ -236,6 +245,9 @@ def _relay(child: subprocess.CompletedProcess[str]) -> NoReturn:
     try:
         error: dict[str, Any] = json.loads(lines[-1])["error"]
     except (IndexError, ValueError, KeyError, TypeError):
-        raise UserError("python -m data_pipeline.cache", f"exit status {child.returncode}",
-                        "the lines above say why; run it by hand with --config to look closer") from None  # fmt: skip
+        raise UserError(
+            "python -m data_pipeline.cache",
+            f"exit status {child.returncode}",
+            "the lines above say why; run it by hand with --config to look closer",
+        ) from None
     raise UserError(error["field"], error["value"], error["mend"])

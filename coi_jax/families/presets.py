@@ -11,19 +11,40 @@ from coi_jax.common.errors import UserError, nearest
 
 Fields = dict[str, Any]
 
-PLAIN_ROPE: Fields = dict(theta=10_000.0, everywhere=True, local_theta=0.0, scaling="none", factor=1.0,
-                         low_frequency=0.0, high_frequency=0.0, original_length=0)  # fmt: skip
+PLAIN_ROPE: Fields = dict(
+    theta=10_000.0,
+    everywhere=True,
+    local_theta=0.0,
+    scaling="none",
+    factor=1.0,
+    low_frequency=0.0,
+    high_frequency=0.0,
+    original_length=0,
+)
 
 # Touvron et al. 2023: what the other decoders are variations of.
 LLAMA: Fields = dict(
-    kind="decoder", activation="silu", norm_epsilon=1e-6, norm_offset=0, norms="inputs", qk_norm=False,
-    qkv_bias=False, attention_softcap=0.0, logits_softcap=0.0, window=0, global_every=0, rope=PLAIN_ROPE,
-    scaled_embedding=False, tied_embedding=False, vocabulary_size=32_000,
-)  # fmt: skip
+    kind="decoder",
+    activation="silu",
+    norm_epsilon=1e-6,
+    norm_offset=0,
+    norms="inputs",
+    qk_norm=False,
+    qkv_bias=False,
+    attention_softcap=0.0,
+    logits_softcap=0.0,
+    window=0,
+    global_every=0,
+    rope=PLAIN_ROPE,
+    scaled_embedding=False,
+    tied_embedding=False,
+    vocabulary_size=32_000,
+)
 LLAMA2 = LLAMA | dict(norm_epsilon=1e-5)
 LLAMA3 = LLAMA2 | dict(vocabulary_size=128_256, rope=PLAIN_ROPE | dict(theta=500_000.0))
-LLAMA31_ROPE = PLAIN_ROPE | dict(theta=500_000.0, scaling="llama3", factor=8.0, low_frequency=1.0, high_frequency=4.0,
-                                 original_length=8192)  # fmt: skip
+LLAMA31_ROPE = PLAIN_ROPE | dict(
+    theta=500_000.0, scaling="llama3", factor=8.0, low_frequency=1.0, high_frequency=4.0, original_length=8192
+)
 LLAMA31 = LLAMA3 | dict(rope=LLAMA31_ROPE)
 LLAMA32 = LLAMA3 | dict(rope=LLAMA31_ROPE | dict(factor=32.0), tied_embedding=True)
 
@@ -37,15 +58,18 @@ QWEN25 = LLAMA | dict(qkv_bias=True, rope=QWEN_ROPE, vocabulary_size=151_936)
 QWEN25_LARGE = QWEN25 | dict(vocabulary_size=152_064)
 QWEN3 = LLAMA | dict(qk_norm=True, rope=QWEN_ROPE, vocabulary_size=151_936)
 
-GEMMA: Fields = LLAMA | dict(activation="gelu", norm_offset=1, norms="both", scaled_embedding=True,
-                             tied_embedding=True)  # fmt: skip
+GEMMA: Fields = LLAMA | dict(activation="gelu", norm_offset=1, norms="both", scaled_embedding=True, tied_embedding=True)
 # Gemma team 2024: soft caps, every other layer local.
-GEMMA2 = GEMMA | dict(attention_softcap=50.0, logits_softcap=30.0, window=4096, global_every=2,
-                      vocabulary_size=256_000)  # fmt: skip
+GEMMA2 = GEMMA | dict(attention_softcap=50.0, logits_softcap=30.0, window=4096, global_every=2, vocabulary_size=256_000)
 # Gemma team 2025: normed queries and keys in place of soft caps, one layer in six global with a base of its own.
 GEMMA3_ROPE = PLAIN_ROPE | dict(theta=1_000_000.0, local_theta=10_000.0)
-GEMMA3 = GEMMA | dict(qk_norm=True, window=1024, global_every=6, rope=GEMMA3_ROPE | dict(scaling="linear", factor=8.0),
-                      vocabulary_size=262_208)  # fmt: skip
+GEMMA3 = GEMMA | dict(
+    qk_norm=True,
+    window=1024,
+    global_every=6,
+    rope=GEMMA3_ROPE | dict(scaling="linear", factor=8.0),
+    vocabulary_size=262_208,
+)
 
 # LG AI Research 2025: norms on what attention and MLP give; layers without a window are not turned.
 EXAONE4_ROPE = LLAMA31_ROPE | dict(theta=1_000_000.0, factor=16.0)
@@ -53,21 +77,30 @@ EXAONE4_SMALL = LLAMA2 | dict(norms="outputs", qk_norm=True, vocabulary_size=102
 EXAONE4 = EXAONE4_SMALL | dict(window=4096, global_every=4, rope=PLAIN_ROPE | dict(everywhere=False))
 
 # Raffel et al. 2020. Version 1.1 (Shazeer 2020), FLAN-T5 (Chung et al. 2022) and mT5 (Xue et al. 2021) share a shape.
-T5_BASE: Fields = dict(kind="t5", relative_buckets=32, relative_max_distance=128, norm_epsilon=1e-6,
-                       vocabulary_size=32_128)  # fmt: skip
+T5_BASE: Fields = dict(
+    kind="t5", relative_buckets=32, relative_max_distance=128, norm_epsilon=1e-6, vocabulary_size=32_128
+)
 T5_V10 = T5_BASE | dict(mlp="relu", tied_embedding=True)
 T5_V11 = T5_BASE | dict(mlp="gated_gelu", tied_embedding=False)
 MT5 = T5_V11 | dict(vocabulary_size=250_112)
 
 
 def _decoder(layers: int, width: int, heads: int, kv_heads: int, head_width: int, mlp_width: int) -> Fields:
-    return dict(layers=layers, width=width, heads=heads, kv_heads=kv_heads, head_width=head_width,
-                mlp_width=mlp_width, score_width=head_width)  # fmt: skip
+    return dict(
+        layers=layers,
+        width=width,
+        heads=heads,
+        kv_heads=kv_heads,
+        head_width=head_width,
+        mlp_width=mlp_width,
+        score_width=head_width,
+    )
 
 
 def _t5(layers: int, width: int, heads: int, head_width: int, mlp_width: int) -> Fields:
-    return dict(layers=layers, decoder_layers=layers, width=width, heads=heads, head_width=head_width,
-                mlp_width=mlp_width)  # fmt: skip
+    return dict(
+        layers=layers, decoder_layers=layers, width=width, heads=heads, head_width=head_width, mlp_width=mlp_width
+    )
 
 
 SEVEN_B = _decoder(32, 4096, 32, 32, 128, 11_008)
@@ -83,9 +116,17 @@ T5_V11_SIZES = {
 
 # The families alone, for a model of one's own sizes: those and `vocabulary_size` are the config's to give.
 FAMILIES: dict[str, Fields] = {
-    "llama": LLAMA, "llama3": LLAMA31, "mistral": MISTRAL, "qwen25": QWEN25, "qwen3": QWEN3, "gemma2": GEMMA2,
-    "gemma3": GEMMA3, "exaone4": EXAONE4, "t5_v10": T5_V10, "t5_v11": T5_V11,
-}  # fmt: skip
+    "llama": LLAMA,
+    "llama3": LLAMA31,
+    "mistral": MISTRAL,
+    "qwen25": QWEN25,
+    "qwen3": QWEN3,
+    "gemma2": GEMMA2,
+    "gemma3": GEMMA3,
+    "exaone4": EXAONE4,
+    "t5_v10": T5_V10,
+    "t5_v11": T5_V11,
+}
 
 PRESETS: dict[str, Fields] = FAMILIES | {
     "llama_7b": LLAMA | SEVEN_B,

@@ -41,8 +41,9 @@ class Batches:
     """
 
     def __init__(self, config: EndpointConfig, key: str, folder: Path, store: Store, budget: Budget) -> None:
-        self._client = openai.OpenAI(api_key=key, base_url=config.base_url or None, max_retries=config.attempts,
-                                     timeout=config.timeout_seconds)  # fmt: skip
+        self._client = openai.OpenAI(
+            api_key=key, base_url=config.base_url or None, max_retries=config.attempts, timeout=config.timeout_seconds
+        )
         self._jobs, self._store, self._budget = folder / "jobs.jsonl", store, budget
         self._reserved: dict[str, float] = {}
         folder.mkdir(parents=True, exist_ok=True)

@@ -40,8 +40,12 @@ class Call:
     @functools.cached_property
     def body(self) -> dict[str, Any]:
         """The request's JSON body, as the chat completions and the Batch API have it."""
-        body = {"model": self.model, "messages": [asdict(message) for message in self.messages],
-                "temperature": self.temperature, "max_tokens": self.max_tokens}  # fmt: skip
+        body = {
+            "model": self.model,
+            "messages": [asdict(message) for message in self.messages],
+            "temperature": self.temperature,
+            "max_tokens": self.max_tokens,
+        }
         return body | ({"response_format": self.response_format} if self.response_format else {})
 
     @functools.cached_property

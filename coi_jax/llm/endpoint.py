@@ -92,8 +92,13 @@ class Endpoint:
 def _client(config: EndpointConfig, key: str) -> openai.AsyncOpenAI:
     limits = httpx2.Limits(max_connections=POOL, max_keepalive_connections=POOL)
     connections = openai.DefaultAsyncHttpxClient(limits=limits, timeout=config.timeout_seconds)
-    return openai.AsyncOpenAI(api_key=key, base_url=config.base_url or None, max_retries=0,
-                              timeout=config.timeout_seconds, http_client=connections)  # fmt: skip
+    return openai.AsyncOpenAI(
+        api_key=key,
+        base_url=config.base_url or None,
+        max_retries=0,
+        timeout=config.timeout_seconds,
+        http_client=connections,
+    )
 
 
 def _counted(reply: Reply, call: Call) -> Reply:

@@ -147,8 +147,10 @@ def _parameter_shardings(name: str, parameter: Any, axes: LogicalAxes, mesh: Any
 
 def _parameter_spec(name: str, shape: tuple[int, ...], axes: LogicalAxes, mesh: AnyMesh) -> PartitionSpec:
     entries = [() if axis is None else rule(PARAMETER_RULES, axis) for axis in axes]
-    shared = [axis == "kv_heads" and mesh.shape["tensor"] > size and mesh.shape["tensor"] % size == 0
-              for axis, size in zip(axes, shape, strict=True)]  # fmt: skip
+    shared = [
+        axis == "kv_heads" and mesh.shape["tensor"] > size and mesh.shape["tensor"] % size == 0
+        for axis, size in zip(axes, shape, strict=True)
+    ]
     entries = [() if is_shared else entry for is_shared, entry in zip(shared, entries, strict=True)]
     for dimension, axis, mesh_axes in zip(shape, axes, entries, strict=True):
         parts = math.prod(mesh.shape[mesh_axis] for mesh_axis in mesh_axes)

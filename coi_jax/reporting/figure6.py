@@ -135,8 +135,18 @@ def _draw_floor(axes: Axes, metric: str, cells: Sequence[Cell], records: Records
 
 def _arm_key(arms: Sequence[str]) -> list[Line2D]:
     """What each line stands for, in words."""
-    return [Line2D([], [], color=STYLES[arm][0], marker=STYLES[arm][1], markersize=8, linewidth=2,
-                   label=f"{arm}: {_tuning(arm)}") for arm in arms]  # fmt: skip
+    return [
+        Line2D(
+            [],
+            [],
+            color=STYLES[arm][0],
+            marker=STYLES[arm][1],
+            markersize=8,
+            linewidth=2,
+            label=f"{arm}: {_tuning(arm)}",
+        )
+        for arm in arms
+    ]
 
 
 def _tuning(arm: str) -> str:

@@ -20,8 +20,18 @@ from coi_jax.data.test_sets import chain_length
 CONFIG = "config.json"
 RESULTS = "eval/{}/results.json"
 # Fields in which runs may differ and still stand in one cell, or side by side without a remark.
-IMMATERIAL = ("arm", "seed", "mesh.", "data.cache_folder", "train.microbatches", "train.log_every",
-              "train.checkpoint_every", "train.keep_checkpoints", "evaluation.tests", "evaluation.batch")  # fmt: skip
+IMMATERIAL = (
+    "arm",
+    "seed",
+    "mesh.",
+    "data.cache_folder",
+    "train.microbatches",
+    "train.log_every",
+    "train.checkpoint_every",
+    "train.keep_checkpoints",
+    "evaluation.tests",
+    "evaluation.batch",
+)
 
 PROVENANCE = ("run", "checkpoint", "dataset", "test_set", "predictions")
 
@@ -93,14 +103,29 @@ class Cell:
     def to_dict(self) -> dict[str, Any]:
         """The cell with everything that it came from, as JSON values."""
         low, high = self.interval
-        return {"arm": self.arm, "test_set": self.test_set, "metric": self.metric, "n": len(self.records),
-                "mean": self.mean, "sd": self.sd, "low": low, "high": high,
-                "sources": [self._source(record) for record in self.records]}  # fmt: skip
+        return {
+            "arm": self.arm,
+            "test_set": self.test_set,
+            "metric": self.metric,
+            "n": len(self.records),
+            "mean": self.mean,
+            "sd": self.sd,
+            "low": low,
+            "high": high,
+            "sources": [self._source(record) for record in self.records],
+        }
 
     def _source(self, record: Record) -> dict[str, Any]:
         score = record.scores[self.metric]
-        return {"seed": record.seed, "value": score.value, "low": score.low, "high": score.high,
-                "examples": record.examples, "results": str(record.path), **record.provenance}  # fmt: skip
+        return {
+            "seed": record.seed,
+            "value": score.value,
+            "low": score.low,
+            "high": score.high,
+            "examples": record.examples,
+            "results": str(record.path),
+            **record.provenance,
+        }
 
 
 @dataclass(frozen=True)
@@ -173,8 +198,10 @@ def _read_config(path: Path) -> RunConfig:
 def _read(path: Path, config: RunConfig) -> Record:
     value = files.read_json(path, "results")
     try:
-        scores = {key: Score(*(float(score[part]) for part in ("value", "low", "high")))
-                  for key, score in value["scores"].items()}  # fmt: skip
+        scores = {
+            key: Score(*(float(score[part]) for part in ("value", "low", "high")))
+            for key, score in value["scores"].items()
+        }
         floor = {key: float(score) for key, score in value["floor"].items()}
         provenance = {key: value["provenance"][key] for key in PROVENANCE}
         return Record(path, config, value["task"], int(value["examples"]), scores, floor, provenance)

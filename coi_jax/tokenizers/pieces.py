@@ -36,8 +36,14 @@ class Pieces(Protocol):
 
 def renamed(token: AddedToken, secrets: Secrets) -> AddedToken:
     """The token under its secret name, if it has one."""
-    return AddedToken(secrets.get(token.content, token.content), single_word=token.single_word, lstrip=token.lstrip,
-                      rstrip=token.rstrip, normalized=token.normalized, special=token.special)  # fmt: skip
+    return AddedToken(
+        secrets.get(token.content, token.content),
+        single_word=token.single_word,
+        lstrip=token.lstrip,
+        rstrip=token.rstrip,
+        normalized=token.normalized,
+        special=token.special,
+    )
 
 
 class JsonPieces:

@@ -127,8 +127,10 @@ class ChatVocabulary(TokenizerVocabulary):
         spare = (chr(code) for code in STAND_INS if chr(code) not in contents)
         stand_ins = dict(zip(sorted({text[0] for text in self._secrets}), spare, strict=False))
         hidden = re.compile(f"(?={self._marks.pattern}).", re.DOTALL)
-        safe = [message | {"content": hidden.sub(lambda found: stand_ins[found[0]], message["content"])}
-                for message in messages]  # fmt: skip
+        safe = [
+            message | {"content": hidden.sub(lambda found: stand_ins[found[0]], message["content"])}
+            for message in messages
+        ]
         text = self._marks.sub(lambda found: self._secrets[found[0]], self._template.render(safe, asks=True))
         ids = self.encode(text.translate({ord(there): here for here, there in stand_ins.items()}))
         if self.bos_id is None:
@@ -190,9 +192,17 @@ def _frame(source: TokenizerFiles, special: dict[str, int]) -> tuple[list[int], 
     if TOKENIZER not in source.data:
         return [], end
     # The file's post-processor says, whatever its kind: a text of one known word shows it.
-    alone = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": [], "normalizer": None,
-             "pre_tokenizer": None, "decoder": None, "post_processor": source.json(TOKENIZER)["post_processor"],
-             "model": {"type": "WordLevel", "vocab": {"word": 0}, "unk_token": "word"}}  # fmt: skip
+    alone = {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [],
+        "normalizer": None,
+        "pre_tokenizer": None,
+        "decoder": None,
+        "post_processor": source.json(TOKENIZER)["post_processor"],
+        "model": {"type": "WordLevel", "vocab": {"word": 0}, "unk_token": "word"},
+    }
     encoding = load(alone).encode("word")
     place = encoding.special_tokens_mask.index(0)
     return encoding.ids[:place], encoding.ids[place + 1 :]

@@ -117,8 +117,12 @@ class TokenizerFiles:
         if SENTENCEPIECE not in self.data:
             return {}
         model = self._processor
-        ids = {"bos_token": model.bos_id(), "eos_token": model.eos_id(), "unk_token": model.unk_id(),
-               "pad_token": model.pad_id()}  # fmt: skip
+        ids = {
+            "bos_token": model.bos_id(),
+            "eos_token": model.eos_id(),
+            "unk_token": model.unk_id(),
+            "pad_token": model.pad_id(),
+        }
         return {name: model.id_to_piece(id) for name, id in ids.items() if id >= 0}
 
     def more_special_tokens(self) -> list[str]:
@@ -147,8 +151,10 @@ class TokenizerFiles:
         if not self.is_t5 or SENTENCEPIECE not in self.data:
             return {}
         count = self.json(CONFIG).get("extra_ids", EXTRA_IDS)
-        return {len(self.pieces) - 1 + count - number: AddedToken(f"<extra_id_{number}>", special=True)
-                for number in range(count)}  # fmt: skip
+        return {
+            len(self.pieces) - 1 + count - number: AddedToken(f"<extra_id_{number}>", special=True)
+            for number in range(count)
+        }
 
     def ids_of(self, field: str) -> list[int]:
         """The ids that `generation_config.json`, or else `config.json`, gives a field as `eos_token_id`."""

@@ -16,23 +16,55 @@ from coi_jax.families.presets import FAMILIES, PLAIN_ROPE
 Fields = dict[str, Any]
 
 _DECODER: Fields = dict(
-    vocab_size=32_000, hidden_size=4096, num_hidden_layers=32, num_attention_heads=32, head_dim=None,
-    rms_norm_eps=1e-6, rope_theta=10_000.0, rope_scaling=None, rope_parameters=None, tie_word_embeddings=False,
-)  # fmt: skip
+    vocab_size=32_000,
+    hidden_size=4096,
+    num_hidden_layers=32,
+    num_attention_heads=32,
+    head_dim=None,
+    rms_norm_eps=1e-6,
+    rope_theta=10_000.0,
+    rope_scaling=None,
+    rope_parameters=None,
+    tie_word_embeddings=False,
+)
 _QWEN = _DECODER | dict(
-    vocab_size=151_936, intermediate_size=22_016, num_key_value_heads=32, use_sliding_window=False,
-    sliding_window=4096, max_window_layers=28, layer_types=None,
-)  # fmt: skip
+    vocab_size=151_936,
+    intermediate_size=22_016,
+    num_key_value_heads=32,
+    use_sliding_window=False,
+    sliding_window=4096,
+    max_window_layers=28,
+    layer_types=None,
+)
 _GEMMA = _DECODER | dict(
-    hidden_size=2304, intermediate_size=9216, num_hidden_layers=26, num_attention_heads=8, num_key_value_heads=4,
-    head_dim=256, query_pre_attn_scalar=256, sliding_window=4096, layer_types=None, sliding_window_pattern=2,
-    tie_word_embeddings=True, attn_logit_softcapping=None, final_logit_softcapping=None,
-)  # fmt: skip
+    hidden_size=2304,
+    intermediate_size=9216,
+    num_hidden_layers=26,
+    num_attention_heads=8,
+    num_key_value_heads=4,
+    head_dim=256,
+    query_pre_attn_scalar=256,
+    sliding_window=4096,
+    layer_types=None,
+    sliding_window_pattern=2,
+    tie_word_embeddings=True,
+    attn_logit_softcapping=None,
+    final_logit_softcapping=None,
+)
 _T5: Fields = dict(
-    vocab_size=32_128, d_model=512, d_kv=64, d_ff=2048, num_layers=6, num_decoder_layers=None, num_heads=8,
-    relative_attention_num_buckets=32, relative_attention_max_distance=128, layer_norm_epsilon=1e-6,
-    feed_forward_proj="relu", tie_word_embeddings=True,
-)  # fmt: skip
+    vocab_size=32_128,
+    d_model=512,
+    d_kv=64,
+    d_ff=2048,
+    num_layers=6,
+    num_decoder_layers=None,
+    num_heads=8,
+    relative_attention_num_buckets=32,
+    relative_attention_max_distance=128,
+    layer_norm_epsilon=1e-6,
+    feed_forward_proj="relu",
+    tie_word_embeddings=True,
+)
 # What says what the network is, with the defaults of the classes of transformers.
 READ: dict[str, Fields] = {
     "llama": _DECODER | dict(intermediate_size=11_008, num_key_value_heads=None),
@@ -40,72 +72,192 @@ READ: dict[str, Fields] = {
     "qwen2": _QWEN,
     "qwen3": _QWEN | dict(head_dim=128),
     "gemma2": _GEMMA | dict(vocab_size=256_000, attn_logit_softcapping=50.0, final_logit_softcapping=30.0),
-    "gemma3_text": _GEMMA | dict(vocab_size=262_208, rope_theta=1_000_000.0, rope_local_base_freq=10_000.0,
-                                 sliding_window_pattern=6),
-    "exaone4": _DECODER | dict(vocab_size=102_400, intermediate_size=16_384, num_key_value_heads=32, rms_norm_eps=1e-5,
-                               sliding_window=4096, sliding_window_pattern=4, layer_types=None),
+    "gemma3_text": _GEMMA
+    | dict(vocab_size=262_208, rope_theta=1_000_000.0, rope_local_base_freq=10_000.0, sliding_window_pattern=6),
+    "exaone4": _DECODER
+    | dict(
+        vocab_size=102_400,
+        intermediate_size=16_384,
+        num_key_value_heads=32,
+        rms_norm_eps=1e-5,
+        sliding_window=4096,
+        sliding_window_pattern=4,
+        layer_types=None,
+    ),
     "t5": _T5,
-    "mt5": _T5 | dict(vocab_size=250_112, d_ff=1024, num_layers=8, num_heads=6, feed_forward_proj="gated-gelu",
-                      tie_word_embeddings=False),
-}  # fmt: skip
+    "mt5": _T5
+    | dict(
+        vocab_size=250_112,
+        d_ff=1024,
+        num_layers=8,
+        num_heads=6,
+        feed_forward_proj="gated-gelu",
+        tie_word_embeddings=False,
+    ),
+}
 
-_FIXED_DECODER: Fields = dict(attention_bias=False, mlp_bias=False, hidden_act="silu", partial_rotary_factor=1.0,
-                              is_decoder=False, is_encoder_decoder=False, add_cross_attention=False)  # fmt: skip
+_FIXED_DECODER: Fields = dict(
+    attention_bias=False,
+    mlp_bias=False,
+    hidden_act="silu",
+    partial_rotary_factor=1.0,
+    is_decoder=False,
+    is_encoder_decoder=False,
+    add_cross_attention=False,
+)
 _FIXED_GEMMA: Fields = {name: value for name, value in _FIXED_DECODER.items() if name != "hidden_act"} | dict(
     hidden_activation="gelu_pytorch_tanh", use_bidirectional_attention=False
 )
 _FIXED_T5: Fields = dict(is_encoder_decoder=True, pad_token_id=0, decoder_start_token_id=0, tie_encoder_decoder=False)
 # The one value that a field may have where it is given.
 FIXED: dict[str, Fields] = {
-    "llama": _FIXED_DECODER, "mistral": _FIXED_DECODER, "qwen2": _FIXED_DECODER, "qwen3": _FIXED_DECODER,
-    "exaone4": _FIXED_DECODER, "gemma2": _FIXED_GEMMA, "gemma3_text": _FIXED_GEMMA, "t5": _FIXED_T5, "mt5": _FIXED_T5,
-}  # fmt: skip
+    "llama": _FIXED_DECODER,
+    "mistral": _FIXED_DECODER,
+    "qwen2": _FIXED_DECODER,
+    "qwen3": _FIXED_DECODER,
+    "exaone4": _FIXED_DECODER,
+    "gemma2": _FIXED_GEMMA,
+    "gemma3_text": _FIXED_GEMMA,
+    "t5": _FIXED_T5,
+    "mt5": _FIXED_T5,
+}
 
 # What is of names, of text, of training, of generating, of torch, or follows from another field.
 FREE = {
-    "model_type", "architectures", "transformers_version", "torch_dtype", "dtype", "_name_or_path", "name_or_path",
-    "auto_map", "bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "decoder_start_token_id",
-    "tokenizer_class", "prefix", "id2label", "label2id", "num_labels", "task_specific_params", "problem_type",
-    "finetuning_task", "vocab_type", "max_position_embeddings", "n_positions", "model_max_length",
-    "max_sequence_length", "initializer_range", "initializer_factor", "attention_dropout", "resid_dropout",
-    "embd_dropout", "dropout_rate", "classifier_dropout", "use_cache", "output_past", "cache_implementation",
-    "pretraining_tp", "gradient_checkpointing", "attn_implementation", "_attn_implementation",
-    "_attn_implementation_autoset", "return_dict", "output_scores", "chunk_size_feed_forward", "use_bfloat16",
-    "max_length", "min_length", "do_sample", "early_stopping", "num_beams", "num_beam_groups", "diversity_penalty",
-    "temperature", "top_k", "top_p", "typical_p", "repetition_penalty", "length_penalty", "no_repeat_ngram_size",
-    "encoder_no_repeat_ngram_size", "num_return_sequences", "dense_act_fn", "is_gated_act", "hidden_act",
-    "_sliding_window_pattern", "unsloth_version", "unsloth_fixed",
-}  # fmt: skip
+    "model_type",
+    "architectures",
+    "transformers_version",
+    "torch_dtype",
+    "dtype",
+    "_name_or_path",
+    "name_or_path",
+    "auto_map",
+    "bos_token_id",
+    "eos_token_id",
+    "pad_token_id",
+    "sep_token_id",
+    "decoder_start_token_id",
+    "tokenizer_class",
+    "prefix",
+    "id2label",
+    "label2id",
+    "num_labels",
+    "task_specific_params",
+    "problem_type",
+    "finetuning_task",
+    "vocab_type",
+    "max_position_embeddings",
+    "n_positions",
+    "model_max_length",
+    "max_sequence_length",
+    "initializer_range",
+    "initializer_factor",
+    "attention_dropout",
+    "resid_dropout",
+    "embd_dropout",
+    "dropout_rate",
+    "classifier_dropout",
+    "use_cache",
+    "output_past",
+    "cache_implementation",
+    "pretraining_tp",
+    "gradient_checkpointing",
+    "attn_implementation",
+    "_attn_implementation",
+    "_attn_implementation_autoset",
+    "return_dict",
+    "output_scores",
+    "chunk_size_feed_forward",
+    "use_bfloat16",
+    "max_length",
+    "min_length",
+    "do_sample",
+    "early_stopping",
+    "num_beams",
+    "num_beam_groups",
+    "diversity_penalty",
+    "temperature",
+    "top_k",
+    "top_p",
+    "typical_p",
+    "repetition_penalty",
+    "length_penalty",
+    "no_repeat_ngram_size",
+    "encoder_no_repeat_ngram_size",
+    "num_return_sequences",
+    "dense_act_fn",
+    "is_gated_act",
+    "hidden_act",
+    "_sliding_window_pattern",
+    "unsloth_version",
+    "unsloth_fixed",
+}
 REFUSED = {"quantization_config": "its weights are quantised; take the checkpoint in full precision"}
 
 # The names of fields that mean the same.
 _RENAMED_DECODER = {
-    "vocab_size": "vocabulary_size", "num_hidden_layers": "layers", "hidden_size": "width",
-    "num_attention_heads": "heads", "num_key_value_heads": "kv_heads", "head_dim": "head_width",
-    "intermediate_size": "mlp_width", "rms_norm_eps": "norm_epsilon", "tie_word_embeddings": "tied_embedding",
-}  # fmt: skip
+    "vocab_size": "vocabulary_size",
+    "num_hidden_layers": "layers",
+    "hidden_size": "width",
+    "num_attention_heads": "heads",
+    "num_key_value_heads": "kv_heads",
+    "head_dim": "head_width",
+    "intermediate_size": "mlp_width",
+    "rms_norm_eps": "norm_epsilon",
+    "tie_word_embeddings": "tied_embedding",
+}
 _RENAMED_T5 = {
-    "vocab_size": "vocabulary_size", "num_layers": "layers", "num_decoder_layers": "decoder_layers",
-    "d_model": "width", "num_heads": "heads", "d_kv": "head_width", "d_ff": "mlp_width",
-    "relative_attention_num_buckets": "relative_buckets", "relative_attention_max_distance": "relative_max_distance",
-    "layer_norm_epsilon": "norm_epsilon", "tie_word_embeddings": "tied_embedding",
-}  # fmt: skip
+    "vocab_size": "vocabulary_size",
+    "num_layers": "layers",
+    "num_decoder_layers": "decoder_layers",
+    "d_model": "width",
+    "num_heads": "heads",
+    "d_kv": "head_width",
+    "d_ff": "mlp_width",
+    "relative_attention_num_buckets": "relative_buckets",
+    "relative_attention_max_distance": "relative_max_distance",
+    "layer_norm_epsilon": "norm_epsilon",
+    "tie_word_embeddings": "tied_embedding",
+}
 _RENAMED_GEMMA = {
-    "query_pre_attn_scalar": "score_width", "attn_logit_softcapping": "attention_softcap",
+    "query_pre_attn_scalar": "score_width",
+    "attn_logit_softcapping": "attention_softcap",
     "final_logit_softcapping": "logits_softcap",
-}  # fmt: skip
+}
 _T5_MLPS = {"relu": "relu", "gated-gelu": "gated_gelu"}
 
 # What a family has that no field says.
-_SWITCHES = ("kind", "activation", "norm_offset", "norms", "qk_norm", "qkv_bias", "scaled_embedding",
-             "attention_softcap", "logits_softcap")  # fmt: skip
-_FAMILY = {"llama": "llama", "mistral": "mistral", "qwen2": "qwen25", "qwen3": "qwen3", "gemma2": "gemma2",
-           "gemma3_text": "gemma3", "exaone4": "exaone4"}  # fmt: skip
+_SWITCHES = (
+    "kind",
+    "activation",
+    "norm_offset",
+    "norms",
+    "qk_norm",
+    "qkv_bias",
+    "scaled_embedding",
+    "attention_softcap",
+    "logits_softcap",
+)
+_FAMILY = {
+    "llama": "llama",
+    "mistral": "mistral",
+    "qwen2": "qwen25",
+    "qwen3": "qwen3",
+    "gemma2": "gemma2",
+    "gemma3_text": "gemma3",
+    "exaone4": "exaone4",
+}
 ARCHITECTURES = {
-    "llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM", "qwen2": "Qwen2ForCausalLM",
-    "qwen3": "Qwen3ForCausalLM", "gemma2": "Gemma2ForCausalLM", "gemma3_text": "Gemma3ForCausalLM",
-    "exaone4": "Exaone4ForCausalLM", "t5": "T5ForConditionalGeneration", "mt5": "MT5ForConditionalGeneration",
-}  # fmt: skip
+    "llama": "LlamaForCausalLM",
+    "mistral": "MistralForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+    "gemma2": "Gemma2ForCausalLM",
+    "gemma3_text": "Gemma3ForCausalLM",
+    "exaone4": "Exaone4ForCausalLM",
+    "t5": "T5ForConditionalGeneration",
+    "mt5": "MT5ForConditionalGeneration",
+}
 
 
 def architecture(values: Mapping[str, Any]) -> Fields:
@@ -217,9 +369,13 @@ def _rope(given: Fields) -> Fields:
         if name == "linear":
             fields |= {"scaling": name, "factor": scaling["factor"]}
         elif name == "llama3":
-            fields |= {"scaling": name, "factor": scaling["factor"], "low_frequency": scaling["low_freq_factor"],
-                       "high_frequency": scaling["high_freq_factor"],
-                       "original_length": scaling["original_max_position_embeddings"]}  # fmt: skip
+            fields |= {
+                "scaling": name,
+                "factor": scaling["factor"],
+                "low_frequency": scaling["low_freq_factor"],
+                "high_frequency": scaling["high_freq_factor"],
+                "original_length": scaling["original_max_position_embeddings"],
+            }
         elif name != "default":
             raise UserError("config.json: rope_scaling", scaling, "the network here has default, linear and llama3")
     except KeyError as error:
@@ -258,8 +414,13 @@ def published(config: DecoderConfig | T5Config, vocabulary_size: int, kind: str 
 def _write_t5(section: Fields) -> Fields:
     values = {theirs: section[ours] for theirs, ours in _RENAMED_T5.items()}
     proj = {ours: theirs for theirs, ours in _T5_MLPS.items()}[section["mlp"]]
-    return values | {"feed_forward_proj": proj, "is_encoder_decoder": True, "decoder_start_token_id": 0,
-                     "pad_token_id": 0, "dropout_rate": section["dropout"]}  # fmt: skip
+    return values | {
+        "feed_forward_proj": proj,
+        "is_encoder_decoder": True,
+        "decoder_start_token_id": 0,
+        "pad_token_id": 0,
+        "dropout_rate": section["dropout"],
+    }
 
 
 def _write_decoder(kind: str, section: Fields) -> Fields:
@@ -279,8 +440,11 @@ def _write_scaling(rope: Fields) -> Fields | None:
         return None
     values = {"rope_type": rope["scaling"], "factor": rope["factor"]}
     if rope["scaling"] == "llama3":
-        values |= {"low_freq_factor": rope["low_frequency"], "high_freq_factor": rope["high_frequency"],
-                   "original_max_position_embeddings": rope["original_length"]}  # fmt: skip
+        values |= {
+            "low_freq_factor": rope["low_frequency"],
+            "high_freq_factor": rope["high_frequency"],
+            "original_max_position_embeddings": rope["original_length"],
+        }
     return values
 
 

@@ -107,8 +107,13 @@ SIZES = {
 PREFIXES = {"language_model.model.": "model.", "model.language_model.": "model.", "language_model.lm_head.": "lm_head."}
 # Parts that the network does not have: the vision tower, what follows from the config, and a table that T5's first
 # checkpoints hold and no version of T5 reads.
-UNUSED = ("vision_tower.", "multi_modal_projector.", "model.vision_tower.", "model.multi_modal_projector.",
-          "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.")  # fmt: skip
+UNUSED = (
+    "vision_tower.",
+    "multi_modal_projector.",
+    "model.vision_tower.",
+    "model.multi_modal_projector.",
+    "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.",
+)
 UNUSED_ENDS = (".rotary_emb.inv_freq",)
 
 

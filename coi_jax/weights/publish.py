@@ -19,10 +19,19 @@ from coi_jax.weights.sources import CONFIG, Weights
 
 # What belongs to a model besides its tensors, where it has them.
 SMALL_FILES = (
-    CONFIG, "generation_config.json", "tokenizer.json", "tokenizer.model", "spiece.model", "tokenizer_config.json",
-    "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "chat_template.jinja",
+    CONFIG,
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "spiece.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
     "chat_template.json",
-)  # fmt: skip
+)
 
 
 def keep(source: str, run: RunFolder) -> None:

@@ -66,8 +66,10 @@ class TensorFolder:
         one, other = self.entries[first], self.entries[second]
         same = one[1:3] == other[1:3]
         for start in range(0, one.end - one.start if same else 0, BLOCK):
-            parts = [self.folder.read(entry.file, entry.start + start, min(entry.start + start + BLOCK, entry.end))
-                     for entry in (one, other)]  # fmt: skip
+            parts = [
+                self.folder.read(entry.file, entry.start + start, min(entry.start + start + BLOCK, entry.end))
+                for entry in (one, other)
+            ]
             same = same and parts[0] == parts[1]
         if not same:
             mend = "differ, though the config says that they are one; is tie_word_embeddings right?"

@@ -134,9 +134,17 @@ class Degenerate:
         for number, output in enumerate(chain.outputs, 1):
             if output is None or (fault := degeneracy(output)) is None:
                 continue
-            self._found.append({"split": split, "id": chain.id, "step": number, "fault": fault,
-                                "words": len(output.split()), "repeated": round(repeated_share(output), 3),
-                                "begins": output[:80]})  # fmt: skip
+            self._found.append(
+                {
+                    "split": split,
+                    "id": chain.id,
+                    "step": number,
+                    "fault": fault,
+                    "words": len(output.split()),
+                    "repeated": round(repeated_share(output), 3),
+                    "begins": output[:80],
+                }
+            )
 
     def report(self) -> list[dict[str, Any]]:
         """The faulty outputs, the longest first."""
@@ -275,10 +283,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.parser(__doc__)
     parser.add_argument("--data", type=Path, required=True, help="dataset folder")
     parser.add_argument("--json", action="store_true", help="print JSON, for programs")
-    parser.add_argument("--vocabulary", choices=("bytes", "mistral", "sentencepiece", "tokenizer"), default="mistral",
-                        help="counts tokens")  # fmt: skip
-    parser.add_argument("--vocabulary_file", default="", metavar="FILE",
-                        help=f"the vocabulary's file, folder or version, else {MISTRAL_VERSION}")  # fmt: skip
+    parser.add_argument(
+        "--vocabulary",
+        choices=("bytes", "mistral", "sentencepiece", "tokenizer"),
+        default="mistral",
+        help="counts tokens",
+    )
+    parser.add_argument(
+        "--vocabulary_file",
+        default="",
+        metavar="FILE",
+        help=f"the vocabulary's file, folder or version, else {MISTRAL_VERSION}",
+    )
     parser.add_argument("--template", choices=("alpaca", "plain", *CHATS), default="alpaca", help="lays out the prompt")
     parser.add_argument("--length", type=int, nargs="+", default=[512, 1024, 2048], help="row lengths, in tokens")
     arguments = parser.parse_args(argv)

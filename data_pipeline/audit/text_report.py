@@ -60,9 +60,15 @@ def _leaks(findings: dict[str, Any]) -> list[str]:
     title = "Leaks: chains whose row (instruction and input), instruction, or input is in both splits"
     if not found:
         return [title, "none"]
-    rows = ([f"{line['split']} in {line['within']}", line["length"], line["chains"],
-             *(_share(line[kind], line["chains"]) for kind in ("row", "instruction", "input"))]
-            for line in found)  # fmt: skip
+    rows = (
+        [
+            f"{line['split']} in {line['within']}",
+            line["length"],
+            line["chains"],
+            *(_share(line[kind], line["chains"]) for kind in ("row", "instruction", "input")),
+        ]
+        for line in found
+    )
     return [title, *table(["splits", "length", "chains", "row", "instruction", "input"], rows)]
 
 
@@ -88,8 +94,18 @@ def _degenerate(findings: dict[str, Any]) -> list[str]:
     title = f"Degenerate outputs, empty, long, or repeating their words: {len(findings['degenerate']):,}"
     if not groups:
         return [title]
-    rows = ([group[0]["id"], group[0]["step"], len(group), fault, words, f"{group[0]['repeated']:.0%}",
-             " ".join(begins.split())[:20].rstrip()] for (fault, words, begins), group in groups.items())  # fmt: skip
+    rows = (
+        [
+            group[0]["id"],
+            group[0]["step"],
+            len(group),
+            fault,
+            words,
+            f"{group[0]['repeated']:.0%}",
+            " ".join(begins.split())[:20].rstrip(),
+        ]
+        for (fault, words, begins), group in groups.items()
+    )
     head = ["chain", "step", "times", "fault", "words", "repeated", "begins"]
     return [title, *_first_lines(table(head, rows), MOST_LINES, "outputs")]
 
@@ -98,17 +114,25 @@ def _lengths(findings: dict[str, Any]) -> list[str]:
     names = {"input_words": "input, words", "target_words": "targets, words", "tokens": "prompt + targets, tokens"}
     lines = [f"Lengths, percentiles ({findings['vocabulary']} tokens, {findings['template']} template)"]
     percentiles = list(findings["lengths"][0]["tokens"]) if findings["lengths"] else []
-    rows = ([f"{line['split']} {line['length']}", name, *line[key].values()]
-            for line in findings["lengths"] for key, name in names.items())  # fmt: skip
+    rows = (
+        [f"{line['split']} {line['length']}", name, *line[key].values()]
+        for line in findings["lengths"]
+        for key, name in names.items()
+    )
     head = ["split, length", "measure", *("max" if p == "100" else f"{p}%" for p in percentiles)]
     return [*lines, *table(head, rows)]
 
 
 def _cuts(findings: dict[str, Any]) -> list[str]:
     limits = list(findings["lengths"][0]["cut"]) if findings["lengths"] else []
-    rows = ([f"{line['split']} {line['length']}", line["chains"],
-             *(_share(line["cut"][limit], line["chains"]) for limit in limits)]
-            for line in findings["lengths"])  # fmt: skip
+    rows = (
+        [
+            f"{line['split']} {line['length']}",
+            line["chains"],
+            *(_share(line["cut"][limit], line["chains"]) for limit in limits),
+        ]
+        for line in findings["lengths"]
+    )
     title = "Chains longer than a row of so many tokens: a cut there takes from the final answer"
     return [title, *table(["split, length", "chains", *limits], rows)]
 

@@ -139,8 +139,11 @@ def _stopped(stop: Incomplete, budget: float | None) -> UserError:
         return UserError("budget", budget, mend)
     (reason, count), *_ = sorted(stop.reasons.items(), key=lambda item: -item[1])
     number = sum(stop.reasons.values())
-    return UserError(f"stage {stop.stage}", f"{number} questions without an answer",
-                     f"{count} of them: {reason}; what was answered is kept: run the same command again")  # fmt: skip
+    return UserError(
+        f"stage {stop.stage}",
+        f"{number} questions without an answer",
+        f"{count} of them: {reason}; what was answered is kept: run the same command again",
+    )
 
 
 def _by_batches(
@@ -157,8 +160,9 @@ def _by_batches(
 def _ask_in_batch(config: BuildConfig, stop: Incomplete, payment: Payment, folder: Path, poll_seconds: float) -> None:
     endpoint = config.opinion.endpoint if stop.stage == "opinions" else config.endpoint
     share = endpoint.batch_price_share
-    budget = Budget(payment.folder, payment.dollars, Prices(endpoint.prompt_price * share,
-                                                            endpoint.completion_price * share), 1)  # fmt: skip
+    budget = Budget(
+        payment.folder, payment.dollars, Prices(endpoint.prompt_price * share, endpoint.completion_price * share), 1
+    )
     batches = Batches(endpoint, endpoint.key(), folder / stop.stage, open_store(config.store), budget)
     calls = (row["call"] for row in read_rows(f"{stop.folder}/{UNANSWERED}-*.jsonl"))
     try:
@@ -191,8 +195,11 @@ def summary(out: Path, work: str, spent: float) -> str:
     """What a build made, in a few lines."""
     manifest = read_manifest(out)
     lines = [f"{'split':<20}{'length':>6}{'chains':>10}"]
-    lines += [f"{split:<20}{length:>6}{count:>10,}" for split, by in manifest["counts"].items()
-              for length, count in by.items()]  # fmt: skip
+    lines += [
+        f"{split:<20}{length:>6}{count:>10,}"
+        for split, by in manifest["counts"].items()
+        for length, count in by.items()
+    ]
     lines.append(f"{sum(manifest['rejected'].values()):,} rows rejected, each with its reason in {out}/rejected.jsonl")
     lines.append(f"${spent:.4f} spent on it; the report: {work}/report.html")
     return "\n".join(lines)

@@ -47,8 +47,10 @@ class Decisions:
         texts = self.rows[draft.id]["steps"]
         if len(texts) != draft.length:
             raise UserError("decisions", draft.id, f"its edit has {len(texts)} steps, the chain {draft.length}")
-        steps = tuple(dataclasses.replace(step, instruction=instruction, output=output)
-                      for step, (instruction, output) in zip(draft.steps, texts, strict=True))  # fmt: skip
+        steps = tuple(
+            dataclasses.replace(step, instruction=instruction, output=output)
+            for step, (instruction, output) in zip(draft.steps, texts, strict=True)
+        )
         return dataclasses.replace(draft, steps=steps)
 
 
@@ -91,10 +93,18 @@ def agreement(drafts: Iterable[Draft], decisions: Decisions) -> dict[str, Any]:
 
     An edited chain was not right as it was, so it counts as one that the person did not accept.
     """
-    pairs = [(draft.opinion.valid, decisions.of(draft) == ACCEPT)
-             for draft in drafts if draft.opinion and decisions.of(draft)]  # fmt: skip
-    table = {f"opinion {'valid' if opinion else 'not valid'}, person {'accepts' if person else 'does not'}":
-             pairs.count((opinion, person)) for opinion in (True, False) for person in (True, False)}  # fmt: skip
+    pairs = [
+        (draft.opinion.valid, decisions.of(draft) == ACCEPT)
+        for draft in drafts
+        if draft.opinion and decisions.of(draft)
+    ]
+    table = {
+        f"opinion {'valid' if opinion else 'not valid'}, person {'accepts' if person else 'does not'}": pairs.count(
+            (opinion, person)
+        )
+        for opinion in (True, False)
+        for person in (True, False)
+    }
     counts = {decision: sum(row["decision"] == decision for row in decisions.rows.values()) for decision in DECISIONS}
     return {"decisions": counts, "compared": len(pairs), "table": table} | kappa(pairs)
 

@@ -57,17 +57,22 @@ def forecast(config: BuildConfig, seeds: Stage, pairs: Stage) -> list[Line]:
     sample = sorted(pairs.read_sorted(), key=lambda row: row["instance"])[:: max(1, pairs.counts["out"] // SAMPLE)]
     drafts = [Draft.from_row(row) for row in sample]
     without = [seed for seed in tasks if seed.category is None]
-    lines = [_line("categories", [_category(seed) for seed in without], len(without), len(without), config.endpoint),
-             _line("instructions", [Summarise(seed.definition) for seed in tasks], len(tasks), len(tasks),
-                   config.endpoint)]  # fmt: skip
+    lines = [
+        _line("categories", [_category(seed) for seed in without], len(without), len(without), config.endpoint),
+        _line("instructions", [Summarise(seed.definition) for seed in tasks], len(tasks), len(tasks), config.endpoint),
+    ]
     passed = most = chosen = 0.0
     branching = Branching(map(Draft.from_row, pairs.read()))
     for length, (number, at_most) in _candidates(config, branching, pairs.counts["out"]).items():
         share = VALID.get(length, VALID_LONGER)
-        lines.append(_line(f"checks-{length}", [check_question(draft.row()) for draft in drafts], number, at_most,
-                           config.endpoint))  # fmt: skip
-        lines.append(_line(f"answers-{length}", list(_answers(drafts, tasks)), number * share, at_most,
-                           config.endpoint))  # fmt: skip
+        lines.append(
+            _line(
+                f"checks-{length}", [check_question(draft.row()) for draft in drafts], number, at_most, config.endpoint
+            )
+        )
+        lines.append(
+            _line(f"answers-{length}", list(_answers(drafts, tasks)), number * share, at_most, config.endpoint)
+        )
         passed, most = passed + number * share, most + at_most
         chosen += min(number * share, config.selection.per_categories * branching.sequences(length))
     if config.opinion.enabled:
@@ -154,9 +159,11 @@ def table(lines: Sequence[Line]) -> str:
     """The forecast for people."""
     rows = [f"{'stage':<14}{'calls':>10}{'at most':>12}{'tokens in':>12}{'out':>7}{'USD':>10}{'at most':>10}"]
     for line in lines:
-        rows.append(f"{line.stage:<14}{line.calls:>10,.0f}{line.most_calls:>12,.0f}{line.prompt_tokens:>12,.0f}"
-                    f"{line.completion_tokens:>7,.0f}{line.cost(line.calls):>10,.2f}"
-                    f"{line.cost(line.most_calls):>10,.2f}")  # fmt: skip
+        rows.append(
+            f"{line.stage:<14}{line.calls:>10,.0f}{line.most_calls:>12,.0f}{line.prompt_tokens:>12,.0f}"
+            f"{line.completion_tokens:>7,.0f}{line.cost(line.calls):>10,.2f}"
+            f"{line.cost(line.most_calls):>10,.2f}"
+        )
     calls, most = (sum(getattr(line, name) for line in lines) for name in ("calls", "most_calls"))
     about, at_most = (sum(line.cost(getattr(line, name)) for line in lines) for name in ("calls", "most_calls"))
     rows.append(f"{'together':<14}{calls:>10,.0f}{most:>12,.0f}{'':>19}{about:>10,.2f}{at_most:>10,.2f}")
@@ -165,6 +172,12 @@ def table(lines: Sequence[Line]) -> str:
 
 def row(line: Line) -> dict[str, Any]:
     """A line as a JSON object."""
-    return {"stage": line.stage, "calls": round(line.calls), "most_calls": round(line.most_calls),
-            "prompt_tokens": round(line.prompt_tokens), "completion_tokens": round(line.completion_tokens),
-            "usd": line.cost(line.calls), "most_usd": line.cost(line.most_calls)}  # fmt: skip
+    return {
+        "stage": line.stage,
+        "calls": round(line.calls),
+        "most_calls": round(line.most_calls),
+        "prompt_tokens": round(line.prompt_tokens),
+        "completion_tokens": round(line.completion_tokens),
+        "usd": line.cost(line.calls),
+        "most_usd": line.cost(line.most_calls),
+    }

@@ -104,13 +104,21 @@ class Build:
 
     def _seeds(self) -> Stage:
         config, seed = self.config.seeds, self.config.seed
-        return self._stage("seeds", [config.model_dump(), seed, source_hashes(self.config)], [],
-                           lambda start: ingest(start, config, seed))  # fmt: skip
+        return self._stage(
+            "seeds",
+            [config.model_dump(), seed, source_hashes(self.config)],
+            [],
+            lambda start: ingest(start, config, seed),
+        )
 
     def _pairs(self, tasks: Stage) -> Stage:
         config, seed = self.config.pairs, self.config.seed
-        return self._stage("pairs", [config.model_dump(), seed], [tasks],
-                           lambda start: pairing.pair(start | rows_of(tasks), config, seed))  # fmt: skip
+        return self._stage(
+            "pairs",
+            [config.model_dump(), seed],
+            [tasks],
+            lambda start: pairing.pair(start | rows_of(tasks), config, seed),
+        )
 
     def _stage(self, name: str, settings: Any, inputs: Sequence[Stage], make: Any, questions: int = 0) -> Stage:
         stage = self._workshop.run(name, settings, inputs, make, questions)
@@ -123,14 +131,20 @@ class Build:
         return self._stage(name, identity, inputs, make, questions=inputs[0].counts["out"])
 
     def _tasks(self, seeds: Stage) -> Stage:
-        sorted_ = self._asked("categories", "categorise", [seeds],
-                              lambda start: wording.categorise(start | rows_of(seeds), self._ask))  # fmt: skip
-        return self._asked("instructions", "summarise", [sorted_],
-                           lambda start: wording.summarise(start | rows_of(sorted_), self._ask))  # fmt: skip
+        sorted_ = self._asked(
+            "categories", "categorise", [seeds], lambda start: wording.categorise(start | rows_of(seeds), self._ask)
+        )
+        return self._asked(
+            "instructions", "summarise", [sorted_], lambda start: wording.summarise(start | rows_of(sorted_), self._ask)
+        )
 
     def _links(self, length: int, candidates: Stage, tasks: Stage) -> tuple[Stage, Stage]:
-        checked = self._asked(f"checks-{length}", "check", [candidates],
-                              lambda start: linking.check(start | rows_of(candidates), self._ask))  # fmt: skip
+        checked = self._asked(
+            f"checks-{length}",
+            "check",
+            [candidates],
+            lambda start: linking.check(start | rows_of(candidates), self._ask),
+        )
         longest = self.config.seeds.longest_words
 
         def answer(start: Any) -> dict[str, Any]:
@@ -152,10 +166,12 @@ class Build:
     def _opinions(self, chains: Sequence[Stage]) -> Stage:
         least = self.config.opinion.least_score
         return self._stage(
-            "opinions", [self._other, prompt_identity("judge"), least], chains,
+            "opinions",
+            [self._other, prompt_identity("judge"), least],
+            chains,
             lambda start: judging.opine([start | rows_of(stage) for stage in chains], self._ask_other, least),
             questions=sum(stage.counts["out"] for stage in chains),
-        )  # fmt: skip
+        )
 
     def _select(self, chains: Sequence[Stage], tasks: Stage) -> Stage:
         config, seed, decisions = self.config.selection, self.config.seed, self._decisions
@@ -167,8 +183,9 @@ class Build:
         return self._stage("selection", [config.model_dump(), seed, decisions.identity], [*chains, tasks], make)
 
     def _fuse(self, selected: Stage) -> Stage:
-        return self._asked("fused", "fuse", [selected],
-                           lambda start: variants.fuse(start | rows_of(selected), self._ask))  # fmt: skip
+        return self._asked(
+            "fused", "fuse", [selected], lambda start: variants.fuse(start | rows_of(selected), self._ask)
+        )
 
 
 def source_hashes(config: BuildConfig) -> list[list[str]]:

@@ -186,8 +186,20 @@ def read_dataset(path: str, folder: str) -> Iterator[Piece | Refused]:
 def _piece(source: str, licence: str, instruction: str, given: str, output: str, category: str | None) -> Piece:
     definition = instruction.strip()
     name = f"{source}-{files.digest(definition)[:12]}"
-    seed = Seed(name, source, licence or "Unknown", name, "", category and rules.category_of(category), definition, "",
-                (), "", False, ())  # fmt: skip
+    seed = Seed(
+        name,
+        source,
+        licence or "Unknown",
+        name,
+        "",
+        category and rules.category_of(category),
+        definition,
+        "",
+        (),
+        "",
+        False,
+        (),
+    )
     instance = Instance(f"{name}-{files.digest([given, output])[:12]}", given.strip(), output.strip())
     return Piece(seed, instance)
 
@@ -236,5 +248,8 @@ def _drawn(operation: Operation, random: Random, source: ValueType, trials: int 
 
 
 READERS: dict[str, Callable[..., Iterator[Any]]] = {
-    "super_ni": read_super_ni, "procedural": read_procedural, "alpaca": read_alpaca, "dataset": read_dataset,
-}  # fmt: skip
+    "super_ni": read_super_ni,
+    "procedural": read_procedural,
+    "alpaca": read_alpaca,
+    "dataset": read_dataset,
+}

@@ -48,9 +48,15 @@ class Account:
     def record(self) -> dict[str, Any]:
         """The account as the manifest holds it."""
         chains = {str(length): count for length, count in sorted(self.chains.items())}
-        return {"split": self.split, "published": self.published, "rows": self.rows, "chains": chains,
-                "repeats": dict(self.repeats), "rejected": self.rejected,
-                "unknown_keys": dict(self.unknown_keys)}  # fmt: skip
+        return {
+            "split": self.split,
+            "published": self.published,
+            "rows": self.rows,
+            "chains": chains,
+            "repeats": dict(self.repeats),
+            "rejected": self.rejected,
+            "unknown_keys": dict(self.unknown_keys),
+        }
 
 
 class Importer:
@@ -127,8 +133,15 @@ class Importer:
 
     def _note(self, reading: Reading, file: ReleaseFile) -> None:
         instructions = [step.instruction for step in reading.chain.steps]
-        self.irregular.append({"file": file.path, "id": reading.chain.id, "reading": reading.note,
-                               "instruction": reading.chain.instruction, "steps": instructions})  # fmt: skip
+        self.irregular.append(
+            {
+                "file": file.path,
+                "id": reading.chain.id,
+                "reading": reading.note,
+                "instruction": reading.chain.instruction,
+                "steps": instructions,
+            }
+        )
 
     def add_first_steps(self) -> dict[str, int]:
         """Where no file gave training chains of length 1: writes the distinct first steps of the longer ones.
@@ -193,12 +206,15 @@ def summary(out: Path, manifest: dict[str, Any]) -> str:
     """What an import did, in a few lines."""
     notes = manifest["notes"]
     lines = [f"{'split':<18}{'length':>6}{'chains':>9}"]
-    lines += [f"{split:<18}{length:>6}{count:>9,}" for split, by in manifest["counts"].items()
-              for length, count in by.items()]  # fmt: skip
+    lines += [
+        f"{split:<18}{length:>6}{count:>9,}" for split, by in manifest["counts"].items() for length, count in by.items()
+    ]
     repeated = sum(sum(file["repeats"].values()) for file in notes["files"].values())
     rows = sum(file["rows"] for file in notes["files"].values())
-    lines.append(f"{rows:,} rows of {len(notes['files'])} files: {sum(manifest['rejected'].values()):,} rejected, "
-                 f"{repeated:,} repeats, {len(notes['irregular_rows'])} irregular")  # fmt: skip
+    lines.append(
+        f"{rows:,} rows of {len(notes['files'])} files: {sum(manifest['rejected'].values()):,} rejected, "
+        f"{repeated:,} repeats, {len(notes['irregular_rows'])} irregular"
+    )
     if notes["first_steps"]:
         lines.append(f"no single instructions given: {sum(notes['first_steps'].values()):,} first steps stand in")
     changed = [path for path, file in notes["files"].items() if not file["published"]]
@@ -213,10 +229,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.parser(__doc__)
     parser.add_argument("--src", type=Path, help="folder of the release; without it the release is downloaded")
     parser.add_argument("--out", type=Path, required=True, help="dataset folder to write")
-    parser.add_argument("--no_first_steps", action="store_true",
-                        help="leave length 1 empty where coi_1.json is absent")  # fmt: skip
-    parser.add_argument("--download_folder", type=Path, default=download.default_folder(),
-                        help="where downloaded files are kept")  # fmt: skip
+    parser.add_argument("--no_first_steps", action="store_true", help="leave length 1 empty where coi_1.json is absent")
+    parser.add_argument(
+        "--download_folder", type=Path, default=download.default_folder(), help="where downloaded files are kept"
+    )
     parser.add_argument("--base_url", default=manifest.BASE_URL, help="where data/ is served")
     arguments = parser.parse_args(argv)
     src = arguments.src or download.download(arguments.download_folder, arguments.base_url)

@@ -70,8 +70,12 @@ def _fetch(url: str, target: Path, blob: str) -> None:
     found = git_blob(part)
     if found != blob:
         part.unlink()
-        raise UserError("download", url, f"checksum is {found}, not {blob}: the file was changed on the way or at its "
-                        "source; try again, or name a folder with --src")  # fmt: skip
+        raise UserError(
+            "download",
+            url,
+            f"checksum is {found}, not {blob}: the file was changed on the way or at its "
+            "source; try again, or name a folder with --src",
+        )
     os.replace(part, target)
 
 

@@ -107,18 +107,37 @@ def _bbh() -> list[ReleaseFile]:
 
 # In the order in which they are imported: a union file comes after the files that it repeats.
 FILES: tuple[ReleaseFile, ...] = (
-    *_variants("train", Form.CHAIN, {"coi_1.json": (1,), "coi_2.json": (2,), "coi_3.json": (3,),
-                                     "coi_12.json": (1, 2), "coi_123.json": (1, 2, 3)}),
+    *_variants(
+        "train",
+        Form.CHAIN,
+        {"coi_1.json": (1,), "coi_2.json": (2,), "coi_3.json": (3,), "coi_12.json": (1, 2), "coi_123.json": (1, 2, 3)},
+    ),
     ReleaseFile("test/coi2_test.json", Form.CHAIN, "test", (2,)),
     ReleaseFile("test/coi3_test.json", Form.CHAIN, "test", (3,)),
     *_bbh(),
     ReleaseFile("test/eng2fra_summarize_then_translate200.json", Form.SUMMARY, "wikilingua_en_fr", (2,)),
     ReleaseFile("test/spa2eng_summarize_then_translate200.json.json", Form.SUMMARY, "wikilingua_es_en", (2,)),
-    *_variants("summarized", Form.FUSED, {"summarized_coi_2.json": (2,), "summarized_coi_3": (3,),
-                                          "summarized_coi_12": (1, 2), "summarized_coi_123": (1, 2, 3)}),
-    *_variants("irrelevant", Form.CHAIN, {"irrelevant_coi_2.json": (2,), "irrelevant_coi_3.json": (3,),
-                                          "irrelevant_coi_12.json": (1, 2), "irrelevant_coi_123.json": (1, 2, 3)}),
-)  # fmt: skip
+    *_variants(
+        "summarized",
+        Form.FUSED,
+        {
+            "summarized_coi_2.json": (2,),
+            "summarized_coi_3": (3,),
+            "summarized_coi_12": (1, 2),
+            "summarized_coi_123": (1, 2, 3),
+        },
+    ),
+    *_variants(
+        "irrelevant",
+        Form.CHAIN,
+        {
+            "irrelevant_coi_2.json": (2,),
+            "irrelevant_coi_3.json": (3,),
+            "irrelevant_coi_12.json": (1, 2),
+            "irrelevant_coi_123.json": (1, 2, 3),
+        },
+    ),
+)
 
 
 def data_folder(src: Path) -> Path:

@@ -23,8 +23,12 @@ from coi_jax.evaluation import metrics
 from coi_jax.tokenizers.protocol import Vocabulary
 from data_pipeline.tasks.seqio_vocabularies import PromptVocabulary, SeqioVocabulary
 
-TESTS = (*(f"{kind}{n}_test" for kind in ("coi", "proc") for n in range(1, 7)), "bbh",
-         "wikilingua_en_fr", "wikilingua_es_en")  # fmt: skip
+TESTS = (
+    *(f"{kind}{n}_test" for kind in ("coi", "proc") for n in range(1, 7)),
+    "bbh",
+    "wikilingua_en_fr",
+    "wikilingua_es_en",
+)
 
 
 def register(config: RunConfig, vocabulary: Vocabulary) -> list[str]:
@@ -118,8 +122,11 @@ def _shots(config: RunConfig, spec: TaskSpec) -> list[Chain]:
     same_length = list(read_chains(spec.folder, config.data.split, spec.length))
     examples = prompts.choose_examples(same_length or read_chains(spec.folder, config.data.split))
     if not examples:
-        raise UserError("config.evaluation.prompting", spec.prompting,
-                        f"{spec.folder}/{config.data.split}.jsonl has no complete chain to show")  # fmt: skip
+        raise UserError(
+            "config.evaluation.prompting",
+            spec.prompting,
+            f"{spec.folder}/{config.data.split}.jsonl has no complete chain to show",
+        )
     return examples
 
 

@@ -33,8 +33,9 @@ class Coi(tfds.core.GeneratorBasedBuilder):
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "Chains with their steps, and each whole as JSON."}  # noqa: RUF012 (TFDS's own field)
 
-    def __init__(self, *, folder: files.PathLike, data_dir: files.PathLike | None = None,
-                 version: str | None = None) -> None:  # fmt: skip
+    def __init__(
+        self, *, folder: files.PathLike, data_dir: files.PathLike | None = None, version: str | None = None
+    ) -> None:
         self.folder = folder
         self._manifest = read_manifest(folder)
         content = files.digest(self._manifest["sha256"])[:16]

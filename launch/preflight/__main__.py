@@ -109,22 +109,41 @@ def preflight(
 
 
 def _topology(topology: Topology) -> dict[str, Any]:
-    return {"name": topology.name, "slices": topology.slices, "chips": topology.chips, "chip": topology.chip.name,
-            "hbm_bytes": topology.hbm, **{name: value for name, value in dataclasses.asdict(topology.chip).items()
-                                          if name in ("peak", "bandwidth", "ring", "network")}}  # fmt: skip
+    return {
+        "name": topology.name,
+        "slices": topology.slices,
+        "chips": topology.chips,
+        "chip": topology.chip.name,
+        "hbm_bytes": topology.hbm,
+        **{
+            name: value
+            for name, value in dataclasses.asdict(topology.chip).items()
+            if name in ("peak", "bandwidth", "ring", "network")
+        },
+    }
 
 
 def _settings(config: RunConfig) -> dict[str, Any]:
     """What decides over memory and speed."""
-    return {"model.remat": config.model.remat, "model.attention": config.model.attention,
-            "model.loss_chunk": config.model.loss_chunk, "train.microbatches": config.train.microbatches,
-            "optimizer.name": config.optimizer.name, "lora.rank": config.lora.rank,
-            "lora.base_dtype": config.lora.base_dtype, "data.length": config.data.length}  # fmt: skip
+    return {
+        "model.remat": config.model.remat,
+        "model.attention": config.model.attention,
+        "model.loss_chunk": config.model.loss_chunk,
+        "train.microbatches": config.train.microbatches,
+        "optimizer.name": config.optimizer.name,
+        "lora.rank": config.lora.rank,
+        "lora.base_dtype": config.lora.base_dtype,
+        "data.length": config.data.length,
+    }
 
 
 def _attempt(attempt: Attempt) -> dict[str, Any]:
-    return {"flags": fit.describe(attempt.changes), "fits": attempt.fits, "compiled": attempt.program is not None,
-            "memory": _memory(attempt.memory)}  # fmt: skip
+    return {
+        "flags": fit.describe(attempt.changes),
+        "fits": attempt.fits,
+        "compiled": attempt.program is not None,
+        "memory": _memory(attempt.memory),
+    }
 
 
 def _memory(memory: Memory) -> dict[str, Any]:
@@ -133,8 +152,14 @@ def _memory(memory: Memory) -> dict[str, Any]:
 
 def _data(load: Workload) -> dict[str, Any]:
     work = {name: float(value) for name, value in load.work._asdict().items()}
-    return {"rows": load.rows, "examples_per_step": float(load.examples), "useful_positions": float(load.useful),
-            "steps": load.steps, "source": load.source, "work_per_step": work}  # fmt: skip
+    return {
+        "rows": load.rows,
+        "examples_per_step": float(load.examples),
+        "useful_positions": float(load.useful),
+        "steps": load.steps,
+        "source": load.source,
+        "work_per_step": work,
+    }
 
 
 def _program(program: Program, attempt: Attempt, topology: Topology) -> dict[str, Any]:
@@ -151,11 +176,17 @@ def _program(program: Program, attempt: Attempt, topology: Topology) -> dict[str
         "memory_bytes_per_chip": program.costs.memory_bytes,
         "unknown_kernels": program.costs.kernels,
         "collectives": [
-            {"kind": item.kind, "chips": len(item.group), "count": item.count, "bytes": item.bytes,
-             "wire_bytes": item.wire_bytes} for item in program.costs.collectives
+            {
+                "kind": item.kind,
+                "chips": len(item.group),
+                "count": item.count,
+                "bytes": item.bytes,
+                "wire_bytes": item.wire_bytes,
+            }
+            for item in program.costs.collectives
         ],
         "roofline": times.to_dict(),
-    }  # fmt: skip
+    }
     return values | (_training(attempt, times, topology) if program.name == "train" else _generation(attempt, times))
 
 
@@ -171,8 +202,11 @@ def _training(attempt: Attempt, times: roofline.Estimate, topology: Topology) ->
 
 def _generation(attempt: Attempt, times: roofline.Estimate) -> dict[str, Any]:
     rows, length = programs.abstract_prompts(attempt.config, attempt.mesh)[0].shape
-    return {"rows": rows, "prompt_length": length,
-            "rows_per_second": [rows / seconds for seconds in (times.most, times.least)]}  # fmt: skip
+    return {
+        "rows": rows,
+        "prompt_length": length,
+        "rows_per_second": [rows / seconds for seconds in (times.most, times.least)],
+    }
 
 
 def _run(train: Mapping[str, Any], load: Workload, topology: Topology, price: float | None) -> dict[str, Any]:

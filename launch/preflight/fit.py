@@ -124,8 +124,10 @@ def attempt(config: RunConfig, changes: Changes, devices: list[Any], topology: T
         _say(f"compiling the train step for {topology.name}, {describe(changes) or 'as configured'}")
         program = programs.compile_train(job, load.rows, topology)
     result = Attempt(changes, changed, mesh, load, program, program.memory if program else state)
-    _say(f"  {result.memory.total / GIB:.2f} of {state.capacity / GIB:.2f} GiB a chip"
-         + ("" if program else " for the state alone"))  # fmt: skip
+    _say(
+        f"  {result.memory.total / GIB:.2f} of {state.capacity / GIB:.2f} GiB a chip"
+        + ("" if program else " for the state alone")
+    )
     return result
 
 

@@ -15,8 +15,21 @@ MEGASCALE = "_xla_megascale_transfer_type"
 _IOTA = r"\[([\d,]+)\](?:T\(([\d,]+)\))?"  # numbers in order, laid out and perhaps turned
 
 # What moves no bytes, or has them counted where they are used.
-FREE = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional", "call", "iota",
-        "after-all", "partition-id", "replica-id", "opt-barrier")  # fmt: skip
+FREE = (
+    "parameter",
+    "constant",
+    "tuple",
+    "get-tuple-element",
+    "bitcast",
+    "while",
+    "conditional",
+    "call",
+    "iota",
+    "after-all",
+    "partition-id",
+    "replica-id",
+    "opt-barrier",
+)
 SLICES = ("dynamic-slice", "slice", "gather")
 KERNEL = "tpu_custom_call"  # written by hand (Pallas); other custom calls only name or place memory
 # Matrix products that the splash attention kernels make of a pair of blocks: scores and mixture; scores again and the
@@ -216,9 +229,11 @@ def _used(inner: Computation, name: str, module: Module) -> float:
             total += _used(inner, user.name, module)
         elif user.opcode == "fusion":
             nested = module.computations[user.called[0]]
-            total += sum(_used(nested, parameter.name, module)
-                         for parameter, operand in zip(nested.parameters, user.operands, strict=True)
-                         if operand == name)  # fmt: skip
+            total += sum(
+                _used(nested, parameter.name, module)
+                for parameter, operand in zip(nested.parameters, user.operands, strict=True)
+                if operand == name
+            )
         elif not _passes_on(user, name):
             return inner.instructions[name].bytes
     return total

@@ -50,8 +50,14 @@ class Estimate:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {"compute_seconds": self.compute, "memory_seconds": self.memory, "exchange_seconds": self.exchange,
-                "least_seconds": self.least, "most_seconds": self.most, "bound": self.bound}  # fmt: skip
+        return {
+            "compute_seconds": self.compute,
+            "memory_seconds": self.memory,
+            "exchange_seconds": self.exchange,
+            "least_seconds": self.least,
+            "most_seconds": self.most,
+            "bound": self.bound,
+        }
 
 
 def estimate(costs: Costs, topology: Topology, mesh: Mesh) -> Estimate:

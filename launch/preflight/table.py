@@ -53,9 +53,17 @@ class Cell:
 
     def command(self) -> list[str]:
         """What makes its result."""
-        return [sys.executable, "-m", "launch.preflight", f"--config={CONFIG}", f"--topology={self.topology}",
-                f"--examples={EXAMPLES}", "--train_only", f"--out={self.path}",
-                *override_flags(self.overrides)]  # fmt: skip
+        return [
+            sys.executable,
+            "-m",
+            "launch.preflight",
+            f"--config={CONFIG}",
+            f"--topology={self.topology}",
+            f"--examples={EXAMPLES}",
+            "--train_only",
+            f"--out={self.path}",
+            *override_flags(self.overrides),
+        ]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -51,8 +51,10 @@ def _memory(result: Result) -> str:
     kinds = list(dict.fromkeys(kind for memory in memories for kind in memory["kinds"]))
     capacity = _gib(result["topology"]["hbm_bytes"])
     rows = [(f"GiB a chip, of {capacity}", *programs)]
-    rows += [(kind, *(_gib(memory["kinds"][kind]) if kind in memory["kinds"] else "" for memory in memories))
-             for kind in kinds]  # fmt: skip
+    rows += [
+        (kind, *(_gib(memory["kinds"][kind]) if kind in memory["kinds"] else "" for memory in memories))
+        for kind in kinds
+    ]
     return table([*rows, ("total", *(_gib(memory["total"]) for memory in memories))])
 
 
@@ -81,13 +83,18 @@ def _speed(result: Result) -> str:
     for part, says in (("least", "all overlapping"), ("most", "none overlapping")):
         rows.append((says, *(f"{1e3 * item['roofline'][f'{part}_seconds']:.2f}" for item in programs.values())))
     train = programs["train"]
-    lines = [table(rows), f"training: MFU {span([100 * share for share in train['mfu']], '.1f')}%, "
-             f"{span(train['examples_per_second'], ',.1f')} examples/s; "
-             f"{100 * result['data']['useful_positions']:.0f}% of positions are not padding"]  # fmt: skip
+    lines = [
+        table(rows),
+        f"training: MFU {span([100 * share for share in train['mfu']], '.1f')}%, "
+        f"{span(train['examples_per_second'], ',.1f')} examples/s; "
+        f"{100 * result['data']['useful_positions']:.0f}% of positions are not padding",
+    ]
     if "decode" in programs:
         decode = programs["decode"]
-        lines.append(f"generation: {span(decode['rows_per_second'], ',.0f')} tokens/s of {decode['rows']} answers "
-                     f"after prompts of {decode['prompt_length']}")  # fmt: skip
+        lines.append(
+            f"generation: {span(decode['rows_per_second'], ',.0f')} tokens/s of {decode['rows']} answers "
+            f"after prompts of {decode['prompt_length']}"
+        )
     return "\n".join(lines)
 
 

@@ -41,11 +41,13 @@ def _parser() -> cli.Parser:
 def listing(points: Sequence[Point]) -> str:
     """The points as lines of aligned columns."""
     rows = [("id", "state", "folder", "overrides")]
-    rows += [(point.id, state(point), str(point.folder), " ".join(local.override_flags(point.overrides)))
-             for point in points]  # fmt: skip
+    rows += [
+        (point.id, state(point), str(point.folder), " ".join(local.override_flags(point.overrides))) for point in points
+    ]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-                     for row in rows)  # fmt: skip
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
 
 
 def run_points(points: Sequence[Point]) -> int:

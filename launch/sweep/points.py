@@ -46,8 +46,11 @@ def expand(sweep: files.PathLike, extra: Mapping[str, Any], out: files.PathLike 
     for number, overrides in enumerate(_overrides(module, Path(sweep)), 1):
         point = _point(module.CONFIG, overrides, extra, folder, number)
         if point.config in points:
-            raise UserError("sweep", f"points {list(points).index(point.config) + 1} and {number} of {sweep}",
-                            "are the same config; let them differ in a field, such as seed")  # fmt: skip
+            raise UserError(
+                "sweep",
+                f"points {list(points).index(point.config) + 1} and {number} of {sweep}",
+                "are the same config; let them differ in a field, such as seed",
+            )
         points[point.config] = point
     if not points:
         raise UserError("sweep", sweep, "sweep() yields no point; yield at least one dict")

@@ -39,6 +39,8 @@ def test_answers_are_judged_where_they_part() -> None:
     assert peer.asked == ("gaps", {"prefixes": [(1, [6])], "tokens": [(7, 1)]})
     answers = {"ours": [[4, 5], [6, 7]], "peer": [[4, 5], [6]]}
     assert generation_speed.agreement(answers, gaps, 0.3) == {
-        "equal_answers": 1, "parting_gaps": [0.25], "answers_agree": True,
-    }  # fmt: skip
+        "equal_answers": 1,
+        "parting_gaps": [0.25],
+        "answers_agree": True,
+    }
     assert not generation_speed.agreement(answers, gaps, 0.2)["answers_agree"]

@@ -12,10 +12,14 @@ from tests.helpers.tiny_models import DECODER
 from tests.helpers.token_caches import QUICKSTART, small_config, write_caches, write_dataset
 
 OVERRIDES = {f"model.{name}": value for name, value in DECODER.items()} | {
-    "arm": "coi123", "model.score_width": 4, "model.scan_unroll": 2,
-    "data.rows": 4, "data.length": 128, "data.overlong": "cut_targets",
+    "arm": "coi123",
+    "model.score_width": 4,
+    "model.scan_unroll": 2,
+    "data.rows": 4,
+    "data.length": 128,
+    "data.overlong": "cut_targets",
     "optimizer.learning_rate": 1e-3,
-}  # fmt: skip
+}
 
 
 @pytest.fixture
@@ -26,8 +30,11 @@ def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     write_dataset(tmp_path / "data", {2: 40, 3: 30})
     config = small_config(tmp_path, **{name.replace(".", "__"): value for name, value in OVERRIDES.items()})
     write_caches(config, [task for task in training_tasks(config) if task.length in training_speed.CHAINS])
-    overrides = OVERRIDES | {"data.cache_folder": config.data.cache_folder, "vocabulary.kind": "bytes",
-                             "vocabulary.size": 0}  # fmt: skip
+    overrides = OVERRIDES | {
+        "data.cache_folder": config.data.cache_folder,
+        "vocabulary.kind": "bytes",
+        "vocabulary.size": 0,
+    }
     given = [f"--config.{name}={value}" for name, value in overrides.items()]
     return [f"--config={QUICKSTART}", f"--data={tmp_path / 'data'}", "--repeats=2", *given]
 
@@ -50,8 +57,10 @@ def test_both_recipes_of_the_peer_have_the_losses_of_this_trainer(
 
 def test_speeds_count_the_same_tokens_for_all() -> None:
     counts = [{"examples": 1, "tokens": 9, "target_tokens": 3}, {"examples": 2, "tokens": 100, "target_tokens": 40}]
-    taken = {name: [{"seconds": 50.0, "losses": [2.0]}, {"seconds": seconds, "losses": [loss]}]
-             for name, seconds, loss in (("ours", 2.0, 1.5), ("peer", 5.0, 1.6))}  # fmt: skip
+    taken = {
+        name: [{"seconds": 50.0, "losses": [2.0]}, {"seconds": seconds, "losses": [loss]}]
+        for name, seconds, loss in (("ours", 2.0, 1.5), ("peer", 5.0, 1.6))
+    }
     report = training_speed.summarise(taken, counts, tolerance=1e-4)
     assert report["tokens_per_second"]["ours"]["median"] == 50
     assert report["target_tokens_per_second"]["peer"]["median"] == 8
@@ -61,8 +70,12 @@ def test_speeds_count_the_same_tokens_for_all() -> None:
 
 
 def test_unpacking_gives_every_example_back() -> None:
-    batch = {"tokens": [[5, 6, 7, 8, 9, 0]], "targets": [[6, 7, 1, 9, 2, 0]], "weights": [[0, 1, 1, 1, 1, 0]],
-             "segments": [[1, 1, 1, 2, 2, 0]]}  # fmt: skip
+    batch = {
+        "tokens": [[5, 6, 7, 8, 9, 0]],
+        "targets": [[6, 7, 1, 9, 2, 0]],
+        "weights": [[0, 1, 1, 1, 1, 0]],
+        "segments": [[1, 1, 1, 2, 2, 0]],
+    }
     examples = unpack({name: np.array(rows) for name, rows in batch.items()})
     assert [(ids.tolist(), labels.tolist()) for ids, labels in examples] == [
         ([5, 6, 7, 1], [IGNORED, IGNORED, 7, 1]),

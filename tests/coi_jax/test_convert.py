@@ -156,8 +156,17 @@ def test_published_weights_are_scored_as_they_are(tmp_path: Path, source: Path) 
     made = trained_runs.make_run(tmp_path)
     fields = convert.run_config(convert.Folder(str(source), "src"), str(made.config), {}).model.model_dump()
     options = [f"--config.model.{name}={value!r}" for name, value in fields.items()]
-    command = ["--workdir", str(tmp_path / "base"), "--config", str(made.config), "--config.arm=base",
-               f"--config.weights.folder={source}", "--tasks=proc1_test", "--limit=2", *options]  # fmt: skip
+    command = [
+        "--workdir",
+        str(tmp_path / "base"),
+        "--config",
+        str(made.config),
+        "--config.arm=base",
+        f"--config.weights.folder={source}",
+        "--tasks=proc1_test",
+        "--limit=2",
+        *options,
+    ]
     with tiny_models.quick_compilation():
         assert cli.run(lambda: evaluate.main(command)) == 0
     results = json.loads((tmp_path / "base" / "eval" / "proc1_test" / "results.json").read_text())

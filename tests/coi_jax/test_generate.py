@@ -16,8 +16,10 @@ from tests.helpers.trained_runs import make_run
 
 FOUND: dict[str, Any] = {
     "steps": [{"instruction": "Sort.", "output": "a b"}, {"instruction": None, "output": "2"}],
-    "well_formed": True, "complete": True, "longer_than_trained": False,
-}  # fmt: skip
+    "well_formed": True,
+    "complete": True,
+    "longer_than_trained": False,
+}
 
 
 @pytest.fixture(scope="module")

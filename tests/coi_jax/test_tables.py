@@ -67,8 +67,12 @@ def test_every_cell_names_what_it_came_from(tmp_path: Path) -> None:
     for cell in table["cells"]:
         (source,) = cell["sources"]
         assert {key: source[key] for key in ("run", "checkpoint", "dataset", "test_set", "predictions")} == {
-            "run": str(run), "checkpoint": "600", "dataset": "d0", "test_set": "coi2_test-t0", "predictions": "p-a",
-        }  # fmt: skip
+            "run": str(run),
+            "checkpoint": "600",
+            "dataset": "d0",
+            "test_set": "coi2_test-t0",
+            "predictions": "p-a",
+        }
         assert Path(source["results"]).exists()
         assert cell["paper"] == ({"mistral": 70.76, "alpaca": 67.5} if cell["metric"] == "rouge_l" else {})
     with open(tmp_path / "report" / "table4.csv", encoding="utf-8", newline="") as file:

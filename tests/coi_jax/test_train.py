@@ -25,11 +25,23 @@ from tests.helpers.paths import ROOT
 def arguments(workdir: Path, steps: int = 3, **overrides: object) -> list[str]:
     """The command line of a tiny run; the stand-in loader asks for no data."""
     fields = {f"model.{name}": value for name, value in tiny_models.DECODER.items()}
-    fields |= {"vocabulary.kind": "bytes", "vocabulary.size": 0, "data.rows": 8, "data.length": tiny_models.LENGTH,
-               "train.steps": steps, "train.log_every": 1, "train.checkpoint_every": 5, "mesh.replica": 1}  # fmt: skip
+    fields |= {
+        "vocabulary.kind": "bytes",
+        "vocabulary.size": 0,
+        "data.rows": 8,
+        "data.length": tiny_models.LENGTH,
+        "train.steps": steps,
+        "train.log_every": 1,
+        "train.checkpoint_every": 5,
+        "mesh.replica": 1,
+    }
     fields |= {name.replace("__", "."): value for name, value in overrides.items()}
-    return ["--config", "configs/quickstart.py", f"--workdir={workdir}",
-            *(f"--config.{name}={value}" for name, value in fields.items())]  # fmt: skip
+    return [
+        "--config",
+        "configs/quickstart.py",
+        f"--workdir={workdir}",
+        *(f"--config.{name}={value}" for name, value in fields.items()),
+    ]
 
 
 @pytest.fixture
@@ -124,8 +136,9 @@ def test_compiled_programs_are_kept_where_the_user_says(tmp_path: Path, monkeypa
 def start(workdir: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "tests.helpers.tiny_train", *arguments(workdir, steps=100_000, seed=0)]
     environment = os.environ | {"XLA_FLAGS": "", "JAX_COMPILATION_CACHE_DIR": str(workdir.parent / "xla")}
-    return subprocess.Popen(command, cwd=ROOT, env=environment, text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
 
 
 def rows(workdir: Path) -> list[int]:

@@ -130,9 +130,15 @@ def test_a_bad_row_is_named_with_its_line(config: RunConfig) -> None:
 
 
 def test_the_command_line(tmp_path: Path, config: RunConfig, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = [f"--config={QUICKSTART}", "--config.arm=coi1", f"--config.data.folder={config.data.folder}",
-                 f"--config.data.cache_folder={config.data.cache_folder}", "--config.evaluation.tests=('proc2_test',)",
-                 "--config.vocabulary.kind=bytes", "--config.vocabulary.size=0"]  # fmt: skip
+    arguments = [
+        f"--config={QUICKSTART}",
+        "--config.arm=coi1",
+        f"--config.data.folder={config.data.folder}",
+        f"--config.data.cache_folder={config.data.cache_folder}",
+        "--config.evaluation.tests=('proc2_test',)",
+        "--config.vocabulary.kind=bytes",
+        "--config.vocabulary.size=0",
+    ]
     assert writer.main(arguments) == 0
     assert [Path(line).name.split("-")[0] for line in capsys.readouterr().out.split()] == [
         "train_length1",

@@ -12,8 +12,17 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 # Debian's names of its packages chromium and chromium-driver.
 FOUND = [path for path in [shutil.which("chromium")] if path and shutil.which("chromedriver")]
-FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-         "--disable-background-networking", "--disable-component-update", "--window-size=1240,1000")  # fmt: skip
+FLAGS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-sync",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--window-size=1240,1000",
+)
 
 
 @contextlib.contextmanager

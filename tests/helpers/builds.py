@@ -12,17 +12,27 @@ from tests.helpers.llm_clients import KEY
 
 ENVIRONMENT = {"OPENAI_API_KEY": KEY, "COI_LLM_MODEL": "m"}
 SMALL = {
-    "seeds.test_share": 0.3, "pairs.tasks_per_categories": 2, "pairs.instances_per_tasks": 1, "joins.per_categories": 1,
-    "joins.most": 30, "joins.lengths": "(3,)", "selection.per_categories": 2,
-}  # fmt: skip
+    "seeds.test_share": 0.3,
+    "pairs.tasks_per_categories": 2,
+    "pairs.instances_per_tasks": 1,
+    "joins.per_categories": 1,
+    "joins.most": 30,
+    "joins.lengths": "(3,)",
+    "selection.per_categories": 2,
+}
 _processes = multiprocessing.get_context("forkserver")
 _processes.set_forkserver_preload(["data_pipeline.build.__main__", "tests.helpers.builds"])
 
 
 def seeds_config(**changes: Any) -> SeedsConfig:
     """Of tests that call stages themselves."""
-    values: dict[str, Any] = {"sources": [{"kind": "super_ni", "path": "x", "split": ""}], "languages": ["English"],
-                              "instances": 10, "longest_words": 300, "test_share": 0.2}  # fmt: skip
+    values: dict[str, Any] = {
+        "sources": [{"kind": "super_ni", "path": "x", "split": ""}],
+        "languages": ["English"],
+        "instances": 10,
+        "longest_words": 300,
+        "test_share": 0.2,
+    }
     return SeedsConfig.model_validate(values | changes)
 
 

@@ -36,8 +36,12 @@ class Oracle:
 
     def _t5_row(self, prompt: np.ndarray, written: list[int]) -> dict[str, np.ndarray]:
         shifted = np.array([0, *written])
-        return {"encoder_tokens": _pad(prompt), "encoder_segments": _pad(np.ones_like(prompt)),
-                "tokens": _pad(shifted), "segments": _pad(np.ones_like(shifted))}  # fmt: skip
+        return {
+            "encoder_tokens": _pad(prompt),
+            "encoder_segments": _pad(np.ones_like(prompt)),
+            "tokens": _pad(shifted),
+            "segments": _pad(np.ones_like(shifted)),
+        }
 
 
 def _pad(tokens: np.ndarray) -> np.ndarray:
@@ -59,8 +63,11 @@ def beam(oracle: Oracle, prompt: np.ndarray, limit: int, beams: int) -> list[int
     live: list[tuple[float, list[int]]] = [(0.0, [])]
     finished: list[tuple[float, list[int]]] = []
     for length in range(1, limit + 1):
-        every = [(score + gain, [*written, token]) for score, written in live
-                 for token, gain in enumerate(oracle.next(prompt, written))]  # fmt: skip
+        every = [
+            (score + gain, [*written, token])
+            for score, written in live
+            for token, gain in enumerate(oracle.next(prompt, written))
+        ]
         best = sorted(every, key=lambda candidate: -candidate[0])[: 2 * beams]
         finished += [(score / penalty(length), text) for score, text in best[:beams] if text[-1] == EOS]
         finished = sorted(finished, key=lambda candidate: -candidate[0])[:beams]

@@ -37,8 +37,17 @@ class BatchDesk:
         part = next(part for part in body.split(mark) if b"filename=" in part)
         name = f"file-{len(self._files)}"
         self._files[name] = re.split(rb"\r\n\r\n", part, maxsplit=1)[1].removesuffix(b"\r\n")
-        return json.dumps({"id": name, "object": "file", "bytes": 0, "created_at": 0, "filename": "calls.jsonl",
-                           "purpose": "batch", "status": "processed"}).encode()  # fmt: skip
+        return json.dumps(
+            {
+                "id": name,
+                "object": "file",
+                "bytes": 0,
+                "created_at": 0,
+                "filename": "calls.jsonl",
+                "purpose": "batch",
+                "status": "processed",
+            }
+        ).encode()
 
     def _make(self, wanted: dict[str, Any]) -> bytes:
         name = f"batch-{len(self._batches)}"

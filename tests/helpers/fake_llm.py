@@ -92,4 +92,7 @@ def _wrong(name: str, value: dict[str, Any]) -> dict[str, Any]:
 
 
 BRAINS: dict[str, Callable[[], Callable[[Request], str]]] = {
-    "echo": echo, "reader": reader, "erring_oracle": erring_oracle}  # fmt: skip
+    "echo": echo,
+    "reader": reader,
+    "erring_oracle": erring_oracle,
+}

@@ -23,11 +23,22 @@ class Output(pydantic.BaseModel):
 
 def config(url: str, **changes: Any) -> EndpointConfig:
     values: dict[str, Any] = dict(
-        base_url=url, model="m", key_variable="OPENAI_API_KEY", temperature=0.0, structured="json_schema",
-        prompt_price=PRICES.prompt, completion_price=PRICES.completion, batch_price_share=0.5, concurrency=8,
-        processes=1, requests_per_minute=0, tokens_per_minute=0, timeout_seconds=10.0, attempts=10,
+        base_url=url,
+        model="m",
+        key_variable="OPENAI_API_KEY",
+        temperature=0.0,
+        structured="json_schema",
+        prompt_price=PRICES.prompt,
+        completion_price=PRICES.completion,
+        batch_price_share=0.5,
+        concurrency=8,
+        processes=1,
+        requests_per_minute=0,
+        tokens_per_minute=0,
+        timeout_seconds=10.0,
+        attempts=10,
         patience_seconds=30.0,
-    )  # fmt: skip
+    )
     return EndpointConfig(**values | changes)
 
 
@@ -37,9 +48,14 @@ def call(text: str, **changes: Any) -> Call:
 
 @contextlib.contextmanager
 def client(
-    url: str, folder: Path, *, store: Store | None = None, dollars: float | None = None, offline: bool = False,
+    url: str,
+    folder: Path,
+    *,
+    store: Store | None = None,
+    dollars: float | None = None,
+    offline: bool = False,
     **changes: Any,
-) -> Iterator[Client]:  # fmt: skip
+) -> Iterator[Client]:
     settings = config(url, **changes)
     budget = Budget(str(folder / "spending"), dollars, PRICES, settings.concurrency)
     with Client(settings, KEY, store or open_store(str(folder / "r.sqlite")), budget, offline=offline) as made:

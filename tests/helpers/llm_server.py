@@ -40,9 +40,15 @@ class Server:
     """
 
     def __init__(
-        self, brain: Brain, rates: dict[str, float], delay: float, seed: int, log: str | None, retry_after: str,
+        self,
+        brain: Brain,
+        rates: dict[str, float],
+        delay: float,
+        seed: int,
+        log: str | None,
+        retry_after: str,
         always: list[Any] | None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._brain, self._rates, self._delay, self._seed = brain, rates, delay, seed
         self._retry_after, self._always = retry_after, always
         self._log = open(log, "a", encoding="utf-8", buffering=1) if log else None
@@ -139,8 +145,14 @@ class Server:
         prompt = sum(len(turn["content"]) for turn in request["messages"]) // 4
         usage = {"prompt_tokens": prompt, "completion_tokens": len(text or "") // 4 + 1}
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
-        return {"id": f"c-{key[:8]}", "object": "chat.completion", "created": 0, "model": request["model"],
-                "choices": [choice], "usage": usage}  # fmt: skip
+        return {
+            "id": f"c-{key[:8]}",
+            "object": "chat.completion",
+            "created": 0,
+            "model": request["model"],
+            "choices": [choice],
+            "usage": usage,
+        }
 
 
 def error(message: str, code: str = "") -> bytes:
@@ -148,8 +160,12 @@ def error(message: str, code: str = "") -> bytes:
 
 
 def send(writer: asyncio.StreamWriter, status: int, data: bytes, headers: dict[str, str] | None = None) -> bool:
-    lines = [f"HTTP/1.1 {status} X", "Content-Type: application/json", f"Content-Length: {len(data)}",
-             *(f"{name}: {text}" for name, text in (headers or {}).items())]  # fmt: skip
+    lines = [
+        f"HTTP/1.1 {status} X",
+        "Content-Type: application/json",
+        f"Content-Length: {len(data)}",
+        *(f"{name}: {text}" for name, text in (headers or {}).items()),
+    ]
     writer.write("\r\n".join([*lines, "", ""]).encode() + data)
     return True
 
@@ -196,8 +212,15 @@ def main() -> None:
     parser.add_argument("--rates", type=json.loads, default={}, help="of each fault, as JSON; a number: all together")
     arguments = parser.parse_args()
     given = rates(arguments.rates) if isinstance(arguments.rates, float) else arguments.rates
-    server = Server(BRAINS[arguments.brain](), given, arguments.delay, arguments.seed, arguments.log,
-                    arguments.retry_after, arguments.always)  # fmt: skip
+    server = Server(
+        BRAINS[arguments.brain](),
+        given,
+        arguments.delay,
+        arguments.seed,
+        arguments.log,
+        arguments.retry_after,
+        arguments.always,
+    )
     asyncio.run(server.serve(arguments.port))
 
 

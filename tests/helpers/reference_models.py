@@ -75,18 +75,26 @@ FAMILIES: dict[str, PretrainedConfig] = {
     "Qwen 2.5": Qwen2Config(**WITHOUT_HEAD_DIM | dict(rope_theta=1e6)),
     "Qwen 2.5, small": Qwen2Config(**WITHOUT_HEAD_DIM | dict(tie_word_embeddings=True)),
     "Qwen 3": Qwen3Config(**DECODER | dict(rope_theta=1e6)),
-    "Gemma 2": Gemma2Config(**DECODER | LOCAL | dict(query_pre_attn_scalar=12, attn_logit_softcapping=2.0,
-                                                     final_logit_softcapping=3.0)),
-    "Gemma 3": Gemma3TextConfig(**DECODER | LOCAL | dict(num_hidden_layers=7, query_pre_attn_scalar=12,
-                                                         rope_scaling=dict(rope_type="linear", factor=8.0))),
-    "EXAONE 4": Exaone4Config(**DECODER | LOCAL | dict(num_hidden_layers=5, sliding_window_pattern=3, rope_theta=1e6,
-                                                       rope_scaling=LLAMA3_ROPE)),
-    "EXAONE 4, small": Exaone4Config(**DECODER | dict(sliding_window=None, tie_word_embeddings=True,
-                                                      layer_types=["full_attention"] * 3)),
+    "Gemma 2": Gemma2Config(
+        **DECODER | LOCAL | dict(query_pre_attn_scalar=12, attn_logit_softcapping=2.0, final_logit_softcapping=3.0)
+    ),
+    "Gemma 3": Gemma3TextConfig(
+        **DECODER
+        | LOCAL
+        | dict(num_hidden_layers=7, query_pre_attn_scalar=12, rope_scaling=dict(rope_type="linear", factor=8.0))
+    ),
+    "EXAONE 4": Exaone4Config(
+        **DECODER
+        | LOCAL
+        | dict(num_hidden_layers=5, sliding_window_pattern=3, rope_theta=1e6, rope_scaling=LLAMA3_ROPE)
+    ),
+    "EXAONE 4, small": Exaone4Config(
+        **DECODER | dict(sliding_window=None, tie_word_embeddings=True, layer_types=["full_attention"] * 3)
+    ),
     "T5 1.0": T5Config(**T5 | dict(feed_forward_proj="relu", tie_word_embeddings=True)),
     "T5 1.1, FLAN-T5": T5Config(**T5 | dict(feed_forward_proj="gated-gelu", tie_word_embeddings=False)),
     "mT5": MT5Config(**T5 | dict(feed_forward_proj="gated-gelu", tie_word_embeddings=False)),
-}  # fmt: skip
+}
 
 
 def reference(config: PretrainedConfig) -> PreTrainedModel:

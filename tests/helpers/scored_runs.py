@@ -17,13 +17,24 @@ def write_run(
     config = load_config(QUICKSTART, {"evaluation.tests": tuple(scores), **overrides})
     files.write_json(folder / "config.json", config.model_dump(mode="json"))
     for name, values in scores.items():
-        files.write_json(folder / "eval" / name / "results.json", {
-            "task": name, "arm": config.arm, "examples": 100,
-            "scores": {key: {"value": v, "low": v - 2, "high": v + 2} for key, v in values.items()},
-            "floor": FLOOR, "steps": [],
-            "provenance": {"run": str(folder), "checkpoint": "600", "dataset": "d0", "test_set": f"{name}-{test_set}",
-                           "predictions": f"p-{folder.name}"},
-        })  # fmt: skip
+        files.write_json(
+            folder / "eval" / name / "results.json",
+            {
+                "task": name,
+                "arm": config.arm,
+                "examples": 100,
+                "scores": {key: {"value": v, "low": v - 2, "high": v + 2} for key, v in values.items()},
+                "floor": FLOOR,
+                "steps": [],
+                "provenance": {
+                    "run": str(folder),
+                    "checkpoint": "600",
+                    "dataset": "d0",
+                    "test_set": f"{name}-{test_set}",
+                    "predictions": f"p-{folder.name}",
+                },
+            },
+        )
     return folder
 
 
@@ -33,6 +44,10 @@ def procedural(best: float, drop: float, seen: int) -> dict[str, dict[str, float
     for length in range(1, 7):
         value = max(2.0, best - 4.0 * length - drop * max(0, length - seen))
         exact = max(0.0, value - 12.0 * length)
-        result[f"proc{length}_test"] = {"rouge_l": min(100.0, value + 8), "content_rouge_l": value,
-                                        "content_exact_match": exact, "well_formed": 99.0}  # fmt: skip
+        result[f"proc{length}_test"] = {
+            "rouge_l": min(100.0, value + 8),
+            "content_rouge_l": value,
+            "content_exact_match": exact,
+            "well_formed": 99.0,
+        }
     return result

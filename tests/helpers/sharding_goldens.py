@@ -29,8 +29,9 @@ from tests.helpers.paths import GOLDENS
 
 FOLDER = GOLDENS / "sharding"
 RUN = {"dropout": 0.0, "dtype": "bfloat16", "attention": "xla", "loss_chunk": 0, "remat": "full", "scan_unroll": 1}
-LORA = LoraConfig(rank=16, alpha=16.0, targets="attention|mlp", dropout=0.0, rank_stabilised=False,
-                  base_dtype="bfloat16")  # fmt: skip
+LORA = LoraConfig(
+    rank=16, alpha=16.0, targets="attention|mlp", dropout=0.0, rank_stabilised=False, base_dtype="bfloat16"
+)
 LENGTH, TARGETS_LENGTH, NEW_TOKENS = 2048, 512, 64
 
 MESHES = {
@@ -137,8 +138,9 @@ def _activations(network: Network, mesh: AbstractMesh) -> Iterator[str]:
     _, cache = prefill()
     yield _constrained(f"training, {rows} rows", mesh, lambda: jax.eval_shape(network.loss, params, batch))
     yield _constrained(f"prefill, {rows} prompts", mesh, prefill)
-    yield _constrained(f"decode step, {rows} rows", mesh,
-                       lambda: jax.eval_shape(network.decode_step, params, cache, lengths))  # fmt: skip
+    yield _constrained(
+        f"decode step, {rows} rows", mesh, lambda: jax.eval_shape(network.decode_step, params, cache, lengths)
+    )
 
 
 def _constrained(title: str, mesh: AbstractMesh, trace: Callable[[], Any]) -> str:
@@ -158,8 +160,9 @@ def _constrained(title: str, mesh: AbstractMesh, trace: Callable[[], Any]) -> st
 
 def _bytes(abstract: Any, placed: Any) -> str:
     """What a tree takes on each device."""
-    sizes = jax.tree.map(lambda leaf, place: math.prod(place.shard_shape(leaf.shape)) * leaf.dtype.itemsize,
-                         abstract, placed)  # fmt: skip
+    sizes = jax.tree.map(
+        lambda leaf, place: math.prod(place.shard_shape(leaf.shape)) * leaf.dtype.itemsize, abstract, placed
+    )
     return f"{sum(jax.tree.leaves(sizes)):,} bytes"
 
 

@@ -36,10 +36,15 @@ def text(task: int, number: int) -> str:
 
 def task(definition: str, category: str, rows: list[dict[str, Any]], **changes: Any) -> dict[str, Any]:
     values: dict[str, Any] = {
-        "Source": [definition], "Categories": [category], "Definition": [definition], "Instances": rows,
-        "Input_language": ["English"], "Output_language": ["English"], "Instruction_language": ["English"],
+        "Source": [definition],
+        "Categories": [category],
+        "Definition": [definition],
+        "Instances": rows,
+        "Input_language": ["English"],
+        "Output_language": ["English"],
+        "Instruction_language": ["English"],
         "Instance License": ["CC BY 4.0"],
-    }  # fmt: skip
+    }
     return values | changes
 
 
@@ -50,8 +55,10 @@ def write(folder: Path, copies: int = 2, orders: str = INJECTION) -> Path:
     for copy in range(copies):
         for category, words in OPEN:
             number += 1
-            rows = [{"id": f"t{number}-{k}", "input": text(number, k), "output": [f"On {k}, {text(number, k)[14:60]}"]}
-                    for k in range(8)]  # fmt: skip
+            rows = [
+                {"id": f"t{number}-{k}", "input": text(number, k), "output": [f"On {k}, {text(number, k)[14:60]}"]}
+                for k in range(8)
+            ]
             made = task(f"{words} Mind the rules of version {copy}, please.", category, rows)
             _irregular(made, number, orders)
             _save(folder, f"task{number:03d}_open", made)
@@ -70,8 +77,13 @@ def _irregular(made: dict[str, Any], number: int, orders: str) -> None:
         made |= {"Categories": made["Categories"][0], "Definition": made["Definition"][0]}
         rows[0]["output"] = rows[0]["output"][0]
     if number == 1:
-        rows += [{"id": "no output", "input": "a"}, {"id": "empty", "input": "b", "output": [" "]}, "no row at all",
-                 {"id": "long", "input": "word " * 400, "output": "x"}, dict(rows[1])]  # fmt: skip
+        rows += [
+            {"id": "no output", "input": "a"},
+            {"id": "empty", "input": "b", "output": [" "]},
+            "no row at all",
+            {"id": "long", "input": "word " * 400, "output": "x"},
+            dict(rows[1]),
+        ]
     if number % 2 == 0:
         rows[2] = {
             "id": f"orders {number}",

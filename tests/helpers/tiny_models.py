@@ -21,8 +21,18 @@ VOCABULARY = 32
 LENGTH = 16
 ROWS = 8
 
-DECODER = {"preset": "llama", "window": 0, "global_every": 0, "layers": 2, "width": 16, "heads": 4, "kv_heads": 4,
-           "head_width": 4, "mlp_width": 32, "scan_unroll": 1}  # fmt: skip
+DECODER = {
+    "preset": "llama",
+    "window": 0,
+    "global_every": 0,
+    "layers": 2,
+    "width": 16,
+    "heads": 4,
+    "kv_heads": 4,
+    "head_width": 4,
+    "mlp_width": 32,
+    "scan_unroll": 1,
+}
 T5 = PRESETS["t5_v11"] | {
     "vocabulary_size": 0,
     "layers": 1,
@@ -107,9 +117,16 @@ def mesh(replica: int = 1, fsdp: int = 1, tensor: int = 1, sequence: int = 1) ->
 
 
 OPTIMIZER = OptimizerConfig(
-    name="adamw", learning_rate=1e-2, schedule="linear", warmup_ratio=0.2, weight_decay=0.1, clip_norm=1.0,
-    b1=0.9, b2=0.99, epsilon=1e-6,
-)  # fmt: skip
+    name="adamw",
+    learning_rate=1e-2,
+    schedule="linear",
+    warmup_ratio=0.2,
+    weight_decay=0.1,
+    clip_norm=1.0,
+    b1=0.9,
+    b2=0.99,
+    epsilon=1e-6,
+)
 
 
 class Trained:

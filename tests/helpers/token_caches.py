@@ -47,8 +47,14 @@ def write_dataset(folder: Path, counts: dict[int, int], tests: int = 5) -> Path:
 
 def small_config(folder: Path, **overrides: Any) -> RunConfig:
     """The quickstart's config on a dataset under `folder`, in bytes; override as `data__rows=4`."""
-    fields = {"data.folder": str(folder / "data"), "data.cache_folder": str(folder / "caches"), "arm": "coi12",
-              "data.length": 256, "vocabulary.kind": "bytes", "vocabulary.size": 0}  # fmt: skip
+    fields = {
+        "data.folder": str(folder / "data"),
+        "data.cache_folder": str(folder / "caches"),
+        "arm": "coi12",
+        "data.length": 256,
+        "vocabulary.kind": "bytes",
+        "vocabulary.size": 0,
+    }
     return load_config(QUICKSTART, fields | {name.replace("__", "."): value for name, value in overrides.items()})
 
 

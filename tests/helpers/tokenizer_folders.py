@@ -64,14 +64,24 @@ LINES = [line for text in TORTURE if len(text) < 300 for line in text.replace("\
 
 SENTENCEPIECE: dict[str, Any] = {"num_threads": 1, "minloglevel": 2, "max_sentence_length": 1 << 24}
 BPE = SENTENCEPIECE | {
-    "model_type": "bpe", "byte_fallback": True, "split_digits": True, "normalization_rule_name": "identity",
-    "remove_extra_whitespaces": False, "allow_whitespace_only_pieces": True,
-}  # fmt: skip
+    "model_type": "bpe",
+    "byte_fallback": True,
+    "split_digits": True,
+    "normalization_rule_name": "identity",
+    "remove_extra_whitespaces": False,
+    "allow_whitespace_only_pieces": True,
+}
 LLAMA = BPE | {"unk_id": 0, "bos_id": 1, "eos_id": 2, "pad_id": -1}
 GEMMA = BPE | {
-    "pad_id": 0, "eos_id": 1, "bos_id": 2, "unk_id": 3, "bos_piece": "<bos>", "eos_piece": "<eos>",
-    "add_dummy_prefix": False, "user_defined_symbols": ["<start_of_turn>", "<end_of_turn>"],
-}  # fmt: skip
+    "pad_id": 0,
+    "eos_id": 1,
+    "bos_id": 2,
+    "unk_id": 3,
+    "bos_piece": "<bos>",
+    "eos_piece": "<eos>",
+    "add_dummy_prefix": False,
+    "user_defined_symbols": ["<start_of_turn>", "<end_of_turn>"],
+}
 UNIGRAM = SENTENCEPIECE | {"model_type": "unigram", "pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1}
 
 LLAMA3_TEMPLATE = """{{- bos_token }}
@@ -126,8 +136,9 @@ def byte_level(split: str, special: list[str], normalizer: normalizers.Normalize
     to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(split), "isolated"), to_bytes])
     tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(vocab_size=400, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-                                  show_progress=False)  # fmt: skip
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
     tokenizer.train_from_iterator(LINES, trainer)
     tokenizer.add_special_tokens(special)
     return tokenizer
@@ -135,8 +146,10 @@ def byte_level(split: str, special: list[str], normalizer: normalizers.Normalize
 
 def llama3(folder: Path) -> None:
     special = ["<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
-    split = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|"
-             r"\s*[\r\n]+|\s+(?!\S)|\s+")  # fmt: skip
+    split = (
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|"
+        r"\s*[\r\n]+|\s+(?!\S)|\s+"
+    )
     tokenizer = byte_level(split, special)
     begin = (special[0], tokenizer.token_to_id(special[0]))
     framed = processors.TemplateProcessing(f"{special[0]} $A", special_tokens=[begin])
@@ -150,8 +163,10 @@ def llama3(folder: Path) -> None:
 
 def qwen(folder: Path) -> None:
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-    split = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|"
-             r"\s+(?!\S)|\s+")  # fmt: skip
+    split = (
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|"
+        r"\s+(?!\S)|\s+"
+    )
     tokenizer = byte_level(split, special, normalizers.NFC())
     tokenizer.add_tokens(["<tool_call>"])
     made = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>")
@@ -160,8 +175,9 @@ def qwen(folder: Path) -> None:
     write_json(folder / "config.json", {"eos_token_id": tokenizer.token_to_id("<|endoftext|>")})
 
 
-def _sentencepiece(make: Callable, name: str, size: int, options: dict[str, Any], template: str | None = None,
-                   **fields: Any) -> Callable[[Path], None]:  # fmt: skip
+def _sentencepiece(
+    make: Callable, name: str, size: int, options: dict[str, Any], template: str | None = None, **fields: Any
+) -> Callable[[Path], None]:
     def write(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(train(LINES, size, options))
@@ -187,20 +203,33 @@ FAMILIES: dict[str, Callable[[Path], None]] = {
     "llama3": llama3,
     "qwen": qwen,
     "llama_legacy": _sentencepiece(LlamaTokenizerFast, "tokenizer.model", 520, LLAMA, legacy=True),
-    "llama": _sentencepiece(LlamaTokenizerFast, "tokenizer.model", 520, LLAMA, legacy=False,
-                            template=LLAMA2_TEMPLATE),
-    "llama_legacy_model": _sentencepiece(LlamaTokenizer, "tokenizer.model", 520, LLAMA, legacy=True,
-                                         template=LLAMA2_TEMPLATE),
-    "llama_model": _sentencepiece(LlamaTokenizer, "tokenizer.model", 520, LLAMA, legacy=False,
-                                  template=LLAMA2_TEMPLATE),
+    "llama": _sentencepiece(LlamaTokenizerFast, "tokenizer.model", 520, LLAMA, legacy=False, template=LLAMA2_TEMPLATE),
+    "llama_legacy_model": _sentencepiece(
+        LlamaTokenizer, "tokenizer.model", 520, LLAMA, legacy=True, template=LLAMA2_TEMPLATE
+    ),
+    "llama_model": _sentencepiece(
+        LlamaTokenizer, "tokenizer.model", 520, LLAMA, legacy=False, template=LLAMA2_TEMPLATE
+    ),
     "alpaca_model": alpaca,
-    "gemma": _sentencepiece(GemmaTokenizerFast, "tokenizer.model", 520, GEMMA, template=GEMMA_TEMPLATE,
-                            additional_special_tokens=["<start_of_turn>", "<end_of_turn>"]),
-    "gemma_model": _sentencepiece(GemmaTokenizer, "tokenizer.model", 520, GEMMA, template=GEMMA_TEMPLATE,
-                                  additional_special_tokens=["<start_of_turn>", "<end_of_turn>"]),
+    "gemma": _sentencepiece(
+        GemmaTokenizerFast,
+        "tokenizer.model",
+        520,
+        GEMMA,
+        template=GEMMA_TEMPLATE,
+        additional_special_tokens=["<start_of_turn>", "<end_of_turn>"],
+    ),
+    "gemma_model": _sentencepiece(
+        GemmaTokenizer,
+        "tokenizer.model",
+        520,
+        GEMMA,
+        template=GEMMA_TEMPLATE,
+        additional_special_tokens=["<start_of_turn>", "<end_of_turn>"],
+    ),
     "t5": _sentencepiece(T5TokenizerFast, "spiece.model", 200, UNIGRAM, legacy=True),
     "t5_legacy_model": _sentencepiece(T5Tokenizer, "spiece.model", 200, UNIGRAM, legacy=True),
     "t5_model": _sentencepiece(T5Tokenizer, "spiece.model", 200, UNIGRAM, legacy=False),
     "mt5_model": _sentencepiece(T5Tokenizer, "spiece.model", 200, UNIGRAM, legacy=True, extra_ids=0),
-}  # fmt: skip
+}
 CHATS = ("llama3", "qwen", "llama", "llama_legacy_model", "llama_model", "gemma", "gemma_model")

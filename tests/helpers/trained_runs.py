@@ -24,8 +24,14 @@ BYTES = 259
 def make_run(folder: Path, examples: int = 9, **overrides: Any) -> RunFolder:
     """A run in `folder`/run, and its data beside it."""
     model = {f"model.{name}": value for name, value in DECODER.items()} | {"model.layers": 1}
-    settings = {"mesh.fsdp": 1, "evaluation.tests": TESTS, "evaluation.max_new_tokens": 6, "evaluation.batch": 4,
-                "evaluation.decoding": "sample", "evaluation.bootstrap": 50}  # fmt: skip
+    settings = {
+        "mesh.fsdp": 1,
+        "evaluation.tests": TESTS,
+        "evaluation.max_new_tokens": 6,
+        "evaluation.batch": 4,
+        "evaluation.decoding": "sample",
+        "evaluation.bootstrap": 50,
+    }
     write_tests(folder / "data", examples)
     config = small_config(folder, **model | settings | overrides)
     write_caches(config, [evaluation_task(config, name) for name in config.evaluation.tests])

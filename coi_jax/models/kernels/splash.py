@@ -92,6 +92,12 @@ def _block_sizes(queries: int, keys: int) -> splash.BlockSizes:
     """The largest blocks of queries and keys, forward and backward alike."""
     q, k = (next(block for block in BLOCKS if positions % block == 0) for positions in (queries, keys))
     return splash.BlockSizes(
-        block_q=q, block_kv=k, block_kv_compute=k, block_q_dkv=q, block_kv_dkv=k, block_kv_dkv_compute=k,
-        block_q_dq=q, block_kv_dq=k,
-    )  # fmt: skip
+        block_q=q,
+        block_kv=k,
+        block_kv_compute=k,
+        block_q_dkv=q,
+        block_kv_dkv=k,
+        block_kv_dkv_compute=k,
+        block_q_dq=q,
+        block_kv_dq=k,
+    )

@@ -81,8 +81,7 @@ def is_composable(first_input: str, output: str, second: str) -> bool:
 def right_steps(text: str, steps: list[tuple[str, str]]) -> list[bool]:
     """Whether each step's output is what its instruction gives for the output before it."""
     given = [text, *(output for _, output in steps[:-1])]
-    return [execute(instruction, before) == output
-            for before, (instruction, output) in zip(given, steps, strict=True)]  # fmt: skip
+    return [execute(instruction, before) == output for before, (instruction, output) in zip(given, steps, strict=True)]
 
 
 def _judgement(question: Judge) -> Judgement:

@@ -49,8 +49,10 @@ def outcomes(built: Built) -> Iterator[Outcome]:
 def write(work: str, built: Built) -> None:
     """Writes the outcomes into a work folder, in the order of ids."""
     ordered = sorted(outcomes(built), key=lambda outcome: outcome.draft.id)
-    lines = (json.dumps({"status": one.status, "reason": one.reason, "draft": one.draft.row()}, ensure_ascii=False)
-             for one in ordered)  # fmt: skip
+    lines = (
+        json.dumps({"status": one.status, "reason": one.reason, "draft": one.draft.row()}, ensure_ascii=False)
+        for one in ordered
+    )
     system, path = fsspec.core.url_to_fs(f"{work}/{FILE}")
     write_whole(system, path, "".join(f"{line}\n" for line in lines).encode())
 

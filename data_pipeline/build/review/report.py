@@ -88,14 +88,24 @@ def _counts(built: Built) -> list[tuple[str, dict[int, int]]]:
 def funnels(built: Built) -> list[tuple[str, list[tuple[str, int, float]]]]:
     """For seeds and each length the steps of its funnel: what is left, and its share of what it began with."""
     read = built.seeds.counts["out"] + sum(row["reason"] != "another language" for row in built.seeds.read(REJECTED))
-    found = [("tasks", [("rows read", read), ("seeds", built.seeds.counts["out"]),
-                        ("with a short instruction", built.tasks.counts["out"])])]  # fmt: skip
+    found = [
+        (
+            "tasks",
+            [
+                ("rows read", read),
+                ("seeds", built.seeds.counts["out"]),
+                ("with a short instruction", built.tasks.counts["out"]),
+            ],
+        )
+    ]
     kept = _by_length(built.opined) if built.opined else None
     written = _by_length(built.selected)
     for length in built.checked:
-        steps = [("candidates", built.checked[length].counts["out"] + _asked_in_vain(built.checked[length])),
-                 ("the last step can follow", built.checked[length].counts["out"]),
-                 ("its output is sound", built.answered[length].counts["out"])]  # fmt: skip
+        steps = [
+            ("candidates", built.checked[length].counts["out"] + _asked_in_vain(built.checked[length])),
+            ("the last step can follow", built.checked[length].counts["out"]),
+            ("its output is sound", built.answered[length].counts["out"]),
+        ]
         if kept is not None:
             steps.append(("a second opinion is good", kept[length]))
         found.append((f"chains of {length} steps", [*steps, ("written", written[length])]))
@@ -171,9 +181,15 @@ def validity(built: Built) -> list[dict[str, Any]]:
         for row in itertools.chain(built.opined.read(), rejected):
             if row["opinion"]:
                 scores[_last_pair(row)[1]].append(row["opinion"]["score"])
-    return [{"category": category, "tried": len(verdicts), "share": statistics.fmean(verdicts),
-             "score": statistics.fmean(scores[category]) if scores[category] else None}
-            for category, verdicts in sorted(tried.items(), key=lambda item: -len(item[1]))]  # fmt: skip
+    return [
+        {
+            "category": category,
+            "tried": len(verdicts),
+            "share": statistics.fmean(verdicts),
+            "score": statistics.fmean(scores[category]) if scores[category] else None,
+        }
+        for category, verdicts in sorted(tried.items(), key=lambda item: -len(item[1]))
+    ]
 
 
 def costs(config: BuildConfig, built: Built) -> list[dict[str, Any]]:
@@ -198,10 +214,18 @@ def chain_row(chain: Outcome) -> Row:
     """A chain as a page's script has it."""
     draft = chain.draft
     row = draft.row()
-    return {"id": draft.id, "status": chain.status, "reason": chain.reason, "split": draft.split, "input": draft.input,
-            "instance": draft.instance, "replies": row["replies"], "opinion": row["opinion"],
-            "verdicts": row["verdicts"],
-            "steps": [[step.instruction, step.output, step.category, step.task] for step in draft.steps]}  # fmt: skip
+    return {
+        "id": draft.id,
+        "status": chain.status,
+        "reason": chain.reason,
+        "split": draft.split,
+        "input": draft.input,
+        "instance": draft.instance,
+        "replies": row["replies"],
+        "opinion": row["opinion"],
+        "verdicts": row["verdicts"],
+        "steps": [[step.instruction, step.output, step.category, step.task] for step in draft.steps],
+    }
 
 
 def _scores(chains: list[Outcome]) -> list[tuple[int, int, float]]:

@@ -41,8 +41,15 @@ class Score:
 
     def row(self) -> dict[str, Any]:
         """As a JSON object."""
-        return {"stage": self.stage, "total": self.total, "passed": self.passed, "right": self.right,
-                "passed_right": self.passed_right, "precision": self.precision, "recall": self.recall}  # fmt: skip
+        return {
+            "stage": self.stage,
+            "total": self.total,
+            "passed": self.passed,
+            "right": self.right,
+            "passed_right": self.passed_right,
+            "precision": self.precision,
+            "recall": self.recall,
+        }
 
 
 def score(stage: str, pairs: Iterable[tuple[bool, bool]]) -> Score:
@@ -80,8 +87,9 @@ def _rules(built: Built) -> Iterator[tuple[bool, bool]]:
     judge = rules.Judge(seeds)
     for first, second in itertools.permutations(seeds, 2):
         if first.split == second.split:
-            composable = any(is_composable(instance.input, instance.output, second.instruction)
-                             for instance in first.instances)  # fmt: skip
+            composable = any(
+                is_composable(instance.input, instance.output, second.instruction) for instance in first.instances
+            )
             yield judge.pair(first, second) == rules.OK, composable
 
 

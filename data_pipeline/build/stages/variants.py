@@ -52,8 +52,10 @@ def irrelevant(chain: Chain, others: Sequence[Chain], seed: int) -> Chain | None
     start = int(files.digest([seed, chain.id])[:8], 16) % len(others)
     for other in (*others[start:], *others[:start]):
         if other.input != chain.input and not {*_tasks(other)} & {*_tasks(chain)}:
-            replaced = [dataclasses.replace(step, output=alien.output)
-                        for step, alien in zip(chain.steps[:-1], other.steps, strict=False)]  # fmt: skip
+            replaced = [
+                dataclasses.replace(step, output=alien.output)
+                for step, alien in zip(chain.steps[:-1], other.steps, strict=False)
+            ]
             return dataclasses.replace(chain, id=f"{chain.id}-irrelevant", steps=(*replaced, chain.steps[-1]))
     return None
 

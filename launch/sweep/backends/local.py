@@ -105,9 +105,16 @@ class Runner:
         return child.returncode
 
     def _start(self, command: list[str]) -> "subprocess.Popen[str]":
-        self._child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                       stderr=subprocess.STDOUT, encoding="utf-8", errors="replace",
-                                       env={**ENVIRONMENT, **os.environ}, start_new_session=True)  # fmt: skip
+        self._child = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            errors="replace",
+            env={**ENVIRONMENT, **os.environ},
+            start_new_session=True,
+        )
         return self._child
 
 
@@ -124,8 +131,9 @@ def _last_line(log: Path) -> str:
 
 def train_command(point: Point) -> list[str]:
     """The command that trains a point."""
-    return _python("coi_jax.train", "--config", point.base, "--workdir", str(point.folder),
-                   *override_flags(point.overrides))  # fmt: skip
+    return _python(
+        "coi_jax.train", "--config", point.base, "--workdir", str(point.folder), *override_flags(point.overrides)
+    )
 
 
 def evaluate_command(point: Point) -> list[str]:

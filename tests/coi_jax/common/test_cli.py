@@ -63,15 +63,14 @@ def test_usage_errors_are_one_line_with_status_2(capsys: pytest.CaptureFixture[s
 
 
 def test_a_reader_that_has_gone_is_no_mistake() -> None:
-    program = "import sys; from coi_jax import cli; sys.exit(cli.run(lambda: print('line ' * 10**6) or 0))"
+    program = "import sys; from coi_jax.common import cli; sys.exit(cli.run(lambda: print('line ' * 10**6) or 0))"
     command = ["bash", "-c", '"$0" -c "$1" | head -c 5; exit ${PIPESTATUS[0]}', sys.executable, program]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert (done.returncode, done.stdout, done.stderr) == (141, "line ", "")
 
 
 def test_a_machine_without_a_tpu_says_nothing_of_it() -> None:
-    program = "import jax; from coi_jax import cli; cli.run(lambda: print(jax.devices()[0].platform) or 0)"
+    program = "import jax; from coi_jax.common import cli; cli.run(lambda: print(jax.devices()[0].platform) or 0)"
     environment = {name: value for name, value in os.environ.items() if name not in ("JAX_PLATFORMS", *cli.NO_TPU)}
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment,
-                          cwd=ROOT)  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, cwd=ROOT)
     assert (done.stdout, done.stderr) == ("cpu\n", ""), "libtpu, which the tests install, is there"

@@ -25,12 +25,25 @@ from tests.helpers.paths import ROOT
 from tests.helpers.token_caches import small_config, write_caches, write_dataset
 
 T5 = {
-    "model": PRESETS["t5_v11"] | {
-        "vocabulary_size": 0, "layers": 1, "decoder_layers": 1, "width": 8, "heads": 1, "head_width": 8, "mlp_width": 8,
-        "relative_buckets": 4, "relative_max_distance": 8, "dropout": 0.0, "dtype": "float32",
-        "attention": "auto", "loss_chunk": 0, "remat": "none", "scan_unroll": 1,
+    "model": PRESETS["t5_v11"]
+    | {
+        "vocabulary_size": 0,
+        "layers": 1,
+        "decoder_layers": 1,
+        "width": 8,
+        "heads": 1,
+        "head_width": 8,
+        "mlp_width": 8,
+        "relative_buckets": 4,
+        "relative_max_distance": 8,
+        "dropout": 0.0,
+        "dtype": "float32",
+        "attention": "auto",
+        "loss_chunk": 0,
+        "remat": "none",
+        "scan_unroll": 1,
     }
-}  # fmt: skip
+}
 MODES: dict[str, dict[str, Any]] = {
     "tokens": {"data__rows": 8},
     "examples": {"data__count": "examples", "data__examples": 10, "data__rows": 0},
@@ -169,6 +182,12 @@ def test_training_loads_neither_tensorflow_nor_seqio(folder: Path) -> None:
         assert loader.batch(0)["tokens"].shape == (8, 256)
         print(sorted({{"tensorflow", "seqio", "tensorflow_datasets", "apache_beam"}} & set(sys.modules)))
     """
-    child = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, cwd=ROOT,
-                           env={"JAX_PLATFORMS": "cpu", "PATH": "", "HOME": str(folder)}, check=False)  # fmt: skip
+    child = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={"JAX_PLATFORMS": "cpu", "PATH": "", "HOME": str(folder)},
+        check=False,
+    )
     assert (child.stdout.strip(), child.returncode) == ("[]", 0), child.stderr

@@ -57,9 +57,14 @@ def test_error_propagation_is_counted() -> None:
     scores = metrics.score_examples(targets, predictions)
     assert metrics.means(scores)["step2_right_after_right"] == 50
     assert metrics.step_counts(scores)[1] == {
-        "step": 2, "references": 4, "right": 2,
-        "after_right": 2, "right_after_right": 1, "after_wrong": 2, "right_after_wrong": 1,
-    }  # fmt: skip
+        "step": 2,
+        "references": 4,
+        "right": 2,
+        "after_right": 2,
+        "right_after_right": 1,
+        "after_wrong": 2,
+        "right_after_wrong": 1,
+    }
 
 
 def test_steps_without_reference_are_left_out() -> None:

@@ -7,8 +7,14 @@ SCORE = {"value": 51.25, "low": 40.0, "high": 60.04}
 
 def test_every_score_stands_with_its_interval(capsys: pytest.CaptureFixture[str]) -> None:
     scores = dict.fromkeys([*COLUMNS, "step1_exact_match", "step2_exact_match"], SCORE)
-    result = {"task": "coi2_test", "arm": "coi12", "examples": 588, "scores": scores, "floor": {"rouge_l": 39.1},
-              "steps": [{"step": 1}, {"step": 2}]}  # fmt: skip
+    result = {
+        "task": "coi2_test",
+        "arm": "coi12",
+        "examples": 588,
+        "scores": scores,
+        "floor": {"rouge_l": 39.1},
+        "steps": [{"step": 1}, {"step": 2}],
+    }
     show([result, result | {"task": "bbh", "scores": {}, "floor": {}, "steps": []}])
     printed = capsys.readouterr().out
     assert printed.count("40.0–60.0") == len(COLUMNS)

@@ -196,8 +196,9 @@ def test_the_cache_is_divided_by_rows_and_heads(kind: str, kv_heads: int) -> Non
     with jax.set_mesh(mesh):
         placed = jax.device_put(params, sharding.shardings(network.logical_axes(), network.abstract(), mesh))
         prompts, lengths = np.ones((8, 16), np.int32), np.full(8, 16, np.int32)
-        logits, cache = jax.jit(network.prefill, static_argnames="max_new_tokens")(placed, prompts, lengths,
-                                                                                   max_new_tokens=4)  # fmt: skip
+        logits, cache = jax.jit(network.prefill, static_argnames="max_new_tokens")(
+            placed, prompts, lengths, max_new_tokens=4
+        )
         _, later = jax.jit(network.decode_step)(placed, cache, np.ones(8, np.int32))
     assert logits.sharding.shard_shape(logits.shape) == (2, network.vocabulary_size // 2)
     for state in (cache, later):

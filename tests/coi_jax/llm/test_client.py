@@ -147,8 +147,13 @@ def test_a_folder_of_replies_serves_as_well_as_a_database(tmp_path: Path) -> Non
 
 def test_whatever_changes_a_reply_changes_its_address() -> None:
     one = call("a")
-    others = [call("b"), call("a", response_format={"type": "json_object"}), Call("n", one.messages, 0.0, 50),
-              Call("m", one.messages, 0.5, 50), Call("m", one.messages, 0.0, 51)]  # fmt: skip
+    others = [
+        call("b"),
+        call("a", response_format={"type": "json_object"}),
+        Call("n", one.messages, 0.0, 50),
+        Call("m", one.messages, 0.5, 50),
+        Call("m", one.messages, 0.0, 51),
+    ]
     assert len({one.key, *(other.key for other in others)}) == 6
     assert call("a").key == one.key
 

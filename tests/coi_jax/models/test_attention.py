@@ -35,8 +35,10 @@ def test_rows_in_blocks_give_what_whole_rows_give(window: int, packed: bool) -> 
     assert len(blocks(LENGTH)) == 3
     given = arrays(0)
     np.testing.assert_allclose(by_blocks(*given), at_once(*given), atol=2e-6)
-    ours, theirs = (jax.jit(jax.grad(lambda query, memory, f=f: jnp.sum(f(query, memory) ** 2), (0, 1)))(*given)
-                    for f in (by_blocks, at_once))  # fmt: skip
+    ours, theirs = (
+        jax.jit(jax.grad(lambda query, memory, f=f: jnp.sum(f(query, memory) ** 2), (0, 1)))(*given)
+        for f in (by_blocks, at_once)
+    )
     for one, other in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
         np.testing.assert_allclose(one, other, atol=2e-5)
 

@@ -21,8 +21,14 @@ TARGETS = "attention|mlp|head"
 
 
 def lora(**fields: object) -> LoraConfig:
-    values = {"rank": 3, "alpha": 16.0, "targets": TARGETS, "dropout": 0.0, "rank_stabilised": False,
-              "base_dtype": "float32"}  # fmt: skip
+    values = {
+        "rank": 3,
+        "alpha": 16.0,
+        "targets": TARGETS,
+        "dropout": 0.0,
+        "rank_stabilised": False,
+        "base_dtype": "float32",
+    }
     return LoraConfig.model_validate(values | fields)
 
 
@@ -106,24 +112,33 @@ def test_dropout_is_of_every_adapters_input_and_a_function_of_its_key(kind: str,
 
 
 def test_only_what_the_expression_names_is_adapted(kind: str) -> None:
-    adapters, frozen = adapted(kind, targets="attention.query|mlp.gate").split(adapted(
-        kind, targets="attention.query|mlp.gate").logical_axes())  # fmt: skip
-    names = {".".join(key.key for key in path) for path, _ in jax.tree_util.tree_leaves_with_path(
-        adapters, is_leaf=lambda node: isinstance(node, tuple))}  # fmt: skip
+    adapters, frozen = adapted(kind, targets="attention.query|mlp.gate").split(
+        adapted(kind, targets="attention.query|mlp.gate").logical_axes()
+    )
+    names = {
+        ".".join(key.key for key in path)
+        for path, _ in jax.tree_util.tree_leaves_with_path(adapters, is_leaf=lambda node: isinstance(node, tuple))
+    }
     stacks = {"decoder": ["layers"], "t5": ["encoder", "decoder"]}[kind]
     maps = [f"{stack}.{name}" for stack in stacks for name in ("attention.query", "mlp.gate")]
     maps += ["decoder.cross_attention.query"] * (kind == "t5")
     assert names == {f"{name}.adapter.{part}" for name in maps for part in "ab"}
     assert adapters[stacks[0]]["attention"]["query"]["adapter"] == {
-        "a": ("layers", "embed", "rank"), "b": ("layers", "rank", "heads", "head")}  # fmt: skip
+        "a": ("layers", "embed", "rank"),
+        "b": ("layers", "rank", "heads", "head"),
+    }
     assert frozen == build(CONFIGS[kind], VOCABULARY).logical_axes()
 
 
 @pytest.mark.parametrize(
     ("targets", "wrong"),
-    [("atention", "matches nothing"), ("query|embedding", "matches embedding, not linear"),
-     ("attention_norm", "not linear"), ("attention.quer", "matches nothing")],
-)  # fmt: skip
+    [
+        ("atention", "matches nothing"),
+        ("query|embedding", "matches embedding, not linear"),
+        ("attention_norm", "not linear"),
+        ("attention.quer", "matches nothing"),
+    ],
+)
 def test_an_expression_that_names_no_linear_map_lists_them(targets: str, wrong: str) -> None:
     with pytest.raises(UserError, match=r"config\.lora\.targets") as caught:
         adapted("decoder", targets=targets)
@@ -165,7 +180,8 @@ def test_the_frozen_base_is_held_in_fewer_bytes(kind: str, params: Params, appli
         network = adapted(kind, base_dtype=base_dtype)
         held = jax.jit(network.hold)(whole)
         assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), held) == jax.tree.map(
-            lambda leaf: (leaf.shape, leaf.dtype), network.abstract())  # fmt: skip
+            lambda leaf: (leaf.shape, leaf.dtype), network.abstract()
+        )
         check_kinds(held, base_dtype)
     off = np.abs(logits(network, kind, held) - applied)
     assert 0 < off.max() < 0.1 * np.abs(applied).max()

@@ -9,8 +9,16 @@ import pytest
 from coi_jax.common.errors import UserError
 from coi_jax.parallel import processes
 
-VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID", "MEGASCALE_COORDINATOR_ADDRESS",
-             "TPU_PROCESS_ADDRESSES", "TPU_WORKER_HOSTNAMES", "TPU_SKIP_MDS_QUERY", "JAX_PLATFORMS")  # fmt: skip
+VARIABLES = (
+    "JAX_COORDINATOR_ADDRESS",
+    "JAX_NUM_PROCESSES",
+    "JAX_PROCESS_ID",
+    "MEGASCALE_COORDINATOR_ADDRESS",
+    "TPU_PROCESS_ADDRESSES",
+    "TPU_WORKER_HOSTNAMES",
+    "TPU_SKIP_MDS_QUERY",
+    "JAX_PLATFORMS",
+)
 
 
 @pytest.fixture

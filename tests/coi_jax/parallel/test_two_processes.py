@@ -29,11 +29,22 @@ STEPS = 16
 SECONDS = 240  # after which something hangs
 
 MESH = {"mesh.replica": 1, "mesh.fsdp": 4, "mesh.tensor": 2, "mesh.sequence": 1}
-SETTINGS = MESH | {f"model.{name}": value for name, value in tiny_models.DECODER.items()} | {
-    "model.vocabulary_size": 260, "data.rows": 8, "train.steps": STEPS, "train.log_every": 1,
-    "train.checkpoint_every": 12, "optimizer.learning_rate": 1e-3, "evaluation.tests": ("proc2_test",),
-    "evaluation.max_new_tokens": 8, "evaluation.batch": 3, "evaluation.bootstrap": 50,
-}  # fmt: skip
+SETTINGS = (
+    MESH
+    | {f"model.{name}": value for name, value in tiny_models.DECODER.items()}
+    | {
+        "model.vocabulary_size": 260,
+        "data.rows": 8,
+        "train.steps": STEPS,
+        "train.log_every": 1,
+        "train.checkpoint_every": 12,
+        "optimizer.learning_rate": 1e-3,
+        "evaluation.tests": ("proc2_test",),
+        "evaluation.max_new_tokens": 8,
+        "evaluation.batch": 3,
+        "evaluation.bootstrap": 50,
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -58,10 +69,12 @@ class Launch:
             free.bind(("127.0.0.1", 0))
             address = f"127.0.0.1:{free.getsockname()[1]}"
         common = os.environ | {
-            "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
-            "JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2",
+            "JAX_PLATFORMS": "cpu",
+            "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+            "JAX_COORDINATOR_ADDRESS": address,
+            "JAX_NUM_PROCESSES": "2",
             "JAX_COMPILATION_CACHE_DIR": str(self.folder / "xla"),
-        }  # fmt: skip
+        }
         command = [sys.executable, "-m", "tests.helpers.two_process_worker", str(self.folder), self.stage]
         environments = [common | {"JAX_PROCESS_ID": str(index)} for index in range(2)]
         return [

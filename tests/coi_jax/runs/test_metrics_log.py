@@ -43,8 +43,11 @@ def test_what_was_logged_after_the_checkpoint_is_logged_once(tmp_path: Path) -> 
     assert [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl")] == list(range(1, 9))
     starts = [event.step for event in read_events(tmp_path / "tensorboard") if event.HasField("session_log")]
     assert starts == [1, 5]
-    assert all(event.session_log.status == SessionLog.START for event in read_events(tmp_path / "tensorboard")
-               if event.HasField("session_log"))  # fmt: skip
+    assert all(
+        event.session_log.status == SessionLog.START
+        for event in read_events(tmp_path / "tensorboard")
+        if event.HasField("session_log")
+    )
 
 
 def test_a_full_disk_is_an_error_at_once(tmp_path: Path) -> None:

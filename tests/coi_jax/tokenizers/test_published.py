@@ -241,9 +241,14 @@ def test_a_conversation_has_the_control_tokens_of_its_template_alone(family: str
 
 
 # The token that ends the model's turn in each template, and what begins a prompt.
-TURNS = {"llama3": ("<|eot_id|>", "<|begin_of_text|>"), "qwen": ("<|im_end|>", None), "llama": ("</s>", "<s>"),
-         "llama_model": ("</s>", "<s>"), "gemma": ("<end_of_turn>", "<bos>"),
-         "gemma_model": ("<end_of_turn>", "<bos>")}  # fmt: skip
+TURNS = {
+    "llama3": ("<|eot_id|>", "<|begin_of_text|>"),
+    "qwen": ("<|im_end|>", None),
+    "llama": ("</s>", "<s>"),
+    "llama_model": ("</s>", "<s>"),
+    "gemma": ("<end_of_turn>", "<bos>"),
+    "gemma_model": ("<end_of_turn>", "<bos>"),
+}
 
 
 @pytest.mark.parametrize("family", TURNS)
@@ -276,13 +281,24 @@ def test_a_template_that_begins_some_conversations_only(tmp_path: Path) -> None:
 
 
 DAMAGE = {
-    "tokenizer.json": [(b"", "is not JSON"), (b"version https://git-lfs", "is not JSON"), (b"[]", "holds a list"),
-                       (b"{}", "cannot be read"), (b'{"model": {"vocab": 3}}', "cannot be read")],
-    "tokenizer_config.json": [(b'{"eos_token": 5}', "cannot be read"), (b"{", "is not JSON"),
-                              (b'{"added_tokens_decoder": 5}', "cannot be read")],
-    "chat_template.jinja": [(b"{% if %}", "Expected an expression"), (b"{{ raise_exception('no') }}", "stops: no"),
-                            (b"\xff", "cannot be read")],
-}  # fmt: skip
+    "tokenizer.json": [
+        (b"", "is not JSON"),
+        (b"version https://git-lfs", "is not JSON"),
+        (b"[]", "holds a list"),
+        (b"{}", "cannot be read"),
+        (b'{"model": {"vocab": 3}}', "cannot be read"),
+    ],
+    "tokenizer_config.json": [
+        (b'{"eos_token": 5}', "cannot be read"),
+        (b"{", "is not JSON"),
+        (b'{"added_tokens_decoder": 5}', "cannot be read"),
+    ],
+    "chat_template.jinja": [
+        (b"{% if %}", "Expected an expression"),
+        (b"{{ raise_exception('no') }}", "stops: no"),
+        (b"\xff", "cannot be read"),
+    ],
+}
 
 
 @pytest.mark.parametrize(("name", "data", "says"), [(name, *case) for name, cases in DAMAGE.items() for case in cases])

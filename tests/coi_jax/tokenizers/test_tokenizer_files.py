@@ -65,8 +65,10 @@ def test_added_tokens_come_from_the_newest_file_that_lists_them() -> None:
     token = {"content": "<x>", "special": True, "rstrip": True}
     old = files(tokenizer=model, added_tokens={"<y>": 3}, special_tokens_map={"eos_token": "</s>"}).added_tokens()
     assert {id: (token.content, token.special) for id, token in old.items()} == {
-        1: ("</s>", True), 2: ("<x>", False), 3: ("<y>", False),
-    }  # fmt: skip
+        1: ("</s>", True),
+        2: ("<x>", False),
+        3: ("<y>", False),
+    }
     new = files(tokenizer=model, added_tokens={"<y>": 3}, tokenizer_config={"added_tokens_decoder": {"2": token}})
     assert [(found.content, found.special, found.rstrip) for found in new.added_tokens().values()] == [
         ("<x>", True, True)

@@ -75,8 +75,10 @@ def test_adapters_go_on_beside_the_base_that_was_written_once(tmp_path: Path, mo
     fit(make_job(parted, config, network=network))
     assert numbers(parted) == numbers(whole)
     for read in (checkpoint.restore_params, restore_base):
-        jax.tree.map(np.testing.assert_array_equal, *(jax.device_get(read(folder / "checkpoints", network))
-                                                      for folder in (whole, parted)))  # fmt: skip
+        jax.tree.map(
+            np.testing.assert_array_equal,
+            *(jax.device_get(read(folder / "checkpoints", network)) for folder in (whole, parted)),
+        )
     adapters = checkpoint.restore_params(whole / "checkpoints", network)
     assert jax.tree.structure(adapters) == jax.tree.structure(network.split(network.abstract())[0])
 

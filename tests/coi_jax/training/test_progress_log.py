@@ -35,8 +35,16 @@ def test_every_second_step_and_the_last_are_logged(tmp_path: Path) -> None:
         assert running.loss == 5
     rows = read_metrics(tmp_path / "metrics.jsonl")
     assert [(row["step"], row["loss"]) for row in rows] == [(2, 2.0), (4, 4.0), (5, 5.0)]
-    assert {"accuracy", "gradient_norm", "parameter_norm", "learning_rate", "seconds_per_step", "tokens_per_second",
-            "examples_per_second", "matmul_share"} < set(rows[-1])  # fmt: skip
+    assert {
+        "accuracy",
+        "gradient_norm",
+        "parameter_norm",
+        "learning_rate",
+        "seconds_per_step",
+        "tokens_per_second",
+        "examples_per_second",
+        "matmul_share",
+    } < set(rows[-1])
 
 
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:

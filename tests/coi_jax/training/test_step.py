@@ -13,10 +13,19 @@ from tests.helpers.tiny_models import Trained, batch, mesh, network
 BATCHES = 3
 # What the families add to a decoder, all at once; and fewer key-value heads than the mesh below divides heads into.
 SWITCHES = {
-    "model__layers": 3, "model__kv_heads": 2, "model__window": 5, "model__global_every": 3, "model__qk_norm": True,
-    "model__qkv_bias": True, "model__norms": "both", "model__norm_offset": 1, "model__scaled_embedding": True,
-    "model__tied_embedding": True, "model__attention_softcap": 20.0, "model__logits_softcap": 10.0,
-}  # fmt: skip
+    "model__layers": 3,
+    "model__kv_heads": 2,
+    "model__window": 5,
+    "model__global_every": 3,
+    "model__qk_norm": True,
+    "model__qkv_bias": True,
+    "model__norms": "both",
+    "model__norm_offset": 1,
+    "model__scaled_embedding": True,
+    "model__tied_embedding": True,
+    "model__attention_softcap": 20.0,
+    "model__logits_softcap": 10.0,
+}
 MESHES = [
     ("decoder", {"fsdp": 2}),
     ("decoder", {"replica": 2, "tensor": 2, "sequence": 2}),
@@ -124,8 +133,9 @@ def test_every_leaf_stays_where_it_belongs() -> None:
     trained = Trained(network(), mesh(fsdp=2, tensor=2))
     trained.run([batch()])
     places = jax.tree.map(lambda leaf: leaf.sharding, trained.state)
-    assert jax.tree.all(jax.tree.map(lambda a, b, leaf: a.is_equivalent_to(b, leaf.ndim), places, trained.shardings,
-                                     trained.state))  # fmt: skip
+    assert jax.tree.all(
+        jax.tree.map(lambda a, b, leaf: a.is_equivalent_to(b, leaf.ndim), places, trained.shardings, trained.state)
+    )
     moments = trained.state.opt_state[1].mu
     assert moments["layers"]["mlp"]["up"]["kernel"].sharding.shard_shape((2, 16, 32)) == (2, 8, 16)
 

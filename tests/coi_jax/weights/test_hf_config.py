@@ -13,8 +13,13 @@ from tests.helpers import tiny_networks
 from tests.helpers.published_models import RUN
 from tests.helpers.reference_models import FAMILIES
 
-LLAMA3 = {"rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-          "original_max_position_embeddings": 32}  # fmt: skip
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 4.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 32,
+}
 
 
 def make(values: dict[str, Any]) -> DecoderConfig | T5Config:

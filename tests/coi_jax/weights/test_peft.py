@@ -30,8 +30,14 @@ from tests.helpers.reference_models import FAMILIES, VOCABULARY, reference
 
 def adapted(theirs: PreTrainedModel, **fields: object) -> Network:
     """The network of a reference, with adapters; its weights are not converted yet."""
-    values = {"rank": 3, "alpha": 8.0, "targets": "attention|mlp", "dropout": 0.25, "rank_stabilised": False,
-              "base_dtype": "float32"}  # fmt: skip
+    values = {
+        "rank": 3,
+        "alpha": 8.0,
+        "targets": "attention|mlp",
+        "dropout": 0.25,
+        "rank_stabilised": False,
+        "base_dtype": "float32",
+    }
     section = architecture(theirs.config.to_dict()) | RUN
     config = model_section(section).model_validate(section)
     return build(config, VOCABULARY, LoraConfig.model_validate(values | fields))
@@ -79,7 +85,12 @@ def check_loaded(loaded: PeftModel, network: Network) -> None:
     [config] = loaded.peft_config.values()
     assert network.lora is not None
     assert (config.r, config.lora_alpha, config.use_rslora, config.lora_dropout, config.base_model_name_or_path) == (
-        3, 8.0, network.lora.rank_stabilised, 0.25, "somewhere/base")  # fmt: skip
+        3,
+        8.0,
+        network.lora.rank_stabilised,
+        0.25,
+        "somewhere/base",
+    )
 
 
 def test_adapters_of_some_modules_of_a_name_are_of_those_alone(tmp_path: Path) -> None:

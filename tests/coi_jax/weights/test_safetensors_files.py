@@ -162,8 +162,12 @@ def test_urls_that_nothing_can_read(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_two_tensors_that_must_be_one(tmp_path: Path) -> None:
-    tensors = {"a": np.arange(6.0).reshape(2, 3), "b": np.arange(6.0).reshape(2, 3), "c": np.arange(6.0),
-               "d": np.arange(1.0, 7.0).reshape(2, 3)}  # fmt: skip
+    tensors = {
+        "a": np.arange(6.0).reshape(2, 3),
+        "b": np.arange(6.0).reshape(2, 3),
+        "c": np.arange(6.0),
+        "d": np.arange(1.0, 7.0).reshape(2, 3),
+    }
     save_file(tensors, tmp_path / SINGLE)
     folder = TensorFolder(Folder(str(tmp_path), "src"))
     folder.check_equal("a", "b")

@@ -41,8 +41,14 @@ from tests.helpers.tiny_models import StandInLoader, run_config
 pytestmark = pytest.mark.xdist_group("weights")  # its fixtures take long: one worker makes them
 
 ROWS = 264  # of the embedding: what a mesh divides
-SIZES = {"vocab_size": ROWS, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
-         "num_attention_heads": 4, "num_key_value_heads": 2}  # fmt: skip
+SIZES = {
+    "vocab_size": ROWS,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
 LORA = LoraConfig(rank=2, alpha=4.0, targets="attention|mlp", dropout=0.0, rank_stabilised=False, base_dtype="int8")
 
 
@@ -95,8 +101,9 @@ def test_a_frozen_base_is_held_as_the_adapters_ask(
     found = weights.load(weights.open_weights(str(folder), adapted), adapted, mesh)
     assert_same(found, jax.device_get(jax.jit(adapted.hold)(expected)))
     _, due = adapted.split(checkpoint.placed_params(adapted, mesh))
-    jax.tree.map(lambda leaf, like: np.testing.assert_equal((leaf.dtype, leaf.sharding), (like.dtype, like.sharding)),
-                 found, due)  # fmt: skip
+    jax.tree.map(
+        lambda leaf, like: np.testing.assert_equal((leaf.dtype, leaf.sharding), (like.dtype, like.sharding)), found, due
+    )
 
 
 def test_a_folder_in_a_bucket(folder: Path, network: Network, expected: Params) -> None:
@@ -231,8 +238,14 @@ def test_adapters_are_folded_into_their_base(folder: Path, network: Network, tmp
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6), found, expected)
 
 
-WIDE = {"model_type": "llama", "num_hidden_layers": 24, "hidden_size": 512, "intermediate_size": 2048,
-        "num_attention_heads": 8, "vocab_size": 1024}  # fmt: skip
+WIDE = {
+    "model_type": "llama",
+    "num_hidden_layers": 24,
+    "hidden_size": 512,
+    "intermediate_size": 2048,
+    "num_attention_heads": 8,
+    "vocab_size": 1024,
+}
 
 # Prints by how many bytes each work raised the peak of this process's memory.
 MEMORY = """

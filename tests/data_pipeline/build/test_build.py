@@ -93,8 +93,10 @@ def test_provenance_leads_from_every_chain_to_its_seed_and_its_replies(built: Pa
 
 
 def test_nothing_crosses_from_training_to_tests(built: Path) -> None:
-    tasks = {split: {step["task"] for row in files.read_jsonl(built / f"{split}.jsonl") for step in row["steps"]}
-             for split in ("train", "test")}  # fmt: skip
+    tasks = {
+        split: {step["task"] for row in files.read_jsonl(built / f"{split}.jsonl") for step in row["steps"]}
+        for split in ("train", "test")
+    }
     assert tasks["train"]
     assert tasks["test"]
     assert not tasks["train"] & tasks["test"]
@@ -175,8 +177,12 @@ def test_the_key_is_in_no_file(built: Path) -> None:
 
 
 def test_orders_in_the_data_reach_the_model_fenced_and_change_nothing_else(built: Path) -> None:
-    rows = [row for split in ("train", "test") for row in files.read_jsonl(built / f"{split}.jsonl")
-            if row["input"].startswith(INJECTION)]  # fmt: skip
+    rows = [
+        row
+        for split in ("train", "test")
+        for row in files.read_jsonl(built / f"{split}.jsonl")
+        if row["input"].startswith(INJECTION)
+    ]
     assert rows
     asked = [row for row in read_rows(f"{built}.work/stages/checks-2-*/*-*.jsonl") if ORDERS in json.dumps(row)]
     assert asked

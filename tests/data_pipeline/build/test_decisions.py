@@ -40,10 +40,17 @@ def test_what_is_rejected_is_gone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "row",
-    [{"id": "x"}, {"decision": "accept"}, {"id": "x", "decision": "maybe"}, {"id": "x", "decision": "edit"},
-     {"id": "x", "decision": "accept", "steps": [["a", "b"]]}, {"id": "x", "decision": "edit", "steps": [["a"]]},
-     {"id": "x", "decision": "edit", "steps": [[" ", "b"]]}, {"id": "x", "decision": "edit", "steps": "ab"}],
-)  # fmt: skip
+    [
+        {"id": "x"},
+        {"decision": "accept"},
+        {"id": "x", "decision": "maybe"},
+        {"id": "x", "decision": "edit"},
+        {"id": "x", "decision": "accept", "steps": [["a", "b"]]},
+        {"id": "x", "decision": "edit", "steps": [["a"]]},
+        {"id": "x", "decision": "edit", "steps": [[" ", "b"]]},
+        {"id": "x", "decision": "edit", "steps": "ab"},
+    ],
+)
 def test_a_line_that_is_no_decision_is_named(tmp_path: Path, row: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=r"decisions.*:2"):
         written(tmp_path / "d", {"id": "y", "decision": "accept"}, row)

@@ -17,8 +17,11 @@ from tests.helpers.builds import seeds_config
 
 
 def read(folder: Path, pattern: str, **changes: Any) -> tuple[list[Seed], list[Refused]]:
-    found = [one for path in sorted(folder.glob(pattern))
-             for one in sources.read_super_ni(str(path), seeds_config(**changes), 0)]  # fmt: skip
+    found = [
+        one
+        for path in sorted(folder.glob(pattern))
+        for one in sources.read_super_ni(str(path), seeds_config(**changes), 0)
+    ]
     return [one for one in found if isinstance(one, Seed)], [one for one in found if isinstance(one, Refused)]
 
 
@@ -40,9 +43,12 @@ def test_rows_that_cannot_be_used_are_refused_with_a_reason(folder: Path) -> Non
     (seed,), refused = read(folder, "task001*", instances=50)
     assert len(seed.instances) == 8
     assert sorted(one.reason for one in refused) == [
-        "an input that the task has twice", "an instance without an input", "an instance without an output",
-        "an instance without an output", "longer than longest_words",
-    ]  # fmt: skip
+        "an input that the task has twice",
+        "an instance without an input",
+        "an instance without an output",
+        "an instance without an output",
+        "longer than longest_words",
+    ]
 
 
 def test_other_languages_and_what_is_no_task_are_refused(folder: Path) -> None:

@@ -189,8 +189,11 @@ CASES = [
         PARAGRAPH,
         "The bird saw the lake! The wolf found the quiet lake near the tower.",
     ),
-    ("End every sentence of the paragraph with an exclamation mark.", "It rains. I go? You eat!",
-     "It rains! I go! You eat!"),
+    (
+        "End every sentence of the paragraph with an exclamation mark.",
+        "It rains. I go? You eat!",
+        "It rains! I go! You eat!",
+    ),
     ("Repeat the first sentence at the end of the paragraph.", "It rains. I go!", "It rains. I go! It rains."),
     ("Keep only the first sentence.", PARAGRAPH, "The bird saw the lake!"),
     ("Keep only the last sentence.", PARAGRAPH, "The wolf found the quiet lake near the tower."),
@@ -278,7 +281,7 @@ CASES = [
     ("Does Zoe have more points than Omar? Answer yes or no.", SCORES, "no"),
     ('Is "Zoe" in the score list? Answer yes or no.', SCORES, "yes"),
     ('Is "Mei" in the score list? Answer yes or no.', SCORES, "no"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("instruction", "text", "expected"), CASES)

@@ -26,9 +26,13 @@ COI_2 = [
     {"instruction": "Name a colour. and then Spell it.", "input": "grass", "output": render(["green", "g-r"])},
     {"instruction": "Name a colour. and then Spell it.", "input": "grass", "output": render(["green", "g-r"])},
     {"instruction": "Turn it round and then Read it.", "input": "on", "output": render(["no"])},
-    {"instruction": "Name a colour. and then Take the last letter and then shout it.", "input": "sky",
-     "output": "Task 1 output and task 2 input: blue \nTask2 output: E", "votes": 3},
-]  # fmt: skip
+    {
+        "instruction": "Name a colour. and then Take the last letter and then shout it.",
+        "input": "sky",
+        "output": "Task 1 output and task 2 input: blue \nTask2 output: E",
+        "votes": 3,
+    },
+]
 NEW = {"instruction": "Weigh the sack.", "input": "flour", "output": "2 kg"}
 SUMMARY = [
     {"instruction": "Sum up and then translate", "input": "Il pleut.", "eng_output": "Pluie.", "output": "Rain."}
@@ -55,11 +59,18 @@ def run(arguments: Sequence[str | Path], capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_every_row_is_accounted_for(tmp_path: Path) -> None:
-    src = write_release(tmp_path / "src", **{
-        "coi_1.json": COI_1, "coi_2.json": COI_2, "coi_12.json": [*COI_2, *COI_1, NEW],
-        "summarized_coi_12": [*COI_1, COI_2[0] | {"instruction": "Say the opposite colour."}],
-        "irrelevant_coi_2.json": COI_2[:1], "bigbenchhard/test_snarks": COI_1,
-        "spa2eng_summarize_then_translate200.json.json": SUMMARY})  # fmt: skip
+    src = write_release(
+        tmp_path / "src",
+        **{
+            "coi_1.json": COI_1,
+            "coi_2.json": COI_2,
+            "coi_12.json": [*COI_2, *COI_1, NEW],
+            "summarized_coi_12": [*COI_1, COI_2[0] | {"instruction": "Say the opposite colour."}],
+            "irrelevant_coi_2.json": COI_2[:1],
+            "bigbenchhard/test_snarks": COI_1,
+            "spa2eng_summarize_then_translate200.json.json": SUMMARY,
+        },
+    )
     notes = import_release(src, tmp_path / "out")
     accounts = notes["files"]
     for account in accounts.values():
@@ -73,8 +84,13 @@ def test_every_row_is_accounted_for(tmp_path: Path) -> None:
     assert accounts["train/summarized_coi_12"]["repeats"] == {"coi_1.json": 1}
     assert accounts["train/summarized_coi_12"]["chains"] == {"2": 1}
     manifest = read_manifest(tmp_path / "out")
-    assert manifest["counts"] == {"bbh": {"1": 1}, "irrelevant": {"2": 1}, "summarized": {"2": 1},
-                                  "train": {"1": 2, "2": 4}, "wikilingua_es_en": {"2": 1}}  # fmt: skip
+    assert manifest["counts"] == {
+        "bbh": {"1": 1},
+        "irrelevant": {"2": 1},
+        "summarized": {"2": 1},
+        "train": {"1": 2, "2": 4},
+        "wikilingua_es_en": {"2": 1},
+    }
     assert (manifest["licence"], manifest["source"]) == ("CC BY-NC 4.0", "amazon-science/chain-of-instructions")
     assert {chain.source for chain in read_chains(tmp_path / "out", "train", 1)} == {"coi_1.json", "coi_12.json"}
 

@@ -130,8 +130,12 @@ def test_a_row_with_both_wordings_shows_the_fused_one() -> None:
 
 
 def test_a_summary_is_step_one_and_its_translation_step_two() -> None:
-    row = {"instruction": "Sum up and then translate", "input": "Es regnet seit Tagen.", "eng_output": "Es regnet.",
-           "output": "It rains."}  # fmt: skip
+    row = {
+        "instruction": "Sum up and then translate",
+        "input": "Es regnet seit Tagen.",
+        "eng_output": "Es regnet.",
+        "output": "It rains.",
+    }
     chain = read(row, BY_SOURCE["spa2eng_summarize_then_translate200.json.json"], 0, Survey()).chain
     assert chain.outputs == ("Es regnet.", "It rains.")
     assert [step.instruction for step in chain.steps] == ["Sum up", "translate"]

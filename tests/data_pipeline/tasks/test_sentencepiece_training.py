@@ -29,8 +29,11 @@ def test_all_arms_share_a_vocabulary_that_is_trained_once(tmp_path: Path, monkey
 def test_another_size_template_or_dataset_is_another_vocabulary(tmp_path: Path) -> None:
     write_dataset(tmp_path / "data", {1: 5})
     config = small_config(tmp_path, **TRAINED)
-    paths = {trained_path(config), trained_path(small_config(tmp_path, **TRAINED | {"vocabulary__size": 300})),
-             trained_path(small_config(tmp_path, data__template="alpaca", **TRAINED))}  # fmt: skip
+    paths = {
+        trained_path(config),
+        trained_path(small_config(tmp_path, **TRAINED | {"vocabulary__size": 300})),
+        trained_path(small_config(tmp_path, data__template="alpaca", **TRAINED)),
+    }
     write_dataset(tmp_path / "data", {1: 6})
     assert len(paths | {trained_path(config)}) == 4
 

@@ -97,8 +97,9 @@ def test_a_conversation_is_a_task_as_any_other(folder: Path) -> None:
 def test_features_hold_for_every_arm_and_test_set(folder: Path, name: str) -> None:
     seqio_tasks.register(small_config(folder), BYTES)
     provider = seqio.get_mixture_or_task(name)
-    dataset = provider.get_dataset({"inputs": 512, "targets": 512}, split="test" if "_" in name else "train",
-                                   shuffle=False, num_epochs=1)  # fmt: skip
+    dataset = provider.get_dataset(
+        {"inputs": 512, "targets": 512}, split="test" if "_" in name else "train", shuffle=False, num_epochs=1
+    )
     targets = {chain.targets for split in ("train", "test") for chain in read_chains(folder / "data", split)}
     for example in dataset.as_numpy_iterator():
         assert BYTES.decode(example["targets"]) in targets

@@ -49,9 +49,7 @@ def test_what_fits_is_left_as_it_is(compiled: list[int]) -> None:
 
 def test_first_less_is_kept(compiled: list[int]) -> None:
     attempts = search(3_300_000)
-    assert [item.changes for item in attempts] == [
-        {}, {"model.remat": "dots_attention"}, {"model.remat": "dots"}
-    ]  # fmt: skip
+    assert [item.changes for item in attempts] == [{}, {"model.remat": "dots_attention"}, {"model.remat": "dots"}]
     assert [item.fits for item in attempts] == [False, False, True]
     assert fit.describe(attempts[-1].changes) == "--config.model.remat=dots"
     assert attempts[-1].config.model.remat == "dots"
@@ -73,8 +71,15 @@ def test_then_the_mesh_divides_more(compiled: list[int]) -> None:
 
 
 def test_rows_are_taken_one_by_one_at_last(compiled: list[int]) -> None:
-    counted = run_config(data__folder="nowhere", data__count="examples", data__examples=14, data__rows=0,
-                         data__length=16, mesh__replica=2, model__remat="full")  # fmt: skip
+    counted = run_config(
+        data__folder="nowhere",
+        data__count="examples",
+        data__examples=14,
+        data__rows=0,
+        data__length=16,
+        mesh__replica=2,
+        model__remat="full",
+    )
     parts = [
         changes["train.microbatches"] for changes in fit.candidates(counted, 4, MEANS) if "mesh.fsdp" not in changes
     ]

@@ -9,8 +9,12 @@ def test_loops_have_their_turns_and_what_they_run_runs_as_often() -> None:
     assert [(line.name, turns) for line, turns in MODULE.loops("body")] == [("while.60", None)]
     runs = MODULE.runs()
     assert {name: runs[name] for name in (MODULE.entry, "body", "sliced", "inner_body", "gathered")} == {
-        MODULE.entry: 1, "body": 5, "sliced": 5, "inner_body": 5, "gathered": 2,
-    }  # fmt: skip
+        MODULE.entry: 1,
+        "body": 5,
+        "sliced": 5,
+        "inner_body": 5,
+        "gathered": 2,
+    }
     assert MODULE.runs("body")["updated"] == 1
 
 
@@ -19,8 +23,10 @@ def test_a_line_has_its_shapes_operands_and_place_in_memory() -> None:
     assert permute.opcode == "collective-permute-start"
     assert permute.operands == ["get-tuple-element.41"]
     assert [(shape.dtype, shape.dimensions, shape.space) for shape in permute.shapes] == [
-        ("f32", (8, 32), 1), ("f32", (8, 32), 1), ("u32", (), 2),
-    ]  # fmt: skip
+        ("f32", (8, 32), 1),
+        ("f32", (8, 32), 1),
+        ("u32", (), 2),
+    ]
     assert permute.number("channel_id") == 9
     assert permute.shapes[0].bytes == 8 * 32 * 4
 

@@ -38,19 +38,31 @@ def test_memory_traffic_of_slices_and_updates_is_that_of_the_part() -> None:
         ((8, 16), (16, 32), (8, 32), "dim_labels=bf_io->bf", 8 * 16 * 32),
         ((16, 8), (16, 32), (8, 32), "dim_labels=fb_io->bf", 8 * 16 * 32),
         # heads that lead along, spelt as a dilated window: scores of 4 heads, 6 × 6, width 8
-        ((4, 1, 6, 8), (4, 6, 8, 1), (4, 1, 6, 6),
-         "window={size=4x1 stride=3x1 lhs_dilate=4x1}, dim_labels=01bf_0oi1->01bf", 4 * 6 * 6 * 8),
+        (
+            (4, 1, 6, 8),
+            (4, 6, 8, 1),
+            (4, 1, 6, 6),
+            "window={size=4x1 stride=3x1 lhs_dilate=4x1}, dim_labels=01bf_0oi1->01bf",
+            4 * 6 * 6 * 8,
+        ),
         # a kernel with heads as a padded window: 10 × 8 · 8 × (4 heads of 3)
-        ((10, 8, 1), (4, 3, 8), (10, 4, 3), "window={size=4 pad=3_3 rhs_reversal=1}, dim_labels=bf0_0oi->b0f",
-         10 * 8 * 4 * 3),
+        (
+            (10, 8, 1),
+            (4, 3, 8),
+            (10, 4, 3),
+            "window={size=4 pad=3_3 rhs_reversal=1}, dim_labels=bf0_0oi->b0f",
+            10 * 8 * 4 * 3,
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_matrix_product_costs_the_same_in_every_spelling(
     left: tuple[int, ...], right: tuple[int, ...], out: tuple[int, ...], attributes: str, multiplications: int
 ) -> None:
     line = Instruction("c", (Shape("bf16", out, 0),), "convolution", "%l, %r", attributes, True)
-    given = {name: Instruction(name, (Shape("bf16", shape, 0),), "parameter", "0", "", False)
-             for name, shape in (("l", left), ("r", right))}  # fmt: skip
+    given = {
+        name: Instruction(name, (Shape("bf16", shape, 0),), "parameter", "0", "", False)
+        for name, shape in (("l", left), ("r", right))
+    }
     module = hlo.Module({"main": Computation("main", given | {"c": line})}, "main")
     assert hlo_costs.count(module).flops == 2 * multiplications
 

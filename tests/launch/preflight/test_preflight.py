@@ -21,9 +21,18 @@ from tests.helpers.tiny_models import run_config
 pytestmark = pytest.mark.xdist_group("preflight")  # its fixtures take long: one worker makes them
 
 ROWS, LENGTH = 16, 128
-CONFIG = run_config(data__folder="nowhere", data__rows=ROWS, data__length=LENGTH, model__attention="xla",
-                    model__dtype="bfloat16", model__width=64, model__head_width=32, model__mlp_width=128,
-                    evaluation__max_new_tokens=8, evaluation__batch=8)  # fmt: skip
+CONFIG = run_config(
+    data__folder="nowhere",
+    data__rows=ROWS,
+    data__length=LENGTH,
+    model__attention="xla",
+    model__dtype="bfloat16",
+    model__width=64,
+    model__head_width=32,
+    model__mlp_width=128,
+    evaluation__max_new_tokens=8,
+    evaluation__batch=8,
+)
 MEANS = ["--inputs=50", "--targets=14", "--examples=160"]
 CHIPS = 4
 
@@ -133,12 +142,14 @@ def test_where_nothing_fits_it_says_what_the_state_needs(config_file: Path, caps
     ("arguments", "says"),
     [
         (["--topology=v5e-17"], "topology: v5e-17: unknown; one of v4-8 (v4:2x2x1), "),
-        (["--topology=v5e-4", "--config.mesh.fsdp=8"], "config.mesh: replica 1 × fsdp 8 × tensor 1 × sequence 1: "
-         "does not make 4 devices"),
+        (
+            ["--topology=v5e-4", "--config.mesh.fsdp=8"],
+            "config.mesh: replica 1 × fsdp 8 × tensor 1 × sequence 1: does not make 4 devices",
+        ),
         (["--topology=v5e-4", "--slices=2", "--config.mesh.replica=3"], "config.mesh"),
         (["--topology=v5e-4", "--config.data.rows=6"], "config.data.rows: 6: must be a multiple"),
     ],
-)  # fmt: skip
+)
 def test_a_mistake_is_one_line(
     config_file: Path, arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

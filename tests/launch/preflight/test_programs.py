@@ -50,13 +50,19 @@ def test_a_scanned_network_costs_what_the_unrolled_one_does() -> None:
 @pytest.mark.parametrize(
     ("message", "size"),
     [
-        ("RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 18.50G of 15.75G hbm. Exceeded hbm capacity "
-         "by 2.75G.", 18.5 * 2**30),
-        ("Ran out of memory on HBM, the total memory required for HLO temporaries (480.00G) exceeds available HBM "
-         "(15.75G).", 480 * 2**30),
+        (
+            "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 18.50G of 15.75G hbm. Exceeded hbm "
+            "capacity by 2.75G.",
+            18.5 * 2**30,
+        ),
+        (
+            "Ran out of memory on HBM, the total memory required for HLO temporaries (480.00G) exceeds available HBM "
+            "(15.75G).",
+            480 * 2**30,
+        ),
         ("INTERNAL: something else", 0),
     ],
-)  # fmt: skip
+)
 def test_what_a_program_would_need_is_read_from_the_complaint(message: str, size: float) -> None:
     assert programs._memory_needed(message) == size
 

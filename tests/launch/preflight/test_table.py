@@ -19,11 +19,23 @@ ATTEMPTS = [
 
 
 def result(cell: Cell, **more: Any) -> dict[str, Any]:
-    train = {"memory": {"total": 9 * GIB}, "roofline": {"least_seconds": 1.0, "most_seconds": 2.5},
-             "mfu": [0.2, 0.5], "examples_per_second": [100.0, 256.0]}  # fmt: skip
-    return {"overrides": cell.overrides, "fits": True, "fits_as_configured": False, "mesh": {"fsdp": 4, "tensor": 4},
-            "settings": {"model.remat": "dots", "train.microbatches": 3}, "attempts": ATTEMPTS,
-            "topology": {"hbm_bytes": 15.75 * GIB}, "programs": {"train": train}, **more}  # fmt: skip
+    train = {
+        "memory": {"total": 9 * GIB},
+        "roofline": {"least_seconds": 1.0, "most_seconds": 2.5},
+        "mfu": [0.2, 0.5],
+        "examples_per_second": [100.0, 256.0],
+    }
+    return {
+        "overrides": cell.overrides,
+        "fits": True,
+        "fits_as_configured": False,
+        "mesh": {"fsdp": 4, "tensor": 4},
+        "settings": {"model.remat": "dots", "train.microbatches": 3},
+        "attempts": ATTEMPTS,
+        "topology": {"hbm_bytes": 15.75 * GIB},
+        "programs": {"train": train},
+        **more,
+    }
 
 
 @pytest.fixture
@@ -76,9 +88,12 @@ def test_a_cell_of_other_flags_is_computed_again(children: list[list[str]], tmp_
 def test_a_cell_says_what_fits_and_how_fast_it_can_be() -> None:
     cell = table.cells(Path("cells"))[0]
     assert table.describe(result(cell)).split("<br>") == [
-        "with `remat=dots` `microbatches=3` `tensor=4`", "9.0 of 15.8 GiB", "1.00–2.50 s a step", "MFU 20–50%",
+        "with `remat=dots` `microbatches=3` `tensor=4`",
+        "9.0 of 15.8 GiB",
+        "1.00–2.50 s a step",
+        "MFU 20–50%",
         "100–256 examples/s",
-    ]  # fmt: skip
+    ]
     assert table.describe(result(cell, fits=False)) == "no: 20.00 of 15.75 GiB at least"
     assert table.describe(None) == ""
 

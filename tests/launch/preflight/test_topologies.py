@@ -40,10 +40,17 @@ def test_there_are_no_slices_but_whole_ones() -> None:
 
 
 def test_axes_are_rings_where_they_span_a_pod_or_whole_cubes() -> None:
-    rings = {name: [topologies.parse(name).is_ring(axis) for axis in range(2)]
-             for name in ("v5e:16x16", "v5e:8x16", "v5e:4x4", "v5p:4x4x8", "v5p:2x4x4")}  # fmt: skip
-    assert rings == {"v5e:16x16": [True, True], "v5e:8x16": [False, True], "v5e:4x4": [False, False],
-                     "v5p:4x4x8": [True, True], "v5p:2x4x4": [False, False]}  # fmt: skip
+    rings = {
+        name: [topologies.parse(name).is_ring(axis) for axis in range(2)]
+        for name in ("v5e:16x16", "v5e:8x16", "v5e:4x4", "v5p:4x4x8", "v5p:2x4x4")
+    }
+    assert rings == {
+        "v5e:16x16": [True, True],
+        "v5e:8x16": [False, True],
+        "v5e:4x4": [False, False],
+        "v5p:4x4x8": [True, True],
+        "v5p:2x4x4": [False, False],
+    }
 
 
 def test_without_libtpu_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

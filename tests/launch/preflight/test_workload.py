@@ -40,8 +40,9 @@ def test_a_t5_has_two_sides() -> None:
     load = workload.measure(config(kind="t5", data__targets_length=50, data__rows=4), 4, MEANS)
     assert load.examples == pytest.approx(4 * 50 / 40 * workload.FULL_ROWS), "the decoder's side is the fuller one"
     work = {name: value / load.examples for name, value in load.work._asdict().items()}
-    assert work == pytest.approx({"examples": 1, "tokens": 40, "encoder_tokens": 60, "pairs": 820,
-                                  "encoder_pairs": 3600, "cross_pairs": 2400})  # fmt: skip
+    assert work == pytest.approx(
+        {"examples": 1, "tokens": 40, "encoder_tokens": 60, "pairs": 820, "encoder_pairs": 3600, "cross_pairs": 2400}
+    )
 
 
 def test_rows_that_do_not_divide_or_hold_no_example_are_mistakes() -> None:

@@ -75,8 +75,9 @@ def test_gives_the_same_on_a_mesh(arguments: Arguments, segments: jax.Array, axe
 
 def tpu_mesh() -> jax.sharding.Mesh:
     devices = topologies.devices(topologies.parse("v5e:2x2"))
-    return jax.make_mesh((1, 2, 2, 1), ("replica", "fsdp", "tensor", "sequence"),
-                         (jax.sharding.AxisType.Auto,) * 4, devices=devices)  # fmt: skip
+    return jax.make_mesh(
+        (1, 2, 2, 1), ("replica", "fsdp", "tensor", "sequence"), (jax.sharding.AxisType.Auto,) * 4, devices=devices
+    )
 
 
 @pytest.mark.parametrize(("width", "window", "cap"), [(64, 0, 0.0), (256, 300, 50.0)])

@@ -92,8 +92,13 @@ def test_a_model_that_errs_is_told_from_one_that_does_not(tmp_path: Path, monkey
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
     with running(brain="erring_oracle") as server:
-        argv = flags(tmp_path / "built", None, "--source=procedural:lists", "--llm=endpoint",
-                     **endpoint(server.url) | {"joins.lengths": "()"})  # fmt: skip
+        argv = flags(
+            tmp_path / "built",
+            None,
+            "--source=procedural:lists",
+            "--llm=endpoint",
+            **endpoint(server.url) | {"joins.lengths": "()"},
+        )
         assert run(argv) == 0
         scores = {one.stage: one for one in truth.scores(built(argv))}
     checks, answers = scores["checks, 2 steps"], scores["answers, 2 steps"]

@@ -72,8 +72,10 @@ def without_crossings(tmp_path: Path) -> Callable[[list[Seed]], tuple[dict[str, 
     def run(seeds: list[Seed]) -> tuple[dict[str, list[str]], list[str]]:
         def make(start: Any) -> dict[str, Any]:
             flows = ingest._without_crossings(start | beam.Create(seeds))
-            return {"out": flows["out"] | "o" >> beam.Map(Seed.row),
-                    REJECTED: flows[REJECTED] | "r" >> beam.Map(dataclasses.asdict)}  # fmt: skip
+            return {
+                "out": flows["out"] | "o" >> beam.Map(Seed.row),
+                REJECTED: flows[REJECTED] | "r" >> beam.Map(dataclasses.asdict),
+            }
 
         stage = Workshop(str(tmp_path), RUNNER).run("s", None, [], make)
         left = {row["id"]: [one["id"] for one in row["instances"]] for row in stage.read()}

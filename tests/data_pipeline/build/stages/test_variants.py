@@ -70,6 +70,10 @@ def test_a_fused_instruction_that_tells_its_steps_is_rejected() -> None:
 
 def test_ids_of_variants_are_their_own() -> None:
     group = chains(3)
-    made = [variants.shuffled(group[0], 0), variants.irrelevant(group[0], group, 0), variants.final(group[0]),
-            variants.fused(group[0], "x")]  # fmt: skip
+    made = [
+        variants.shuffled(group[0], 0),
+        variants.irrelevant(group[0], group, 0),
+        variants.final(group[0]),
+        variants.fused(group[0], "x"),
+    ]
     assert len({chain.id for chain in made if chain} | {group[0].id}) == 5
