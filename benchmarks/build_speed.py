@@ -30,7 +30,7 @@ from data_pipeline.build import rules
 from data_pipeline.build.asking.ask import Ask, EndpointAnswerer
 from data_pipeline.build.drafts import Instance, Seed
 from data_pipeline.build.engine import quiet_beam  # noqa: F401  before all that imports Beam
-from data_pipeline.build.engine.stage_runner import OUT, Stage, Workshop, rows_of
+from data_pipeline.build.engine.stage_runner import OUT, Stage, StageRunner, rows_of
 from data_pipeline.build.stages import pairing, wording
 
 TASKS = 1341  # of the paper (section 3)
@@ -60,7 +60,7 @@ def stage_of(folder: str, number: int) -> Stage:
 def measure_rules(folder: str, tasks: int) -> dict[str, Any]:
     """Seconds and memory of the stage that judges all pairs, and how many there are."""
     config, given = build.load("configs/build/procedural.py", {}).pairs, stage_of(folder, tasks)
-    workshop = Workshop(folder, [build.RUNNER])
+    workshop = StageRunner(folder, [build.RUNNER])
     began = time.perf_counter()
     stage = workshop.run("pairs", None, [given], lambda start: pairing.pair(start | rows_of(given), config, 0))
     seconds = time.perf_counter() - began
@@ -78,7 +78,7 @@ def measure_calls(folder: str, endpoint: EndpointConfig, number: int, latency: f
     given = stage_of(folder, number)
     make = functools.partial(EndpointAnswerer, endpoint, f"{folder}/replies.sqlite", f"{folder}/spending", None, False)
     ask = functools.partial(Ask, "benchmark", make)
-    workshop = Workshop(folder, [build.RUNNER])
+    workshop = StageRunner(folder, [build.RUNNER])
     with Memory() as memory:
         began = time.perf_counter()
         stage = workshop.run(

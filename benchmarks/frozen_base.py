@@ -76,7 +76,7 @@ def compare(network: Network, params: Params, batches: Sequence[Batch]) -> dict[
     exact = None
     for base_dtype in ("float32", "bfloat16", "int8"):
         lora = LoraConfig(
-            rank=1, alpha=1.0, targets="attention.query", dropout=0.0, rank_stabilised=False, base_dtype=base_dtype
+            rank=1, alpha=1.0, targets="attention.query", dropout=0.0, rank_stabilized=False, base_dtype=base_dtype
         )
         held = dataclasses.replace(network, lora=lora)
         adapters, _ = held.split(held.init(jax.random.key(0)))

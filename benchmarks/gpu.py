@@ -39,12 +39,12 @@ CONFIG = Path(__file__).parent.parent / "configs" / "mistral_7b.py"
 TINY = PRESETS["mistral"] | {
     "vocabulary_size": 259,
     "layers": 2,
-    "width": 64,
+    "model_dim": 64,
     "heads": 4,
     "kv_heads": 2,
-    "head_width": 16,
-    "mlp_width": 96,
-    "score_width": 16,
+    "head_dim": 16,
+    "mlp_dim": 96,
+    "attention_scale_dim": 16,
 }
 # What is compared in bfloat16 differs in the third digit, as do the sides from themselves in fp32.
 SIZES: dict[str, dict[str, Any]] = {

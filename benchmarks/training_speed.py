@@ -36,9 +36,9 @@ DECODER = {
     "model.width": 512,
     "model.heads": 8,
     "model.kv_heads": 8,
-    "model.head_width": 64,
-    "model.score_width": 64,
-    "model.mlp_width": 1376,
+    "model.head_dim": 64,
+    "model.attention_scale_dim": 64,
+    "model.mlp_dim": 1376,
     "model.scan_unroll": 8,
 }
 # One rate for all steps; whole examples of at most a row, cut where the paper's trainer cuts.

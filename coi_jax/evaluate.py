@@ -32,7 +32,7 @@ from coi_jax.parallel import processes
 from coi_jax.parallel.processes import start_jax
 
 # Fields of an evaluation that change no prediction.
-IMMATERIAL = {"tests", "batch", "bootstrap"}
+IGNORED_FIELDS = {"tests", "batch", "bootstrap"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -51,8 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     names = arguments.tasks.split(",") if arguments.tasks else model.config.evaluation.tests
     found = evaluate(model, names, arguments.limit)
     if arguments.json:
-        processes.say(json.dumps(found, ensure_ascii=False))
-    elif processes.is_first():
+        processes.print_primary(json.dumps(found, ensure_ascii=False))
+    elif processes.is_primary():
         show(found)
     return 0
 
@@ -84,17 +84,17 @@ def _evaluate_one(model: Model, name: str, tokens: TokenCache, limit: int | None
     examples = [tokens[index] for index in range(min(len(tokens), limit or len(tokens)))]
     folder = model.workdir / "eval" / name
     made_by = _made_by(model, tokens)
-    known = [Prediction(*row) for row in processes.first_alone(lambda: _begin(name, folder, made_by))]
+    known = [Prediction(*row) for row in processes.on_primary(lambda: _begin(name, folder, made_by))]
     answers = _predict(model, name, examples, folder, {prediction.id: prediction for prediction in known})
     chains = [example.chain for example in examples]
-    found: dict[str, Any] = processes.first_alone(lambda: _score(model, name, chains, answers, made_by))
+    found: dict[str, Any] = processes.on_primary(lambda: _score(model, name, chains, answers, made_by))
     return found
 
 
 def _begin(name: str, folder: Path, made_by: dict[str, Any]) -> list[tuple[str, str, bool]]:
     """The predictions on disk, once the folder is ready for more: id, text, whether complete."""
     if predictions.begin(folder, made_by):
-        processes.note(f"{name}: predictions of another checkpoint, test set or way of decoding are replaced")
+        processes.log_primary(f"{name}: predictions of another checkpoint, test set or way of decoding are replaced")
     return [(prediction.id, prediction.text, prediction.complete) for prediction in predictions.read(folder)]
 
 
@@ -119,7 +119,7 @@ def _score(
         provenance=provenance,
     )
     if found["incomplete"]:
-        processes.note(
+        processes.log_primary(
             f"{name}: {found['incomplete']} of {len(chains)} answers reached max_new_tokens = {settings.max_new_tokens}"
         )
     files.write_json(model.workdir / "eval" / name / "results.json", found)
@@ -128,7 +128,7 @@ def _score(
 
 def _made_by(model: Model, tokens: TokenCache) -> dict[str, Any]:
     """All that the predictions follow from."""
-    decoding = model.config.evaluation.model_dump(mode="json", exclude=IMMATERIAL)
+    decoding = model.config.evaluation.model_dump(mode="json", exclude=IGNORED_FIELDS)
     return {"checkpoint": model.checkpoint, "inputs": tokens.hash, "evaluation": decoding, "seed": model.config.seed}
 
 
@@ -146,7 +146,7 @@ def _predict(
     _check_ids(name, prompts)
     if longer := sum(map(model.is_longer_than_trained, prompts)):
         length = model.config.data.length
-        processes.note(
+        processes.log_primary(
             f"{name}: {longer} of {len(prompts)} prompts are longer than the {length} positions of a "
             "training row; they are shown whole"
         )
@@ -169,7 +169,7 @@ def _write_missing(
     All processes share the work on every batch and so have every answer; the first one alone keeps them.
     """
     done = sum(prompt.id in known for prompt in prompts)
-    path = folder / predictions.PREDICTIONS if processes.is_first() else os.devnull
+    path = folder / predictions.PREDICTIONS if processes.is_primary() else os.devnull
     with Bar(name, len(prompts), done) as bar, open(path, "a", encoding="utf-8") as file:
         for answer in model.answers(prompts, frozenset(known)):
             chain = examples[answer.index].chain

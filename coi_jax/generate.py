@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     start_jax()
     model = load_model(Path(arguments.workdir), overrides | {"evaluation.batch": 1})
     found = generate(model, arguments.instruction, arguments.input)
-    processes.say(json.dumps(found, ensure_ascii=False) if arguments.json else describe(found))
+    processes.print_primary(json.dumps(found, ensure_ascii=False) if arguments.json else describe(found))
     return 0
 
 

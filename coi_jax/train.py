@@ -30,14 +30,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     start_jax(heeds_sigterm=True)
     run = open_run(Path(arguments.workdir), config)
     if is_finished(run):
-        processes.say(f"{run.path} is finished already; next: {next_command(run, config)}")
+        processes.print_primary(f"{run.path} is finished already; next: {next_command(run, config)}")
         return 0
     job = prepare(config, run)
     step, loss = fit(job)
     if step < job.total_steps:
-        processes.say(f"stopped and saved at step {step} of {job.total_steps}; run the same command again to go on")
+        processes.print_primary(
+            f"stopped and saved at step {step} of {job.total_steps}; run the same command again to go on"
+        )
     else:
-        processes.say(f"trained {step} steps to a loss of {loss:.4f} in {run.path}; next: {next_command(run, config)}")
+        processes.print_primary(
+            f"trained {step} steps to a loss of {loss:.4f} in {run.path}; next: {next_command(run, config)}"
+        )
     return 0
 
 

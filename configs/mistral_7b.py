@@ -53,7 +53,7 @@ def get_config() -> ConfigDict:
     config.weights = ConfigDict(dict(folder="checkpoints/Mistral-7B-Instruct-v0.1"))
     # Adapters on frozen weights; with rank 0 all weights are trained.
     config.lora = ConfigDict(
-        dict(rank=0, alpha=16.0, targets="attention|mlp", dropout=0.0, rank_stabilised=False, base_dtype="float32")
+        dict(rank=0, alpha=16.0, targets="attention|mlp", dropout=0.0, rank_stabilized=False, base_dtype="float32")
     )
     config.optimizer = ConfigDict(
         dict(

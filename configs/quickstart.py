@@ -34,7 +34,7 @@ def get_config() -> ConfigDict:
     config.weights = ConfigDict(dict(folder=""))
     # Adapters on frozen weights; with rank 0 all weights are trained.
     config.lora = ConfigDict(
-        dict(rank=0, alpha=16.0, targets="attention|mlp", dropout=0.0, rank_stabilised=False, base_dtype="float32")
+        dict(rank=0, alpha=16.0, targets="attention|mlp", dropout=0.0, rank_stabilized=False, base_dtype="float32")
     )
     config.optimizer = ConfigDict(
         dict(
@@ -70,14 +70,14 @@ def model() -> ConfigDict:
             preset="exaone4",  # the family; its fields can be replaced here too (coi_jax/families/presets.py)
             vocabulary_size=0,  # as many as the vocabulary has ids
             layers=4,
-            width=128,
+            model_dim=128,
             heads=4,
             kv_heads=4,
-            head_width=32,
-            mlp_width=352,
-            score_width=32,
+            head_dim=32,
+            mlp_dim=352,
+            attention_scale_dim=32,
             window=16,  # positions that a local layer sees; it alone knows their order
-            global_every=2,  # every second layer sees all, whatever the distance: longer prompts look alike to it
+            global_layer_interval=2,  # every second layer sees all, at any distance: longer prompts look alike to it
             dropout=0.0,
             dtype="float32",  # a CPU has no fast bfloat16
             attention="auto",  # a kernel where the device has one: splash on TPU, cudnn on GPU, else xla

@@ -37,7 +37,7 @@ def get_config() -> ConfigDict:
     config.weights = ConfigDict(dict(folder=""))
     # Adapters on frozen weights; with rank 0 all weights are trained.
     config.lora = ConfigDict(
-        dict(rank=0, alpha=16.0, targets="attention|mlp", dropout=0.0, rank_stabilised=False, base_dtype="float32")
+        dict(rank=0, alpha=16.0, targets="attention|mlp", dropout=0.0, rank_stabilized=False, base_dtype="float32")
     )
     config.optimizer = ConfigDict(
         dict(
@@ -73,12 +73,12 @@ def model() -> ConfigDict:
             preset="llama",  # the family; its fields can be replaced here too (coi_jax/families/presets.py)
             vocabulary_size=0,  # as many as the vocabulary has ids
             layers=2,
-            width=128,
+            model_dim=128,
             heads=2,
             kv_heads=2,
-            head_width=64,
-            mlp_width=352,
-            score_width=64,
+            head_dim=64,
+            mlp_dim=352,
+            attention_scale_dim=64,
             dropout=0.0,
             dtype="float32",  # a CPU has no fast bfloat16
             attention="auto",  # a kernel where the device has one: splash on TPU, cudnn on GPU, else xla

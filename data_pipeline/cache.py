@@ -183,7 +183,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         if not arguments.json:
             raise
-        print(json.dumps({"error": {"field": error.field, "value": str(error.value), "mend": error.mend}}))
+        print(json.dumps({"error": {"field": error.field, "value": str(error.value), "hint": error.hint}}))
         return cli.EXIT_USER_ERROR
     print(json.dumps({"caches": folders}) if arguments.json else "\n".join(folders))
     return 0

@@ -30,7 +30,7 @@ from data_pipeline.build.review.report import PAGES, chain_row, safe_json
 HOST = "127.0.0.1"  # of this machine alone: the page asks for no password
 
 
-class Desk:
+class CurationSession:
     """Chains in the order in which they are shown, and the file of decisions on them.
 
     Args:
@@ -88,7 +88,7 @@ class Desk:
         return self.state()
 
 
-def application(desk: Desk) -> flask.Flask:
+def application(desk: CurationSession) -> flask.Flask:
     """The page and what it asks. A decision must carry the token that the page has: no other site can send one."""
     app = flask.Flask(__name__, template_folder=str(PAGES))
     app.config["TRUSTED_HOSTS"] = [HOST, "localhost"]
@@ -127,7 +127,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--no_browser", action="store_true", help="only print the address")
     arguments = parser.parse_args(argv)
     path = arguments.decisions or Path(arguments.work) / "decisions.jsonl"
-    desk = Desk(list(outcomes.read(arguments.work)), path, arguments.by, arguments.least_score, arguments.seed)
+    desk = CurationSession(
+        list(outcomes.read(arguments.work)), path, arguments.by, arguments.least_score, arguments.seed
+    )
     if not desk.order:
         raise UserError("work", arguments.work, "the build has no whole chain of two steps or more")
     server = make_server(HOST, arguments.port, application(desk), threaded=True)

@@ -35,8 +35,8 @@ class _Window:
         self._bytes_read = 0
         self.text, self.position, self.ended = "", 0, False
 
-    def error(self, where: str, mend: str) -> UserError:
-        return UserError(self._field, f"{self._path}{where}", mend)
+    def error(self, where: str, hint: str) -> UserError:
+        return UserError(self._field, f"{self._path}{where}", hint)
 
     def more(self) -> None:
         """Drops what was read and appends at least as much text again as is held, or sets `ended`."""
@@ -71,8 +71,8 @@ class _Window:
             except ValueError as error:
                 if self.ended:
                     reason = getattr(error, "msg", str(error))
-                    mend = f"not JSON ({reason}); the file may be cut short: fetch it again"
-                    raise self.error(f" (row {number})", mend) from None
+                    hint = f"not JSON ({reason}); the file may be cut short: fetch it again"
+                    raise self.error(f" (row {number})", hint) from None
             else:
                 # A number may go on in the next chunk ("1" as "1.5", "1." or "1e3"), so a value counts once something
                 # stands after it that no number goes on with.

@@ -31,7 +31,7 @@ STEPS = 20
 OPERATIONS = "reverse_words,remove_first_word,remove_last_word,keep_first_two_words,swap_first_and_last_word"
 DECODER: dict[str, Any] = {}
 T5: dict[str, Any] = {
-    "model": PRESETS["t5_v11"] | tiny_models.T5 | {"width": 64, "head_width": 16, "mlp_width": 128},
+    "model": PRESETS["t5_v11"] | tiny_models.T5 | {"model_dim": 64, "head_dim": 16, "mlp_dim": 128},
     "data.targets_length": 128,
 }
 TESTS = ("proc1_test", "proc2_test")

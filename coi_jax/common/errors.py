@@ -10,9 +10,9 @@ class UserError(ValueError):
     Command lines print it as one line and exit with status 2 (`coi_jax.common.cli.run`).
     """
 
-    def __init__(self, field: str, value: object, mend: str) -> None:
-        self.field, self.value, self.mend = field, value, mend
-        super().__init__(f"{field}: {shorten(value)}: {mend}")
+    def __init__(self, field: str, value: object, hint: str) -> None:
+        self.field, self.value, self.hint = field, value, hint
+        super().__init__(f"{field}: {shorten(value)}: {hint}")
 
 
 def shorten(value: object, limit: int = 400) -> str:

@@ -69,8 +69,8 @@ class Folder:
         try:
             value = json.loads(self.read(name))
         except ValueError as error:
-            mend = f"not JSON ({error}); it may be cut short: fetch it again"
-            raise UserError(self.field, f"{self.url}/{name}", mend) from None
+            hint = f"not JSON ({error}); it may be cut short: fetch it again"
+            raise UserError(self.field, f"{self.url}/{name}", hint) from None
         if not isinstance(value, dict):
             raise UserError(self.field, f"{self.url}/{name}", "not a JSON object; fetch it again")
         return value

@@ -109,10 +109,10 @@ def _user_error(
             next(parts, None)  # the union's tag, which is not a field's name
         elif part in section.model_fields:
             section = _section(section.model_fields[part].annotation) or section
-    mend = error["msg"].removeprefix("Value error, ")
+    hint = error["msg"].removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
-        mend = nearest(path[-1], list(section.model_fields))
-    return UserError(".".join(["config", *path]), "missing" if error["type"] == "missing" else error["input"], mend)
+        hint = nearest(path[-1], list(section.model_fields))
+    return UserError(".".join(["config", *path]), "missing" if error["type"] == "missing" else error["input"], hint)
 
 
 def _section(annotation: Any) -> type[pydantic.BaseModel] | None:

@@ -44,24 +44,25 @@ class DecoderConfig(Section):
     kind: Literal["decoder"]
     vocabulary_size: NonNegativeInt  # rows of the embedding; 0: as many as the vocabulary has ids
     layers: PositiveInt
-    width: PositiveInt
+    model_dim: PositiveInt
     heads: PositiveInt  # of the queries
     kv_heads: PositiveInt  # of keys and values; divides `heads`
-    head_width: PositiveInt
-    mlp_width: PositiveInt
+    head_dim: PositiveInt
+    mlp_dim: PositiveInt
     activation: Literal["silu", "gelu"]  # of the MLP's gate; gelu by its tanh formula
     norm_epsilon: PositiveFloat
     norm_offset: Literal[0, 1]  # what is added to a norm's scale (Gemma stores scale - 1)
-    norms: Literal["inputs", "outputs", "both"]  # of attention and MLP that are normed (EXAONE 4: outputs; Gemma: both)
+    # What is normalized of attention and MLP: inputs (pre), outputs (post; EXAONE 4), or both (sandwich; Gemma).
+    norm_placement: Literal["pre", "post", "sandwich"]
     qk_norm: bool  # queries and keys are normalised head by head (Qwen 3, Gemma 3)
     qkv_bias: bool  # queries, keys and values have a bias (Qwen 2.5)
-    score_width: PositiveInt  # attention scores are divided by its square root; head_width in most
+    attention_scale_dim: PositiveInt  # attention scores are divided by its square root; head_dim in most
     attention_softcap: NonNegativeFloat  # scores are bent to stay below it (Gemma 2); 0: no
     logits_softcap: NonNegativeFloat
     window: NonNegativeInt  # a query sees so many positions up to its own; 0: all
-    global_every: NonNegativeInt  # every n-th layer has no window; 0: none is without
+    global_layer_interval: NonNegativeInt  # every n-th layer has no window; 0: none is without
     rope: RopeConfig
-    scaled_embedding: bool  # embeddings are multiplied by √width (Gemma)
+    scaled_embedding: bool  # embeddings are multiplied by √model_dim (Gemma)
     tied_embedding: bool  # the embedding is the output layer too
     dropout: Share
     dtype: Dtype  # of the computation; trained parameters are float32
@@ -75,16 +76,17 @@ class DecoderConfig(Section):
         """Layers that have a window."""
         if not self.window:
             return 0
-        return self.layers - (self.layers // self.global_every if self.global_every else 0)
+        return self.layers - (self.layers // self.global_layer_interval if self.global_layer_interval else 0)
 
     @pydantic.model_validator(mode="after")
     def _heads_divide(self) -> "DecoderConfig":
         if self.heads % self.kv_heads:
             raise ValueError(f"heads = {self.heads} must be a multiple of kv_heads = {self.kv_heads}")
-        if self.head_width % 2:
-            raise ValueError(f"head_width = {self.head_width} must be even: rotary positions turn pairs")
-        if self.global_every and not self.window:
-            raise ValueError(f"global_every = {self.global_every} says which layers have no window; give the window")
+        if self.head_dim % 2:
+            raise ValueError(f"head_dim = {self.head_dim} must be even: rotary positions turn pairs")
+        if self.global_layer_interval and not self.window:
+            interval = self.global_layer_interval
+            raise ValueError(f"global_layer_interval = {interval} says which layers have no window; give the window")
         return self
 
 
@@ -95,15 +97,15 @@ class T5Config(Section):
     vocabulary_size: NonNegativeInt  # rows of the embedding; 0: as many as the vocabulary has ids
     layers: PositiveInt  # of the encoder
     decoder_layers: PositiveInt
-    width: PositiveInt
+    model_dim: PositiveInt
     heads: PositiveInt
-    head_width: PositiveInt
-    mlp_width: PositiveInt
+    head_dim: PositiveInt
+    mlp_dim: PositiveInt
     mlp: Literal["relu", "gated_gelu"]
     relative_buckets: Annotated[int, Field(ge=4, multiple_of=2)]
     relative_max_distance: PositiveInt
     norm_epsilon: PositiveFloat
-    tied_embedding: bool  # the embedding is the output layer too; logits are divided by √width then
+    tied_embedding: bool  # the embedding is the output layer too; logits are divided by √model_dim then
     dropout: Share
     dtype: Dtype
     attention: Kernel  # auto or xla: no kernel takes a bias that is trained
@@ -136,13 +138,13 @@ class LoraConfig(Section):
     alpha: PositiveFloat  # what an adapter adds is multiplied by alpha / rank
     targets: str  # a regular expression: the linear maps whose dotted name it matches, up to a dot or its end
     dropout: Share  # of the adapters' inputs
-    rank_stabilised: bool  # multiply by alpha / √rank instead (Kalajdzievski 2023)
+    rank_stabilized: bool  # multiply by alpha / √rank instead (Kalajdzievski 2023)
     base_dtype: BaseDtype  # how the frozen matrices are held; int8 with a scale for each output channel
 
     @property
     def scaling(self) -> float:
         """What an adapter's product is multiplied by."""
-        return self.alpha / (self.rank**0.5 if self.rank_stabilised else self.rank)
+        return self.alpha / (self.rank**0.5 if self.rank_stabilized else self.rank)
 
     @pydantic.model_validator(mode="after")
     def _base_is_frozen(self) -> "LoraConfig":

@@ -70,8 +70,8 @@ class Loader:
         for cache, part in zip(self._caches, fitted, strict=True):
             if not part.kept.any():
                 shortest = int(self._shape.needs(cache.lengths).min(0)[0])
-                mend = f"no example of {cache.folder.name} fits a row; the shortest takes {shortest} positions"
-                raise UserError("config.data.length", config.data.length, mend)
+                hint = f"no example of {cache.folder.name} fits a row; the shortest takes {shortest} positions"
+                raise UserError("config.data.length", config.data.length, hint)
         kept = [np.flatnonzero(part.kept) for part in fitted]
         return _Places(kept, np.concatenate([part.lengths[part.kept] for part in fitted]))
 

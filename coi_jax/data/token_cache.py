@@ -117,11 +117,11 @@ def ensure(config: RunConfig, specs: Sequence[TaskSpec], kept: Path | None = Non
     """
     for spec in specs:
         check_rows(spec)
-    processes.first_alone(lambda: _write_missing(config, specs, kept))
+    processes.on_primary(lambda: _write_missing(config, specs, kept))
     caches = find(config, specs, kept)
     if caches is None:
-        mend = "changed while it was read, or is not shared by all hosts; run again, or name another folder"
-        raise UserError("config.data.cache_folder", config.data.cache_folder, mend)
+        hint = "changed while it was read, or is not shared by all hosts; run again, or name another folder"
+        raise UserError("config.data.cache_folder", config.data.cache_folder, hint)
     return caches
 
 
@@ -250,4 +250,4 @@ def _relay(child: subprocess.CompletedProcess[str]) -> NoReturn:
             f"exit status {child.returncode}",
             "the lines above say why; run it by hand with --config to look closer",
         ) from None
-    raise UserError(error["field"], error["value"], error["mend"])
+    raise UserError(error["field"], error["value"], error["hint"])

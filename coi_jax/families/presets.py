@@ -28,13 +28,13 @@ LLAMA: Fields = dict(
     activation="silu",
     norm_epsilon=1e-6,
     norm_offset=0,
-    norms="inputs",
+    norm_placement="pre",
     qk_norm=False,
     qkv_bias=False,
     attention_softcap=0.0,
     logits_softcap=0.0,
     window=0,
-    global_every=0,
+    global_layer_interval=0,
     rope=PLAIN_ROPE,
     scaled_embedding=False,
     tied_embedding=False,
@@ -58,23 +58,27 @@ QWEN25 = LLAMA | dict(qkv_bias=True, rope=QWEN_ROPE, vocabulary_size=151_936)
 QWEN25_LARGE = QWEN25 | dict(vocabulary_size=152_064)
 QWEN3 = LLAMA | dict(qk_norm=True, rope=QWEN_ROPE, vocabulary_size=151_936)
 
-GEMMA: Fields = LLAMA | dict(activation="gelu", norm_offset=1, norms="both", scaled_embedding=True, tied_embedding=True)
+GEMMA: Fields = LLAMA | dict(
+    activation="gelu", norm_offset=1, norm_placement="sandwich", scaled_embedding=True, tied_embedding=True
+)
 # Gemma team 2024: soft caps, every other layer local.
-GEMMA2 = GEMMA | dict(attention_softcap=50.0, logits_softcap=30.0, window=4096, global_every=2, vocabulary_size=256_000)
+GEMMA2 = GEMMA | dict(
+    attention_softcap=50.0, logits_softcap=30.0, window=4096, global_layer_interval=2, vocabulary_size=256_000
+)
 # Gemma team 2025: normed queries and keys in place of soft caps, one layer in six global with a base of its own.
 GEMMA3_ROPE = PLAIN_ROPE | dict(theta=1_000_000.0, local_theta=10_000.0)
 GEMMA3 = GEMMA | dict(
     qk_norm=True,
     window=1024,
-    global_every=6,
+    global_layer_interval=6,
     rope=GEMMA3_ROPE | dict(scaling="linear", factor=8.0),
     vocabulary_size=262_208,
 )
 
 # LG AI Research 2025: norms on what attention and MLP give; layers without a window are not turned.
 EXAONE4_ROPE = LLAMA31_ROPE | dict(theta=1_000_000.0, factor=16.0)
-EXAONE4_SMALL = LLAMA2 | dict(norms="outputs", qk_norm=True, vocabulary_size=102_400)
-EXAONE4 = EXAONE4_SMALL | dict(window=4096, global_every=4, rope=PLAIN_ROPE | dict(everywhere=False))
+EXAONE4_SMALL = LLAMA2 | dict(norm_placement="post", qk_norm=True, vocabulary_size=102_400)
+EXAONE4 = EXAONE4_SMALL | dict(window=4096, global_layer_interval=4, rope=PLAIN_ROPE | dict(everywhere=False))
 
 # Raffel et al. 2020. Version 1.1 (Shazeer 2020), FLAN-T5 (Chung et al. 2022) and mT5 (Xue et al. 2021) share a shape.
 T5_BASE: Fields = dict(
@@ -85,21 +89,21 @@ T5_V11 = T5_BASE | dict(mlp="gated_gelu", tied_embedding=False)
 MT5 = T5_V11 | dict(vocabulary_size=250_112)
 
 
-def _decoder(layers: int, width: int, heads: int, kv_heads: int, head_width: int, mlp_width: int) -> Fields:
+def _decoder(layers: int, model_dim: int, heads: int, kv_heads: int, head_dim: int, mlp_dim: int) -> Fields:
     return dict(
         layers=layers,
-        width=width,
+        model_dim=model_dim,
         heads=heads,
         kv_heads=kv_heads,
-        head_width=head_width,
-        mlp_width=mlp_width,
-        score_width=head_width,
+        head_dim=head_dim,
+        mlp_dim=mlp_dim,
+        attention_scale_dim=head_dim,
     )
 
 
-def _t5(layers: int, width: int, heads: int, head_width: int, mlp_width: int) -> Fields:
+def _t5(layers: int, model_dim: int, heads: int, head_dim: int, mlp_dim: int) -> Fields:
     return dict(
-        layers=layers, decoder_layers=layers, width=width, heads=heads, head_width=head_width, mlp_width=mlp_width
+        layers=layers, decoder_layers=layers, model_dim=model_dim, heads=heads, head_dim=head_dim, mlp_dim=mlp_dim
     )
 
 
@@ -157,13 +161,13 @@ PRESETS: dict[str, Fields] = FAMILIES | {
     "qwen3_14b": QWEN3 | _decoder(40, 5120, 40, 8, 128, 17_408),
     "gemma2_2b": GEMMA2 | _decoder(26, 2304, 8, 4, 256, 9216),
     "gemma2_9b": GEMMA2 | _decoder(42, 3584, 16, 8, 256, 14_336),
-    "gemma2_27b": GEMMA2 | _decoder(46, 4608, 32, 16, 128, 36_864) | dict(score_width=144),
+    "gemma2_27b": GEMMA2 | _decoder(46, 4608, 32, 16, 128, 36_864) | dict(attention_scale_dim=144),
     "gemma3_1b": GEMMA3
     | _decoder(26, 1152, 4, 1, 256, 6912)
     | dict(window=512, rope=GEMMA3_ROPE, vocabulary_size=262_144),
     "gemma3_4b": GEMMA3 | _decoder(34, 2560, 8, 4, 256, 10_240),
     "gemma3_12b": GEMMA3 | _decoder(48, 3840, 16, 8, 256, 15_360),
-    "gemma3_27b": GEMMA3 | _decoder(62, 5376, 32, 16, 128, 21_504) | dict(score_width=168),
+    "gemma3_27b": GEMMA3 | _decoder(62, 5376, 32, 16, 128, 21_504) | dict(attention_scale_dim=168),
     "exaone4_1b": EXAONE4_SMALL | _decoder(30, 2048, 32, 8, 64, 4096) | dict(rope=EXAONE4_ROPE, tied_embedding=True),
     "exaone4_32b": EXAONE4 | _decoder(64, 5120, 40, 8, 128, 27_392) | dict(rope=EXAONE4_ROPE | dict(everywhere=False)),
     "t5_small": T5_V10 | _t5(6, 512, 8, 64, 2048),

@@ -121,7 +121,7 @@ def load_model(workdir: Path, overrides: Mapping[str, Any], source: Path | None 
         raise UserError("workdir", run.path, "has no checkpoint yet; train it first (python -m coi_jax.train)")
     if source:
         open_run(workdir, config)
-    return Model(run, workdir, config, step or 0, processes.first_alone(lambda: _identity(run, config, step)))
+    return Model(run, workdir, config, step or 0, processes.on_primary(lambda: _identity(run, config, step)))
 
 
 def begin_untrained(workdir: Path, config_file: str, overrides: Mapping[str, Any]) -> None:
@@ -136,8 +136,8 @@ def begin_untrained(workdir: Path, config_file: str, overrides: Mapping[str, Any
     if not config.weights.folder:
         raise UserError(weights.FIELD, "", "name the published folder that is evaluated")
     run = open_run(workdir, config)
-    processes.first_alone(lambda: keep_vocabulary(run, config))
-    processes.first_alone(lambda: publish.keep(config.weights.folder, run))
+    processes.on_primary(lambda: keep_vocabulary(run, config))
+    processes.on_primary(lambda: publish.keep(config.weights.folder, run))
 
 
 def is_untrained(config: RunConfig) -> bool:

@@ -49,6 +49,6 @@ class EndpointConfig(Section):
         """The key; raises UserError where the environment has none."""
         key = environment.get(self.key_variable, "")
         if not key:
-            mend = "is not set; it holds the endpoint's key (any word will do for an endpoint that asks for none)"
-            raise UserError("endpoint.key_variable", self.key_variable, mend)
+            hint = "is not set; it holds the endpoint's key (any word will do for an endpoint that asks for none)"
+            raise UserError("endpoint.key_variable", self.key_variable, hint)
         return key

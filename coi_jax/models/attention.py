@@ -1,6 +1,6 @@
 """The one attention function, its masks, and the projections around it.
 
-Dimensions: B batch, L queries, M keys, H query heads, K key-value heads (H = G·K), C head width, D width.
+Dimensions: B batch, L queries, M keys, H query heads, K key-value heads (H = G·K), C head_dim, D model_dim.
 """
 
 from typing import NamedTuple
@@ -37,7 +37,7 @@ def length_mask(lengths: Int[Array, "B"], slots: int) -> Bool[Array, "B M"]:
     return jnp.arange(slots)[None, :] < lengths[:, None]
 
 
-class Sight(NamedTuple):
+class AttentionPattern(NamedTuple):
     """Which keys the queries of the same rows may see: of their own example, up to themselves, not too far back."""
 
     segments: Int[Array, "B L"] | None  # of packed rows (padding is segment 0); None: each row is one example
@@ -56,7 +56,13 @@ class Sight(NamedTuple):
 
 
 def attend_rows(
-    query: Float[Array, "B H L C"], memory: KeyValues, sight: Sight, *, scale: float, cap: float, kernel: str = "xla"
+    query: Float[Array, "B H L C"],
+    memory: KeyValues,
+    sight: AttentionPattern,
+    *,
+    scale: float,
+    cap: float,
+    kernel: str = "xla",
 ) -> Float[Array, "B H L C"]:
     """Causal attention of rows to themselves, by the kernel that `kernels.choose` makes of `kernel`.
 
@@ -65,7 +71,7 @@ def attend_rows(
     segments, window = sight
 
     def by_xla(query: Array, memory: KeyValues, segments: Array | None) -> Array:
-        return attend_blocks(query, memory, Sight(segments, window), scale=scale, cap=cap)
+        return blockwise_attention(query, memory, AttentionPattern(segments, window), scale=scale, cap=cap)
 
     chosen = selection.choose(kernel, query, packed=segments is not None, cap=cap)
     if chosen == "splash":
@@ -75,8 +81,8 @@ def attend_rows(
     return by_xla(query, memory, segments)
 
 
-def attend_blocks(
-    query: Float[Array, "B H L C"], memory: KeyValues, sight: Sight, *, scale: float, cap: float
+def blockwise_attention(
+    query: Float[Array, "B H L C"], memory: KeyValues, sight: AttentionPattern, *, scale: float, cap: float
 ) -> Float[Array, "B H L C"]:
     """Causal attention of rows to themselves, block by block of queries, each with only the keys that it may see.
 
@@ -115,9 +121,9 @@ def attend(
     mixed values rather than the weights: that saves passes over [L, M] arrays, most of all in the backward pass (Dao
     et al. 2022, section 3.1).
     """
-    batch, heads, length, width = query.shape
+    batch, heads, length, head_dim = query.shape
     kv_heads = memory.keys.shape[1]
-    grouped = (query * scale).reshape(batch, kv_heads, heads // kv_heads, length, width)
+    grouped = (query * scale).reshape(batch, kv_heads, heads // kv_heads, length, head_dim)
     scores = jnp.einsum("bkglc,bkmc->bkglm", grouped, memory.keys, preferred_element_type=jnp.float32)
     scores = softcap(scores, cap)
     if bias is not None:
@@ -132,7 +138,7 @@ def attend(
         memory.values,
         preferred_element_type=jnp.float32,
     )
-    return checkpoint_name((mixed / totals).astype(query.dtype).reshape(batch, heads, length, width), "attention")
+    return checkpoint_name((mixed / totals).astype(query.dtype).reshape(batch, heads, length, head_dim), "attention")
 
 
 class Attention(nnx.Module):
@@ -140,10 +146,10 @@ class Attention(nnx.Module):
 
     def __init__(
         self,
-        width: int,
+        model_dim: int,
         heads: int,
         kv_heads: int,
-        head_width: int,
+        head_dim: int,
         *,
         rngs: nnx.Rngs,
         query_scale: float = 1.0,
@@ -151,12 +157,12 @@ class Attention(nnx.Module):
     ) -> None:
         """`query_scale` multiplies the initial queries; queries, keys and values may have a bias."""
         self.heads, self.kv_heads = heads, kv_heads
-        key_axes = {"kv_heads": kv_heads, "head": head_width}
-        query_axes = {"heads": heads, "head": head_width}
-        self.query = Linear({"embed": width}, query_axes, rngs=rngs, scale=query_scale, bias=bias)
-        self.key = Linear({"embed": width}, key_axes, rngs=rngs, bias=bias)
-        self.value = Linear({"embed": width}, key_axes, rngs=rngs, bias=bias)
-        self.output = Linear(query_axes, {"embed": width}, rngs=rngs)
+        key_axes = {"kv_heads": kv_heads, "head": head_dim}
+        query_axes = {"heads": heads, "head": head_dim}
+        self.query = Linear({"embed": model_dim}, query_axes, rngs=rngs, scale=query_scale, bias=bias)
+        self.key = Linear({"embed": model_dim}, key_axes, rngs=rngs, bias=bias)
+        self.value = Linear({"embed": model_dim}, key_axes, rngs=rngs, bias=bias)
+        self.output = Linear(query_axes, {"embed": model_dim}, rngs=rngs)
 
     def queries(self, x: Float[Array, "B L D"], key: Key[Array, ""] | None = None) -> Float[Array, "B H L C"]:
         """The queries of every position. Here and below `key` is of the adapters' dropout."""
@@ -172,7 +178,7 @@ class Attention(nnx.Module):
         return KeyValues(constrain(keys, whole_rows), constrain(values, whole_rows))
 
     def join(self, mixed: Float[Array, "B H L C"], key: Key[Array, ""] | None = None) -> Float[Array, "B L D"]:
-        """Back from heads to the model's width."""
+        """Project from heads back to model_dim."""
         batch, _, length, _ = mixed.shape
         flat = mixed.transpose(0, 2, 1, 3).reshape(batch, length, -1)
         return checkpoint_name(self.output(flat, key), "projections")

@@ -1,6 +1,6 @@
 """The loss without the logits of a whole batch: a device's positions are taken chunk by chunk.
 
-Dimensions: B rows, L length, D width, V vocabulary; of one device N positions, of one chunk P.
+Dimensions: B rows, L length, D model_dim, V vocabulary; of one device N positions, of one chunk P.
 """
 
 from collections.abc import Callable
@@ -119,12 +119,12 @@ def _split(positions: Positions, chunk: int) -> Positions:
     """[N, …] to [chunks, P, …]: as few chunks as `chunk` allows, alike, the last padded with weights of 0."""
     count = len(positions[0])
     chunks = -(-count // chunk)
-    width = -(-count // chunks)
+    size = -(-count // chunks)
 
     def split(part: Array) -> Array:
-        missing = chunks * width - count
+        missing = chunks * size - count
         padded = jnp.pad(part, [(0, missing), *[(0, 0)] * (part.ndim - 1)]) if missing else part
-        return padded.reshape(chunks, width, *part.shape[1:])
+        return padded.reshape(chunks, size, *part.shape[1:])
 
     return jax.tree.map(split, positions)
 

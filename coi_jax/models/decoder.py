@@ -3,7 +3,7 @@
 RMSNorm, rotary positions, grouped-query attention and a gated MLP (Touvron et al. 2023). Layers may alternate between
 two kinds: local ones, which see a window, and global ones, which see everything before.
 
-Dimensions: B batch, L length, H query heads, C head width, D width, V vocabulary.
+Dimensions: B batch, L length, H query heads, C head_dim, D model_dim, V vocabulary.
 """
 
 import functools
@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from coi_jax.config.model import DecoderConfig
 from coi_jax.models import kv_cache
-from coi_jax.models.attention import Attention, Sight, attend, attend_rows
+from coi_jax.models.attention import Attention, AttentionPattern, attend, attend_rows
 from coi_jax.models.kv_cache import Cache, KeyValues, Layer
 from coi_jax.models.layers import (
     MLP,
@@ -51,23 +51,23 @@ class DecoderLayer(nnx.Module):
     def __init__(self, config: DecoderConfig, *, rngs: nnx.Rngs) -> None:
         self.config = config
         norm = functools.partial(RMSNorm, epsilon=config.norm_epsilon, offset=config.norm_offset)
-        if config.norms != "outputs":
-            self.attention_norm, self.mlp_norm = norm(config.width), norm(config.width)
-        if config.norms != "inputs":
-            self.attention_post_norm, self.mlp_post_norm = norm(config.width), norm(config.width)
+        if config.norm_placement != "post":
+            self.attention_norm, self.mlp_norm = norm(config.model_dim), norm(config.model_dim)
+        if config.norm_placement != "pre":
+            self.attention_post_norm, self.mlp_post_norm = norm(config.model_dim), norm(config.model_dim)
         if config.qk_norm:
-            self.query_norm, self.key_norm = norm(config.head_width), norm(config.head_width)
+            self.query_norm, self.key_norm = norm(config.head_dim), norm(config.head_dim)
         self.attention = Attention(
-            config.width, config.heads, config.kv_heads, config.head_width, bias=config.qkv_bias, rngs=rngs
+            config.model_dim, config.heads, config.kv_heads, config.head_dim, bias=config.qkv_bias, rngs=rngs
         )
-        self.mlp = MLP(config.width, config.mlp_width, ACTIVATIONS[config.activation], rngs=rngs)
+        self.mlp = MLP(config.model_dim, config.mlp_dim, ACTIVATIONS[config.activation], rngs=rngs)
 
     def project(
         self, x: Float[Array, "B L D"], angles: Rotation, key: Key[Array, ""] | None = None
     ) -> tuple[Heads, KeyValues]:
         """The rotated queries of `x`, and its rotated keys with their values."""
         query_key, memory_key = split_key(key, 2)
-        normed = x if self.config.norms == "outputs" else self.attention_norm(x)
+        normed = x if self.config.norm_placement == "post" else self.attention_norm(x)
         query = self.attention.queries(normed, query_key)
         keys, values = self.attention.keys_values(normed, memory_key)
         if self.config.qk_norm:
@@ -78,11 +78,11 @@ class DecoderLayer(nnx.Module):
         self, x: Float[Array, "B L D"], mixed: Heads, key: Key[Array, ""] | None = None
     ) -> Float[Array, "B L D"]:
         """Add what attention gave, then the MLP."""
-        keys, rate, norms = split_key(key, 4), self.config.dropout, self.config.norms
+        keys, rate, placement = split_key(key, 4), self.config.dropout, self.config.norm_placement
         mixed_in = self.attention.join(mixed, keys[2])
-        x = x + dropout(mixed_in if norms == "inputs" else self.attention_post_norm(mixed_in), rate, keys[0])
-        added = self.mlp(x if norms == "outputs" else self.mlp_norm(x), key=keys[3])
-        return residual(x + dropout(added if norms == "inputs" else self.mlp_post_norm(added), rate, keys[1]))
+        x = x + dropout(mixed_in if placement == "pre" else self.attention_post_norm(mixed_in), rate, keys[0])
+        added = self.mlp(x if placement == "post" else self.mlp_norm(x), key=keys[3])
+        return residual(x + dropout(added if placement == "pre" else self.mlp_post_norm(added), rate, keys[1]))
 
 
 class Decoder(nnx.Module):
@@ -91,14 +91,14 @@ class Decoder(nnx.Module):
     def __init__(self, config: DecoderConfig, vocabulary_size: int, *, rngs: nnx.Rngs) -> None:
         self.config = config
         # Every layer adds about a unit of variance, beside which smaller embeddings would hardly be seen. A table that
-        # is scaled or tied must stay small all the same: the one is multiplied by √width, the other makes the logits.
+        # is scaled or tied must stay small all the same: it is multiplied by √model_dim, or makes the logits.
         small = config.tied_embedding or config.scaled_embedding
-        std = config.width**-0.5 if small else 1.0
-        self.embedding = Embedding(vocabulary_size, config.width, std=std, rngs=rngs)
+        std = config.model_dim**-0.5 if small else 1.0
+        self.embedding = Embedding(vocabulary_size, config.model_dim, std=std, rngs=rngs)
         self.layers = stack(lambda keys: DecoderLayer(config, rngs=keys), config.layers, rngs=rngs)
-        self.final_norm = RMSNorm(config.width, config.norm_epsilon, config.norm_offset)
+        self.final_norm = RMSNorm(config.model_dim, config.norm_epsilon, config.norm_offset)
         if not config.tied_embedding:
-            self.head = Linear({"embed": config.width}, {"vocabulary": vocabulary_size}, rngs=rngs)
+            self.head = Linear({"embed": config.model_dim}, {"vocabulary": vocabulary_size}, rngs=rngs)
 
     def hidden(self, batch: Mapping[str, Array], key: Key[Array, ""] | None = None) -> Float[Array, "B L D"]:
         """The normed last hidden states of a packed batch: `tokens`, `segments` and `positions`, all [B, L]."""
@@ -150,7 +150,7 @@ class Decoder(nnx.Module):
     ) -> tuple[Float[Array, "B L D"], Any]:
         """The normed last hidden states, and all layers' keys and values (None without `remember`)."""
         angles = self._of_kinds(lambda local: self._rotation(positions, local))
-        sights = self._of_kinds(lambda local: Sight(segments, self.config.window if local else 0))
+        sights = self._of_kinds(lambda local: AttentionPattern(segments, self.config.window if local else 0))
         embedding_key, rest = split_key(key, 2)
 
         def body(layer: DecoderLayer, x: Array, inputs: tuple[Array | None, Local]) -> tuple[Array, KeyValues | None]:
@@ -163,17 +163,17 @@ class Decoder(nnx.Module):
         x, memory = self._scan(body, x, layer_keys(rest, self.config.layers))
         return self.final_norm(x), memory
 
-    def _attend_rows(self, query: Heads, memory: KeyValues, sight: Sight) -> Heads:
+    def _attend_rows(self, query: Heads, memory: KeyValues, sight: AttentionPattern) -> Heads:
         cap, kernel = self.config.attention_softcap, self.config.attention
         return attend_rows(query, memory, sight, scale=self._scale, cap=cap, kernel=kernel)
 
     @property
     def _scale(self) -> float:
-        return self.config.score_width**-0.5
+        return self.config.attention_scale_dim**-0.5
 
     def _of_kinds(self, make: Callable[[bool], Value]) -> list[Value]:
         """What `make(local)` gives for the kinds of layers that there are: one kind, or global and local."""
-        if self.config.global_every:
+        if self.config.global_layer_interval:
             return [make(False), make(True)]
         return [make(bool(self.config.window))]
 
@@ -181,16 +181,16 @@ class Decoder(nnx.Module):
         """Scans `body` over the layers; with its input it gets the layer's kind, None where there is one."""
         config = self.config
         numbers = np.arange(1, config.layers + 1)
-        local = numbers % config.global_every != 0 if config.global_every else None
+        local = numbers % config.global_layer_interval != 0 if config.global_layer_interval else None
         return scan(body, self.layers, carry, (inputs, local), remat=config.remat, unroll=config.scan_unroll)
 
     def _rotation(self, positions: Int[Array, "B L"], local: bool) -> Rotation:
-        return rotation(positions, frequencies(self.config.rope, self.config.head_width, local=local))
+        return rotation(positions, frequencies(self.config.rope, self.config.head_dim, local=local))
 
     def _embed(self, tokens: Int[Array, "B L"], key: Key[Array, ""] | None) -> Float[Array, "B L D"]:
         embedded = self.embedding(tokens, jnp.dtype(self.config.dtype))
         if self.config.scaled_embedding:
-            embedded = embedded * jnp.asarray(self.config.width**0.5, embedded.dtype)
+            embedded = embedded * jnp.asarray(self.config.model_dim**0.5, embedded.dtype)
         return residual(dropout(embedded, self.config.dropout, key))
 
 

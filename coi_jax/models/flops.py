@@ -105,7 +105,7 @@ def costs(network: Network) -> Costs:
 
     encoder = sum(operations(name) for name in sizes if _meets_encoder(name))
     token = sum(operations(name) for name in sizes) - encoder
-    scores = config.heads * config.head_width
+    scores = config.heads * config.head_dim
     pair, encoder_pair = (scores * (12 if first <= stack else 4) for stack in (DECODER, ENCODER))
     if isinstance(config, DecoderConfig):
         return Costs(token, encoder, pair * config.layers, 0)

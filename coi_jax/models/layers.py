@@ -148,8 +148,8 @@ def size(axes: dict[str, int]) -> int:
 class Embedding(nnx.Module):
     """Token embeddings, usable as the output head too where the two are tied."""
 
-    def __init__(self, vocabulary_size: int, width: int, *, std: float, rngs: nnx.Rngs) -> None:
-        self.table = parameter(rngs.params(), (vocabulary_size, width), ("vocabulary", "embed"), std)
+    def __init__(self, vocabulary_size: int, model_dim: int, *, std: float, rngs: nnx.Rngs) -> None:
+        self.table = parameter(rngs.params(), (vocabulary_size, model_dim), ("vocabulary", "embed"), std)
 
     def __call__(self, tokens: Int[Array, "*rows"], dtype: jnp.dtype) -> Float[Array, "*rows D"]:
         """Look the tokens up; every device holds whole embeddings then, as it does whole kernels."""
@@ -166,9 +166,9 @@ class RMSNorm(nnx.Module):
     The parameter is the scale less `offset`: checkpoints of Gemma hold what is to be added to 1.
     """
 
-    def __init__(self, width: int, epsilon: float, offset: int = 0) -> None:
+    def __init__(self, model_dim: int, epsilon: float, offset: int = 0) -> None:
         self.epsilon, self.offset = epsilon, offset
-        self.scale = nnx.Param(jnp.full((width,), 1.0 - offset, jnp.float32), axes=(None,))
+        self.scale = nnx.Param(jnp.full((model_dim,), 1.0 - offset, jnp.float32), axes=(None,))
 
     def __call__(self, x: Float[Array, "*rows D"]) -> Float[Array, "*rows D"]:
         """Divide by the root mean square of the last axis, then scale."""
@@ -185,15 +185,15 @@ class MLP(nnx.Module):
     """
 
     def __init__(
-        self, width: int, mlp_width: int, activation: Callable[[Array], Array], *, gated: bool = True, rngs: nnx.Rngs
+        self, model_dim: int, mlp_dim: int, activation: Callable[[Array], Array], *, gated: bool = True, rngs: nnx.Rngs
     ) -> None:
-        # Cheap to compute again, and three arrays of the width of the MLP need not be kept then.
+        # Cheap to compute again, and three arrays as wide as the MLP need not be kept then.
         self.inner = jax.checkpoint(lambda up, gate: activation(up) if gate is None else activation(gate) * up)
         self.has_gate = gated
         if gated:
-            self.gate = Linear({"embed": width}, {"mlp": mlp_width}, rngs=rngs)
-        self.up = Linear({"embed": width}, {"mlp": mlp_width}, rngs=rngs)
-        self.down = Linear({"mlp": mlp_width}, {"embed": width}, rngs=rngs)
+            self.gate = Linear({"embed": model_dim}, {"mlp": mlp_dim}, rngs=rngs)
+        self.up = Linear({"embed": model_dim}, {"mlp": mlp_dim}, rngs=rngs)
+        self.down = Linear({"mlp": mlp_dim}, {"embed": model_dim}, rngs=rngs)
 
     def __call__(
         self, x: Float[Array, "*rows D"], rate: float = 0.0, key: Key[Array, ""] | None = None

@@ -24,7 +24,7 @@ from coi_jax.models.kv_cache import Cache, laid_out
 from coi_jax.models.layers import Linear
 from coi_jax.models.lora import adapt, linear_maps, product
 from coi_jax.models.losses import LossSums, loss_sums
-from coi_jax.models.quantization import Held, dense, narrow, quantise
+from coi_jax.models.quantization import Held, dense, narrow, quantize
 from coi_jax.models.t5 import T5
 from coi_jax.models.unstacked import hold_apart
 from coi_jax.parallel.sharding import constrain
@@ -113,7 +113,7 @@ class Network:
             return array
         linear = self.linear_maps.get(".".join(path[:-1]))
         if self.lora.base_dtype == "int8" and linear is not None and linear.stacked:
-            return quantise(array, tuple(range(1, 1 + linear.inputs)))
+            return quantize(array, tuple(range(1, 1 + linear.inputs)))
         return array.astype(jnp.bfloat16)
 
     def for_decoding(self, params: Params) -> Params:
@@ -191,8 +191,8 @@ def build(config: DecoderConfig | T5Config, vocabulary_size: int, lora: LoraConf
       UserError: the config's embedding has fewer rows, or `lora` names something that is not a linear map.
     """
     if config.vocabulary_size and config.vocabulary_size < vocabulary_size:
-        mend = f"the vocabulary has {vocabulary_size} ids; use the checkpoint's own tokenizer, or a larger embedding"
-        raise UserError("config.model.vocabulary_size", config.vocabulary_size, mend)
+        hint = f"the vocabulary has {vocabulary_size} ids; use the checkpoint's own tokenizer, or a larger embedding"
+        raise UserError("config.model.vocabulary_size", config.vocabulary_size, hint)
     network = Network(config, config.vocabulary_size or vocabulary_size, lora if lora and lora.rank else None)
     _split(network)
     return network

@@ -27,7 +27,7 @@ def narrow(kernel: Held, dtype: DTypeLike) -> Held:
     return kernel.astype(dtype) if is_exact else kernel
 
 
-def quantise(kernel: Float[Array, "..."], inputs: tuple[int, ...]) -> qwix.QArray:
+def quantize(kernel: Float[Array, "..."], inputs: tuple[int, ...]) -> qwix.QArray:
     """int8 values, and a scale for each channel: the largest magnitude along the axes `inputs`, over 127.5."""
     channels = tuple(axis for axis in range(kernel.ndim) if axis not in inputs)
     return qwix.quantize(kernel, jnp.int8, channelwise_axes=channels)

@@ -28,14 +28,14 @@ def rotate(x: Float[Array, "B H L C"], angles: Rotation) -> Float[Array, "B H L 
     return turned.astype(x.dtype)
 
 
-def frequencies(rope: RopeConfig, head_width: int, *, local: bool = False) -> np.ndarray:
-    """Radians a position for each pair of a head, fp32 [head_width / 2]; `local` are those of a layer with a window.
+def frequencies(rope: RopeConfig, head_dim: int, *, local: bool = False) -> np.ndarray:
+    """Radians a position for each pair of a head, fp32 [head_dim / 2]; `local` are those of a layer with a window.
 
     All are 0 in layers that are not turned.
     """
     if not (local or rope.everywhere):
-        return np.zeros(head_width // 2, np.float32)
-    exponents = np.arange(0, head_width, 2, dtype=np.float32) / np.float32(head_width)
+        return np.zeros(head_dim // 2, np.float32)
+    exponents = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
     if local and rope.local_theta:
         return 1 / np.float32(rope.local_theta) ** exponents
     plain = 1 / np.float32(rope.theta) ** exponents

@@ -2,7 +2,7 @@
 
 FLAN-T5 and mT5 have the shape of version 1.1.
 
-Dimensions: B batch, S encoder length, L decoder length, H heads, C head width, D width, V vocabulary.
+Dimensions: B batch, S encoder length, L decoder length, H heads, C head_dim, D model_dim, V vocabulary.
 """
 
 import functools
@@ -66,7 +66,7 @@ class RelativeBias(nnx.Module):
     def __init__(self, config: T5Config, *, bidirectional: bool, rngs: nnx.Rngs) -> None:
         self.max_distance, self.bidirectional = config.relative_max_distance, bidirectional
         shape = (config.relative_buckets, config.heads)
-        self.table = parameter(rngs.params(), shape, ("buckets", "heads"), config.width**-0.5)
+        self.table = parameter(rngs.params(), shape, ("buckets", "heads"), config.model_dim**-0.5)
 
     def at(self, distances: Int[Array, "N"]) -> Float[Array, "H N"]:
         """The bias at some distances key position - query position."""
@@ -91,9 +91,9 @@ class EncoderLayer(nnx.Module):
 
     def __init__(self, config: T5Config, *, rngs: nnx.Rngs) -> None:
         self.rate = config.dropout
-        self.attention_norm = RMSNorm(config.width, config.norm_epsilon)
+        self.attention_norm = RMSNorm(config.model_dim, config.norm_epsilon)
         self.attention = make_attention(config, rngs)
-        self.mlp_norm = RMSNorm(config.width, config.norm_epsilon)
+        self.mlp_norm = RMSNorm(config.model_dim, config.norm_epsilon)
         self.mlp = make_mlp(config, rngs)
 
     def __call__(
@@ -117,11 +117,11 @@ class DecoderLayer(nnx.Module):
 
     def __init__(self, config: T5Config, *, rngs: nnx.Rngs) -> None:
         self.rate = config.dropout
-        self.attention_norm = RMSNorm(config.width, config.norm_epsilon)
+        self.attention_norm = RMSNorm(config.model_dim, config.norm_epsilon)
         self.attention = make_attention(config, rngs)
-        self.cross_norm = RMSNorm(config.width, config.norm_epsilon)
+        self.cross_norm = RMSNorm(config.model_dim, config.norm_epsilon)
         self.cross_attention = make_attention(config, rngs)
-        self.mlp_norm = RMSNorm(config.width, config.norm_epsilon)
+        self.mlp_norm = RMSNorm(config.model_dim, config.norm_epsilon)
         self.mlp = make_mlp(config, rngs)
 
     def project(
@@ -158,15 +158,15 @@ class T5(nnx.Module):
 
     def __init__(self, config: T5Config, vocabulary_size: int, *, rngs: nnx.Rngs) -> None:
         self.config = config
-        self.embedding = Embedding(vocabulary_size, config.width, std=1.0, rngs=rngs)
+        self.embedding = Embedding(vocabulary_size, config.model_dim, std=1.0, rngs=rngs)
         self.encoder_bias = RelativeBias(config, bidirectional=True, rngs=rngs)
         self.encoder = stack(lambda keys: EncoderLayer(config, rngs=keys), config.layers, rngs=rngs)
-        self.encoder_norm = RMSNorm(config.width, config.norm_epsilon)
+        self.encoder_norm = RMSNorm(config.model_dim, config.norm_epsilon)
         self.decoder_bias = RelativeBias(config, bidirectional=False, rngs=rngs)
         self.decoder = stack(lambda keys: DecoderLayer(config, rngs=keys), config.decoder_layers, rngs=rngs)
-        self.decoder_norm = RMSNorm(config.width, config.norm_epsilon)
+        self.decoder_norm = RMSNorm(config.model_dim, config.norm_epsilon)
         if not config.tied_embedding:
-            self.head = Linear({"embed": config.width}, {"vocabulary": vocabulary_size}, rngs=rngs)
+            self.head = Linear({"embed": config.model_dim}, {"vocabulary": vocabulary_size}, rngs=rngs)
 
     def hidden(self, batch: Mapping[str, Array], key: Key[Array, ""] | None = None) -> Float[Array, "B L D"]:
         """The decoder's normed last hidden states.
@@ -181,7 +181,7 @@ class T5(nnx.Module):
     def unembed(self, hidden: Float[Array, "B L D"]) -> Float[Array, "B L V"]:
         """Logits of hidden states."""
         if self.config.tied_embedding:
-            return self.embedding.attend(hidden * self.config.width**-0.5)
+            return self.embedding.attend(hidden * self.config.model_dim**-0.5)
         return self.head(hidden)
 
     def encode(
@@ -279,16 +279,16 @@ class T5(nnx.Module):
 def make_mlp(config: T5Config, rngs: nnx.Rngs) -> MLP:
     """With a gated GELU, or a plain ReLU."""
     gated = config.mlp == "gated_gelu"
-    return MLP(config.width, config.mlp_width, gelu if gated else jax.nn.relu, gated=gated, rngs=rngs)
+    return MLP(config.model_dim, config.mlp_dim, gelu if gated else jax.nn.relu, gated=gated, rngs=rngs)
 
 
 def make_attention(config: T5Config, rngs: nnx.Rngs) -> Attention:
     """T5 does not scale scores by 1/√(head width), so its queries start smaller by that factor."""
     return Attention(
-        config.width,
+        config.model_dim,
         config.heads,
         config.heads,
-        config.head_width,
+        config.head_dim,
         rngs=rngs,
-        query_scale=config.head_width**-0.5,
+        query_scale=config.head_dim**-0.5,
     )

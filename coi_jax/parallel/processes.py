@@ -57,9 +57,9 @@ def join() -> None:
         jax.distributed.initialize(num_processes=count, process_id=index, shutdown_timeout_seconds=LEAVE_SECONDS)
     except (ValueError, RuntimeError) as error:
         address = os.environ.get(COORDINATOR, "not set")
-        mend = f"{str(error).splitlines()[0]} Set {COUNT} and {INDEX} too, and start the command on every host"
-        raise UserError(COORDINATOR, address, mend) from None
-    if not is_first():
+        hint = f"{str(error).splitlines()[0]} Set {COUNT} and {INDEX} too, and start the command on every host"
+        raise UserError(COORDINATOR, address, hint) from None
+    if not is_primary():
         progress.hide()
 
 
@@ -88,24 +88,24 @@ def _number(variable: str) -> int | None:
     return int(text)
 
 
-def is_first() -> bool:
+def is_primary() -> bool:
     """Whether this process is the one that writes and speaks."""
     return jax.process_index() == 0
 
 
-def say(line: str) -> None:
+def print_primary(line: str) -> None:
     """Prints a line once, not once a process."""
-    if is_first():
+    if is_primary():
         print(line, flush=True)
 
 
-def note(line: str) -> None:
+def log_primary(line: str) -> None:
     """Prints a line on standard error, once."""
-    if is_first():
+    if is_primary():
         print(line, file=sys.stderr, flush=True)
 
 
-def first_alone(work: Callable[[], Any]) -> Any:
+def on_primary(work: Callable[[], Any]) -> Any:
     """What `work` returns on the first process, which alone calls it while the others wait.
 
     Args:
@@ -117,8 +117,8 @@ def first_alone(work: Callable[[], Any]) -> Any:
     """
     if jax.process_count() == 1:
         return work()
-    result, error = _attempt(work) if is_first() else (None, None)
-    multihost.get_barrier_sync_fn()(key="first_alone", timeout_ms=DAY_MS)  # a collective must not wait for so long
+    result, error = _attempt(work) if is_primary() else (None, None)
+    multihost.get_barrier_sync_fn()(key="on_primary", timeout_ms=DAY_MS)  # a collective must not wait for so long
     reply = json.loads(_broadcast(json.dumps({"result": result, "error": _spelt(error)})))
     if error is not None:
         raise error
@@ -139,7 +139,7 @@ def _spelt(error: Exception | None) -> list[Any] | None:
     if error is None:
         return None
     if isinstance(error, UserError):
-        return ["user", error.field, str(error.value), error.mend]
+        return ["user", error.field, str(error.value), error.hint]
     if isinstance(error, OSError):
         return ["os", error.errno, error.strerror, str(error.filename)]
     return ["other", f"the first process failed: {type(error).__name__}: {error}"]
@@ -154,7 +154,7 @@ def _broadcast(text: str) -> str:
     data = np.frombuffer(text.encode("utf-8"), np.uint8)
     size = int(multihost_utils.broadcast_one_to_all(np.asarray(len(data), np.int32)))
     padded = np.zeros(1 << size.bit_length(), np.uint8)  # few shapes, as each is compiled
-    if is_first():
+    if is_primary():
         padded[:size] = data
     return bytes(multihost_utils.broadcast_one_to_all(padded)[:size]).decode("utf-8")
 
@@ -163,5 +163,5 @@ def check_shared(field: str, path: str | os.PathLike[str]) -> None:
     """Raises UserError, on every process, where one of them does not see a file that the first has written."""
     seen = multihost_utils.process_allgather(np.asarray(os.path.exists(path)))
     if not np.all(seen):
-        mend = f"is not seen by process {int(np.argmin(seen))}; name a folder that all hosts share"
-        raise UserError(field, path, mend)
+        hint = f"is not seen by process {int(np.argmin(seen))}; name a folder that all hosts share"
+        raise UserError(field, path, hint)

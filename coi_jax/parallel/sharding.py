@@ -77,8 +77,8 @@ def arrange(sizes: tuple[int, ...], devices: list[Any]) -> np.ndarray:
         inner, outer = (replica // slices, *within), (slices, *[1] * len(within))
         return mesh_utils.create_hybrid_device_mesh(inner, outer, devices, allow_split_physical_axes=True)
     if slices > 1 and devices[0].platform == "tpu":
-        mend = f"the devices are of {slices} slices, between which only `replica` lies: make it a multiple of that"
-        raise UserError("config.mesh.replica", replica, mend)
+        hint = f"the devices are of {slices} slices, between which only `replica` lies: make it a multiple of that"
+        raise UserError("config.mesh.replica", replica, hint)
     return mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
 
 
@@ -160,8 +160,8 @@ def _parameter_spec(name: str, shape: tuple[int, ...], axes: LogicalAxes, mesh: 
     elements = math.prod(dimension for dimension, axis in zip(shape, axes, strict=True) if axis != "layers")
     is_small = elements < LARGE or "rank" in axes or any(shared)
     if parts == 1 < mesh.shape["fsdp"] * mesh.shape["tensor"] and not is_small:
-        mend = f"no rule divides its axes {axes} on mesh {dict(mesh.shape)}; it would be copied to every device"
-        raise UserError(f"parameter {name}", shape, mend)
+        hint = f"no rule divides its axes {axes} on mesh {dict(mesh.shape)}; it would be copied to every device"
+        raise UserError(f"parameter {name}", shape, hint)
     return PartitionSpec(*(entry or None for entry in entries))
 
 

@@ -20,7 +20,7 @@ from coi_jax.data.test_sets import chain_length
 CONFIG = "config.json"
 RESULTS = "eval/{}/results.json"
 # Fields in which runs may differ and still stand in one cell, or side by side without a remark.
-IMMATERIAL = (
+IGNORED_FIELDS = (
     "arm",
     "seed",
     "mesh.",
@@ -238,15 +238,15 @@ def _check_pair(one: Record, other: Record) -> None:
         )
 
 
-def _conflict(one: Record, other: Record, mend: str) -> UserError:
-    return UserError(f"{one.arm} on {one.test_set}", f"{one.path} and {other.path}", mend)
+def _conflict(one: Record, other: Record, hint: str) -> UserError:
+    return UserError(f"{one.arm} on {one.test_set}", f"{one.path} and {other.path}", hint)
 
 
 def differences(one: RunConfig, other: RunConfig) -> list[str]:
     """The dotted names of the fields in which two configs differ, but for arm, seed and what changes no score."""
     left, right = _flatten(one.model_dump()), _flatten(other.model_dump())
     names = sorted(name for name in {*left, *right} if left.get(name) != right.get(name))
-    return [name for name in names if not name.startswith(IMMATERIAL)]
+    return [name for name in names if not name.startswith(IGNORED_FIELDS)]
 
 
 def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

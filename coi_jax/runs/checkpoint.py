@@ -101,7 +101,7 @@ def steps(folder: Path) -> list[int]:
 
 def latest_step(folder: Path) -> int | None:
     """The newest step that has a whole checkpoint, as the first process sees it."""
-    step: int | None = processes.first_alone(lambda: max(steps(folder), default=None))
+    step: int | None = processes.on_primary(lambda: max(steps(folder), default=None))
     return step
 
 
@@ -136,8 +136,8 @@ def restore_params(folder: Path, network: Network, *, step: int | None = None, m
     try:
         return _read(folder, found, "params", ocp.StandardCheckpointHandler(), ocp.args.StandardRestore(target))
     except ValueError:
-        mend = "does not hold this network's parameters; evaluate it with the config that it was trained with"
-        raise UserError("checkpoint", folder / str(found), mend) from None
+        hint = "does not hold this network's parameters; evaluate it with the config that it was trained with"
+        raise UserError("checkpoint", folder / str(found), hint) from None
 
 
 def save_base(folder: Path, frozen: Params | None) -> None:

@@ -115,7 +115,7 @@ def open_run(path: Path, config: RunConfig) -> RunFolder:
         it does not change results), or it holds something that is no run.
     """
     run = RunFolder(path)
-    processes.first_alone(lambda: _open(run, path, config))
+    processes.on_primary(lambda: _open(run, path, config))
     processes.check_shared("workdir", run.config)
     return run
 
@@ -136,8 +136,8 @@ def _check_same(old: RunConfig, new: RunConfig, path: Path) -> None:
     then, now = dict(_fields(old.model_dump(mode="json"))), dict(_fields(new.model_dump(mode="json")))
     for name in then | now:
         if not name.startswith("mesh.") and then.get(name) != now.get(name):
-            mend = f"the run in {path} has {then.get(name)!r}; go on with that, or name another --workdir"
-            raise UserError(f"config.{name}", now.get(name), mend)
+            hint = f"the run in {path} has {then.get(name)!r}; go on with that, or name another --workdir"
+            raise UserError(f"config.{name}", now.get(name), hint)
 
 
 def _fields(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -136,5 +136,5 @@ class ChatTemplate:
         reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
         if not isinstance(error, jinja2.TemplateError):
             reason = f"{type(error).__name__}: {reason}"
-        mend = f'stops: {reason}; mend it, or choose config.data.template = "plain" or "alpaca"'
-        return UserError("chat template", self._where, mend)
+        hint = f'stops: {reason}; mend it, or choose config.data.template = "plain" or "alpaca"'
+        return UserError("chat template", self._where, hint)

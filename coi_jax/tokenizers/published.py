@@ -136,8 +136,8 @@ class ChatVocabulary(TokenizerVocabulary):
         if self.bos_id is None:
             return ids
         if ids[:1] != [self.bos_id]:
-            mend = "begins some conversations with a begin token, but not all; choose another config.data.template"
-            raise UserError("chat template", self.name, mend)
+            hint = "begins some conversations with a begin token, but not all; choose another config.data.template"
+            raise UserError("chat template", self.name, hint)
         return ids[1:]
 
 

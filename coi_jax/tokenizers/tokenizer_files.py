@@ -76,9 +76,9 @@ class TokenizerFiles:
             raise self.error(f"{name} holds a {type(value).__name__}, not an object; copy it again", name)
         return value
 
-    def error(self, mend: str, name: str = "") -> UserError:
+    def error(self, hint: str, name: str = "") -> UserError:
         """What is wrong with these files."""
-        return UserError("tokenizer", f"{self.where}/{name}" if name else self.where, mend)
+        return UserError("tokenizer", f"{self.where}/{name}" if name else self.where, hint)
 
     @property
     def tokenizer_class(self) -> str:

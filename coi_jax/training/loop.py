@@ -78,15 +78,15 @@ def prepare(config: RunConfig, run: RunFolder) -> Job:
     if config.vocabulary.kind != "trained":  # one that is there: known to fit before the data are tokenized with it
         build(config.model, load_vocabulary(config, run.kept_vocabulary).size, config.lora)
     caches = token_cache.ensure(config, training_tasks(config), run.kept_vocabulary)
-    processes.first_alone(lambda: keep_vocabulary(run, config))
+    processes.on_primary(lambda: keep_vocabulary(run, config))
     vocabulary = run.load_vocabulary()
     loader = Loader(config, caches, vocabulary, sharding.data_parallel(mesh) * config.train.microbatches)
     network = build(config.model, vocabulary.size, config.lora)
     data = {"caches": [item.hash for item in caches], "vocabulary": vocabulary.fingerprint} | loader.statistics()
-    data |= processes.first_alone(lambda: note_weights(config, run, network))
+    data |= processes.on_primary(lambda: note_weights(config, run, network))
     counts = network.parameter_counts()
-    processes.first_alone(lambda: write_environment(run, config, data, counts))
-    processes.note(f"{counts['trained']:,} of {counts['total']:,} parameters are trained")
+    processes.on_primary(lambda: write_environment(run, config, data, counts))
+    processes.log_primary(f"{counts['trained']:,} of {counts['total']:,} parameters are trained")
     return make_job(config, run, mesh, loader, network)
 
 
@@ -157,9 +157,9 @@ def begin(job: Job, checkpoints: Checkpoints) -> tuple[TrainState, int]:
         return fresh(job), 0
     position = checkpoint.read_position(job.run.checkpoints, step)
     if position["loader"] != job.loader.fingerprint:
-        mend = "was trained on data that has changed since; restore the dataset, or train into another --workdir"
-        raise UserError("checkpoint", job.run.checkpoints / str(step), mend)
-    processes.note(f"going on from step {step}")
+        hint = "was trained on data that has changed since; restore the dataset, or train into another --workdir"
+        raise UserError("checkpoint", job.run.checkpoints / str(step), hint)
+    processes.log_primary(f"going on from step {step}")
     abstract = train_step.abstract_state(job.network, job.optimizer)
     state = checkpoints.restore(step, abstract, job.shardings)
     if job.network.lora:

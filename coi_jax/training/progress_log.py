@@ -60,8 +60,8 @@ class Report:
     def _take(self, step: int, metrics: StepMetrics) -> None:
         self.loss = float(metrics.loss)
         if not math.isfinite(self.loss):
-            mend = "training diverged; lower config.optimizer.learning_rate or clip gradients, in another --workdir"
-            raise UserError(f"loss of step {step}", self.loss, mend)
+            hint = "training diverged; lower config.optimizer.learning_rate or clip gradients, in another --workdir"
+            raise UserError(f"loss of step {step}", self.loss, hint)
         self._bar.advance(1, note=f"loss {self.loss:.3f}")
         self._window.add(metrics.work, model_flops(metrics.work, self._costs))
         if step % self._every == 0 or step == self._total:
@@ -101,7 +101,7 @@ class Window:
             "seconds_per_step": seconds / self._steps,
             "tokens_per_second": self._tokens / seconds,
             "examples_per_second": self._examples / seconds,
-            "matmul_share": self._flops / seconds / peak,
+            "mfu": self._flops / seconds / peak,
         }
 
     def restart(self) -> None:

@@ -198,11 +198,11 @@ REFUSED = {"quantization_config": "its weights are quantised; take the checkpoin
 _RENAMED_DECODER = {
     "vocab_size": "vocabulary_size",
     "num_hidden_layers": "layers",
-    "hidden_size": "width",
+    "hidden_size": "model_dim",
     "num_attention_heads": "heads",
     "num_key_value_heads": "kv_heads",
-    "head_dim": "head_width",
-    "intermediate_size": "mlp_width",
+    "head_dim": "head_dim",
+    "intermediate_size": "mlp_dim",
     "rms_norm_eps": "norm_epsilon",
     "tie_word_embeddings": "tied_embedding",
 }
@@ -210,17 +210,17 @@ _RENAMED_T5 = {
     "vocab_size": "vocabulary_size",
     "num_layers": "layers",
     "num_decoder_layers": "decoder_layers",
-    "d_model": "width",
+    "d_model": "model_dim",
     "num_heads": "heads",
-    "d_kv": "head_width",
-    "d_ff": "mlp_width",
+    "d_kv": "head_dim",
+    "d_ff": "mlp_dim",
     "relative_attention_num_buckets": "relative_buckets",
     "relative_attention_max_distance": "relative_max_distance",
     "layer_norm_epsilon": "norm_epsilon",
     "tie_word_embeddings": "tied_embedding",
 }
 _RENAMED_GEMMA = {
-    "query_pre_attn_scalar": "score_width",
+    "query_pre_attn_scalar": "attention_scale_dim",
     "attn_logit_softcapping": "attention_softcap",
     "final_logit_softcapping": "logits_softcap",
 }
@@ -231,7 +231,7 @@ _SWITCHES = (
     "kind",
     "activation",
     "norm_offset",
-    "norms",
+    "norm_placement",
     "qk_norm",
     "qkv_bias",
     "scaled_embedding",
@@ -292,14 +292,14 @@ def _check(kind: str, values: Mapping[str, Any]) -> None:
             if value is not None and value != due:
                 raise UserError(f"config.json: {name}", value, f"the network here only computes a {kind} with {due!r}")
         elif name not in READ[kind] and name not in FREE and value:
-            mend = f"is no field of {kind} that is known here; take it out if it changes nothing that is computed"
-            raise UserError(f"config.json: {name}", value, mend)
+            hint = f"is no field of {kind} that is known here; take it out if it changes nothing that is computed"
+            raise UserError(f"config.json: {name}", value, hint)
 
 
 def _t5(given: Fields) -> Fields:
     if given["feed_forward_proj"] not in _T5_MLPS:
-        mend = f"the network here has {' and '.join(_T5_MLPS)}"
-        raise UserError("config.json: feed_forward_proj", given["feed_forward_proj"], mend)
+        hint = f"the network here has {' and '.join(_T5_MLPS)}"
+        raise UserError("config.json: feed_forward_proj", given["feed_forward_proj"], hint)
     fields = {ours: given[theirs] for theirs, ours in _RENAMED_T5.items()}
     fields["decoder_layers"] = fields["decoder_layers"] or fields["layers"]
     return fields | {"kind": "t5", "mlp": _T5_MLPS[given["feed_forward_proj"]]}
@@ -309,13 +309,13 @@ def _decoder(kind: str, given: Fields) -> Fields:
     fields = {name: FAMILIES[_FAMILY[kind]][name] for name in _SWITCHES}
     fields |= {ours: given[theirs] for theirs, ours in _RENAMED_DECODER.items()}
     fields["kv_heads"] = fields["kv_heads"] or fields["heads"]
-    fields["head_width"] = fields["head_width"] or fields["width"] // fields["heads"]
-    fields["score_width"] = fields["head_width"]
+    fields["head_dim"] = fields["head_dim"] or fields["model_dim"] // fields["heads"]
+    fields["attention_scale_dim"] = fields["head_dim"]
     if "query_pre_attn_scalar" in given:
         fields |= {ours: given[theirs] or 0.0 for theirs, ours in _RENAMED_GEMMA.items()}
-    window, global_every = _windows(kind, given)
+    window, global_layer_interval = _windows(kind, given)
     rope = _rope(given) | {"everywhere": kind != "exaone4" or given["sliding_window"] is None}
-    return fields | {"window": window, "global_every": global_every, "rope": rope}
+    return fields | {"window": window, "global_layer_interval": global_layer_interval, "rope": rope}
 
 
 def _windows(kind: str, given: Fields) -> tuple[int, int]:
@@ -328,8 +328,8 @@ def _windows(kind: str, given: Fields) -> tuple[int, int]:
     if given.get("layer_types"):
         local = [name == "sliding_attention" for name in given["layer_types"]]
         if len(local) != layers or set(given["layer_types"]) - {"sliding_attention", "full_attention"}:
-            mend = f"give sliding_attention or full_attention for each of {layers} layers"
-            raise UserError("config.json: layer_types", given["layer_types"], mend)
+            hint = f"give sliding_attention or full_attention for each of {layers} layers"
+            raise UserError("config.json: layer_types", given["layer_types"], hint)
     elif pattern:
         local = _alternate(pattern, layers)
     else:
@@ -338,8 +338,8 @@ def _windows(kind: str, given: Fields) -> tuple[int, int]:
         return 0, 0
     every = next((n for n in (pattern, 0, *range(2, layers + 1)) if local == _alternate(n, layers)), None)
     if every is None:
-        mend = "the network here has windows in all layers, or in all but every n-th"
-        raise UserError("config.json: layers with a window", [n for n, one in enumerate(local) if one], mend)
+        hint = "the network here has windows in all layers, or in all but every n-th"
+        raise UserError("config.json: layers with a window", [n for n, one in enumerate(local) if one], hint)
     return window, every
 
 
@@ -407,8 +407,8 @@ def published(config: DecoderConfig | T5Config, vocabulary_size: int, kind: str 
         differences[candidate] = unlike
     nearest_kind = min(differences, key=lambda name: len(differences[name]))
     field = differences[nearest_kind][0]
-    mend = f"no published family has this together with the other fields; {nearest_kind} is the nearest"
-    raise UserError(f"config.model.{field}", section[field], mend)
+    hint = f"no published family has this together with the other fields; {nearest_kind} is the nearest"
+    raise UserError(f"config.model.{field}", section[field], hint)
 
 
 def _write_t5(section: Fields) -> Fields:
@@ -431,7 +431,10 @@ def _write_decoder(kind: str, section: Fields) -> Fields:
     if kind.startswith("gemma"):
         values |= {theirs: section[ours] or None for theirs, ours in _RENAMED_GEMMA.items()}
     if kind == "gemma3_text":
-        values |= {"rope_local_base_freq": rope["local_theta"], "sliding_window_pattern": section["global_every"]}
+        values |= {
+            "rope_local_base_freq": rope["local_theta"],
+            "sliding_window_pattern": section["global_layer_interval"],
+        }
     return values | _write_windows(kind, section)
 
 
@@ -449,7 +452,7 @@ def _write_scaling(rope: Fields) -> Fields | None:
 
 
 def _write_windows(kind: str, section: Fields) -> Fields:
-    window, every = section["window"], section["global_every"]
+    window, every = section["window"], section["global_layer_interval"]
     if kind == "mistral":
         return {"sliding_window": window or None}
     if "layer_types" not in READ[kind]:

@@ -85,22 +85,22 @@ UNGATED = {
 
 # The config's fields that a tensor's axes come from, by the end of the parameter's path.
 SIZES = {
-    "embedding.table": "vocabulary_size × width",
-    "head.kernel": "vocabulary_size × width",
-    "query.kernel": "heads · head_width × width",
-    "query.bias": "heads · head_width",
-    "key.kernel": "kv_heads · head_width × width",
-    "key.bias": "kv_heads · head_width",
-    "value.kernel": "kv_heads · head_width × width",
-    "value.bias": "kv_heads · head_width",
-    "output.kernel": "width × heads · head_width",
-    "gate.kernel": "mlp_width × width",
-    "up.kernel": "mlp_width × width",
-    "down.kernel": "width × mlp_width",
-    "query_norm.scale": "head_width",
-    "key_norm.scale": "head_width",
+    "embedding.table": "vocabulary_size × model_dim",
+    "head.kernel": "vocabulary_size × model_dim",
+    "query.kernel": "heads · head_dim × model_dim",
+    "query.bias": "heads · head_dim",
+    "key.kernel": "kv_heads · head_dim × model_dim",
+    "key.bias": "kv_heads · head_dim",
+    "value.kernel": "kv_heads · head_dim × model_dim",
+    "value.bias": "kv_heads · head_dim",
+    "output.kernel": "model_dim × heads · head_dim",
+    "gate.kernel": "mlp_dim × model_dim",
+    "up.kernel": "mlp_dim × model_dim",
+    "down.kernel": "model_dim × mlp_dim",
+    "query_norm.scale": "head_dim",
+    "key_norm.scale": "head_dim",
     "_bias.table": "relative_buckets × heads",
-    ".scale": "width",
+    ".scale": "model_dim",
 }
 
 # Gemma 3 with a vision tower holds its decoder deeper; where it does depends on the version that wrote it.
@@ -124,7 +124,7 @@ def names(config: DecoderConfig | T5Config) -> dict[str, str]:
     """
     if isinstance(config, T5Config):
         return T5 if config.mlp == "gated_gelu" else T5 | UNGATED
-    return DECODER if config.norms == "inputs" else DECODER | POST_NORMS
+    return DECODER if config.norm_placement == "pre" else DECODER | POST_NORMS
 
 
 def copies(config: DecoderConfig | T5Config) -> dict[str, str]:

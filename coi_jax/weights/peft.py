@@ -59,7 +59,7 @@ def adapter_config(network: Network, base: str) -> dict[str, Any]:
         "base_model_name_or_path": base or None,
         "r": network.lora.rank,
         "lora_alpha": network.lora.alpha,
-        "use_rslora": network.lora.rank_stabilised,
+        "use_rslora": network.lora.rank_stabilized,
         "lora_dropout": network.lora.dropout,
         "target_modules": target_modules(network),
         "fan_in_fan_out": False,

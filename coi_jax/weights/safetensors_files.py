@@ -72,8 +72,8 @@ class TensorFolder:
             ]
             same = same and parts[0] == parts[1]
         if not same:
-            mend = "differ, though the config says that they are one; is tie_word_embeddings right?"
-            raise UserError(self.folder.field, f"{self.folder}: {first} and {second}", mend)
+            hint = "differ, though the config says that they are one; is tie_word_embeddings right?"
+            raise UserError(self.folder.field, f"{self.folder}: {first} and {second}", hint)
 
     def identity(self) -> str:
         """A hash of all tensor files, names and contents."""
@@ -92,16 +92,16 @@ def _files(folder: Folder) -> list[str]:
             raise UserError(folder.field, f"{folder}/{INDEX}", "has no weight_map; fetch it again")
         absent = sorted(set(table.values()) - set(names))
         if absent:
-            mend = f"names {', '.join(absent)}, not there; fetch the folder again"
-            raise UserError(folder.field, f"{folder}/{INDEX}", mend)
+            hint = f"names {', '.join(absent)}, not there; fetch the folder again"
+            raise UserError(folder.field, f"{folder}/{INDEX}", hint)
         return sorted(set(table.values()))
     if SINGLE in names:
         return [SINGLE]
     pickled = any(name.endswith((".bin", ".pt", ".pth", ".msgpack", ".h5")) for name in names)
-    mend = f"has neither {SINGLE} nor {INDEX}"
+    hint = f"has neither {SINGLE} nor {INDEX}"
     if pickled:
-        mend += "; its other weight files are never read: save it with safe_serialization=True"
-    raise UserError(folder.field, folder.url, mend)
+        hint += "; its other weight files are never read: save it with safe_serialization=True"
+    raise UserError(folder.field, folder.url, hint)
 
 
 def read_header(folder: Folder, name: str) -> dict[str, Entry]:
@@ -118,8 +118,8 @@ def read_header(folder: Folder, name: str) -> dict[str, Entry]:
         raise UserError(folder.field, where, "has a header that is not of safetensors; fetch it again") from None
     for key, value in header.items():
         if key in entries and value["dtype"] not in DTYPES:
-            mend = f"{key} is {value['dtype']}, of {', '.join(DTYPES)}; take the checkpoint in one of those"
-            raise UserError(folder.field, where, mend)
+            hint = f"{key} is {value['dtype']}, of {', '.join(DTYPES)}; take the checkpoint in one of those"
+            raise UserError(folder.field, where, hint)
     due = max((entry.end for entry in entries.values()), default=begin)
     if due > size:
         raise UserError(folder.field, where, f"is cut short: {size} of {due} bytes; fetch it again")

@@ -25,7 +25,7 @@ from data_pipeline.build import decisions, forecast, sources
 from data_pipeline.build.asking.questions import QUESTIONS, prompt_identity
 from data_pipeline.build.config import BuildConfig
 from data_pipeline.build.engine import quiet_beam  # noqa: F401  before all that imports Beam
-from data_pipeline.build.engine.stage_runner import UNANSWERED, Incomplete, Workshop, beam_flag_names, read_rows
+from data_pipeline.build.engine.stage_runner import UNANSWERED, Incomplete, StageRunner, beam_flag_names, read_rows
 from data_pipeline.build.pipeline import Build, Built, Payment
 from data_pipeline.build.review import outcomes
 from data_pipeline.build.review.report import write_report
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         overrides["seeds.sources"] = tuple(map(source, arguments.source))
     config = load(arguments.config, overrides)
     work = arguments.work or f"{arguments.out}.work"
-    workshop = Workshop(f"{work}/stages", [RUNNER, *checked(beam_flags)])
+    workshop = StageRunner(f"{work}/stages", [RUNNER, *checked(beam_flags)])
     found = decisions.read(arguments.decisions or Path(work) / "decisions.jsonl")
     payment = Payment(f"{work}/spending", arguments.budget)
     if arguments.dry_run:
@@ -135,8 +135,8 @@ def _directly(build: Build, budget: float | None) -> Built:
 def _stopped(stop: Incomplete, budget: float | None) -> UserError:
     """What to say of a stage with questions that have no answer."""
     if stop.out_of_budget:
-        mend = f"reached at stage {stop.stage}; what was answered is kept: raise it and run the same command again"
-        return UserError("budget", budget, mend)
+        hint = f"reached at stage {stop.stage}; what was answered is kept: raise it and run the same command again"
+        return UserError("budget", budget, hint)
     (reason, count), *_ = sorted(stop.reasons.items(), key=lambda item: -item[1])
     number = sum(stop.reasons.values())
     return UserError(
@@ -147,7 +147,7 @@ def _stopped(stop: Incomplete, budget: float | None) -> UserError:
 
 
 def _by_batches(
-    config: BuildConfig, workshop: Workshop, payment: Payment, found: decisions.Decisions, poll_seconds: float
+    config: BuildConfig, workshop: StageRunner, payment: Payment, found: decisions.Decisions, poll_seconds: float
 ) -> Built:
     """The stages of a build whose calls go in batches: stages are made from the store, what it lacks is asked."""
     while True:

@@ -14,7 +14,7 @@ from data_pipeline.build.asking.oracle import Oracle
 from data_pipeline.build.asking.questions import prompt_identity
 from data_pipeline.build.config import BuildConfig
 from data_pipeline.build.decisions import Decisions
-from data_pipeline.build.engine.stage_runner import Stage, Workshop, rows_of
+from data_pipeline.build.engine.stage_runner import Stage, StageRunner, rows_of
 from data_pipeline.build.stages import joining, judging, linking, pairing, selection, variants, wording
 from data_pipeline.build.stages.ingest import ingest
 from data_pipeline.build.stages.wording import AskOf
@@ -56,7 +56,13 @@ class Build:
     """
 
     def __init__(
-        self, config: BuildConfig, workshop: Workshop, payment: Payment, decisions: Decisions, *, offline: bool = False
+        self,
+        config: BuildConfig,
+        workshop: StageRunner,
+        payment: Payment,
+        decisions: Decisions,
+        *,
+        offline: bool = False,
     ) -> None:
         self.config, self._workshop, self._decisions = config, workshop, decisions
         self._made: list[Stage] = []

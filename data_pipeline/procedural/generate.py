@@ -82,9 +82,9 @@ class Generator:
 
     def _impossible(self, split: str, length: int, number: int) -> UserError:
         if number:
-            mend = "choose more operations, or raise --max_items or --max_characters"
+            hint = "choose more operations, or raise --max_items or --max_characters"
             found = f"only {number} different chains of length {length} were found for split {split}"
-            return UserError(f"{split}_count", self.settings.counts[split][length], f"{found}; ask for fewer, {mend}")
+            return UserError(f"{split}_count", self.settings.counts[split][length], f"{found}; ask for fewer, {hint}")
         field, kind = ("test_lengths", "held out for test") if split == splits.TEST else ("lengths", "left to teach")
         count = len(self.settings.operations)
         return UserError(field, length, f"no combination of the {count} operations is {kind}; choose more operations")

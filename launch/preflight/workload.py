@@ -131,11 +131,11 @@ def _rows_and_examples(
     fullest = max(size / room for size, room in zip(sides, capacity, strict=True))  # of a row, by an example
     if fullest > 1:
         longest = max(sides)
-        mend = f"holds no mean example, of {longest:g} ids; give longer rows, or --inputs and --targets"
-        raise UserError("config.data.length", config.data.length, mend)
+        hint = f"holds no mean example, of {longest:g} ids; give longer rows, or --inputs and --targets"
+        raise UserError("config.data.length", config.data.length, hint)
     if config.data.rows % multiple:
-        mend = f"must be a multiple of data-parallel devices × microbatches, {multiple}"
-        raise UserError("config.data.rows", config.data.rows, mend)
+        hint = f"must be a multiple of data-parallel devices × microbatches, {multiple}"
+        raise UserError("config.data.rows", config.data.rows, hint)
     if config.data.count == "tokens":
         return config.data.rows, config.data.rows * FULL_ROWS / fullest
     needed = math.ceil(config.data.examples * fullest / COUNTED_EXAMPLES)

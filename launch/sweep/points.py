@@ -84,7 +84,7 @@ def _point(base: str, own: Mapping[str, Any], extra: Mapping[str, Any], out: Pat
         for test in config.evaluation.tests:
             task_specs.evaluation_task(config, test)
     except UserError as error:
-        raise UserError(f"point {number}: {error.field}", error.value, error.mend) from None
+        raise UserError(f"point {number}: {error.field}", error.value, error.hint) from None
     id = f"{_readable(config.arm, own)}-{files.digest(config.model_dump(mode='json'))[:_HASH]}"
     return Point(id, base, overrides, config, out / id)
 

@@ -12,7 +12,7 @@ def test_both_sides_write_the_same_answers(
 ) -> None:
     monkeypatch.setenv("XLA_FLAGS", "")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    run = make_run(tmp_path, **{"model.score_width": 4}).path
+    run = make_run(tmp_path, **{"model.attention_scale_dim": 4}).path
     options = [f"--workdir={run}", "--tasks=proc1_test,proc2_test", "--limit=7", "--batches=4,8", "--repeats=2"]
     assert generation_speed.main(options) == 0
     report = json.loads(capsys.readouterr().out)

@@ -13,7 +13,7 @@ from tests.helpers.token_caches import QUICKSTART, small_config, write_caches, w
 
 OVERRIDES = {f"model.{name}": value for name, value in DECODER.items()} | {
     "arm": "coi123",
-    "model.score_width": 4,
+    "model.attention_scale_dim": 4,
     "model.scan_unroll": 2,
     "data.rows": 4,
     "data.length": 128,

@@ -82,7 +82,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """A run on random weights."""
-    return trained_runs.make_run(tmp_path_factory.mktemp("trained"), **{"model.score_width": 4})
+    return trained_runs.make_run(tmp_path_factory.mktemp("trained"), **{"model.attention_scale_dim": 4})
 
 
 def test_a_bucket_is_a_folder_too(source: Path, tmp_path: Path) -> None:
@@ -202,7 +202,7 @@ def spoil(folder: Path, how: str) -> None:
         ("a file is cut short", "is cut short: "),
         ("a file is absent", "not there; fetch the folder again"),
         ("another architecture", "config.json: model_type: gpt2: unknown"),
-        ("other sizes", "mlp.gate_proj.weight [36, 20], where [37, 20] is due (mlp_width × width)"),
+        ("other sizes", "mlp.gate_proj.weight [36, 20], where [37, 20] is due (mlp_dim × model_dim)"),
         ("more layers", "missing: model.layers.3."),
         ("a smaller embedding", "the vocabulary has 259 ids; use the checkpoint's own tokenizer"),
         ("no config", "config.json: no such file"),

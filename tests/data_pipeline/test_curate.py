@@ -13,7 +13,7 @@ from coi_jax.common import files
 from coi_jax.common.errors import UserError
 from data_pipeline import curate
 from data_pipeline.build.review.outcomes import SPARE, WRITTEN, Outcome
-from data_pipeline.curate import Desk
+from data_pipeline.curate import CurationSession
 from tests.helpers import browsers
 from tests.helpers.browsers import text, until
 from tests.helpers.drafts import draft, opinion
@@ -29,12 +29,12 @@ def found() -> list[Outcome]:
 
 
 @pytest.fixture
-def desk(found: list[Outcome], tmp_path: Path) -> Desk:
-    return Desk(found, tmp_path / "decisions.jsonl", "a tester", 4, 0)
+def desk(found: list[Outcome], tmp_path: Path) -> CurationSession:
+    return CurationSession(found, tmp_path / "decisions.jsonl", "a tester", 4, 0)
 
 
 @pytest.fixture
-def address(desk: Desk) -> Iterator[str]:
+def address(desk: CurationSession) -> Iterator[str]:
     server = make_server("127.0.0.1", 0, curate.application(desk), threaded=True)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
@@ -44,16 +44,16 @@ def address(desk: Desk) -> Iterator[str]:
     server.server_close()
 
 
-def rows(desk: Desk) -> list[dict[str, object]]:
+def rows(desk: CurationSession) -> list[dict[str, object]]:
     return list(files.read_jsonl(desk.path))
 
 
-def test_decisions_are_lines_at_once_and_go_on_where_they_ended(desk: Desk, found: list[Outcome]) -> None:
+def test_decisions_are_lines_at_once_and_go_on_where_they_ended(desk: CurationSession, found: list[Outcome]) -> None:
     desk.decide({"id": desk.order[0], "decision": "accept"})
     assert rows(desk) == [{"id": desk.order[0], "decision": "accept", "by": "a tester"}]
     with open(desk.path, "a", encoding="utf-8") as file:
         file.write('{"id": "cut')
-    again = Desk(found, desk.path, "another", 4, 0)
+    again = CurationSession(found, desk.path, "another", 4, 0)
     assert again.first_open() == 1
     assert again.state()["decided"] == 1
     again.decide({"id": again.order[1], "decision": "reject"})
@@ -61,13 +61,13 @@ def test_decisions_are_lines_at_once_and_go_on_where_they_ended(desk: Desk, foun
 
 
 @pytest.mark.parametrize("row", [{"id": "no such", "decision": "accept"}, {"decision": "accept"}, None, []])
-def test_what_is_no_decision_is_refused_and_not_written(desk: Desk, row: object) -> None:
+def test_what_is_no_decision_is_refused_and_not_written(desk: CurationSession, row: object) -> None:
     with pytest.raises(UserError):
         desk.decide(row)
     assert not desk.path.exists()
 
 
-def test_another_site_can_neither_decide_nor_read(desk: Desk) -> None:
+def test_another_site_can_neither_decide_nor_read(desk: CurationSession) -> None:
     client = curate.application(desk).test_client()
     decision = {"id": desk.order[0], "decision": "accept"}
     assert client.post("/decisions", json=decision).status_code == 403
@@ -77,7 +77,7 @@ def test_another_site_can_neither_decide_nor_read(desk: Desk) -> None:
     assert not desk.path.exists()
 
 
-def test_a_person_decides_by_keyboard(desk: Desk, address: str, browser: str, tmp_path: Path) -> None:
+def test_a_person_decides_by_keyboard(desk: CurationSession, address: str, browser: str, tmp_path: Path) -> None:
     with browsers.opened(browser, tmp_path / "profile") as page:
         page.get(address)
         shown(page, desk.order[0])
@@ -125,7 +125,7 @@ def edit(page: webdriver.Chrome, instruction: str, output: str) -> None:
     ActionChains(page).key_down(Keys.CONTROL).send_keys(Keys.ENTER).key_up(Keys.CONTROL).perform()
 
 
-def test_an_edit_can_be_left(desk: Desk, address: str, browser: str, tmp_path: Path) -> None:
+def test_an_edit_can_be_left(desk: CurationSession, address: str, browser: str, tmp_path: Path) -> None:
     with browsers.opened(browser, tmp_path / "profile") as page:
         page.get(address)
         shown(page, desk.order[0])
@@ -143,6 +143,6 @@ def test_a_folder_that_is_no_work_folder_is_named(tmp_path: Path) -> None:
         curate.main([f"--work={tmp_path}", "--no_browser"])
 
 
-def test_the_order_is_that_of_doubt(desk: Desk, found: list[Outcome]) -> None:
+def test_the_order_is_that_of_doubt(desk: CurationSession, found: list[Outcome]) -> None:
     assert sorted(desk.order) == sorted(one.draft.id for one in found)
     assert json.dumps(desk.chain(0)["chain"]["opinion"])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from coi_jax.models import build
-from coi_jax.models.attention import Sight, attend
+from coi_jax.models.attention import AttentionPattern, attend
 from coi_jax.models.kernels import cudnn
 from coi_jax.models.kv_cache import KeyValues
 from coi_jax.models.layers import REMAT_POLICIES
@@ -45,7 +45,9 @@ def test_gives_what_xla_gives(gpu: jax.Device, rows: str, window: int, policy: s
     segments = None if SEGMENTS[rows] is None else jax.device_put(jnp.asarray(SEGMENTS[rows], jnp.int32), gpu)
 
     def by_xla(query: jax.Array, memory: KeyValues, segments: jax.Array | None) -> jax.Array:
-        return attend(query, memory, Sight(segments, window).mask(slice(0, LENGTH), slice(0, LENGTH)), scale=SCALE)
+        return attend(
+            query, memory, AttentionPattern(segments, window).mask(slice(0, LENGTH), slice(0, LENGTH)), scale=SCALE
+        )
 
     @functools.partial(jax.checkpoint, policy=REMAT_POLICIES[policy])
     def by_cudnn(query: jax.Array, memory: KeyValues) -> jax.Array:
@@ -57,7 +59,14 @@ def test_gives_what_xla_gives(gpu: jax.Device, rows: str, window: int, policy: s
 
 
 def test_a_decoder_gives_what_it_gives_with_xla(gpu: jax.Device) -> None:
-    fields = {"dtype": "bfloat16", "window": 100, "global_every": 2, "layers": 4, "width": 64, "head_width": 16}
+    fields = {
+        "dtype": "bfloat16",
+        "window": 100,
+        "global_layer_interval": 2,
+        "layers": 4,
+        "model_dim": 64,
+        "head_dim": 16,
+    }
     ids = jnp.asarray(np.random.default_rng(0).integers(0, VOCABULARY, (2, LENGTH)), jnp.int32)
     batch = dict.fromkeys(("tokens", "targets"), ids) | {"weights": jnp.ones_like(ids)}
     segments = jnp.asarray(SEGMENTS["packed"], jnp.int32)

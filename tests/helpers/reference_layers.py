@@ -35,12 +35,12 @@ def pair(config: DecoderConfig | T5Config) -> tuple[PreTrainedModel, Network, Pa
 def llama(config: DecoderConfig) -> LlamaForCausalLM:
     reference = LlamaConfig(
         vocab_size=tiny_networks.VOCABULARY,
-        hidden_size=config.width,
-        intermediate_size=config.mlp_width,
+        hidden_size=config.model_dim,
+        intermediate_size=config.mlp_dim,
         num_hidden_layers=config.layers,
         num_attention_heads=config.heads,
         num_key_value_heads=config.kv_heads,
-        head_dim=config.head_width,
+        head_dim=config.head_dim,
         rms_norm_eps=config.norm_epsilon,
         rope_theta=config.rope.theta,
         tie_word_embeddings=config.tied_embedding,
@@ -55,9 +55,9 @@ def llama(config: DecoderConfig) -> LlamaForCausalLM:
 def t5(config: T5Config) -> T5ForConditionalGeneration:
     reference = ReferenceT5Config(
         vocab_size=tiny_networks.VOCABULARY,
-        d_model=config.width,
-        d_kv=config.head_width,
-        d_ff=config.mlp_width,
+        d_model=config.model_dim,
+        d_kv=config.head_dim,
+        d_ff=config.mlp_dim,
         num_layers=config.layers,
         num_decoder_layers=config.decoder_layers,
         num_heads=config.heads,

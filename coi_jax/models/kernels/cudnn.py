@@ -27,13 +27,13 @@ NONE = -1  # marks examples that a row does not have
 
 def obstacle(query: Queries, *, packed: bool, cap: float) -> str:
     """Why the kernel cannot take some rows; empty where it can."""
-    length, width = query.shape[2:]
+    length, head_dim = query.shape[2:]
     checks = {
         f"computes in bfloat16 or float16, not in {query.dtype}": query.dtype not in (jnp.bfloat16, jnp.float16),
         "has no soft cap for scores": cap > 0,
         "takes whole rows: set config.mesh.sequence to 1": local_shape(query)[2] != length,
-        f"takes heads of at most {WIDEST[is_hopper()]} channels, a multiple of 8, not {width}": bool(
-            width > WIDEST[is_hopper()] or width % 8
+        f"takes heads of at most {WIDEST[is_hopper()]} channels, a multiple of 8, not {head_dim}": bool(
+            head_dim > WIDEST[is_hopper()] or head_dim % 8
         ),
         "takes packed rows on a Hopper GPU or a newer one alone": packed and not is_hopper(),
     }

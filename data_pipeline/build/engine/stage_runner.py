@@ -94,7 +94,7 @@ def read_rows(pattern: str) -> Iterator[Row]:
             yield from map(json.loads, file)
 
 
-class Workshop:
+class StageRunner:
     """Where the stages of a build are kept, and how their pipelines run.
 
     Args:

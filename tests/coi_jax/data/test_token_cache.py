@@ -113,7 +113,7 @@ def test_unreadable_records_are_one_clear_line(config: RunConfig) -> None:
 
 
 def test_a_childs_error_is_relayed(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    error = json.dumps({"error": {"field": "config.vocabulary.size", "value": "9", "mend": "choose at least 300"}})
+    error = json.dumps({"error": {"field": "config.vocabulary.size", "value": "9", "hint": "choose at least 300"}})
     monkeypatch.setattr(subprocess, "run", fake_child(2, f"noise\n{error}\n"))
     with pytest.raises(UserError, match=r"^config\.vocabulary\.size: 9: choose at least 300$"):
         token_cache.ensure(config, training_tasks(config))

@@ -88,7 +88,7 @@ def test_fields_beside_a_preset_come_first() -> None:
 
 def test_a_preset_can_be_named_on_the_command_line() -> None:
     config = load_config(QUICKSTART, {"model.preset": "qwen3", "model.layers": 3})
-    assert (config.model.qk_norm, config.model.layers, config.model.width) == (True, 3, 128)
+    assert (config.model.qk_norm, config.model.layers, config.model.model_dim) == (True, 3, 128)
 
 
 def test_an_unknown_preset_gets_the_nearest_name() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from coi_jax.models import attention
-from coi_jax.models.attention import Sight, attend, attend_blocks, blocks
+from coi_jax.models.attention import AttentionPattern, attend, blocks, blockwise_attention
 from coi_jax.models.kv_cache import KeyValues
 
 LENGTH, WINDOW = 300, 40
@@ -22,11 +22,11 @@ def arrays(seed: int) -> tuple[jax.Array, KeyValues]:
 @pytest.mark.parametrize("packed", [False, True])
 def test_rows_in_blocks_give_what_whole_rows_give(window: int, packed: bool) -> None:
     segments = jnp.asarray(np.repeat([[1, 2, 3], [1, 2, 0]], LENGTH // 3, axis=1)) if packed else None
-    sight, whole = Sight(segments, window), slice(0, LENGTH)
+    sight, whole = AttentionPattern(segments, window), slice(0, LENGTH)
 
     @jax.jit
     def by_blocks(query: jax.Array, memory: KeyValues) -> jax.Array:
-        return attend_blocks(query, memory, sight, scale=0.3, cap=5.0)
+        return blockwise_attention(query, memory, sight, scale=0.3, cap=5.0)
 
     @jax.jit
     def at_once(query: jax.Array, memory: KeyValues) -> jax.Array:
@@ -44,12 +44,12 @@ def test_rows_in_blocks_give_what_whole_rows_give(window: int, packed: bool) -> 
 
 
 def test_a_mask_is_that_of_the_definition() -> None:
-    seen = Sight(None, WINDOW).mask(slice(100, 200), slice(61, 200))[0]
+    seen = AttentionPattern(None, WINDOW).mask(slice(100, 200), slice(61, 200))[0]
     for row, column in ((0, 0), (0, 39), (0, 40), (50, 10), (50, 11), (99, 138)):
         back = (100 + row) - (61 + column)
         assert seen[row, column] == (0 <= back < WINDOW)
-    assert Sight(None, WINDOW).first_key(100) == 61
-    assert Sight(None, WINDOW).first_key(3) == Sight(None).first_key(100) == 0
+    assert AttentionPattern(None, WINDOW).first_key(100) == 61
+    assert AttentionPattern(None, WINDOW).first_key(3) == AttentionPattern(None).first_key(100) == 0
 
 
 @pytest.mark.parametrize(("length", "number"), [(1, 1), (128, 1), (129, 2), (1024, 8), (4096, 8), (5000, 8)])

@@ -8,7 +8,7 @@ import torch
 from transformers.models.llama import modeling_llama
 
 from coi_jax.config.model import DecoderConfig
-from coi_jax.models.attention import Sight, attend_rows
+from coi_jax.models.attention import AttentionPattern, attend_rows
 from coi_jax.models.rotary import frequencies, rotate, rotation
 from tests.helpers import reference_layers
 from tests.helpers.reference_layers import assert_equal, random, torch_of
@@ -41,14 +41,14 @@ def positions() -> np.ndarray:
 
 def test_norm(first_layers: tuple) -> None:
     theirs, ours, config = first_layers
-    x = 10 * random(2, LENGTH, config.width)
+    x = 10 * random(2, LENGTH, config.model_dim)
     assert_equal(ours.attention_norm(x), theirs.input_layernorm(torch_of(x)))
 
 
 def test_rotation(first_layers: tuple) -> None:
     _, _, config = first_layers
-    query = random(2, config.heads, LENGTH, config.head_width)
-    ours = rotate(query, rotation(jnp.asarray(positions()), frequencies(config.rope, config.head_width)))
+    query = random(2, config.heads, LENGTH, config.head_dim)
+    ours = rotate(query, rotation(jnp.asarray(positions()), frequencies(config.rope, config.head_dim)))
     theirs, _ = modeling_llama.apply_rotary_pos_emb(
         torch_of(query), torch_of(query), *their_angles(config, positions())
     )
@@ -68,28 +68,28 @@ def their_mask() -> torch.Tensor:
 
 def test_attention(first_layers: tuple) -> None:
     theirs, ours, config = first_layers
-    x = random(2, LENGTH, config.width)
-    angles = rotation(jnp.asarray(near()), frequencies(config.rope, config.head_width))
+    x = random(2, LENGTH, config.model_dim)
+    angles = rotation(jnp.asarray(near()), frequencies(config.rope, config.head_dim))
     query, memory = ours.attention.queries(x), ours.attention.keys_values(x)
     memory = memory._replace(keys=rotate(memory.keys, angles))
-    mixed = attend_rows(rotate(query, angles), memory, Sight(None), scale=config.head_width**-0.5, cap=0.0)
+    mixed = attend_rows(rotate(query, angles), memory, AttentionPattern(None), scale=config.head_dim**-0.5, cap=0.0)
     expected, _ = theirs.self_attn(torch_of(x), their_angles(config, near()), their_mask())
     assert_equal(ours.attention.join(mixed), expected)
 
 
 def test_mlp(first_layers: tuple) -> None:
     theirs, ours, config = first_layers
-    x = random(2, LENGTH, config.width)
+    x = random(2, LENGTH, config.model_dim)
     assert_equal(ours.mlp(x), theirs.mlp(torch_of(x)))
 
 
 def test_layer(first_layers: tuple) -> None:
     theirs, ours, config = first_layers
-    x = random(2, LENGTH, config.width)
-    angles = rotation(jnp.asarray(near()), frequencies(config.rope, config.head_width))
+    x = random(2, LENGTH, config.model_dim)
+    angles = rotation(jnp.asarray(near()), frequencies(config.rope, config.head_dim))
     query, memory = ours.project(x, angles)
     expected = theirs(torch_of(x), their_mask(), position_embeddings=their_angles(config, near()))
-    mixed = attend_rows(query, memory, Sight(None), scale=config.head_width**-0.5, cap=0.0)
+    mixed = attend_rows(query, memory, AttentionPattern(None), scale=config.head_dim**-0.5, cap=0.0)
     assert_equal(ours.finish(x, mixed), expected)
 
 

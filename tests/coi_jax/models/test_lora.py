@@ -12,7 +12,7 @@ import qwix
 from coi_jax.common.errors import UserError
 from coi_jax.config.model import LoraConfig
 from coi_jax.models import Network, Params, build
-from coi_jax.models.quantization import dense, quantise
+from coi_jax.models.quantization import dense, quantize
 from tests.coi_jax.models.test_network import LENGTH, packed
 from tests.helpers import tiny_models
 from tests.helpers.tiny_networks import CONFIGS, VOCABULARY, greedy, pack, pack_pairs, tokens
@@ -26,7 +26,7 @@ def lora(**fields: object) -> LoraConfig:
         "alpha": 16.0,
         "targets": TARGETS,
         "dropout": 0.0,
-        "rank_stabilised": False,
+        "rank_stabilized": False,
         "base_dtype": "float32",
     }
     return LoraConfig.model_validate(values | fields)
@@ -148,7 +148,7 @@ def test_an_expression_that_names_no_linear_map_lists_them(targets: str, wrong: 
 
 def test_the_scaling_is_alpha_by_the_rank_or_by_its_root() -> None:
     assert lora(rank=4, alpha=8.0).scaling == 2
-    assert lora(rank=4, alpha=8.0, rank_stabilised=True).scaling == 4
+    assert lora(rank=4, alpha=8.0, rank_stabilized=True).scaling == 4
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_a_rank_of_zero_is_the_plain_network(kind: str) -> None:
 
 def test_an_int8_channel_is_off_by_half_a_step_at_most() -> None:
     kernel = jax.random.normal(jax.random.key(0), (2, 6, 3, 5)) * jnp.array([1.0, 100.0])[:, None, None, None]
-    held = jax.jit(quantise, static_argnums=1)(kernel, (1,))
+    held = jax.jit(quantize, static_argnums=1)(kernel, (1,))
     assert held.qvalue.dtype == jnp.int8
     assert held.scale.shape == (2, 1, 3, 5)
     assert jnp.all(jnp.abs(dense(held, jnp.float32) - kernel) <= 0.5001 * held.scale)

@@ -239,7 +239,7 @@ def test_decoding_reads_matrices_in_the_compute_dtype(kind: str, config: Config,
 
 
 def test_layers_of_two_kinds_are_the_same_apart() -> None:
-    network, params = network_and_params(change(CONFIGS["decoder"], window=4, global_every=2))
+    network, params = network_and_params(change(CONFIGS["decoder"], window=4, global_layer_interval=2))
     step = jax.jit(network.decode_step)
     with quick_compilation():
         prefill = jax.jit(network.prefill, static_argnames="max_new_tokens")

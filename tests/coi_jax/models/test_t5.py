@@ -51,7 +51,7 @@ def test_relative_bias(pair: tuple, length: int) -> None:
 def test_norm_and_mlp(pair: tuple) -> None:
     theirs, network, params = pair
     ours, theirs = reference_layers.layer(network.module(params).encoder, 1), theirs.encoder.block[1].layer[1]
-    x = 3 * random(2, LENGTH, network.config.width)
+    x = 3 * random(2, LENGTH, network.config.model_dim)
     assert_equal(ours.mlp_norm(x), theirs.layer_norm(torch_of(x)))
     assert_equal(ours.mlp(x), theirs.DenseReluDense(torch_of(x)))
 
@@ -60,7 +60,7 @@ def test_attention(pair: tuple) -> None:
     theirs, network, params = pair
     module = network.module(params)
     ours, theirs = reference_layers.layer(module.encoder, 0).attention, theirs.encoder.block[0].layer[0].SelfAttention
-    x = random(2, SOURCE, network.config.width)
+    x = random(2, SOURCE, network.config.model_dim)
     mask = length_mask(jnp.asarray([SOURCE, 4]), SOURCE)[:, None]
     bias = module.encoder_bias.square(SOURCE)
     mixed = attend(ours.queries(x), ours.keys_values(x), mask, scale=1.0, bias=bias)
@@ -70,7 +70,7 @@ def test_attention(pair: tuple) -> None:
 def test_encoder_layer(pair: tuple) -> None:
     theirs, network, params = pair
     module = network.module(params)
-    x, bias = random(2, SOURCE, network.config.width), module.encoder_bias.square(SOURCE)
+    x, bias = random(2, SOURCE, network.config.model_dim), module.encoder_bias.square(SOURCE)
     ours = reference_layers.layer(module.encoder, 1)(x, whole(SOURCE), bias)
     expected = theirs.encoder.block[1](torch_of(x), position_bias=torch_of(bias)[None])
     assert_equal(ours, expected[0])
@@ -80,7 +80,7 @@ def test_decoder_layer(pair: tuple) -> None:
     theirs, network, params = pair
     module = network.module(params)
     layer, bias = reference_layers.layer(module.decoder, 2), module.decoder_bias.square(LENGTH)
-    x, encoded = random(2, LENGTH, network.config.width), random(2, SOURCE, network.config.width)
+    x, encoded = random(2, LENGTH, network.config.model_dim), random(2, SOURCE, network.config.model_dim)
     query, memory = layer.project(x)
     cross = layer.cross_attention.keys_values(encoded)
     ours = layer.finish(x, query, memory, causal_mask(LENGTH), bias, cross, whole(SOURCE))

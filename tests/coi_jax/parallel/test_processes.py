@@ -115,7 +115,7 @@ def test_all_have_what_the_first_alone_worked_out(others: Others) -> None:
         return value
 
     for others.index in (0, 1):
-        assert processes.first_alone(work) == json.loads(json.dumps(value))
+        assert processes.on_primary(work) == json.loads(json.dumps(value))
     assert calls == [0]
 
 
@@ -129,19 +129,19 @@ def test_all_have_what_the_first_alone_worked_out(others: Others) -> None:
 def test_all_fail_as_the_first_does(others: Others, error: Exception, says: str) -> None:
     for others.index in (0, 1):
         with pytest.raises(type(error), match=says):
-            processes.first_alone(lambda: (_ for _ in ()).throw(error))
+            processes.on_primary(lambda: (_ for _ in ()).throw(error))
 
 
 def test_a_failure_of_another_kind_ends_the_others_too(others: Others) -> None:
     for others.index, kind in enumerate((ZeroDivisionError, RuntimeError)):
         with pytest.raises(kind, match="division by zero"):
-            processes.first_alone(lambda: 1 / 0)
+            processes.on_primary(lambda: 1 / 0)
 
 
 def test_a_line_is_printed_once(others: Others, capsys: pytest.CaptureFixture[str]) -> None:
     for others.index in (0, 1):
-        processes.say("said")
-        processes.note("noted")
+        processes.print_primary("said")
+        processes.log_primary("noted")
     assert capsys.readouterr() == ("said\n", "noted\n")
 
 

@@ -9,7 +9,7 @@ from jax.sharding import PartitionSpec
 
 from coi_jax.common.errors import UserError
 from coi_jax.config.run import MeshConfig
-from coi_jax.models.quantization import quantise
+from coi_jax.models.quantization import quantize
 from coi_jax.parallel import sharding
 from tests.helpers import tiny_models
 
@@ -75,7 +75,7 @@ def test_a_large_parameter_that_nothing_divides_is_an_error_only_where_the_mesh_
 
 
 def test_the_scales_of_a_quantised_parameter_lie_as_their_channels() -> None:
-    kernel = jax.eval_shape(lambda: quantise(jnp.zeros((3, 8, 4, 6)), (1,)))
+    kernel = jax.eval_shape(lambda: quantize(jnp.zeros((3, 8, 4, 6)), (1,)))
     mesh = tiny_models.mesh(fsdp=2, tensor=2)
     [placed] = sharding.shardings([("layers", "embed", "heads", "head")], [kernel], mesh)
     assert placed.qvalue.spec == PartitionSpec(None, "fsdp", "tensor", None)

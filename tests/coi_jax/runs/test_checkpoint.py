@@ -66,7 +66,7 @@ def test_a_checkpoint_that_is_not_there_is_named(tmp_path: Path, one: Trained) -
         restore_params(tmp_path, network(), step=7)
 
 
-@pytest.mark.parametrize("changes", [{"model__width": 32}, {"model__layers": 3}, {"model__tied_embedding": True}])
+@pytest.mark.parametrize("changes", [{"model__model_dim": 32}, {"model__layers": 3}, {"model__tied_embedding": True}])
 def test_parameters_of_another_network_are_refused(tmp_path: Path, one: Trained, changes: dict[str, int]) -> None:
     save(tmp_path, one, 3)
     with pytest.raises(UserError, match="does not hold this network's parameters"):

@@ -19,7 +19,7 @@ from tests.helpers import tiny_models
 from tests.helpers.tiny_models import StandInLoader, run_config
 from tests.helpers.tokenizer_folders import FAMILIES
 
-TIMES = {"seconds_per_step", "tokens_per_second", "examples_per_second", "matmul_share"}
+TIMES = {"seconds_per_step", "tokens_per_second", "examples_per_second", "mfu"}
 
 
 @pytest.fixture(autouse=True)

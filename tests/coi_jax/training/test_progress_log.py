@@ -43,7 +43,7 @@ def test_every_second_step_and_the_last_are_logged(tmp_path: Path) -> None:
         "seconds_per_step",
         "tokens_per_second",
         "examples_per_second",
-        "matmul_share",
+        "mfu",
     } < set(rows[-1])
 
 
@@ -64,7 +64,7 @@ def test_speeds_leave_out_the_first_step_and_add_up(monkeypatch: pytest.MonkeyPa
     window.add(work(60), 3e9)
     speeds = window.speeds(1e10)
     assert speeds == pytest.approx(
-        {"seconds_per_step": 1.5, "tokens_per_second": 30.0, "examples_per_second": 4 / 3, "matmul_share": 0.3}
+        {"seconds_per_step": 1.5, "tokens_per_second": 30.0, "examples_per_second": 4 / 3, "mfu": 0.3}
     )
     window.restart()
     assert window.speeds(1e9) == {}

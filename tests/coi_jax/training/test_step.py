@@ -16,7 +16,7 @@ SWITCHES = {
     "model__layers": 3,
     "model__kv_heads": 2,
     "model__window": 5,
-    "model__global_every": 3,
+    "model__global_layer_interval": 3,
     "model__qk_norm": True,
     "model__qkv_bias": True,
     "model__norms": "both",

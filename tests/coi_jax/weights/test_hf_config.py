@@ -75,7 +75,7 @@ def test_fields_are_those_of_a_network_and_not_of_a_run() -> None:
 )
 def test_windows(values: dict[str, Any], due: tuple[int, int]) -> None:
     found = architecture(values)
-    assert (found["window"], found["global_every"]) == due
+    assert (found["window"], found["global_layer_interval"]) == due
 
 
 def test_version_5_of_transformers_spells_rotary_positions_otherwise() -> None:
@@ -138,5 +138,5 @@ def test_a_model_section_that_a_checkpoint_contradicts() -> None:
     section = tiny_networks.DECODER.model_dump()
     due = {name: section[name] for name in fields("decoder")}
     check_same(section, due, "folder")
-    with pytest.raises(UserError, match=r"config.model.mlp_width: 28: the checkpoint folder has 99"):
-        check_same(section, due | {"mlp_width": 99}, "folder")
+    with pytest.raises(UserError, match=r"config.model.mlp_dim: 28: the checkpoint folder has 99"):
+        check_same(section, due | {"mlp_dim": 99}, "folder")

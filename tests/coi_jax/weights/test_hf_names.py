@@ -14,7 +14,7 @@ from tests.helpers.tiny_networks import DECODER, T5, VOCABULARY, change
 CONFIGS = {
     "Llama": DECODER,
     "Qwen": change(DECODER, qkv_bias=True, tied_embedding=True, qk_norm=True),
-    "Gemma": change(DECODER, norms="both", qk_norm=True),
+    "Gemma": change(DECODER, norm_placement="sandwich", qk_norm=True),
     "T5 1.0": change(T5, mlp="relu", tied_embedding=True),
     "T5 1.1": T5,
 }
@@ -93,7 +93,7 @@ def test_missing_unknown_and_misshapen_tensors_are_told_in_one_line(shapes: dict
     said = str(caught.value)
     assert "missing: model.layers.1-2.mlp.up_proj.weight; " in said
     assert "not of this network: model.layers.1-2.mlp.extra.weight; " in said
-    assert "model.layers.1.mlp.down_proj.weight [20, 44], where [20, 28] is due (width × mlp_width)" in said
+    assert "model.layers.1.mlp.down_proj.weight [20, 44], where [20, 28] is due (model_dim × mlp_dim)" in said
     assert "layers.2.mlp.down" not in said
     assert "\n" not in said
 

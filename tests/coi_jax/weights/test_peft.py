@@ -35,7 +35,7 @@ def adapted(theirs: PreTrainedModel, **fields: object) -> Network:
         "alpha": 8.0,
         "targets": "attention|mlp",
         "dropout": 0.25,
-        "rank_stabilised": False,
+        "rank_stabilized": False,
         "base_dtype": "float32",
     }
     section = architecture(theirs.config.to_dict()) | RUN
@@ -60,7 +60,7 @@ def base(network: Network, theirs: PreTrainedModel) -> Params:
 def test_peft_computes_the_same(family: str, tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
     """Every other family with the rank-stabilised scaling."""
     theirs = reference(FAMILIES[family])
-    network = adapted(theirs, rank_stabilised=list(FAMILIES).index(family) % 2 == 0)
+    network = adapted(theirs, rank_stabilized=list(FAMILIES).index(family) % 2 == 0)
     adapters, frozen = random_adapters(network), base(network, theirs)
     batch = batch_of(network)
     with tiny_models.quick_compilation():
@@ -87,7 +87,7 @@ def check_loaded(loaded: PeftModel, network: Network) -> None:
     assert (config.r, config.lora_alpha, config.use_rslora, config.lora_dropout, config.base_model_name_or_path) == (
         3,
         8.0,
-        network.lora.rank_stabilised,
+        network.lora.rank_stabilized,
         0.25,
         "somewhere/base",
     )

@@ -49,7 +49,7 @@ SIZES = {
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
 }
-LORA = LoraConfig(rank=2, alpha=4.0, targets="attention|mlp", dropout=0.0, rank_stabilised=False, base_dtype="int8")
+LORA = LoraConfig(rank=2, alpha=4.0, targets="attention|mlp", dropout=0.0, rank_stabilized=False, base_dtype="int8")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -136,8 +136,8 @@ def test_gemma_3_in_a_folder_with_a_vision_tower(tmp_path: Path) -> None:
 
 
 def test_a_network_of_other_sizes_is_named_by_its_field(folder: Path, network: Network) -> None:
-    config = network.config.model_copy(update={"mlp_width": 40})
-    with pytest.raises(UserError, match=r"config.model.mlp_width: 40: the checkpoint .* has 48"):
+    config = network.config.model_copy(update={"mlp_dim": 40})
+    with pytest.raises(UserError, match=r"config.model.mlp_dim: 40: the checkpoint .* has 48"):
         weights.open_weights(str(folder), build(config, 1))
     longer = build(network.config.model_copy(update={"vocabulary_size": 0}), 300)
     with pytest.raises(UserError, match=r"config.model.vocabulary_size: 300: the checkpoint .* has 264"):
@@ -148,8 +148,10 @@ def test_a_config_that_its_own_tensors_contradict(folder: Path, network: Network
     copy = Path(shutil.copytree(folder, tmp_path / "model"))
     values = json.loads((copy / "config.json").read_text()) | {"intermediate_size": 40}
     (copy / "config.json").write_text(json.dumps(values))
-    wrong = build(network.config.model_copy(update={"mlp_width": 40}), 1)
-    with pytest.raises(UserError, match=r"gate_proj.weight \[48, 32\], where \[40, 32\] is due \(mlp_width × width\)"):
+    wrong = build(network.config.model_copy(update={"mlp_dim": 40}), 1)
+    with pytest.raises(
+        UserError, match=r"gate_proj.weight \[48, 32\], where \[40, 32\] is due \(mlp_dim × model_dim\)"
+    ):
         weights.open_weights(str(copy), wrong)
 
 

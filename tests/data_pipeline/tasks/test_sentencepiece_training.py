@@ -42,7 +42,7 @@ def test_a_size_that_the_text_cannot_fill_names_the_largest(tmp_path: Path) -> N
     lines = [f"sort the words {number}" for number in range(30)]
     with pytest.raises(UserError, match=r"at most (\d+) pieces") as caught:
         train(lines, 5000)
-    largest = int(caught.value.mend.split("at most ")[1].split()[0])
+    largest = int(caught.value.hint.split("at most ")[1].split()[0])
     assert len(train(lines, largest)) > 0
     with pytest.raises(UserError, match=r"at most"):
         train(lines, largest + 1)
@@ -52,7 +52,7 @@ def test_a_size_too_small_for_the_characters_names_the_smallest() -> None:
     lines = ["abcdefghij klmnop", "hello world 123"] * 5
     with pytest.raises(UserError, match=r"at least (\d+)$") as caught:
         train(lines, 100)
-    assert len(train(lines, int(caught.value.mend.split()[-1]))) > 0
+    assert len(train(lines, int(caught.value.hint.split()[-1]))) > 0
 
 
 def test_no_text_at_all() -> None:

@@ -27,9 +27,9 @@ CONFIG = run_config(
     data__length=LENGTH,
     model__attention="xla",
     model__dtype="bfloat16",
-    model__width=64,
-    model__head_width=32,
-    model__mlp_width=128,
+    model__model_dim=64,
+    model__head_dim=32,
+    model__mlp_dim=128,
     evaluation__max_new_tokens=8,
     evaluation__batch=8,
 )

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax._src.cudnn import fused_attention_stablehlo
 
-from coi_jax.models.attention import Sight, attend
+from coi_jax.models.attention import AttentionPattern, attend
 from coi_jax.models.kernels import cudnn
 from coi_jax.models.kv_cache import KeyValues
 from coi_jax.models.layers import REMAT_POLICIES
@@ -51,7 +51,7 @@ def test_ragged_causal_attention_sees_what_the_mask_shows() -> None:
     for start, count in zip(starts[starts >= 0], counts[counts >= 0], strict=True):
         distance = np.arange(count)[:, None] - np.arange(count)[None]
         seen[start : start + count, start : start + count] = (distance >= 0) & (distance < 7)
-    np.testing.assert_array_equal(seen, Sight(segments, 7).mask(slice(0, 48), slice(0, 48))[0])
+    np.testing.assert_array_equal(seen, AttentionPattern(segments, 7).mask(slice(0, 48), slice(0, 48))[0])
 
 
 @pytest.fixture
@@ -63,7 +63,10 @@ def _as_on_a_hopper(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def by_xla(query: jax.Array, memory: KeyValues, segments: jax.Array | None) -> jax.Array:
     return attend(
-        query, memory, Sight(segments, WINDOW).mask(slice(0, query.shape[2]), slice(0, query.shape[2])), scale=SCALE
+        query,
+        memory,
+        AttentionPattern(segments, WINDOW).mask(slice(0, query.shape[2]), slice(0, query.shape[2])),
+        scale=SCALE,
     )
 
 

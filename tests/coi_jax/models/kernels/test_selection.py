@@ -14,8 +14,8 @@ from tests.helpers import tiny_models
 from tests.helpers.tiny_networks import DECODER, T5, VOCABULARY, change
 
 
-def rows(length: int = 256, width: int = 64, dtype: str = "bfloat16") -> jax.Array:
-    return jnp.zeros((2, 4, length, width), dtype)
+def rows(length: int = 256, head_dim: int = 64, dtype: str = "bfloat16") -> jax.Array:
+    return jnp.zeros((2, 4, length, head_dim), dtype)
 
 
 def choose(asked: str, query: jax.Array, cap: float = 0.0) -> str:
@@ -48,8 +48,8 @@ def test_a_tpu_takes_rows_of_whole_blocks(monkeypatch: pytest.MonkeyPatch) -> No
 GPU_OBSTACLES = [
     ({"dtype": "float32"}, 0.0, "in bfloat16 or float16, not in float32"),
     ({}, 30.0, "no soft cap"),
-    ({"width": 60}, 0.0, "at most 256 channels, a multiple of 8, not 60"),
-    ({"width": 320}, 0.0, "at most 256 channels"),
+    ({"head_dim": 60}, 0.0, "at most 256 channels, a multiple of 8, not 60"),
+    ({"head_dim": 320}, 0.0, "at most 256 channels"),
 ]
 
 
@@ -81,7 +81,7 @@ def test_a_t5_asks_for_no_kernel() -> None:
 @pytest.mark.parametrize(("remat", "forward"), [("attention", 2), ("full", 4)])
 def test_a_decoder_for_a_tpu_that_is_not_there_uses_its_kernel(remat: str, forward: int) -> None:
     """Layers of two kinds are branches, each with a window of its own; the backward pass has two kernels."""
-    fields = {"layers": 4, "heads": 4, "kv_heads": 2, "window": 100, "global_every": 2, "remat": remat}
+    fields = {"layers": 4, "heads": 4, "kv_heads": 2, "window": 100, "global_layer_interval": 2, "remat": remat}
     network = build(change(DECODER, **fields), VOCABULARY)
     ids = jax.ShapeDtypeStruct((2, 128), jnp.int32)
     batch = dict.fromkeys(("tokens", "targets", "weights", "segments", "positions"), ids)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from coi_jax.models.attention import Sight, attend_rows
+from coi_jax.models.attention import AttentionPattern, attend_rows
 from coi_jax.models.kernels import splash
 from coi_jax.models.kv_cache import KeyValues
 from launch.preflight import topologies
@@ -45,7 +45,7 @@ def with_gradients(attend: Attend, arguments: Arguments) -> Any:
 
 
 def by_xla(segments: jax.Array | None, window: int, cap: float) -> Attend:
-    return lambda query, memory: attend_rows(query, memory, Sight(segments, window), scale=SCALE, cap=cap)
+    return lambda query, memory: attend_rows(query, memory, AttentionPattern(segments, window), scale=SCALE, cap=cap)
 
 
 def by_splash(segments: jax.Array | None, window: int, cap: float) -> Attend:
@@ -80,10 +80,10 @@ def tpu_mesh() -> jax.sharding.Mesh:
     )
 
 
-@pytest.mark.parametrize(("width", "window", "cap"), [(64, 0, 0.0), (256, 300, 50.0)])
-def test_compiles_for_a_tpu(width: int, window: int, cap: float) -> None:
+@pytest.mark.parametrize(("head_dim", "window", "cap"), [(64, 0, 0.0), (256, 300, 50.0)])
+def test_compiles_for_a_tpu(head_dim: int, window: int, cap: float) -> None:
     """Also with heads that do not fill a register of 128 lanes."""
-    shapes = [jax.ShapeDtypeStruct((2, heads, 512, width), jnp.bfloat16) for heads in (8, 4, 4)]
+    shapes = [jax.ShapeDtypeStruct((2, heads, 512, head_dim), jnp.bfloat16) for heads in (8, 4, 4)]
     attend = functools.partial(splash.attend_rows, window=window, scale=SCALE, cap=cap)
 
     def total(query: jax.Array, keys: jax.Array, values: jax.Array, segments: jax.Array) -> jax.Array:

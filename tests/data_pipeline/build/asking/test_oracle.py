@@ -14,7 +14,7 @@ from data_pipeline.build.asking import oracle
 from data_pipeline.build.asking.oracle import Oracle, right_steps
 from data_pipeline.build.asking.questions import Answer, Categorise, Check, Fuse, Judge, Question, Summarise
 from data_pipeline.build.decisions import Decisions
-from data_pipeline.build.engine.stage_runner import Workshop
+from data_pipeline.build.engine.stage_runner import StageRunner
 from data_pipeline.build.pipeline import Build, Built, Payment
 from data_pipeline.build.review import truth
 from data_pipeline.build.review.truth import score
@@ -69,7 +69,7 @@ def built(argv: list[str]) -> Built:
         overrides["llm"] = arguments.llm
     config = build.load(arguments.config, overrides)
     work = f"{arguments.out}.work"
-    return Build(config, Workshop(f"{work}/stages", []), Payment(f"{work}/spending", None), Decisions()).run()
+    return Build(config, StageRunner(f"{work}/stages", []), Payment(f"{work}/spending", None), Decisions()).run()
 
 
 def test_with_computed_answers_every_stage_is_right_but_the_rules(tmp_path: Path) -> None:

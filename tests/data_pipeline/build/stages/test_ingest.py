@@ -8,7 +8,7 @@ import pytest
 
 from data_pipeline.build.config import SeedsConfig
 from data_pipeline.build.drafts import Instance, Seed
-from data_pipeline.build.engine.stage_runner import REJECTED, Stage, Workshop
+from data_pipeline.build.engine.stage_runner import REJECTED, Stage, StageRunner
 from data_pipeline.build.sources import Refused
 from data_pipeline.build.stages import ingest
 from data_pipeline.build.stages.ingest import CROSSES, TWICE, groups_for_tests
@@ -22,10 +22,10 @@ RUNNER = ["--runner=FnApiRunner"]
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Stage:
     folder = super_ni_tasks.write(tmp_path_factory.mktemp("tasks") / "super_ni")
     config = seeds_config(sources=[{"kind": "super_ni", "path": str(folder), "split": ""}])
-    return made(Workshop(str(folder.parent / "stages"), RUNNER), config)
+    return made(StageRunner(str(folder.parent / "stages"), RUNNER), config)
 
 
-def made(workshop: Workshop, config: SeedsConfig) -> Stage:
+def made(workshop: StageRunner, config: SeedsConfig) -> Stage:
     return workshop.run("seeds", None, [], lambda start: ingest.ingest(start, config, 0))
 
 
@@ -55,7 +55,7 @@ def test_the_same_files_give_the_same_seeds_in_any_order(stage: Stage, tmp_path:
     """The pipeline spreads its work, and a split of tasks follows from all of them."""
     folder = super_ni_tasks.write(tmp_path / "super_ni")
     config = seeds_config(sources=[{"kind": "super_ni", "path": str(folder), "split": ""}])
-    again = made(Workshop(str(tmp_path / "stages"), RUNNER), config)
+    again = made(StageRunner(str(tmp_path / "stages"), RUNNER), config)
     assert sorted(map(json.dumps, again.read())) == sorted(map(json.dumps, stage.read()))
 
 
@@ -77,7 +77,7 @@ def without_crossings(tmp_path: Path) -> Callable[[list[Seed]], tuple[dict[str, 
                 REJECTED: flows[REJECTED] | "r" >> beam.Map(dataclasses.asdict),
             }
 
-        stage = Workshop(str(tmp_path), RUNNER).run("s", None, [], make)
+        stage = StageRunner(str(tmp_path), RUNNER).run("s", None, [], make)
         left = {row["id"]: [one["id"] for one in row["instances"]] for row in stage.read()}
         return left, sorted(row["reason"] for row in stage.read(REJECTED))
 
