@@ -83,7 +83,8 @@ def compare(
     files.write_json(folder / "generate.json", settings)
     with contextlib.ExitStack() as stack:
         contestants = {
-            name: stack.enter_context(Side(f"benchmarks.generate_{name}", folder / "generate.json")) for name in names
+            name: stack.enter_context(Side(f"benchmarks.generation_side_{name}", folder / "generate.json"))
+            for name in names
         }
         sides.all_ask(list(contestants.values()), sides.READY)
         tried = {name: [_seconds(side, batch) for batch in batches] for name, side in contestants.items()}

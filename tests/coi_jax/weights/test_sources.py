@@ -254,10 +254,11 @@ MEMORY = """
 import re, sys
 from pathlib import Path
 import jax
-from coi_jax import convert, weights
+from coi_jax import convert
+from coi_jax.common.storage import Folder
 from coi_jax.models import build
-from coi_jax.run_folder import RunFolder
-from coi_jax.tensor_files import Folder
+from coi_jax.runs.run_folder import RunFolder
+from coi_jax.weights import sources as weights
 
 source, out, config_file = sys.argv[1:]
 overrides = {"vocabulary.kind": "bytes", "vocabulary.size": 0}

@@ -210,7 +210,7 @@ def test_a_signal_is_passed_on_so_that_the_run_saves(workplace: Path, number: si
         "signal.signal(signal.SIGTERM, lambda *_: (train(1), sys.exit(0))); print('ready', flush=True); time.sleep(60)"
     )
     set_fakes(workplace, train=saving)
-    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from launch import sweep; sys.exit(sweep.main())"
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from launch.sweep.__main__ import main; sys.exit(main())"
     command = [sys.executable, "-c", code, "--sweep", "configs/sweeps/quickstart.py", "--backend", "local"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
