@@ -31,7 +31,7 @@ from coi_jax.config.run import RunConfig, load_config, validate
 from coi_jax.data.batches import Batch, fill
 from coi_jax.data.packing import pack
 from coi_jax.data.row_shape import RowShape
-from coi_jax.families.presets import PRESETS
+from coi_jax.families.registry import PRESETS
 from coi_jax.models import build, flops
 from coi_jax.tokenizers.vocabulary import ByteVocabulary
 

@@ -67,7 +67,7 @@ def get_config() -> ConfigDict:
 def model() -> ConfigDict:
     return ConfigDict(
         dict(
-            preset="exaone4",  # the family; its fields can be replaced here too (coi_jax/families/presets.py)
+            preset="exaone4",  # the family; its fields can be replaced here too (coi_jax/families/registry.py)
             vocabulary_size=0,  # as many as the vocabulary has ids
             layers=4,
             model_dim=128,

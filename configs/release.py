@@ -70,7 +70,7 @@ def get_config() -> ConfigDict:
 def model() -> ConfigDict:
     return ConfigDict(
         dict(
-            preset="llama",  # the family; its fields can be replaced here too (coi_jax/families/presets.py)
+            preset="llama",  # the family; its fields can be replaced here too (coi_jax/families/registry.py)
             vocabulary_size=0,  # as many as the vocabulary has ids
             layers=2,
             model_dim=128,

@@ -1,6 +1,6 @@
 """What there is to say of a network: one decoder and one T5 whose switches spell the differences between families.
 
-The families and their published sizes are rows of `coi_jax.families.presets`.
+The families and their published sizes are rows of `coi_jax.families.registry`.
 """
 
 import re

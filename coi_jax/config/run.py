@@ -14,7 +14,7 @@ from coi_jax.common import files
 from coi_jax.common.schema import Section, Share
 from coi_jax.config import loading
 from coi_jax.config.model import LoraConfig, ModelConfig, model_section
-from coi_jax.families.presets import expand
+from coi_jax.families.registry import expand
 
 
 class VocabularyConfig(Section):

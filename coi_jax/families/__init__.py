@@ -1,1 +1,1 @@
-"""The published model families: what each computes differently, and its sizes."""
+"""The published model families, one file each, and the table of all of them (`coi_jax.families.registry`)."""

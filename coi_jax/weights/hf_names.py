@@ -1,4 +1,4 @@
-"""Where each parameter lies in a published checkpoint: the one table of `transformers`' names.
+"""Published checkpoints: where each parameter lies, by the names that the families give (`Family.tensors`).
 
 A linear map of torch is [outputs, inputs]; a kernel here is [inputs…, outputs…], with heads apart from their channels,
 and stacked over the layers. All else is laid out alike.
@@ -16,72 +16,12 @@ from jaxtyping import Shaped
 
 from coi_jax.common.errors import UserError
 from coi_jax.config.model import DecoderConfig, T5Config
+from coi_jax.families.family import TensorNames
+from coi_jax.families.registry import FAMILIES
 from coi_jax.models import Params
 from coi_jax.parallel.sharding import keys
 
 Tensor = Shaped[np.ndarray, "..."]
-
-# ours (a path through the parameters) : theirs ({} is the number of the layer)
-DECODER = {
-    "embedding.table": "model.embed_tokens.weight",
-    "layers.attention_norm.scale": "model.layers.{}.input_layernorm.weight",
-    "layers.attention.query.kernel": "model.layers.{}.self_attn.q_proj.weight",
-    "layers.attention.query.bias": "model.layers.{}.self_attn.q_proj.bias",
-    "layers.attention.key.kernel": "model.layers.{}.self_attn.k_proj.weight",
-    "layers.attention.key.bias": "model.layers.{}.self_attn.k_proj.bias",
-    "layers.attention.value.kernel": "model.layers.{}.self_attn.v_proj.weight",
-    "layers.attention.value.bias": "model.layers.{}.self_attn.v_proj.bias",
-    "layers.attention.output.kernel": "model.layers.{}.self_attn.o_proj.weight",
-    "layers.query_norm.scale": "model.layers.{}.self_attn.q_norm.weight",
-    "layers.key_norm.scale": "model.layers.{}.self_attn.k_norm.weight",
-    "layers.mlp_norm.scale": "model.layers.{}.post_attention_layernorm.weight",
-    "layers.mlp.gate.kernel": "model.layers.{}.mlp.gate_proj.weight",
-    "layers.mlp.up.kernel": "model.layers.{}.mlp.up_proj.weight",
-    "layers.mlp.down.kernel": "model.layers.{}.mlp.down_proj.weight",
-    "final_norm.scale": "model.norm.weight",
-    "head.kernel": "lm_head.weight",
-}
-# What Llama calls by the norm's place after attention stands, in Gemma, for the norm of what attention gave.
-POST_NORMS = {
-    "layers.attention_post_norm.scale": "model.layers.{}.post_attention_layernorm.weight",
-    "layers.mlp_norm.scale": "model.layers.{}.pre_feedforward_layernorm.weight",
-    "layers.mlp_post_norm.scale": "model.layers.{}.post_feedforward_layernorm.weight",
-}
-T5 = {
-    "embedding.table": "shared.weight",
-    "encoder_bias.table": "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight",
-    "encoder.attention_norm.scale": "encoder.block.{}.layer.0.layer_norm.weight",
-    "encoder.attention.query.kernel": "encoder.block.{}.layer.0.SelfAttention.q.weight",
-    "encoder.attention.key.kernel": "encoder.block.{}.layer.0.SelfAttention.k.weight",
-    "encoder.attention.value.kernel": "encoder.block.{}.layer.0.SelfAttention.v.weight",
-    "encoder.attention.output.kernel": "encoder.block.{}.layer.0.SelfAttention.o.weight",
-    "encoder.mlp_norm.scale": "encoder.block.{}.layer.1.layer_norm.weight",
-    "encoder.mlp.gate.kernel": "encoder.block.{}.layer.1.DenseReluDense.wi_0.weight",
-    "encoder.mlp.up.kernel": "encoder.block.{}.layer.1.DenseReluDense.wi_1.weight",
-    "encoder.mlp.down.kernel": "encoder.block.{}.layer.1.DenseReluDense.wo.weight",
-    "encoder_norm.scale": "encoder.final_layer_norm.weight",
-    "decoder_bias.table": "decoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight",
-    "decoder.attention_norm.scale": "decoder.block.{}.layer.0.layer_norm.weight",
-    "decoder.attention.query.kernel": "decoder.block.{}.layer.0.SelfAttention.q.weight",
-    "decoder.attention.key.kernel": "decoder.block.{}.layer.0.SelfAttention.k.weight",
-    "decoder.attention.value.kernel": "decoder.block.{}.layer.0.SelfAttention.v.weight",
-    "decoder.attention.output.kernel": "decoder.block.{}.layer.0.SelfAttention.o.weight",
-    "decoder.cross_norm.scale": "decoder.block.{}.layer.1.layer_norm.weight",
-    "decoder.cross_attention.query.kernel": "decoder.block.{}.layer.1.EncDecAttention.q.weight",
-    "decoder.cross_attention.key.kernel": "decoder.block.{}.layer.1.EncDecAttention.k.weight",
-    "decoder.cross_attention.value.kernel": "decoder.block.{}.layer.1.EncDecAttention.v.weight",
-    "decoder.cross_attention.output.kernel": "decoder.block.{}.layer.1.EncDecAttention.o.weight",
-    "decoder.mlp_norm.scale": "decoder.block.{}.layer.2.layer_norm.weight",
-    "decoder.mlp.gate.kernel": "decoder.block.{}.layer.2.DenseReluDense.wi_0.weight",
-    "decoder.mlp.up.kernel": "decoder.block.{}.layer.2.DenseReluDense.wi_1.weight",
-    "decoder.mlp.down.kernel": "decoder.block.{}.layer.2.DenseReluDense.wo.weight",
-    "decoder_norm.scale": "decoder.final_layer_norm.weight",
-    "head.kernel": "lm_head.weight",
-}
-UNGATED = {
-    "encoder.mlp.up.kernel": "encoder.block.{}.layer.1.DenseReluDense.wi.weight",
-    "decoder.mlp.up.kernel": "decoder.block.{}.layer.2.DenseReluDense.wi.weight",
-}
 
 # The config's fields that a tensor's axes come from, by the end of the parameter's path.
 SIZES = {
@@ -103,45 +43,37 @@ SIZES = {
     ".scale": "model_dim",
 }
 
-# Gemma 3 with a vision tower holds its decoder deeper; where it does depends on the version that wrote it.
-PREFIXES = {"language_model.model.": "model.", "model.language_model.": "model.", "language_model.lm_head.": "lm_head."}
-# Parts that the network does not have: the vision tower, what follows from the config, and a table that T5's first
-# checkpoints hold and no version of T5 reads.
-UNUSED = (
-    "vision_tower.",
-    "multi_modal_projector.",
-    "model.vision_tower.",
-    "model.multi_modal_projector.",
-    "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.",
-)
-UNUSED_ENDS = (".rotary_emb.inv_freq",)
+_PREFIXES = [prefix for family in FAMILIES.values() for prefix in family.key_prefixes]
+_UNUSED = re.compile("|".join(family.unused_keys for family in FAMILIES.values() if family.unused_keys))
+
+
+def tensor_names(config: DecoderConfig | T5Config) -> TensorNames:
+    """Return the names of a network's tensors: those of the first family that has its switches."""
+    section = config.model_dump()
+    tables = (table for family in FAMILIES.values() for table in family.tensors)
+    return next(table for table in tables if table.switches.items() <= section.items())
 
 
 def names(config: DecoderConfig | T5Config) -> dict[str, str]:
-    """The key of each parameter's path; {} stands for the number of the layer.
-
-    It names what any network of the kind may have: a tied head, an absent gate or bias has a name too.
-    """
-    if isinstance(config, T5Config):
-        return T5 if config.mlp == "gated_gelu" else T5 | UNGATED
-    return DECODER if config.norm_placement == "pre" else DECODER | POST_NORMS
+    """Return the key of each parameter's path; {} stands for the number of the layer."""
+    return tensor_names(config).keys
 
 
 def copies(config: DecoderConfig | T5Config) -> dict[str, str]:
-    """Keys that a checkpoint may hold besides, and the key whose tensor must be the same."""
-    embedding = names(config)["embedding.table"]
-    found = {"lm_head.weight": embedding} if config.tied_embedding else {}
-    if isinstance(config, T5Config):
-        found |= {"encoder.embed_tokens.weight": embedding, "decoder.embed_tokens.weight": embedding}
-    return found
+    """Return the keys that a checkpoint may hold besides, and for each the key whose tensor must be the same."""
+    table = tensor_names(config)
+    tied_head = (table.keys["head.kernel"],) if config.tied_embedding else ()
+    return dict.fromkeys((*tied_head, *table.embedding_copies), table.keys["embedding.table"])
 
 
 def common_key(key: str) -> str | None:
-    """A checkpoint's key without a prefix that only some checkpoints have; None where the network has no such part."""
-    if key.startswith(UNUSED) or key.endswith(UNUSED_ENDS):
+    """Return a key without a prefix that only some checkpoints have; None where the network has no such part."""
+    if _UNUSED.fullmatch(key):
         return None
-    prefix = next((prefix for prefix in PREFIXES if key.startswith(prefix)), "")
-    return PREFIXES[prefix] + key.removeprefix(prefix) if prefix else key
+    for prefix, common in _PREFIXES:
+        if key.startswith(prefix):
+            return common + key.removeprefix(prefix)
+    return key
 
 
 @dataclass(frozen=True)

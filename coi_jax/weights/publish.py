@@ -8,11 +8,12 @@ import numpy as np
 
 from coi_jax.common import files
 from coi_jax.common.storage import Folder, write_json, written_aside
+from coi_jax.families.registry import FAMILIES
 from coi_jax.models import Network
 from coi_jax.runs.run_folder import RunFolder
 from coi_jax.tokenizers.protocol import Vocabulary
 from coi_jax.weights import sources as weights
-from coi_jax.weights.hf_config import READ, architecture, published, text_config
+from coi_jax.weights.hf_config import architecture, published, text_config
 from coi_jax.weights.hf_names import places
 from coi_jax.weights.safetensors_files import Spec, Tensor, write_tensors
 from coi_jax.weights.sources import CONFIG, Weights
@@ -85,7 +86,7 @@ def config_values(run: RunFolder, network: Network, dtype: np.dtype) -> dict[str
     if (run.published / CONFIG).exists():
         original = dict(text_config(files.read_json(run.published / CONFIG)))
     values = published(network.config, network.vocabulary_size, original.get("model_type", ""))
-    replaced = {*READ[values["model_type"]], "dtype"}
+    replaced = {*FAMILIES[values["model_type"]].defaults, "dtype"}
     kept = {name: value for name, value in original.items() if name not in replaced}
     merged = (kept or _ids(run.load_vocabulary())) | values | {"torch_dtype": dtype.name}
     assert architecture(merged) == architecture(values)
@@ -102,6 +103,6 @@ def _small_files(run: RunFolder, model_type: str) -> dict[str, bytes]:
     folder = run.published if run.published.is_dir() else run.tokenizer
     paths = sorted(folder.iterdir()) if folder.is_dir() else []
     found = {path.name: path.read_bytes() for path in paths if path.name in SMALL_FILES and path.name != CONFIG}
-    if model_type in ("t5", "mt5") and "tokenizer.model" in found:
-        found["spiece.model"] = found.pop("tokenizer.model")  # its name there
+    if "tokenizer.model" in found:
+        found[FAMILIES[model_type].tokenizer_file] = found.pop("tokenizer.model")
     return found

@@ -18,7 +18,7 @@ from jax.sharding import AbstractMesh, PartitionSpec
 
 from coi_jax.common.errors import UserError
 from coi_jax.config.model import LoraConfig, model_section
-from coi_jax.families.presets import PRESETS
+from coi_jax.families.registry import PRESETS
 from coi_jax.models import Network, build
 from coi_jax.parallel import sharding
 from coi_jax.runs.train_state import TrainState

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 
 from coi_jax.config.run import MeshConfig, OptimizerConfig, RunConfig, load_config
-from coi_jax.families.presets import PRESETS
+from coi_jax.families.registry import PRESETS
 from coi_jax.models import Network, build
 from coi_jax.parallel import sharding
 from coi_jax.runs.train_state import TrainState

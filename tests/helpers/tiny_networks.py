@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from coi_jax.config.model import DecoderConfig, T5Config
-from coi_jax.families.presets import PLAIN_ROPE, PRESETS
+from coi_jax.families.decoder_common import PLAIN_ROPE
+from coi_jax.families.registry import PRESETS
 from coi_jax.models import Network, Params, build
 
 VOCABULARY = 40

@@ -19,7 +19,7 @@ from coi_jax.data import token_cache
 from coi_jax.data.batches import Batch
 from coi_jax.data.loader import Loader, span
 from coi_jax.data.task_specs import training_tasks
-from coi_jax.families.presets import PRESETS
+from coi_jax.families.registry import PRESETS
 from coi_jax.tokenizers.vocabulary import load_vocabulary
 from tests.helpers.paths import ROOT
 from tests.helpers.token_caches import small_config, write_caches, write_dataset

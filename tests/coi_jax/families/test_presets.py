@@ -8,7 +8,7 @@ import pytest
 from coi_jax.common.errors import UserError
 from coi_jax.config.model import model_section
 from coi_jax.config.run import load_config
-from coi_jax.families.presets import FAMILIES, PRESETS, expand
+from coi_jax.families.registry import FAMILIES, PRESETS, expand
 from coi_jax.models import build
 from tests.helpers.scored_runs import QUICKSTART
 
@@ -71,12 +71,18 @@ def test_a_preset_has_as_many_parameters_without_embeddings_as_its_card_says(pre
     assert round(sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(abstract)) / 1e9, 2) == billions
 
 
-@pytest.mark.parametrize("preset", sorted(set(PRESETS) - set(FAMILIES)))
+@pytest.mark.parametrize("preset", sorted(name for family in FAMILIES.values() for name in family.models))
 def test_every_preset_is_a_whole_model(preset: str) -> None:
     model = model_section(PRESETS[preset]).model_validate(PRESETS[preset] | RUN)
     sizes = {name: value for name, value in PRESETS[preset].items() if isinstance(value, int | str)}
     assert sizes
     assert sizes.items() <= model.model_dump().items()
+
+
+def test_a_preset_belongs_to_one_family() -> None:
+    names = [name for family in FAMILIES.values() for name in (*family.variants, *family.models)]
+    assert len(names) == len(set(names))
+    assert set(names) == set(PRESETS)
 
 
 def test_fields_beside_a_preset_come_first() -> None:

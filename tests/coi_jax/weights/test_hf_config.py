@@ -1,17 +1,18 @@
 """config.json and our model section, each from the other."""
 
 import importlib
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from coi_jax.common.errors import UserError
 from coi_jax.config.model import DecoderConfig, T5Config, model_section
-from coi_jax.families.presets import PRESETS
-from coi_jax.weights.hf_config import FIXED, FREE, READ, architecture, check_same, fields, published
+from coi_jax.families.registry import FAMILIES, PRESETS
+from coi_jax.weights.hf_config import IGNORED_FIELDS, architecture, check_same, fields, published
 from tests.helpers import tiny_networks
 from tests.helpers.published_models import RUN
-from tests.helpers.reference_models import FAMILIES
+from tests.helpers.reference_models import FAMILIES as REFERENCES
 
 LLAMA3 = {
     "rope_type": "llama3",
@@ -32,9 +33,9 @@ def config_class(kind: str) -> type:
     return getattr(module, names.get(kind, f"{kind.capitalize()}Config"))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", REFERENCES)
 def test_a_family_there_and_back_is_the_same(family: str) -> None:
-    theirs = FAMILIES[family]
+    theirs = REFERENCES[family]
     ours = make(architecture(theirs.to_dict()))
     written = published(ours, ours.vocabulary_size, theirs.model_type)
     assert written["model_type"] == theirs.model_type
@@ -48,12 +49,29 @@ def test_every_preset_can_be_published(preset: str) -> None:
     assert found == ours
 
 
-@pytest.mark.parametrize("kind", READ)
+@pytest.mark.parametrize("kind", FAMILIES)
 def test_what_a_file_leaves_out_is_as_in_transformers(kind: str) -> None:
-    theirs = config_class(kind)().to_dict()
+    family, theirs = FAMILIES[kind], config_class(kind)().to_dict()
     assert architecture({"model_type": kind}) == architecture(theirs)
-    assert not {name for name, value in FIXED[kind].items() if theirs.get(name) not in (None, value)}
-    assert set(theirs) - set(READ[kind]) - set(FIXED[kind]) - FREE <= {name for name in theirs if not theirs[name]}
+    assert not {name for name, value in family.fixed.items() if theirs.get(name) not in (None, value)}
+    assert set(theirs) - set(family.defaults) - set(family.fixed) - IGNORED_FIELDS <= {
+        name for name in theirs if not theirs[name]
+    }
+
+
+def test_an_entry_of_the_table_is_all_that_a_new_family_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Qwen 2.5 whose queries and keys are normalized, which no published family is."""
+    qwen = FAMILIES["qwen2"]
+    odd = tiny_networks.change(tiny_networks.DECODER, qk_norm=True, qkv_bias=True, window=0, global_layer_interval=0)
+    new = replace(qwen, model_type="qwen_normed", architecture="Normed", switches=qwen.switches | {"qk_norm": True})
+    with pytest.raises(UserError, match="no published family"):
+        published(odd, 40)
+    monkeypatch.setitem(FAMILIES, new.model_type, new)
+    values = published(odd, 40)
+    assert (values["model_type"], values["architectures"]) == ("qwen_normed", ["Normed"])
+    assert architecture(values) == {name: odd.model_dump()[name] for name in fields("decoder")} | {
+        "vocabulary_size": 40
+    }
 
 
 def test_fields_are_those_of_a_network_and_not_of_a_run() -> None:

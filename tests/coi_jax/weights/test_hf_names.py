@@ -32,6 +32,14 @@ def test_every_tensor_of_a_family_has_its_place(family: str) -> None:
         np.testing.assert_array_equal(back[key], tensor)
 
 
+@pytest.mark.parametrize("placement", ["pre", "post", "sandwich"])
+def test_every_parameter_of_a_decoder_has_a_name_wherever_its_norms_are(placement: str) -> None:
+    network = build(change(DECODER, norm_placement=placement, qkv_bias=True, qk_norm=True), VOCABULARY)
+    found = places(network.config, network.abstract())
+    keys = [key for place in found.values() for key in place.keys]
+    assert len(keys) == len(set(keys))
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 def test_shapes_of_tensors_follow_from_those_of_parameters(name: str) -> None:
     network = build(CONFIGS[name], VOCABULARY)

@@ -1,0 +1,172 @@
+"""What the families of decoders share: sizes, rotary positions, sliding windows, and their spelling in config.json."""
+
+import re
+
+from coi_jax.common.errors import UserError
+from coi_jax.families.family import Fields
+
+PLAIN_ROPE: Fields = dict(
+    theta=10_000.0,
+    everywhere=True,
+    local_theta=0.0,
+    scaling="none",
+    factor=1.0,
+    low_frequency=0.0,
+    high_frequency=0.0,
+    original_length=0,
+)
+
+# Defaults that the classes of transformers have in common.
+DEFAULTS: Fields = dict(
+    vocab_size=32_000,
+    hidden_size=4096,
+    num_hidden_layers=32,
+    num_attention_heads=32,
+    head_dim=None,
+    rms_norm_eps=1e-6,
+    rope_theta=10_000.0,
+    rope_scaling=None,
+    rope_parameters=None,
+    tie_word_embeddings=False,
+)
+FIXED: Fields = dict(
+    attention_bias=False,
+    mlp_bias=False,
+    partial_rotary_factor=1.0,
+    is_decoder=False,
+    is_encoder_decoder=False,
+    add_cross_attention=False,
+)
+RENAMED = {
+    "vocab_size": "vocabulary_size",
+    "num_hidden_layers": "layers",
+    "hidden_size": "model_dim",
+    "num_attention_heads": "heads",
+    "num_key_value_heads": "kv_heads",
+    "head_dim": "head_dim",
+    "intermediate_size": "mlp_dim",
+    "rms_norm_eps": "norm_epsilon",
+    "tie_word_embeddings": "tied_embedding",
+}
+
+
+def sizes(layers: int, model_dim: int, heads: int, kv_heads: int, head_dim: int, mlp_dim: int) -> Fields:
+    """Return the fields of a model section that differ between the models of one family."""
+    return dict(
+        layers=layers,
+        model_dim=model_dim,
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=head_dim,
+        mlp_dim=mlp_dim,
+        attention_scale_dim=head_dim,
+    )
+
+
+def read(values: Fields) -> Fields:
+    """Return the fields of the model section that the config.json of any decoder decides."""
+    section = {ours: values[theirs] for theirs, ours in RENAMED.items()}
+    section["kv_heads"] = section["kv_heads"] or section["heads"]
+    section["head_dim"] = section["head_dim"] or section["model_dim"] // section["heads"]
+    section["attention_scale_dim"] = section["head_dim"]
+    section["window"], section["global_layer_interval"] = _read_windows(values)
+    return section | {"rope": _read_rope(values)}
+
+
+def write(section: Fields) -> Fields:
+    """Return the fields that the config.json of every decoder has, except the name of its activation."""
+    values = {theirs: section[ours] for theirs, ours in RENAMED.items()}
+    return values | {"rope_theta": section["rope"]["theta"], "rope_scaling": _write_scaling(section["rope"])}
+
+
+def layer_types(section: Fields) -> list[str]:
+    """Return `layer_types` of config.json: for each layer, whether it attends within the sliding window or to all."""
+    local = _local_layers(section["global_layer_interval"], section["layers"])
+    return ["sliding_attention" if one and section["window"] else "full_attention" for one in local]
+
+
+def _read_windows(values: Fields) -> tuple[int, int]:
+    """Return `window` and `global_layer_interval`: (0, 0) where no layer has a window."""
+    window = values.get("sliding_window") or 0
+    if not values.get("use_sliding_window", True) or not window:
+        return 0, 0
+    layers, interval = values["num_hidden_layers"], _global_interval(values.get("sliding_window_pattern"))
+    local = _layers_with_window(values, interval)
+    if not any(local):
+        return 0, 0
+    candidates = (interval, 0, *range(2, layers + 1))
+    found = next((every for every in candidates if local == _local_layers(every, layers)), None)
+    if found is None:
+        hint = "the network here has windows in all layers, or in all but every n-th"
+        raise UserError("config.json: layers with a window", [n for n, one in enumerate(local) if one], hint)
+    return window, found
+
+
+def _layers_with_window(values: Fields, interval: int) -> list[bool]:
+    """Return for each layer whether it has a window, from whichever of the three spellings the file has."""
+    layers = values["num_hidden_layers"]
+    if types := values.get("layer_types"):
+        if len(types) != layers or set(types) - {"sliding_attention", "full_attention"}:
+            hint = f"give sliding_attention or full_attention for each of {layers} layers"
+            raise UserError("config.json: layer_types", types, hint)
+        return [name == "sliding_attention" for name in types]
+    if interval:
+        return _local_layers(interval, layers)
+    return [number >= values.get("max_window_layers", 0) for number in range(layers)]
+
+
+def _global_interval(pattern: int | str | None) -> int:
+    """Return every how many layers one has no window; EXAONE 4 may spell it as letters, "LLLG"."""
+    if isinstance(pattern, str):
+        return len(pattern) if re.fullmatch("L+G", pattern) else 0
+    return pattern or 0
+
+
+def _local_layers(interval: int, layers: int) -> list[bool]:
+    """Return for each layer whether it has a window, where every `interval`-th has none."""
+    return [not interval or number % interval != 0 for number in range(1, layers + 1)]
+
+
+def _read_rope(values: Fields) -> Fields:
+    """Return the section `rope`, from the spelling of version 4 or 5 of transformers."""
+    newer, local_theta = values["rope_parameters"], values.get("rope_local_base_freq", 0.0)
+    if newer and "full_attention" in newer:
+        local_theta = newer["sliding_attention"].get("rope_theta", local_theta)
+        newer = newer["full_attention"]
+    scaling = newer or values["rope_scaling"] or {}
+    theta = scaling.get("rope_theta", values["rope_theta"])
+    return PLAIN_ROPE | {"theta": theta, "local_theta": local_theta} | _read_scaling(scaling)
+
+
+def _read_scaling(scaling: Fields) -> Fields:
+    name = scaling.get("rope_type", scaling.get("type", "default"))
+    try:
+        match name:
+            case "default":
+                return {}
+            case "linear":
+                return {"scaling": name, "factor": scaling["factor"]}
+            case "llama3":
+                return {
+                    "scaling": name,
+                    "factor": scaling["factor"],
+                    "low_frequency": scaling["low_freq_factor"],
+                    "high_frequency": scaling["high_freq_factor"],
+                    "original_length": scaling["original_max_position_embeddings"],
+                }
+    except KeyError as error:
+        raise UserError("config.json: rope_scaling", scaling, f"{name} needs {error}") from None
+    raise UserError("config.json: rope_scaling", scaling, "the network here has default, linear and llama3")
+
+
+def _write_scaling(rope: Fields) -> Fields | None:
+    if rope["scaling"] == "none":
+        return None
+    values = {"rope_type": rope["scaling"], "factor": rope["factor"]}
+    if rope["scaling"] == "llama3":
+        values |= {
+            "low_freq_factor": rope["low_frequency"],
+            "high_freq_factor": rope["high_frequency"],
+            "original_max_position_embeddings": rope["original_length"],
+        }
+    return values
