@@ -1,17 +1,22 @@
-"""Measures two parts of a build: the rules over all pairs of tasks, and calls of a language model.
+"""Measures a build: a whole dry run, the rules over all pairs of tasks, and calls of a language model.
 
+  python -m benchmarks.build_speed --part dry_run
   python -m benchmarks.build_speed --part rules
   python -m tests.helpers.llm_server --port 8000 --delay 0.2 --brain reader   (in another shell)
   python -m benchmarks.build_speed --part calls --base_url http://127.0.0.1:8000
 
-Prints JSON. `rules` judges the ordered pairs of as many tasks as the paper has, of every category in turn, in the
-build's own stage. `calls` asks for a short instruction of each of --number tasks, in the build's own stage; what could
-be reached is the endpoint's rate: calls in flight / seconds that a reply takes.
+Prints JSON. `dry_run` runs the command with `--dry_run` on an Alpaca file of --number made-up rows. `rules` judges the
+ordered pairs of as many tasks as the paper has, of every category in turn, in the build's own stage. `calls` asks for a
+short instruction of each of --number tasks, in the build's own stage; what could be reached is the endpoint's rate:
+calls in flight / seconds that a reply takes.
 """
 
+import contextlib
 import functools
+import io
 import json
 import os
+import random
 import resource
 import sys
 import tempfile
@@ -34,6 +39,10 @@ from data_pipeline.build.engine.stage_runner import OUT, Stage, StageRunner, row
 from data_pipeline.build.stages import pairing, wording
 
 TASKS = 1341  # of the paper (section 3)
+ALPACA_ROWS = 52_000
+WORDS = tuple(
+    f"{first}{last}" for first in ("ka", "lo", "mi", "nu", "pe", "ri", "su", "ta") for last in "bdfgklmnprstvz"
+)
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -55,6 +64,41 @@ def stage_of(folder: str, number: int) -> Stage:
         for seed in seeds(number):
             files.append_jsonl(file, seed.row())
     return Stage("seeds", str(path), "", {OUT: number})
+
+
+def alpaca_row(number: int) -> dict[str, str]:
+    """Return a row with an instruction of its own, as long as those of Alpaca; two rows of five have an input."""
+    chance = random.Random(number)
+
+    def text(fewest: int, most: int) -> str:
+        return " ".join(chance.choices(WORDS, k=chance.randint(fewest, most)))
+
+    given = text(5, 40) if number % 5 < 2 else ""
+    return {"instruction": f"Write {number} {text(5, 15)}.", "input": given, "output": text(5, 90)}
+
+
+def measure_dry_run(folder: str, rows: int) -> dict[str, Any]:
+    """Return seconds and memory of `data_pipeline.build --dry_run` on a file of Alpaca's form.
+
+    The share of tasks for tests is the config's, and every row is a task of its own, as nearly all of Alpaca's are.
+    """
+    os.environ |= {"OPENAI_API_KEY": "any", "COI_LLM_MODEL": "any", "OPENAI_BASE_URL": "http://127.0.0.1:9"}
+    source = Path(folder, "alpaca.json")
+    files.write_json(source, [alpaca_row(number) for number in range(rows)])
+    command = ["--config=configs/build/super_ni.py", f"--source=alpaca:{source}", f"--out={folder}/built"]
+    printed, began, began_cpu = io.StringIO(), time.perf_counter(), time.process_time()
+    with contextlib.redirect_stdout(printed):
+        build.main([*command, f"--config.store={folder}/replies.sqlite", "--dry_run", "--json"])
+    seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - began_cpu
+    stages = {line["stage"]: line["most_calls"] for line in json.loads(printed.getvalue())}
+    return {
+        "rows": rows,
+        "seconds": round(seconds, 1),
+        "cpu_seconds": round(cpu_seconds, 1),
+        "peak_gib": round(peak_gib(), 2),
+        "tasks": stages["instructions"],
+        "candidates": stages["checks-2"],
+    }
 
 
 def measure_rules(folder: str, tasks: int) -> dict[str, Any]:
@@ -130,12 +174,15 @@ def peak_gib() -> float:
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; see the module's docstring."""
     parser = cli.parser(__doc__)
-    parser.add_argument("--part", choices=("rules", "calls"), required=True)
-    parser.add_argument("--number", type=int, help="tasks of rules, calls of calls; None: 1341, 50000")
+    parser.add_argument("--part", choices=("dry_run", "rules", "calls"), required=True)
+    parser.add_argument(
+        "--number", type=int, help="rows of dry_run, tasks of rules, calls of calls; None: 52000, 1341, 50000"
+    )
     parser.add_argument("--base_url", default="", help="of the endpoint that calls go to")
     parser.add_argument("--latency", type=float, default=0.2, help="seconds that its reply takes")
     arguments = parser.parse_args(argv)
     parts: dict[str, Callable[[str], dict[str, Any]]] = {
+        "dry_run": lambda folder: measure_dry_run(folder, arguments.number or ALPACA_ROWS),
         "rules": lambda folder: measure_rules(folder, arguments.number or TASKS),
         "calls": lambda folder: measure_calls(
             folder, _endpoint(arguments.base_url), arguments.number or 50_000, arguments.latency

@@ -14,6 +14,14 @@ def report(capsys: pytest.CaptureFixture[str], *flags: str) -> dict[str, object]
     return found
 
 
+def test_a_dry_run_takes_every_row(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "COI_LLM_MODEL"):
+        monkeypatch.setenv(name, "")  # which the benchmark sets
+    found = report(capsys, "--part=dry_run", "--number=60")
+    assert found["tasks"] == 60
+    assert found["candidates"]
+
+
 def test_all_ordered_pairs_are_judged(capsys: pytest.CaptureFixture[str]) -> None:
     found = report(capsys, "--part=rules", "--number=80")
     assert found["pairs"] == 80 * 80

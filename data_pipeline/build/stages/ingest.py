@@ -42,7 +42,8 @@ def ingest(pipeline: beam.Pipeline, config: SeedsConfig, seed: int) -> dict[str,
     )
     seeds = (read[OUT], merged[OUT]) | "all seeds" >> beam.Flatten()
     groups = seeds | beam.Map(lambda seed: seed.group) | beam.Distinct() | beam.combiners.ToList()
-    divided = seeds | "divide" >> beam.Map(_divided, beam.pvalue.AsSingleton(groups), config.test_share)
+    for_tests = groups | "for tests" >> beam.Map(groups_for_tests, config.test_share)
+    divided = seeds | "divide" >> beam.Map(_divided, beam.pvalue.AsSingleton(for_tests))
     kept = _without_crossings(divided)
     refused = (read[REJECTED], merged[REJECTED], kept[REJECTED]) | "all refused" >> beam.Flatten()
     return {OUT: kept[OUT] | "seed rows" >> beam.Map(Seed.row), REJECTED: refused | beam.Map(dataclasses.asdict)}
@@ -78,15 +79,15 @@ def _tagged(found: Seed | Piece | Refused) -> beam.pvalue.TaggedOutput:
     return beam.pvalue.TaggedOutput(REJECTED if isinstance(found, Refused) else OUT, found)
 
 
-def groups_for_tests(groups: Iterable[str], share: float) -> set[str]:
+def groups_for_tests(groups: Iterable[str], share: float) -> frozenset[str]:
     """The groups whose tasks are for tests: so many of all, those whose hash is lowest, at least one of several."""
     ranked = sorted(groups, key=files.digest)
     wanted = round(share * len(ranked))
-    return set(ranked[: max(wanted, 1) if share and len(ranked) > 1 else 0])
+    return frozenset(ranked[: max(wanted, 1) if share and len(ranked) > 1 else 0])
 
 
-def _divided(seed: Seed, groups: list[str], share: float) -> Seed:
-    return dataclasses.replace(seed, split=TEST if seed.group in groups_for_tests(groups, share) else TRAIN)
+def _divided(seed: Seed, for_tests: frozenset[str]) -> Seed:
+    return dataclasses.replace(seed, split=TEST if seed.group in for_tests else TRAIN)
 
 
 def _without_crossings(seeds: Flow) -> dict[str, Flow]:

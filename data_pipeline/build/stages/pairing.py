@@ -1,13 +1,19 @@
-"""Stage 3: which pairs of tasks the rules allow, and which of them are tried on which instances.
+"""Stage 3: select the ordered pairs of tasks that become candidates of two steps, and the instances of each.
 
-All ordered pairs are judged. For each pair of categories the tried pairs of tasks are those with the lowest hash, and
-of the first task the tried instances likewise.
+Tasks are grouped by split, category and role, because the rules look at nothing else: groups are judged, not tasks.
+For each pair of categories the selected pairs of tasks are those with the lowest hash, and of the first task the
+selected instances likewise. All allowed pairs are ranked where they are at most `RANKED_PAIRS`. Of larger sources only
+a part of each group's tasks is ranked with those of another, so that the time does not grow with the square of the
+number of tasks.
 """
 
 import collections
 import heapq
-from collections.abc import Iterable, Iterator
-from typing import Any
+import itertools
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import apache_beam as beam
 
@@ -15,75 +21,144 @@ from coi_jax.common import files
 from data_pipeline.build import rules
 from data_pipeline.build.config import PairsConfig
 from data_pipeline.build.drafts import Seed, single
-from data_pipeline.build.engine.stage_runner import OUT, Flow
+from data_pipeline.build.engine.stage_runner import OUT, Flow, Row
+from data_pipeline.build.rules import Role
 
-COUNTS = "counts"  # the kind of a row that counts pairs by what the rules say
-Ranked = tuple[str, tuple[str, str]]  # a hash, and a pair of tasks
+COUNTS = "counts"  # tag of the row that counts pairs by the rules' verdict
+RANKED_PAIRS = 1_000_000  # allowed pairs that are ranked; the 1,341 tasks of the paper have fewer
+TaskPair = tuple[str, str]  # the ids of two tasks
+Categories = tuple[str, str]
+
+
+class Group(NamedTuple):
+    """Tasks that the rules cannot tell apart."""
+
+    split: str
+    category: str
+    role: Role
+    tasks: tuple[str, ...]  # ids, in the order of their hashes
 
 
 def pair(rows: Flow, config: PairsConfig, seed: int) -> dict[str, Flow]:
-    """The flows of the stage: candidates, and one row with the counts."""
+    """Return the flows of the stage: candidates of two steps, and one row with the counts.
+
+    Args:
+      rows: the tasks.
+      config: how many pairs and instances are selected.
+      seed: of the selection.
+    """
     tasks = rows | "tasks" >> beam.Map(Seed.from_row)
-    everyone = beam.pvalue.AsSingleton(tasks | "together" >> beam.combiners.ToList())
-    judged = tasks | "judge" >> beam.ParDo(_Judge(config, seed), everyone).with_outputs(COUNTS, OUT)
-    chosen = judged[OUT] | "lowest hashes" >> beam.combiners.Top.SmallestPerKey(config.tasks_per_categories)
-    candidates = (
-        chosen
-        | "one by one" >> beam.FlatMap(lambda group: [pair for _, pair in group[1]])
-        | "candidates" >> beam.FlatMap(_candidates, everyone, config.instances_per_tasks, seed)
+    keyed = tasks | "group" >> beam.Map(_keyed) | beam.GroupByKey()
+    groups = keyed | beam.combiners.ToList() | "in order" >> beam.Map(_groups, seed)
+    selected = groups | "select" >> beam.FlatMap(select_pairs, config.tasks_per_categories, seed)
+    counts = groups | "count" >> beam.Map(_count_row)
+    return {OUT: _candidates(selected, tasks, config.instances_per_tasks, seed), COUNTS: counts}
+
+
+def _keyed(seed: Seed) -> tuple[str, str]:
+    role = Role.of(seed)
+    key = [seed.split, seed.category or "", sorted(role.takes), role.gives, sorted(role.places)]
+    return json.dumps(key), seed.id
+
+
+def _groups(keyed: Iterable[tuple[str, Iterable[str]]], seed: int) -> list[Group]:
+    found = []
+    for key, tasks in sorted(keyed):
+        split, category, takes, gives, places = json.loads(key)
+        ordered = sorted(tasks, key=lambda task: files.digest([seed, task]))
+        found.append(Group(split, category, Role(frozenset(takes), gives, frozenset(places)), tuple(ordered)))
+    return found
+
+
+def count_pairs(groups: Sequence[Group]) -> dict[tuple[str, str, str], int]:
+    """Return how many ordered pairs of tasks, each with itself included, get each verdict, by their categories."""
+    counts: collections.Counter[tuple[str, str, str]] = collections.Counter()
+    for first, second in itertools.product(groups, groups):
+        number = len(first.tasks) * len(second.tasks)
+        if first is second:
+            counts[rules.SAME_TASK, first.category, first.category] += len(first.tasks)
+            number -= len(first.tasks)
+        if number:
+            counts[_judge(first, second), first.category, second.category] += number
+    return dict(counts)
+
+
+def _judge(first: Group, second: Group) -> str:
+    return rules.OTHER_SPLIT if first.split != second.split else rules.judge(first.role, second.role)
+
+
+def _count_row(groups: Sequence[Group]) -> Row:
+    return {"counts": [[*key, number] for key, number in sorted(count_pairs(groups).items())]}
+
+
+def select_pairs(groups: Sequence[Group], per_categories: int, seed: int) -> Iterator[TaskPair]:
+    """Yield the selected pairs of tasks: of each split and pair of categories those with the lowest hashes.
+
+    Args:
+      groups: all tasks.
+      per_categories: how many pairs of each split and pair of categories.
+      seed: of the hashes.
+    """
+    allowed = _allowed(groups)
+    total = sum(len(first.tasks) * len(second.tasks) for pairs in allowed.values() for first, second in pairs)
+    share = min(1.0, math.sqrt(RANKED_PAIRS / max(total, 1)))
+    for pairs in allowed.values():
+        ranked = (
+            (files.digest([seed, *tasks]), tasks)
+            for first, second in pairs
+            for tasks in _ranked_tasks(first, second, share, per_categories)
+        )
+        yield from (tasks for _, tasks in heapq.nsmallest(per_categories, ranked))
+
+
+def _allowed(groups: Sequence[Group]) -> Mapping[tuple[str, str, str], list[tuple[Group, Group]]]:
+    """The pairs of groups whose tasks may begin a chain, by split and categories."""
+    found: dict[tuple[str, str, str], list[tuple[Group, Group]]] = collections.defaultdict(list)
+    for first, second in itertools.product(groups, groups):
+        if rules.FIRST in first.role.places and _judge(first, second) == rules.OK:
+            found[first.split, first.category, second.category].append((first, second))
+    return found
+
+
+def _ranked_tasks(first: Group, second: Group, share: float, least: int) -> Iterator[TaskPair]:
+    """The pairs of tasks of two groups that are ranked: all, or those of a share of the tasks of each."""
+    parts = (_part(group, share, least, [first.category, second.category]) for group in (first, second))
+    return ((one, other) for one, other in itertools.product(*parts) if one != other)
+
+
+def _part(group: Group, share: float, least: int, of: Sequence[str]) -> Sequence[str]:
+    """A share of a group's tasks, at least `least`: another part for every pair of categories."""
+    number = max(math.ceil(len(group.tasks) * share), least)
+    if number >= len(group.tasks):
+        return group.tasks
+    start = int(files.digest([*of, group.tasks[0]])[:8], 16) % len(group.tasks)
+    return (group.tasks[start:] + group.tasks[:start])[:number]
+
+
+def _candidates(pairs: Flow, tasks: Flow, instances: int, seed: int) -> Flow:
+    """The candidates of pairs of tasks: each pair is joined with its first task, then with its second."""
+    by_id = tasks | "by id" >> beam.Map(lambda seed: (seed.id, seed))
+    started = (
+        {"tasks": by_id, "pairs": pairs}
+        | "with the first" >> beam.CoGroupByKey()
+        | "first steps" >> beam.FlatMap(_first_steps, instances, seed)
     )
-    counts = (
-        judged[COUNTS]
-        | "sum" >> beam.CombinePerKey(sum)
-        | "table" >> beam.combiners.ToDict()
-        | "as a row" >> beam.Map(lambda counts: {"counts": [[*key, number] for key, number in sorted(counts.items())]})
+    return (
+        {"tasks": by_id, "drafts": started}
+        | "with the second" >> beam.CoGroupByKey()
+        | "candidates" >> beam.FlatMap(_second_steps)
     )
-    return {OUT: candidates, COUNTS: counts}
 
 
-class _Judge(beam.DoFn):
-    """Judges a task with every other one after it."""
-
-    def __init__(self, config: PairsConfig, seed: int) -> None:
-        self._config, self._seed = config, seed
-
-    def process(self, first: Seed, everyone: list[Seed]) -> Iterator[Any]:
-        """Counts by reason and categories, and the allowed pairs that may be among the lowest of their categories."""
-        judge = _judge_of(everyone)
-        counts: collections.Counter[tuple[str, str, str]] = collections.Counter()
-        allowed: dict[tuple[str, str, str], list[Ranked]] = collections.defaultdict(list)
-        for second in everyone:
-            reason = judge.pair(first, second)
-            categories = (first.category or "", second.category or "")
-            counts[reason, *categories] += 1
-            if reason == rules.OK and judge.may_start(first.id):
-                ranked = (files.digest([self._seed, first.id, second.id]), (first.id, second.id))
-                allowed[first.split, *categories].append(ranked)
-        for key, number in counts.items():
-            yield beam.pvalue.TaggedOutput(COUNTS, (key, number))
-        for of, pairs in allowed.items():
-            lowest = heapq.nsmallest(self._config.tasks_per_categories, pairs)
-            yield from (beam.pvalue.TaggedOutput(OUT, (of, ranked)) for ranked in lowest)
+def _first_steps(joined: tuple[str, Mapping[str, Iterable[Any]]], instances: int, seed: int) -> Iterator[Any]:
+    """Chains of the first task alone, for each task that follows it."""
+    first, found = joined
+    for task in found["tasks"]:
+        for second in found["pairs"]:
+            ranked = sorted(task.instances, key=lambda one: files.digest([seed, first, second, one.id]))
+            yield from ((second, single(task, instance)) for instance in ranked[:instances])
 
 
-_judges: dict[int, rules.Judge] = {}
-
-
-def _judge_of(everyone: list[Seed]) -> rules.Judge:
-    """The judge over some tasks, made once for a side input."""
-    if id(everyone) not in _judges:
-        _judges.clear()
-        _judges[id(everyone)] = rules.Judge(everyone)
-    return _judges[id(everyone)]
-
-
-def _candidates(pair: tuple[str, str], everyone: list[Seed], count: int, seed: int) -> Iterator[dict[str, Any]]:
-    """A pair's candidates, one for each tried instance of its first task."""
-    first, second = (_by_id(everyone)[task] for task in pair)
-    ranked = sorted(first.instances, key=lambda instance: files.digest([seed, *pair, instance.id]))
-    for instance in ranked[:count]:
-        yield single(first, instance).followed_by(second).row()
-
-
-def _by_id(everyone: Iterable[Seed]) -> dict[str, Seed]:
-    return {seed.id: seed for seed in everyone}
+def _second_steps(joined: tuple[str, Mapping[str, Iterable[Any]]]) -> Iterator[Row]:
+    for task in joined[1]["tasks"]:
+        yield from (draft.followed_by(task).row() for draft in joined[1]["drafts"])
