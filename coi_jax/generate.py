@@ -15,6 +15,7 @@ from coi_jax.chains.chain import JOINER, is_well_formed, parse
 from coi_jax.common import cli
 from coi_jax.common.errors import UserError
 from coi_jax.data import prompts
+from coi_jax.data.arms import find_arm
 from coi_jax.inference.model import Model, load_model
 from coi_jax.parallel import processes
 from coi_jax.parallel.processes import start_jax
@@ -48,12 +49,9 @@ def generate(model: Model, instruction: str, input: str) -> dict[str, Any]:
     Raises:
       UserError: the run is prompted with worked examples, which only an evaluation has.
     """
-    if model.config.evaluation.prompting != "direct":
-        raise UserError(
-            "config.evaluation.prompting",
-            model.config.evaluation.prompting,
-            "shows examples of a dataset; add --config.evaluation.prompting=direct",
-        )
+    if find_arm(model.config.arm).prompting != "direct":
+        hint = "is prompted with examples of a dataset; name the run whose network it prompts (its --source)"
+        raise UserError("config.arm", model.config.arm, hint)
     text = prompts.prompt(instruction, input, model.config.data.template)
     ids = prompts.encode_prompt(text, model.config.data.template, model.vocabulary)
     prompt = model.prompt("", np.array(ids, np.int32))

@@ -82,7 +82,6 @@ def get_config() -> ConfigDict:
     config.evaluation = ConfigDict(
         dict(
             tests=("coi2_test", "coi3_test"),
-            prompting="direct",
             decoding="greedy",
             temperature=1.0,
             top_p=1.0,

@@ -92,7 +92,6 @@ def evaluation() -> ConfigDict:
     return ConfigDict(
         dict(
             tests=("proc1_test", "proc2_test", "proc3_test", "proc4_test", "proc5_test", "proc6_test"),
-            prompting="direct",
             decoding="greedy",
             temperature=1.0,
             top_p=1.0,

@@ -93,7 +93,6 @@ def evaluation() -> ConfigDict:
     return ConfigDict(
         dict(
             tests=("coi2_test", "coi3_test"),
-            prompting="direct",
             decoding="greedy",
             temperature=1.0,
             top_p=1.0,

@@ -24,7 +24,7 @@ from coi_jax.common import cli, files
 from coi_jax.common.errors import UserError
 from coi_jax.common.progress import track
 from coi_jax.config.run import RunConfig, load_config
-from coi_jax.data.arms import ARMS
+from coi_jax.data.arms import ARMS, find_arm
 from coi_jax.data.task_specs import TaskSpec, evaluation_task, training_tasks
 from coi_jax.data.token_cache import (
     INFO,
@@ -68,7 +68,7 @@ def write(config: RunConfig, names: Sequence[str], kept: Path | None = None) -> 
 
 
 def _training(config: RunConfig) -> list[TaskSpec]:
-    return training_tasks(config) if ARMS[config.arm] else []
+    return training_tasks(config) if find_arm(config.arm).is_tuned else []
 
 
 def _spec(config: RunConfig, name: str) -> TaskSpec:
@@ -153,7 +153,7 @@ def _new_folder(folder: Path, key: str) -> Iterator[Path]:
 def _write_mixture(config: RunConfig, vocabulary: Vocabulary) -> None:
     """Writes the SeqIO mixture of an arm, its caches with their rates, once they are all there."""
     specs = _training(config)
-    if not specs or config.data.split not in read_manifest(config.data.folder)["counts"]:
+    if not specs or specs[0].split not in read_manifest(config.data.folder)["counts"]:
         return
     folders = [cache_folder(config, spec, vocabulary) for spec in specs]
     if not all(open_cache(*folder) for folder in folders):

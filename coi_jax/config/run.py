@@ -111,7 +111,6 @@ class EvaluationConfig(Section):
     """How answers are generated and scored."""
 
     tests: tuple[str, ...]  # names of test sets, as coi2_test
-    prompting: Literal["direct", "cot", "ltm"]  # the paper's baselines show worked examples first
     decoding: Literal["greedy", "sample", "beam"]
     temperature: PositiveFloat  # sample only
     top_p: Annotated[float, Field(gt=0, le=1)]  # sample only
@@ -124,7 +123,7 @@ class EvaluationConfig(Section):
 class RunConfig(Section):
     """All there is to say of a run."""
 
-    arm: Literal["base", "cot", "ltm", "coi1", "coi2", "coi3", "coi12", "coi123"]
+    arm: str  # a name in coi_jax.data.arms
     seed: NonNegativeInt
     data: DataConfig
     vocabulary: VocabularyConfig

@@ -1,13 +1,15 @@
-"""How a chain becomes the text that a model is shown.
+"""Prompts: the text of a chain that a model is shown.
 
-A template lays out instruction and input: words of this file, or the turns of a conversation, which the model's own
-tokenizer puts into words (templates "chat" and "mistral"). The paper's prompting baselines (section 4) put worked
-examples before it: chain of thought shows answers step by step, least-to-most shows the instruction taken apart first.
-The paper's own prompts are not public; the wording here is this project's.
+A template lays out instruction and input. It is a text of this file, or a conversation, which the model's own tokenizer
+lays out (templates "chat" and "mistral"). The paper's prompting baselines (section 4) put worked examples before it:
+chain of thought shows answers step by step, least-to-most shows the decomposed instruction first. The paper's own
+prompts are not public; the wording here is this project's.
+
+To add a prompting baseline, add an entry to `WORKED_ANSWERS` with its function, and an arm in `coi_jax.data.arms`.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from coi_jax.chains.chain import Chain
 from coi_jax.common.errors import UserError
@@ -34,38 +36,70 @@ CHATS = ("chat", "mistral")  # their text is a conversation as JSON: `[{"role": 
 SHOTS = 7  # paper, section 4: seven-shot chain of thought
 
 
+def decompose_and_answer(chain: Chain) -> str:
+    """Return the answer of a least-to-most example: the numbered instructions of the steps, then their outputs."""
+    instructions = "".join(f"{k}. {step.instruction}\n" for k, step in enumerate(chain.steps, 1))
+    return f"{instructions}{chain.targets}"
+
+
+def answer_step_by_step(chain: Chain) -> str:
+    """Return the answer of a chain-of-thought example: the outputs of the steps."""
+    return chain.targets
+
+
+# The answer that a worked example shows, for each way of prompting that shows examples.
+WORKED_ANSWERS: dict[str, Callable[[Chain], str]] = {"cot": answer_step_by_step, "ltm": decompose_and_answer}
+
+
 def prompt(instruction: str, input: str, template: str) -> str:
-    r"""The text of an instruction and its input.
+    r"""Return the text of an instruction and its input.
+
+    Args:
+      instruction: of the whole chain, or of one step.
+      input: the text that it is applied to; may be empty.
+      template: a name in `TEMPLATES` or `CHATS`.
 
     Example: `("Sort the words.", "b a", "plain")` → `"Sort the words.\nb a\n"`.
     """
     if template in CHATS:
-        return json.dumps([_question(instruction, input)], ensure_ascii=False)
+        return json.dumps([_user_turn(instruction, input)], ensure_ascii=False)
     if template == "alpaca" and not input:
         template = "alpaca_no_input"
     return TEMPLATES[template].format(instruction=instruction, input=input)
 
 
 def few_shot(chain: Chain, examples: Sequence[Chain], template: str, prompting: str) -> str:
-    """The prompt of a chain after worked examples; `prompting` is "direct" (no examples), "cot" or "ltm".
+    """Return the prompt of a chain after worked examples. In a conversation the examples are earlier turns.
 
-    In a conversation the worked examples are turns that came before.
+    Args:
+      chain: the one that the model is asked.
+      examples: chains with all reference outputs; unused where `prompting` is "direct".
+      template: a name in `TEMPLATES` or `CHATS`.
+      prompting: "direct", or a name in `WORKED_ANSWERS`.
     """
     last = prompt(chain.instruction, chain.input, template)
     if prompting == "direct":
         return last
+    answers = [WORKED_ANSWERS[prompting](example) for example in examples]
     if template in CHATS:
-        turns = [turn for example in examples for turn in _turns(example, prompting)]
+        pairs = zip(examples, answers, strict=True)
+        turns = [turn for example, answer in pairs for turn in _example_turns(example, answer)]
         return json.dumps([*turns, *json.loads(last)], ensure_ascii=False)
-    shots = [f"{prompt(each.instruction, each.input, template)} {_worked(each, prompting)}" for each in examples]
+    questions = [prompt(example.instruction, example.input, template) for example in examples]
+    shots = [f"{question} {answer}" for question, answer in zip(questions, answers, strict=True)]
     return "\n\n".join([*shots, last])
 
 
 def encode_prompt(text: str, template: str, vocabulary: Vocabulary) -> list[int]:
-    """The ids of a prompt's text, all but the begin id.
+    """Return the ids of a prompt's text, all but the begin id.
+
+    Args:
+      text: the result of `prompt` or `few_shot`.
+      template: the one that `text` was laid out with.
+      vocabulary: turns the text into ids.
 
     Raises:
-      UserError: the template is a conversation, and the vocabulary has no rules for one, or they do not take it.
+      UserError: the template is a conversation, and the vocabulary has no chat template, or it rejects these turns.
     """
     if template not in CHATS:
         ids = vocabulary.encode(text)
@@ -76,20 +110,15 @@ def encode_prompt(text: str, template: str, vocabulary: Vocabulary) -> list[int]
     return [*ids, vocabulary.eos_id] if vocabulary.ends_inputs else ids
 
 
-def _question(instruction: str, input: str) -> dict[str, str]:
+def _user_turn(instruction: str, input: str) -> dict[str, str]:
     return {"role": "user", "content": f"{instruction}\n\n{input}" if input else instruction}
 
 
-def _turns(chain: Chain, prompting: str) -> list[dict[str, str]]:
-    return [_question(chain.instruction, chain.input), {"role": "assistant", "content": _worked(chain, prompting)}]
-
-
-def _worked(chain: Chain, prompting: str) -> str:
-    parts = "".join(f"{k}. {step.instruction}\n" for k, step in enumerate(chain.steps, 1)) if prompting == "ltm" else ""
-    return f"{parts}{chain.targets}"
+def _example_turns(example: Chain, answer: str) -> list[dict[str, str]]:
+    return [_user_turn(example.instruction, example.input), {"role": "assistant", "content": answer}]
 
 
 def choose_examples(chains: Iterable[Chain], shots: int = SHOTS) -> list[Chain]:
-    """The worked examples among some chains: the first by the hash of their ids, so that order does not matter."""
+    """Return the worked examples among some chains: the first by the hash of their ids, whatever the chains' order."""
     complete = [chain for chain in chains if None not in chain.outputs]
     return sorted(complete, key=lambda chain: digest(chain.id))[:shots]

@@ -1,61 +1,67 @@
 """The tasks behind arms and test sets, as plain data.
 
-SeqIO tasks are made from a `TaskSpec` (`data_pipeline.tasks`), and so is what a token cache is addressed by.
+SeqIO tasks are made from a `TaskSpec` (`data_pipeline.tasks`), and the key of a token cache is computed from one.
 """
 
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from coi_jax.common.errors import UserError, nearest
+from coi_jax.common.errors import UserError
 from coi_jax.config.run import RunConfig, VocabularyConfig
-from coi_jax.data.arms import ARMS
-from coi_jax.data.test_sets import CHAIN_TEST, WHOLE_SPLITS
+from coi_jax.data.arms import ARMS, find_arm
+from coi_jax.data.test_sets import find_test_set
 
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """Rows of a dataset folder as inputs and targets: which rows, in which words, in which ids."""
+    """Rows of a dataset folder as inputs and targets: which rows, in which template, in which vocabulary.
+
+    Attributes:
+      name: of the task, and of its token cache.
+      folder: the dataset folder.
+      split: the split that holds the rows.
+      length: takes chains of this length only; None takes all.
+      template: a name in `prompts.TEMPLATES` or `prompts.CHATS`.
+      prompting: "direct", or a name in `prompts.WORKED_ANSWERS`.
+      vocabulary: turns the text into ids.
+    """
 
     name: str
     folder: str
     split: str
-    length: int | None  # chains of this length only; None takes all
+    length: int | None
     template: str
     prompting: str
     vocabulary: VocabularyConfig
 
     def to_dict(self) -> dict[str, Any]:
-        """The spec as JSON values."""
+        """Return the spec as JSON values."""
         return asdict(self) | {"vocabulary": self.vocabulary.model_dump()}
 
 
 def training_tasks(config: RunConfig) -> list[TaskSpec]:
-    """One task for every chain length of the config's arm.
+    """Return one task for every chain length of the config's arm.
 
     Raises:
-      UserError: the arm is a prompting baseline, which is not tuned.
+      UserError: the arm is unknown, or a prompting baseline, which is not tuned.
     """
-    if not ARMS[config.arm]:
-        tuned = [arm for arm, lengths in ARMS.items() if lengths]
-        raise UserError("config.arm", config.arm, f"is prompted, not tuned; to train, choose one of {', '.join(tuned)}")
-    split = config.data.split
-    return [_spec(config, f"{split}_length{n}", split, n, "direct") for n in ARMS[config.arm]]
+    arm = find_arm(config.arm)
+    if not arm.is_tuned:
+        tuned = ", ".join(each.name for each in ARMS.values() if each.is_tuned)
+        raise UserError("config.arm", config.arm, f"is prompted, not tuned; to train, choose one of {tuned}")
+    split = arm.training_split(config.data.split)
+    return [_make_spec(config, f"{split}_length{n}", split, n, arm.prompting) for n in arm.lengths]
 
 
 def evaluation_task(config: RunConfig, name: str) -> TaskSpec:
-    """The task of a test set: `coi2_test` and `proc2_test` are the rows of split `test` with two steps.
+    """Return the task of a test set, prompted as the config's arm is.
 
     Raises:
-      UserError: there is no test set of that name.
+      UserError: there is no test set of that name, or no such arm.
     """
-    prompting = config.evaluation.prompting
-    if match := CHAIN_TEST.fullmatch(name):
-        return _spec(config, name, "test", int(match[2]), prompting)
-    if name in WHOLE_SPLITS:
-        return _spec(config, name, name, None, prompting)
-    known = [*(f"coi{n}_test" for n in range(2, 6)), *(f"proc{n}_test" for n in range(1, 7)), *WHOLE_SPLITS]
-    raise UserError("test set", name, nearest(name, known))
+    test = find_test_set(name)
+    return _make_spec(config, name, test.split, test.length, find_arm(config.arm).prompting)
 
 
-def _spec(config: RunConfig, name: str, split: str, length: int | None, prompting: str) -> TaskSpec:
+def _make_spec(config: RunConfig, name: str, split: str, length: int | None, prompting: str) -> TaskSpec:
     return TaskSpec(name, config.data.folder, split, length, config.data.template, prompting, config.vocabulary)

@@ -26,7 +26,7 @@ from coi_jax.chains.dataset import read_manifest, split_path
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
 from coi_jax.config.run import RunConfig
-from coi_jax.data.arms import ARMS
+from coi_jax.data.arms import find_arm
 from coi_jax.data.task_specs import TaskSpec, training_tasks
 from coi_jax.parallel import processes
 from coi_jax.tokenizers.protocol import Vocabulary
@@ -197,7 +197,7 @@ def find(config: RunConfig, specs: Sequence[TaskSpec], kept: Path | None = None)
     whole = [cache for cache in caches if cache is not None]
     if len(whole) < len(caches):
         return None
-    is_mixture = bool(ARMS[config.arm]) and list(specs) == training_tasks(config)
+    is_mixture = find_arm(config.arm).is_tuned and list(specs) == training_tasks(config)
     return _with_rates(config, whole) if is_mixture else whole
 
 

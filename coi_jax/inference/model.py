@@ -14,7 +14,7 @@ from jaxtyping import Int
 
 from coi_jax.common.errors import UserError
 from coi_jax.config.run import RunConfig, load_config
-from coi_jax.data.arms import ARMS
+from coi_jax.data.arms import find_arm
 from coi_jax.inference.generator import Answer, Generator, Prompt, make_strategy
 from coi_jax.models import Network, Params, build
 from coi_jax.parallel import processes, sharding
@@ -131,7 +131,7 @@ def begin_untrained(workdir: Path, config_file: str, overrides: Mapping[str, Any
       UserError: the arm is tuned, no weights are named, or the folder holds another run.
     """
     config = load_config(config_file, overrides)
-    if ARMS[config.arm]:
+    if find_arm(config.arm).is_tuned:
         raise UserError("config.arm", config.arm, "is tuned before it is evaluated; train it, or take base, cot or ltm")
     if not config.weights.folder:
         raise UserError(weights.FIELD, "", "name the published folder that is evaluated")
@@ -142,7 +142,7 @@ def begin_untrained(workdir: Path, config_file: str, overrides: Mapping[str, Any
 
 def is_untrained(config: RunConfig) -> bool:
     """Whether a run prompts published weights as they are: it has an arm that is not tuned, and names them."""
-    return bool(config.weights.folder) and not ARMS[config.arm]
+    return bool(config.weights.folder) and not find_arm(config.arm).is_tuned
 
 
 def _identity(run: RunFolder, config: RunConfig, step: int | None) -> str:

@@ -2,7 +2,7 @@
 
 import functools
 import io
-import re
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
 from coi_jax.data.arms import ARMS
-from coi_jax.data.test_sets import chain_length
+from coi_jax.data.test_sets import TEST_SETS, chain_length
 from coi_jax.reporting.run_records import Cell, Records
 
 
@@ -31,17 +31,26 @@ PANELS = (
     Panel("content_exact_match", "Whole chains exactly right\n(every step, % of chains)"),
 )
 
-# Okabe and Ito's colours, which colour-blind readers tell apart; a marker for each arm says the same again.
-STYLES = {
-    "base": ("#000000", "d"),
-    "cot": ("#56B4E9", "P"),
-    "ltm": ("#8A6D00", "X"),
-    "coi1": ("#D55E00", "o"),
-    "coi2": ("#E69F00", "v"),
-    "coi3": ("#CC79A7", "p"),
-    "coi12": ("#0072B2", "s"),
-    "coi123": ("#009E73", "^"),
-}
+# Okabe and Ito's colors, which color-blind readers tell apart, with a marker for each; then lighter ones for more arms.
+_PALETTE = (
+    ("#000000", "d"),
+    ("#56B4E9", "P"),
+    ("#8A6D00", "X"),
+    ("#D55E00", "o"),
+    ("#E69F00", "v"),
+    ("#CC79A7", "p"),
+    ("#0072B2", "s"),
+    ("#009E73", "^"),
+    ("#999999", "D"),
+    ("#882255", "<"),
+    ("#44AA99", ">"),
+    ("#332288", "h"),
+    ("#DDCC77", "*"),
+    ("#AA4499", "H"),
+    ("#117733", "8"),
+    ("#661100", "."),
+)
+STYLES = dict(zip(ARMS, itertools.cycle(_PALETTE), strict=False))
 TITLE = "How well models carry out chains of instructions, by the number of steps in the chain"
 GREY = "#777777"
 SPREAD = 0.4  # of all arms over one length, so that their intervals do not hide one another
@@ -57,7 +66,7 @@ def figure6_cells(records: Records) -> list[Cell]:
     tests = [test for test in records.test_sets if chain_length(test)]
     if not tests:
         raise UserError("--figure 6", ", ".join(records.test_sets), "needs test sets of chains, such as coi2_test")
-    tests.sort(key=lambda test: (_family(test), chain_length(test)))
+    tests.sort(key=lambda test: (TEST_SETS[test].group, chain_length(test)))
     cells = [records.cell(arm, test, panel.metric) for panel in PANELS for arm in records.arms for test in tests]
     return [cell for cell in cells if cell]
 
@@ -78,12 +87,12 @@ def write_figure6(records: Records, folder: files.PathLike) -> list[str]:
 def draw_figure6(records: Records) -> Figure:
     """A row of panels for each family of test sets: closeness on the left, exact match on the right."""
     cells = figure6_cells(records)
-    families = sorted({_family(cell.test_set) for cell in cells})
-    figure = Figure(figsize=(10, 1.4 + 3.9 * len(families)), layout="constrained")
-    grid = figure.subplots(len(families), len(PANELS), squeeze=False)
-    for row, family in zip(grid, families, strict=True):
+    groups = sorted({_group(cell) for cell in cells})
+    figure = Figure(figsize=(10, 1.4 + 3.9 * len(groups)), layout="constrained")
+    grid = figure.subplots(len(groups), len(PANELS), squeeze=False)
+    for row, group in zip(grid, groups, strict=True):
         for axes, panel in zip(row, PANELS, strict=True):
-            chosen = [cell for cell in cells if (_family(cell.test_set), cell.metric) == (family, panel.metric)]
+            chosen = [cell for cell in cells if (_group(cell), cell.metric) == (group, panel.metric)]
             _draw_panel(axes, panel, chosen, records)
     key = functools.partial(figure.legend, frameon=False, fontsize=9.5, title_fontsize=13.5)
     key(handles=_arm_key(records.arms), loc="outside upper center", ncols=3, title=TITLE)
@@ -91,9 +100,8 @@ def draw_figure6(records: Records) -> Figure:
     return figure
 
 
-def _family(test_set: str) -> str:
-    """What stands before the length: `proc` of `proc2_test`."""
-    return re.split("[0-9]", test_set)[0]
+def _group(cell: Cell) -> str:
+    return TEST_SETS[cell.test_set].group
 
 
 def _draw_panel(axes: Axes, panel: Panel, cells: Sequence[Cell], records: Records) -> None:
@@ -121,7 +129,7 @@ def _draw_arm(axes: Axes, cells: Sequence[Cell], shift: float) -> None:
     axes.plot(places, [cell.mean for cell in cells], color=colour, linewidth=2)
     for place, cell in zip(places, cells, strict=True):
         axes.vlines(place, *cell.interval, color=colour, linewidth=1.4)
-        fill = colour if _length(cell) in ARMS[cell.arm] else "white"
+        fill = colour if _length(cell) in ARMS[cell.arm].lengths else "white"
         axes.plot(place, cell.mean, marker, color=colour, markerfacecolor=fill, markeredgewidth=1.6, markersize=7)
 
 
@@ -143,18 +151,10 @@ def _arm_key(arms: Sequence[str]) -> list[Line2D]:
             marker=STYLES[arm][1],
             markersize=8,
             linewidth=2,
-            label=f"{arm}: {_tuning(arm)}",
+            label=f"{arm}: {ARMS[arm].caption}",
         )
         for arm in arms
     ]
-
-
-def _tuning(arm: str) -> str:
-    lengths = ARMS[arm]
-    if not lengths:
-        return "not tuned" + {"base": "", "cot": ", shown worked examples", "ltm": ", least-to-most"}[arm]
-    spelled = " or ".join(map(str, lengths)) if len(lengths) < 3 else "1, 2 or 3"
-    return f"tuned on chains of {spelled} step{'s' if lengths != (1,) else ''}"
 
 
 def _marks_key(cells: Sequence[Cell]) -> list[Line2D]:

@@ -14,7 +14,7 @@ from typing import Any
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
 from coi_jax.config.run import RunConfig, validate
-from coi_jax.data.arms import ARMS
+from coi_jax.data.arms import ARMS, find_arm
 from coi_jax.data.test_sets import chain_length
 
 CONFIG = "config.json"
@@ -192,7 +192,9 @@ def _read_config(path: Path) -> RunConfig:
     value = files.read_json(path, "run's config")
     if not isinstance(value, dict):
         raise UserError("run's config", path, "not a config; leave this folder out of --runs")
-    return validate(value)
+    config = validate(value)
+    find_arm(config.arm)
+    return config
 
 
 def _read(path: Path, config: RunConfig) -> Record:

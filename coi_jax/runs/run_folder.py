@@ -14,6 +14,7 @@ from coi_jax.chains.dataset import split_path
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
 from coi_jax.config.run import RunConfig, validate
+from coi_jax.data.arms import find_arm
 from coi_jax.parallel import processes
 from coi_jax.tokenizers.protocol import Vocabulary
 from coi_jax.tokenizers.vocabulary import load_vocabulary, trained_path
@@ -111,9 +112,10 @@ def open_run(path: Path, config: RunConfig) -> RunFolder:
     """Begins a run in an empty or absent folder, or goes on with one of the same config.
 
     Raises:
-      UserError: the folder's run has another config (the first field that differs is named; `mesh` may differ, since
-        it does not change results), or it holds something that is no run.
+      UserError: the arm is unknown, the folder's run has another config (the first field that differs is named; `mesh`
+        may differ, since it does not change results), or the folder holds something that is no run.
     """
+    find_arm(config.arm)
     run = RunFolder(path)
     processes.on_primary(lambda: _open(run, path, config))
     processes.check_shared("workdir", run.config)

@@ -18,17 +18,11 @@ from coi_jax.config.run import RunConfig
 from coi_jax.data import prompts
 from coi_jax.data.arms import ARMS
 from coi_jax.data.task_specs import TaskSpec, evaluation_task, training_tasks
+from coi_jax.data.test_sets import TEST_SETS
 from coi_jax.data.token_cache import check_rows
 from coi_jax.evaluation import metrics
 from coi_jax.tokenizers.protocol import Vocabulary
 from data_pipeline.tasks.seqio_vocabularies import PromptVocabulary, SeqioVocabulary
-
-TESTS = (
-    *(f"{kind}{n}_test" for kind in ("coi", "proc") for n in range(1, 7)),
-    "bbh",
-    "wikilingua_en_fr",
-    "wikilingua_es_en",
-)
 
 
 def register(config: RunConfig, vocabulary: Vocabulary) -> list[str]:
@@ -39,8 +33,8 @@ def register(config: RunConfig, vocabulary: Vocabulary) -> list[str]:
     Raises:
       UserError: the dataset folder is missing.
     """
-    names = [_register_arm(config.model_copy(update={"arm": arm}), vocabulary) for arm in ARMS if ARMS[arm]]
-    names += [_register_task(config, evaluation_task(config, test), vocabulary) for test in TESTS]
+    names = [_register_arm(config.model_copy(update={"arm": arm}), vocabulary) for arm in ARMS if ARMS[arm].is_tuned]
+    names += [_register_task(config, evaluation_task(config, test), vocabulary) for test in TEST_SETS]
     return [name for name in names if name]
 
 
@@ -123,8 +117,8 @@ def _shots(config: RunConfig, spec: TaskSpec) -> list[Chain]:
     examples = prompts.choose_examples(same_length or read_chains(spec.folder, config.data.split))
     if not examples:
         raise UserError(
-            "config.evaluation.prompting",
-            spec.prompting,
+            "config.arm",
+            config.arm,
             f"{spec.folder}/{config.data.split}.jsonl has no complete chain to show",
         )
     return examples

@@ -19,6 +19,7 @@ from coi_jax.common import cli, files
 from coi_jax.common.errors import UserError
 from coi_jax.config.run import RunConfig, load_config
 from coi_jax.data import token_cache
+from coi_jax.data.arms import find_arm
 from coi_jax.data.task_specs import training_tasks
 from coi_jax.models import flops
 from launch.preflight import fit, programs, roofline, topologies
@@ -37,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     rest, overrides = cli.split_overrides(sys.argv[1:] if argv is None else argv)
     arguments = _parser().parse_args(rest)
     config = load_config(arguments.config, overrides)
+    find_arm(config.arm)
     memory = None if arguments.hbm is None else int(arguments.hbm * GIB)
     topology = topologies.parse(arguments.topology, arguments.slices, memory)
     means = Means(arguments.inputs, arguments.targets, arguments.examples or count_examples(config))

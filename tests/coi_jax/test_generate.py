@@ -60,7 +60,6 @@ def test_description_says_what_is_amiss(field: str, value: bool, said: str) -> N
     ("options", "said"),
     [
         (["--instruction= "], "instruction"),
-        (["--instruction=Sort.", "--config.evaluation.prompting=cot"], "prompting=direct"),
         (["--instruction=Sort.", "--config.seed=2"], "config.seed"),
     ],
 )
@@ -68,6 +67,16 @@ def test_mistakes_are_one_line(run: Path, capsys: pytest.CaptureFixture[str], op
     assert generate(run, *options) == 2
     error = capsys.readouterr().err
     assert said in error
+    assert error.count("\n") == 1
+
+
+def test_a_prompted_arm_is_one_line(tmp_path: Path, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = json.loads((run / "config.json").read_text())
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config | {"arm": "cot"}))
+    assert generate(tmp_path / "run", "--instruction=Sort.") == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: config.arm: cot: is prompted with examples of a dataset")
     assert error.count("\n") == 1
 
 

@@ -82,7 +82,7 @@ def test_a_published_tokenizer_writes_the_same_from_its_folder_and_from_a_run(
     shutil.copytree(tmp_path / "model", tmp_path / "kept")
     shutil.rmtree(tmp_path / "model")
     assert token_cache.ensure(config, training_tasks(config), tmp_path / "kept")[0].folder == opened.folder
-    cot = small_config(tmp_path, **fields, data__template=template, evaluation__prompting="cot")
+    cot = small_config(tmp_path, **fields, data__template=template, arm="cot")
     direct, shown = (
         token_cache.ensure(each, [evaluation_task(each, "coi2_test")], tmp_path / "kept")[0][0]
         for each in (config, cot)
@@ -146,7 +146,7 @@ def test_the_command_line(tmp_path: Path, config: RunConfig, capsys: pytest.Capt
     ]
     assert writer.main([*arguments, "--json", "--tasks=proc2_test"]) == 0
     assert len(json.loads(capsys.readouterr().out)["caches"]) == 1
-    assert writer.main([*arguments, "--json", "--tasks=coi9_test"]) == cli.EXIT_USER_ERROR
+    assert writer.main([*arguments, "--json", "--tasks=coi6_test"]) == cli.EXIT_USER_ERROR
     assert json.loads(capsys.readouterr().out)["error"]["value"].endswith("test.jsonl")
     with pytest.raises(UserError, match="did you mean 'proc2_test'"):
         writer.main([*arguments, "--tasks=proc2_tests"])

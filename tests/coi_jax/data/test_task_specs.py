@@ -2,14 +2,17 @@ import pytest
 
 from coi_jax.common.errors import UserError
 from coi_jax.config.run import load_config
-from coi_jax.data.arms import ARMS
+from coi_jax.data import prompts
+from coi_jax.data.arms import ARMS, Arm, find_arm
 from coi_jax.data.task_specs import evaluation_task, training_tasks
+from coi_jax.data.test_sets import TEST_SETS, TestSet, chain_length
 from tests.helpers.paths import QUICKSTART
+from tests.helpers.token_caches import make_chain
 
 CONFIG = load_config(QUICKSTART, {})
 
 
-@pytest.mark.parametrize("arm", [arm for arm, lengths in ARMS.items() if lengths])
+@pytest.mark.parametrize("arm", [arm.name for arm in ARMS.values() if arm.is_tuned])
 def test_an_arm_is_the_chain_lengths_in_its_name(arm: str) -> None:
     tasks = training_tasks(CONFIG.model_copy(update={"arm": arm}))
     assert "coi" + "".join(str(task.length) for task in tasks) == arm
@@ -34,3 +37,48 @@ def test_arms_share_their_tasks() -> None:
     by_arm = {arm: training_tasks(CONFIG.model_copy(update={"arm": arm})) for arm in ("coi1", "coi12")}
     assert by_arm["coi1"][0] == by_arm["coi12"][0]
     assert by_arm["coi1"][0].to_dict()["vocabulary"]["kind"] == "trained"
+
+
+def test_an_unknown_arm_names_the_nearest() -> None:
+    for tasks in (training_tasks, lambda config: evaluation_task(config, "bbh")):
+        with pytest.raises(UserError, match=r"config\.arm: coi13: unknown; did you mean 'coi1\d*'"):
+            tasks(CONFIG.model_copy(update={"arm": "coi13"}))
+
+
+@pytest.mark.parametrize("name", list(ARMS))
+def test_prompting_follows_from_the_arm(name: str) -> None:
+    task = evaluation_task(CONFIG.model_copy(update={"arm": name}), "coi2_test")
+    assert task.prompting == {"cot": "cot", "ltm": "ltm"}.get(name, "direct")
+    assert find_arm(name).prompting in {"direct", *prompts.WORKED_ANSWERS}
+
+
+def test_an_arm_on_a_variant_is_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ARMS, "coi12_fused", Arm("coi12_fused", (1, 2), "tuned on fused wordings", variant="fused"))
+    tasks = training_tasks(CONFIG.model_copy(update={"arm": "coi12_fused"}))
+    assert [(task.name, task.split, task.length) for task in tasks] == [
+        ("train_fused_length1", "train_fused", 1),
+        ("train_fused_length2", "train_fused", 2),
+    ]
+
+
+def test_a_prompting_baseline_is_an_arm_and_its_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(prompts.WORKED_ANSWERS, "count", lambda chain: f"{chain.length} steps: {chain.targets}")
+    monkeypatch.setitem(ARMS, "counted", Arm("counted", (), "not tuned, shown the number of steps", prompting="count"))
+    task = evaluation_task(CONFIG.model_copy(update={"arm": "counted"}), "coi2_test")
+    chain = make_chain(1, 2)
+    text = prompts.few_shot(chain, [make_chain(2, 2)], task.template, task.prompting)
+    assert text.count(" 2 steps: Task 1 output") == 1
+
+
+@pytest.mark.parametrize("name", list(TEST_SETS))
+def test_every_test_set_is_a_task(name: str) -> None:
+    task, test = evaluation_task(CONFIG, name), TEST_SETS[name]
+    assert (task.name, task.split, task.length) == (name, test.split, test.length)
+    assert chain_length(name) == test.length
+
+
+def test_a_test_set_is_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(TEST_SETS, "fused3_test", TestSet("fused3_test", "fused", "test_fused", 3))
+    task = evaluation_task(CONFIG, "fused3_test")
+    assert (task.split, task.length) == ("test_fused", 3)
+    assert chain_length("no_such_test") is None

@@ -164,7 +164,7 @@ def test_sizes_hold_the_batch_and_a_single_row_cheaply_and_divide(batch: int, mu
 )
 def test_strategy_is_the_one_that_the_config_names(model: tuple, decoding: str, kind: type, temperature: float) -> None:
     numbers = {"temperature": 0.7, "top_p": 0.5, "beams": 4, "max_new_tokens": 5, "batch": 2, "bootstrap": 10}
-    config = EvaluationConfig(tests=("bbh",), prompting="direct", decoding=decoding, **numbers)
+    config = EvaluationConfig(tests=("bbh",), decoding=decoding, **numbers)
     strategy = make_strategy(model[0], EOS, config)
     assert isinstance(strategy, kind)
     assert strategy.limit == 5

@@ -39,7 +39,7 @@ def test_lines_show_the_scores_and_fill_the_lengths_tuned_on(tmp_path: Path) -> 
         for seen, arm in enumerate(("coi1", "coi12", "coi123"), 1):
             expected = [scores[panel.metric] for scores in procedural(95, 20, seen).values()]
             assert curve(axes, arm) == pytest.approx(expected)
-            assert filled(axes, arm) == list(ARMS[arm])
+            assert filled(axes, arm) == list(ARMS[arm].lengths)
         assert [int(tick) for tick in axes.get_xticks()] == [1, 2, 3, 4, 5, 6]
 
 

@@ -47,6 +47,12 @@ def test_a_run_that_never_got_its_data_takes_a_mended_config(tmp_path: Path) -> 
     assert open_run(tmp_path, run_config(arm="coi1")).load_config().arm == "coi1"
 
 
+def test_an_unknown_arm_leaves_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"config\.arm: coi_12: unknown; did you mean 'coi12'"):
+        open_run(tmp_path / "run", run_config(arm="coi_12"))
+    assert not (tmp_path / "run").exists()
+
+
 def test_another_kind_of_model_differs_too(tmp_path: Path) -> None:
     begin(tmp_path)
     with pytest.raises(UserError, match=r"config\.data\.targets_length"):

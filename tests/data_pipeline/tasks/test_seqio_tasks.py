@@ -108,7 +108,7 @@ def test_features_hold_for_every_arm_and_test_set(folder: Path, name: str) -> No
 
 
 def test_worked_examples_are_training_rows_of_the_same_length(folder: Path) -> None:
-    config = small_config(folder, evaluation__prompting="cot")
+    config = small_config(folder, arm="cot")
     task = seqio_tasks.make_task(config, evaluation_task(config, "coi2_test"), BYTES)
     shots = prompts.choose_examples(read_chains(folder / "data", "train", 2))
     (first, *_) = task.get_dataset(split="test", shuffle=False).as_numpy_iterator()
