@@ -10,12 +10,13 @@ RUNS := runs/quickstart
 CANDIDATES := $(if $(PYTHON),"$(PYTHON)",python3 python3.11 python3.12)
 SUPPORTED := import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))
 
-.PHONY: help quickstart test check
+.PHONY: help quickstart test check coverage
 
 help:
 	@echo "make quickstart   builds chains, tunes and scores three models on them, draws a table and a figure"
 	@echo "make check        checks style, layers and types"
 	@echo "make test         the same, and runs all tests"
+	@echo "make coverage     runs all tests and reports the lines and branches that they reach, in htmlcov/"
 	@echo "PYTHON=...        before either: the Python 3.11 or 3.12 to use"
 
 quickstart: .venv/run.stamp $(DATA)/manifest.json
@@ -38,15 +39,20 @@ check: .venv/test.stamp
 test: check
 	@$(RUN) pytest -n 2 --dist loadgroup
 
-# A stamp is older than the requirements when they change: pip then brings the environment up to date.
-.venv/run.stamp: requirements.txt constraints.txt | .venv/pyvenv.cfg
-	@echo "installing the packages of requirements.txt into .venv (some minutes)"
-	@$(RUN) pip install --quiet --disable-pip-version-check -r requirements.txt
+# What is left out is in pyproject.toml; child processes and the workers of xdist are measured too.
+coverage: .venv/test.stamp
+	@$(RUN) pytest -n 2 --dist loadgroup --cov --cov-report=term:skip-covered --cov-report=html
+
+# A stamp is older than the declared packages when they change: pip then brings the environment up to date.
+INSTALL := $(RUN) pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
+.venv/run.stamp: pyproject.toml constraints.txt | .venv/pyvenv.cfg
+	@echo "installing the project and the data pipeline's packages into .venv (some minutes)"
+	@$(INSTALL) ".[data]"
 	@touch "$@"
 
-.venv/test.stamp: requirements-dev.txt requirements-preflight.txt .venv/run.stamp
-	@echo "installing the packages of requirements-dev.txt into .venv (some minutes)"
-	@$(RUN) pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+.venv/test.stamp: .venv/run.stamp
+	@echo "installing the packages of the tests into .venv (some minutes)"
+	@$(INSTALL) ".[dev]"
 	@touch "$@"
 
 .venv/pyvenv.cfg:

@@ -158,5 +158,10 @@ def write_checkpoint(run: RunFolder, network: Network, source: Weights, dtype: n
     checkpoint.write_position(run.checkpoints, 0, {"total_steps": 0, "loader": ""})
 
 
+def command() -> int:
+    """Run the command `coi-convert`: `main`, with mistakes as one line and an exit status."""
+    return cli.run(main)
+
+
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    sys.exit(command())

@@ -185,5 +185,10 @@ def _check_ids(name: str, prompts: Sequence[Prompt]) -> None:
         raise UserError(f"ids of {name}", twice[0], "occurs more than once; give every chain of a dataset its own id")
 
 
+def command() -> int:
+    """Run the command `coi-evaluate`: `main`, with mistakes as one line and an exit status."""
+    return cli.run(main)
+
+
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    sys.exit(command())

@@ -89,5 +89,10 @@ def describe(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def command() -> int:
+    """Run the command `coi-generate`: `main`, with mistakes as one line and an exit status."""
+    return cli.run(main)
+
+
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    sys.exit(command())

@@ -208,5 +208,10 @@ def provenance(records: Records) -> str:
     return "## Where the numbers come from\n\n" + render_grid([header, *body])
 
 
+def command() -> int:
+    """Run the command `coi-tables`: `main`, with mistakes as one line and an exit status."""
+    return cli.run(main)
+
+
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    sys.exit(command())

@@ -56,5 +56,10 @@ def next_command(run: RunFolder, config: RunConfig) -> str:
     return f"python -m coi_jax.evaluate --workdir {run.path} --tasks {','.join(config.evaluation.tests)}"
 
 
+def command() -> int:
+    """Run the command `coi-train`: `main`, with mistakes as one line and an exit status."""
+    return cli.run(main)
+
+
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    sys.exit(command())

@@ -193,5 +193,10 @@ def _needed(config: RunConfig) -> list[str]:
     return [*(spec.name for spec in _training(config)), *config.evaluation.tests]
 
 
+def command() -> int:
+    """Run the command `coi-cache`: `main`, with mistakes as one line and an exit status."""
+    return cli.run(main)
+
+
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    sys.exit(command())

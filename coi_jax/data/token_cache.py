@@ -6,6 +6,7 @@ another name. A mixture is a file `mixture-<hash>.json` that names the caches of
 """
 
 import functools
+import importlib.util
 import json
 import os
 import struct
@@ -211,7 +212,18 @@ def _with_rates(config: RunConfig, caches: list[TokenCache]) -> list[TokenCache]
 
 
 def _write_in_child(config: RunConfig, specs: Sequence[TaskSpec], kept: Path | None) -> None:
-    """Runs `python -m data_pipeline.cache`: TensorFlow stays in that process. Its progress bar is shown as it comes."""
+    """Runs `python -m data_pipeline.cache`: TensorFlow stays in that process. Its progress bar is shown as it comes.
+
+    Raises:
+      UserError: TensorFlow and SeqIO are not installed here, or the child process failed.
+    """
+    names = ",".join(spec.name for spec in specs)
+    if importlib.util.find_spec("seqio") is None:
+        hint = (
+            "lacks a token cache, and the packages that write one are not installed: pip install 'coi-jax[data]', "
+            f"or run python -m data_pipeline.cache where they are and copy the folder (tasks: {names})"
+        )
+        raise UserError("config.data.cache_folder", config.data.cache_folder, hint)
     print(
         f"writing token caches into {config.data.cache_folder} (once; all runs share them)", file=sys.stderr, flush=True
     )
@@ -224,7 +236,7 @@ def _write_in_child(config: RunConfig, specs: Sequence[TaskSpec], kept: Path | N
             "data_pipeline.cache",
             f"--config={path}",
             "--json",
-            f"--tasks={','.join(spec.name for spec in specs)}",
+            f"--tasks={names}",
         ]
         if kept:
             command.append(f"--vocabulary={kept}")

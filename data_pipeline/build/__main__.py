@@ -205,5 +205,10 @@ def summary(out: Path, work: str, spent: float) -> str:
     return "\n".join(lines)
 
 
+def command() -> int:
+    """Run the command `coi-build`: `main`, with mistakes as one line and an exit status."""
+    return cli.run(main)
+
+
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    sys.exit(command())

@@ -1,6 +1,6 @@
 """Compiles a run's train step, prefill and decode for a TPU that is not there: does it fit, and how fast can it be?
 
-Needs no TPU and no weights, only libtpu: pip install -r requirements-preflight.txt
+Needs no TPU and no weights, only libtpu: pip install -c constraints.txt -e '.[launch]'
 Example: python -m launch.preflight --config configs/mistral_7b.py --topology v5e:16x16 --price 1.2
 Where it does not fit, it tries what would, and names the flags to add. Any field can be set: --config.model.remat=full
 """
@@ -219,5 +219,10 @@ def _run(train: Mapping[str, Any], load: Workload, topology: Topology, price: fl
     return {"steps": load.steps, "hours": hours, "price_per_chip_hour": price, "usd": cost}
 
 
+def command() -> int:
+    """Run the command `coi-preflight`: `main`, with mistakes as one line and an exit status."""
+    return cli.run(main)
+
+
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    sys.exit(command())

@@ -136,7 +136,7 @@ def devices(topology: Topology) -> list[Any]:
       UserError: libtpu is not installed.
     """
     if importlib.util.find_spec("libtpu") is None and not os.environ.get("TPU_LIBRARY_PATH"):
-        raise UserError("libtpu", "not installed", "run pip install -r requirements-preflight.txt")
+        raise UserError("libtpu", "not installed", "run pip install -c constraints.txt -e '.[launch]'")
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     from jax.experimental import topologies

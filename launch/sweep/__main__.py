@@ -82,5 +82,10 @@ def report(points: Sequence[Point], outcomes: Sequence[local.Outcome]) -> int:
     return 0
 
 
+def command() -> int:
+    """Run the command `coi-sweep`: `main`, with mistakes as one line and an exit status."""
+    return cli.run(main)
+
+
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    sys.exit(command())

@@ -56,7 +56,9 @@ def test_axes_are_rings_where_they_span_a_pod_or_whole_cubes() -> None:
 def test_without_libtpu_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     monkeypatch.delenv("TPU_LIBRARY_PATH", raising=False)
-    with pytest.raises(UserError, match=r"libtpu: not installed: run pip install -r requirements-preflight\.txt"):
+    with pytest.raises(
+        UserError, match=r"libtpu: not installed: run pip install -c constraints\.txt -e '\.\[launch\]'"
+    ):
         topologies.devices(topologies.parse("v5e-16"))
 
 
