@@ -32,7 +32,7 @@ from coi_jax.common.errors import UserError
 from coi_jax.llm.settings import EndpointConfig
 from data_pipeline.build import __main__ as build
 from data_pipeline.build import rules
-from data_pipeline.build.asking.ask import Ask, EndpointAnswerer
+from data_pipeline.build.asking.ask_transform import Ask, EndpointAnswerer
 from data_pipeline.build.drafts import Instance, Seed
 from data_pipeline.build.engine import quiet_beam  # noqa: F401  before all that imports Beam
 from data_pipeline.build.engine.stage_runner import OUT, Stage, StageRunner, rows_of

@@ -23,9 +23,9 @@ from coi_jax.common.errors import UserError
 from data_pipeline.build import decisions
 from data_pipeline.build.decisions import Decisions
 from data_pipeline.build.engine import quiet_beam  # noqa: F401  before all that imports Beam
-from data_pipeline.build.review import outcomes, sampling
-from data_pipeline.build.review.outcomes import Outcome
-from data_pipeline.build.review.report import PAGES, chain_row, safe_json
+from data_pipeline.build.review import chain_outcomes, review_order
+from data_pipeline.build.review.build_report import PAGES, chain_row, safe_json
+from data_pipeline.build.review.chain_outcomes import Outcome
 
 HOST = "127.0.0.1"  # of this machine alone: the page asks for no password
 
@@ -45,7 +45,7 @@ class CurationSession:
         self.path, self.by = path, by
         self._by_id = {one.draft.id: one for one in found}
         drafts = [one.draft for one in found]
-        self.order = [draft.id for draft in sampling.sample(drafts, least_score, seed)]
+        self.order = [draft.id for draft in review_order.sample(drafts, least_score, seed)]
         self._lock = threading.Lock()
         path.parent.mkdir(parents=True, exist_ok=True)
         files.recover_jsonl(path)
@@ -128,7 +128,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     path = arguments.decisions or Path(arguments.work) / "decisions.jsonl"
     desk = CurationSession(
-        list(outcomes.read(arguments.work)), path, arguments.by, arguments.least_score, arguments.seed
+        list(chain_outcomes.read(arguments.work)), path, arguments.by, arguments.least_score, arguments.seed
     )
     if not desk.order:
         raise UserError("work", arguments.work, "the build has no whole chain of two steps or more")

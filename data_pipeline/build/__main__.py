@@ -21,14 +21,14 @@ from coi_jax.config import loading
 from coi_jax.llm.batch_api import Batches
 from coi_jax.llm.budget import Budget, BudgetReached, Prices
 from coi_jax.llm.reply_store import open_store
-from data_pipeline.build import decisions, forecast, sources
+from data_pipeline.build import decisions, forecast, instruction_sources
 from data_pipeline.build.asking.questions import QUESTIONS, prompt_identity
-from data_pipeline.build.config import BuildConfig
+from data_pipeline.build.build_config import BuildConfig
 from data_pipeline.build.engine import quiet_beam  # noqa: F401  before all that imports Beam
 from data_pipeline.build.engine.stage_runner import UNANSWERED, Incomplete, StageRunner, beam_flag_names, read_rows
 from data_pipeline.build.pipeline import Build, Built, Payment
-from data_pipeline.build.review import outcomes
-from data_pipeline.build.review.report import write_report
+from data_pipeline.build.review import chain_outcomes
+from data_pipeline.build.review.build_report import write_report
 from data_pipeline.build.writing import write
 
 RUNNER = "--runner=FnApiRunner"  # the DirectRunner's engine in this process; its other one would be downloaded
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         built = _directly(Build(config, workshop, payment, found), arguments.budget)
     write(arguments.out, config, built.selected, built.fused, built.every, notes(config, built))
-    outcomes.write(work, built)
+    chain_outcomes.write(work, built)
     spent = Budget(payment.folder, None, Prices(0.0, 0.0), 1).total()
     write_report(f"{work}/report.html", config, built, spent, found)
     print(summary(arguments.out, work, spent))
@@ -184,7 +184,7 @@ def notes(config: BuildConfig, built: Built) -> dict[str, Any]:
     return {
         "licences": [seed["licence"] for seed in built.tasks.read()],
         "config": config.model_dump(mode="json", exclude={"store"}),
-        "sources": [Path(path).name for source in config.seeds.sources for path in sources.paths(source)],
+        "sources": [Path(path).name for source in config.seeds.sources for path in instruction_sources.paths(source)],
         "prompts": {kind.prompt: prompt_identity(kind.prompt) for kind in QUESTIONS},
         "stages": {stage.name: stage.counts for stage in built.every},
         "identity": files.digest([stage.identity for stage in built.every]),

@@ -16,7 +16,7 @@ from coi_jax.llm.calls import estimate_tokens
 from coi_jax.llm.settings import EndpointConfig
 from data_pipeline.build.asking import questions
 from data_pipeline.build.asking.questions import Answer, Categorise, Fuse, Judge, Question, Summarise
-from data_pipeline.build.config import BuildConfig
+from data_pipeline.build.build_config import BuildConfig
 from data_pipeline.build.drafts import Draft, Seed
 from data_pipeline.build.engine.stage_runner import Stage
 from data_pipeline.build.stages.linking import check_question

@@ -8,11 +8,11 @@ from typing import Any
 
 from coi_jax.common import files
 from coi_jax.llm.settings import EndpointConfig
-from data_pipeline.build import sources
-from data_pipeline.build.asking.ask import Answerer, Ask, EndpointAnswerer
+from data_pipeline.build import instruction_sources
+from data_pipeline.build.asking.ask_transform import Answerer, Ask, EndpointAnswerer
 from data_pipeline.build.asking.oracle import Oracle
 from data_pipeline.build.asking.questions import prompt_identity
-from data_pipeline.build.config import BuildConfig
+from data_pipeline.build.build_config import BuildConfig
 from data_pipeline.build.decisions import Decisions
 from data_pipeline.build.engine.stage_runner import Stage, StageRunner, rows_of
 from data_pipeline.build.stages import joining, judging, linking, pairing, selection, variants, wording
@@ -198,7 +198,7 @@ def source_hashes(config: BuildConfig) -> list[list[str]]:
     """The files of a build's sources with hashes of their bytes; of operations, of what they are."""
     found = []
     for source in config.seeds.sources:
-        for path in sources.paths(source):
+        for path in instruction_sources.paths(source):
             known = _catalogue_identity() if source.kind == "procedural" else files.sha256(path)
             found.append([Path(path).name, known])
     return found

@@ -7,7 +7,7 @@ from typing import Any
 
 from coi_jax.chains.chain import Chain
 from coi_jax.chains.dataset import DatasetWriter
-from data_pipeline.build.config import BuildConfig
+from data_pipeline.build.build_config import BuildConfig
 from data_pipeline.build.drafts import Draft
 from data_pipeline.build.engine.stage_runner import REJECTED, Stage
 from data_pipeline.build.stages import variants

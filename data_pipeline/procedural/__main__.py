@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from coi_jax.common import cli
 from coi_jax.common.errors import UserError
 from data_pipeline.procedural import catalogue, splits
+from data_pipeline.procedural.chain_generator import Generator, Settings, write
 from data_pipeline.procedural.compose import Limits
-from data_pipeline.procedural.generate import Generator, Settings, write
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from coi_jax.common.errors import UserError
 from coi_jax.common.progress import Bar
-from data_pipeline.release.manifest import CHECKSUMS, COMMIT, git_blob
+from data_pipeline.release.release_files import CHECKSUMS, COMMIT, git_blob
 
 ATTEMPTS = 5
 FIRST_PAUSE_SECONDS = 1.0  # before the second attempt; each later pause is twice as long

@@ -12,7 +12,7 @@ from werkzeug.serving import make_server
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
 from data_pipeline import curate
-from data_pipeline.build.review.outcomes import SPARE, WRITTEN, Outcome
+from data_pipeline.build.review.chain_outcomes import SPARE, WRITTEN, Outcome
 from data_pipeline.curate import CurationSession
 from tests.helpers import browsers
 from tests.helpers.browsers import text, until

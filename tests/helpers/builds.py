@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from data_pipeline.build import __main__ as build
-from data_pipeline.build.config import SeedsConfig
+from data_pipeline.build.build_config import SeedsConfig
 from tests.helpers.llm_clients import KEY
 
 ENVIRONMENT = {"OPENAI_API_KEY": KEY, "COI_LLM_MODEL": "m"}

@@ -21,7 +21,7 @@ from data_pipeline.build.asking.questions import (
     Summarise,
 )
 from data_pipeline.procedural import catalogue
-from data_pipeline.procedural.check import execute
+from data_pipeline.procedural.verification import execute
 
 NO_ANSWER = "nothing is computed for a question of this kind"
 

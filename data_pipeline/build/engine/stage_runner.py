@@ -21,7 +21,7 @@ from coi_jax.common.errors import UserError
 from coi_jax.common.progress import Bar
 from coi_jax.common.storage import write_whole
 from coi_jax.llm.structured import BUDGET
-from data_pipeline.build.engine.progress_meter import METER
+from data_pipeline.build.engine.stage_progress import METER
 
 OUT, REJECTED, UNANSWERED = "out", "rejected", "unanswered"
 TAGS = (OUT, REJECTED, UNANSWERED)

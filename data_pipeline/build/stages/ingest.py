@@ -12,11 +12,11 @@ from typing import Any
 import apache_beam as beam
 
 from coi_jax.common import files
-from data_pipeline.build import sources
-from data_pipeline.build.config import SeedsConfig, SourceConfig
+from data_pipeline.build import instruction_sources
+from data_pipeline.build.build_config import SeedsConfig, SourceConfig
 from data_pipeline.build.drafts import Seed
 from data_pipeline.build.engine.stage_runner import OUT, REJECTED, Flow
-from data_pipeline.build.sources import Piece, Refused
+from data_pipeline.build.instruction_sources import Piece, Refused
 
 TRAIN, TEST = "train", "test"
 TWICE = "an instance that another task has too"
@@ -28,7 +28,7 @@ PIECES = "pieces"
 
 def ingest(pipeline: beam.Pipeline, config: SeedsConfig, seed: int) -> dict[str, Flow]:
     """The flows of the stage: seeds, and the rows that were refused."""
-    work = [(source, path) for source in config.sources for path in sources.paths(source)]
+    work = [(source, path) for source in config.sources for path in instruction_sources.paths(source)]
     read = (
         pipeline
         | "sources" >> beam.Create(work)
@@ -57,10 +57,16 @@ class _Read(beam.DoFn):
         """The seeds of a file, or its pieces by task, and what it has that cannot be used."""
         source, path = work
         if source.kind in ("super_ni", "procedural"):
-            read = sources.read_super_ni if source.kind == "super_ni" else sources.read_procedural
+            read = (
+                instruction_sources.read_super_ni if source.kind == "super_ni" else instruction_sources.read_procedural
+            )
             yield from map(_tagged, read(path, self._config, self._seed))
         else:
-            rows = sources.read_alpaca(path) if source.kind == "alpaca" else sources.read_dataset(path, source.path)
+            rows = (
+                instruction_sources.read_alpaca(path)
+                if source.kind == "alpaca"
+                else instruction_sources.read_dataset(path, source.path)
+            )
             yield from map(_tagged, rows)
 
 
@@ -70,7 +76,7 @@ class _Merge(beam.DoFn):
 
     def process(self, group: tuple[str, Iterable[Piece]]) -> Iterator[Any]:
         """The seed of a task's pieces."""
-        yield from map(_tagged, sources.merge(group[1], self._config, self._seed))
+        yield from map(_tagged, instruction_sources.merge(group[1], self._config, self._seed))
 
 
 def _tagged(found: Seed | Piece | Refused) -> beam.pvalue.TaggedOutput:

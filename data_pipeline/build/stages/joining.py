@@ -12,7 +12,7 @@ import apache_beam as beam
 
 from coi_jax.common import files
 from data_pipeline.build import rules
-from data_pipeline.build.config import JoinsConfig
+from data_pipeline.build.build_config import JoinsConfig
 from data_pipeline.build.drafts import Draft, Seed
 from data_pipeline.build.engine.stage_runner import OUT, Flow, Row
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import apache_beam as beam
 
 from coi_jax.llm import Answered
-from data_pipeline.build.asking.ask import Result, asked
+from data_pipeline.build.asking.ask_transform import Result, asked
 from data_pipeline.build.asking.questions import Judge, Judgement, Question
 from data_pipeline.build.drafts import Draft, Opinion
 from data_pipeline.build.engine.stage_runner import OUT, REJECTED, Flow, Row

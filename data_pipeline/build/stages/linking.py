@@ -6,7 +6,7 @@ from typing import Any
 import apache_beam as beam
 
 from coi_jax.llm import Answered
-from data_pipeline.build.asking.ask import Result, asked
+from data_pipeline.build.asking.ask_transform import Result, asked
 from data_pipeline.build.asking.questions import Answer, Check, Composable, Output, Question
 from data_pipeline.build.drafts import Draft, Verdict
 from data_pipeline.build.engine.stage_runner import OUT, REJECTED, Flow, Row

@@ -19,7 +19,7 @@ import apache_beam as beam
 
 from coi_jax.common import files
 from data_pipeline.build import rules
-from data_pipeline.build.config import PairsConfig
+from data_pipeline.build.build_config import PairsConfig
 from data_pipeline.build.drafts import Seed, single
 from data_pipeline.build.engine.stage_runner import OUT, Flow, Row
 from data_pipeline.build.rules import Role

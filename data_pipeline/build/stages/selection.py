@@ -6,7 +6,7 @@ from typing import Any
 import apache_beam as beam
 
 from coi_jax.common import files
-from data_pipeline.build.config import SelectionConfig
+from data_pipeline.build.build_config import SelectionConfig
 from data_pipeline.build.decisions import Decisions
 from data_pipeline.build.drafts import Draft, Seed, single
 from data_pipeline.build.engine.stage_runner import OUT, REJECTED, Flow, Row

@@ -17,7 +17,7 @@ import apache_beam as beam
 from coi_jax.chains.chain import Chain, Step, join
 from coi_jax.common import files
 from coi_jax.llm import Answered
-from data_pipeline.build.asking.ask import Result, asked
+from data_pipeline.build.asking.ask_transform import Result, asked
 from data_pipeline.build.asking.questions import Fuse, Instruction, Question
 from data_pipeline.build.drafts import Draft
 from data_pipeline.build.engine.stage_runner import OUT, REJECTED, Flow, Row

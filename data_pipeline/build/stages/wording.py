@@ -8,7 +8,7 @@ import apache_beam as beam
 from coi_jax.common import files
 from coi_jax.llm import Answered
 from data_pipeline.build import rules
-from data_pipeline.build.asking.ask import Ask, Result, asked
+from data_pipeline.build.asking.ask_transform import Ask, Result, asked
 from data_pipeline.build.asking.questions import Categorise, Category, Instruction, Question, Summarise
 from data_pipeline.build.drafts import Seed
 from data_pipeline.build.engine.stage_runner import OUT, REJECTED, Flow, Row

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_pipeline.procedural.catalogue import OPERATIONS, by_name, families, numbers, table, understand
-from data_pipeline.procedural.check import execute
 from data_pipeline.procedural.operation import Operation
+from data_pipeline.procedural.verification import execute
 
 WORDS = "stone, fig, lamp, river, fig"
 FOUR = "stone, lemon, fig, kettle"

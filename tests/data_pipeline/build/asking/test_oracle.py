@@ -16,8 +16,8 @@ from data_pipeline.build.asking.questions import Answer, Categorise, Check, Fuse
 from data_pipeline.build.decisions import Decisions
 from data_pipeline.build.engine.stage_runner import StageRunner
 from data_pipeline.build.pipeline import Build, Built, Payment
-from data_pipeline.build.review import truth
-from data_pipeline.build.review.truth import score
+from data_pipeline.build.review import stage_accuracy
+from data_pipeline.build.review.stage_accuracy import score
 from tests.helpers.builds import ENVIRONMENT, endpoint, flags, run
 from tests.helpers.fake_llm import ERRORS
 from tests.helpers.llm_server import running
@@ -75,7 +75,7 @@ def built(argv: list[str]) -> Built:
 def test_with_computed_answers_every_stage_is_right_but_the_rules(tmp_path: Path) -> None:
     argv = flags(tmp_path / "built", None, "--source=procedural:lists", **{"joins.lengths": "(3,4,5)"})
     assert run(argv) == 0
-    scores = {one.stage: one for one in truth.scores(built(argv))}
+    scores = {one.stage: one for one in stage_accuracy.scores(built(argv))}
     assert len(scores) == 11
     for name, one in scores.items():
         if name == "rules":
@@ -100,7 +100,7 @@ def test_a_model_that_errs_is_told_from_one_that_does_not(tmp_path: Path, monkey
             **endpoint(server.url) | {"joins.lengths": "()"},
         )
         assert run(argv) == 0
-        scores = {one.stage: one for one in truth.scores(built(argv))}
+        scores = {one.stage: one for one in stage_accuracy.scores(built(argv))}
     checks, answers = scores["checks, 2 steps"], scores["answers, 2 steps"]
     assert checks.recall == pytest.approx(1 - ERRORS, abs=0.07)
     assert answers.precision == pytest.approx(1 - ERRORS, abs=0.07)

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from data_pipeline.build.config import SeedsConfig
+from data_pipeline.build.build_config import SeedsConfig
 from data_pipeline.build.drafts import Instance, Seed
 from data_pipeline.build.engine.stage_runner import REJECTED, Stage, StageRunner
-from data_pipeline.build.sources import Refused
+from data_pipeline.build.instruction_sources import Refused
 from data_pipeline.build.stages import ingest
 from data_pipeline.build.stages.ingest import CROSSES, TWICE, groups_for_tests
 from tests.helpers import super_ni_tasks

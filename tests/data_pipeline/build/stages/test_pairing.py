@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from coi_jax.common import files
 from data_pipeline.build import rules
-from data_pipeline.build.config import PairsConfig
+from data_pipeline.build.build_config import PairsConfig
 from data_pipeline.build.drafts import Instance, Seed
 from data_pipeline.build.engine.stage_runner import StageRunner
 from data_pipeline.build.stages import pairing

@@ -18,13 +18,13 @@ import jinja2
 from coi_jax.common.storage import write_whole
 from coi_jax.llm.budget import Prices
 from data_pipeline.build import decisions
-from data_pipeline.build.asking.ask import USAGE
-from data_pipeline.build.config import BuildConfig
+from data_pipeline.build.asking.ask_transform import USAGE
+from data_pipeline.build.build_config import BuildConfig
 from data_pipeline.build.decisions import Decisions
 from data_pipeline.build.engine.stage_runner import REJECTED, Row, Stage
 from data_pipeline.build.pipeline import Built
-from data_pipeline.build.review import outcomes, truth
-from data_pipeline.build.review.outcomes import Outcome
+from data_pipeline.build.review import chain_outcomes, stage_accuracy
+from data_pipeline.build.review.chain_outcomes import Outcome
 from data_pipeline.build.stages.linking import NOT_COMPOSABLE
 
 PAGES = Path(__file__).parent / "pages"
@@ -50,7 +50,7 @@ def write_report(path: str, config: BuildConfig, built: Built, spent: float, fou
 
 def content(config: BuildConfig, built: Built, spent: float, found: Decisions) -> dict[str, Any]:
     """All that the page shows."""
-    chains = list(outcomes.outcomes(built))
+    chains = list(chain_outcomes.outcomes(built))
     shown = sample(chains)
     return {
         "title": ", ".join(sorted({seed["source"] for seed in built.seeds.read()})),
@@ -66,7 +66,7 @@ def content(config: BuildConfig, built: Built, spent: float, found: Decisions) -
         "spent": spent,
         "agreement": decisions.agreement((one.draft for one in chains), found),
         "opinions": _scores(chains),
-        "truth": [score.row() for score in truth.scores(built)] if truth.is_known(built) else [],
+        "truth": [score.row() for score in stage_accuracy.scores(built)] if stage_accuracy.is_known(built) else [],
         "number": len(chains),
         "shown": len(shown),
         "chains": safe_json([chain_row(chain) for chain in shown]),

@@ -16,7 +16,7 @@ from data_pipeline.build.engine.stage_runner import REJECTED, Stage
 from data_pipeline.build.pipeline import Built
 from data_pipeline.build.stages.judging import POOR
 from data_pipeline.build.stages.linking import NOT_COMPOSABLE
-from data_pipeline.procedural.check import execute
+from data_pipeline.procedural.verification import execute
 
 
 @dataclass(frozen=True)

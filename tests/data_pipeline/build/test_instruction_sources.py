@@ -7,11 +7,11 @@ import pytest
 from coi_jax.chains.chain import Chain, Step
 from coi_jax.chains.dataset import DatasetWriter
 from coi_jax.common.errors import UserError
-from data_pipeline.build import sources
-from data_pipeline.build.config import SourceConfig
+from data_pipeline.build import instruction_sources
+from data_pipeline.build.build_config import SourceConfig
 from data_pipeline.build.drafts import Seed
-from data_pipeline.build.sources import NOTHING, Refused, is_closed
-from data_pipeline.procedural.check import execute
+from data_pipeline.build.instruction_sources import NOTHING, Refused, is_closed
+from data_pipeline.procedural.verification import execute
 from tests.helpers import super_ni_tasks
 from tests.helpers.builds import seeds_config
 
@@ -20,7 +20,7 @@ def read(folder: Path, pattern: str, **changes: Any) -> tuple[list[Seed], list[R
     found = [
         one
         for path in sorted(folder.glob(pattern))
-        for one in sources.read_super_ni(str(path), seeds_config(**changes), 0)
+        for one in instruction_sources.read_super_ni(str(path), seeds_config(**changes), 0)
     ]
     return [one for one in found if isinstance(one, Seed)], [one for one in found if isinstance(one, Refused)]
 
@@ -86,13 +86,13 @@ def test_rows_of_alpaca_files_become_tasks_by_their_instruction(tmp_path: Path, 
     ]
     path = tmp_path / f"a.{kind}"
     path.write_text(json.dumps(rows) if kind == "json" else "".join(json.dumps(row) + "\n" for row in rows))
-    pieces = list(sources.read_alpaca(str(path)))
+    pieces = list(instruction_sources.read_alpaca(str(path)))
     assert [isinstance(piece, Refused) for piece in pieces] == [False, False, False, True, True]
     by_task: dict[str, list[Any]] = {}
     for piece in pieces[:3]:
         assert not isinstance(piece, Refused)
         by_task.setdefault(piece.seed.id, []).append(piece)
-    seeds = [next(iter(sources.merge(group, seeds_config(), 0))) for group in by_task.values()]
+    seeds = [next(iter(instruction_sources.merge(group, seeds_config(), 0))) for group in by_task.values()]
     assert [len(seed.instances) for seed in seeds if isinstance(seed, Seed)] == [2, 1]
     assert isinstance(seeds[1], Seed)
     assert seeds[1].takes == (NOTHING,)  # it can come first only
@@ -103,13 +103,17 @@ def test_single_instructions_of_a_dataset_are_taken_and_longer_chains_are_not(tm
         writer.add("train", Chain("a", "s", "in", "Do.", (Step("Do.", "out", "Summarization", "t"),)))
         writer.add("train", Chain("b", "s", "in", "Do. and then Go.", (Step("Do.", "x"), Step("Go.", "y"))))
         writer.finish("s", "CC0", {})
-    (piece,) = sources.read_dataset(str(tmp_path / "d" / "train.jsonl"), str(tmp_path / "d"))
+    (piece,) = instruction_sources.read_dataset(str(tmp_path / "d" / "train.jsonl"), str(tmp_path / "d"))
     assert not isinstance(piece, Refused)
     assert (piece.seed.licence, piece.seed.category, piece.instance.output) == ("CC0", "Summarization", "out")
 
 
 def test_operations_have_the_outputs_that_are_computed() -> None:
-    found = [one for one in sources.read_procedural("lists", seeds_config(languages=[]), 0) if isinstance(one, Seed)]
+    found = [
+        one
+        for one in instruction_sources.read_procedural("lists", seeds_config(languages=[]), 0)
+        if isinstance(one, Seed)
+    ]
     assert len(found) > 15
     for seed in found:
         words = seed.definition.removesuffix(" Write the result alone, as it is.")
@@ -121,7 +125,9 @@ def test_operations_have_the_outputs_that_are_computed() -> None:
 @pytest.mark.parametrize("kind", ["super_ni", "alpaca"])
 def test_a_source_that_is_not_there_is_named(tmp_path: Path, kind: str) -> None:
     with pytest.raises(UserError, match=r"seeds\.sources.*missing.*check the path"):
-        sources.paths(SourceConfig.model_validate({"kind": kind, "path": str(tmp_path / "missing"), "split": ""}))
+        instruction_sources.paths(
+            SourceConfig.model_validate({"kind": kind, "path": str(tmp_path / "missing"), "split": ""})
+        )
 
 
 def test_the_real_tasks_are_read(super_ni_folder: Path) -> None:

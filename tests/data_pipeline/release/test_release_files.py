@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from coi_jax.common.errors import UserError
-from data_pipeline.release import manifest
-from data_pipeline.release.manifest import CHECKSUMS, FILES, Form, data_folder, git_blob, present
+from data_pipeline.release import release_files
+from data_pipeline.release.release_files import CHECKSUMS, FILES, Form, data_folder, git_blob, present
 
 
 def test_every_published_file_is_known_once() -> None:
@@ -63,4 +63,4 @@ def test_the_shared_copy_is_the_pinned_commit(release_folder: Path) -> None:
     known, unknown = present(data_folder(release_folder))
     assert not unknown
     assert [file.path for file in known if git_blob(release_folder / "data" / file.path) != CHECKSUMS[file.path]] == []
-    assert manifest.COMMIT in manifest.BASE_URL
+    assert release_files.COMMIT in release_files.BASE_URL

@@ -16,8 +16,9 @@ from coi_jax.chains.dataset import read_chains, read_manifest
 from coi_jax.common import cli
 from coi_jax.common.files import read_jsonl
 from data_pipeline.release import download
-from data_pipeline.release.__main__ import import_release, main
-from data_pipeline.release.manifest import FILES
+from data_pipeline.release.__main__ import main
+from data_pipeline.release.importer import import_release
+from data_pipeline.release.release_files import FILES
 from tests.helpers.paths import ROOT
 
 COI_1 = [{"instruction": "Name a colour.", "input": "grass", "output": "green"}]

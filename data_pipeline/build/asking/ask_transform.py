@@ -23,7 +23,7 @@ from coi_jax.llm.settings import EndpointConfig
 from coi_jax.llm.structured import Usage
 from data_pipeline.build.asking import questions
 from data_pipeline.build.asking.questions import Question
-from data_pipeline.build.engine.progress_meter import METER
+from data_pipeline.build.engine.stage_progress import METER
 from data_pipeline.build.engine.stage_runner import REJECTED, TAGS, UNANSWERED, Row
 
 USAGE = "usage"  # the kind of the row that tells what the replies of a stage took

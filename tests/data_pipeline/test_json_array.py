@@ -6,8 +6,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from coi_jax.common.errors import UserError
-from data_pipeline import json_stream
-from data_pipeline.json_stream import read_array
+from data_pipeline import json_array
+from data_pipeline.json_array import read_array
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -27,7 +27,7 @@ VALUES = st.recursive(
 def test_reads_what_json_reads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: list, indent: int | None, ascii_only: bool, chunk: int
 ) -> None:
-    monkeypatch.setattr(json_stream, "CHUNK_BYTES", chunk)
+    monkeypatch.setattr(json_array, "CHUNK_BYTES", chunk)
     path = tmp_path / "rows.json"
     path.write_bytes(json.dumps(rows, indent=indent, ensure_ascii=ascii_only).encode("utf-8"))
     assert list(read_array(path)) == rows

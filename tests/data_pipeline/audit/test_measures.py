@@ -12,13 +12,13 @@ from coi_jax.chains.chain import Chain, Step, join
 from coi_jax.chains.dataset import DatasetWriter
 from coi_jax.common import cli
 from coi_jax.tokenizers.vocabulary import ByteVocabulary
-from data_pipeline.audit.__main__ import (
+from data_pipeline.audit.__main__ import main
+from data_pipeline.audit.measures import (
     PERCENTILES,
     Degenerate,
     Leaks,
     audit,
     degeneracy,
-    main,
     percentiles_of,
     repeated_share,
 )

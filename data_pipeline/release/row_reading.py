@@ -14,7 +14,7 @@ from typing import Any
 
 from coi_jax.chains.chain import JOINER, Chain, Step, join, parse
 from coi_jax.common import files
-from data_pipeline.release.manifest import Form, ReleaseFile
+from data_pipeline.release.release_files import Form, ReleaseFile
 
 NOT_GIVEN = ""  # the instruction of a step that the release does not tell
 TEXT_KEYS = ("instruction", "input", "output")

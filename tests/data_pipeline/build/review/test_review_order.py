@@ -1,4 +1,4 @@
-from data_pipeline.build.review.sampling import sample, weight
+from data_pipeline.build.review.review_order import sample, weight
 from tests.helpers.drafts import draft, opinion
 
 DRAFTS = [draft(f"{score} {n}", opinion=opinion(score)) for score in (1, 2, 3, 4, 5) for n in range(200)]

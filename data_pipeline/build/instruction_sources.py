@@ -18,9 +18,9 @@ from coi_jax.chains.dataset import read_manifest, split_path
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
 from data_pipeline.build import rules
-from data_pipeline.build.config import SeedsConfig, SourceConfig
+from data_pipeline.build.build_config import SeedsConfig, SourceConfig
 from data_pipeline.build.drafts import Instance, Seed
-from data_pipeline.json_stream import read_array
+from data_pipeline.json_array import read_array
 from data_pipeline.procedural import catalogue
 from data_pipeline.procedural.operation import Operation
 from data_pipeline.procedural.values import ValueType

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coi_jax.chains.chain import JOINER, join, render
-from data_pipeline.release.manifest import FILES, ReleaseFile
-from data_pipeline.release.rows import NOT_GIVEN, NotAChain, Survey, group, read, split_output
+from data_pipeline.release.release_files import FILES, ReleaseFile
+from data_pipeline.release.row_reading import NOT_GIVEN, NotAChain, Survey, group, read, split_output
 
 WORDS = st.text("abc .", min_size=1).filter(str.strip)
 BY_SOURCE = {file.source: file for file in FILES}

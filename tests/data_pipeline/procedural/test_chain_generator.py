@@ -15,9 +15,9 @@ from coi_jax.common import cli
 from coi_jax.common.errors import UserError
 from data_pipeline.procedural import catalogue, splits
 from data_pipeline.procedural.__main__ import main
-from data_pipeline.procedural.check import follow, verify
+from data_pipeline.procedural.chain_generator import Generator, Settings
 from data_pipeline.procedural.compose import Limits
-from data_pipeline.procedural.generate import Generator, Settings
+from data_pipeline.procedural.verification import follow, verify
 
 SPLITS = ("train", "validation", "rephrased", "test")
 BY_NAME = catalogue.by_name()
