@@ -87,7 +87,7 @@ def scores(folder: Path, name: str) -> dict[str, Any]:
     for test in TESTS:
         results = json.loads((folder / name / "eval" / test / "results.json").read_text())
         found[test] = {key: score["value"] for key, score in results["scores"].items()}
-        found[test] |= {f"floor {key}": value for key, value in results["floor"].items()}
+        found[test] |= {f"label_only_baseline {key}": value for key, value in results["label_only_baseline"].items()}
     return found
 
 

@@ -9,13 +9,13 @@ LEVEL = 95.0  # per cent of the resamples that an interval covers
 def bootstrap(
     values: Float[np.ndarray, "examples scores"], resamples: int, seed: int
 ) -> tuple[Float[np.ndarray, " scores"], Float[np.ndarray, " scores"]]:
-    """The low and high ends of the interval of each score's mean.
+    """Return the low and high ends of the interval of each score's mean.
 
     Examples are drawn with replacement, the same ones for every score. NaN marks a score that an example does not have:
     it is left out of that score's mean, and a resample that has none of them is left out of the interval.
 
     Args:
-      values: one row an example.
+      values: one row per example.
       resamples: how many times to draw.
       seed: of the draws; the same seed gives the same interval.
     """
@@ -29,6 +29,6 @@ def bootstrap(
 
 
 def _draws(examples: int, resamples: int, seed: int) -> Float[np.ndarray, "resamples examples"]:
-    """How often each example is drawn in each resample."""
+    """Return how often each example is drawn in each resample."""
     uniform = np.full(examples, 1 / examples)
     return np.random.default_rng(seed).multinomial(examples, uniform, size=resamples).astype(np.float64)

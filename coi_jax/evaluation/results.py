@@ -1,4 +1,4 @@
-"""What `results.json` says of a run on a test set: scores with intervals, floors, counts, and where they came from."""
+"""The content of `results.json`, a run on a test set: scores with intervals, baselines, counts, and provenance."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -21,11 +21,11 @@ def results(
     seed: int,
     provenance: dict[str, Any],
 ) -> dict[str, Any]:
-    """The content of `results.json`. Scores are x 100, with 95% bootstrap intervals over examples.
+    """Return the content of `results.json`. Scores are x 100, with 95% bootstrap intervals over examples.
 
-    `floor`: what the labels earn with nothing behind them. `floor_without_final`: what the references earn with the
-    final answer left out. `steps`: the counts behind each step's exact match and error propagation. `incomplete`:
-    answers that reached the limit of new tokens.
+    `label_only_baseline`: what the labels earn with nothing behind them. `gold_prefix_baseline`: what the references
+    earn with the final answer left out. `steps`: the counts behind each step's exact match and error propagation.
+    `incomplete`: the number of answers that reached the limit of new tokens.
 
     Args:
       task: the test set's name.
@@ -34,18 +34,22 @@ def results(
       predictions: one for each chain, in the same order.
       resamples: behind the intervals.
       seed: of the resampling.
-      provenance: what the predictions were made by.
+      provenance: what the predictions were made from.
+
+    Raises:
+      UserError: there is no such test set.
     """
     targets = [chain.outputs for chain in chains]
-    scores = metrics.score_examples(targets, [prediction.text for prediction in predictions])
+    score = metrics.find_scorer(task)
+    scores = score(targets, [prediction.text for prediction in predictions])
     return {
         "task": task,
         "arm": arm,
         "examples": len(chains),
         "incomplete": sum(not prediction.complete for prediction in predictions),
         "scores": _with_intervals(scores, resamples, seed),
-        "floor": metrics.means(metrics.score_examples(targets, metrics.labels_only(targets))),
-        "floor_without_final": metrics.means(metrics.score_examples(targets, metrics.without_final(targets))),
+        "label_only_baseline": metrics.spell(metrics.means(score(targets, metrics.labels_only(targets)))),
+        "gold_prefix_baseline": metrics.spell(metrics.means(score(targets, metrics.without_final(targets)))),
         "steps": metrics.step_counts(scores),
         "provenance": provenance | {"predictions": digest(predictions)},
     }
@@ -55,6 +59,6 @@ def _with_intervals(scores: metrics.ExampleScores, resamples: int, seed: int) ->
     means = metrics.means(scores)
     low, high = bootstrap(np.stack([scores[key] for key in means], axis=1), resamples, seed)
     return {
-        key: {"value": value, "low": 100 * float(low[place]), "high": 100 * float(high[place])}
+        str(key): {"value": value, "low": 100 * float(low[place]), "high": 100 * float(high[place])}
         for place, (key, value) in enumerate(means.items())
     }

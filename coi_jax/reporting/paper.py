@@ -1,29 +1,43 @@
-"""The paper's own numbers, to stand beside this project's."""
+"""The paper's own numbers, which tables show beside this project's."""
 
 import functools
 import json
 from pathlib import Path
 from typing import Any
 
+METRIC = "rouge_l"  # the score that the paper's tables have
+
 _FILE = Path(__file__).with_name("paper_results.json")
 
 
 @functools.cache
 def results() -> dict[str, Any]:
-    """What `paper_results.json` holds, with the source of its numbers."""
+    """Return the content of `paper_results.json`: the numbers and their source."""
     return json.loads(_FILE.read_text(encoding="utf-8"))
 
 
 def models() -> dict[str, str]:
-    """The paper's models: the key of a column, and its name."""
+    """Return the paper's models: the key of a column, and its name."""
     return results()["models"]
 
 
 def has(test_set: str) -> bool:
-    """Whether the paper's table 4 has the test set; it has no procedural ones."""
+    """Return whether the paper's table 4 has the test set; it has no procedural ones."""
     return test_set in results()["table4"]
 
 
-def rouge_l(test_set: str, model: str, arm: str) -> float:
-    """Table 4's ROUGE-L x 100 of an arm on a test set that `has`."""
-    return results()["table4"][test_set][model][arm]
+def arms() -> list[str]:
+    """Return the arms of the paper's table 4."""
+    models = [by_arm for by_model in results()["table4"].values() for by_arm in by_model.values()]
+    return list(dict.fromkeys(arm for by_arm in models for arm in by_arm))
+
+
+def rouge_l(test_set: str, model: str, arm: str) -> float | None:
+    """Return table 4's ROUGE-L x 100; None where the paper has no such cell.
+
+    Args:
+      test_set: its name.
+      model: a key of `models`.
+      arm: its name.
+    """
+    return results()["table4"].get(test_set, {}).get(model, {}).get(arm)

@@ -1,6 +1,6 @@
-"""What run folders say: the scores of every run on every test set, and cells of several seeds made of them.
+"""Run records: the scores of every run on every test set, and table cells of several seeds computed from them.
 
-A run is known by its arm and seed. Two runs that claim the same place, seeds whose configs differ, and scores from
+A run is identified by its arm and seed. Two runs that claim the same place, seeds whose configs differ, and scores from
 different versions of a test set are errors: a table never mixes them silently.
 """
 
@@ -19,7 +19,7 @@ from coi_jax.data.test_sets import chain_length
 
 CONFIG = "config.json"
 RESULTS = "eval/{}/results.json"
-# Fields in which runs may differ and still stand in one cell, or side by side without a remark.
+# Fields in which runs of one cell may differ, and which no note of a table mentions.
 IGNORED_FIELDS = (
     "arm",
     "seed",
@@ -37,7 +37,7 @@ PROVENANCE = ("run", "checkpoint", "dataset", "test_set", "predictions")
 
 
 @dataclass(frozen=True)
-class Score:
+class Estimate:
     """A score x 100 with its 95% interval over examples."""
 
     value: float
@@ -47,24 +47,34 @@ class Score:
 
 @dataclass(frozen=True)
 class Record:
-    """One run's scores on one test set."""
+    """One run's scores on one test set.
 
-    path: Path  # of the results.json
+    Attributes:
+      path: of its results.json.
+      config: the run's.
+      test_set: its name.
+      examples: how many were scored.
+      scores: by their keys in results.json.
+      label_only_baseline: the scores of answers that have the labels and nothing else.
+      provenance: the run, checkpoint and files that the scores come from.
+    """
+
+    path: Path
     config: RunConfig
     test_set: str
     examples: int
-    scores: dict[str, Score]
-    floor: dict[str, float]  # of answers with nothing but labels
+    scores: dict[str, Estimate]
+    label_only_baseline: dict[str, float]
     provenance: dict[str, Any]
 
     @property
     def arm(self) -> str:
-        """The run's arm."""
+        """Return the run's arm."""
         return self.config.arm
 
     @property
     def seed(self) -> int:
-        """The run's seed."""
+        """Return the run's seed."""
         return self.config.seed
 
 
@@ -79,29 +89,29 @@ class Cell:
 
     @property
     def values(self) -> list[float]:
-        """The score of each run, by seed."""
+        """Return the score of each run, by seed."""
         return [record.scores[self.metric].value for record in self.records]
 
     @property
     def mean(self) -> float:
-        """The mean over seeds."""
+        """Return the mean over seeds."""
         return statistics.fmean(self.values)
 
     @property
     def sd(self) -> float | None:
-        """The standard deviation over seeds; None where there is one."""
+        """Return the standard deviation over seeds; None where there is one seed."""
         return statistics.stdev(self.values) if len(self.records) > 1 else None
 
     @property
     def interval(self) -> tuple[float, float]:
-        """One run: the 95% bootstrap interval over examples. Several: one standard deviation either side."""
+        """Return the 95% bootstrap interval over examples of one run, or one standard deviation around several."""
         if self.sd is not None:
             return self.mean - self.sd, self.mean + self.sd
         score = self.records[0].scores[self.metric]
         return score.low, score.high
 
     def to_dict(self) -> dict[str, Any]:
-        """The cell with everything that it came from, as JSON values."""
+        """Return the cell and its provenance as JSON values."""
         low, high = self.interval
         return {
             "arm": self.arm,
@@ -130,40 +140,51 @@ class Cell:
 
 @dataclass(frozen=True)
 class Records:
-    """All records found, consistent with one another."""
+    """The records of some run folders, consistent with one another.
+
+    Attributes:
+      rows: one record for each run and test set.
+      missing: results that a run's config asks for and that do not exist.
+    """
 
     rows: tuple[Record, ...]
-    missing: tuple[Path, ...]  # results that a run's config asks for and that are not there
+    missing: tuple[Path, ...]
 
     @property
     def arms(self) -> list[str]:
-        """The arms that have a run, in the paper's order."""
+        """Return the arms that have a run, in the registry's order."""
         return [arm for arm in ARMS if any(record.arm == arm for record in self.rows)]
 
     @property
     def test_sets(self) -> list[str]:
-        """The test sets that have a result: chains by their length, then the others."""
+        """Return the test sets that have a result: chains by their length, then the others."""
         names = {record.test_set for record in self.rows}
         return sorted(names, key=lambda name: (chain_length(name) is None, name))
 
     @property
     def varying(self) -> list[str]:
-        """The config fields, besides arm and seed, in which the runs are not all alike."""
+        """Return the config fields, besides arm and seed, in which the runs differ."""
         return sorted({name for row in self.rows for name in differences(self.rows[0].config, row.config)})
 
     def cell(self, arm: str, test_set: str, metric: str) -> Cell | None:
-        """The cell of an arm's runs; None where no run has that score."""
+        """Return the cell of an arm's runs; None where no run has that score.
+
+        Args:
+          arm: its name.
+          test_set: its name.
+          metric: the key of the score.
+        """
         chosen = [r for r in self.rows if (r.arm, r.test_set) == (arm, test_set) and metric in r.scores]
         return Cell(arm, test_set, metric, tuple(chosen)) if chosen else None
 
-    def floor(self, test_set: str, metric: str) -> float | None:
-        """The score of answer-free predictions on a test set; None where it is not known."""
-        floors = [r.floor[metric] for r in self.rows if r.test_set == test_set and metric in r.floor]
-        return floors[0] if floors else None
+    def label_only_baseline(self, test_set: str, metric: str) -> float | None:
+        """Return the score of answers with nothing but labels on a test set; None where no record has it."""
+        baselines = [r.label_only_baseline for r in self.rows if r.test_set == test_set]
+        return next((baseline[metric] for baseline in baselines if metric in baseline), None)
 
 
 def load(folders: Sequence[files.PathLike]) -> Records:
-    """Reads the runs in some folders; each is a run folder or holds run folders.
+    """Read the runs in some folders; each is a run folder or holds run folders.
 
     Raises:
       UserError: a folder holds no result, a file in it is not what it should be, or records contradict one another.
@@ -201,12 +222,12 @@ def _read(path: Path, config: RunConfig) -> Record:
     value = files.read_json(path, "results")
     try:
         scores = {
-            key: Score(*(float(score[part]) for part in ("value", "low", "high")))
+            key: Estimate(*(float(score[part]) for part in ("value", "low", "high")))
             for key, score in value["scores"].items()
         }
-        floor = {key: float(score) for key, score in value["floor"].items()}
+        baseline = {key: float(score) for key, score in value["label_only_baseline"].items()}
         provenance = {key: value["provenance"][key] for key in PROVENANCE}
-        return Record(path, config, value["task"], int(value["examples"]), scores, floor, provenance)
+        return Record(path, config, value["task"], int(value["examples"]), scores, baseline, provenance)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
             "results", path, f"not as python -m coi_jax.evaluate writes it ({error!r}); run it again"
@@ -214,7 +235,7 @@ def _read(path: Path, config: RunConfig) -> Record:
 
 
 def _consistent(rows: Sequence[Record]) -> list[Record]:
-    """The records in order, each once; raises UserError where two contradict one another."""
+    """Return the records in order, each once; raises UserError where two contradict one another."""
     kept: dict[tuple[str, str, int], Record] = {}
     for row in sorted(rows, key=lambda row: (list(ARMS).index(row.arm), row.test_set, row.seed)):
         other = kept.setdefault((row.arm, row.test_set, row.seed), row)
@@ -245,7 +266,7 @@ def _conflict(one: Record, other: Record, hint: str) -> UserError:
 
 
 def differences(one: RunConfig, other: RunConfig) -> list[str]:
-    """The dotted names of the fields in which two configs differ, but for arm, seed and what changes no score."""
+    """Return the dotted names of the fields in which two configs differ, but for `IGNORED_FIELDS`."""
     left, right = _flatten(one.model_dump()), _flatten(other.model_dump())
     names = sorted(name for name in {*left, *right} if left.get(name) != right.get(name))
     return [name for name in names if not name.startswith(IGNORED_FIELDS)]

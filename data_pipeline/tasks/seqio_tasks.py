@@ -5,7 +5,7 @@ Nothing is registered on import: `register(config, vocabulary)` registers the ar
 
 import functools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import seqio
@@ -91,8 +91,18 @@ def make_task(config: RunConfig, spec: TaskSpec, vocabulary: Vocabulary) -> seqi
             seqio.preprocessors.append_eos,
         ],
         postprocess_fn=to_answer,
-        metric_fns=[metrics.text_scores, metrics.step_scores],
+        metric_fns=[_metric(spec)],
     )
+
+
+def _metric(spec: TaskSpec) -> Callable[[Sequence[metrics.Target], Sequence[str]], dict[str, float]]:
+    """Return the scorer of a test set as a SeqIO metric; tasks that are trained on are scored as chains."""
+    scorer = metrics.find_scorer(spec.name) if spec.name in TEST_SETS else metrics.score_examples
+
+    def scores(targets: Sequence[metrics.Target], predictions: Sequence[str]) -> dict[str, float]:
+        return metrics.spell(metrics.means(scorer(targets, predictions)))
+
+    return scores
 
 
 def _source(spec: TaskSpec) -> seqio.FunctionDataSource:

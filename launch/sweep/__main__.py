@@ -8,6 +8,8 @@ Every point can be changed alike: --config.train.steps=100
 import sys
 from collections.abc import Sequence
 
+from tabulate import tabulate
+
 from coi_jax.common import cli
 from launch.sweep.backends import local
 from launch.sweep.point_state import state
@@ -39,15 +41,11 @@ def _parser() -> cli.Parser:
 
 
 def listing(points: Sequence[Point]) -> str:
-    """The points as lines of aligned columns."""
-    rows = [("id", "state", "folder", "overrides")]
-    rows += [
+    """Return the points as lines of aligned columns."""
+    rows = [
         (point.id, state(point), str(point.folder), " ".join(local.override_flags(point.overrides))) for point in points
     ]
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
+    return tabulate(rows, ("id", "state", "folder", "overrides"), tablefmt="plain", disable_numparse=True)
 
 
 def run_points(points: Sequence[Point]) -> int:

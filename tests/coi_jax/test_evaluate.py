@@ -57,8 +57,8 @@ def test_scores_every_test_set_of_the_config(whole: dict[str, Any], made: Path) 
     assert found["task"] == "proc2_test"
     assert found["arm"] == "coi12"
     assert all(score["low"] <= score["value"] <= score["high"] for score in found["scores"].values())
-    assert found["floor"]["rouge_l"] > found["floor"]["content_rouge_l"] == 0
-    assert found["floor_without_final"]["step1_exact_match"] == 100
+    assert found["label_only_baseline"]["rouge_l"] > found["label_only_baseline"]["content_rouge_l"] == 0
+    assert found["gold_prefix_baseline"]["step1_exact_match"] == 100
     assert [step["references"] for step in found["steps"]] == [9, 9]
     assert set(found["provenance"]) >= {"checkpoint", "test_set", "predictions"}
     assert found["provenance"]["dataset"] == files.sha256(made.parent / "data" / "train.jsonl")

@@ -1,4 +1,4 @@
-"""Run folders as training and evaluating leave them, with made-up scores."""
+"""Run folders as training and evaluation write them, with made-up scores."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,7 @@ from coi_jax.common import files
 from coi_jax.config.run import load_config
 from tests.helpers.paths import QUICKSTART
 
-FLOOR = {"rouge_l": 36.0, "content_rouge_l": 0.0, "content_exact_match": 0.0, "well_formed": 100.0}
+BASELINE = {"rouge_l": 36.0, "content_rouge_l": 0.0, "content_exact_match": 0.0, "well_formed": 100.0}
 
 
 def write_run(
@@ -24,7 +24,7 @@ def write_run(
                 "arm": config.arm,
                 "examples": 100,
                 "scores": {key: {"value": v, "low": v - 2, "high": v + 2} for key, v in values.items()},
-                "floor": FLOOR,
+                "label_only_baseline": BASELINE,
                 "steps": [],
                 "provenance": {
                     "run": str(folder),

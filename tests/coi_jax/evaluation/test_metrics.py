@@ -6,13 +6,15 @@ import pytest
 from rouge_score import rouge_scorer
 
 from coi_jax.chains.chain import parse, render
+from coi_jax.data.test_sets import TEST_SETS, TestSet
 from coi_jax.evaluation import metrics
+from coi_jax.evaluation.scores import SCORES, STEP_SCORES, Answer, Score, ScoreKey
 
 GOLD = [("a red apple", "red apple", "7"), ("two", "three", "four")]
 
 
 def _scores(targets: list, predictions: list[str]) -> dict[str, float]:
-    return metrics.means(metrics.score_examples(targets, predictions))
+    return metrics.spell(metrics.means(metrics.score_examples(targets, predictions)))
 
 
 def test_gold_earns_everything() -> None:
@@ -55,7 +57,7 @@ def test_error_propagation_is_counted() -> None:
     targets = [("a", "b")] * 4
     predictions = [render(p) for p in (("a", "b"), ("a", "no"), ("no", "b"), ("no", "no"))]
     scores = metrics.score_examples(targets, predictions)
-    assert metrics.means(scores)["step2_right_after_right"] == 50
+    assert metrics.means(scores)[ScoreKey("right_after_right", 2)] == 50
     assert metrics.step_counts(scores)[1] == {
         "step": 2,
         "references": 4,
@@ -80,21 +82,62 @@ def test_chain_without_any_reference_has_only_form() -> None:
 
 def test_lengths_may_be_mixed() -> None:
     scores = metrics.score_examples([("a",), ("a", "b")], ["a", render(["a", "x"])])
-    assert np.isnan(scores["step2_exact_match"][0])
-    assert metrics.means(scores)["step2_exact_match"] == 0
-    assert metrics.means(scores)["step1_exact_match"] == 100
+    assert np.isnan(scores[ScoreKey("exact_match", 2)][0])
+    assert metrics.means(scores)[ScoreKey("exact_match", 2)] == 0
+    assert metrics.means(scores)[ScoreKey("exact_match", 1)] == 100
 
 
 def test_text_and_outputs_are_the_same_target() -> None:
     predictions = [render(["a red pear", "pear", "7"]), "two"]
-    assert metrics.step_scores([render(t) for t in GOLD], predictions) == metrics.step_scores(GOLD, predictions)
-    both = metrics.step_scores(GOLD, predictions) | metrics.text_scores(targets=GOLD, predictions=predictions)
-    assert both == _scores(GOLD, predictions)
+    assert _scores([render(t) for t in GOLD], predictions) == _scores(GOLD, predictions)
 
 
 def test_unequal_numbers_are_an_error() -> None:
     with pytest.raises(ValueError, match="zip"):
-        metrics.text_scores(GOLD, ["one"])
+        metrics.score_examples(GOLD, ["one"])
+
+
+def test_keys_are_spelled_with_their_step_and_written_in_order() -> None:
+    scores = metrics.score_examples([("a", "b")], [render(["a", "b"])])
+    assert str(ScoreKey("rouge_l")) == "rouge_l"
+    assert [str(key) for key in scores] == [
+        *SCORES,
+        "step1_exact_match",
+        "step1_rouge_l",
+        "step2_exact_match",
+        "step2_right_after_right",
+        "step2_rouge_l",
+    ]
+
+
+def test_a_chain_of_ten_steps_is_written_in_order() -> None:
+    steps = tuple("abcdefghij")
+    scores = metrics.score_examples([steps], [render(steps)])
+    assert [key.step for key in scores if key.kind == "exact_match"] == list(range(1, 11))
+    assert [row["step"] for row in metrics.step_counts(scores)] == list(range(1, 11))
+
+
+def test_a_score_is_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    def half(answer: Answer) -> float | None:
+        return None if None in answer.references else 0.5
+
+    def has_step(answer: Answer, step: int) -> float:
+        return float(step <= len(answer.outputs))
+
+    monkeypatch.setitem(SCORES, "half", Score("half", "Half of everything", half))
+    monkeypatch.setitem(STEP_SCORES, "present", has_step)
+    scores = metrics.score_examples([("a", "b"), ("a", None)], [render(["a", "b"]), "a"])
+    assert metrics.means(scores)[ScoreKey("half")] == 50
+    assert np.isnan(scores[ScoreKey("half")][1])
+    assert metrics.spell(metrics.means(scores))["step2_present"] == 50
+
+
+def test_every_test_set_has_a_scorer(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert {test.scorer for test in TEST_SETS.values()} <= set(metrics.SCORERS)
+    monkeypatch.setitem(metrics.SCORERS, "none", lambda targets, predictions: {})
+    monkeypatch.setitem(TEST_SETS, "a_test", TestSet("a_test", "coi", "test", 2, scorer="none"))
+    assert metrics.find_scorer("a_test")(GOLD, [""] * 2) == {}
+    assert metrics.find_scorer("coi2_test") is metrics.score_examples
 
 
 # The figures that the labels and the earlier steps earn on the real test sets, ROUGE-L against the references as spelt.

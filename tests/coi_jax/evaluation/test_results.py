@@ -27,16 +27,18 @@ def test_intervals_hold_the_score() -> None:
     assert found["provenance"].keys() == {"checkpoint", "predictions"}
 
 
-def test_floors_follow_from_the_references_alone() -> None:
+def test_baselines_follow_from_the_references_alone() -> None:
     found, other = score(half_right()), score([""] * 20)
-    assert found["floor"] == other["floor"]
-    assert found["floor_without_final"] == other["floor_without_final"]
-    assert 0 < found["floor"]["rouge_l"] < found["floor_without_final"]["rouge_l"] < 100
+    assert found["label_only_baseline"] == other["label_only_baseline"]
+    assert found["gold_prefix_baseline"] == other["gold_prefix_baseline"]
+    assert 0 < found["label_only_baseline"]["rouge_l"] < found["gold_prefix_baseline"]["rouge_l"] < 100
 
 
-def test_floor_is_what_such_predictions_score() -> None:
+def test_the_label_only_baseline_is_the_score_of_such_predictions() -> None:
     found = score([render(["", ""])] * 20)
-    assert {key: value["value"] for key, value in found["scores"].items()} == pytest.approx(found["floor"])
+    assert {key: value["value"] for key, value in found["scores"].items()} == pytest.approx(
+        found["label_only_baseline"]
+    )
 
 
 def test_same_seed_same_results() -> None:

@@ -12,10 +12,10 @@ def test_every_score_stands_with_its_interval(capsys: pytest.CaptureFixture[str]
         "arm": "coi12",
         "examples": 588,
         "scores": scores,
-        "floor": {"rouge_l": 39.1},
+        "label_only_baseline": {"rouge_l": 39.1},
         "steps": [{"step": 1}, {"step": 2}],
     }
-    show([result, result | {"task": "bbh", "scores": {}, "floor": {}, "steps": []}])
+    show([result, result | {"task": "bbh", "scores": {}, "label_only_baseline": {}, "steps": []}])
     printed = capsys.readouterr().out
     assert printed.count("40.0–60.0") == len(COLUMNS)
     for part in ("coi12", "coi2_test", "588", "39.1", "51 / 51", "bbh", "–"):

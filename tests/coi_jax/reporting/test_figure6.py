@@ -20,43 +20,51 @@ def three_arms(folder: Path) -> Path:
 
 def curve(axes: Axes, arm: str) -> list[float]:
     """The heights of an arm's line."""
-    colour = figure6.STYLES[arm][0]
-    (line,) = [line for line in axes.lines if same_color(line.get_color(), colour) and len(line.get_xdata()) > 1]
+    color = figure6.STYLES[arm][0]
+    (line,) = [line for line in axes.lines if same_color(line.get_color(), color) and len(line.get_xdata()) > 1]
     return [float(height) for height in line.get_ydata()]
 
 
 def filled(axes: Axes, arm: str) -> list[int]:
     """The lengths at which an arm's marker is filled."""
-    colour = figure6.STYLES[arm][0]
-    marks = [line for line in axes.lines if same_color(line.get_color(), colour) and len(line.get_xdata()) == 1]
-    return [round(float(mark.get_xdata()[0])) for mark in marks if same_color(mark.get_markerfacecolor(), colour)]
+    color = figure6.STYLES[arm][0]
+    marks = [line for line in axes.lines if same_color(line.get_color(), color) and len(line.get_xdata()) == 1]
+    return [round(float(mark.get_xdata()[0])) for mark in marks if same_color(mark.get_markerfacecolor(), color)]
 
 
 def test_lines_show_the_scores_and_fill_the_lengths_tuned_on(tmp_path: Path) -> None:
-    figure = figure6.draw_figure6(load([three_arms(tmp_path)]))
+    figure = figure6.draw(load([three_arms(tmp_path)]))
     assert len(figure.axes) == len(figure6.PANELS)
-    for axes, panel in zip(figure.axes, figure6.PANELS, strict=True):
+    for axes, metric in zip(figure.axes, figure6.PANELS, strict=True):
         for seen, arm in enumerate(("coi1", "coi12", "coi123"), 1):
-            expected = [scores[panel.metric] for scores in procedural(95, 20, seen).values()]
+            expected = [scores[metric] for scores in procedural(95, 20, seen).values()]
             assert curve(axes, arm) == pytest.approx(expected)
             assert filled(axes, arm) == list(ARMS[arm].lengths)
         assert [int(tick) for tick in axes.get_xticks()] == [1, 2, 3, 4, 5, 6]
 
 
-def test_every_arm_has_a_colour_and_a_marker_of_its_own() -> None:
+def test_every_arm_has_a_color_and_a_marker_of_its_own() -> None:
     assert set(figure6.STYLES) == set(ARMS)
-    assert len({to_rgb(colour) for colour, _ in figure6.STYLES.values()}) == len(ARMS)
+    assert len({to_rgb(color) for color, _ in figure6.STYLES.values()}) == len(ARMS)
     assert len({marker for _, marker in figure6.STYLES.values()}) == len(ARMS)
+    assert len(set(figure6.PALETTE)) == len({to_rgb(color) for color, _ in figure6.PALETTE}) == 16
+
+
+def test_panels_are_the_scores_that_the_registry_puts_into_the_figure() -> None:
+    assert figure6.PANELS == {
+        "content_rouge_l": "Closeness of the steps' answers\n(ROUGE-L of their content, 0–100)",
+        "content_exact_match": "Whole chains exactly right\n(every step, % of chains)",
+    }
 
 
 def test_the_key_names_arms_and_intervals(tmp_path: Path) -> None:
-    figure = figure6.draw_figure6(load([three_arms(tmp_path)]))
+    figure = figure6.draw(load([three_arms(tmp_path)]))
     words = " ".join(text.get_text() for legend in figure.legends for text in legend.get_texts())
     assert "coi12: tuned on chains of 1 or 2 steps" in words
     assert "95% interval" in words
     assert "seeds" not in words
     write_run(tmp_path / "more", {"arm": "coi1", "seed": 1}, procedural(90, 20, 1))
-    figure = figure6.draw_figure6(load([tmp_path]))
+    figure = figure6.draw(load([tmp_path]))
     assert "seeds" in " ".join(text.get_text() for text in figure.legends[-1].get_texts())
 
 
@@ -64,13 +72,13 @@ def test_released_and_procedural_chains_have_rows_of_their_own(tmp_path: Path) -
     scores = procedural(90, 10, 3)
     released = {f"coi{length}_test": scores[f"proc{length}_test"] for length in (2, 3, 4, 5)}
     write_run(tmp_path / "a", {"arm": "base"}, scores | released | {"bbh": scores["proc1_test"]})
-    figure = figure6.draw_figure6(load([tmp_path]))
+    figure = figure6.draw(load([tmp_path]))
     assert [len(curve(axes, "base")) for axes in figure.axes] == [4, 4, 6, 6]
     assert filled(figure.axes[0], "base") == []
 
 
 def test_files_open(tmp_path: Path) -> None:
-    names = figure6.write_figure6(load([three_arms(tmp_path / "runs")]), tmp_path)
+    names = figure6.write_images(load([three_arms(tmp_path / "runs")]), tmp_path)
     assert names == ["figure6.png", "figure6.svg"]
     assert (tmp_path / "figure6.png").read_bytes().startswith(b"\x89PNG")
     assert ElementTree.parse(tmp_path / "figure6.svg").getroot().tag.endswith("svg")
@@ -79,4 +87,4 @@ def test_files_open(tmp_path: Path) -> None:
 def test_test_sets_without_a_length_are_one_line(tmp_path: Path) -> None:
     write_run(tmp_path / "a", {}, {"bbh": {"content_rouge_l": 3.0}})
     with pytest.raises(UserError, match="coi2_test"):
-        figure6.draw_figure6(load([tmp_path]))
+        figure6.draw(load([tmp_path]))

@@ -1,0 +1,199 @@
+"""Table 4 of the paper from run records: arms by test sets, beside the paper's own numbers."""
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tabulate import tabulate
+
+from coi_jax.common import files
+from coi_jax.data.arms import ARMS
+from coi_jax.evaluation.scores import SCORES
+from coi_jax.reporting import paper
+from coi_jax.reporting.run_records import PROVENANCE, Cell, Records
+
+# The scores of the table: the key in results.json, and the heading.
+METRICS = {score.key: score.title for score in SCORES.values() if score.in_table4}
+
+BASELINE = "label-only baseline"
+
+Grid = list[list[str]]
+
+
+def write(records: Records, folder: files.PathLike) -> list[str]:
+    """Write the table as Markdown, CSV and JSON, print it, and return the files' names."""
+    print(brief(records))
+    cells = make_cells(records)
+    files.write_text(f"{folder}/table4.md", markdown(records))
+    files.write_text(f"{folder}/table4.csv", as_csv(cells))
+    content = {
+        "paper": paper.results()["source"],
+        "cells": cells,
+        "label_only_baseline": label_only_baselines(records),
+        "missing": missing(records),
+    }
+    files.write_json(f"{folder}/table4.json", content)
+    return ["table4.md", "table4.csv", "table4.json"]
+
+
+def rows(records: Records) -> list[str]:
+    """Return the arms of the table: those with a run, and all of the paper's where it has one of the test sets."""
+    from_paper = paper.arms() if any(map(paper.has, records.test_sets)) else []
+    return [arm for arm in ARMS if arm in from_paper or arm in records.arms]
+
+
+def make_cells(records: Records) -> list[dict[str, Any]]:
+    """Return every cell that has a number, with its provenance and the paper's values."""
+    cells = [
+        records.cell(arm, test, metric) for metric in METRICS for arm in records.arms for test in records.test_sets
+    ]
+    return [cell.to_dict() | {"paper": papers_values(cell.arm, cell.test_set, cell.metric)} for cell in cells if cell]
+
+
+def papers_values(arm: str, test_set: str, metric: str) -> dict[str, float]:
+    """Return the paper's number for each of its models; empty where it has none.
+
+    Args:
+      arm: its name.
+      test_set: its name.
+      metric: the key of the score.
+    """
+    values = {model: paper.rouge_l(test_set, model, arm) for model in paper.models()}
+    return {model: value for model, value in values.items() if metric == paper.METRIC and value is not None}
+
+
+def label_only_baselines(records: Records) -> dict[str, dict[str, float | None]]:
+    """Return the score of answers with nothing but labels, by test set and score."""
+    return {test: {key: records.label_only_baseline(test, key) for key in METRICS} for test in records.test_sets}
+
+
+def missing(records: Records) -> dict[str, list[str]]:
+    """Return the test sets that an arm of the table has no result on, by arm."""
+    scored = {(record.arm, record.test_set) for record in records.rows}
+    gaps = {arm: [test for test in records.test_sets if (arm, test) not in scored] for arm in rows(records)}
+    return {arm: tests for arm, tests in gaps.items() if tests}
+
+
+def as_csv(cells: Sequence[dict[str, Any]]) -> str:
+    """Return a line for each cell; runs of several seeds are joined with spaces."""
+    models = list(paper.models())
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    plain = ["arm", "test_set", "metric", "n", "mean", "sd", "low", "high"]
+    writer.writerow([*plain, *(f"paper_{model}" for model in models), *(f"from_{name}" for name in PROVENANCE)])
+    for cell in cells:
+        paths = [" ".join(dict.fromkeys(str(source[name]) for source in cell["sources"])) for name in PROVENANCE]
+        writer.writerow([*(cell[name] for name in plain), *(cell["paper"].get(model) for model in models), *paths])
+    return buffer.getvalue()
+
+
+def markdown(records: Records) -> str:
+    """Return the table as a self-contained page: a section for each score, then notes and provenance."""
+    parts = ["# Table 4: arms by test sets"]
+    for metric, title in METRICS.items():
+        parts += [f"## {title}", render_grid(grid(records, metric, show_interval))]
+    list_of_notes = "\n".join(f"- {note}" for note in notes(records))
+    return "\n\n".join([*parts, "## Notes", list_of_notes, provenance(records)]) + "\n"
+
+
+def brief(records: Records) -> str:
+    """Return the table for a terminal: without intervals and provenance, which the files have."""
+    parts = [f"{title}\n\n{render_grid(grid(records, metric, show_mean))}" for metric, title in METRICS.items()]
+    return "\n\n".join([*parts, "\n".join(notes(records)[1:])]) + "\n"
+
+
+def grid(records: Records, metric: str, show: Callable[[Cell], str]) -> Grid:
+    """Return one score's header, a row for each arm, and the label-only baseline; the paper's columns follow ours.
+
+    Args:
+      records: the runs.
+      metric: the key of the score.
+      show: formats a cell.
+    """
+    columns = [(test, model) for test in records.test_sets for model in _columns(test, metric)]
+    header = ["arm", *(f"{paper.models()[model]}, paper" if model else test for test, model in columns)]
+    body = [
+        [
+            arm,
+            *(
+                _papers_cell(test, model, arm) if model else _our_cell(records, arm, test, metric, show)
+                for test, model in columns
+            ),
+        ]
+        for arm in rows(records)
+    ]
+    baseline = ["" if model else _format(records.label_only_baseline(test, metric)) for test, model in columns]
+    return [header, *body, [BASELINE, *baseline]]
+
+
+def _columns(test: str, metric: str) -> list[str]:
+    """Return "" for our column, then each of the paper's models where the test set is the paper's."""
+    return ["", *paper.models()] if metric == paper.METRIC and paper.has(test) else [""]
+
+
+def _papers_cell(test: str, model: str, arm: str) -> str:
+    return _format(paper.rouge_l(test, model, arm))
+
+
+def _our_cell(records: Records, arm: str, test: str, metric: str, show: Callable[[Cell], str]) -> str:
+    cell = records.cell(arm, test, metric)
+    return show(cell) if cell else ""
+
+
+def _format(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f}"
+
+
+def show_interval(cell: Cell) -> str:
+    """Return a cell as text: `70.8 [69.5, 72.0]` for one run, `70.8 ± 0.4 (n=3)` for several."""
+    if cell.sd is not None:
+        return show_mean(cell)
+    low, high = cell.interval
+    return f"{cell.mean:.1f} [{low:.1f}, {high:.1f}]"
+
+
+def show_mean(cell: Cell) -> str:
+    """Return a cell as text: `70.8` for one run, `70.8 ± 0.4 (n=3)` for several."""
+    return f"{cell.mean:.1f}" + (f" ± {cell.sd:.1f} (n={len(cell.records)})" if cell.sd is not None else "")
+
+
+def render_grid(cells: Grid) -> str:
+    """Return a Markdown table whose first row is the header."""
+    header, *body = cells
+    return tabulate(body, header, tablefmt="github", disable_numparse=True)
+
+
+def notes(records: Records) -> list[str]:
+    """Return the notes that a reader needs to interpret the table."""
+    result = [
+        "All scores x 100. Brackets: 95% bootstrap interval over examples, of one run. ±: sd over n seeds.",
+        f"{BASELINE}: the score of an answer that has the labels and nothing else.",
+    ]
+    own = [test for test in records.test_sets if not paper.has(test)]
+    if len(own) < len(records.test_sets):
+        result.append(f"Columns marked paper are from {paper.results()['source']}; its models have 7B parameters.")
+    if own:
+        result.append(f"The paper has no numbers for {', '.join(own)}.")
+    result += [f"No result yet: {arm} on {', '.join(tests)}." for arm, tests in missing(records).items()]
+    result += [f"Not evaluated, though its config asks for it: {path}" for path in records.missing]
+    if records.varying:
+        result.append(f"The arms' configs differ besides in the arm: {', '.join(records.varying)}.")
+    return result
+
+
+def provenance(records: Records) -> str:
+    """Return the runs behind the table, a row each; every cell's own hashes are in the JSON."""
+    header = ["arm", "seed", "test set", "examples", "run", "checkpoint", "dataset", "test-set file"]
+    body = [
+        [
+            record.arm,
+            str(record.seed),
+            record.test_set,
+            str(record.examples),
+            *(str(record.provenance[key])[:40] for key in ("run", "checkpoint")),
+            *(str(record.provenance[key])[:12] for key in ("dataset", "test_set")),
+        ]
+        for record in records.rows
+    ]
+    return "## Where the numbers come from\n\n" + render_grid([header, *body])
