@@ -57,7 +57,7 @@ def read(config: RunConfig, run: RunFolder, vocabulary: Vocabulary, names: Seque
     kept = run.vocabulary if run.vocabulary.is_file() else None
     caches = token_cache.ensure(config, [evaluation_task(config, name) for name in names], kept)
     begins = int(config.model.kind == "decoder" and vocabulary.bos_id is not None)
-    shape = RowShape(config.data.length, config.data.targets_length, begins)
+    shape = RowShape(config.data.length, config.data.targets_length or 0, begins)
     pairs = [
         pair
         for tokens in caches

@@ -21,7 +21,7 @@ class Ours:
     def __init__(self, settings: dict[str, Any]) -> None:
         start_jax()
         config = model_section(settings["model"]).model_validate(settings["model"])
-        network = build(config, config.vocabulary_size)
+        network = build(config, config.vocabulary_size or 0)
         params = weights.load(weights.open_weights(settings["weights"], network), network, None)
         ends: list[int] = settings["ends"] or [NO_TOKEN]
         strategy = SingleStrategy(network, ends[0], settings["max_new_tokens"], other_ends=tuple(ends[1:]))

@@ -121,23 +121,18 @@ def run_config(size: dict[str, Any], part: str, overrides: dict[str, Any]) -> Ru
     """The config of this project's side: that of Mistral-7B, with the model of a size."""
     model = {f"model.{name}": value for name, value in size["model"].items()} | {"model.dtype": size["dtype"]}
     fixed = {
-        "data.count": "tokens",
-        "data.rows": size["rows"],
+        "data.batch": {"count": "tokens", "rows": size["rows"]},
         "data.length": size["length"],
         "optimizer.schedule": "constant",
         "optimizer.warmup_ratio": 0.0,
     }
     of_part = {
-        "full": {"optimizer.name": "adafactor", "optimizer.learning_rate": 1e-5, "lora.rank": 0},
-        "lora": {
-            "optimizer.name": "adamw",
-            "optimizer.learning_rate": 2e-4,
-            "lora.rank": 16,
-            "lora.base_dtype": size["dtype"],
-        },
+        "full": {"optimizer.name": "adafactor", "optimizer.options": {}, "optimizer.learning_rate": 1e-5},
+        "lora": {"lora.base_dtype": size["dtype"]},
         "decode": {},
     }[part]
-    return load_config(CONFIG, model | fixed | of_part | overrides)
+    config = f"{CONFIG}:lora" if part == "lora" else CONFIG
+    return load_config(config, model | fixed | of_part | overrides)
 
 
 def prepare(config: RunConfig, size: dict[str, Any], folder: Path, steps: int) -> dict[str, Any]:
@@ -150,7 +145,7 @@ def prepare(config: RunConfig, size: dict[str, Any], folder: Path, steps: int) -
         "weights": str(folder / "weights"),
         "batches": str(folder / "batches.npz"),
         "device": size["device"],
-        "adapters": str(folder / "adapters") if config.lora.rank else "",
+        "adapters": str(folder / "adapters") if config.lora else "",
     }
     files.write_json(folder / "weights.json", settings)
     if not (folder / "weights" / "config.json").exists():
@@ -165,7 +160,7 @@ def prepare(config: RunConfig, size: dict[str, Any], folder: Path, steps: int) -
 def synthetic_batches(config: RunConfig, steps: int) -> list[Batch]:
     """Full packed rows of random ids, the fullest of those that twice as many examples give."""
     random = np.random.default_rng(config.seed)
-    rows, length = config.data.rows, config.data.length
+    rows, length = config.data.batch.rows or 0, config.data.length
     wanted = 2 * steps * rows * length // MEDIAN_LENGTH
     lengths = np.exp(random.normal(np.log(MEDIAN_LENGTH), LENGTH_SIGMA, wanted)).astype(int).clip(16, length)
     examples = [random.integers(3, config.model.vocabulary_size, size).astype(np.int32) for size in lengths]
@@ -250,7 +245,7 @@ def first_that_fits(module: str, ways: dict[str, dict[str, Any]], which: dict[st
             if not any(sign in str(error) for sign in OUT_OF_MEMORY):
                 raise
     raise UserError(
-        "config.data.rows", settings["config"]["data"]["rows"], f"{module} has no memory for it; take fewer"
+        "config.data.batch.rows", settings["config"]["data"]["rows"], f"{module} has no memory for it; take fewer"
     )
 
 
@@ -266,7 +261,7 @@ def peer_obstacle(device: str) -> str:
 
 def operations(config: RunConfig, batches: Sequence[Batch]) -> list[float]:
     """What each batch asks of the network, in floating-point operations."""
-    network = build(config.model, config.model.vocabulary_size, config.lora)
+    network = build(config.model, config.model.vocabulary_size or 0, config.lora)
     count = jax.jit(lambda batch: flops.count_work(batch, config.model))
     return [flops.model_flops(count(batch), flops.costs(network)) for batch in batches]
 

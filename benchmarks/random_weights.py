@@ -21,7 +21,7 @@ LARGEST_FILE = 5 * 10**9  # bytes
 
 def draw(config: RunConfig, folder: Path) -> int:
     """Writes the fresh weights of a config's network, without adapters; returns how many parameters it has."""
-    network = build(config.model, config.model.vocabulary_size)
+    network = build(config.model, config.model.vocabulary_size or 0)
     params = jax.jit(network.init)(jax.random.key(config.seed))
     save(network, params, folder, jnp.dtype(config.model.dtype))
     return sum(leaf.size for leaf in jax.tree.leaves(params))

@@ -39,14 +39,14 @@ class Ours:
     def __init__(self, settings: dict[str, Any]) -> None:
         start_jax()
         config = validate(settings["config"])
-        network = build(config.model, config.model.vocabulary_size, config.lora)
+        network = build(config.model, config.model.vocabulary_size or 0, config.lora)
         batches = Batches(Path(settings["batches"]))
         run = RunFolder(Path(settings["folder"]))
         self._job = loop.make_job(config, run, sharding.make_mesh(config.mesh), batches, network)
         with jax.set_mesh(self._job.mesh):
             self._state = loop.from_weights(self._job)
         if network.lora:
-            peft.export(Path(settings["adapters"]), network, self._state.params, config.weights.folder)
+            peft.export(Path(settings["adapters"]), network, self._state.params, config.weights.folder or "")
 
     def steps(self, first: int, count: int) -> dict[str, Any]:
         """Takes some optimizer steps; their seconds together, and the loss of each."""

@@ -1,7 +1,7 @@
 """Measures training beside transformers: same weights, same examples, losses compared, steps taken in turns.
 
   python -m benchmarks.training_speed --data data/release
-  python -m benchmarks.training_speed --data data/release --repeats 3 --config.data.rows=16
+  python -m benchmarks.training_speed --data data/release --repeats 3 --config.data.batch.rows=16
 
 Three contestants take the same steps, three at a time: this project on packed rows, and in another process transformers
 on the same packed rows, and padded as the paper's trainer pads (batches of 4, each to its longest) with its gradients
@@ -33,7 +33,7 @@ PADDED_BATCH = 4  # examples in a microbatch of the paper's trainer
 # About 30M parameters with the config's vocabulary; on a CPU the layers are unrolled.
 DECODER = {
     "model.layers": 8,
-    "model.width": 512,
+    "model.model_dim": 512,
     "model.heads": 8,
     "model.kv_heads": 8,
     "model.head_dim": 64,
@@ -47,8 +47,8 @@ FIXED = {
     "optimizer.learning_rate": 2e-5,
     "optimizer.schedule": "constant",
     "optimizer.warmup_ratio": 0.0,
-    "data.count": "tokens",
-    "data.rows": 8,
+    "data.batch.count": "tokens",
+    "data.batch.rows": 8,
     "data.length": 512,
     "data.overlong": "cut_targets",
     "train.microbatches": 1,
@@ -93,13 +93,13 @@ def prepare(config: RunConfig, folder: Path, steps: int) -> tuple[dict[str, Any]
         "batches": str(folder / "batches.npz"),
         "adapters": "",
         "device": "cpu",
-        "recipes": {"packed": config.data.rows, "padded": PADDED_BATCH},
+        "recipes": {"packed": config.data.batch.rows, "padded": PADDED_BATCH},
         "checkpointing": False,
     }
     return settings, {
         "parameters": random_weights.draw(validate(values), folder / "weights"),
         "model": values["model"],
-        "rows": config.data.rows,
+        "rows": config.data.batch.rows,
         "length": config.data.length,
         "batches": [count(batch) for batch in batches],
     }

@@ -83,7 +83,8 @@ def into_adapters(run: RunFolder, out: str) -> None:
     if network.lora is None:
         raise UserError("src", run.path, "trained all weights; leave --adapters out")
     adapters = checkpoint.restore_params(run.checkpoints, network)
-    base = "" if weights.is_run(config.weights.folder) else config.weights.folder  # a run is none that peft knows
+    begins_from = config.weights.folder
+    base = begins_from if begins_from and not weights.is_run(begins_from) else ""  # peft knows no runs
     with written_aside(out, "out") as folder:
         peft.export(Path(folder.path), network, adapters, base)
 
@@ -129,10 +130,10 @@ def run_config(source: Folder, config_file: str, overrides: Mapping[str, Any]) -
     values["model"] = {name: values["model"][name] for name in of_the_run} | network
     values["model"]["scan_unroll"] = min(values["model"]["scan_unroll"], network["layers"])
     data = values["data"]
-    data["targets_length"] = (data["targets_length"] or data["length"]) if network["kind"] == "t5" else 0
+    data["targets_length"] = (data["targets_length"] or data["length"]) if network["kind"] == "t5" else None
     if set(source.names()) & set(TOKENIZERS):
-        values["vocabulary"] = {"kind": "tokenizer", "file": source.url, "size": 0}
-    values["lora"]["rank"], values["weights"]["folder"] = 0, ""
+        values["vocabulary"] = {"kind": "tokenizer", "folder": source.url}
+    values["lora"], values["weights"]["folder"] = None, None
     values["arm"] = values["arm"] if "arm" in overrides else "base"  # it was tuned on no chains
     return validate(values)
 

@@ -49,7 +49,7 @@ def overrides(folder: Path, more: dict[str, Any]) -> dict[str, Any]:
         "data.folder": str(folder / "data"),
         "data.cache_folder": str(folder / "caches"),
         "vocabulary.size": 400,
-        "train.steps": STEPS,
+        "train.length.count": STEPS,
         "train.log_every": 1,
         "train.checkpoint_every": STEPS,
         "evaluation.bootstrap": 100,

@@ -183,7 +183,7 @@ def test_the_training_side_works_without_tensorflow(installed: Path, tmp_path: P
     """Trains, scores, answers, exports and reports, on token caches that were written elsewhere."""
     write_dataset(tmp_path / "data", {1: 12, 2: 8})
     model = {f"model.{name}": value for name, value in DECODER.items()} | {"model.attention_scale_dim": 4}
-    small = {"train.steps": 2, "data.rows": 4, "evaluation.max_new_tokens": 4, "evaluation.bootstrap": 10}
+    small = {"train.length.count": 2, "data.batch.rows": 4, "evaluation.max_new_tokens": 4, "evaluation.bootstrap": 10}
     config = small_config(tmp_path, **model | small | {"evaluation.tests": ("proc2_test",)})
     write_caches(config, training_tasks(config))
     write_caches(config, [evaluation_task(config, "proc2_test")])

@@ -33,7 +33,7 @@ SMALL = {
     ],
     "data_pipeline.build": ["--config.joins.lengths=()", "--config.variants=()"],
     "coi_jax.train": [
-        "--config.train.steps=3",
+        "--config.train.length.count=3",
         "--config.train.checkpoint_every=2",
         "--config.vocabulary.size=400",
         "--config.model.layers=1",
@@ -41,7 +41,7 @@ SMALL = {
         "--config.model.head_dim=8",
         "--config.model.attention_scale_dim=8",
         "--config.model.mlp_dim=32",
-        "--config.data.rows=4",
+        "--config.data.batch.rows=4",
         "--config.model.scan_unroll=1",
     ],
     "coi_jax.evaluate": ["--limit", "2", "--config.evaluation.max_new_tokens=8", "--config.evaluation.bootstrap=10"],

@@ -1,7 +1,6 @@
 """What every command line shares: help that fits a screen, one-line errors, dotted config overrides."""
 
 import argparse
-import ast
 import errno
 import glob
 import os
@@ -40,28 +39,26 @@ def parser(description: str | None) -> Parser:
 
 
 def split_overrides(argv: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
-    """Takes `--config.field=value` out of a command line.
+    """Take `--config.FIELD=VALUE` and `--config.FIELD VALUE` out of a command line.
 
-    Example: `["--workdir", "x", "--config.seed=3"]` → `(["--workdir", "x"], {"seed": 3})`.
+    Values stay text: a field's type says how it is read (`coi_jax.config.overrides`).
+
+    Example: `["--workdir", "x", "--config.seed=3"]` → `(["--workdir", "x"], {"seed": "3"})`.
+
+    Raises:
+      UserError: a field has no value.
     """
     rest, overrides = [], {}
-    for argument in argv:
+    arguments = iter(argv)
+    for argument in arguments:
         if not argument.startswith("--config."):
             rest.append(argument)
             continue
         name, equals, value = argument.removeprefix("--config.").partition("=")
-        if not equals:
+        overrides[name] = value if equals else next(arguments, "--")
+        if not equals and overrides[name].startswith("--"):
             raise UserError(argument, "", f"write --config.{name}=VALUE")
-        overrides[name] = literal(value)
     return rest, overrides
-
-
-def literal(text: str) -> Any:
-    """A Python literal where `text` is one (`3`, `1e-4`, `(1, 2)`, `True`), else the text itself."""
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
 
 
 def run(main: Callable[[], int]) -> int:

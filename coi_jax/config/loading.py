@@ -1,47 +1,55 @@
-"""Config files: Python whose `get_config()` lists every field (ml_collections), with overrides by dotted names.
-
-What a config must hold is a pydantic model; the first field that is wrong is told in one line.
-"""
+"""Config files: Python whose `get_config()` returns an ml_collections `ConfigDict`, or JSON."""
 
 import importlib.util
-import typing
-from collections.abc import Mapping
+import inspect
+import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any
 
 import ml_collections
-import pydantic
 
 from coi_jax.common import files
-from coi_jax.common.errors import UserError, nearest
+from coi_jax.common.errors import UserError
 
-Schema = TypeVar("Schema", bound=pydantic.BaseModel)
+ROOT = Path(__file__).parents[2]  # where `configs.base` is imported from
 
 
 def read(path: files.PathLike) -> dict[str, Any]:
-    """The values of a config file, `.py` or `.json`.
+    """Return the values of a config file: `FILE.py`, `FILE.py:ARGUMENT` or `FILE.json`.
 
     Raises:
-      UserError: it cannot be read.
+      UserError: it cannot be read, or takes no such argument.
     """
-    return files.read_json(path, "config") if Path(path).suffix == ".json" else _get_config(Path(path))
+    name, _, argument = str(path).partition(".py:")
+    if argument:
+        return _get_config(Path(f"{name}.py"), argument)
+    return files.read_json(path, "config") if Path(path).suffix == ".json" else _get_config(Path(path), None)
 
 
-def _get_config(path: Path) -> dict[str, Any]:
-    module = load_module(path, "config", "configs/")
+def _get_config(path: Path, argument: str | None) -> dict[str, Any]:
+    get_config = load_module(path, "config", "configs/").get_config
+    if argument is not None and not inspect.signature(get_config).parameters:
+        raise UserError("config", f"{path}:{argument}", f"takes no argument; write --config={path}")
     try:
-        config: ml_collections.ConfigDict = module.get_config()
+        config: ml_collections.ConfigDict = get_config() if argument is None else get_config(argument)
+    except UserError:
+        raise
     except Exception as error:
         raise UserError("config", path, f"{type(error).__name__}: {error}") from None
     return config.to_dict()
 
 
 def load_module(path: Path, field: str, examples: str) -> ModuleType:
-    """The module that a Python file is; `field` is what the user named it for, `examples` the folder of others.
+    """Import a Python file that a user named.
+
+    Args:
+      path: of the file.
+      field: what the user named it for, as "config".
+      examples: the folder that has others of its kind, for the error.
 
     Raises:
-      UserError: there is none, or it raises.
+      UserError: there is no such file, or importing it raises.
     """
     if not path.is_file():
         raise UserError(field, path, f"no such file; see {examples}")
@@ -49,75 +57,10 @@ def load_module(path: Path, field: str, examples: str) -> ModuleType:
     if spec is None or spec.loader is None:
         raise UserError(field, path, f"not a Python file; see {examples}")
     module = importlib.util.module_from_spec(spec)
+    if str(ROOT) not in sys.path:
+        sys.path.append(str(ROOT))
     try:
         spec.loader.exec_module(module)
     except Exception as error:
         raise UserError(field, path, f"{type(error).__name__}: {error}") from None
     return module
-
-
-def override(values: dict[str, Any], overrides: Mapping[str, Any]) -> None:
-    """Sets dotted fields of a nested dict, which must already have them.
-
-    Raises:
-      UserError: there is no such field; the nearest name is given.
-    """
-    for name, value in overrides.items():
-        _override(values, name, value)
-
-
-def _override(values: dict[str, Any], name: str, value: Any) -> None:
-    *sections, field = name.split(".")
-    for depth, key in enumerate([*sections, field]):
-        if key not in values or (depth < len(sections) and not isinstance(values[key], dict)):
-            known = [".".join([*sections[:depth], other]) for other in values]
-            raise UserError(f"config.{name}", value, nearest(".".join([*sections[:depth], key]), known))
-        if depth < len(sections):
-            values = values[key]
-    values[field] = value
-
-
-def validate(
-    schema: type[Schema], values: Mapping[str, Any], unions: Mapping[str, type[pydantic.BaseModel]] | None = None
-) -> Schema:
-    """The config that a nested mapping spells.
-
-    Args:
-      schema: what it must hold.
-      values: by field, nested.
-      unions: for a field that may have one of several schemas, the one that these values are meant for.
-
-    Raises:
-      UserError: for the first field that is wrong.
-    """
-    try:
-        return schema.model_validate(values)
-    except pydantic.ValidationError as error:
-        raise _user_error(error.errors()[0], schema, unions or {}) from None
-
-
-def _user_error(
-    error: Any, schema: type[pydantic.BaseModel], unions: Mapping[str, type[pydantic.BaseModel]]
-) -> UserError:
-    """Pydantic's first complaint as one line."""
-    path, section = [], schema
-    parts = iter(error["loc"])
-    for part in parts:
-        path.append(str(part))
-        if part in unions:
-            section = unions[part]
-            next(parts, None)  # the union's tag, which is not a field's name
-        elif part in section.model_fields:
-            section = _section(section.model_fields[part].annotation) or section
-    hint = error["msg"].removeprefix("Value error, ")
-    if error["type"] == "extra_forbidden":
-        hint = nearest(path[-1], list(section.model_fields))
-    return UserError(".".join(["config", *path]), "missing" if error["type"] == "missing" else error["input"], hint)
-
-
-def _section(annotation: Any) -> type[pydantic.BaseModel] | None:
-    """The section that a field holds, alone or in a tuple; None where it holds plain values."""
-    for kind in (annotation, *typing.get_args(annotation)):
-        if isinstance(kind, type) and issubclass(kind, pydantic.BaseModel):
-            return kind
-    return None

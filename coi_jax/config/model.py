@@ -42,7 +42,7 @@ class DecoderConfig(Section):
     """A decoder: RMSNorm, rotary positions, grouped-query attention, a gated MLP, and the switches of its families."""
 
     kind: Literal["decoder"]
-    vocabulary_size: NonNegativeInt  # rows of the embedding; 0: as many as the vocabulary has ids
+    vocabulary_size: PositiveInt | None  # rows of the embedding; None: as many as the vocabulary has ids
     layers: PositiveInt
     model_dim: PositiveInt
     heads: PositiveInt  # of the queries
@@ -67,7 +67,7 @@ class DecoderConfig(Section):
     dropout: Share
     dtype: Dtype  # of the computation; trained parameters are float32
     attention: Kernel  # what computes it in packed rows; auto: splash on TPU, cudnn on GPU, where they can
-    loss_chunk: NonNegativeInt  # positions of a device whose logits exist at once; 0: all
+    loss_chunk: PositiveInt | None  # positions of a device whose logits exist at once; None: all
     remat: Remat  # what the backward pass finds kept, from most to least (coi_jax.models.layers.REMAT_POLICIES)
     scan_unroll: PositiveInt  # layers unrolled in one scan step: 1 on accelerators, all of them on a CPU
 
@@ -94,7 +94,7 @@ class T5Config(Section):
     """A T5: an encoder-decoder with a relative position bias. Version 1.0 has a ReLU and a tied head, 1.1 neither."""
 
     kind: Literal["t5"]
-    vocabulary_size: NonNegativeInt  # rows of the embedding; 0: as many as the vocabulary has ids
+    vocabulary_size: PositiveInt | None  # rows of the embedding; None: as many as the vocabulary has ids
     layers: PositiveInt  # of the encoder
     decoder_layers: PositiveInt
     model_dim: PositiveInt
@@ -109,7 +109,7 @@ class T5Config(Section):
     dropout: Share
     dtype: Dtype
     attention: Kernel  # auto or xla: no kernel takes a bias that is trained
-    loss_chunk: NonNegativeInt
+    loss_chunk: PositiveInt | None
     remat: Remat
     scan_unroll: PositiveInt
 
@@ -132,9 +132,9 @@ class T5Config(Section):
 
 
 class LoraConfig(Section):
-    """Low-rank adapters beside frozen linear maps (Hu et al. 2021), or none: then all weights are trained."""
+    """Low-rank adapters beside frozen linear maps (Hu et al. 2021)."""
 
-    rank: NonNegativeInt  # 0: no adapters
+    rank: PositiveInt
     alpha: PositiveFloat  # what an adapter adds is multiplied by alpha / rank
     targets: str  # a regular expression: the linear maps whose dotted name it matches, up to a dot or its end
     dropout: Share  # of the adapters' inputs
@@ -145,12 +145,6 @@ class LoraConfig(Section):
     def scaling(self) -> float:
         """What an adapter's product is multiplied by."""
         return self.alpha / (self.rank**0.5 if self.rank_stabilized else self.rank)
-
-    @pydantic.model_validator(mode="after")
-    def _base_is_frozen(self) -> "LoraConfig":
-        if not self.rank and self.base_dtype != "float32":
-            raise ValueError('base_dtype must be "float32" where rank is 0: all weights are trained then')
-        return self
 
     @pydantic.field_validator("targets")
     @classmethod

@@ -1,7 +1,7 @@
 """The resolved config of a run: every field, its type and its bounds.
 
-A config file (`configs/*.py`) is an ml_collections file whose `get_config()` lists every field; overrides change fields
-by their dotted names. What comes out is frozen and hashable, and is what `config.json` holds.
+`configs/base.py` gives every field a value; a config file (`configs/*.py`) changes what differs, and overrides change
+fields by their dotted names. The result is frozen and hashable, and is what a run's `config.json` holds.
 """
 
 from collections.abc import Mapping
@@ -11,27 +11,74 @@ import pydantic
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from coi_jax.common import files
+from coi_jax.common.errors import UserError
 from coi_jax.common.schema import Section, Share
-from coi_jax.config import loading
-from coi_jax.config.model import LoraConfig, ModelConfig, model_section
+from coi_jax.config import loading, validation
+from coi_jax.config.model import LoraConfig, ModelConfig
+from coi_jax.config.overrides import override
 from coi_jax.families.registry import expand
 
 
-class VocabularyConfig(Section):
-    """Which vocabulary turns text into ids."""
+class BytesVocabularyConfig(Section):
+    """UTF-8 bytes: needs no file."""
 
-    kind: Literal["bytes", "sentencepiece", "trained", "mistral", "tokenizer"]
-    # sentencepiece: the .model file; mistral: the tokenizer's version, as "v1"; tokenizer: a model's folder; else ""
-    file: str
-    size: NonNegativeInt  # trained: the number of pieces; else 0
+    kind: Literal["bytes"]
 
-    @pydantic.model_validator(mode="after")
-    def _kind_has_its_field(self) -> "VocabularyConfig":
-        if (self.kind in ("sentencepiece", "mistral", "tokenizer")) != bool(self.file):
-            raise ValueError('file is what kind "sentencepiece", "mistral" and "tokenizer" need, and "" for the others')
-        if (self.kind == "trained") != bool(self.size):
-            raise ValueError('size is what kind "trained" needs, and 0 for the others')
-        return self
+
+class TrainedVocabularyConfig(Section):
+    """A SentencePiece model that is trained on the dataset."""
+
+    kind: Literal["trained"]
+    size: PositiveInt  # pieces
+
+
+class SentencePieceVocabularyConfig(Section):
+    """A SentencePiece model of one's own."""
+
+    kind: Literal["sentencepiece"]
+    file: str  # the .model file
+
+
+class MistralVocabularyConfig(Section):
+    """A tokenizer of Mistral's models, from the files that mistral-common ships."""
+
+    kind: Literal["mistral"]
+    version: str  # "v1", "v2", "v3", "v7" or "tekken"
+
+
+class TokenizerVocabularyConfig(Section):
+    """The tokenizer of a published model."""
+
+    kind: Literal["tokenizer"]
+    folder: str  # with its files, local or gs://…
+
+
+VocabularyConfig = Annotated[
+    BytesVocabularyConfig
+    | TrainedVocabularyConfig
+    | SentencePieceVocabularyConfig
+    | MistralVocabularyConfig
+    | TokenizerVocabularyConfig,
+    Field(discriminator="kind"),
+]
+
+
+class ExampleBatchConfig(Section):
+    """A step takes a fixed number of examples (the paper's 256), packed into a fixed number of rows."""
+
+    count: Literal["examples"]
+    examples: PositiveInt  # examples per step, over all hosts
+    rows: PositiveInt | None  # packed rows per step, over all hosts; None: as many as the fullest step needs
+
+
+class TokenBatchConfig(Section):
+    """A step takes a fixed number of full rows."""
+
+    count: Literal["tokens"]
+    rows: PositiveInt  # packed rows per step, over all hosts
+
+
+BatchConfig = Annotated[ExampleBatchConfig | TokenBatchConfig, Field(discriminator="count")]
 
 
 class DataConfig(Section):
@@ -39,63 +86,66 @@ class DataConfig(Section):
 
     folder: str  # the dataset folder
     cache_folder: str  # where token caches are kept, shared by all runs
-    split: str  # the split trained on
+    split: str  # the split that is trained on
     # How instruction and input become the model's prompt; chat and mistral: as the model's own tokenizer lays them out.
     template: Literal["plain", "alpaca", "chat", "mistral"]
-    mixing: Literal["concatenate", "rates"]  # each row once an epoch, or SeqIO's mixing rates
-    count: Literal["examples", "tokens"]  # a step takes exactly `examples` rows of data, or is `rows` full rows
-    examples: NonNegativeInt  # examples a step, over all hosts (count = "examples")
-    rows: (
-        NonNegativeInt  # packed rows a step, over all hosts; with "examples" 0 means as many as the fullest step needs
-    )
+    mixing: Literal["concatenate", "rates"]  # each row once per epoch, or SeqIO's mixing rates
+    batch: BatchConfig
     length: PositiveInt  # positions in a packed row; of the encoder, in a T5
-    targets_length: NonNegativeInt  # positions in a T5's decoder row; a decoder model has 0
+    targets_length: PositiveInt | None  # positions in a T5's decoder row; None for a decoder model
     overlong: Literal["drop", "cut_inputs", "cut_targets"]  # what becomes of an example longer than a row
-
-    @pydantic.model_validator(mode="after")
-    def _counts_something(self) -> "DataConfig":
-        if self.count == "examples" and not self.examples:
-            raise ValueError('examples must be at least 1 where count is "examples"')
-        if self.count == "tokens" and not self.rows:
-            raise ValueError('rows must be at least 1 where count is "tokens"')
-        return self
 
 
 class OptimizerConfig(Section):
     """The optimizer and its schedule."""
 
-    name: Literal["adamw", "adafactor"]
+    name: str  # of coi_jax.training.optimizer.OPTIMIZERS
+    options: dict[str, float]  # of that optimizer alone, as b1, b2 and epsilon of AdamW
     learning_rate: PositiveFloat  # its peak, after warm-up
-    schedule: Literal["linear", "cosine", "constant"]  # the decay after warm-up, down to 0
+    schedule: str  # the decay after warm-up; of coi_jax.training.optimizer.SCHEDULES
     warmup_ratio: Share  # share of all steps
-    weight_decay: NonNegativeFloat
-    clip_norm: NonNegativeFloat  # of the whole gradient; 0 clips nothing
-    b1: Share  # AdamW only
-    b2: Share  # AdamW only
-    epsilon: PositiveFloat  # AdamW only
+    weight_decay: NonNegativeFloat  # per step, times the learning rate; matrices only
+    clip_norm: PositiveFloat | None  # largest norm of the whole gradient; None: not clipped
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.learning_rate, *sorted(self.options.items())))
+
+
+class EpochsConfig(Section):
+    """A number of passes over the mixture."""
+
+    unit: Literal["epochs"]
+    count: PositiveFloat
+
+
+class StepsConfig(Section):
+    """A number of optimizer steps."""
+
+    unit: Literal["steps"]
+    count: PositiveInt
 
 
 class TrainConfig(Section):
     """How long to train, and what to write down on the way."""
 
-    epochs: NonNegativeFloat  # passes over the mixture; 0 where `steps` says how long
-    steps: NonNegativeInt  # optimizer steps; 0 where `epochs` says how long
+    length: Annotated[EpochsConfig | StepsConfig, Field(discriminator="unit")]
     microbatches: PositiveInt  # a step's rows are taken in this many parts, their gradients summed
     log_every: PositiveInt  # steps
     checkpoint_every: PositiveInt  # steps; the last step is always kept
     keep_checkpoints: PositiveInt
 
-    @pydantic.model_validator(mode="after")
-    def _one_length(self) -> "TrainConfig":
-        if bool(self.epochs) == bool(self.steps):
-            raise ValueError("give either epochs or steps, and 0 for the other")
-        return self
-
 
 class WeightsConfig(Section):
     """What training begins from."""
 
-    folder: str  # a published folder, local or gs://…, or a run's; "": random weights
+    folder: str | None  # a published folder, local or gs://…, or a run's; None: random weights
+
+    @property
+    def required_folder(self) -> str:
+        """The folder; raises UserError where there is none."""
+        if self.folder is None:
+            raise UserError("config.weights.folder", None, "name a published folder, or a run's")
+        return self.folder
 
 
 class MeshConfig(Section):
@@ -107,14 +157,35 @@ class MeshConfig(Section):
     sequence: int  # the positions of a row are divided
 
 
+class GreedyConfig(Section):
+    """The most likely token at every step."""
+
+    kind: Literal["greedy"]
+
+
+class SamplingConfig(Section):
+    """A token drawn by its probability (nucleus sampling, Holtzman et al. 2020)."""
+
+    kind: Literal["sample"]
+    temperature: PositiveFloat
+    top_p: Annotated[float, Field(gt=0, le=1)]  # of the most likely tokens, the fewest that have this much probability
+
+
+class BeamSearchConfig(Section):
+    """The most likely of several continuations."""
+
+    kind: Literal["beam"]
+    beams: PositiveInt
+
+
+DecodingConfig = Annotated[GreedyConfig | SamplingConfig | BeamSearchConfig, Field(discriminator="kind")]
+
+
 class EvaluationConfig(Section):
     """How answers are generated and scored."""
 
     tests: tuple[str, ...]  # names of test sets, as coi2_test
-    decoding: Literal["greedy", "sample", "beam"]
-    temperature: PositiveFloat  # sample only
-    top_p: Annotated[float, Field(gt=0, le=1)]  # sample only
-    beams: PositiveInt  # beam only
+    decoding: DecodingConfig
     max_new_tokens: PositiveInt
     batch: PositiveInt  # prompts generated together
     bootstrap: PositiveInt  # resamples behind an interval
@@ -129,7 +200,7 @@ class RunConfig(Section):
     vocabulary: VocabularyConfig
     model: ModelConfig
     weights: WeightsConfig
-    lora: LoraConfig
+    lora: LoraConfig | None  # adapters on frozen weights; None: all weights are trained
     optimizer: OptimizerConfig
     train: TrainConfig
     mesh: MeshConfig
@@ -137,8 +208,8 @@ class RunConfig(Section):
 
     @pydantic.model_validator(mode="after")
     def _rows_fit_model(self) -> "RunConfig":
-        if (self.model.kind == "t5") != (self.data.targets_length > 0):
-            raise ValueError("data.targets_length is the decoder row of a T5, and 0 for a decoder model")
+        if (self.model.kind == "t5") != (self.data.targets_length is not None):
+            raise ValueError("data.targets_length is the decoder row of a T5, and None for a decoder model")
         return self
 
     @pydantic.model_validator(mode="after")
@@ -151,20 +222,23 @@ class RunConfig(Section):
 
 
 def load_config(path: files.PathLike, overrides: Mapping[str, Any]) -> RunConfig:
-    """The config of a file, with dotted overrides (`{"train.steps": 100}`); a run's `config.json` is one too.
+    """Load the config of a file, with overrides.
+
+    Args:
+      path: a Python file with `get_config()`, FILE:ARGUMENT where that takes an argument, or a run's `config.json`.
+      overrides: values by dotted names (`{"train.log_every": 100}`); text is read as what its field holds.
 
     Raises:
       UserError: the file cannot be read, or a field is missing, unknown (the nearest name is given) or out of bounds.
     """
-    config = loading.read(path)
-    overrides = dict(overrides)
+    config, changes = loading.read(path), dict(overrides)
     if "preset" in config["model"]:
-        preset = overrides.pop("model.preset", config["model"]["preset"])
+        preset = changes.pop("model.preset", config["model"]["preset"])
         config["model"] = expand(preset, config["model"])
-    loading.override(config, overrides)
+    override(config, changes, RunConfig)
     return validate(config)
 
 
 def validate(values: Mapping[str, Any]) -> RunConfig:
-    """The config that a nested mapping spells; raises UserError for the first field that is wrong."""
-    return loading.validate(RunConfig, values, unions={"model": model_section(values.get("model") or {})})
+    """Return the config that a nested mapping spells; raise UserError for the first field that is wrong."""
+    return validation.validate(RunConfig, values)

@@ -14,7 +14,7 @@ import numpy as np
 
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
-from coi_jax.config.run import RunConfig
+from coi_jax.config.run import ExampleBatchConfig, RunConfig
 from coi_jax.data.batches import Batch, Pair, fill
 from coi_jax.data.mixing import Stream
 from coi_jax.data.row_shape import RowShape
@@ -51,7 +51,7 @@ class Loader:
     ) -> None:
         self._caches, self._vocabulary = list(caches), vocabulary
         begins = int(vocabulary.bos_id is not None and config.model.kind == "decoder")
-        self._shape = RowShape(config.data.length, config.data.targets_length, begins)
+        self._shape = RowShape(config.data.length, config.data.targets_length or 0, begins)
         self._places = self._fit(config)
         self._plan = self._make_plan(config, row_multiple)
         self.rows_per_step = self._plan.rows
@@ -79,7 +79,7 @@ class Loader:
         sizes = [len(rows) for rows in self._places.kept]
         stream = Stream(sizes, [cache.rate for cache in self._caches], config.data.mixing, config.seed)
         needs = self._shape.needs(self._places.lengths)
-        kind = ExamplesPlan if config.data.count == "examples" else TokensPlan
+        kind = ExamplesPlan if isinstance(config.data.batch, ExampleBatchConfig) else TokensPlan
         return kind(config, stream, needs, self._shape.capacity, row_multiple)
 
     def _make_fingerprint(self, config: RunConfig) -> str:

@@ -14,7 +14,7 @@ from jaxtyping import Int, Int64
 
 from coi_jax.common.errors import UserError
 from coi_jax.common.progress import track
-from coi_jax.config.run import RunConfig
+from coi_jax.config.run import EpochsConfig, ExampleBatchConfig, RunConfig, TokenBatchConfig
 from coi_jax.data.mixing import ROWS, Stream, permutation
 from coi_jax.data.packing import pack
 
@@ -33,15 +33,16 @@ class ExamplesPlan:
         self, config: RunConfig, stream: Stream, needs: Needs, capacity: tuple[int, ...], multiple: int
     ) -> None:
         self._stream, self._needs, self._capacity = stream, needs, capacity
-        self._examples = config.data.examples
+        assert isinstance(config.data.batch, ExampleBatchConfig)
+        self._examples = config.data.batch.examples
         self.steps_per_epoch = stream.block_size / self._examples
         # The product may miss a whole number by a rounding error, which must not cost a step.
-        positions = round(config.train.epochs * stream.block_size)
-        self._end = positions if positions else config.train.steps * self._examples
+        epochs, length = isinstance(config.train.length, EpochsConfig), config.train.length.count
+        self._end = round(length * stream.block_size) if epochs else int(length) * self._examples
         self.total_steps = -(-self._end // self._examples)
         steps = track(range(self.total_steps), "packing", self.total_steps)
         fullest = max(len(self.of_step(step)) for step in steps)
-        self.rows = _rows_for(config.data.rows, fullest, multiple)
+        self.rows = _rows_for(config.data.batch.rows, fullest, multiple)
         self.useful = self._useful()
 
     def of_step(self, step: int) -> Rows:
@@ -56,14 +57,14 @@ class ExamplesPlan:
         return (mean * self._end / places).tolist()
 
 
-def _rows_for(asked: int, fullest: int, multiple: int) -> int:
+def _rows_for(asked: int | None, fullest: int, multiple: int) -> int:
     """The rows of a step: as asked, or as many as the fullest step needs."""
     needed = -(-fullest // multiple) * multiple
     if asked and asked < fullest:
         raise UserError(
-            "config.data.rows",
+            "config.data.batch.rows",
             asked,
-            f"the fullest step needs {fullest} rows: give {needed}, or 0 to have it worked out",
+            f"the fullest step needs {fullest} rows: give {needed}, or None to have it worked out",
         )
     if asked:
         check_divides(asked, multiple)
@@ -76,7 +77,7 @@ def check_divides(rows: int, multiple: int) -> None:
         below, above = rows // multiple * multiple, -(-rows // multiple) * multiple
         choice = f"{below} or {above}" if below else f"{above}"
         raise UserError(
-            "config.data.rows",
+            "config.data.batch.rows",
             rows,
             f"must be a multiple of data-parallel devices × microbatches, {multiple}: give {choice}",
         )
@@ -92,15 +93,17 @@ class TokensPlan:
     def __init__(
         self, config: RunConfig, stream: Stream, needs: Needs, capacity: tuple[int, ...], multiple: int
     ) -> None:
-        check_divides(config.data.rows, multiple)
+        check_divides(config.data.batch.rows or 0, multiple)
         self._stream, self._needs, self._capacity, self._seed = stream, needs, capacity, config.seed
         self._same_size = config.data.mixing == "concatenate"
-        self.rows = config.data.rows
+        assert isinstance(config.data.batch, TokenBatchConfig)
+        self.rows = config.data.batch.rows
         self._starts = [0]  # the first row of each block, as far as it was asked for
         self._block = functools.lru_cache(maxsize=2)(self._pack_block)
         first = len(self._block(0))
         self.steps_per_epoch = first / self.rows
-        self._end = self._rows_of_epochs(config.train.epochs) or config.train.steps * self.rows
+        epochs, length = isinstance(config.train.length, EpochsConfig), config.train.length.count
+        self._end = self._rows_of_epochs(length) if epochs else int(length) * self.rows
         self.total_steps = -(-self._end // self.rows)
         self.useful = (needs[stream.block(0)].sum(0) / (first * np.array(capacity))).tolist()
 

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int, Key
 
-from coi_jax.config.run import EvaluationConfig
+from coi_jax.config.run import BeamSearchConfig, EvaluationConfig, GreedyConfig, SamplingConfig
 from coi_jax.inference import sampling
 from coi_jax.inference.beam_search import BeamStrategy
 from coi_jax.inference.decoding import SingleStrategy, Strategy
@@ -56,11 +56,13 @@ def make_strategy(
     network: Network, eos_id: int, config: EvaluationConfig, other_ends: tuple[int, ...] = ()
 ) -> Strategy:
     """The way of decoding that a config names; `other_ends` end an answer as `eos_id` does."""
-    if config.decoding == "beam":
-        return BeamStrategy(network, eos_id, config.max_new_tokens, config.beams, other_ends)
-    if config.decoding == "sample":
-        return SingleStrategy(network, eos_id, config.max_new_tokens, config.temperature, config.top_p, other_ends)
-    return SingleStrategy(network, eos_id, config.max_new_tokens, other_ends=other_ends)
+    match config.decoding:
+        case BeamSearchConfig(beams=beams):
+            return BeamStrategy(network, eos_id, config.max_new_tokens, beams, other_ends)
+        case SamplingConfig(temperature=temperature, top_p=top_p):
+            return SingleStrategy(network, eos_id, config.max_new_tokens, temperature, top_p, other_ends)
+        case GreedyConfig():
+            return SingleStrategy(network, eos_id, config.max_new_tokens, other_ends=other_ends)
 
 
 def bucket(length: int) -> int:

@@ -76,7 +76,7 @@ class Model:
     def _parameters(self, network: Network) -> Params:
         """Of the checkpoint; of the folder that the config names, where nothing was trained."""
         if not checkpoint.steps(self.run.checkpoints):
-            return weights.load(weights.open_weights(self.config.weights.folder, network), network, self.mesh)
+            return weights.load(weights.open_weights(self.config.weights.required_folder, network), network, self.mesh)
         params = checkpoint.restore_params(self.run.checkpoints, network, step=self.step, mesh=self.mesh)
         if network.lora is None:
             return params
@@ -137,7 +137,7 @@ def begin_untrained(workdir: Path, config_file: str, overrides: Mapping[str, Any
         raise UserError(weights.FIELD, "", "name the published folder that is evaluated")
     run = open_run(workdir, config)
     processes.on_primary(lambda: keep_vocabulary(run, config))
-    processes.on_primary(lambda: publish.keep(config.weights.folder, run))
+    processes.on_primary(lambda: publish.keep(config.weights.required_folder, run))
 
 
 def is_untrained(config: RunConfig) -> bool:
@@ -147,5 +147,5 @@ def is_untrained(config: RunConfig) -> bool:
 
 def _identity(run: RunFolder, config: RunConfig, step: int | None) -> str:
     if step is None:
-        return f"0-{weights.identity(config.weights.folder)[:16]}"
+        return f"0-{weights.identity(config.weights.required_folder)[:16]}"
     return checkpoint.identity(run.checkpoints, step)

@@ -185,7 +185,7 @@ class Network:
 
 
 def build(config: DecoderConfig | T5Config, vocabulary_size: int, lora: LoraConfig | None = None) -> Network:
-    """The network of a model config for token ids below `vocabulary_size`, with adapters if `lora` has a rank.
+    """The network of a model config for token ids below `vocabulary_size`, with adapters where `lora` is given.
 
     Raises:
       UserError: the config's embedding has fewer rows, or `lora` names something that is not a linear map.
@@ -193,7 +193,7 @@ def build(config: DecoderConfig | T5Config, vocabulary_size: int, lora: LoraConf
     if config.vocabulary_size and config.vocabulary_size < vocabulary_size:
         hint = f"the vocabulary has {vocabulary_size} ids; use the checkpoint's own tokenizer, or a larger embedding"
         raise UserError("config.model.vocabulary_size", config.vocabulary_size, hint)
-    network = Network(config, config.vocabulary_size or vocabulary_size, lora if lora and lora.rank else None)
+    network = Network(config, config.vocabulary_size or vocabulary_size, lora)
     _split(network)
     return network
 

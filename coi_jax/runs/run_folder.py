@@ -13,7 +13,13 @@ import jax
 from coi_jax.chains.dataset import split_path
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
-from coi_jax.config.run import RunConfig, validate
+from coi_jax.config.run import (
+    RunConfig,
+    SentencePieceVocabularyConfig,
+    TokenizerVocabularyConfig,
+    TrainedVocabularyConfig,
+    validate,
+)
 from coi_jax.data.arms import find_arm
 from coi_jax.parallel import processes
 from coi_jax.tokenizers.protocol import Vocabulary
@@ -152,13 +158,20 @@ def _fields(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 def keep_vocabulary(run: RunFolder, config: RunConfig) -> None:
     """Copies the vocabulary's files into the run, which can then be evaluated without the folder they came from."""
-    source = {"trained": trained_path, "sentencepiece": lambda config: Path(config.vocabulary.file)}
-    if config.vocabulary.kind in source and not run.vocabulary.exists():
-        files.write_bytes(run.vocabulary, source[config.vocabulary.kind](config).read_bytes())
-    if config.vocabulary.kind == "tokenizer" and not run.tokenizer.exists():
-        from coi_jax.tokenizers.tokenizer_files import read_tokenizer  # half a second to import
+    match config.vocabulary:
+        case TrainedVocabularyConfig() if not run.vocabulary.exists():
+            files.write_bytes(run.vocabulary, trained_path(config).read_bytes())
+        case SentencePieceVocabularyConfig(file=file) if not run.vocabulary.exists():
+            files.write_bytes(run.vocabulary, Path(file).read_bytes())
+        case TokenizerVocabularyConfig(folder=folder) if not run.tokenizer.exists():
+            _keep_tokenizer(run, folder)
 
-        read_tokenizer(config.vocabulary.file).write(run.tokenizer)
+
+def _keep_tokenizer(run: RunFolder, folder: str) -> None:
+    """Copy a published tokenizer's files into a run."""
+    from coi_jax.tokenizers.tokenizer_files import read_tokenizer  # half a second to import
+
+    read_tokenizer(folder).write(run.tokenizer)
 
 
 def write_environment(

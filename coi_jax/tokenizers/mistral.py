@@ -36,7 +36,7 @@ class MistralVocabulary:
 
     def __init__(self, version: str) -> None:
         if version not in MISTRAL:
-            raise UserError("config.vocabulary.file", version, nearest(version, list(MISTRAL)))
+            raise UserError("config.vocabulary.version", version, nearest(version, list(MISTRAL)))
         self._instruct = MISTRAL[version]()
         self._tokenizer: Tokenizer = self._instruct.instruct_tokenizer.tokenizer
         self.name = f"mistral-{version}"

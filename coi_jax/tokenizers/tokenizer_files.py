@@ -19,7 +19,7 @@ from coi_jax.common import files
 from coi_jax.common.errors import UserError
 from coi_jax.common.storage import Folder
 
-FIELD = "config.vocabulary.file"
+FIELD = "config.vocabulary.folder"
 TOKENIZER, SENTENCEPIECE = "tokenizer.json", "tokenizer.model"
 MODELS = {"tokenizer.json": TOKENIZER, "tokenizer.model": SENTENCEPIECE, "spiece.model": SENTENCEPIECE}
 CONFIG, TEMPLATE = "tokenizer_config.json", "chat_template.jinja"

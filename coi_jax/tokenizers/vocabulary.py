@@ -14,7 +14,14 @@ import sentencepiece
 from coi_jax.chains import dataset
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
-from coi_jax.config.run import RunConfig
+from coi_jax.config.run import (
+    BytesVocabularyConfig,
+    MistralVocabularyConfig,
+    RunConfig,
+    SentencePieceVocabularyConfig,
+    TokenizerVocabularyConfig,
+    TrainedVocabularyConfig,
+)
 from coi_jax.tokenizers.protocol import Vocabulary, content
 
 # Raise it with every change that trains another vocabulary on the same rows; tests/goldens/ids.json notices them.
@@ -81,6 +88,12 @@ class SentencePieceVocabulary:
         return self._model.decode([token for token in content(ids, self) if token < self.size])
 
 
+def trained_size(config: RunConfig) -> int:
+    """Return the number of pieces of a vocabulary that is trained on the config's dataset."""
+    assert isinstance(config.vocabulary, TrainedVocabularyConfig)
+    return config.vocabulary.size
+
+
 def trained_path(config: RunConfig) -> Path:
     """Where the vocabulary trained on a config's dataset is kept: a name made of all that it follows from.
 
@@ -89,7 +102,7 @@ def trained_path(config: RunConfig) -> Path:
     """
     data = dataset.split_path(config.data.folder, config.data.split)
     trainer = [TRAINER_VERSION, sentencepiece.__version__]
-    key = files.digest([files.sha256(data), config.data.template, config.vocabulary.size, *trainer])
+    key = files.digest([files.sha256(data), config.data.template, trained_size(config), *trainer])
     return Path(config.data.cache_folder) / f"vocabulary-{key[:16]}.model"
 
 
@@ -103,22 +116,24 @@ def load_vocabulary(config: RunConfig, kept: Path | None = None) -> Vocabulary:
     Raises:
       UserError: the file is missing or not what it should be, or Mistral has no such version.
     """
-    match config.vocabulary.kind:
-        case "bytes":
+    match config.vocabulary:
+        case BytesVocabularyConfig():
             return ByteVocabulary()
-        case "mistral":
+        case MistralVocabularyConfig(version=version):
             from coi_jax.tokenizers.mistral import MistralVocabulary  # a second to import, and rarely needed
 
-            return MistralVocabulary(config.vocabulary.file)
-        case "sentencepiece":
-            return read_sentencepiece(kept or Path(config.vocabulary.file))
-        case "trained":
+            return MistralVocabulary(version)
+        case SentencePieceVocabularyConfig(file=file):
+            return read_sentencepiece(kept or Path(file))
+        case TrainedVocabularyConfig():
             return read_sentencepiece(kept or trained_path(config))
-        case "tokenizer":
+        case TokenizerVocabularyConfig(folder=folder):
             from coi_jax.tokenizers.published import open_tokenizer  # half a second to import
 
-            path, model = str(kept or config.vocabulary.file), config.model
-            return open_tokenizer(path, config.data.template, encodes=model.kind == "t5", rows=model.vocabulary_size)
+            path, model = str(kept or folder), config.model
+            return open_tokenizer(
+                path, config.data.template, encodes=model.kind == "t5", rows=model.vocabulary_size or 0
+            )
 
 
 def read_sentencepiece(path: Path) -> SentencePieceVocabulary:

@@ -107,7 +107,7 @@ def note_weights(config: RunConfig, run: RunFolder, network: Network) -> dict[st
 
 def make_job(config: RunConfig, run: RunFolder, mesh: Mesh, loader: Batches, network: Network) -> Job:
     """The job of a loader and a network; raises UserError where the mesh does not fit them."""
-    sharding.check_lengths([config.data.length, config.data.targets_length], mesh)
+    sharding.check_lengths([config.data.length, config.data.targets_length or 0], mesh)
     schedule = optimizer.make_schedule(config.optimizer, loader.total_steps)
     trained_axes, _ = network.split(network.logical_axes())
     transformation = optimizer.make_optimizer(config.optimizer, schedule, trained_axes)
@@ -183,7 +183,7 @@ def from_weights(job: Job) -> TrainState:
     Raises:
       UserError: they cannot be had, or are of another network.
     """
-    source = weights.open_weights(job.config.weights.folder, job.network)
+    source = weights.open_weights(job.config.weights.required_folder, job.network)
     base = weights.load(source, job.network, job.mesh)
     trained, frozen = (base, None) if job.network.lora is None else (_adapters(job), base)
     opt_state = jax.jit(job.optimizer.init, out_shardings=job.shardings.opt_state)(trained)

@@ -61,7 +61,7 @@ def make_optimizer(config: OptimizerConfig, schedule: Schedule, logical_axes: An
 
 
 def _adam(config: OptimizerConfig) -> optax.GradientTransformation:
-    return optax.scale_by_adam(config.b1, config.b2, config.epsilon)
+    return optax.scale_by_adam(**{name.replace("epsilon", "eps"): value for name, value in config.options.items()})
 
 
 def _adafactor() -> optax.GradientTransformation:

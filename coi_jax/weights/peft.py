@@ -31,7 +31,7 @@ def export(folder: Path, network: Network, adapters: Params, base: str) -> None:
       UserError: the network has no adapters.
     """
     if network.lora is None:
-        raise UserError("config.lora.rank", 0, "this run trained all weights; it has no adapters to export")
+        raise UserError("config.lora", None, "this run trained all weights; it has no adapters to export")
     files.write_bytes(folder / WEIGHTS, save(tensors(network, adapters), metadata={"format": "pt"}))
     files.write_json(folder / CONFIG, adapter_config(network, base))
 

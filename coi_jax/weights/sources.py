@@ -221,7 +221,7 @@ def restore_base(run: RunFolder, config: RunConfig, network: Network, mesh: Mesh
 
 def open_base(run: RunFolder, config: RunConfig, network: Network) -> Weights:
     """The published weights that a run's adapters stand beside; raises as `restore_base`."""
-    folder = config.weights.folder
+    folder = config.weights.required_folder
     source = open_weights(folder, network)
     if processes.on_primary(lambda: identity(folder)) != recorded_identity(run):
         raise UserError(FIELD, folder, "has changed since the adapters were trained beside it; restore it")

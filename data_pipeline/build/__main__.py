@@ -18,6 +18,8 @@ from coi_jax.chains.dataset import read_manifest
 from coi_jax.common import cli, files
 from coi_jax.common.errors import UserError, nearest
 from coi_jax.config import loading
+from coi_jax.config.overrides import override
+from coi_jax.config.validation import validate
 from coi_jax.llm.batch_api import Batches
 from coi_jax.llm.budget import Budget, BudgetReached, Prices
 from coi_jax.llm.reply_store import open_store
@@ -114,8 +116,8 @@ def load(path: str, overrides: dict[str, Any]) -> BuildConfig:
       UserError: a field is wrong, or no model is named.
     """
     values = loading.read(path)
-    loading.override(values, overrides)
-    config = loading.validate(BuildConfig, values)
+    override(values, overrides, BuildConfig)
+    config = validate(BuildConfig, values)
     if config.llm == "procedural":
         return config
     opinion = config.opinion

@@ -20,7 +20,7 @@ from coi_jax.common import files
 from coi_jax.common.errors import UserError
 from coi_jax.config.run import RunConfig
 from coi_jax.data import prompts
-from coi_jax.tokenizers.vocabulary import trained_path
+from coi_jax.tokenizers.vocabulary import trained_path, trained_size
 
 # Another value of any of these trains another vocabulary: raise `TRAINER_VERSION` then.
 OPTIONS: dict[str, Any] = {
@@ -53,10 +53,8 @@ def ensure_trained(config: RunConfig) -> Path:
     """
     path = trained_path(config)
     if not path.exists():
-        print(
-            f"training a vocabulary of {config.vocabulary.size} pieces, once for all arms", file=sys.stderr, flush=True
-        )
-        files.write_bytes(path, train(_lines(config), config.vocabulary.size))
+        print(f"training a vocabulary of {trained_size(config)} pieces, once for all arms", file=sys.stderr, flush=True)
+        files.write_bytes(path, train(_lines(config), trained_size(config)))
     return path
 
 

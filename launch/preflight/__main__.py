@@ -133,8 +133,7 @@ def _settings(config: RunConfig) -> dict[str, Any]:
         "model.loss_chunk": config.model.loss_chunk,
         "train.microbatches": config.train.microbatches,
         "optimizer.name": config.optimizer.name,
-        "lora.rank": config.lora.rank,
-        "lora.base_dtype": config.lora.base_dtype,
+        "lora": config.lora.model_dump() if config.lora else None,
         "data.length": config.data.length,
     }
 

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from coi_jax.config.run import RunConfig
+from coi_jax.config.run import RunConfig, TrainedVocabularyConfig
 from coi_jax.data import batches
 from coi_jax.data.row_shape import RowShape
 from coi_jax.inference import generator
@@ -82,7 +82,9 @@ def vocabulary_size(config: RunConfig) -> int:
     """Rows of the embedding; raises UserError where only a vocabulary that cannot be had says how many."""
     if config.model.vocabulary_size:
         return config.model.vocabulary_size
-    return config.vocabulary.size or load_vocabulary(config).size
+    if isinstance(config.vocabulary, TrainedVocabularyConfig):
+        return config.vocabulary.size
+    return load_vocabulary(config).size
 
 
 def train_job(config: RunConfig, mesh: Mesh, total_steps: int) -> Job:
@@ -113,7 +115,7 @@ def compile_train(job: Job, rows: int, topology: Topology) -> Program:
 
 def abstract_batch(config: RunConfig, rows: int) -> dict[str, jax.ShapeDtypeStruct]:
     """The shapes of a step's arrays."""
-    shape = RowShape(config.data.length, config.data.targets_length, begins=0)
+    shape = RowShape(config.data.length, config.data.targets_length or 0, begins=0)
     arrays = batches.fill([], shape, ByteVocabulary())
     return {name: jax.ShapeDtypeStruct((rows, array.shape[1]), array.dtype) for name, array in arrays.items()}
 

@@ -22,13 +22,12 @@ CONFIG = "configs/mistral_7b.py"
 EXAMPLES = 16_343  # single instructions and chains of two, as many as the paper tunes coi12 on
 Overrides = dict[str, Any]
 
-LORA: Overrides = {"lora.rank": 16, "lora.base_dtype": "bfloat16", "optimizer.learning_rate": 2e-4}
 T5: Overrides = {"model.preset": "flan_t5_xxl", "data.length": 1024, "data.targets_length": 512}
-MODELS: dict[str, Overrides] = {
-    "Mistral-7B, all weights": {},
-    "Mistral-7B, LoRA": LORA,
-    "Llama-2-7B, all weights": {"model.preset": "llama2_7b"},
-    "FLAN-T5-XXL, all weights": T5,
+MODELS: dict[str, tuple[str, Overrides]] = {  # config file, and what is changed of it
+    "Mistral-7B, all weights": (CONFIG, {}),
+    "Mistral-7B, LoRA": (f"{CONFIG}:lora", {}),
+    "Llama-2-7B, all weights": (CONFIG, {"model.preset": "llama2_7b"}),
+    "FLAN-T5-XXL, all weights": (CONFIG, T5),
 }
 # 256 examples fill no more than about a hundred rows of 1024: a pod's other chips divide heads and MLP.
 POD: Overrides = {"mesh.tensor": 4, "data.length": 1024}
@@ -41,6 +40,7 @@ class Cell:
 
     model: str
     topology: str
+    config: str  # the config file
     overrides: Overrides
     path: Path  # of its result
 
@@ -57,7 +57,7 @@ class Cell:
             sys.executable,
             "-m",
             "launch.preflight",
-            f"--config={CONFIG}",
+            f"--config={self.config}",
             f"--topology={self.topology}",
             f"--examples={EXAMPLES}",
             "--train_only",
@@ -92,8 +92,8 @@ def _parser() -> cli.Parser:
 def cells(folder: Path) -> list[Cell]:
     """All cells, model by model."""
     return [
-        Cell(model, topology, own | of_slice, folder / f"{_stem(model)}_{topology}.json")
-        for model, own in MODELS.items()
+        Cell(model, topology, config, own | of_slice, folder / f"{_stem(model)}_{topology}.json")
+        for model, (config, own) in MODELS.items()
         for topology, of_slice in TOPOLOGIES.items()
     ]
 

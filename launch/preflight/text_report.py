@@ -29,8 +29,8 @@ def verdict(result: Result) -> str:
         return f"{where}\ndoes not fit as configured; fits with {result['flags']}"
     needed = result["chips_needed"]
     more = f"its state alone needs at least {needed} such chips" if needed else "take more chips or shorter rows"
-    if not result["settings"]["lora.rank"]:
-        more += ", or train adapters alone (--config.lora.rank=16)"
+    if not result["settings"]["lora"]:
+        more += ", or train adapters alone (a config with `lora`)"
     return f"{where}\ndoes not fit, nor with anything tried; {more}"
 
 

@@ -8,7 +8,7 @@ from jaxtyping import Int
 
 from coi_jax.common.errors import UserError
 from coi_jax.config.model import DecoderConfig, T5Config
-from coi_jax.config.run import RunConfig
+from coi_jax.config.run import RunConfig, StepsConfig, TokenBatchConfig
 from coi_jax.data import token_cache
 from coi_jax.data.loader import Loader
 from coi_jax.data.row_shape import RowShape
@@ -73,7 +73,7 @@ def _of_caches(config: RunConfig, multiple: int, caches: list[token_cache.TokenC
     vocabulary = load_vocabulary(config)
     loader = Loader(config, caches, vocabulary, multiple)
     begins = int(vocabulary.bos_id is not None and config.model.kind == "decoder")
-    shape = RowShape(config.data.length, config.data.targets_length, begins)
+    shape = RowShape(config.data.length, config.data.targets_length or 0, begins)
     fitted = [shape.fit(item.lengths, config.data.overlong) for item in caches]
     lengths = np.concatenate([part.lengths[part.kept] for part in fitted])
     share = 1 / loader.steps_per_epoch  # of all examples, in a step
@@ -110,18 +110,23 @@ def _scaled(work: Work, factor: float) -> Work:
 
 
 def _of_means(config: RunConfig, multiple: int, means: Means) -> Workload:
-    is_t5 = config.data.targets_length > 0
-    sides = (means.inputs, means.targets) if is_t5 else (means.inputs + means.targets,)
-    capacity = (config.data.length, config.data.targets_length) if is_t5 else (config.data.length,)
+    targets_length = config.data.targets_length
+    sides = (means.inputs, means.targets) if targets_length else (means.inputs + means.targets,)
+    capacity = (config.data.length, targets_length) if targets_length else (config.data.length,)
     rows, examples = _rows_and_examples(config, multiple, sides, capacity)
     one = _work(np.array([sides]), np.array([[means.inputs, means.targets]]), config.model)
     work = _scaled(one, examples)
-    steps = config.train.steps or (
-        math.ceil(config.train.epochs * means.examples / examples) if means.examples else None
-    )
+    steps = _steps(config, means, examples)
     useful = examples * sum(sides) / (rows * sum(capacity))
     source = f"assumed means: {means.inputs:g} + {means.targets:g} ids an example (prompt + answer)"
     return Workload(rows, examples, work, steps, useful, source)
+
+
+def _steps(config: RunConfig, means: Means, examples: float) -> int | None:
+    """Return the steps of the run; None where it is counted in epochs of unknown size."""
+    if isinstance(config.train.length, StepsConfig):
+        return config.train.length.count
+    return math.ceil(config.train.length.count * means.examples / examples) if means.examples else None
 
 
 def _rows_and_examples(
@@ -133,10 +138,11 @@ def _rows_and_examples(
         longest = max(sides)
         hint = f"holds no mean example, of {longest:g} ids; give longer rows, or --inputs and --targets"
         raise UserError("config.data.length", config.data.length, hint)
-    if config.data.rows % multiple:
+    batch = config.data.batch
+    if batch.rows and batch.rows % multiple:
         hint = f"must be a multiple of data-parallel devices × microbatches, {multiple}"
-        raise UserError("config.data.rows", config.data.rows, hint)
-    if config.data.count == "tokens":
-        return config.data.rows, config.data.rows * FULL_ROWS / fullest
-    needed = math.ceil(config.data.examples * fullest / COUNTED_EXAMPLES)
-    return config.data.rows or -(-needed // multiple) * multiple, config.data.examples
+        raise UserError("config.data.batch.rows", batch.rows, hint)
+    if isinstance(batch, TokenBatchConfig):
+        return batch.rows, batch.rows * FULL_ROWS / fullest
+    needed = math.ceil(batch.examples * fullest / COUNTED_EXAMPLES)
+    return batch.rows or -(-needed // multiple) * multiple, batch.examples

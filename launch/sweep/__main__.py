@@ -2,7 +2,7 @@
 
 Points that are done are skipped, half-done ones go on: run the same command again after an interruption.
 Example: python -m launch.sweep --sweep configs/sweeps/quickstart.py --backend local
-Every point can be changed alike: --config.train.steps=100
+Every point can be changed alike: --config.train.length.count=100
 """
 
 import sys

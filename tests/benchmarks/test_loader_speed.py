@@ -15,7 +15,6 @@ def test_it_prints_both_modes(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         f"--config.data.cache_folder={tmp_path / 'caches'}",
         "--config.arm=coi12",
         "--config.vocabulary.kind=bytes",
-        "--config.vocabulary.size=0",
     ]
     assert loader_speed.main([f"--config={QUICKSTART}", "--seconds=0.2", "--examples=8", "--rows=4", *arguments]) == 0
     report = json.loads(capsys.readouterr().out)

@@ -15,7 +15,7 @@ OVERRIDES = {f"model.{name}": value for name, value in DECODER.items()} | {
     "arm": "coi123",
     "model.attention_scale_dim": 4,
     "model.scan_unroll": 2,
-    "data.rows": 4,
+    "data.batch.rows": 4,
     "data.length": 128,
     "data.overlong": "cut_targets",
     "optimizer.learning_rate": 1e-3,
@@ -33,7 +33,6 @@ def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     overrides = OVERRIDES | {
         "data.cache_folder": config.data.cache_folder,
         "vocabulary.kind": "bytes",
-        "vocabulary.size": 0,
     }
     given = [f"--config.{name}={value}" for name, value in overrides.items()]
     return [f"--config={QUICKSTART}", f"--data={tmp_path / 'data'}", "--repeats=2", *given]

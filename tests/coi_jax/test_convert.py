@@ -28,7 +28,7 @@ from tests.helpers.published_models import logits, tensors
 from tests.helpers.reference_models import FAMILIES
 
 CONFIG = str(QUICKSTART)
-BYTES = ("--config", CONFIG, "--config.vocabulary.kind=bytes", "--config.vocabulary.size=0")
+BYTES = ("--config", CONFIG, "--config.vocabulary.kind=bytes")
 SMALL = ("--shard_gb", "2e-5")
 
 
@@ -145,7 +145,7 @@ def test_a_published_model_answers_as_a_run_and_as_it_is(
     converted = RunFolder(tmp_path / "run")
     assert converted.load_config().arm == "base"
     model = {f"model.{name}": value for name, value in converted.load_config().model.model_dump().items()}
-    overrides = {"arm": "base", "weights.folder": str(source), "vocabulary.kind": "bytes", "vocabulary.size": 0}
+    overrides = {"arm": "base", "weights.folder": str(source), "vocabulary.kind": "bytes"}
     inference.begin_untrained(tmp_path / "as it is", CONFIG, overrides | model)
     answers = [ask(tmp_path / name, capsys) for name in ("run", "as it is")]
     assert answers[0]["text"] == answers[1]["text"]

@@ -160,7 +160,7 @@ def test_mesh_does_not_change_scores(run: Path, whole: dict[str, Any]) -> None:
         (["--tasks=proc3_test"], "has no chain of length 3"),
         (["--tasks=bbh"], "bbh"),
         (["--limit=0"], "limit: 0: give at least 1"),
-        (["--config.evaluation.beems=2"], "did you mean 'evaluation.beams'"),
+        (["--config.evaluation.boostrap=2"], "did you mean 'evaluation.bootstrap'"),
         (["--config.model.layers=2"], "config.model.layers: 2: is fixed by the training"),
         (["--config.arm=base"], "config.arm: base: is fixed by the training"),
         (["--dataset=nowhere"], "nowhere"),

@@ -27,10 +27,9 @@ def arguments(workdir: Path, steps: int = 3, **overrides: object) -> list[str]:
     fields = {f"model.{name}": value for name, value in tiny_models.DECODER.items()}
     fields |= {
         "vocabulary.kind": "bytes",
-        "vocabulary.size": 0,
-        "data.rows": 8,
+        "data.batch.rows": 8,
         "data.length": tiny_models.LENGTH,
-        "train.steps": steps,
+        "train.length.count": steps,
         "train.log_every": 1,
         "train.checkpoint_every": 5,
         "mesh.replica": 1,
@@ -50,7 +49,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     def prepare(config: RunConfig, run: RunFolder) -> Job:
         return make_job(
-            config, run, tiny_models.mesh(), tiny_models.StandInLoader(config.train.steps), tiny_models.network()
+            config, run, tiny_models.mesh(), tiny_models.StandInLoader(config.train.length.count), tiny_models.network()
         )
 
     monkeypatch.setattr(train, "prepare", prepare)
@@ -100,7 +99,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_from_the_checkpoint_before(
     ("change", "says"),
     [
         (["--config.optimizer.learning_rat=1"], "did you mean 'optimizer.learning_rate'?"),
-        (["--config.train.steps=-1"], "error: config.train.steps: -1"),
+        (["--config.train.length.count=-1"], "error: config.train.length.count: -1"),
         (["--config.mesh.fsdp=3"], "error: config.mesh: "),
         (["--config=nowhere.py"], "error: config: nowhere.py: no such file"),
         (["--config.arm=cot"], "is prompted, not tuned"),

@@ -71,7 +71,7 @@ def test_a_published_tokenizer_writes_the_same_from_its_folder_and_from_a_run(
 ) -> None:
     in_this_process(monkeypatch)
     FAMILIES[family](tmp_path / "model")
-    fields = {"vocabulary__kind": "tokenizer", "vocabulary__file": str(tmp_path / "model"), "vocabulary__size": 0}
+    fields = {"vocabulary__kind": "tokenizer", "vocabulary__folder": str(tmp_path / "model")}
     config = small_config(tmp_path, **fields, data__template=template)
     vocabulary = load_vocabulary(config)
     opened = token_cache.ensure(config, training_tasks(config))[0]
@@ -137,7 +137,6 @@ def test_the_command_line(tmp_path: Path, config: RunConfig, capsys: pytest.Capt
         f"--config.data.cache_folder={config.data.cache_folder}",
         "--config.evaluation.tests=('proc2_test',)",
         "--config.vocabulary.kind=bytes",
-        "--config.vocabulary.size=0",
     ]
     assert writer.main(arguments) == 0
     assert [Path(line).name.split("-")[0] for line in capsys.readouterr().out.split()] == [

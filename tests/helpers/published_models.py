@@ -12,10 +12,10 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrained
 
 from coi_jax.config.model import DecoderConfig, T5Config, model_section
 from coi_jax.weights.hf_config import architecture
+from tests.helpers.configs import RUN_FIELDS
 from tests.helpers.reference_models import FAMILIES, reference
 
 ROWS = 261  # of the embedding: more than the ids of bytes, and odd
-RUN = {"dropout": 0.0, "dtype": "float32", "remat": "none", "scan_unroll": 1, "attention": "auto", "loss_chunk": 0}
 
 
 def model(family: str, **changes: Any) -> PreTrainedModel:
@@ -34,7 +34,7 @@ def save(folder: Path, family: str, dtype: torch.dtype = torch.float32, **change
 
 def section(theirs: PreTrainedModel, **changes: Any) -> DecoderConfig | T5Config:
     """Our model section of a model of transformers."""
-    fields = architecture(theirs.config.to_dict()) | RUN | changes
+    fields = architecture(theirs.config.to_dict()) | RUN_FIELDS | changes
     return model_section(fields).model_validate(fields)
 
 

@@ -4,8 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from coi_jax.common import files
-from coi_jax.config.run import load_config
-from tests.helpers.paths import QUICKSTART
+from tests.helpers.configs import quickstart_config
 
 BASELINE = {"rouge_l": 36.0, "content_rouge_l": 0.0, "content_exact_match": 0.0, "well_formed": 100.0}
 
@@ -14,7 +13,7 @@ def write_run(
     folder: Path, overrides: dict[str, Any], scores: dict[str, dict[str, float]], test_set: str = "t0"
 ) -> Path:
     """A run of the quickstart's config with `overrides`, scored as `{test set: {score: value}}`."""
-    config = load_config(QUICKSTART, {"evaluation.tests": tuple(scores), **overrides})
+    config = quickstart_config({"evaluation.tests": tuple(scores), **overrides})
     files.write_json(folder / "config.json", config.model_dump(mode="json"))
     for name, values in scores.items():
         files.write_json(

@@ -28,7 +28,7 @@ from tests.helpers import tiny_models
 from tests.helpers.paths import GOLDENS
 
 FOLDER = GOLDENS / "sharding"
-RUN = {"dropout": 0.0, "dtype": "bfloat16", "attention": "xla", "loss_chunk": 0, "remat": "full", "scan_unroll": 1}
+RUN = {"dropout": 0.0, "dtype": "bfloat16", "attention": "xla", "loss_chunk": None, "remat": "full", "scan_unroll": 1}
 LORA = LoraConfig(
     rank=16, alpha=16.0, targets="attention|mlp", dropout=0.0, rank_stabilized=False, base_dtype="bfloat16"
 )

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import optax
 
-from coi_jax.config.run import MeshConfig, OptimizerConfig, RunConfig, load_config
+from coi_jax.config.run import MeshConfig, OptimizerConfig, RunConfig
 from coi_jax.families.registry import PRESETS
 from coi_jax.models import Network, build
 from coi_jax.parallel import sharding
@@ -16,6 +16,7 @@ from coi_jax.runs.train_state import TrainState
 from coi_jax.training import step as train_step
 from coi_jax.training.optimizer import make_optimizer, make_schedule
 from coi_jax.training.step import StepFunction
+from tests.helpers.configs import RUN_FIELDS, dotted, quickstart_config
 
 VOCABULARY = 32
 LENGTH = 16
@@ -34,7 +35,7 @@ DECODER = {
     "scan_unroll": 1,
 }
 T5 = PRESETS["t5_v11"] | {
-    "vocabulary_size": 0,
+    "vocabulary_size": None,
     "layers": 1,
     "decoder_layers": 2,
     "model_dim": 16,
@@ -43,12 +44,7 @@ T5 = PRESETS["t5_v11"] | {
     "mlp_dim": 32,
     "relative_buckets": 8,
     "relative_max_distance": 16,
-    "dropout": 0.0,
-    "dtype": "float32",
-    "attention": "auto",
-    "loss_chunk": 0,
-    "remat": "none",
-    "scan_unroll": 1,
+    **RUN_FIELDS,
 }
 
 
@@ -63,11 +59,10 @@ def quick_compilation() -> Iterator[None]:
 def run_config(kind: str = "decoder", **overrides: Any) -> RunConfig:
     """The quickstart's config with a tiny model; dots in overrides' names are written as two underscores."""
     changes: dict[str, Any] = {
-        "data.rows": ROWS,
+        "data.batch.rows": ROWS,
         "data.length": LENGTH,
         "vocabulary.kind": "bytes",
-        "vocabulary.size": 0,
-        "train.steps": 10,
+        "train.length.count": 10,
         "train.log_every": 1,
         "train.checkpoint_every": 4,
     }
@@ -75,8 +70,7 @@ def run_config(kind: str = "decoder", **overrides: Any) -> RunConfig:
         changes |= {"model": T5, "data.targets_length": LENGTH}
     else:
         changes |= {f"model.{name}": value for name, value in DECODER.items()}
-    changes |= {name.replace("__", "."): value for name, value in overrides.items()}
-    return load_config("configs/quickstart.py", changes)
+    return quickstart_config(changes | dotted(overrides))
 
 
 def network(kind: str = "decoder", **overrides: Any) -> Network:
@@ -118,14 +112,12 @@ def mesh(replica: int = 1, fsdp: int = 1, tensor: int = 1, sequence: int = 1) ->
 
 OPTIMIZER = OptimizerConfig(
     name="adamw",
+    options={"b1": 0.9, "b2": 0.99, "epsilon": 1e-6},
     learning_rate=1e-2,
     schedule="linear",
     warmup_ratio=0.2,
     weight_decay=0.1,
     clip_norm=1.0,
-    b1=0.9,
-    b2=0.99,
-    epsilon=1e-6,
 )
 
 

@@ -8,11 +8,12 @@ from coi_jax.config.model import DecoderConfig, T5Config
 from coi_jax.families.decoder_common import PLAIN_ROPE
 from coi_jax.families.registry import PRESETS
 from coi_jax.models import Network, Params, build
+from tests.helpers.configs import RUN_FIELDS
 
 VOCABULARY = 40
 
 DECODER = DecoderConfig(
-    **PRESETS["llama"] | dict(vocabulary_size=0, norm_epsilon=1e-5, rope=PLAIN_ROPE | dict(theta=500.0)),
+    **PRESETS["llama"] | dict(vocabulary_size=None, norm_epsilon=1e-5, rope=PLAIN_ROPE | dict(theta=500.0)),
     layers=3,
     model_dim=20,
     heads=6,
@@ -20,27 +21,17 @@ DECODER = DecoderConfig(
     head_dim=8,
     mlp_dim=28,
     attention_scale_dim=8,
-    dropout=0.0,
-    dtype="float32",
-    attention="auto",
-    loss_chunk=0,
-    remat="none",
-    scan_unroll=1,
+    **RUN_FIELDS,
 )
 T5 = T5Config(
-    **PRESETS["t5_v11"] | dict(vocabulary_size=0, relative_buckets=8, relative_max_distance=16),
+    **PRESETS["t5_v11"] | dict(vocabulary_size=None, relative_buckets=8, relative_max_distance=16),
     layers=2,
     decoder_layers=3,
     model_dim=20,
     heads=3,
     head_dim=8,
     mlp_dim=28,
-    dropout=0.0,
-    dtype="float32",
-    attention="auto",
-    loss_chunk=0,
-    remat="none",
-    scan_unroll=1,
+    **RUN_FIELDS,
 )
 CONFIGS = {"decoder": DECODER, "t5": T5}
 

@@ -24,7 +24,7 @@ class SlowLoader(tiny_models.StandInLoader):
 
 
 def prepare(config: RunConfig, run: RunFolder) -> Job:
-    loader = SlowLoader(config.train.steps)
+    loader = SlowLoader(config.train.length.count)
     return loop.make_job(config, run, sharding.make_mesh(config.mesh), loader, tiny_models.network())
 
 

@@ -11,13 +11,13 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from coi_jax.chains.chain import Chain, Step, join
 from coi_jax.chains.dataset import DatasetWriter, read_chains
 from coi_jax.common import files
-from coi_jax.config.run import RunConfig, load_config
+from coi_jax.config.run import RunConfig
 from coi_jax.data import token_cache
 from coi_jax.data.prompts import encode_prompt, prompt
 from coi_jax.data.task_specs import TaskSpec, training_tasks
 from coi_jax.tokenizers.protocol import Vocabulary
 from coi_jax.tokenizers.vocabulary import load_vocabulary
-from tests.helpers.paths import QUICKSTART
+from tests.helpers.configs import dotted, quickstart_config
 
 WORDS = ("pear", "apple", "fig", "plum", "lime", "date", "kiwi")
 
@@ -46,16 +46,15 @@ def write_dataset(folder: Path, counts: dict[int, int], tests: int = 5) -> Path:
 
 
 def small_config(folder: Path, **overrides: Any) -> RunConfig:
-    """The quickstart's config on a dataset under `folder`, in bytes; override as `data__rows=4`."""
+    """The quickstart's config on a dataset under `folder`, in bytes; override as `data__batch__rows=4`."""
     fields = {
         "data.folder": str(folder / "data"),
         "data.cache_folder": str(folder / "caches"),
         "arm": "coi12",
         "data.length": 256,
         "vocabulary.kind": "bytes",
-        "vocabulary.size": 0,
     }
-    return load_config(QUICKSTART, fields | {name.replace("__", "."): value for name, value in overrides.items()})
+    return quickstart_config(fields | dotted(overrides))
 
 
 def write_caches(config: RunConfig, specs: Sequence[TaskSpec] | None = None) -> Vocabulary:

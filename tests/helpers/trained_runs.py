@@ -14,6 +14,7 @@ from coi_jax.models import build
 from coi_jax.runs.checkpoint import Checkpoints, save_base
 from coi_jax.runs.run_folder import RunFolder, open_run, write_environment
 from coi_jax.runs.train_state import TrainState
+from tests.helpers.configs import SAMPLING
 from tests.helpers.tiny_models import DECODER
 from tests.helpers.token_caches import make_chain, small_config, write_caches
 
@@ -29,7 +30,7 @@ def make_run(folder: Path, examples: int = 9, **overrides: Any) -> RunFolder:
         "evaluation.tests": TESTS,
         "evaluation.max_new_tokens": 6,
         "evaluation.batch": 4,
-        "evaluation.decoding": "sample",
+        "evaluation.decoding": SAMPLING,
         "evaluation.bootstrap": 50,
     }
     write_tests(folder / "data", examples)

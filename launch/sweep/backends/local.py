@@ -13,7 +13,6 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any, Literal
 
-from coi_jax.common import cli
 from launch.sweep.point_state import claim, is_scored, is_trained
 from launch.sweep.points import Point
 
@@ -148,10 +147,5 @@ def _python(module: str, *arguments: str) -> list[str]:
 
 
 def override_flags(overrides: Mapping[str, Any]) -> list[str]:
-    """Overrides as the flags that `coi_jax.common.cli.split_overrides` reads back: `--config.seed=1`."""
-    return [f"--config.{name}={_literal(value)}" for name, value in overrides.items()]
-
-
-def _literal(value: Any) -> str:
-    """A value as `cli.literal` reads it back; a text stands as it is unless it looks like something else."""
-    return value if isinstance(value, str) and cli.literal(value) == value else repr(value)
+    """Return overrides as the flags that `coi_jax.common.cli.split_overrides` reads back: `--config.seed=1`."""
+    return [f"--config.{name}={value if isinstance(value, str) else repr(value)}" for name, value in overrides.items()]

@@ -12,10 +12,17 @@ from tests.helpers.paths import ROOT
 
 
 def test_overrides_leave_the_command_line() -> None:
-    argv = ["--workdir", "x", "--config.train.steps=5", "--config.arm=coi12", "--config.evaluation.tests=('a', 'b')"]
+    argv = [
+        "--workdir",
+        "x",
+        "--config.train.length.count=5",
+        "--config.arm",
+        "coi12",
+        "--config.evaluation.tests=('a', 'b')",
+    ]
     rest, overrides = cli.split_overrides(argv)
     assert rest == ["--workdir", "x"]
-    assert overrides == {"train.steps": 5, "arm": "coi12", "evaluation.tests": ("a", "b")}
+    assert overrides == {"train.length.count": "5", "arm": "coi12", "evaluation.tests": "('a', 'b')"}
 
 
 def test_an_override_without_a_value_is_an_error() -> None:

@@ -3,11 +3,12 @@ from pathlib import Path
 import pytest
 
 from coi_jax.common.errors import UserError
-from coi_jax.config.run import RunConfig, load_config
+from coi_jax.config import __main__ as config_command
+from coi_jax.config.run import BytesVocabularyConfig, EpochsConfig, RunConfig, SamplingConfig, load_config
 from tests.helpers import paths
-from tests.helpers.paths import QUICKSTART
+from tests.helpers.paths import GOLDENS, QUICKSTART
 
-CONFIGS = sorted(paths.CONFIGS.glob("*.py"))
+CONFIGS = sorted(path for path in paths.CONFIGS.glob("*.py") if path.stem != "base")
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -29,13 +30,18 @@ def test_overrides_by_dotted_name() -> None:
         ({"optimiser.learning_rate": 1e-3}, "did you mean 'optimizer'"),
         ({"seed.of.all": 1}, "seed"),
         ({"optimizer.learning_rate": -1.0}, "optimizer.learning_rate: -1.0: .*greater than 0"),
-        ({"optimizer.name": "sgd"}, "'adamw' or 'adafactor'"),
-        ({"train.steps": "many"}, "train.steps"),
-        ({"train.steps": 5, "train.epochs": 1}, "either epochs or steps"),
+        ({"train.length.count": "many"}, "train.length.count"),
+        ({"train.length.unit": "epoch"}, r"config.train.length.unit: epoch: unknown; did you mean 'epochs'"),
+        ({"train.length.count": 0}, "train.length.count: 0: .*greater than 0"),
         ({"model.heads": 3, "model.kv_heads": 2}, "multiple of kv_heads"),
         ({"data.targets_length": 64}, "targets_length"),
         ({"model.kind": "rnn"}, "model"),
-        ({"vocabulary.kind": "tokenizer", "vocabulary.size": 0}, "file is what kind"),
+        ({"vocabulary": "tokenizer"}, "config.vocabulary.folder: missing"),
+        ({"vocabulary.kind": "mistral", "vocabulary.size": 4}, "config.vocabulary.size: 4: unknown"),
+        ({"vocabulary.kind": "byte"}, "did you mean 'bytes'"),
+        ({"lora.rank": 16}, "config.lora is None; choose a config that has it"),
+        ({"optimizer.options.b2": "half"}, "config.optimizer.options.b2: half: should be a valid number"),
+        ({"seed": True, "model.layers": 2.5}, "config.model.layers: 2.5: should be a valid integer"),
         ({"data.template": "chat"}, 'template = "chat" is what vocabulary.kind = "tokenizer" lays out'),
         ({"data.template": "mistral"}, 'is what vocabulary.kind = "mistral" lays out'),
     ],
@@ -57,11 +63,59 @@ def test_a_broken_file_is_one_line(tmp_path: Path, text: str) -> None:
 
 def test_a_missing_and_an_extra_field(tmp_path: Path) -> None:
     path = tmp_path / "fields.py"
-    path.write_text(QUICKSTART.read_text().replace("config.seed", "config.sed"))
+    path.write_text(QUICKSTART.read_text().replace("    return config", "    del config.seed\n    return config"))
     with pytest.raises(UserError, match="seed: missing"):
         load_config(path, {})
-    path.write_text(QUICKSTART.read_text().replace("clip_norm=", "clip_norms=1.0, clip_norm="))
+    path.write_text(
+        QUICKSTART.read_text().replace("    return config", "    config.optimizer.clip_norms = 1\n    return config")
+    )
     with pytest.raises(UserError, match="did you mean 'clip_norm'"):
         load_config(path, {})
     with pytest.raises(UserError, match="no such file"):
         load_config(tmp_path / "none.py", {})
+
+
+def test_tags_choose_the_fields_of_a_section() -> None:
+    sampled = {
+        "evaluation.decoding.top_p": 0.9,
+        "evaluation.decoding": "sample",
+        "evaluation.decoding.temperature": "2",
+    }
+    assert load_config(QUICKSTART, sampled).evaluation.decoding == SamplingConfig(
+        kind="sample", temperature=2, top_p=0.9
+    )
+    assert load_config(QUICKSTART, {"vocabulary": "bytes"}).vocabulary == BytesVocabularyConfig(kind="bytes")
+    by_epochs = load_config(QUICKSTART, {"train.length.unit": "epochs", "train.length.count": "0.5"})
+    assert by_epochs.train.length == EpochsConfig(unit="epochs", count=0.5)
+
+
+def test_text_is_read_as_what_its_field_holds() -> None:
+    read = load_config(QUICKSTART, {"data.folder": "12", "weights.folder": "None", "seed": "7", "model.remat": "none"})
+    assert (read.data.folder, read.weights.folder, read.seed, read.model.remat) == ("12", None, 7, "none")
+
+
+def test_a_file_may_take_an_argument() -> None:
+    mistral = f"{paths.CONFIGS}/mistral_7b.py"
+    assert load_config(mistral, {}).lora is None
+    adapted = load_config(f"{mistral}:lora", {"lora.rank": "4"}).lora
+    assert adapted is not None
+    assert adapted.rank == 4
+    assert load_config(f"{mistral}:lora", {"lora": "None"}).lora is None
+    with pytest.raises(UserError, match="takes no argument"):
+        load_config(f"{QUICKSTART}:large", {})
+
+
+@pytest.mark.parametrize("name", ["quickstart", "release", "mistral_7b", "mistral_7b_lora"])
+def test_resolved_configs_are_those_on_record(name: str) -> None:
+    """`python -m coi_jax.config --config FILE > tests/goldens/configs/NAME.json` writes a change that is meant."""
+    file = name.removesuffix("_lora")
+    path = f"{paths.CONFIGS}/{file}.py" + (":lora" if name.endswith("_lora") else "")
+    recorded = (GOLDENS / "configs" / f"{name}.json").read_text(encoding="utf-8")
+    assert load_config(path, {}).model_dump_json(indent=2) + "\n" == recorded
+
+
+def test_the_command_prints_a_config_that_can_be_read_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert config_command.main([f"--config={QUICKSTART}", "--config.seed=5"]) == 0
+    path = tmp_path / "config.json"
+    path.write_text(capsys.readouterr().out)
+    assert load_config(path, {}) == load_config(QUICKSTART, {"seed": 5})

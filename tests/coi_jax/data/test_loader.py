@@ -21,13 +21,14 @@ from coi_jax.data.loader import Loader, span
 from coi_jax.data.task_specs import training_tasks
 from coi_jax.families.registry import PRESETS
 from coi_jax.tokenizers.vocabulary import load_vocabulary
+from tests.helpers.configs import epochs
 from tests.helpers.paths import ROOT
 from tests.helpers.token_caches import small_config, write_caches, write_dataset
 
 T5 = {
     "model": PRESETS["t5_v11"]
     | {
-        "vocabulary_size": 0,
+        "vocabulary_size": None,
         "layers": 1,
         "decoder_layers": 1,
         "width": 8,
@@ -39,16 +40,16 @@ T5 = {
         "dropout": 0.0,
         "dtype": "float32",
         "attention": "auto",
-        "loss_chunk": 0,
+        "loss_chunk": None,
         "remat": "none",
         "scan_unroll": 1,
     }
 }
 MODES: dict[str, dict[str, Any]] = {
-    "tokens": {"data__rows": 8},
-    "examples": {"data__count": "examples", "data__examples": 10, "data__rows": 0},
-    "rates": {"data__rows": 8, "data__mixing": "rates"},
-    "t5": {"data__rows": 8, "data__targets_length": 256, **T5},
+    "tokens": {"data__batch__rows": 8},
+    "examples": {"data__batch": {"count": "examples", "examples": 10, "rows": None}},
+    "rates": {"data__batch__rows": 8, "data__mixing": "rates"},
+    "t5": {"data__batch__rows": 8, "data__targets_length": 256, **T5},
 }
 
 
@@ -61,7 +62,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def config_of(folder: Path, mode: str, **overrides: Any) -> RunConfig:
-    return small_config(folder, **{"train__steps": 0, "train__epochs": 2.0} | MODES[mode] | overrides)
+    return small_config(folder, **epochs(2.0) | MODES[mode] | overrides)
 
 
 def load(folder: Path, mode: str, multiple: int = 1, **overrides: Any) -> Loader:
@@ -97,7 +98,7 @@ def test_a_batch_is_a_function_of_the_step_alone(folder: Path, mode: str, data: 
 
 @pytest.mark.parametrize("mode", list(MODES))
 def test_every_example_once_an_epoch_and_weights_count_its_answer(folder: Path, mode: str) -> None:
-    loader, config = load(folder, mode, train__epochs=1.0), config_of(folder, mode)
+    loader, config = load(folder, mode, train__length__count=1.0), config_of(folder, mode)
     caches = token_cache.ensure(config, training_tasks(config))
     answers, weights = [], 0
     for step in range(loader.total_steps):
@@ -118,7 +119,7 @@ def test_seeds_and_epochs_have_orders_of_their_own(folder: Path) -> None:
     assert (first.batch(0)["tokens"][:4] != other.batch(0)["tokens"][:4]).any()
     assert (first.batch(0)["tokens"][:4] != first.batch(10)["tokens"][:4]).any()
     assert len({first.fingerprint, other.fingerprint, loader_of(folder, "tokens").fingerprint}) == 3
-    assert load(folder, "tokens", train__epochs=5.0).fingerprint == loader_of(folder, "tokens").fingerprint
+    assert load(folder, "tokens", train__length__count=5.0).fingerprint == loader_of(folder, "tokens").fingerprint
 
 
 @pytest.mark.parametrize("mode", ["tokens", "t5"])

@@ -8,14 +8,14 @@ from hypothesis import strategies as st
 
 from coi_jax.chains.dataset import read_chains
 from coi_jax.common.errors import UserError
-from coi_jax.config.run import RunConfig, load_config
+from coi_jax.config.run import RunConfig
 from coi_jax.data.mixing import Stream
 from coi_jax.data.prompts import prompt
 from coi_jax.data.row_shape import RowShape
 from coi_jax.data.step_plans import ExamplesPlan, TokensPlan, check_divides
 from coi_jax.tokenizers.mistral import MistralVocabulary
 from data_pipeline.release import __main__ as release
-from tests.helpers.paths import QUICKSTART
+from tests.helpers.configs import quickstart_config
 
 NEEDS = np.random.default_rng(0).integers(1, 60, (100, 1)).astype(np.int32)
 TWO_SIDED = np.random.default_rng(1).integers(1, 30, (100, 2)).astype(np.int32)
@@ -23,9 +23,17 @@ CAPACITY = (64,)
 
 
 def config(**overrides: Any) -> RunConfig:
-    names = {"epochs": "train.epochs", "steps": "train.steps", "seed": "seed"}
-    fields = {names.get(name, f"data.{name}"): value for name, value in overrides.items()}
-    return load_config(QUICKSTART, {"train.steps": 0, "data.length": 64, **fields})
+    unit = "epochs" if "epochs" in overrides else "steps"
+    fields: dict[str, Any] = {"train.length": {"unit": unit, "count": overrides.pop(unit)}}
+    batch = {name: overrides.pop(name) for name in ("count", "examples", "rows") if name in overrides}
+    fields |= {"data.batch": batch} | {
+        name if name == "seed" else f"data.{name}": overrides[name] for name in overrides
+    }
+    return quickstart_config({"data.length": 64, **fields})
+
+
+def _length(overrides: dict[str, Any]) -> dict[str, Any]:
+    return overrides if "steps" in overrides else {"epochs": 2.0} | overrides
 
 
 def stream(config: RunConfig, rates: tuple[float, ...] = (60.0, 40.0)) -> Stream:
@@ -33,12 +41,12 @@ def stream(config: RunConfig, rates: tuple[float, ...] = (60.0, 40.0)) -> Stream
 
 
 def examples_plan(**overrides: Any) -> ExamplesPlan:
-    made = config(count="examples", **{"examples": 16, "rows": 0, "epochs": 2.0} | overrides)
+    made = config(count="examples", **{"examples": 16, "rows": None} | _length(overrides))
     return ExamplesPlan(made, stream(made), NEEDS, CAPACITY, 4)
 
 
 def tokens_plan(needs: np.ndarray = NEEDS, rates: tuple[float, ...] = (60.0, 40.0), **overrides: Any) -> TokensPlan:
-    made = config(count="tokens", **{"rows": 4, "epochs": 2.0} | overrides)
+    made = config(count="tokens", **{"rows": 4} | _length(overrides))
     return TokensPlan(made, stream(made, rates), needs, (64, 64)[: needs.shape[1]], 4)
 
 
@@ -111,7 +119,7 @@ def test_a_run_counted_in_steps_has_that_many() -> None:
 
 def test_too_few_rows_name_what_would_do() -> None:
     needed = examples_plan().rows
-    with pytest.raises(UserError, match=f"needs .* rows: give {needed}, or 0"):
+    with pytest.raises(UserError, match=f"needs .* rows: give {needed}, or None"):
         examples_plan(rows=4)
     assert examples_plan(rows=needed + 4).rows == needed + 4
     with pytest.raises(UserError, match=f"give {needed} or {needed + 4}"):
@@ -135,6 +143,6 @@ def test_the_real_chains_fill_rows_of_2048(release_folder: Path, tmp_path: Path)
     lengths = np.array([[len(ids), len(answer)] for ids, answer in zip(prompts, answers, strict=True)], np.int32)
     shape = RowShape(2048, 0, 1)
     needs = shape.needs(lengths[shape.fit(lengths, "drop").kept])
-    made = config(length=2048, rows=8, epochs=1.0)
+    made = config(length=2048, count="tokens", rows=8, epochs=1.0)
     whole = Stream((len(needs),), (1.0,), "concatenate", 0)
     assert TokensPlan(made, whole, needs, shape.capacity, 1).useful[0] >= 0.97

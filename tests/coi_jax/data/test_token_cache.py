@@ -69,8 +69,8 @@ def test_the_hash_follows_data_template_vocabulary_and_preprocessing(
 
     first = key()
     assert key() == first
-    assert key(arm="coi123", seed=5, data__length=99, data__count="examples", data__examples=4) == first
-    other = {"vocabulary__kind": "mistral", "vocabulary__file": "v1"}
+    assert key(arm="coi123", seed=5, data__length=99, data__batch__count="examples", data__batch__examples=4) == first
+    other = {"vocabulary__kind": "mistral", "vocabulary__version": "v1"}
     assert len({first, key(data__template="alpaca"), key(**other)}) == 3
     monkeypatch.setattr(token_cache, "PREPROCESSING_VERSION", token_cache.PREPROCESSING_VERSION + 1)
     assert key() != first

@@ -10,9 +10,9 @@ from coi_jax.config.model import model_section
 from coi_jax.config.run import load_config
 from coi_jax.families.registry import FAMILIES, PRESETS, expand
 from coi_jax.models import build
-from tests.helpers.scored_runs import QUICKSTART
+from tests.helpers.configs import RUN_FIELDS
+from tests.helpers.paths import QUICKSTART
 
-RUN = {"dropout": 0.0, "dtype": "float32", "attention": "auto", "loss_chunk": 0, "remat": "none", "scan_unroll": 1}
 PUBLISHED = {
     "llama_7b": 6_738_415_616,
     "llama2_7b": 6_738_415_616,
@@ -60,20 +60,20 @@ PUBLISHED = {
 
 @pytest.mark.parametrize(("preset", "published"), PUBLISHED.items(), ids=PUBLISHED.keys())
 def test_a_preset_has_as_many_parameters_as_its_checkpoint(preset: str, published: int) -> None:
-    config = model_section(PRESETS[preset]).model_validate(PRESETS[preset] | RUN)
+    config = model_section(PRESETS[preset]).model_validate(PRESETS[preset] | RUN_FIELDS)
     assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(build(config, 0).abstract())) == published
 
 
 @pytest.mark.parametrize(("preset", "billions"), [("exaone4_1b", 1.07), ("exaone4_32b", 30.95)])
 def test_a_preset_has_as_many_parameters_without_embeddings_as_its_card_says(preset: str, billions: float) -> None:
-    config = model_section(PRESETS[preset]).model_validate(PRESETS[preset] | RUN)
+    config = model_section(PRESETS[preset]).model_validate(PRESETS[preset] | RUN_FIELDS)
     abstract = {name: part for name, part in build(config, 0).abstract().items() if name not in ("embedding", "head")}
     assert round(sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(abstract)) / 1e9, 2) == billions
 
 
 @pytest.mark.parametrize("preset", sorted(name for family in FAMILIES.values() for name in family.models))
 def test_every_preset_is_a_whole_model(preset: str) -> None:
-    model = model_section(PRESETS[preset]).model_validate(PRESETS[preset] | RUN)
+    model = model_section(PRESETS[preset]).model_validate(PRESETS[preset] | RUN_FIELDS)
     sizes = {name: value for name, value in PRESETS[preset].items() if isinstance(value, int | str)}
     assert sizes
     assert sizes.items() <= model.model_dump().items()

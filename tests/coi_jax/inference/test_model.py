@@ -15,7 +15,7 @@ from tests.helpers import tiny_models
 from tests.helpers.trained_runs import BYTES, make_run
 
 # One layer, which is not looped over.
-ADAPTED = {"lora.rank": 2, "lora.base_dtype": "int8", "evaluation.decoding": "greedy", "model.scan_unroll": 1}
+ADAPTED = {"lora.rank": 2, "lora.base_dtype": "int8", "evaluation.decoding": {"kind": "greedy"}, "model.scan_unroll": 1}
 
 
 def test_a_run_with_adapters_answers_as_the_network_that_they_are_folded_into(tmp_path: Path) -> None:

@@ -18,12 +18,12 @@ from coi_jax.models import Network, Params, build
 from coi_jax.weights.hf_config import architecture
 from coi_jax.weights.hf_names import to_params
 from tests.helpers import tiny_models, tiny_networks
+from tests.helpers.configs import RUN_FIELDS
 from tests.helpers.reference_layers import numpy, torch_of
 from tests.helpers.reference_models import FAMILIES, VOCABULARY, reference
 
 LENGTH = 20  # four windows
 TOLERANCE = 1e-4
-RUN = {"dropout": 0.0, "dtype": "float32", "remat": "none", "scan_unroll": 1, "attention": "auto", "loss_chunk": 0}
 
 Record = Callable[[str, object], None]
 Triple = tuple[PreTrainedModel, Network, Params]
@@ -33,7 +33,7 @@ Triple = tuple[PreTrainedModel, Network, Params]
 def triple(request: pytest.FixtureRequest) -> Triple:
     """The reference, the network, and the parameters of both."""
     theirs = reference(FAMILIES[request.param])
-    fields = architecture(theirs.config.to_dict()) | RUN
+    fields = architecture(theirs.config.to_dict()) | RUN_FIELDS
     network = build(model_section(fields).model_validate(fields), VOCABULARY)
     weights = {name: numpy(weight) for name, weight in theirs.state_dict().items()}
     return theirs, network, jax.tree.map(jnp.asarray, to_params(network.config, network.abstract(), weights))

@@ -34,8 +34,8 @@ SETTINGS = (
     | {f"model.{name}": value for name, value in tiny_models.DECODER.items()}
     | {
         "model.vocabulary_size": 260,
-        "data.rows": 8,
-        "train.steps": STEPS,
+        "data.batch.rows": 8,
+        "train.length.count": STEPS,
         "train.log_every": 1,
         "train.checkpoint_every": 12,
         "optimizer.learning_rate": 1e-3,

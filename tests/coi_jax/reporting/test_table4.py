@@ -95,13 +95,13 @@ def test_missing_runs_are_listed(tmp_path: Path) -> None:
 
 
 def test_the_page_is_whole_markdown_and_says_how_to_read_it(tmp_path: Path) -> None:
-    write_run(tmp_path / "a", {"arm": "coi1", "train.steps": 900}, {"coi2_test": VALUES})
+    write_run(tmp_path / "a", {"arm": "coi1", "train.length.count": 900}, {"coi2_test": VALUES})
     write_run(tmp_path / "b", {"arm": "coi12", "optimizer.learning_rate": 1e-4}, {"coi2_test": VALUES})
     page = table4.markdown(load([tmp_path]))
     for title in table4.METRICS.values():
         assert title in page
     assert paper.results()["source"] in page
-    assert "configs differ besides in the arm: optimizer.learning_rate, train.steps" in page
+    assert "configs differ besides in the arm: optimizer.learning_rate, train.length.count" in page
     blocks = [block.splitlines() for block in page.split("\n\n") if block.startswith("|")]
     assert all(len({line.count("|") for line in block}) == 1 for block in blocks)
 

@@ -27,9 +27,9 @@ def begin(path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"optimizer__b2": 0.5}, r"config\.optimizer\.b2: 0\.5: the run in .* has 0\.98"),
+        ({"optimizer__options__b2": 0.5}, r"config\.optimizer\.options\.b2: 0\.5: the run in .* has 0\.98"),
         ({"arm": "coi1"}, r"config\.arm: coi1: the run in .* has 'coi123'"),
-        ({"seed": 4, "train__steps": 7}, r"config\.seed: 4: .* has 0"),
+        ({"seed": 4, "train__length__count": 7}, r"config\.seed: 4: .* has 0"),
     ],
 )
 def test_the_first_field_that_differs_is_named_with_both_values(
@@ -121,7 +121,7 @@ def test_a_tokenizers_files_stay_with_the_run(tmp_path: Path) -> None:
     source = tmp_path / "model"
     FAMILIES["llama3"](source)
     (source / "model.safetensors").write_bytes(b"weights")
-    config = run_config(vocabulary__kind="tokenizer", vocabulary__file=str(source), data__template="chat")
+    config = run_config(vocabulary__kind="tokenizer", vocabulary__folder=str(source), data__template="chat")
     run = open_run(tmp_path / "run", config)
     before = run.load_vocabulary()
     assert run.kept_vocabulary is None

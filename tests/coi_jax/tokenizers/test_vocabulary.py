@@ -87,10 +87,10 @@ def test_a_vocabulary_is_known_by_its_content(tmp_path: Path) -> None:
 def test_a_config_names_its_vocabulary(tmp_path: Path) -> None:
     path = tmp_path / "words.model"
     path.write_bytes(train(LINES, 300))
-    by_file = {"vocabulary.kind": "sentencepiece", "vocabulary.file": str(path), "vocabulary.size": 0}
+    by_file = {"vocabulary.kind": "sentencepiece", "vocabulary.file": str(path)}
     assert load_vocabulary(load_config(QUICKSTART, by_file)).name == "words"
     assert load_vocabulary(load_config(QUICKSTART, {}), kept=path).size == 300
-    by_bytes = {"vocabulary.kind": "bytes", "vocabulary.size": 0}
+    by_bytes = {"vocabulary.kind": "bytes"}
     assert load_vocabulary(load_config(QUICKSTART, by_bytes)).name == "bytes"
 
 

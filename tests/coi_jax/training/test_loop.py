@@ -30,7 +30,7 @@ def known_peak(monkeypatch: pytest.MonkeyPatch) -> None:
 def make_job(
     folder: Path, config: RunConfig, fingerprint: str = "some data", network: Network | None = None, **mesh: int
 ) -> Job:
-    loader = StandInLoader(config.train.steps, fingerprint)
+    loader = StandInLoader(config.train.length.count, fingerprint)
     network = network or tiny_models.network()
     return loop.make_job(config, open_run(folder, config), tiny_models.mesh(**mesh), loader, network)
 
@@ -64,7 +64,7 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(tmp_path: Path, monkeyp
 
 def test_adapters_go_on_beside_the_base_that_was_written_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, parted = tmp_path / "whole", tmp_path / "parted"
-    config = run_config(train__steps=4, lora__rank=2, lora__dropout=0.2, lora__base_dtype="int8")
+    config = run_config(train__length__count=4, lora__rank=2, lora__dropout=0.2, lora__base_dtype="int8")
     network = tiny_models.network(lora__rank=2, lora__dropout=0.2, lora__base_dtype="int8")
     fit(make_job(whole, config, network=network))
     monkeypatch.setattr(Termination, "requested", lambda self, step: step == 2)
@@ -111,7 +111,7 @@ def test_a_run_that_was_killed_goes_on_from_its_last_checkpoint_on_any_mesh(tmp_
 
 
 def test_other_data_under_a_checkpoint_is_an_error(tmp_path: Path) -> None:
-    config = run_config(train__steps=2)
+    config = run_config(train__length__count=2)
     fit(make_job(tmp_path, config))
     with pytest.raises(UserError, match="trained on data that has changed"):
         fit(make_job(tmp_path, config, fingerprint="other data"))
@@ -134,7 +134,7 @@ def test_sigterm_is_a_request_once_and_then_the_end() -> None:
 
 def test_a_tokenizer_larger_than_the_embedding_is_known_before_anything_is_written(tmp_path: Path) -> None:
     FAMILIES["llama3"](tmp_path / "model")
-    fields = {"vocabulary__kind": "tokenizer", "vocabulary__file": str(tmp_path / "model")}
+    fields = {"vocabulary__kind": "tokenizer", "vocabulary__folder": str(tmp_path / "model")}
     config = run_config(**fields, model__vocabulary_size=400, data__cache_folder=str(tmp_path / "caches"))
     with pytest.raises(UserError, match=r"config\.model\.vocabulary_size: 400: the vocabulary has 405 ids"):
         prepare(config, RunFolder(tmp_path / "run"))

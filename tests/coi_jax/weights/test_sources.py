@@ -139,7 +139,7 @@ def test_a_network_of_other_sizes_is_named_by_its_field(folder: Path, network: N
     config = network.config.model_copy(update={"mlp_dim": 40})
     with pytest.raises(UserError, match=r"config.model.mlp_dim: 40: the checkpoint .* has 48"):
         weights.open_weights(str(folder), build(config, 1))
-    longer = build(network.config.model_copy(update={"vocabulary_size": 0}), 300)
+    longer = build(network.config.model_copy(update={"vocabulary_size": None}), 300)
     with pytest.raises(UserError, match=r"config.model.vocabulary_size: 300: the checkpoint .* has 264"):
         weights.open_weights(str(folder), longer)
 
@@ -160,7 +160,7 @@ def make_job(folder: Path, config: RunConfig, **axes: int) -> Job:
     network = build(config.model, ROWS, config.lora)
     note = loop.note_weights(config, run, network)
     (folder / "environment.json").write_text(json.dumps({"data": note}))
-    loader = StandInLoader(config.train.steps)
+    loader = StandInLoader(config.train.length.count)
     return loop.make_job(config, run, tiny_models.mesh(**axes), loader, network)
 
 
@@ -261,7 +261,7 @@ from coi_jax.runs.run_folder import RunFolder
 from coi_jax.weights import sources as weights
 
 source, out, config_file = sys.argv[1:]
-overrides = {"vocabulary.kind": "bytes", "vocabulary.size": 0}
+overrides = {"vocabulary.kind": "bytes"}
 network = build(convert.run_config(Folder(source, "src"), config_file, overrides).model, 259)
 
 def peak():

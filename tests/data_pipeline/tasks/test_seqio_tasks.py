@@ -83,7 +83,7 @@ def test_seqios_own_task_tests_pass(folder: Path) -> None:
 def test_a_conversation_is_a_task_as_any_other(folder: Path) -> None:
     FAMILIES["qwen"](folder / "model")
     vocabulary = open_tokenizer(str(folder / "model"), "chat")
-    fields = {"vocabulary__kind": "tokenizer", "vocabulary__file": str(folder / "model"), "vocabulary__size": 0}
+    fields = {"vocabulary__kind": "tokenizer", "vocabulary__folder": str(folder / "model")}
     seqio_tasks.register(small_config(folder, **fields, data__template="chat"), vocabulary)
     chain = make_chain(7, 2)
     output = seqio_tests.test_preprocessing_single("coi2_test", {"validation": {"chain": json.dumps(chain.row())}})

@@ -10,6 +10,7 @@ from launch.preflight.hlo_costs import Costs
 from launch.preflight.programs import Memory, Program
 from launch.preflight.topologies import Topology
 from launch.preflight.workload import Means
+from tests.helpers.configs import examples
 from tests.helpers.tiny_models import run_config
 
 MEANS = Means(inputs=5, targets=5, examples=100)
@@ -36,7 +37,7 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def search(memory: int, **overrides: Any) -> list[fit.Attempt]:
     topology = Topology("v5e", (2, 2), memory=memory)
-    config = run_config(**{"data__folder": "nowhere", "data__rows": 16, **overrides})
+    config = run_config(**{"data__folder": "nowhere", "data__batch__rows": 16, **overrides})
     return fit.search(config, jax.devices()[:4], topology, MEANS)
 
 
@@ -73,9 +74,7 @@ def test_then_the_mesh_divides_more(compiled: list[int]) -> None:
 def test_rows_are_taken_one_by_one_at_last(compiled: list[int]) -> None:
     counted = run_config(
         data__folder="nowhere",
-        data__count="examples",
-        data__examples=14,
-        data__rows=0,
+        **examples(14),
         data__length=16,
         mesh__replica=2,
         model__remat="full",
@@ -107,4 +106,4 @@ def test_the_config_itself_must_match_the_topology(compiled: list[int]) -> None:
     with pytest.raises(UserError, match=r"config\.mesh: .*does not make 4 devices"):
         search(10**9, mesh__fsdp=3)
     with pytest.raises(UserError, match=r"config\.data\.rows: 6"):
-        search(10**9, data__rows=6)
+        search(10**9, data__batch__rows=6)

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.xdist_group("preflight")  # its fixtures take long: one
 ROWS, LENGTH = 16, 128
 CONFIG = run_config(
     data__folder="nowhere",
-    data__rows=ROWS,
+    data__batch__rows=ROWS,
     data__length=LENGTH,
     model__attention="xla",
     model__dtype="bfloat16",
@@ -147,7 +147,7 @@ def test_where_nothing_fits_it_says_what_the_state_needs(config_file: Path, caps
             "config.mesh: replica 1 × fsdp 8 × tensor 1 × sequence 1: does not make 4 devices",
         ),
         (["--topology=v5e-4", "--slices=2", "--config.mesh.replica=3"], "config.mesh"),
-        (["--topology=v5e-4", "--config.data.rows=6"], "config.data.rows: 6: must be a multiple"),
+        (["--topology=v5e-4", "--config.data.batch.rows=6"], "config.data.batch.rows: 6: must be a multiple"),
     ],
 )
 def test_a_mistake_is_one_line(

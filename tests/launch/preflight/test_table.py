@@ -49,7 +49,7 @@ def children(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         if options["--topology"] == "v6e-8":
             return subprocess.CompletedProcess(command, 2)
         overrides = cli.split_overrides([argument for argument in command if argument.startswith("--config.")])[1]
-        cell = Cell("", "", overrides, Path(options["--out"]))
+        cell = Cell("", "", CONFIG, overrides, Path(options["--out"]))
         files.write_json(cell.path, result(cell))
         return subprocess.CompletedProcess(command, preflight.EXIT_DOES_NOT_FIT)
 

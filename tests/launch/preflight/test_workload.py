@@ -10,6 +10,7 @@ from coi_jax.data.loader import Loader
 from coi_jax.tokenizers.vocabulary import ByteVocabulary
 from launch.preflight import workload
 from launch.preflight.workload import Means
+from tests.helpers.configs import epochs, examples
 from tests.helpers.tiny_models import run_config
 
 MEANS = Means(inputs=60, targets=40, examples=1000)
@@ -20,7 +21,7 @@ def config(**overrides: object) -> RunConfig:
 
 
 def test_full_rows_hold_as_many_mean_examples_as_fit() -> None:
-    load = workload.measure(config(data__rows=8), 4, MEANS)
+    load = workload.measure(config(data__batch__rows=8), 4, MEANS)
     assert (load.rows, load.steps) == (8, 10)
     assert load.examples == pytest.approx(8 * 2 * workload.FULL_ROWS)
     assert load.work.tokens == pytest.approx(100 * load.examples)
@@ -29,7 +30,7 @@ def test_full_rows_hold_as_many_mean_examples_as_fit() -> None:
 
 
 def test_counted_examples_need_rows_that_devices_share() -> None:
-    counted = config(data__count="examples", data__examples=32, data__rows=0, train__steps=0, train__epochs=3.0)
+    counted = config(**examples(32) | epochs(3.0))
     load = workload.measure(counted, 8, MEANS)
     assert (load.rows, load.examples, load.steps) == (24, 32, 94)  # 32 / 2 / 0.87 = 18.4 rows; 3000 / 32 steps
     assert load.useful == pytest.approx(32 * 100 / (24 * 200))
@@ -37,7 +38,7 @@ def test_counted_examples_need_rows_that_devices_share() -> None:
 
 
 def test_a_t5_has_two_sides() -> None:
-    load = workload.measure(config(kind="t5", data__targets_length=50, data__rows=4), 4, MEANS)
+    load = workload.measure(config(kind="t5", data__targets_length=50, data__batch__rows=4), 4, MEANS)
     assert load.examples == pytest.approx(4 * 50 / 40 * workload.FULL_ROWS), "the decoder's side is the fuller one"
     work = {name: value / load.examples for name, value in load.work._asdict().items()}
     assert work == pytest.approx(
@@ -46,17 +47,17 @@ def test_a_t5_has_two_sides() -> None:
 
 
 def test_rows_that_do_not_divide_or_hold_no_example_are_mistakes() -> None:
-    with pytest.raises(UserError, match=r"config\.data\.rows: 6: must be a multiple .* 4"):
-        workload.measure(config(data__rows=6), 4, MEANS)
+    with pytest.raises(UserError, match=r"config\.data\.batch\.rows: 6: must be a multiple .* 4"):
+        workload.measure(config(data__batch__rows=6), 4, MEANS)
     with pytest.raises(UserError, match=r"config\.data\.length: 200: .*250"):
-        workload.measure(config(data__rows=4), 4, Means(200, 50, None))
+        workload.measure(config(data__batch__rows=4), 4, Means(200, 50, None))
 
 
 def test_caches_that_are_there_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     lengths = np.array([[50, 30], [20, 10], [100, 99], [300, 5]], np.int32)
     stored = [token_cache.TokenCache(Path("cache"), "hash", lengths, 4.0)]
     monkeypatch.setattr(token_cache, "find", lambda config, specs: stored)
-    ours = config(data__rows=4, train__steps=0, train__epochs=2.0)
+    ours = config(data__batch__rows=4, **epochs(2.0))
     load = workload.measure(ours, 4, MEANS)
     loader = Loader(ours, stored, ByteVocabulary(), 4)
     assert (load.rows, load.steps) == (4, loader.total_steps)

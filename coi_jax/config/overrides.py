@@ -1,0 +1,107 @@
+"""Overrides of config fields by dotted names, as `--config.train.log_every=5` gives them.
+
+Where a field holds one of several sections (a tagged union), its tag says which. An override of the tag drops the
+fields that the chosen section does not have; `--config.vocabulary=bytes` is short for `--config.vocabulary.kind=bytes`.
+"""
+
+import ast
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic.fields import FieldInfo
+
+from coi_jax.common.errors import UserError, nearest
+from coi_jax.common.schema import Section
+from coi_jax.config.unions import Place, place_of, plain_types
+
+
+def override(values: dict[str, Any], overrides: Mapping[str, Any], schema: type[Section]) -> None:
+    """Set dotted fields of a nested dict in place; tags of unions come first, whatever the order they are given in.
+
+    Text is read as a Python literal (`3`, `1e-4`, `(1, 2)`, `None`) unless its field holds text.
+
+    Args:
+      values: of a config, nested.
+      overrides: values by dotted names.
+      schema: what the config must hold.
+
+    Raises:
+      UserError: there is no such field (the nearest name is given), or it stands in a section that is None.
+    """
+    top = Place((schema,), None)
+    for name, value in sorted(overrides.items(), key=lambda item: not _sets_tag(item[0].split("."), top)):
+        _override(values, name, value, top)
+
+
+def _override(values: dict[str, Any], name: str, value: Any, place: Place) -> None:
+    keys = name.split(".")
+    for depth, key in enumerate(keys):
+        info = _field(place.section(values), keys[: depth + 1], name, value)
+        if depth == len(keys) - 1:
+            _set(values, place, key, _parse(value, info), place_of(info))
+            return
+        place, values = place_of(info), _inside(values[key], keys[: depth + 1], name, value)
+        if not place.options:  # a plain mapping, as an optimizer's options
+            values[".".join(keys[depth + 1 :])] = _literal(value)
+            return
+
+
+def _field(section: type[Section], keys: list[str], name: str, value: Any) -> FieldInfo:
+    """Return a field of a section; raise UserError with the nearest name where there is none."""
+    if keys[-1] in section.model_fields:
+        return section.model_fields[keys[-1]]
+    known = [".".join([*keys[:-1], field]) for field in section.model_fields]
+    raise UserError(f"config.{name}", value, nearest(".".join(keys), known))
+
+
+def _inside(found: Any, keys: list[str], name: str, value: Any) -> dict[str, Any]:
+    """Return the nested values of a field; raise UserError where it has none."""
+    if isinstance(found, dict):
+        return found
+    where = ".".join(["config", *keys])
+    hint = f"{where} is None; choose a config that has it" if found is None else f"{where} has no fields of its own"
+    raise UserError(f"config.{name}", value, hint)
+
+
+def _set(values: dict[str, Any], place: Place, key: str, value: Any, inner: Place) -> None:
+    """Set a field, which may be the tag of its section, or hold a section that `value` names by its tag."""
+    if key == place.tag:
+        _choose(values, place, value)
+    elif inner.tag and isinstance(value, str):
+        values[key] = values[key] or {}
+        _choose(values[key], inner, value)
+    else:
+        values[key] = value
+
+
+def _choose(values: dict[str, Any], place: Place, choice: Any) -> None:
+    """Set the tag of a union, and drop the fields that the chosen section does not have."""
+    values[str(place.tag)] = choice
+    for name in set(values) - set(place.section(values).model_fields):
+        del values[name]
+
+
+def _sets_tag(keys: list[str], place: Place) -> bool:
+    """Whether a dotted name is that of a union's tag, or of the union itself."""
+    for key in keys:
+        infos = [option.model_fields[key] for option in place.options if key in option.model_fields]
+        if key == place.tag or not infos:
+            return key == place.tag
+        place = place_of(infos[0])
+    return place.tag is not None
+
+
+def _parse(value: Any, info: FieldInfo) -> Any:
+    """Read text as what a field holds."""
+    types = set(plain_types(info.annotation))
+    if not isinstance(value, str) or str not in types:
+        return _literal(value)
+    return None if value == "None" and type(None) in types else value
+
+
+def _literal(value: Any) -> Any:
+    """Read text as a Python literal, where it is one."""
+    try:
+        return ast.literal_eval(value) if isinstance(value, str) else value
+    except (ValueError, SyntaxError):
+        return value

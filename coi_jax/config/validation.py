@@ -1,0 +1,59 @@
+"""Configs that hold what their schema asks for, or one line that names the first field that does not."""
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import pydantic
+
+from coi_jax.common.errors import UserError, nearest
+from coi_jax.common.schema import Section
+from coi_jax.config.unions import Place, place_of
+
+Schema = TypeVar("Schema", bound=Section)
+
+
+def validate(schema: type[Schema], values: Mapping[str, Any]) -> Schema:
+    """Return the config that a nested mapping spells.
+
+    Args:
+      schema: what it must hold.
+      values: by field, nested.
+
+    Raises:
+      UserError: for the first field that is wrong.
+    """
+    try:
+        return schema.model_validate(values)
+    except pydantic.ValidationError as error:
+        raise _user_error(error.errors()[0], schema) from None
+
+
+def _user_error(error: Any, schema: type[Section]) -> UserError:
+    """Tell pydantic's first complaint as one line."""
+    path, place = _locate(error["loc"], Place((schema,), None))
+    value = "missing" if error["type"] == "missing" else error["input"]
+    hint = error["msg"].removeprefix("Value error, ").replace("Input should", "should")
+    if error["type"] == "extra_forbidden":
+        hint = nearest(path[-1], list(place.options[0].model_fields))
+    elif error["type"] == "missing":
+        hint = f"has no value; set it in the config file, or by --config.{'.'.join(path)}=VALUE"
+    elif error["type"].startswith("union_tag"):
+        path.append(str(place.tag))
+        value = value.get(place.tag, "missing") if isinstance(value, dict) else value
+        hint = nearest(str(value), place.all_tags)
+    return UserError(".".join(["config", *path]), value, hint)
+
+
+def _locate(parts: tuple[str | int, ...], place: Place) -> tuple[list[str], Place]:
+    """Return the dotted path that pydantic's location means, without tags of unions, and the last place on it."""
+    path = []
+    for part in parts:
+        options = [option for option in place.options if part in place.tags(option)]
+        if options:
+            place = Place((options[0],), None)
+            continue
+        path.append(str(part))
+        info = place.options[0].model_fields.get(str(part)) if place.options else None
+        inner = place_of(info) if info else Place((), None)
+        place = inner if inner.options else place
+    return path, place

@@ -1,0 +1,205 @@
+"""Every field of a run's config, with its unit, and the recipes that config files begin from.
+
+A config file calls one recipe, assigns what differs, and returns it:
+
+    from configs import base
+
+    def get_config():
+        config = base.fine_tuning(preset="mistral_7b_v01", weights="checkpoints/Mistral-7B-Instruct-v0.1")
+        config.optimizer.learning_rate = 1e-5
+        return config
+
+`python -m coi_jax.config --config FILE` prints the result. The fields' types and bounds are in `coi_jax/config/run.py`
+and `coi_jax/config/model.py`.
+"""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+
+def fine_tuning(preset: str, weights: str) -> ConfigDict:
+    """Tune a published model by the paper's recipe (its released trainer).
+
+    3 epochs, 256 examples per step, learning rate 2e-5, linear decay after 3% of warm-up, no weight decay, bfloat16.
+    """
+    config = _run()
+    config.data = data(template="alpaca", batch=examples(256), length=2048)
+    config.model = model(preset=preset, dtype="bfloat16", loss_chunk=1024, remat="dots")
+    config.weights.folder = weights
+    config.train = train(epochs(3), checkpoint_every=50)
+    return config
+
+
+def from_scratch(**fields: Any) -> ConfigDict:
+    """Train a small decoder from random weights on a CPU; `fields` are of its network, beside a preset's."""
+    config = _run()
+    config.model = model(dtype="float32", scan_unroll=fields["layers"], **fields)
+    config.optimizer.learning_rate = 2e-3
+    config.train = train(epochs(3), checkpoint_every=20)
+    config.evaluation.batch = 100
+    return config
+
+
+def _run() -> ConfigDict:
+    config = ConfigDict()
+    config.arm = "coi12"  # which chain lengths it is tuned on (coi_jax/data/arms.py)
+    config.seed = 0  # of initial weights, data order and dropout
+    config.data = data(template="alpaca", batch=examples(256), length=1024)
+    config.vocabulary = trained_vocabulary(4000)
+    config.model = model(preset="llama")
+    config.weights = ConfigDict(dict(folder=None))  # a published folder, or a run's; None: random weights
+    config.lora = None  # adapters on frozen weights (`lora`); None: all weights are trained
+    config.optimizer = adamw()
+    config.train = train(epochs(3))
+    config.mesh = mesh()
+    config.evaluation = evaluation()
+    return config
+
+
+def data(template: str, batch: ConfigDict, length: int) -> ConfigDict:
+    """Return which rows make a step's batch, and how."""
+    return ConfigDict(
+        dict(
+            folder="data/release",  # the dataset folder
+            cache_folder="data/caches",  # token caches, shared by all runs
+            split="train",
+            template=template,  # plain, alpaca, or as the tokenizer lays out a conversation: chat, mistral
+            mixing="concatenate",  # each row once per epoch; rates: SeqIO's mixing rates
+            batch=batch,  # `examples` or `full_rows`
+            length=length,  # positions in a packed row; of the encoder, in a T5
+            targets_length=None,  # positions in a T5's decoder row; None for a decoder
+            overlong="drop",  # examples longer than a row are counted and left out; or cut_inputs, cut_targets
+        )
+    )
+
+
+def examples(count: int) -> ConfigDict:
+    """Return a batch of exactly `count` examples, packed into as many rows as the fullest step needs."""
+    return ConfigDict(dict(count="examples", examples=count, rows=None))
+
+
+def full_rows(count: int) -> ConfigDict:
+    """Return a batch of `count` full rows."""
+    return ConfigDict(dict(count="tokens", rows=count))
+
+
+def trained_vocabulary(size: int) -> ConfigDict:
+    """Return a SentencePiece vocabulary of `size` pieces, trained on the dataset."""
+    return ConfigDict(dict(kind="trained", size=size))
+
+
+def mistral_vocabulary(version: str) -> ConfigDict:
+    """Return a tokenizer that mistral-common ships: v1, v2, v3, v7 or tekken."""
+    return ConfigDict(dict(kind="mistral", version=version))
+
+
+def tokenizer(folder: str) -> ConfigDict:
+    """Return the tokenizer of a published model's folder."""
+    return ConfigDict(dict(kind="tokenizer", folder=folder))
+
+
+def model(preset: str, **fields: Any) -> ConfigDict:
+    """Return a network: a published one or a family (coi_jax/families), with fields beside or in place of its own."""
+    values = dict(
+        preset=preset,
+        dropout=0.0,  # share
+        dtype="float32",  # of the computation; trained weights and the optimizer's state are float32
+        attention="auto",  # a kernel where the device has one: splash on TPU, cudnn on GPU, else xla
+        loss_chunk=None,  # positions of a device whose logits exist at once; None: all
+        remat="none",  # what the backward pass keeps: none (all), dots_attention, dots, projections, attention, full
+        scan_unroll=1,  # layers compiled one after another: 1 on accelerators, all of them on a CPU
+    )
+    return ConfigDict(values | fields)
+
+
+def lora(rank: int) -> ConfigDict:
+    """Return low-rank adapters on the linear maps of attention and MLP."""
+    return ConfigDict(
+        dict(
+            rank=rank,
+            alpha=16.0,  # what an adapter adds is multiplied by alpha / rank
+            targets="attention|mlp",  # regular expression over the names of linear maps
+            dropout=0.0,  # share, of the adapters' inputs
+            rank_stabilized=False,  # multiply by alpha / √rank instead
+            base_dtype="bfloat16",  # of the frozen matrices: float32, bfloat16, int8
+        )
+    )
+
+
+def adamw() -> ConfigDict:
+    """Return AdamW as the paper's trainer has it."""
+    return ConfigDict(
+        dict(
+            name="adamw",  # its state takes 8 bytes per parameter; adafactor's nearly none
+            options=dict(b1=0.9, b2=0.999, epsilon=1e-8),  # of this optimizer alone
+            learning_rate=2e-5,  # its peak
+            schedule="linear",  # the decay after warm-up: linear, cosine, constant
+            warmup_ratio=0.03,  # share of all steps
+            weight_decay=0.0,
+            clip_norm=1.0,  # largest norm of the whole gradient; None: not clipped
+        )
+    )
+
+
+def adafactor() -> ConfigDict:
+    """Return Adafactor, whose state takes nearly no memory."""
+    optimizer = adamw()
+    optimizer.name, optimizer.options = "adafactor", ConfigDict()
+    return optimizer
+
+
+def train(length: ConfigDict, checkpoint_every: int = 100) -> ConfigDict:
+    """Return how long to train (`epochs` or `steps`), and what to write down on the way."""
+    return ConfigDict(
+        dict(
+            length=length,
+            microbatches=1,  # parts of a step's rows, one after another
+            log_every=10,  # steps
+            checkpoint_every=checkpoint_every,  # steps
+            keep_checkpoints=1,
+        )
+    )
+
+
+def epochs(count: float) -> ConfigDict:
+    """Return a length of `count` passes over the mixture."""
+    return ConfigDict(dict(unit="epochs", count=float(count)))
+
+
+def steps(count: int) -> ConfigDict:
+    """Return a length of `count` optimizer steps."""
+    return ConfigDict(dict(unit="steps", count=count))
+
+
+def mesh() -> ConfigDict:
+    """Return the number of devices along each axis; -1 takes all that the others leave."""
+    return ConfigDict(dict(replica=1, fsdp=-1, tensor=1, sequence=1))
+
+
+def evaluation() -> ConfigDict:
+    """Return how answers are generated and scored."""
+    return ConfigDict(
+        dict(
+            tests=("coi2_test", "coi3_test"),  # coi_jax/data/test_sets.py
+            decoding=greedy(),  # or `sampling`, `beam_search`
+            max_new_tokens=512,
+            batch=128,  # prompts generated together
+            bootstrap=1000,  # resamples behind an interval
+        )
+    )
+
+
+def greedy() -> ConfigDict:
+    """Return decoding that takes the most likely token."""
+    return ConfigDict(dict(kind="greedy"))
+
+
+def sampling(temperature: float = 1.0, top_p: float = 1.0) -> ConfigDict:
+    """Return decoding that draws tokens by their probability."""
+    return ConfigDict(dict(kind="sample", temperature=temperature, top_p=top_p))
+
+
+def beam_search(beams: int) -> ConfigDict:
+    """Return decoding that keeps the `beams` most likely continuations."""
+    return ConfigDict(dict(kind="beam", beams=beams))
