@@ -28,7 +28,9 @@ def read(path: files.PathLike) -> dict[str, Any]:
 
 
 def _get_config(path: Path, argument: str | None) -> dict[str, Any]:
-    get_config = load_module(path, "config", "configs/").get_config
+    get_config = getattr(load_module(path, "config", "configs/"), "get_config", None)
+    if get_config is None:
+        raise UserError("config", path, "has no get_config(); see configs/")
     if argument is not None and not inspect.signature(get_config).parameters:
         raise UserError("config", f"{path}:{argument}", f"takes no argument; write --config={path}")
     try:

@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 
 from coi_jax.common.errors import UserError, nearest
 from coi_jax.common.schema import Section
-from coi_jax.config.unions import Place, place_of, plain_types
+from coi_jax.config.unions import Place, place_of, union_members
 
 
 def override(values: dict[str, Any], overrides: Mapping[str, Any], schema: type[Section]) -> None:
@@ -93,7 +93,7 @@ def _sets_tag(keys: list[str], place: Place) -> bool:
 
 def _parse(value: Any, info: FieldInfo) -> Any:
     """Read text as what a field holds."""
-    types = set(plain_types(info.annotation))
+    types = union_members(info.annotation)
     if not isinstance(value, str) or str not in types:
         return _literal(value)
     return None if value == "None" and type(None) in types else value

@@ -1,5 +1,6 @@
 """Fields that hold one of several sections: tagged unions, as pydantic spells them in annotations."""
 
+import types
 import typing
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -39,6 +40,13 @@ def place_of(info: FieldInfo) -> Place:
     """Return the place that a field is."""
     options = tuple(kind for kind in plain_types(info.annotation) if issubclass(kind, Section))
     return Place(options, info.discriminator if isinstance(info.discriminator, str) else None)
+
+
+def union_members(annotation: Any) -> set[Any]:
+    """Return the types that a value may have; those inside containers are not among them."""
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType, typing.Annotated):
+        return {member for inner in typing.get_args(annotation) for member in union_members(inner)}
+    return {annotation} if isinstance(annotation, type) else set()
 
 
 def plain_types(annotation: Any) -> Iterator[type]:

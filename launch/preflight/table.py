@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from coi_jax.common import cli, files
+from coi_jax.common.cli import split_overrides
 from coi_jax.common.errors import UserError
 from launch.preflight import __main__ as preflight
 from launch.preflight.text_report import span
@@ -49,7 +50,7 @@ class Cell:
         if not self.path.is_file():
             return None
         result: dict[str, Any] = files.read_json(self.path)
-        return result if result["overrides"] == self.overrides else None
+        return result if result["overrides"] == split_overrides(override_flags(self.overrides))[1] else None
 
     def command(self) -> list[str]:
         """What makes its result."""

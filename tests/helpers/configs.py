@@ -23,12 +23,16 @@ def dotted(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def quickstart_config(overrides: Mapping[str, Any] = {}, **fields: Any) -> RunConfig:
-    """The quickstart's config with overrides; one of `lora.*` puts adapters of rank 2 beside frozen weights."""
+    """The quickstart's config with overrides; one of `lora.*` puts adapters of rank 2 beside frozen weights.
+
+    A section that is given whole wins over its single fields.
+    """
     values = dict(overrides) | dotted(fields)
     adapters = {name: values.pop(name) for name in [*values] if name.startswith("lora.")}
     if adapters:
         values["lora"] = LORA | {name.removeprefix("lora."): value for name, value in adapters.items()}
-    return load_config(QUICKSTART, values)
+    whole = tuple(f"{name}." for name, value in values.items() if isinstance(value, dict))
+    return load_config(QUICKSTART, {name: value for name, value in values.items() if not name.startswith(whole)})
 
 
 def epochs(count: float) -> dict[str, Any]:

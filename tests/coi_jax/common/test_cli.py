@@ -30,10 +30,6 @@ def test_an_override_without_a_value_is_an_error() -> None:
         cli.split_overrides(["--config.seed"])
 
 
-def test_values_keep_their_type() -> None:
-    assert [cli.literal(text) for text in ("3", "1e-4", "True", "a b", "")] == [3, 1e-4, True, "a b", ""]
-
-
 def _raise(error: BaseException) -> int:
     raise error
 

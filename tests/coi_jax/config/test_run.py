@@ -90,6 +90,10 @@ def test_tags_choose_the_fields_of_a_section() -> None:
 
 
 def test_text_is_read_as_what_its_field_holds() -> None:
+    texts = {"seed": "3", "optimizer.learning_rate": "1e-4", "model.qk_norm": "True", "data.split": "a b"}
+    typed = {"seed": 3, "optimizer.learning_rate": 1e-4, "model.qk_norm": True, "data.split": "a b"}
+    assert load_config(QUICKSTART, texts) == load_config(QUICKSTART, typed)
+    assert load_config(QUICKSTART, {"evaluation.tests": "('a b', 'c')"}).evaluation.tests == ("a b", "c")
     read = load_config(QUICKSTART, {"data.folder": "12", "weights.folder": "None", "seed": "7", "model.remat": "none"})
     assert (read.data.folder, read.weights.folder, read.seed, read.model.remat) == ("12", None, 7, "none")
 

@@ -96,9 +96,9 @@ def test_tokens_steps_are_full_rows_but_for_the_last() -> None:
 @given(steps=st.lists(st.integers(0, 40), min_size=1, max_size=5), rates=st.sampled_from([(60.0, 40.0), (1.0, 9.0)]))
 def test_a_step_does_not_depend_on_those_asked_before(steps: list[int], rates: tuple[float, float]) -> None:
     """Resuming anywhere reads the same rows, also where blocks of several rates have different numbers of rows."""
-    plan = tokens_plan(rates=rates, mixing="rates", steps=41, epochs=0.0)
+    plan = tokens_plan(rates=rates, mixing="rates", steps=41)
     for step in steps:
-        fresh = tokens_plan(rates=rates, mixing="rates", steps=41, epochs=0.0)
+        fresh = tokens_plan(rates=rates, mixing="rates", steps=41)
         assert of_step(plan, step) == of_step(fresh, step)
         assert len(of_step(plan, step)) == 4
 
@@ -112,7 +112,7 @@ def test_no_row_is_over_capacity_on_either_side() -> None:
 
 
 def test_a_run_counted_in_steps_has_that_many() -> None:
-    for plan in (examples_plan(steps=30, epochs=0.0), tokens_plan(steps=30, epochs=0.0)):
+    for plan in (examples_plan(steps=30), tokens_plan(steps=30)):
         assert plan.total_steps == 30
         assert plan.of_step(29)
 
