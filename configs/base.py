@@ -41,6 +41,12 @@ def from_scratch(**fields: Any) -> ConfigDict:
     return config
 
 
+def check_variant(variant: str, *known: str) -> None:
+    """Raise ValueError where a config file has no such variant."""
+    if variant not in known:
+        raise ValueError(f"no variant {variant!r}; one of {', '.join(known)}")
+
+
 def _run() -> ConfigDict:
     config = ConfigDict()
     config.arm = "coi12"  # which chain lengths it is tuned on (coi_jax/data/arms.py)

@@ -20,6 +20,7 @@ from configs import base
 
 
 def get_config(variant: str = "full") -> ConfigDict:
+    base.check_variant(variant, "full", "lora")
     config = base.fine_tuning(preset="mistral_7b_v01", weights="checkpoints/Mistral-7B-Instruct-v0.1")
     config.vocabulary = base.mistral_vocabulary("v1")
     if variant == "lora":

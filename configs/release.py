@@ -11,8 +11,17 @@ from ml_collections import ConfigDict
 
 from configs import base
 
-NETWORK = dict(preset="llama", layers=2, model_dim=128, heads=2, kv_heads=2, head_dim=64, attention_scale_dim=64,
-               mlp_dim=352, vocabulary_size=None)  # fmt: skip
+NETWORK = dict(
+    preset="llama",
+    layers=2,
+    model_dim=128,
+    heads=2,
+    kv_heads=2,
+    head_dim=64,
+    attention_scale_dim=64,
+    mlp_dim=352,
+    vocabulary_size=None,
+)
 
 
 def get_config() -> ConfigDict:

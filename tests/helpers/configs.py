@@ -7,14 +7,23 @@ from coi_jax.config.run import RunConfig, load_config
 from tests.helpers.paths import QUICKSTART
 
 LORA = {
-    "rank": 2, "alpha": 16.0, "targets": "attention|mlp", "dropout": 0.0, "rank_stabilized": False,
+    "rank": 2,
+    "alpha": 16.0,
+    "targets": "attention|mlp",
+    "dropout": 0.0,
+    "rank_stabilized": False,
     "base_dtype": "float32",
-}  # fmt: skip
+}
 SAMPLING = {"kind": "sample", "temperature": 1.0, "top_p": 1.0}
 # Of the run, not of the network's architecture.
 RUN_FIELDS = {
-    "dropout": 0.0, "dtype": "float32", "attention": "auto", "loss_chunk": None, "remat": "none", "scan_unroll": 1,
-}  # fmt: skip
+    "dropout": 0.0,
+    "dtype": "float32",
+    "attention": "auto",
+    "loss_chunk": None,
+    "remat": "none",
+    "scan_unroll": 1,
+}
 
 
 def dotted(fields: Mapping[str, Any]) -> dict[str, Any]:

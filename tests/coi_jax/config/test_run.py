@@ -105,8 +105,10 @@ def test_a_file_may_take_an_argument() -> None:
     assert adapted is not None
     assert adapted.rank == 4
     assert load_config(f"{mistral}:lora", {"lora": "None"}).lora is None
+    with pytest.raises(UserError, match="no variant 'loar'; one of full, lora"):
+        load_config(f"{QUICKSTART}:loar", {})
     with pytest.raises(UserError, match="takes no argument"):
-        load_config(f"{QUICKSTART}:large", {})
+        load_config(f"{paths.CONFIGS}/release.py:large", {})
 
 
 @pytest.mark.parametrize("name", ["quickstart", "release", "mistral_7b", "mistral_7b_lora"])
