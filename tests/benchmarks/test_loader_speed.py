@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import loader_speed
-from tests.helpers.token_caches import QUICKSTART, small_config, write_caches, write_dataset
+from tests.helpers.paths import QUICKSTART
+from tests.helpers.token_caches import small_config, write_caches, write_dataset
 
 
 def test_it_prints_both_modes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,8 +8,9 @@ import pytest
 from benchmarks import training_speed
 from benchmarks.training_side_peer import IGNORED, block_diagonal, unpack
 from coi_jax.data.task_specs import training_tasks
+from tests.helpers.paths import QUICKSTART
 from tests.helpers.tiny_models import DECODER
-from tests.helpers.token_caches import QUICKSTART, small_config, write_caches, write_dataset
+from tests.helpers.token_caches import small_config, write_caches, write_dataset
 
 OVERRIDES = {f"model.{name}": value for name, value in DECODER.items()} | {
     "arm": "coi123",

@@ -13,7 +13,8 @@ from coi_jax.data import prompts, token_cache
 from coi_jax.data.task_specs import evaluation_task, training_tasks
 from coi_jax.tokenizers.vocabulary import load_vocabulary, trained_path
 from data_pipeline import cache as writer
-from tests.helpers.token_caches import QUICKSTART, small_config, write_dataset
+from tests.helpers.paths import QUICKSTART
+from tests.helpers.token_caches import small_config, write_dataset
 from tests.helpers.tokenizer_folders import FAMILIES
 
 TRAINED = {"vocabulary__kind": "trained", "vocabulary__size": 290}

@@ -22,8 +22,9 @@ from coi_jax.models import Network, Params, build
 from coi_jax.weights import peft
 from coi_jax.weights.hf_config import architecture
 from coi_jax.weights.hf_names import to_params
-from tests.coi_jax.models.test_families import RUN, TOLERANCE, batch_of, their_logits
+from tests.coi_jax.models.test_families import TOLERANCE, batch_of, their_logits
 from tests.helpers import tiny_models
+from tests.helpers.configs import RUN_FIELDS
 from tests.helpers.reference_layers import numpy
 from tests.helpers.reference_models import FAMILIES, VOCABULARY, reference
 
@@ -38,7 +39,7 @@ def adapted(theirs: PreTrainedModel, **fields: object) -> Network:
         "rank_stabilized": False,
         "base_dtype": "float32",
     }
-    section = architecture(theirs.config.to_dict()) | RUN
+    section = architecture(theirs.config.to_dict()) | RUN_FIELDS
     config = model_section(section).model_validate(section)
     return build(config, VOCABULARY, LoraConfig.model_validate(values | fields))
 
