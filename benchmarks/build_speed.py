@@ -31,12 +31,12 @@ from coi_jax.common import cli, files
 from coi_jax.common.errors import UserError
 from coi_jax.llm.settings import EndpointConfig
 from data_pipeline.build import __main__ as build
-from data_pipeline.build import rules
-from data_pipeline.build.asking.ask_transform import Ask, EndpointAnswerer
+from data_pipeline.build import llm_stages, rules
+from data_pipeline.build.asking.ask_transform import EndpointAnswerer
 from data_pipeline.build.drafts import Instance, Seed
 from data_pipeline.build.engine import quiet_beam  # noqa: F401  before all that imports Beam
 from data_pipeline.build.engine.stage_runner import OUT, Stage, StageRunner, rows_of
-from data_pipeline.build.stages import pairing, wording
+from data_pipeline.build.stages import pairing
 
 TASKS = 1341  # of the paper (section 3)
 ALPACA_ROWS = 52_000
@@ -104,9 +104,9 @@ def measure_dry_run(folder: str, rows: int) -> dict[str, Any]:
 def measure_rules(folder: str, tasks: int) -> dict[str, Any]:
     """Seconds and memory of the stage that judges all pairs, and how many there are."""
     config, given = build.load("configs/build/procedural.py", {}).pairs, stage_of(folder, tasks)
-    workshop = StageRunner(folder, [build.RUNNER])
+    runner = StageRunner(folder, [build.RUNNER])
     began = time.perf_counter()
-    stage = workshop.run("pairs", None, [given], lambda start: pairing.pair(start | rows_of(given), config, 0))
+    stage = runner.run("pairs", None, [given], lambda start: pairing.pair(start | rows_of(given), config, 0))
     seconds = time.perf_counter() - began
     (counts,) = stage.read(pairing.COUNTS)
     return {
@@ -121,12 +121,17 @@ def measure_calls(folder: str, endpoint: EndpointConfig, number: int, latency: f
     """Calls a second, as a share of the endpoint's rate, and memory on the way."""
     given = stage_of(folder, number)
     make = functools.partial(EndpointAnswerer, endpoint, f"{folder}/replies.sqlite", f"{folder}/spending", None, False)
-    ask = functools.partial(Ask, "benchmark", make)
-    workshop = StageRunner(folder, [build.RUNNER])
+    entry = llm_stages.find("instructions")
+    assert entry
+    runner = StageRunner(folder, [build.RUNNER])
     with Memory() as memory:
         began = time.perf_counter()
-        stage = workshop.run(
-            "instructions", None, [given], lambda start: wording.summarise(start | rows_of(given), ask), number
+        stage = runner.run(
+            "instructions",
+            None,
+            [given],
+            lambda start: llm_stages.ask(entry, start | rows_of(given), ("benchmark", make), None),
+            number,
         )
         seconds = time.perf_counter() - began
     possible = endpoint.concurrency / latency

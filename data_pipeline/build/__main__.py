@@ -23,12 +23,12 @@ from coi_jax.config.validation import validate
 from coi_jax.llm.batch_api import Batches
 from coi_jax.llm.budget import Budget, BudgetReached, Prices
 from coi_jax.llm.reply_store import open_store
-from data_pipeline.build import decisions, forecast, instruction_sources
-from data_pipeline.build.asking.questions import QUESTIONS, prompt_identity
+from data_pipeline.build import decisions, forecast, instruction_sources, llm_stages
+from data_pipeline.build.asking.questions import prompt_identity
 from data_pipeline.build.build_config import BuildConfig
 from data_pipeline.build.engine import quiet_beam  # noqa: F401  before all that imports Beam
 from data_pipeline.build.engine.stage_runner import UNANSWERED, Incomplete, StageRunner, beam_flag_names, read_rows
-from data_pipeline.build.pipeline import Build, Built, Payment
+from data_pipeline.build.pipeline import Build, BuildResult, Payment
 from data_pipeline.build.review import chain_outcomes
 from data_pipeline.build.review.build_report import write_report
 from data_pipeline.build.writing import write
@@ -46,18 +46,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         overrides["seeds.sources"] = tuple(map(source, arguments.source))
     config = load(arguments.config, overrides)
     work = arguments.work or f"{arguments.out}.work"
-    workshop = StageRunner(f"{work}/stages", [RUNNER, *checked(beam_flags)])
+    runner = StageRunner(f"{work}/stages", [RUNNER, *checked(beam_flags)])
     found = decisions.read(arguments.decisions or Path(work) / "decisions.jsonl")
     payment = Payment(f"{work}/spending", arguments.budget)
     if arguments.dry_run:
-        return _forecast(Build(config, workshop, payment, found, offline=True), json_wanted=arguments.json)
+        return _forecast(Build(config, runner, payment, found, offline=True), json_wanted=arguments.json)
     if config.llm == "endpoint":
         config.endpoint.key()  # now, and not when the first question is asked
     if arguments.batch and config.llm == "endpoint":
-        built = _by_batches(config, workshop, payment, found, arguments.poll)
+        built = _by_batches(config, runner, payment, found, arguments.poll)
     else:
-        built = _directly(Build(config, workshop, payment, found), arguments.budget)
-    write(arguments.out, config, built.selected, built.fused, built.every, notes(config, built))
+        built = _directly(Build(config, runner, payment, found), arguments.budget)
+    write(arguments.out, config, built, notes(config, built))
     chain_outcomes.write(work, built)
     spent = Budget(payment.folder, None, Prices(0.0, 0.0), 1).total()
     write_report(f"{work}/report.html", config, built, spent, found)
@@ -126,7 +126,7 @@ def load(path: str, overrides: dict[str, Any]) -> BuildConfig:
     return config.model_copy(update={"endpoint": config.endpoint.resolved(), "opinion": opinion})
 
 
-def _directly(build: Build, budget: float | None) -> Built:
+def _directly(build: Build, budget: float | None) -> BuildResult:
     """The stages of a build that asks as it goes."""
     try:
         return build.run()
@@ -149,18 +149,18 @@ def _stopped(stop: Incomplete, budget: float | None) -> UserError:
 
 
 def _by_batches(
-    config: BuildConfig, workshop: StageRunner, payment: Payment, found: decisions.Decisions, poll_seconds: float
-) -> Built:
+    config: BuildConfig, runner: StageRunner, payment: Payment, found: decisions.Decisions, poll_seconds: float
+) -> BuildResult:
     """The stages of a build whose calls go in batches: stages are made from the store, what it lacks is asked."""
     while True:
         try:
-            return Build(config, workshop, payment, found, offline=True).run()
+            return Build(config, runner, payment, found, offline=True).run()
         except Incomplete as stop:
-            _ask_in_batch(config, stop, payment, Path(workshop.folder).parent / "batches", poll_seconds)
+            _ask_in_batch(config, stop, payment, Path(runner.folder).parent / "batches", poll_seconds)
 
 
 def _ask_in_batch(config: BuildConfig, stop: Incomplete, payment: Payment, folder: Path, poll_seconds: float) -> None:
-    endpoint = config.opinion.endpoint if stop.stage == "opinions" else config.endpoint
+    endpoint = llm_stages.endpoint_of(stop.stage, config)
     share = endpoint.batch_price_share
     budget = Budget(
         payment.folder, payment.dollars, Prices(endpoint.prompt_price * share, endpoint.completion_price * share), 1
@@ -176,18 +176,18 @@ def _ask_in_batch(config: BuildConfig, stop: Incomplete, payment: Payment, folde
 
 
 def _forecast(build: Build, *, json_wanted: bool) -> int:
-    lines = forecast.forecast(build.config, *build.ahead())
+    lines = forecast.Forecast(build.config, *build.run_without_asking()).lines()
     print(json.dumps([forecast.row(line) for line in lines], indent=2) if json_wanted else forecast.table(lines))
     return 0
 
 
-def notes(config: BuildConfig, built: Built) -> dict[str, Any]:
+def notes(config: BuildConfig, built: BuildResult) -> dict[str, Any]:
     """What the manifest says of a build: all that its chains follow from."""
     return {
         "licences": [seed["licence"] for seed in built.tasks.read()],
         "config": config.model_dump(mode="json", exclude={"store"}),
         "sources": [Path(path).name for source in config.seeds.sources for path in instruction_sources.paths(source)],
-        "prompts": {kind.prompt: prompt_identity(kind.prompt) for kind in QUESTIONS},
+        "prompts": {prompt: prompt_identity(prompt) for prompt in llm_stages.prompts()},
         "stages": {stage.name: stage.counts for stage in built.every},
         "identity": files.digest([stage.identity for stage in built.every]),
     }

@@ -1,4 +1,4 @@
-"""What a build would ask and pay, before it does: from its real seeds and pairs, and a sample of its prompts.
+"""Forecasts what a build would ask and pay, from its real seeds and pairs and a sample of its prompts.
 
 Nothing is asked. How many candidates pass a check is not known beforehand, so there are two numbers: where all do, and
 where as many do as people found valid in the paper (75 of 100 pairs, 59 of 100 triplets; section 3). What is in the
@@ -6,31 +6,29 @@ store already costs nothing, which a forecast leaves out.
 """
 
 import collections
+import math
 import statistics
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from coi_jax.llm.budget import Prices
-from coi_jax.llm.calls import estimate_tokens
 from coi_jax.llm.settings import EndpointConfig
+from data_pipeline.build import llm_stages
 from data_pipeline.build.asking import questions
-from data_pipeline.build.asking.questions import Answer, Categorise, Fuse, Judge, Question, Summarise
 from data_pipeline.build.build_config import BuildConfig
 from data_pipeline.build.drafts import Draft, Seed
-from data_pipeline.build.engine.stage_runner import Stage
-from data_pipeline.build.stages.linking import check_question
+from data_pipeline.build.engine.stage_runner import Row, Stage
+from data_pipeline.build.llm_stages import LlmStage, Position
+from data_pipeline.text_tables import text_table
 
-SAMPLE = 200  # prompts of each kind
-VALID = {2: 0.75}  # share of candidates that pass, by length; longer ones:
-VALID_LONGER = 0.59
-REPLY_TOKENS = {"summarise": 25, "categorise": 10, "check": 40, "judge": 60, "fuse": 35}  # of this project's examples
-OVERHEAD_TOKENS = 8  # of a reply's JSON around an output
+SAMPLE = 200  # prompts of each stage
+HEADERS = ("stage", "calls", "at most", "tokens in", "out", "USD", "at most")
 
 
 @dataclass(frozen=True)
 class Line:
-    """One stage's questions: how many at most and about, and the mean tokens of a call."""
+    """The questions of one stage: the expected and the largest number, and the mean tokens of a call."""
 
     stage: str
     calls: float
@@ -40,51 +38,13 @@ class Line:
     endpoint: EndpointConfig
 
     def cost(self, calls: float) -> float:
-        """US dollars of so many calls."""
+        """Return the US dollars of a number of calls."""
         prices = Prices(self.endpoint.prompt_price, self.endpoint.completion_price)
         return calls * prices.of_tokens(self.prompt_tokens, self.completion_tokens)
 
 
-def forecast(config: BuildConfig, seeds: Stage, pairs: Stage) -> list[Line]:
-    """The lines of a build's stages, in order.
-
-    Args:
-      config: of the build.
-      seeds: its first stage; tasks have no short instruction yet, so the definition stands for it.
-      pairs: candidates of two steps, made of them.
-    """
-    tasks = [Seed.from_row(row) for row in seeds.read()]
-    sample = sorted(pairs.read_sorted(), key=lambda row: row["instance"])[:: max(1, pairs.counts["out"] // SAMPLE)]
-    drafts = [Draft.from_row(row) for row in sample]
-    without = [seed for seed in tasks if seed.category is None]
-    lines = [
-        _line("categories", [_category(seed) for seed in without], len(without), len(without), config.endpoint),
-        _line("instructions", [Summarise(seed.definition) for seed in tasks], len(tasks), len(tasks), config.endpoint),
-    ]
-    passed = most = chosen = 0.0
-    branching = Branching(map(Draft.from_row, pairs.read()))
-    for length, (number, at_most) in _candidates(config, branching, pairs.counts["out"]).items():
-        share = VALID.get(length, VALID_LONGER)
-        lines.append(
-            _line(
-                f"checks-{length}", [check_question(draft.row()) for draft in drafts], number, at_most, config.endpoint
-            )
-        )
-        lines.append(
-            _line(f"answers-{length}", list(_answers(drafts, tasks)), number * share, at_most, config.endpoint)
-        )
-        passed, most = passed + number * share, most + at_most
-        chosen += min(number * share, config.selection.per_categories * branching.sequences(length))
-    if config.opinion.enabled:
-        lines.append(_line("opinions", [_judge(draft) for draft in drafts], passed, most, config.opinion.endpoint))
-    if "fused" in config.variants:
-        fuse: list[Question] = [Fuse(tuple(step.instruction for step in draft.steps)) for draft in drafts]
-        lines.append(_line("fused", fuse, chosen, most, config.endpoint))
-    return [line for line in lines if line.most_calls]
-
-
 class Branching:
-    """What pairs of tasks say of longer chains."""
+    """The categories that follow one another in pairs of tasks, from which the number of longer chains is estimated."""
 
     def __init__(self, pairs: Iterable[Draft]) -> None:
         self._followers: dict[str, set[str]] = collections.defaultdict(set)  # categories, by the task that they follow
@@ -97,11 +57,11 @@ class Branching:
 
     @property
     def mean(self) -> float:
-        """Categories that follow the second task of a pair: as many candidates a chain makes with one step more."""
+        """The mean number of categories that follow the second task of a pair: candidates that a chain makes."""
         return statistics.fmean(len(self._followers.get(task, ())) for task in self._seconds) if self._seconds else 0.0
 
     def sequences(self, length: int) -> int:
-        """How many sequences of categories of some length there are."""
+        """Return the number of sequences of categories of some length."""
         ends = collections.Counter(self._edges.keys())
         for _ in range(length - 1):
             following: collections.Counter[str] = collections.Counter()
@@ -112,66 +72,102 @@ class Branching:
         return ends.total()
 
 
-def _candidates(config: BuildConfig, branching: Branching, pairs: int) -> dict[int, tuple[float, float]]:
-    """Candidates of each length: about how many, and at most."""
-    found = {2: (float(pairs), float(pairs))}
-    for length in config.joins.lengths:
-        about, most = found[length - 1]
-        cap = float(min(config.joins.per_categories * branching.sequences(length), 2 * config.joins.most))
-        share = VALID.get(length - 1, VALID_LONGER)
-        found[length] = (min(about * share * branching.mean, cap), min(most * branching.mean, cap))
-    return found
+class Forecast:
+    """Makes the lines of a build.
+
+    Args:
+      config: of the build.
+      seeds: its first stage; tasks have no short instruction yet, so the definition stands for it.
+      pairs: candidates of two steps, made of them.
+    """
+
+    def __init__(self, config: BuildConfig, seeds: Stage, pairs: Stage) -> None:
+        self._config = config
+        self._tasks = [Seed.from_row(row) for row in seeds.read()]
+        self._definitions = {task.id: task.definition for task in self._tasks}
+        self._pairs = pairs.counts["out"]
+        self._branching = Branching(map(Draft.from_row, pairs.read()))
+        ordered = sorted(pairs.read_sorted(), key=lambda row: row["instance"])
+        self._drafts = [_with_output(row) for row in _sampled(ordered)]
+
+    def lines(self) -> list[Line]:
+        """Return the lines of all LLM stages that would ask something, in order."""
+        lines = [self._task_line(stage) for stage in llm_stages.at(Position.TASKS, self._config)]
+        whole = most = selected = 0.0
+        for length, (number, at_most) in self._candidates().items():
+            for stage in llm_stages.at(Position.CANDIDATES, self._config):
+                lines.append(self._line(stage, self._drafts, number, at_most, f"{stage.name}-{length}"))
+                number *= stage.expected_share(length)
+            whole, most = whole + number, most + at_most
+            selected += min(number, self._config.selection.per_categories * self._branching.sequences(length))
+        for stage in llm_stages.at(Position.CHAINS, self._config):
+            lines.append(self._line(stage, self._drafts, whole, most, stage.name))
+        for stage in llm_stages.at(Position.SELECTED, self._config):
+            lines.append(self._line(stage, self._drafts, selected, most, stage.name))
+        return [line for line in lines if line.most_calls]
+
+    def _task_line(self, stage: LlmStage) -> Line:
+        tasks = [task for task in self._tasks if stage.applies is None or stage.applies(vars(task))]
+        rows = [task.row() for task in _sampled(tasks)]
+        return self._line(stage, rows, len(tasks), len(tasks), stage.name)
+
+    def _candidates(self) -> dict[int, tuple[float, float]]:
+        """The expected and the largest number of candidates of each length."""
+        joins, found = self._config.joins, {2: (float(self._pairs), float(self._pairs))}
+        stages = llm_stages.at(Position.CANDIDATES, self._config)
+        for length in joins.lengths:
+            expected, most = found[length - 1]
+            cap = float(min(joins.per_categories * self._branching.sequences(length), 2 * joins.most))
+            share = math.prod(stage.expected_share(length - 1) for stage in stages)
+            found[length] = (min(expected * share * self._branching.mean, cap), min(most * self._branching.mean, cap))
+        return found
+
+    def _line(self, stage: LlmStage, rows: Sequence[Row], calls: float, most: float, name: str) -> Line:
+        endpoint = stage.endpoint(self._config)
+        sides = [self._definitions] if stage.needs_definitions else []
+        asked = [stage.question(row, *sides) for row in rows]
+        prompts = [questions.call(question, endpoint).prompt_tokens for question in asked]
+        replies = [question.estimate_reply_tokens() for question in asked]
+        return Line(name, calls, most, _mean(prompts), _mean(replies), endpoint)
 
 
-def _line(stage: str, asked: Sequence[Question], calls: float, most: float, endpoint: EndpointConfig) -> Line:
-    sample = asked[:: max(1, len(asked) // SAMPLE)]
-    prompts = [questions.call(question, endpoint).prompt_tokens for question in sample]
-    replies = [_reply_tokens(question) for question in sample]
-    mean = statistics.fmean
-    return Line(stage, calls, most, mean(prompts) if prompts else 0.0, mean(replies) if replies else 0.0, endpoint)
+def _sampled(rows: Sequence[Any]) -> Sequence[Any]:
+    return rows[:: max(1, len(rows) // SAMPLE)]
 
 
-def _reply_tokens(question: Question) -> float:
-    """About the tokens of a reply; an output is taken to be a third as long as what it is made from."""
-    if isinstance(question, Answer):
-        return OVERHEAD_TOKENS + estimate_tokens(question.input) / 3
-    return REPLY_TOKENS[question.prompt]
+def _with_output(row: Row) -> Row:
+    """A candidate with an output of its last step: as a forecast takes it, the text that the step is given."""
+    draft = Draft.from_row(row)
+    return draft.answered(draft.given(draft.length), ()).row()
 
 
-def _category(seed: Seed) -> Question:
-    return Categorise(seed.definition, seed.instances[0].input, seed.instances[0].output)
-
-
-def _answers(drafts: Sequence[Draft], tasks: Sequence[Seed]) -> Iterator[Question]:
-    definitions = {seed.id: seed.definition for seed in tasks}
-    for draft in drafts:
-        last = draft.steps[-1]
-        yield Answer(definitions[last.task or ""], last.instruction, draft.given(draft.length))
-
-
-def _judge(draft: Draft) -> Question:
-    return Judge(
-        draft.input, tuple((step.instruction, step.output or draft.given(draft.length)) for step in draft.steps)
-    )
+def _mean(values: Sequence[float]) -> float:
+    return statistics.fmean(values) if values else 0.0
 
 
 def table(lines: Sequence[Line]) -> str:
-    """The forecast for people."""
-    rows = [f"{'stage':<14}{'calls':>10}{'at most':>12}{'tokens in':>12}{'out':>7}{'USD':>10}{'at most':>10}"]
-    for line in lines:
-        rows.append(
-            f"{line.stage:<14}{line.calls:>10,.0f}{line.most_calls:>12,.0f}{line.prompt_tokens:>12,.0f}"
-            f"{line.completion_tokens:>7,.0f}{line.cost(line.calls):>10,.2f}"
-            f"{line.cost(line.most_calls):>10,.2f}"
+    """Return the forecast as a table for people."""
+    rows = [
+        (
+            line.stage,
+            f"{line.calls:,.0f}",
+            f"{line.most_calls:,.0f}",
+            f"{line.prompt_tokens:,.0f}",
+            f"{line.completion_tokens:,.0f}",
+            f"{line.cost(line.calls):,.2f}",
+            f"{line.cost(line.most_calls):,.2f}",
         )
-    calls, most = (sum(getattr(line, name) for line in lines) for name in ("calls", "most_calls"))
-    about, at_most = (sum(line.cost(getattr(line, name)) for line in lines) for name in ("calls", "most_calls"))
-    rows.append(f"{'together':<14}{calls:>10,.0f}{most:>12,.0f}{'':>19}{about:>10,.2f}{at_most:>10,.2f}")
-    return "\n".join(rows)
+        for line in lines
+    ]
+    calls, most = sum(line.calls for line in lines), sum(line.most_calls for line in lines)
+    cost = sum(line.cost(line.calls) for line in lines)
+    most_cost = sum(line.cost(line.most_calls) for line in lines)
+    rows.append(("total", f"{calls:,.0f}", f"{most:,.0f}", "", "", f"{cost:,.2f}", f"{most_cost:,.2f}"))
+    return "\n".join(text_table(HEADERS, rows))
 
 
-def row(line: Line) -> dict[str, Any]:
-    """A line as a JSON object."""
+def row(line: Line) -> Mapping[str, Any]:
+    """Return a line as a JSON object."""
     return {
         "stage": line.stage,
         "calls": round(line.calls),

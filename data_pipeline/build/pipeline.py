@@ -1,4 +1,4 @@
-"""The way from single instructions to selected chains, stage by stage."""
+"""Runs a build stage by stage: from single instructions to selected chains."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -6,50 +6,77 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import apache_beam as beam
+
 from coi_jax.common import files
 from coi_jax.llm.settings import EndpointConfig
-from data_pipeline.build import instruction_sources
-from data_pipeline.build.asking.ask_transform import Answerer, Ask, EndpointAnswerer
+from data_pipeline.build import instruction_sources, llm_stages
+from data_pipeline.build.asking.ask_transform import Answerer, EndpointAnswerer
 from data_pipeline.build.asking.oracle import Oracle
 from data_pipeline.build.asking.questions import prompt_identity
 from data_pipeline.build.build_config import BuildConfig
 from data_pipeline.build.decisions import Decisions
-from data_pipeline.build.engine.stage_runner import Stage, StageRunner, rows_of
-from data_pipeline.build.stages import joining, judging, linking, pairing, selection, variants, wording
+from data_pipeline.build.engine.stage_runner import OUT, Flow, Stage, StageRunner, rows_of
+from data_pipeline.build.llm_stages import LlmStage, Position
+from data_pipeline.build.stages import assumed_tasks, joining, pairing, selection
 from data_pipeline.build.stages.ingest import ingest
-from data_pipeline.build.stages.wording import AskOf
 from data_pipeline.procedural import catalogue
 
 
 @dataclass(frozen=True)
 class Payment:
-    """What a build may spend: from a folder that knows what was spent, up to some dollars (None: no limit)."""
+    """The folder that records what was spent, and the limit in dollars (None: no limit)."""
 
     folder: str
     dollars: float | None
 
 
 @dataclass(frozen=True)
-class Built:
-    """The stages of a build that is whole, by what they hold."""
+class BuildResult:
+    """The complete stages of a build.
+
+    Attributes:
+      seeds: tasks as the sources have them.
+      tasks: with categories and instructions.
+      pairs: candidates of two steps.
+      candidates: the LLM stages of each length, by length and name.
+      chains: the LLM stages of whole chains, by name.
+      selected: the chains that are written.
+      annotations: the LLM stages of selected chains, by name.
+      every: all stages, in order.
+    """
 
     seeds: Stage
     tasks: Stage
-    pairs: Stage  # candidates of two steps
-    checked: dict[int, Stage]  # by length: candidates whose last step can follow
-    answered: dict[int, Stage]  # by length: whole chains
-    opined: Stage | None
+    pairs: Stage
+    candidates: dict[int, dict[str, Stage]]
+    chains: dict[str, Stage]
     selected: Stage
-    fused: Stage | None
-    every: tuple[Stage, ...]  # in order
+    annotations: dict[str, Stage]
+    every: tuple[Stage, ...]
+
+    @property
+    def checked(self) -> dict[int, Stage]:
+        """Candidates whose last step can follow, by length."""
+        return {length: stages["checks"] for length, stages in self.candidates.items()}
+
+    @property
+    def answered(self) -> dict[int, Stage]:
+        """Whole chains, by length."""
+        return {length: list(stages.values())[-1] for length, stages in self.candidates.items()}
+
+    @property
+    def opinions(self) -> Stage | None:
+        """Whole chains with a second opinion, if it was asked for."""
+        return self.chains.get("opinions")
 
 
 class Build:
-    """Makes the stages of a config, in a workshop.
+    """Makes the stages of a config.
 
     Args:
-      config: endpoints resolved.
-      workshop: where stages are kept and run.
+      config: with endpoints resolved.
+      runner: keeps the stages and runs them.
       payment: of the language models.
       decisions: of people, on chains that were made before.
       offline: answer from the store of replies alone.
@@ -58,64 +85,96 @@ class Build:
     def __init__(
         self,
         config: BuildConfig,
-        workshop: StageRunner,
+        runner: StageRunner,
         payment: Payment,
         decisions: Decisions,
         *,
         offline: bool = False,
     ) -> None:
-        self.config, self._workshop, self._decisions = config, workshop, decisions
+        self.config, self._runner, self._payment, self._decisions = config, runner, payment, decisions
+        self._offline = offline
         self._made: list[Stage] = []
-        self._ask, self._who = self._asking(config.endpoint, payment, offline)
-        if config.opinion.enabled:
-            self._ask_other, self._other = self._asking(config.opinion.endpoint, payment, offline)
 
-    def _asking(self, endpoint: EndpointConfig, payment: Payment, offline: bool) -> tuple[AskOf, Any]:
-        """Who is asked, and what of it decides over the answers."""
+    def run(self) -> BuildResult:
+        """Make all stages that are not there.
+
+        Raises:
+          Incomplete: a stage has questions without an answer.
+          UserError: a source cannot be read.
+        """
+        seeds = self._seeds()
+        tasks = self._ask_in_turn(Position.TASKS, [seeds])[-1][1]
+        pairs = self._pairs(tasks)
+        candidates = {2: dict(self._ask_in_turn(Position.CANDIDATES, [pairs], tasks, length=2))}
+        for length in self.config.joins.lengths:
+            joined = self._joins(length, _last(candidates[length - 1]), _last(candidates[2]), tasks)
+            candidates[length] = dict(self._ask_in_turn(Position.CANDIDATES, [joined], tasks, length=length))
+        whole = [_last(stages) for stages in candidates.values()]
+        chains = dict(self._ask_in_turn(Position.CHAINS, whole, tasks))
+        selected = self._select([_last(chains)] if chains else whole, tasks)
+        annotations = {
+            entry.name: self._ask(entry, [selected], tasks) for entry in llm_stages.at(Position.SELECTED, self.config)
+        }
+        return BuildResult(seeds, tasks, pairs, candidates, chains, selected, annotations, tuple(self._made))
+
+    def run_without_asking(self) -> tuple[Stage, Stage]:
+        """Make the stages that ask nothing: seeds, and candidates of two steps with definitions for instructions."""
+        seeds = self._seeds()
+        assumed = self._stage(
+            "definitions", [], [seeds], lambda start: {OUT: assumed_tasks.assume(start | rows_of(seeds))}
+        )
+        return seeds, self._pairs(assumed)
+
+    def _ask_in_turn(
+        self, position: Position, inputs: Sequence[Stage], tasks: Stage | None = None, length: int | None = None
+    ) -> list[tuple[str, Stage]]:
+        """The LLM stages of a position: the first reads `inputs`, each later one the one before it."""
+        found: list[tuple[str, Stage]] = []
+        for entry in llm_stages.at(position, self.config):
+            found.append((entry.name, self._ask(entry, inputs, tasks, length)))
+            inputs = [found[-1][1]]
+        return found
+
+    def _ask(self, entry: LlmStage, inputs: Sequence[Stage], tasks: Stage | None, length: int | None = None) -> Stage:
+        endpoint, setting = entry.endpoint(self.config), entry.setting(self.config)
+        identity, answerer = self._answerer(endpoint)
+
+        def make(start: beam.Pipeline) -> dict[str, Flow]:
+            flows = [start | rows_of(stage) for stage in inputs]
+            rows = flows[0] if len(flows) == 1 else tuple(flows) | "all lengths" >> beam.Flatten()
+            sides = [_definitions(start | rows_of(tasks))] if entry.needs_definitions and tasks else []
+            return llm_stages.ask(entry, rows, answerer, setting, *sides)
+
+        return self._stage(
+            entry.name if length is None else f"{entry.name}-{length}",
+            [identity, prompt_identity(entry.question_class.prompt), setting],
+            [*inputs, tasks] if entry.needs_definitions and tasks else inputs,
+            make,
+            questions=sum(stage.counts[OUT] for stage in inputs),
+        )
+
+    def _answerer(self, endpoint: EndpointConfig) -> tuple[Any, tuple[Any, Callable[[], Answerer]]]:
+        """What of an answerer decides over its answers; and its key with a function that makes it."""
         make: Callable[[], Answerer] = Oracle
         identity: Any = ["procedural", _catalogue_identity()]
+        payment, offline = self._payment, self._offline
         if self.config.llm == "endpoint":
             make = functools.partial(
                 EndpointAnswerer, endpoint, self.config.store, payment.folder, payment.dollars, offline
             )
             identity = ["endpoint", endpoint.model, endpoint.temperature, endpoint.structured]
         key = [identity, endpoint.model_dump(), payment.folder, payment.dollars, offline]
-        return functools.partial(Ask, key, make), identity
+        return identity, (key, make)
 
-    def run(self) -> Built:
-        """Makes all stages that are not there.
-
-        Raises:
-          Incomplete: a stage has questions without an answer.
-          UserError: a source cannot be read.
-        """
-        config, checked, answered = self.config, {}, {}
-        seeds = self._seeds()
-        tasks = self._tasks(seeds)
-        pairs = self._pairs(tasks)
-        checked[2], answered[2] = self._links(2, pairs, tasks)
-        for length in config.joins.lengths:
-            candidates = self._joins(length, answered[length - 1], answered[2], tasks)
-            checked[length], answered[length] = self._links(length, candidates, tasks)
-        opined = self._opinions(list(answered.values())) if config.opinion.enabled else None
-        selected = self._select([opined] if opined else list(answered.values()), tasks)
-        fused = self._fuse(selected) if "fused" in config.variants else None
-        return Built(seeds, tasks, pairs, checked, answered, opined, selected, fused, tuple(self._made))
-
-    def ahead(self) -> tuple[Stage, Stage]:
-        """The stages that ask nothing: seeds, and candidates of two steps with definitions for instructions."""
-        seeds = self._seeds()
-        named = self._stage("definitions", [], [seeds], lambda start: {"out": wording.named(start | rows_of(seeds))})
-        return seeds, self._pairs(named)
+    def _stage(self, name: str, settings: Any, inputs: Sequence[Stage], make: Any, questions: int = 0) -> Stage:
+        stage = self._runner.run(name, settings, inputs, make, questions)
+        self._made.append(stage)
+        return stage
 
     def _seeds(self) -> Stage:
         config, seed = self.config.seeds, self.config.seed
-        return self._stage(
-            "seeds",
-            [config.model_dump(), seed, source_hashes(self.config)],
-            [],
-            lambda start: ingest(start, config, seed),
-        )
+        settings = [config.model_dump(), seed, source_hashes(self.config)]
+        return self._stage("seeds", settings, [], lambda start: ingest(start, config, seed))
 
     def _pairs(self, tasks: Stage) -> Stage:
         config, seed = self.config.pairs, self.config.seed
@@ -126,81 +185,42 @@ class Build:
             lambda start: pairing.pair(start | rows_of(tasks), config, seed),
         )
 
-    def _stage(self, name: str, settings: Any, inputs: Sequence[Stage], make: Any, questions: int = 0) -> Stage:
-        stage = self._workshop.run(name, settings, inputs, make, questions)
-        self._made.append(stage)
-        return stage
-
-    def _asked(self, name: str, prompt: str, inputs: Sequence[Stage], make: Any, settings: Any = None) -> Stage:
-        """A stage in which the first model is asked about every row of the first input."""
-        identity = [self._who, prompt_identity(prompt), settings]
-        return self._stage(name, identity, inputs, make, questions=inputs[0].counts["out"])
-
-    def _tasks(self, seeds: Stage) -> Stage:
-        sorted_ = self._asked(
-            "categories", "categorise", [seeds], lambda start: wording.categorise(start | rows_of(seeds), self._ask)
-        )
-        return self._asked(
-            "instructions", "summarise", [sorted_], lambda start: wording.summarise(start | rows_of(sorted_), self._ask)
-        )
-
-    def _links(self, length: int, candidates: Stage, tasks: Stage) -> tuple[Stage, Stage]:
-        checked = self._asked(
-            f"checks-{length}",
-            "check",
-            [candidates],
-            lambda start: linking.check(start | rows_of(candidates), self._ask),
-        )
-        longest = self.config.seeds.longest_words
-
-        def answer(start: Any) -> dict[str, Any]:
-            definitions = linking.definitions_of(start | rows_of(tasks))
-            return linking.answer(start | rows_of(checked), self._ask, definitions, longest)
-
-        return checked, self._asked(f"answers-{length}", "answer", [checked, tasks], answer, longest)
-
     def _joins(self, length: int, chains: Stage, pairs: Stage, tasks: Stage) -> Stage:
         config, seed = self.config.joins, self.config.seed
 
-        def make(start: Any) -> dict[str, Any]:
-            others = start | rows_of(pairs)
-            mine = others if chains is pairs else start | rows_of(chains)
-            return joining.join(mine, others, start | rows_of(tasks), config, seed)
+        def make(start: beam.Pipeline) -> dict[str, Flow]:
+            pair_rows = start | rows_of(pairs)
+            chain_rows = pair_rows if chains is pairs else start | rows_of(chains)
+            return joining.join(chain_rows, pair_rows, start | rows_of(tasks), config, seed)
 
         return self._stage(f"joins-{length}", [config.per_categories, config.most, seed], [chains, pairs, tasks], make)
-
-    def _opinions(self, chains: Sequence[Stage]) -> Stage:
-        least = self.config.opinion.least_score
-        return self._stage(
-            "opinions",
-            [self._other, prompt_identity("judge"), least],
-            chains,
-            lambda start: judging.opine([start | rows_of(stage) for stage in chains], self._ask_other, least),
-            questions=sum(stage.counts["out"] for stage in chains),
-        )
 
     def _select(self, chains: Sequence[Stage], tasks: Stage) -> Stage:
         config, seed, decisions = self.config.selection, self.config.seed, self._decisions
 
-        def make(start: Any) -> dict[str, Any]:
+        def make(start: beam.Pipeline) -> dict[str, Flow]:
             rows = [start | rows_of(stage) for stage in chains]
             return selection.select(rows, start | rows_of(tasks), config, seed, decisions)
 
         return self._stage("selection", [config.model_dump(), seed, decisions.identity], [*chains, tasks], make)
 
-    def _fuse(self, selected: Stage) -> Stage:
-        return self._asked(
-            "fused", "fuse", [selected], lambda start: variants.fuse(start | rows_of(selected), self._ask)
-        )
+
+def _last(stages: dict[str, Stage]) -> Stage:
+    return list(stages.values())[-1]
+
+
+def _definitions(tasks: Flow) -> Any:
+    """A side input: the definition of every task by its id."""
+    return beam.pvalue.AsDict(tasks | "definitions" >> beam.Map(lambda row: (row["id"], row["definition"])))
 
 
 def source_hashes(config: BuildConfig) -> list[list[str]]:
-    """The files of a build's sources with hashes of their bytes; of operations, of what they are."""
+    """Return the name of each source file with a hash of its bytes; for operations a hash of the catalogue."""
     found = []
     for source in config.seeds.sources:
         for path in instruction_sources.paths(source):
-            known = _catalogue_identity() if source.kind == "procedural" else files.sha256(path)
-            found.append([Path(path).name, known])
+            identity = _catalogue_identity() if source.kind == "procedural" else files.sha256(path)
+            found.append([Path(path).name, identity])
     return found
 
 

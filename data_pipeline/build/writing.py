@@ -9,7 +9,8 @@ from coi_jax.chains.chain import Chain
 from coi_jax.chains.dataset import DatasetWriter
 from data_pipeline.build.build_config import BuildConfig
 from data_pipeline.build.drafts import Draft
-from data_pipeline.build.engine.stage_runner import REJECTED, Stage
+from data_pipeline.build.engine.stage_runner import REJECTED
+from data_pipeline.build.pipeline import BuildResult
 from data_pipeline.build.stages import variants
 
 SOURCE = "coi_jax.build"
@@ -17,20 +18,17 @@ PROVENANCE = "provenance"
 NO_OTHER = "no other chain of its length has other tasks"
 
 
-def write(
-    out: Path, config: BuildConfig, selected: Stage, fused: Stage | None, stages: Sequence[Stage], notes: dict[str, Any]
-) -> dict[str, Any]:
+def write(out: Path, config: BuildConfig, result: BuildResult, notes: dict[str, Any]) -> dict[str, Any]:
     """Writes the dataset folder `out`; returns its counts of chains, by split and length.
 
     Args:
       out: the dataset folder.
       config: of the build.
-      selected: the stage of chains to write.
-      fused: that of fused instructions, if there is one.
-      stages: all, whose rejected rows are kept with the dataset.
+      result: its stages; the rejected rows of all are kept with the dataset.
       notes: for the manifest.
     """
-    drafts = sorted((Draft.from_row(row) for row in selected.read()), key=lambda draft: (draft.length, draft.id))
+    drafts = sorted((Draft.from_row(row) for row in result.selected.read()), key=lambda draft: (draft.length, draft.id))
+    fused = result.annotations.get("fused")
     instructions = {row["id"]: row["instruction"] for row in fused.read()} if fused else {}
     with DatasetWriter(out) as writer:
         for draft in drafts:
@@ -38,7 +36,7 @@ def write(
             writer.note(PROVENANCE, _provenance(draft))
         for split, chain in _all_variants(drafts, config, instructions, writer):
             writer.add(split, chain)
-        for stage in stages:
+        for stage in result.every:
             for row in stage.read_sorted(REJECTED):
                 writer.reject(row["row"], row["reason"], stage=stage.name, raw=row.get("raw", []))
         licence = ", ".join(sorted(set(notes.pop("licences"))))

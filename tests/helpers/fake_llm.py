@@ -26,11 +26,10 @@ def reader() -> Callable[[Request], str]:
 
 def erring_oracle() -> Callable[[Request], str]:
     """Computes answers on procedural operations, and is wrong now and then."""
-    from data_pipeline.build.asking import oracle
 
     def answer(request: Request) -> str:
         name, fields = question(request)
-        form = oracle.answer(_question(name, fields))
+        form = _question(name, fields).computed_reply()
         value = form.model_dump() if form else {"refusal": "not an operation"}
         return json.dumps(_wrong(name, value) if draw(fields).random() < ERRORS else value)
 
@@ -39,10 +38,11 @@ def erring_oracle() -> Callable[[Request], str]:
 
 def question(request: Request) -> tuple[str, Fields]:
     """The name of a request's prompt, and its fields; what came later, as a wish for repair, changes neither."""
-    from data_pipeline.build.asking.questions import QUESTIONS, prompt
+    from data_pipeline.build.asking.questions import prompt
+    from data_pipeline.build.llm_stages import prompts
 
     system = request["messages"][0]["content"]
-    name = next(kind.prompt for kind in QUESTIONS if prompt(kind.prompt).system.strip() == system)
+    name = next(name for name in prompts() if prompt(name).system.strip() == system)
     asked = request["messages"][1 + 2 * len(prompt(name).examples)]["content"]
     return name, {field: text for field, _, text in FENCED.findall(asked)}
 
@@ -53,9 +53,9 @@ def draw(fields: Fields) -> random.Random:
 
 def _read(name: str, fields: Fields) -> dict[str, Any]:
     chance = draw(fields)
-    if name == "summarise":
+    if name == "summarize":
         return {"instruction": " ".join(re.split(r"[.\n]", fields["definition"])[0].split()[:14]) + "."}
-    if name == "categorise":
+    if name == "categorize":
         return {"category": chance.choice(fields["categories"].split("\n"))}
     if name == "check":
         number = len(fields["output"].split())
@@ -70,9 +70,9 @@ def _read(name: str, fields: Fields) -> dict[str, Any]:
 
 
 def _question(name: str, fields: Fields) -> Any:
-    from data_pipeline.build.asking.questions import QUESTIONS
+    from data_pipeline.build.llm_stages import LLM_STAGES
 
-    kind = next(kind for kind in QUESTIONS if kind.prompt == name)
+    kind = next(stage.question_class for stage in LLM_STAGES if stage.question_class.prompt == name)
     values: dict[str, Any] = {field.name: fields.get(field.name, "") for field in dataclasses.fields(kind)}
     if name == "judge":
         values["steps"] = tuple((instruction, output) for _, instruction, output in STEP.findall(fields["steps"]))

@@ -1,7 +1,7 @@
-"""Asks a question of every element of a flow, with many questions on their way at once.
+"""A Beam transform that asks a language model about every row, with many calls in flight at once.
 
-A bundle's elements are sent off as they come; answers are handed on as they arrive, so that the next question never
-waits for the slowest. A bundle that Beam runs again finds the answers in the store of replies.
+The questions of a bundle are submitted as its rows come and answers are emitted as they arrive, so that the next
+question never waits for the slowest. A bundle that Beam runs again finds the answers in the store of replies.
 """
 
 import functools
@@ -23,24 +23,24 @@ from coi_jax.llm.settings import EndpointConfig
 from coi_jax.llm.structured import Usage
 from data_pipeline.build.asking import questions
 from data_pipeline.build.asking.questions import Question
-from data_pipeline.build.engine.stage_progress import METER
+from data_pipeline.build.engine.stage_progress import PROGRESS
 from data_pipeline.build.engine.stage_runner import REJECTED, TAGS, UNANSWERED, Row
 
-USAGE = "usage"  # the kind of the row that tells what the replies of a stage took
-WAITING = 4  # questions that a bundle has sent off, for each that may be in flight
+USAGE = "usage"  # tag of the row with the calls and tokens of a stage
+SUBMITTED_PER_CALL = 4  # questions that a bundle submits, for each call that may be in flight
 Result = tuple[str, Row]  # a tag and a row
 
 
 class Answerer(Protocol):
-    """Who is asked."""
+    """Answers questions: an endpoint or the oracle."""
 
-    waiting: int  # questions that may be sent off before answers must be taken
+    waiting: int  # questions that may be submitted before answers must be taken
 
     def submit(self, question: Question) -> "Future[Outcome[Any]]":
-        """Sends a question off."""
+        """Submit a question."""
 
     def rest(self) -> None:
-        """Called when no question is on its way."""
+        """Release what was set aside, when no question is waiting."""
 
 
 class EndpointAnswerer:
@@ -48,17 +48,17 @@ class EndpointAnswerer:
 
     def __init__(self, config: EndpointConfig, store: str, spending: str, dollars: float | None, offline: bool) -> None:
         prices = Prices(config.prompt_price, config.completion_price)
-        self._config, self.waiting = config, WAITING * config.concurrency
+        self._config, self.waiting = config, SUBMITTED_PER_CALL * config.concurrency
         self._budget = Budget(spending, dollars, prices, config.concurrency)
         key = "offline" if offline else config.key()
         self.client = Client(config, key, open_store(store), self._budget, offline=offline)
 
     def submit(self, question: Question) -> "Future[Outcome[Any]]":
-        """See `Answerer`."""
+        """Submit a question; the store of replies is looked at first."""
         return self.client.run(ask(self.client, questions.call(question, self._config), question.form))
 
     def rest(self) -> None:
-        """See `Answerer`: what was leased and not spent goes back."""
+        """Give back the part of the budget that was leased and not spent."""
         self._budget.close()
 
 
@@ -67,7 +67,7 @@ _making = threading.Lock()
 
 
 def shared(key: Any, make: Callable[[], Answerer]) -> Answerer:
-    """The one answerer of its key in this process: all bundles and threads share its limits."""
+    """Return the one answerer of a key in this process: all bundles and threads share its limits."""
     with _making:
         name = files.digest(key)
         if name not in _answerers:
@@ -82,14 +82,14 @@ def _put(done: Done, row: Row, future: "Future[Outcome[Any]]") -> None:
     done.put((row, future))
 
 
-class Ask(beam.DoFn):
-    """Asks about rows.
+class AskFn(beam.DoFn):
+    """Asks a question about each row.
 
     Args:
-      key: names the answerer.
-      make: makes it.
-      question: of a row.
-      take: what a row and its answer become: tagged rows. It gets answered questions alone.
+      key: of the answerer, shared in a process.
+      make: makes the answerer.
+      question: about a row and the side inputs.
+      take: returns the tagged rows that a row and its answer become; it gets answered questions only.
     """
 
     def __init__(
@@ -102,17 +102,16 @@ class Ask(beam.DoFn):
         self._key, self._make, self._question, self._take = key, make, question, take
 
     def setup(self) -> None:
-        """Once for each copy of this object."""
+        """Take or make the answerer, once for each copy of this object."""
         self._answerer = shared(self._key, self._make)
 
     def start_bundle(self) -> None:
-        """No question is on its way."""
+        """Begin with no question waiting."""
         self._done: Done = queue.SimpleQueue()
         self._waiting = 0
 
     def process(self, row: Row, *sides: Any) -> Iterator[Any]:
-        """Sends off the row's question, and hands on what has been answered meanwhile."""
-        self._sides = sides
+        """Submit the row's question, and emit what has been answered meanwhile."""
         future = self._answerer.submit(self._question(row, *sides))
         future.add_done_callback(functools.partial(_put, self._done, row))
         self._waiting += 1
@@ -120,7 +119,7 @@ class Ask(beam.DoFn):
             yield from self._next()
 
     def finish_bundle(self) -> Iterator[Any]:
-        """Hands on the rest."""
+        """Emit the remaining answers."""
         while self._waiting:
             for output in self._next():
                 moment = GlobalWindow().max_timestamp()
@@ -128,13 +127,13 @@ class Ask(beam.DoFn):
                 yield beam.pvalue.TaggedOutput(output.tag, value)
 
     def teardown(self) -> None:
-        """Once, at the end."""
+        """Release the answerer, once at the end."""
         self._answerer.rest()
 
     def _next(self) -> Iterator[beam.pvalue.TaggedOutput]:
         row, future = self._done.get()
         self._waiting -= 1
-        METER.advance()
+        PROGRESS.advance()
         outcome = future.result()
         if not isinstance(outcome, Unanswered):
             yield beam.pvalue.TaggedOutput(USAGE, tuple(outcome.usage))
@@ -146,12 +145,18 @@ class Ask(beam.DoFn):
             return [(UNANSWERED, {"reason": outcome.reason, "call": outcome.call})]
         if isinstance(outcome, Rejected):
             return [(REJECTED, {"reason": outcome.reason, "raw": list(outcome.raw), "row": row})]
-        return self._take(row, outcome, *self._sides)
+        return self._take(row, outcome)
 
 
-def asked(flow: Any, ask: Ask, *sides: Any) -> dict[str, Any]:
-    """The flows of an `Ask`, by tag; of what the replies took one row."""
-    flows = flow | beam.ParDo(ask, *sides).with_outputs(*TAGS, USAGE)
+def ask_rows(rows: Any, fn: AskFn, *sides: Any) -> dict[str, Any]:
+    """Return the flows of asking about rows, by tag, and one row with the calls and tokens that it took.
+
+    Args:
+      rows: to ask about.
+      fn: asks.
+      sides: side inputs of the question.
+    """
+    flows = rows | beam.ParDo(fn, *sides).with_outputs(*TAGS, USAGE)
     usage = flows[USAGE] | "usage" >> beam.CombineGlobally(_sum) | beam.Map(lambda total: Usage(*total)._asdict())
     return {tag: flows[tag] for tag in TAGS} | {USAGE: usage}
 

@@ -1,7 +1,8 @@
-"""What a model is asked on the way, one class for each kind of question, with the form of its reply.
+"""The base of all questions to a language model, their prompts, and the calls that ask them.
 
-The words are in `prompts/*.toml`, with a version and few-shot examples of this project's own (the paper's prompts are
-not public). Whatever comes from data stands between marks that its own hash names, so that no text can end its fence.
+The words of prompts are in `prompts/*.toml`, with a version and few-shot examples of this project's own (the paper's
+prompts are not public). Whatever comes from data stands between marks that its own hash names, so that no text can end
+its fence.
 """
 
 import functools
@@ -9,7 +10,7 @@ import hashlib
 import tomllib
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 import pydantic
 from pydantic import AfterValidator, PositiveInt
@@ -18,7 +19,6 @@ from coi_jax.common import files
 from coi_jax.llm import Call, Message
 from coi_jax.llm.settings import EndpointConfig
 from coi_jax.llm.structured import response_format
-from data_pipeline.build.rules import load
 
 PROMPTS = Path(__file__).parent / "prompts"
 
@@ -44,116 +44,28 @@ class Instruction(ReplyForm):
     instruction: Text
 
 
-class Category(ReplyForm):
-    """A category of the rules."""
-
-    category: Literal[tuple(load().categories)]  # type: ignore[valid-type]
-
-
-class Composable(ReplyForm):
-    """Whether the second instruction can be carried out on what the first gave, and why."""
-
-    reason: Text
-    composable: bool
-
-
-class Output(ReplyForm):
-    """What carrying out an instruction gave."""
-
-    output: Text
-
-
-class Judgement(ReplyForm):
-    """An opinion of a whole chain."""
-
-    reason: Text
-    valid: bool
-    score: Literal[1, 2, 3, 4, 5]
-    wrong_step: int | None
-
-
 @dataclass(frozen=True)
 class Question:
-    """What is asked; its fields are put into the prompt of its name."""
+    """A question to a language model; its fields are put into the prompt of its name.
+
+    Each LLM stage has a class of its own, in its module of `stages/`.
+    """
 
     prompt: ClassVar[str]
     form: ClassVar[type[ReplyForm]]
+    reply_tokens: ClassVar[float]  # of a typical reply, for forecasts
 
     def texts(self) -> dict[str, str]:
-        """The fields as the prompt has them."""
+        """Return the fields as the prompt has them."""
         return asdict(self)
 
+    def estimate_reply_tokens(self) -> float:
+        """Estimate the tokens of the reply."""
+        return self.reply_tokens
 
-@dataclass(frozen=True)
-class Summarise(Question):
-    """A short wording of a task's definition (paper, section 3: 62 words on average become 14)."""
-
-    prompt, form = "summarise", Instruction
-    definition: str
-
-
-@dataclass(frozen=True)
-class Categorise(Question):
-    """The category of a task that its source gives none."""
-
-    prompt, form = "categorise", Category
-    definition: str
-    input: str
-    output: str
-
-    def texts(self) -> dict[str, str]:
-        """With the categories to choose from."""
-        return asdict(self) | {"categories": "\n".join(load().categories)}
-
-
-@dataclass(frozen=True)
-class Check(Question):
-    """Whether an instruction can follow another, seen on an instance."""
-
-    prompt, form = "check", Composable
-    first: str
-    input: str
-    output: str
-    second: str
-
-
-@dataclass(frozen=True)
-class Answer(Question):
-    """The output of an instruction for an input."""
-
-    prompt, form = "answer", Output
-    definition: str
-    instruction: str
-    input: str
-
-
-@dataclass(frozen=True)
-class Judge(Question):
-    """A second opinion on a chain: pairs of instruction and output."""
-
-    prompt, form = "judge", Judgement
-    input: str
-    steps: tuple[tuple[str, str], ...]
-
-    def texts(self) -> dict[str, str]:
-        """With the steps one below the other."""
-        steps = (f"{k}. {instruction}\nOutput {k}: {output}" for k, (instruction, output) in enumerate(self.steps, 1))
-        return {"input": self.input, "steps": "\n".join(steps)}
-
-
-@dataclass(frozen=True)
-class Fuse(Question):
-    """One instruction that asks for all steps and names none of them."""
-
-    prompt, form = "fuse", Instruction
-    instructions: tuple[str, ...]
-
-    def texts(self) -> dict[str, str]:
-        """With the instructions one below the other."""
-        return {"instructions": "\n".join(f"{k}. {text}" for k, text in enumerate(self.instructions, 1))}
-
-
-QUESTIONS: tuple[type[Question], ...] = (Summarise, Categorise, Check, Answer, Judge, Fuse)
+    def computed_reply(self) -> ReplyForm | None:
+        """Return the right reply about procedural operations; None where nothing computes one."""
+        return None
 
 
 class Example(pydantic.BaseModel):

@@ -1,17 +1,17 @@
-"""The progress bar of the stage that is running: what runs in this process counts on it, other workers do not."""
+"""The progress bar of the running stage: what runs in this process advances it, workers elsewhere do not."""
 
 from coi_jax.common.progress import Bar
 
 
-class Meter:
-    """Holds the bar, if any."""
+class StageProgress:
+    """Holds the bar of the running stage, if there is one."""
 
     bar: Bar | None = None
 
     def advance(self) -> None:
-        """Counts one more answer."""
+        """Count one more answer."""
         if self.bar:
             self.bar.advance()
 
 
-METER = Meter()
+PROGRESS = StageProgress()

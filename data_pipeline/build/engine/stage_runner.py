@@ -21,7 +21,7 @@ from coi_jax.common.errors import UserError
 from coi_jax.common.progress import Bar
 from coi_jax.common.storage import write_whole
 from coi_jax.llm.structured import BUDGET
-from data_pipeline.build.engine.stage_progress import METER
+from data_pipeline.build.engine.stage_progress import PROGRESS
 
 OUT, REJECTED, UNANSWERED = "out", "rejected", "unanswered"
 TAGS = (OUT, REJECTED, UNANSWERED)
@@ -134,14 +134,14 @@ class StageRunner:
         if system.exists(root):
             system.rm(root, recursive=True)
         system.makedirs(root, exist_ok=True)
-        with Bar(name, questions or None) as METER.bar:
+        with Bar(name, questions or None) as PROGRESS.bar:
             try:
                 self._run(folder, make)
             except RuntimeError as error:  # as Beam wraps what its workers raise
                 if mistake := _user_error(error):
                     raise mistake from None
                 raise
-        METER.bar = None
+        PROGRESS.bar = None
         counts = {tag: sum(1 for _ in read_rows(f"{folder}/{tag}-*.jsonl")) for tag in TAGS}
         if counts[UNANSWERED]:
             raise Incomplete(name, folder, _reasons(f"{folder}/{UNANSWERED}-*.jsonl"))

@@ -17,22 +17,22 @@ import jinja2
 
 from coi_jax.common.storage import write_whole
 from coi_jax.llm.budget import Prices
-from data_pipeline.build import decisions
+from data_pipeline.build import decisions, llm_stages
 from data_pipeline.build.asking.ask_transform import USAGE
 from data_pipeline.build.build_config import BuildConfig
 from data_pipeline.build.decisions import Decisions
 from data_pipeline.build.engine.stage_runner import REJECTED, Row, Stage
-from data_pipeline.build.pipeline import Built
+from data_pipeline.build.pipeline import BuildResult
 from data_pipeline.build.review import chain_outcomes, stage_accuracy
 from data_pipeline.build.review.chain_outcomes import Outcome
-from data_pipeline.build.stages.linking import NOT_COMPOSABLE
+from data_pipeline.build.stages.checks import NOT_COMPOSABLE
 
 PAGES = Path(__file__).parent / "pages"
 SHOWN_CHAINS = 5000  # that the page's table holds; more make it slow to open
 PERCENTILES = (5, 25, 50, 75, 95)
 
 
-def write_report(path: str, config: BuildConfig, built: Built, spent: float, found: Decisions) -> None:
+def write_report(path: str, config: BuildConfig, built: BuildResult, spent: float, found: Decisions) -> None:
     """Writes the page of a build.
 
     Args:
@@ -48,7 +48,7 @@ def write_report(path: str, config: BuildConfig, built: Built, spent: float, fou
     write_whole(system, place, page.encode())
 
 
-def content(config: BuildConfig, built: Built, spent: float, found: Decisions) -> dict[str, Any]:
+def content(config: BuildConfig, built: BuildResult, spent: float, found: Decisions) -> dict[str, Any]:
     """All that the page shows."""
     chains = list(chain_outcomes.outcomes(built))
     shown = sample(chains)
@@ -78,14 +78,14 @@ def safe_json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False).replace("<", "\\u003c").replace("\u2028", "\\u2028")
 
 
-def _counts(built: Built) -> list[tuple[str, dict[int, int]]]:
+def _counts(built: BuildResult) -> list[tuple[str, dict[int, int]]]:
     counts: dict[str, collections.Counter[int]] = collections.defaultdict(collections.Counter)
     for row in built.selected.read():
         counts[row["split"]][len(row["steps"])] += 1
     return [(split, dict(sorted(by.items()))) for split, by in sorted(counts.items(), reverse=True)]
 
 
-def funnels(built: Built) -> list[tuple[str, list[tuple[str, int, float]]]]:
+def funnels(built: BuildResult) -> list[tuple[str, list[tuple[str, int, float]]]]:
     """For seeds and each length the steps of its funnel: what is left, and its share of what it began with."""
     read = built.seeds.counts["out"] + sum(row["reason"] != "another language" for row in built.seeds.read(REJECTED))
     found = [
@@ -98,22 +98,24 @@ def funnels(built: Built) -> list[tuple[str, list[tuple[str, int, float]]]]:
             ],
         )
     ]
-    kept = _by_length(built.opined) if built.opined else None
+    kept = {_passed(name): _by_length(stage) for name, stage in built.chains.items()}
     written = _by_length(built.selected)
-    for length in built.checked:
+    for length, stages in built.candidates.items():
+        first = next(iter(stages.values()))
         steps = [
-            ("candidates", built.checked[length].counts["out"] + _asked_in_vain(built.checked[length])),
-            ("the last step can follow", built.checked[length].counts["out"]),
-            ("its output is sound", built.answered[length].counts["out"]),
+            ("candidates", first.counts["out"] + first.counts[REJECTED]),
+            *((_passed(name), stage.counts["out"]) for name, stage in stages.items()),
+            *((passed, counts[length]) for passed, counts in kept.items()),
+            ("written", written[length]),
         ]
-        if kept is not None:
-            steps.append(("a second opinion is good", kept[length]))
-        found.append((f"chains of {length} steps", [*steps, ("written", written[length])]))
+        found.append((f"chains of {length} steps", steps))
     return [(name, [(what, number, number / max(steps[0][1], 1)) for what, number in steps]) for name, steps in found]
 
 
-def _asked_in_vain(stage: Stage) -> int:
-    return stage.counts[REJECTED]
+def _passed(name: str) -> str:
+    """The words for what a stage lets through."""
+    entry = llm_stages.find(name)
+    return entry.passed if entry else name
 
 
 def _by_length(stage: Stage) -> collections.Counter[int]:
@@ -126,7 +128,7 @@ def reasons(stages: Sequence[Stage]) -> list[tuple[str, str, int]]:
     return [(stage, reason, number) for (stage, reason), number in found.most_common()]
 
 
-def heat_map(built: Built) -> dict[str, Any]:
+def heat_map(built: BuildResult) -> dict[str, Any]:
     """Pairs of categories, first by second: how many candidates were tried, and the share whose second can follow."""
     tried: collections.Counter[tuple[str, str]] = collections.Counter()
     passed: collections.Counter[tuple[str, str]] = collections.Counter()
@@ -147,7 +149,7 @@ def _last_pair(row: Row) -> tuple[str, str]:
     return first["category"] or "unknown", second["category"] or "unknown"
 
 
-def words(built: Built) -> list[tuple[str, list[int], int]]:
+def words(built: BuildResult) -> list[tuple[str, list[int], int]]:
     """Percentiles of the number of words of definitions, instructions, inputs and outputs, and how many there are."""
     texts: dict[str, list[int]] = collections.defaultdict(list)
     for seed in built.tasks.read():
@@ -166,7 +168,7 @@ def percentiles(values: Sequence[int]) -> list[int]:
     return [ordered[min(len(ordered) - 1, len(ordered) * share // 100)] for share in PERCENTILES]
 
 
-def validity(built: Built) -> list[dict[str, Any]]:
+def validity(built: BuildResult) -> list[dict[str, Any]]:
     """By category of a last step: candidates, the share that can follow, and the mean score of whole chains."""
     tried: dict[str, list[bool]] = collections.defaultdict(list)
     scores: dict[str, list[int]] = collections.defaultdict(list)
@@ -176,9 +178,9 @@ def validity(built: Built) -> list[dict[str, Any]]:
         for row in stage.read(REJECTED):
             if row["reason"] == NOT_COMPOSABLE:
                 tried[_last_pair(row["row"])[1]].append(False)
-    if built.opined:
-        rejected = (row["row"] for row in built.opined.read(REJECTED))
-        for row in itertools.chain(built.opined.read(), rejected):
+    if built.opinions:
+        rejected = (row["row"] for row in built.opinions.read(REJECTED))
+        for row in itertools.chain(built.opinions.read(), rejected):
             if row["opinion"]:
                 scores[_last_pair(row)[1]].append(row["opinion"]["score"])
     return [
@@ -192,13 +194,13 @@ def validity(built: Built) -> list[dict[str, Any]]:
     ]
 
 
-def costs(config: BuildConfig, built: Built) -> list[dict[str, Any]]:
+def costs(config: BuildConfig, built: BuildResult) -> list[dict[str, Any]]:
     """Calls, tokens and US dollars of each stage that asked something, at the config's prices."""
     found = []
     for stage in built.every:
         usage = next(iter(stage.read(USAGE)), None)
         if usage and usage["calls"]:
-            endpoint = config.opinion.endpoint if stage is built.opined else config.endpoint
+            endpoint = llm_stages.endpoint_of(stage.name, config)
             prices = Prices(endpoint.prompt_price, endpoint.completion_price)
             cost = prices.of_tokens(usage["prompt_tokens"], usage["completion_tokens"])
             found.append({"stage": stage.name, "usd": cost} | usage)

@@ -10,7 +10,7 @@ from coi_jax.common.errors import UserError
 from coi_jax.common.storage import write_whole
 from data_pipeline.build.drafts import Draft
 from data_pipeline.build.engine.stage_runner import REJECTED, read_rows
-from data_pipeline.build.pipeline import Built
+from data_pipeline.build.pipeline import BuildResult
 
 FILE = "chains.jsonl"  # of a work folder
 WRITTEN, SPARE, DROPPED = "written", "sound, not selected", "rejected"
@@ -25,7 +25,7 @@ class Outcome:
     reason: str = ""
 
 
-def outcomes(built: Built) -> Iterator[Outcome]:
+def outcomes(built: BuildResult) -> Iterator[Outcome]:
     """Every chain with an output for each step, once."""
     written = set()
     for row in built.selected.read():
@@ -33,7 +33,7 @@ def outcomes(built: Built) -> Iterator[Outcome]:
             draft = Draft.from_row(row)
             written.add(draft.id)
             yield Outcome(draft, WRITTEN)
-    judged = [built.opined] if built.opined else []
+    judged = [built.opinions] if built.opinions else []
     for stage in judged or built.answered.values():
         for row in stage.read():
             draft = Draft.from_row(row)
@@ -46,7 +46,7 @@ def outcomes(built: Built) -> Iterator[Outcome]:
                 yield Outcome(draft, DROPPED, row["reason"])
 
 
-def write(work: str, built: Built) -> None:
+def write(work: str, built: BuildResult) -> None:
     """Writes the outcomes into a work folder, in the order of ids."""
     ordered = sorted(outcomes(built), key=lambda outcome: outcome.draft.id)
     lines = (

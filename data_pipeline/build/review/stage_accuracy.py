@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from data_pipeline.build import rules
-from data_pipeline.build.asking.oracle import is_composable, right_steps
 from data_pipeline.build.drafts import Draft, Seed
 from data_pipeline.build.engine.stage_runner import REJECTED, Stage
-from data_pipeline.build.pipeline import Built
-from data_pipeline.build.stages.judging import POOR
-from data_pipeline.build.stages.linking import NOT_COMPOSABLE
-from data_pipeline.procedural.verification import execute
+from data_pipeline.build.pipeline import BuildResult
+from data_pipeline.build.stages.checks import NOT_COMPOSABLE, is_composable
+from data_pipeline.build.stages.opinions import POOR
+from data_pipeline.procedural.verification import execute, follow
 
 
 @dataclass(frozen=True)
@@ -63,25 +62,25 @@ def score(stage: str, pairs: Iterable[tuple[bool, bool]]) -> Score:
     return Score(stage, passed_right, passed, right, total)
 
 
-def is_known(built: Built) -> bool:
+def is_known(built: BuildResult) -> bool:
     """Whether all tasks of a build are procedural operations."""
     return all(seed["source"] == "procedural" for seed in built.seeds.read())
 
 
-def scores(built: Built) -> list[Score]:
+def scores(built: BuildResult) -> list[Score]:
     """The scores of a build's stages, in their order; for builds of procedural operations."""
     found = [score("rules", _rules(built))]
     for length, checked in built.checked.items():
         found.append(score(f"checks, {length} steps", _checks(checked)))
         found.append(score(f"answers, {length} steps", _answers(built.answered[length])))
-    if built.opined:
-        found.append(score("opinions", _opinions(built.opined)))
+    if built.opinions:
+        found.append(score("opinions", _opinions(built.opinions)))
     chains = (Draft.from_row(row) for row in built.selected.read() if len(row["steps"]) > 1)
     found.append(score("chains that are written", ((True, is_right(draft)) for draft in chains)))
     return found
 
 
-def _rules(built: Built) -> Iterator[tuple[bool, bool]]:
+def _rules(built: BuildResult) -> Iterator[tuple[bool, bool]]:
     """All ordered pairs of tasks; one should pass where it is composable on an instance at least."""
     seeds = [Seed.from_row(row) for row in built.tasks.read()]
     judge = rules.Judge(seeds)
@@ -111,7 +110,7 @@ def _answers(stage: Stage) -> Iterator[tuple[bool, bool]]:
     for row in stage.read():
         draft = Draft.from_row(row)
         last = draft.steps[-1]
-        yield True, right_steps(draft.given(draft.length), [(last.instruction, last.output or "")])[0]
+        yield True, follow([last.instruction], draft.given(draft.length), [last.output])[0]
     for row in stage.read(REJECTED):
         draft = Draft.from_row(row["row"])
         output = execute(draft.steps[-1].instruction, draft.given(draft.length))
@@ -128,4 +127,5 @@ def _opinions(stage: Stage) -> Iterator[tuple[bool, bool]]:
 
 def is_right(draft: Draft) -> bool:
     """Whether every step of a chain has the output that is computed; the first one's comes from the seed."""
-    return all(right_steps(draft.input, [(step.instruction, step.output or "") for step in draft.steps]))
+    instructions = [step.instruction for step in draft.steps]
+    return all(follow(instructions, draft.input, [step.output for step in draft.steps]))

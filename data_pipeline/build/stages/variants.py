@@ -1,4 +1,4 @@
-"""Stage 9: the same chains told otherwise, for ablations. Each variant is a split of the dataset, as `train_fused`.
+"""Variants of the same chains for ablations. Each is a split of the dataset, as `train_fused`.
 
 fused: the explicit steps are erased from the prompt and kept in the target, in the manner of Orca 2's prompt erasure
   (Mitra et al. 2023, section 3).
@@ -12,36 +12,8 @@ import dataclasses
 from collections.abc import Sequence
 from random import Random
 
-import apache_beam as beam
-
 from coi_jax.chains.chain import Chain, Step, join
 from coi_jax.common import files
-from coi_jax.llm import Answered
-from data_pipeline.build.asking.ask_transform import Result, asked
-from data_pipeline.build.asking.questions import Fuse, Instruction, Question
-from data_pipeline.build.drafts import Draft
-from data_pipeline.build.engine.stage_runner import OUT, REJECTED, Flow, Row
-from data_pipeline.build.stages.wording import AskOf
-
-JOINS = (" and then ", "step 1", "first,", "finally")  # words in which a fused instruction would still tell its steps
-TOLD = "a fused instruction that still tells its steps"
-
-
-def fuse(rows: Flow, ask: AskOf) -> dict[str, Flow]:
-    """The flows of the stage: for each chain of several steps `{"id", "instruction"}`."""
-    longer = rows | "several steps" >> beam.Filter(lambda row: len(row["steps"]) > 1)
-    return asked(longer, ask(_fuse_question, _fused))
-
-
-def _fuse_question(row: Row) -> Question:
-    return Fuse(tuple(step["instruction"] for step in row["steps"]))
-
-
-def _fused(row: Row, answer: Answered[Instruction]) -> list[Result]:
-    instruction = answer.value.instruction
-    if any(word in instruction.casefold() for word in JOINS):
-        return [(REJECTED, {"reason": TOLD, "row": row, "raw": [instruction]})]
-    return [(OUT, {"id": Draft.from_row(row).id, "instruction": instruction})]
 
 
 def irrelevant(chain: Chain, others: Sequence[Chain], seed: int) -> Chain | None:

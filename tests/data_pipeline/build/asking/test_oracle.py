@@ -11,13 +11,20 @@ from coi_jax.common.errors import UserError
 from coi_jax.llm import Answered, Rejected
 from data_pipeline.build import __main__ as build
 from data_pipeline.build.asking import oracle
-from data_pipeline.build.asking.oracle import Oracle, right_steps
-from data_pipeline.build.asking.questions import Answer, Categorise, Check, Fuse, Judge, Question, Summarise
+from data_pipeline.build.asking.oracle import Oracle
+from data_pipeline.build.asking.questions import Question
 from data_pipeline.build.decisions import Decisions
 from data_pipeline.build.engine.stage_runner import StageRunner
-from data_pipeline.build.pipeline import Build, Built, Payment
+from data_pipeline.build.pipeline import Build, BuildResult, Payment
 from data_pipeline.build.review import stage_accuracy
 from data_pipeline.build.review.stage_accuracy import score
+from data_pipeline.build.stages.answers import Answer
+from data_pipeline.build.stages.categories import Categorize
+from data_pipeline.build.stages.checks import Check
+from data_pipeline.build.stages.fusing import Fuse
+from data_pipeline.build.stages.instructions import Summarize
+from data_pipeline.build.stages.opinions import Judge
+from data_pipeline.procedural.verification import follow
 from tests.helpers.builds import ENVIRONMENT, endpoint, flags, run
 from tests.helpers.fake_llm import ERRORS
 from tests.helpers.llm_server import running
@@ -39,7 +46,7 @@ def test_outputs_and_verdicts_are_computed() -> None:
 
 
 def test_short_instructions_are_found_in_definitions() -> None:
-    assert answered(Summarise(f"In this task you are given words. {FIRST} Write the result.")).instruction == FIRST
+    assert answered(Summarize(f"In this task you are given words. {FIRST} Write the result.")).instruction == FIRST
 
 
 def test_opinions_name_the_first_step_that_is_wrong() -> None:
@@ -47,10 +54,10 @@ def test_opinions_name_the_first_step_that_is_wrong() -> None:
     assert answered(Judge("a, b, c", (right, (REVERSE, "c, b")))).valid
     said = answered(Judge("a, b, c", (right, wrong)))
     assert (said.valid, said.wrong_step) == (False, 2)
-    assert right_steps("a, b, c", [right, wrong]) == [True, False]
+    assert follow([FIRST, REVERSE], "a, b, c", ["b, c", "b, c"]) == [True, False]
 
 
-@pytest.mark.parametrize("question", [Fuse((FIRST, REVERSE)), Categorise("d", "i", "o"), Answer("", "Sing.", "x")])
+@pytest.mark.parametrize("question", [Fuse((FIRST, REVERSE)), Categorize("d", "i", "o"), Answer("", "Sing.", "x")])
 def test_what_cannot_be_computed_is_rejected(question: Question) -> None:
     assert Oracle().submit(question).result() == Rejected(oracle.NO_ANSWER, ())
 
@@ -61,7 +68,7 @@ def test_scores_are_precision_and_recall() -> None:
     assert score("s", []).precision is None
 
 
-def built(argv: list[str]) -> Built:
+def built(argv: list[str]) -> BuildResult:
     """The stages of a build that was made before."""
     rest, overrides = cli.split_overrides(argv)
     arguments, _ = build._parser().parse_known_args(rest)

@@ -7,11 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_pipeline.build.asking import questions
-from data_pipeline.build.asking.questions import PROMPTS, QUESTIONS, Answer, Check, Question, fence, messages, prompt
+from data_pipeline.build.asking.questions import PROMPTS, Question, fence, messages, prompt
+from data_pipeline.build.llm_stages import LLM_STAGES
+from data_pipeline.build.stages.answers import Answer
+from data_pipeline.build.stages.checks import Check
 from tests.helpers.fake_llm import FENCED, question
 from tests.helpers.llm_clients import config
 from tests.helpers.super_ni_tasks import INJECTION
 
+QUESTIONS = [stage.question_class for stage in LLM_STAGES]
 kinds = pytest.mark.parametrize("kind", QUESTIONS, ids=lambda kind: kind.prompt)
 
 

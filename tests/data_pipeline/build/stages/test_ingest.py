@@ -25,8 +25,8 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Stage:
     return made(StageRunner(str(folder.parent / "stages"), RUNNER), config)
 
 
-def made(workshop: StageRunner, config: SeedsConfig) -> Stage:
-    return workshop.run("seeds", None, [], lambda start: ingest.ingest(start, config, 0))
+def made(runner: StageRunner, config: SeedsConfig) -> Stage:
+    return runner.run("seeds", None, [], lambda start: ingest.ingest(start, config, 0))
 
 
 def test_every_instance_is_taken_or_refused(stage: Stage) -> None:

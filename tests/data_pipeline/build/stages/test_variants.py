@@ -7,7 +7,7 @@ from coi_jax.chains.chain import Chain
 from coi_jax.llm import Answered
 from data_pipeline.build.asking.questions import Instruction
 from data_pipeline.build.engine.stage_runner import OUT, REJECTED
-from data_pipeline.build.stages import variants
+from data_pipeline.build.stages import fusing, variants
 from tests.helpers.drafts import draft
 
 lengths = st.integers(2, 5)
@@ -62,9 +62,9 @@ def test_a_fused_instruction_hides_the_steps_of_the_prompt_and_the_target_keeps_
 
 def test_a_fused_instruction_that_tells_its_steps_is_rejected() -> None:
     row = draft("a").row()
-    ((tag, found),) = variants._fused(row, Answered(Instruction(instruction="First, sum up. Then go."), ()))
-    assert (tag, found["reason"]) == (REJECTED, variants.TOLD)
-    ((tag, found),) = variants._fused(row, Answered(Instruction(instruction="Give the gist as a title."), ()))
+    ((tag, found),) = fusing.take(row, Answered(Instruction(instruction="First, sum up. Then go."), ()), None)
+    assert (tag, found["reason"]) == (REJECTED, fusing.NAMES_STEPS)
+    ((tag, found),) = fusing.take(row, Answered(Instruction(instruction="Give the gist as a title."), ()), None)
     assert (tag, found["id"]) == (OUT, draft("a").id)
 
 
