@@ -16,6 +16,7 @@ from coi_jax.chains.dataset import read_chains, read_manifest
 from coi_jax.common.progress import track
 from coi_jax.data.prompts import encode_prompt, prompt
 from coi_jax.tokenizers.protocol import Vocabulary
+from data_pipeline.percentiles import percentiles
 
 PERCENTILES = (50, 90, 95, 99, 100)
 ANY_LENGTH = "any"
@@ -173,14 +174,13 @@ class Lengths:
     def _line(self, split: str, length: int, values: tuple[array.array, ...]) -> dict[str, Any]:
         measures = dict(zip(self.MEASURES, values, strict=True))
         cut = {str(limit): sum(value > limit for value in measures["tokens"]) for limit in self._limits}
-        percentiles = {name: percentiles_of(value) for name, value in measures.items()}
-        return {"split": split, "length": length, "chains": len(values[0]), "cut": cut} | percentiles
+        measured = {name: percentiles_of(value) for name, value in measures.items()}
+        return {"split": split, "length": length, "chains": len(values[0]), "cut": cut} | measured
 
 
 def percentiles_of(values: Sequence[int]) -> dict[str, int]:
-    """The nearest-rank percentiles: the smallest value that at least p% of the values do not exceed."""
-    ordered = sorted(values)
-    return {str(p): ordered[max(0, -(-p * len(ordered) // 100) - 1)] for p in PERCENTILES}
+    """Return the percentiles of an audit, by their names in JSON."""
+    return dict(zip(map(str, PERCENTILES), percentiles(values, PERCENTILES), strict=True))
 
 
 class Places:

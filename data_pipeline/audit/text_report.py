@@ -2,8 +2,9 @@
 
 import collections
 import math
-from collections.abc import Iterable, Sequence
 from typing import Any
+
+from data_pipeline.text_tables import text_table
 
 MOST_LINES = 12
 PLACES = ("only", "first", "middle", "last")
@@ -13,23 +14,6 @@ def text_report(findings: dict[str, Any]) -> str:
     """The findings of `data_pipeline.audit.audit`, section by section."""
     sections = (_head, _leaks, _duplicates, _degenerate, _lengths, _cuts, _categories, _verbs)
     return "\n\n".join("\n".join(section(findings)) for section in sections)
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
-    """Lines of a table, no wider than needed: columns of numbers to the right, columns of words to the left."""
-    columns = list(zip(head, *([_cell(value) for value in row] for row in rows), strict=True))
-    return ["  ".join(line).rstrip() for line in zip(*map(_aligned, columns), strict=True)]
-
-
-def _aligned(column: Sequence[str]) -> list[str]:
-    width = max(map(len, column))
-    numbers = sum(cell[:1].isdigit() or cell == "–" for cell in column[1:])
-    right = 2 * numbers > len(column) - 1
-    return [cell.rjust(width) if right else cell.ljust(width) for cell in column]
-
-
-def _cell(value: object) -> str:
-    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _share(count: int, total: int) -> str:
@@ -52,7 +36,7 @@ def _head(findings: dict[str, Any]) -> list[str]:
     rows = ([split, *(by.get(str(length), 0) or "–" for length in lengths)] for split, by in counts.items())
     title = [f"{findings['data']} ({findings['source']}, {findings['licence']})", "", "Chains by split and length"]
     rejected = sum(findings["rejected"].values())
-    return [*title, *table(["split", *map(str, lengths)], rows), f"{rejected:,} rejected rows"]
+    return [*title, *text_table(["split", *map(str, lengths)], rows), f"{rejected:,} rejected rows"]
 
 
 def _leaks(findings: dict[str, Any]) -> list[str]:
@@ -69,7 +53,7 @@ def _leaks(findings: dict[str, Any]) -> list[str]:
         ]
         for line in found
     )
-    return [title, *table(["splits", "length", "chains", "row", "instruction", "input"], rows)]
+    return [title, *text_table(["splits", "length", "chains", "row", "instruction", "input"], rows)]
 
 
 def _duplicates(findings: dict[str, Any]) -> list[str]:
@@ -78,7 +62,7 @@ def _duplicates(findings: dict[str, Any]) -> list[str]:
     if not found:
         return [title, "none"]
     rows = ([split, line["rows"], line["chains"], _pair(*line["pairs"][0])] for split, line in found.items())
-    return [title, *table(["split", "rows", "chains", "for example"], rows)]
+    return [title, *text_table(["split", "rows", "chains", "for example"], rows)]
 
 
 def _pair(first: str, repeat: str) -> str:
@@ -107,7 +91,7 @@ def _degenerate(findings: dict[str, Any]) -> list[str]:
         for (fault, words, begins), group in groups.items()
     )
     head = ["chain", "step", "times", "fault", "words", "repeated", "begins"]
-    return [title, *_first_lines(table(head, rows), MOST_LINES, "outputs")]
+    return [title, *_first_lines(text_table(head, rows), MOST_LINES, "outputs")]
 
 
 def _lengths(findings: dict[str, Any]) -> list[str]:
@@ -120,7 +104,7 @@ def _lengths(findings: dict[str, Any]) -> list[str]:
         for key, name in names.items()
     )
     head = ["split, length", "measure", *("max" if p == "100" else f"{p}%" for p in percentiles)]
-    return [*lines, *table(head, rows)]
+    return [*lines, *text_table(head, rows)]
 
 
 def _cuts(findings: dict[str, Any]) -> list[str]:
@@ -134,7 +118,7 @@ def _cuts(findings: dict[str, Any]) -> list[str]:
         for line in findings["lengths"]
     )
     title = "Chains longer than a row of so many tokens: a cut there takes from the final answer"
-    return [title, *table(["split, length", "chains", *limits], rows)]
+    return [title, *text_table(["split, length", "chains", *limits], rows)]
 
 
 def _categories(findings: dict[str, Any]) -> list[str]:
@@ -149,4 +133,7 @@ def _places(title: str, what: str, counts: dict[str, dict[str, int]]) -> list[st
     if not counts:
         return [title, "none given"]
     rows = ([name[:40], *(by.get(place, 0) for place in PLACES)] for name, by in counts.items())
-    return [title, *_first_lines(table([what, *PLACES], rows), MOST_LINES, "words" if what == "word" else "categories")]
+    return [
+        title,
+        *_first_lines(text_table([what, *PLACES], rows), MOST_LINES, "words" if what == "word" else "categories"),
+    ]

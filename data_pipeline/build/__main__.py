@@ -32,6 +32,7 @@ from data_pipeline.build.pipeline import Build, BuildResult, Payment
 from data_pipeline.build.review import chain_outcomes
 from data_pipeline.build.review.build_report import write_report
 from data_pipeline.build.writing import write
+from data_pipeline.text_tables import text_table
 
 RUNNER = "--runner=FnApiRunner"  # the DirectRunner's engine in this process; its other one would be downloaded
 
@@ -46,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         overrides["seeds.sources"] = tuple(map(source, arguments.source))
     config = load(arguments.config, overrides)
     work = arguments.work or f"{arguments.out}.work"
-    runner = StageRunner(f"{work}/stages", [RUNNER, *checked(beam_flags)])
+    runner = StageRunner(f"{work}/stages", [RUNNER, *check_beam_flags(beam_flags)])
     found = decisions.read(arguments.decisions or Path(work) / "decisions.jsonl")
     payment = Payment(f"{work}/spending", arguments.budget)
     if arguments.dry_run:
@@ -54,9 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if config.llm == "endpoint":
         config.endpoint.key()  # now, and not when the first question is asked
     if arguments.batch and config.llm == "endpoint":
-        built = _by_batches(config, runner, payment, found, arguments.poll)
+        built = _run_in_batches(config, runner, payment, found, arguments.poll)
     else:
-        built = _directly(Build(config, runner, payment, found), arguments.budget)
+        built = _run_directly(Build(config, runner, payment, found), arguments.budget)
     write(arguments.out, config, built, notes(config, built))
     chain_outcomes.write(work, built)
     spent = Budget(payment.folder, None, Prices(0.0, 0.0), 1).total()
@@ -72,36 +73,43 @@ def source(text: str) -> dict[str, str]:
     return {"kind": kind, "path": path, "split": split}
 
 
+FLAGS: dict[str, dict[str, Any]] = {
+    "--config": {"default": "configs/build/procedural.py", "metavar": "FILE", "help": "see configs/build/"},
+    "--out": {"type": Path, "required": True, "metavar": "DIR", "help": "dataset folder to write"},
+    "--work": {"metavar": "DIR", "help": "folder of stages, spending and report, local or gs://…; None: OUT.work"},
+    "--source": {
+        "action": "append",
+        "metavar": "KIND:PATH",
+        "help": "instead of the config's: super_ni:DIR, alpaca:FILE, dataset:DIR:SPLIT, procedural:NAMES; repeatable",
+    },
+    "--llm": {"choices": ("endpoint", "procedural"), "help": "what answers questions; None: as the config says"},
+    "--budget": {"type": float, "metavar": "USD", "help": "stop before all runs together cost more; None: no limit"},
+    "--dry_run": {"action": "store_true", "help": "ask nothing; print the expected calls, tokens and cost"},
+    "--json": {"action": "store_true", "help": "with --dry_run: print JSON"},
+    "--batch": {"action": "store_true", "help": "ask through the Batch API: cheaper, but within a day"},
+    "--poll": {"type": float, "default": 60.0, "metavar": "SECONDS", "help": "pause between polls of a batch"},
+    "--decisions": {
+        "type": Path,
+        "metavar": "FILE",
+        "help": "decisions of data_pipeline.curate; None: WORK/decisions.jsonl",
+    },
+}
+
+
 def _parser() -> cli.Parser:
     parser = cli.parser(__doc__)
-    add = parser.add_argument
-    add("--config", default="configs/build/procedural.py", metavar="FILE", help="see configs/build/")
-    add("--out", type=Path, required=True, metavar="DIR", help="dataset folder to write")
-    add("--work", metavar="DIR", help="stages, spending, report: local or gs://…; None: OUT.work")
-    add(
-        "--source",
-        action="append",
-        metavar="KIND:PATH",
-        help="in place of the config's: super_ni:DIR, alpaca:FILE, dataset:DIR:SPLIT, procedural:NAMES; may come again",
-    )
-    add("--llm", choices=("endpoint", "procedural"), help="who answers; None: as the config says")
-    add("--budget", type=float, metavar="USD", help="stop before more is spent, over all runs; None: no limit")
-    add("--dry_run", action="store_true", help="ask nothing; tell calls, tokens and cost")
-    add("--json", action="store_true", help="with --dry_run: print JSON")
-    add("--batch", action="store_true", help="ask by the Batch API: cheaper, within a day")
-    add("--poll", type=float, default=60.0, metavar="SECONDS", help="between looks at batches")
-    add("--decisions", type=Path, metavar="FILE", help="of data_pipeline.curate; None: WORK/decisions.jsonl")
+    for name, settings in FLAGS.items():
+        parser.add_argument(name, **settings)
     return parser
 
 
-def checked(beam_flags: Sequence[str]) -> Sequence[str]:
+def check_beam_flags(beam_flags: Sequence[str]) -> Sequence[str]:
     """The flags, if Beam knows them all: a misspelt flag of this command must not start a build.
 
     Raises:
       UserError: one is not known; the nearest is given.
     """
-    ours = [action.option_strings[-1] for action in _parser()._actions]
-    known = [*ours, *beam_flag_names()]
+    known = ["--help", *FLAGS, *beam_flag_names()]
     for flag in beam_flags:
         name = flag.partition("=")[0]
         if name.startswith("-") and name.replace("--no_", "--") not in known:
@@ -126,15 +134,15 @@ def load(path: str, overrides: dict[str, Any]) -> BuildConfig:
     return config.model_copy(update={"endpoint": config.endpoint.resolved(), "opinion": opinion})
 
 
-def _directly(build: Build, budget: float | None) -> BuildResult:
+def _run_directly(build: Build, budget: float | None) -> BuildResult:
     """The stages of a build that asks as it goes."""
     try:
         return build.run()
     except Incomplete as stop:
-        raise _stopped(stop, budget) from None
+        raise _unanswered_error(stop, budget) from None
 
 
-def _stopped(stop: Incomplete, budget: float | None) -> UserError:
+def _unanswered_error(stop: Incomplete, budget: float | None) -> UserError:
     """What to say of a stage with questions that have no answer."""
     if stop.out_of_budget:
         hint = f"reached at stage {stop.stage}; what was answered is kept: raise it and run the same command again"
@@ -148,7 +156,7 @@ def _stopped(stop: Incomplete, budget: float | None) -> UserError:
     )
 
 
-def _by_batches(
+def _run_in_batches(
     config: BuildConfig, runner: StageRunner, payment: Payment, found: decisions.Decisions, poll_seconds: float
 ) -> BuildResult:
     """The stages of a build whose calls go in batches: stages are made from the store, what it lacks is asked."""
@@ -168,10 +176,10 @@ def _ask_in_batch(config: BuildConfig, stop: Incomplete, payment: Payment, folde
     batches = Batches(endpoint, endpoint.key(), folder / stop.stage, open_store(config.store), budget)
     calls = (row["call"] for row in read_rows(f"{stop.folder}/{UNANSWERED}-*.jsonl"))
     try:
-        came = batches.answer(calls, poll_seconds)
+        answered = batches.answer(calls, poll_seconds)
     except BudgetReached:
-        raise _stopped(Incomplete(stop.stage, stop.folder, {"budget": 1}), payment.dollars) from None
-    if not came:
+        raise _unanswered_error(Incomplete(stop.stage, stop.folder, {"budget": 1}), payment.dollars) from None
+    if not answered:
         raise UserError("batch", stop.stage, "the endpoint answered none of its calls; see its own log of batches")
 
 
@@ -196,12 +204,11 @@ def notes(config: BuildConfig, built: BuildResult) -> dict[str, Any]:
 def summary(out: Path, work: str, spent: float) -> str:
     """What a build made, in a few lines."""
     manifest = read_manifest(out)
-    lines = [f"{'split':<20}{'length':>6}{'chains':>10}"]
-    lines += [
-        f"{split:<20}{length:>6}{count:>10,}"
-        for split, by in manifest["counts"].items()
-        for length, count in by.items()
-    ]
+    counts = manifest["counts"].items()
+    lines = text_table(
+        ["split", "length", "chains"],
+        [[split, length, count] for split, by_length in counts for length, count in by_length.items()],
+    )
     lines.append(f"{sum(manifest['rejected'].values()):,} rows rejected, each with its reason in {out}/rejected.jsonl")
     lines.append(f"${spent:.4f} spent on it; the report: {work}/report.html")
     return "\n".join(lines)

@@ -9,6 +9,7 @@ from coi_jax.common.errors import UserError, nearest
 from data_pipeline.procedural.operation import Operation
 from data_pipeline.procedural.operations import dates, lists, paragraphs, records, scores, sentences
 from data_pipeline.procedural.operations import numbers as number_lists
+from data_pipeline.text_tables import markdown_table
 
 OPERATIONS: tuple[Operation, ...] = (
     *lists.OPERATIONS,
@@ -78,10 +79,8 @@ def understand(instruction: str) -> tuple[Operation, dict[str, Any]] | None:
 
 def table(operations: Iterable[Operation]) -> str:
     """The catalogue as a markdown table."""
-    lines = ["| operation | family | category | level | takes → gives | for instance |", "|---|---|---|---|---|---|"]
-    lines += [
-        f"| {op.name} | {op.family} | {op.category} | {op.level} | {op.source.name} → {op.result.name} "
-        f"| {op.phrasings[0]} |"
+    rows = (
+        [op.name, op.family, op.category, op.level, f"{op.source.name} → {op.result.name}", op.phrasings[0]]
         for op in operations
-    ]
-    return "\n".join(lines)
+    )
+    return "\n".join(markdown_table(["operation", "family", "category", "level", "takes → gives", "example"], rows))

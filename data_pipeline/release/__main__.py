@@ -18,15 +18,17 @@ from coi_jax.chains.dataset import read_manifest
 from coi_jax.common import cli
 from data_pipeline.release import download, release_files
 from data_pipeline.release.importer import import_release
+from data_pipeline.text_tables import text_table
 
 
 def summary(out: Path, manifest: dict[str, Any]) -> str:
     """What an import did, in a few lines."""
     notes = manifest["notes"]
-    lines = [f"{'split':<18}{'length':>6}{'chains':>9}"]
-    lines += [
-        f"{split:<18}{length:>6}{count:>9,}" for split, by in manifest["counts"].items() for length, count in by.items()
-    ]
+    counts = manifest["counts"].items()
+    lines = text_table(
+        ["split", "length", "chains"],
+        [[split, length, count] for split, by_length in counts for length, count in by_length.items()],
+    )
     repeated = sum(sum(file["repeats"].values()) for file in notes["files"].values())
     rows = sum(file["rows"] for file in notes["files"].values())
     lines.append(

@@ -1,3 +1,5 @@
+import contextlib
+import gc
 import json
 from pathlib import Path
 
@@ -10,7 +12,7 @@ from data_pipeline import json_array
 from data_pipeline.json_array import read_array
 
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=6,
 )
@@ -55,6 +57,8 @@ def test_holds_one_row_at_a_time(tmp_path: Path) -> None:
         (b"[1 2]", "after 1 rows"),
         (b"[1, 2,]", "row 2"),
         (b"[nonsense]", "row 0"),
+        (b"[1, NaN]", "row 1.*not JSON"),
+        (b"[Infinity]", "row 0.*not JSON"),
         (b'["caf\xe9"]', "byte 5.*not UTF-8"),
         (b'["cut in a letter \xc3', "not UTF-8"),
         (b"[" * 100_000, "nested too deep"),
@@ -67,6 +71,31 @@ def test_what_is_not_a_whole_array_is_named(tmp_path: Path, content: bytes, mess
         list(read_array(path, "release file"))
     assert error.value.field == "release file"
     assert str(path) in str(error.value)
+
+
+def test_half_a_surrogate_pair_stays_what_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    path.write_text('["\\ud800"]')
+    assert list(read_array(path)) == ["\ud800"]
+
+
+def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    path.write_bytes(b"\xef\xbb\xbf[1]")
+    assert list(read_array(path)) == [1]
+
+
+def test_a_reader_that_stops_early_says_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps([{"text": "x" * 1000}] * 200))
+    for content in (path.read_bytes(), b"[" * 1000, b'["\xff"]'):
+        path.write_bytes(content)
+        with contextlib.suppress(UserError):
+            found = read_array(path)
+            next(found)
+            found.close()
+    gc.collect()
+    assert capsys.readouterr().err == ""
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from data_pipeline.build.pipeline import BuildResult
 from data_pipeline.build.review import chain_outcomes, stage_accuracy
 from data_pipeline.build.review.chain_outcomes import Outcome
 from data_pipeline.build.stages.checks import NOT_COMPOSABLE
+from data_pipeline.percentiles import percentiles
 
 PAGES = Path(__file__).parent / "pages"
 SHOWN_CHAINS = 5000  # that the page's table holds; more make it slow to open
@@ -159,13 +160,7 @@ def words(built: BuildResult) -> list[tuple[str, list[int], int]]:
         texts["input of a chain"].append(len(row["input"].split()))
         for number, step in enumerate(row["steps"], 1):
             texts[f"output of step {number}"].append(len(step["output"].split()))
-    return [(name, percentiles(values), len(values)) for name, values in texts.items()]
-
-
-def percentiles(values: Sequence[int]) -> list[int]:
-    """The percentiles PERCENTILES, each a value that occurs."""
-    ordered = sorted(values)
-    return [ordered[min(len(ordered) - 1, len(ordered) * share // 100)] for share in PERCENTILES]
+    return [(name, percentiles(values, PERCENTILES), len(values)) for name, values in texts.items()]
 
 
 def validity(built: BuildResult) -> list[dict[str, Any]]:

@@ -22,7 +22,7 @@ from data_pipeline.audit.measures import (
     percentiles_of,
     repeated_share,
 )
-from data_pipeline.audit.text_report import table, text_report
+from data_pipeline.audit.text_report import text_report
 from tests.helpers.paths import ROOT
 
 
@@ -173,11 +173,6 @@ def test_the_text_report_leaves_long_lists_to_json(tmp_path: Path) -> None:
     assert "… and 28 more outputs" in report
     assert "… and 28 more words" in report
     assert "none given" in report
-
-
-def test_table_columns_stand_under_their_heads() -> None:
-    lines = table(["name", "count"], [["a", 1234], ["longer name", 5]])
-    assert lines == ["name         count", "a            1,234", "longer name      5"]
 
 
 @pytest.mark.parametrize("flags", [["--vocabulary", "sentencepiece"], ["--vocabulary_file", "v99"]])
