@@ -47,7 +47,7 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def seeds(number: int) -> Iterator[Seed]:
-    """Tasks of every category in turn, with ten instances."""
+    """Yield tasks of every category in turn, with ten instances each."""
     categories = sorted(rules.load().categories)
     for task in range(number):
         name, category = f"task{task}", categories[task % len(categories)]
@@ -57,7 +57,7 @@ def seeds(number: int) -> Iterator[Seed]:
 
 
 def stage_of(folder: str, number: int) -> Stage:
-    """Seeds as a stage that is whole."""
+    """Return seeds as a complete stage."""
     path = Path(folder, "seeds")
     path.mkdir()
     with open(path / "out-0.jsonl", "w", encoding="utf-8") as file:
@@ -102,7 +102,7 @@ def measure_dry_run(folder: str, rows: int) -> dict[str, Any]:
 
 
 def measure_rules(folder: str, tasks: int) -> dict[str, Any]:
-    """Seconds and memory of the stage that judges all pairs, and how many there are."""
+    """Return the seconds and memory of the stage that judges all pairs, and the number of pairs."""
     config, given = build.load("configs/build/procedural.py", {}).pairs, stage_of(folder, tasks)
     runner = StageRunner(folder, [build.RUNNER])
     began = time.perf_counter()
@@ -118,7 +118,14 @@ def measure_rules(folder: str, tasks: int) -> dict[str, Any]:
 
 
 def measure_calls(folder: str, endpoint: EndpointConfig, number: int, latency: float) -> dict[str, Any]:
-    """Calls a second, as a share of the endpoint's rate, and memory on the way."""
+    """Return the calls per second, their share of the endpoint's rate, and the memory over time.
+
+    Args:
+      folder: for the replies and the stage.
+      endpoint: to ask.
+      number: of calls.
+      latency: seconds that a reply takes, from which the endpoint's rate follows.
+    """
     given = stage_of(folder, number)
     make = functools.partial(EndpointAnswerer, endpoint, f"{folder}/replies.sqlite", f"{folder}/spending", None, False)
     entry = llm_stages.find("instructions")
@@ -167,17 +174,17 @@ class Memory:
             self._seen.append(int(Path("/proc/self/statm").read_text().split()[1]) * PAGE / 2**30)
 
     def tenths(self) -> list[float]:
-        """GiB after each tenth of the time."""
+        """Return the GiB after each tenth of the time."""
         return [round(self._seen[len(self._seen) * part // 10 - 1], 2) for part in range(1, 11)] if self._seen else []
 
 
 def peak_gib() -> float:
-    """The most memory that this process had."""
+    """Return the most memory that this process had."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; see the module's docstring."""
+    """Run the command line; see the module's docstring."""
     parser = cli.parser(__doc__)
     parser.add_argument("--part", choices=("dry_run", "rules", "calls"), required=True)
     parser.add_argument(

@@ -45,14 +45,14 @@ class CurationSession:
         self.path, self.by = path, by
         self._by_id = {one.draft.id: one for one in found}
         drafts = [one.draft for one in found]
-        self.order = [draft.id for draft in review_order.sample(drafts, least_score, seed)]
+        self.order = [draft.id for draft in review_order.review_order(drafts, least_score, seed)]
         self._lock = threading.Lock()
         path.parent.mkdir(parents=True, exist_ok=True)
         files.recover_jsonl(path)
         self._rows = dict(decisions.read(path).rows)
 
     def state(self) -> dict[str, Any]:
-        """How much is decided, and how far persons and second opinions agree."""
+        """Return how many chains are decided, and how far people and second opinions agree."""
         drafts = (self._by_id[name].draft for name in self._rows if name in self._by_id)
         return {
             "decided": len(self._rows),
@@ -61,17 +61,17 @@ class CurationSession:
         }
 
     def chain(self, place: int) -> dict[str, Any]:
-        """The chain at a place of the order, with the decision on it."""
+        """Return the chain at a place of the order, with the decision on it."""
         one = self._by_id[self.order[place]]
         return {"place": place, "decision": self._rows.get(one.draft.id), "chain": chain_row(one)} | self.state()
 
     def first_open(self) -> int:
-        """The first place without a decision; the last place where all have one."""
+        """Return the first place without a decision; the last place where all have one."""
         places = (place for place, name in enumerate(self.order) if name not in self._rows)
         return next(places, len(self.order) - 1)
 
     def decide(self, row: Any) -> dict[str, Any]:
-        """Writes a decision down; returns the new state.
+        """Append a decision to the file; return the new state.
 
         Raises:
           UserError: it is not a decision on a chain of the build.
@@ -88,27 +88,27 @@ class CurationSession:
         return self.state()
 
 
-def application(desk: CurationSession) -> flask.Flask:
-    """The page and what it asks. A decision must carry the token that the page has: no other site can send one."""
+def application(session: CurationSession) -> flask.Flask:
+    """Return the page's server. A decision must carry the page's token, so that no other site can send one."""
     app = flask.Flask(__name__, template_folder=str(PAGES))
     app.config["TRUSTED_HOSTS"] = [HOST, "localhost"]
     token = secrets.token_urlsafe()
 
     @app.get("/")
     def page() -> str:
-        start = {"token": token, "place": desk.first_open()}
-        return flask.render_template("curate.html", start=safe_json(start), by=desk.by)
+        start = {"token": token, "place": session.first_open()}
+        return flask.render_template("curate.html", start=safe_json(start), by=session.by)
 
     @app.get("/chains/<int:place>")
     def chain(place: int) -> Any:
-        return desk.chain(place) if place < len(desk.order) else (flask.jsonify(error="no such chain"), 404)
+        return session.chain(place) if place < len(session.order) else (flask.jsonify(error="no such chain"), 404)
 
     @app.post("/decisions")
     def decide() -> Any:
         if flask.request.headers.get("X-Token") != token:
             return flask.jsonify(error="this page is of another run; reload it"), 403
         try:
-            return desk.decide(flask.request.get_json())
+            return session.decide(flask.request.get_json())
         except UserError as error:
             return flask.jsonify(error=str(error)), 400
 
@@ -116,7 +116,7 @@ def application(desk: CurationSession) -> flask.Flask:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line."""
+    """Run the command line."""
     parser = cli.parser(__doc__)
     parser.add_argument("--work", required=True, metavar="DIR", help="work folder of a build")
     parser.add_argument("--decisions", type=Path, metavar="FILE", help="None: WORK/decisions.jsonl")
@@ -127,14 +127,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--no_browser", action="store_true", help="only print the address")
     arguments = parser.parse_args(argv)
     path = arguments.decisions or Path(arguments.work) / "decisions.jsonl"
-    desk = CurationSession(
+    session = CurationSession(
         list(chain_outcomes.read(arguments.work)), path, arguments.by, arguments.least_score, arguments.seed
     )
-    if not desk.order:
+    if not session.order:
         raise UserError("work", arguments.work, "the build has no whole chain of two steps or more")
-    server = make_server(HOST, arguments.port, application(desk), threaded=True)
+    server = make_server(HOST, arguments.port, application(session), threaded=True)
     address = f"http://{HOST}:{server.port}/"
-    print(f"{address}\n{len(desk.order):,} chains; decisions go to {path}; Ctrl+C ends", flush=True)
+    print(f"{address}\n{len(session.order):,} chains; decisions go to {path}; Ctrl+C ends", flush=True)
     if not arguments.no_browser:
         webbrowser.open(address)
     server.serve_forever()

@@ -34,7 +34,7 @@ def _vocabulary(kind: str, file: str, template: str) -> Vocabulary:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line."""
+    """Run the command line."""
     parser = cli.parser(__doc__)
     parser.add_argument("--data", type=Path, required=True, help="dataset folder")
     parser.add_argument("--json", action="store_true", help="print JSON, for programs")

@@ -30,7 +30,7 @@ def _key(*texts: str) -> bytes:
 
 
 class Leaks:
-    """Which chains of one split also stand in another: the same row (instruction and input), instruction, or input."""
+    """Finds chains that share a row (instruction and input), an instruction, or an input with another split."""
 
     KINDS = ("row", "instruction", "input")
 
@@ -38,14 +38,14 @@ class Leaks:
         self._keys: dict[str, dict[int, tuple[list[bytes], ...]]] = collections.defaultdict(dict)
 
     def add(self, split: str, chain: Chain) -> None:
-        """Takes in a chain."""
+        """Add a chain."""
         keys = self._keys[split].setdefault(chain.length, ([], [], []))
         texts = ((chain.instruction, chain.input), (chain.instruction,), (chain.input,))
         for known, text in zip(keys, texts, strict=True):
             known.append(_key(*text))
 
     def report(self) -> list[dict[str, Any]]:
-        """For each pair of splits and each length: how many chains of the smaller split stand in the larger."""
+        """Return, for each pair of splits and each length, how many chains of the smaller split are in the larger."""
         by_size = sorted(self._keys, key=lambda split: (self._size(split), split))
         return [line for small, large in itertools.combinations(by_size, 2) for line in self._pair(small, large)]
 
@@ -71,7 +71,7 @@ class Leaks:
 
 
 class Duplicates:
-    """Chains that a split has more than once."""
+    """Finds chains that a split has more than once."""
 
     def __init__(self) -> None:
         self._rows: dict[str, dict[bytes, str]] = collections.defaultdict(dict)
@@ -79,7 +79,7 @@ class Duplicates:
         self._lines: dict[str, dict[str, Any]] = {}
 
     def add(self, split: str, chain: Chain) -> None:
-        """Takes in a chain."""
+        """Add a chain."""
         line = self._lines.setdefault(split, {"rows": 0, "chains": 0, "pairs": []})
         row = _key(chain.instruction, chain.input)
         whole = _key(chain.instruction, chain.input, *(output or "" for output in chain.outputs))
@@ -91,12 +91,12 @@ class Duplicates:
         self._whole[split].add(whole)
 
     def report(self) -> dict[str, dict[str, Any]]:
-        """By split: `rows` repeat an instruction and input, `chains` the outputs too; `pairs` of (first, repeat)."""
+        """Return by split the repeats: `rows` of instruction and input, `chains` of outputs too, `pairs` of ids."""
         return self._lines
 
 
 def repeated_share(output: str) -> float:
-    """The share of an output's three-word runs that have stood before, 0 to 1.
+    """Return the share of an output's three-word runs that have stood before, 0 to 1.
 
     Example: `"a b c a b c"` has the runs abc, bca, cab, abc, so 0.25.
     """
@@ -106,7 +106,7 @@ def repeated_share(output: str) -> float:
 
 
 def degeneracy(output: str) -> str | None:
-    """What is wrong with an output: "empty", "repetitive" or "long"; None for a sound one."""
+    """Return the fault of an output: "empty", "repetitive" or "long"; None for a sound one."""
     words = len(output.split())
     if not words:
         return "empty"
@@ -116,13 +116,13 @@ def degeneracy(output: str) -> str | None:
 
 
 class Degenerate:
-    """Outputs that teach nothing."""
+    """Finds outputs that are empty, repetitive or far too long."""
 
     def __init__(self) -> None:
         self._found: list[dict[str, Any]] = []
 
     def add(self, split: str, chain: Chain) -> None:
-        """Takes in a chain; a step without a reference is no fault."""
+        """Add a chain; a step without a reference is no fault."""
         for number, output in enumerate(chain.outputs, 1):
             if output is None or (fault := degeneracy(output)) is None:
                 continue
@@ -139,12 +139,12 @@ class Degenerate:
             )
 
     def report(self) -> list[dict[str, Any]]:
-        """The faulty outputs, the longest first."""
+        """Return the faulty outputs, the longest first."""
         return sorted(self._found, key=lambda found: -found["words"])
 
 
 class Lengths:
-    """How long prompts and targets are, in words and in tokens."""
+    """Measures the lengths of prompts and targets, in words and in tokens."""
 
     MEASURES = ("instruction_words", "input_words", "target_words", "prompt_tokens", "target_tokens", "tokens")
 
@@ -153,7 +153,7 @@ class Lengths:
         self._values: dict[tuple[str, int], tuple[array.array, ...]] = {}
 
     def add(self, split: str, chain: Chain) -> None:
-        """Takes in a chain. Tokens are those of the prompt and of the targets with their end mark."""
+        """Add a chain. Tokens are those of the prompt and of the targets with their end mark."""
         words = [len(text.split()) for text in (chain.instruction, chain.input, chain.targets)]
         text = prompt(chain.instruction, chain.input, self._template)
         prompt_tokens = len(encode_prompt(text, self._template, self._vocabulary))
@@ -168,7 +168,7 @@ class Lengths:
         return len(self._vocabulary.encode(text))
 
     def report(self) -> list[dict[str, Any]]:
-        """By split and length: percentiles of each measure, and how many chains each limit would cut."""
+        """Return, by split and length, percentiles of each measure, and how many chains each limit would cut."""
         return [self._line(split, length, values) for (split, length), values in sorted(self._values.items())]
 
     def _line(self, split: str, length: int, values: tuple[array.array, ...]) -> dict[str, Any]:
@@ -184,14 +184,14 @@ def percentiles_of(values: Sequence[int]) -> dict[str, int]:
 
 
 class Places:
-    """Where categories, and the verbs that instructions begin with, stand in chains."""
+    """Counts the places of categories, and of the verbs that instructions begin with, in chains."""
 
     def __init__(self) -> None:
         self._categories: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
         self._verbs: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
 
     def add(self, split: str, chain: Chain) -> None:
-        """Takes in a chain; a step whose instruction is not given has no verb."""
+        """Add a chain; a step whose instruction is not given has no verb."""
         for number, step in enumerate(chain.steps, 1):
             place = _place(number, chain.length)
             if step.category is not None:
@@ -201,7 +201,7 @@ class Places:
                 self._verbs[words[0].strip(".,:;!?\"'").lower()][place] += 1
 
     def report(self) -> dict[str, dict[str, dict[str, int]]]:
-        """`categories` and `verbs`, the most frequent first, each with its count by place."""
+        """Return `categories` and `verbs`, the most frequent first, each with its count by place."""
         return {"categories": _by_frequency(self._categories), "verbs": _by_frequency(self._verbs)}
 
 
@@ -217,7 +217,7 @@ def _by_frequency(counts: dict[str, collections.Counter[str]]) -> dict[str, dict
 
 
 def audit(folder: Path, vocabulary: Vocabulary, template: str, limits: Sequence[int]) -> dict[str, Any]:
-    """Audits a dataset folder in one pass.
+    """Audit a dataset folder in one pass.
 
     Args:
       folder: a dataset folder.

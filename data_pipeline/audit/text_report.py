@@ -11,7 +11,7 @@ PLACES = ("only", "first", "middle", "last")
 
 
 def text_report(findings: dict[str, Any]) -> str:
-    """The findings of `data_pipeline.audit.audit`, section by section."""
+    """Return the findings of `data_pipeline.audit.audit`, section by section."""
     sections = (_head, _leaks, _duplicates, _degenerate, _lengths, _cuts, _categories, _verbs)
     return "\n\n".join("\n".join(section(findings)) for section in sections)
 
@@ -25,7 +25,7 @@ def _share(count: int, total: int) -> str:
 
 
 def _first_lines(lines: list[str], most: int, what: str) -> list[str]:
-    """The head of a table and its first `most` lines, and how many are left out."""
+    """Return the head of a table and its first `most` lines, and how many are left out."""
     left = len(lines) - 1 - most
     return lines if left <= 0 else [*lines[: most + 1], f"… and {left:,} more {what}: --json has all"]
 
@@ -71,7 +71,7 @@ def _pair(first: str, repeat: str) -> str:
 
 
 def _degenerate(findings: dict[str, Any]) -> list[str]:
-    """One line for each distinct output: the same one may stand in many chains."""
+    """Return one line for each distinct output: the same one may stand in many chains."""
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = collections.defaultdict(list)
     for line in findings["degenerate"]:
         groups[line["fault"], line["words"], line["begins"]].append(line)

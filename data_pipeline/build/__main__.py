@@ -38,7 +38,7 @@ RUNNER = "--runner=FnApiRunner"  # the DirectRunner's engine in this process; it
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line."""
+    """Run the command line."""
     rest, overrides = cli.split_overrides(sys.argv[1:] if argv is None else argv)
     arguments, beam_flags = _parser().parse_known_args(rest)
     if arguments.llm:
@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def source(text: str) -> dict[str, str]:
-    """A source of single instructions as the command line names it."""
+    """Parse a source of single instructions from the command line's `KIND:PATH`."""
     kind, _, path = text.partition(":")
     path, _, split = path.rpartition(":") if kind == "dataset" else (path, "", "")
     return {"kind": kind, "path": path, "split": split}
@@ -104,7 +104,7 @@ def _parser() -> cli.Parser:
 
 
 def check_beam_flags(beam_flags: Sequence[str]) -> Sequence[str]:
-    """The flags, if Beam knows them all: a misspelt flag of this command must not start a build.
+    """Return the flags if Beam knows them all: a misspelt flag of this command must not start a build.
 
     Raises:
       UserError: one is not known; the nearest is given.
@@ -118,7 +118,7 @@ def check_beam_flags(beam_flags: Sequence[str]) -> Sequence[str]:
 
 
 def load(path: str, overrides: dict[str, Any]) -> BuildConfig:
-    """The config of a file with overrides, and with what the environment says of endpoints.
+    """Load the config of a file, with overrides and with the endpoints of the environment.
 
     Raises:
       UserError: a field is wrong, or no model is named.
@@ -135,7 +135,7 @@ def load(path: str, overrides: dict[str, Any]) -> BuildConfig:
 
 
 def _run_directly(build: Build, budget: float | None) -> BuildResult:
-    """The stages of a build that asks as it goes."""
+    """Run a build that asks as it goes."""
     try:
         return build.run()
     except Incomplete as stop:
@@ -143,7 +143,7 @@ def _run_directly(build: Build, budget: float | None) -> BuildResult:
 
 
 def _unanswered_error(stop: Incomplete, budget: float | None) -> UserError:
-    """What to say of a stage with questions that have no answer."""
+    """Return the error for a stage with questions that have no answer."""
     if stop.out_of_budget:
         hint = f"reached at stage {stop.stage}; what was answered is kept: raise it and run the same command again"
         return UserError("budget", budget, hint)
@@ -159,7 +159,7 @@ def _unanswered_error(stop: Incomplete, budget: float | None) -> UserError:
 def _run_in_batches(
     config: BuildConfig, runner: StageRunner, payment: Payment, found: decisions.Decisions, poll_seconds: float
 ) -> BuildResult:
-    """The stages of a build whose calls go in batches: stages are made from the store, what it lacks is asked."""
+    """Run a build through the Batch API: stages are made from the store, and what it lacks is asked in batches."""
     while True:
         try:
             return Build(config, runner, payment, found, offline=True).run()
@@ -190,7 +190,7 @@ def _forecast(build: Build, *, json_wanted: bool) -> int:
 
 
 def notes(config: BuildConfig, built: BuildResult) -> dict[str, Any]:
-    """What the manifest says of a build: all that its chains follow from."""
+    """Return the manifest's notes on a build: everything that its chains depend on."""
     return {
         "licences": [seed["licence"] for seed in built.tasks.read()],
         "config": config.model_dump(mode="json", exclude={"store"}),
@@ -202,7 +202,13 @@ def notes(config: BuildConfig, built: BuildResult) -> dict[str, Any]:
 
 
 def summary(out: Path, work: str, spent: float) -> str:
-    """What a build made, in a few lines."""
+    """Return a summary of a build, in a few lines.
+
+    Args:
+      out: the dataset folder.
+      work: the work folder.
+      spent: US dollars, of all runs.
+    """
     manifest = read_manifest(out)
     counts = manifest["counts"].items()
     lines = text_table(

@@ -1,4 +1,4 @@
-"""What a build of chains is made from, and how: every field, its type and its bounds.
+"""Every field of a build's config, with its type and bounds.
 
 A config file (`configs/build/*.py`) lists every field; `--config.field=value` changes one.
 """
@@ -16,7 +16,7 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 
 
 class SourceConfig(Section):
-    """Where single instructions come from."""
+    """A source of single instructions."""
 
     # super_ni: a folder of task files; alpaca: a JSON or JSONL file; dataset: a dataset folder of this project, its
     # chains of one step; procedural: the operations of `data_pipeline.procedural`, by families or names.
@@ -32,7 +32,7 @@ class SourceConfig(Section):
 
 
 class SeedsConfig(Section):
-    """Which single instructions are taken."""
+    """The selection of single instructions."""
 
     sources: Annotated[tuple[SourceConfig, ...], Field(min_length=1)]
     languages: tuple[str, ...]  # of input, output and instruction; () takes all
@@ -42,14 +42,14 @@ class SeedsConfig(Section):
 
 
 class PairsConfig(Section):
-    """Which tasks are tried one after the other."""
+    """The selection of pairs of tasks that are tried."""
 
     tasks_per_categories: PositiveInt  # pairs of tasks tried for a pair of categories
     instances_per_tasks: PositiveInt  # instances tried for a pair of tasks
 
 
 class JoinsConfig(Section):
-    """How chains grow beyond two steps."""
+    """The growth of chains beyond two steps."""
 
     lengths: tuple[Annotated[int, Field(ge=3, le=LONGEST)], ...]  # that are made; () stops at pairs
     per_categories: PositiveInt  # chains tried for a sequence of categories, and
@@ -72,14 +72,14 @@ class OpinionConfig(Section):
 
 
 class SelectionConfig(Section):
-    """Which chains are written."""
+    """The selection of chains that are written."""
 
     per_categories: PositiveInt  # of a sequence of categories (paper, section 3: 3)
     singles: bool  # single instructions too, as chains of one step
 
 
 class BuildConfig(Section):
-    """All there is to say of a build."""
+    """All fields of a build."""
 
     llm: Literal["endpoint", "procedural"]  # procedural: outputs are computed; its sources must be too
     seed: NonNegativeInt

@@ -1,4 +1,4 @@
-"""What people said of chains: a file of decisions that a build applies, and how far they agree with the models.
+"""People's decisions on chains: a file that a build applies, and their agreement with the models.
 
 A line of the file is `{"id", "decision": "accept" | "edit" | "reject", "by", "steps"}`; `steps` are pairs of
 instruction and output, of an edited chain. The last line on a chain counts.
@@ -25,16 +25,16 @@ class Decisions:
 
     @property
     def identity(self) -> str:
-        """A hash of all that they say."""
+        """Return a hash of all decisions."""
         return files.digest(self.rows)
 
     def of(self, draft: Draft) -> str | None:
-        """What was decided on a chain, if anything."""
+        """Return the decision on a chain, if there is one."""
         row = self.rows.get(draft.id)
         return row["decision"] if row else None
 
     def applied(self, draft: Draft) -> Draft | None:
-        """The chain as people left it; None where they rejected it.
+        """Return the chain as people left it; None where they rejected it.
 
         Raises:
           UserError: an edit has another number of steps.
@@ -55,7 +55,7 @@ class Decisions:
 
 
 def read(path: Path) -> Decisions:
-    """The decisions of a file; none where there is no file.
+    """Read the decisions of a file; none where there is no file.
 
     Raises:
       UserError: a line is not a decision; it names the line.
@@ -69,7 +69,7 @@ def read(path: Path) -> Decisions:
 
 
 def check(row: Any, where: str) -> None:
-    """Whether a row is a decision.
+    """Check that a row is a decision.
 
     Raises:
       UserError: it is not; it says `where`, and what is wrong.
@@ -89,7 +89,7 @@ def _is_step(step: Any) -> bool:
 
 
 def agreement(drafts: Iterable[Draft], decisions: Decisions) -> dict[str, Any]:
-    """How people's decisions and the second opinions agree: counts, share, and Cohen's kappa (1960).
+    """Compare people's decisions with the second opinions: counts, share of agreement, and Cohen's kappa (1960).
 
     An edited chain was not right as it was, so it counts as one that the person did not accept.
     """
@@ -110,7 +110,7 @@ def agreement(drafts: Iterable[Draft], decisions: Decisions) -> dict[str, Any]:
 
 
 def kappa(pairs: list[tuple[bool, bool]]) -> dict[str, float | None]:
-    """The share of equal verdicts, and what of it is beyond chance: (observed - chance) / (1 - chance).
+    """Return the share of equal verdicts, and what of it is beyond chance: (observed - chance) / (1 - chance).
 
     None where there is nothing to compare, or all verdicts of both are the same.
     """

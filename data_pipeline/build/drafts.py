@@ -51,19 +51,19 @@ class Seed:
     instances: tuple[Instance, ...]
 
     def row(self) -> dict[str, Any]:
-        """As a JSON object."""
+        """Return a JSON object."""
         return asdict(self)
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> "Seed":
-        """The inverse of `row`."""
+        """Read what `row` returns."""
         instances = tuple(Instance(**instance) for instance in row["instances"])
         return cls(**{**row, "takes": tuple(row["takes"]), "instances": instances})
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a step can follow the one before it, by whom, and why."""
+    """A verdict on whether a step can follow the one before it, with the reason."""
 
     step: int  # counted from 1
     composable: bool
@@ -82,7 +82,7 @@ class Opinion:
 
 @dataclass(frozen=True)
 class Draft:
-    """A chain on its way. The last step of a candidate has no output yet.
+    """A chain under construction. The last step of a candidate has no output yet.
 
     Attributes:
       instance: of the first step's task.
@@ -101,60 +101,60 @@ class Draft:
 
     @property
     def id(self) -> str:
-        """A name that follows from the first instance and the tasks."""
+        """Return a name that depends on the first instance and the tasks alone."""
         return f"coi-{files.digest([self.instance, self.tasks])[:12]}"
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """The tasks of its steps."""
+        """Return the tasks of its steps."""
         return tuple(step.task or "" for step in self.steps)
 
     @property
     def categories(self) -> tuple[str, ...]:
-        """The categories of its steps."""
+        """Return the categories of its steps."""
         return tuple(step.category or "" for step in self.steps)
 
     @property
     def length(self) -> int:
-        """The number of steps."""
+        """Return the number of steps."""
         return len(self.steps)
 
     def given(self, step: int) -> str:
-        """What a step (counted from 1) is given: exactly what the one before it gave."""
+        """Return the input of a step (counted from 1): exactly the output of the one before it."""
         output = self.input if step == 1 else self.steps[step - 2].output
         assert output is not None
         return output
 
     def had(self, text: str) -> bool:
-        """Whether a text is, but for spaces, the input or the output of a step before the last."""
+        """Return whether a text equals, but for spaces, the input or the output of a step before the last."""
         earlier = [self.input, *(step.output or "" for step in self.steps[:-1])]
         return text.split() in [other.split() for other in earlier]
 
     def followed_by(self, seed: Seed) -> "Draft":
-        """The candidate with one step more."""
+        """Return the candidate with one step more."""
         step = Step(seed.instruction, None, seed.category, seed.id)
         return replace(self, steps=(*self.steps, step), opinion=None)
 
     def judged(self, verdict: Verdict, replies: Sequence[str]) -> "Draft":
-        """With a verdict on its last step."""
+        """Return the draft with a verdict on its last step."""
         return replace(self, verdicts=(*self.verdicts, verdict), replies=(*self.replies, *replies))
 
     def answered(self, output: str, replies: Sequence[str]) -> "Draft":
-        """With the output of its last step."""
+        """Return the draft with the output of its last step."""
         last = replace(self.steps[-1], output=output)
         return replace(self, steps=(*self.steps[:-1], last), replies=(*self.replies, *replies))
 
     def chain(self, source: str) -> Chain:
-        """As the project's chain."""
+        """Return the project's `Chain`."""
         return Chain(self.id, source, self.input, join([step.instruction for step in self.steps]), self.steps)
 
     def row(self) -> dict[str, Any]:
-        """As a JSON object."""
+        """Return a JSON object."""
         return asdict(self)
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> "Draft":
-        """The inverse of `row`."""
+        """Read what `row` returns."""
         return cls(
             row["instance"],
             row["split"],
@@ -167,6 +167,6 @@ class Draft:
 
 
 def single(seed: Seed, instance: Instance) -> Draft:
-    """An instance as a chain of one step."""
+    """Return an instance as a chain of one step."""
     step = Step(seed.instruction, instance.output, seed.category, seed.id)
     return Draft(instance.id, seed.split, instance.input, (step,))

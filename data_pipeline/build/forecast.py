@@ -57,7 +57,7 @@ class Branching:
 
     @property
     def mean(self) -> float:
-        """The mean number of categories that follow the second task of a pair: candidates that a chain makes."""
+        """Return the mean number of categories that follow the second task of a pair: candidates that a chain makes."""
         return statistics.fmean(len(self._followers.get(task, ())) for task in self._seconds) if self._seconds else 0.0
 
     def sequences(self, length: int) -> int:
@@ -112,7 +112,7 @@ class Forecast:
         return self._line(stage, rows, len(tasks), len(tasks), stage.name)
 
     def _candidates(self) -> dict[int, tuple[float, float]]:
-        """The expected and the largest number of candidates of each length."""
+        """Return the expected and the largest number of candidates of each length."""
         joins, found = self._config.joins, {2: (float(self._pairs), float(self._pairs))}
         stages = llm_stages.at(Position.CANDIDATES, self._config)
         for length in joins.lengths:
@@ -136,7 +136,7 @@ def _sampled(rows: Sequence[Any]) -> Sequence[Any]:
 
 
 def _with_output(row: Row) -> Row:
-    """A candidate with an output of its last step: as a forecast takes it, the text that the step is given."""
+    """Return a candidate with an output of its last step: as a forecast takes it, the text that the step is given."""
     draft = Draft.from_row(row)
     return draft.answered(draft.given(draft.length), ()).row()
 

@@ -48,7 +48,7 @@ class Piece:
 
 
 def paths(source: SourceConfig) -> list[str]:
-    """The files of a source, in order.
+    """Return the files of a source, in order.
 
     Raises:
       UserError: there are none.
@@ -66,7 +66,13 @@ def paths(source: SourceConfig) -> list[str]:
 
 
 def read_super_ni(path: str, config: SeedsConfig, seed: int) -> Iterator[Seed | Refused]:
-    """The task of a file of Super-NaturalInstructions, whose fields are sometimes lists and sometimes not."""
+    """Read the task of a file of Super-NaturalInstructions, whose fields are sometimes lists and sometimes not.
+
+    Args:
+      path: of the task file.
+      config: which languages, lengths and how many instances are taken.
+      seed: of the choice of instances.
+    """
     name = Path(path).stem
     try:
         task = json.loads(files.read_text(path, "seeds.sources"))
@@ -97,13 +103,13 @@ def read_super_ni(path: str, config: SeedsConfig, seed: int) -> Iterator[Seed | 
 
 
 def _texts(value: Any) -> list[str]:
-    """A field that is a text or a list of texts, as a list."""
+    """Return a field that is a text or a list of texts, as a list."""
     given = value if isinstance(value, list) else [value]
     return [text.strip() for text in given if isinstance(text, str) and text.strip()]
 
 
 def _instance(task: str, row: Any) -> Instance | str:
-    """The instance of a row, or what is wrong with it."""
+    """Return the instance of a row, or what is wrong with it."""
     if not isinstance(row, dict) or not isinstance(row.get("input"), str):
         return "an instance without an input"
     outputs = _texts(row.get("output"))
@@ -113,7 +119,7 @@ def _instance(task: str, row: Any) -> Instance | str:
 
 
 def _by_hash(rows: Iterable[Any], seed: int, name: str) -> Iterator[Any]:
-    """The rows in an order that follows from their content and the seed alone."""
+    """Yield the rows in an order that follows from their content and the seed alone."""
     keyed = [(files.digest([seed, name, row]), number, row) for number, row in enumerate(rows)]
     heapq.heapify(keyed)
     while keyed:
@@ -123,7 +129,13 @@ def _by_hash(rows: Iterable[Any], seed: int, name: str) -> Iterator[Any]:
 def with_instances(
     seed: Seed, rows: Iterable[tuple[Any, Instance | str]], config: SeedsConfig
 ) -> Iterator[Seed | Refused]:
-    """The seed with the first usable instances, after the rows that were refused on the way."""
+    """Yield the seed with the first usable instances, after the rows that were refused on the way.
+
+    Args:
+      seed: the task.
+      rows: pairs of a row and its instance, or of a row and the reason why it has none.
+      config: how many instances of what length are taken.
+    """
     taken: dict[str, Instance] = {}
     for row, instance in rows:
         if len(taken) == config.instances:
@@ -148,7 +160,7 @@ def _fault(instance: Instance, taken: Mapping[str, Instance], config: SeedsConfi
 
 
 def is_closed(outputs: Iterable[str]) -> bool:
-    """Whether outputs are a few texts again and again."""
+    """Return whether outputs are a few texts again and again."""
     seen: set[str] = set()
     count = 0
     for output in outputs:
@@ -160,7 +172,7 @@ def is_closed(outputs: Iterable[str]) -> bool:
 
 
 def read_alpaca(path: str) -> Iterator[Piece | Refused]:
-    """The rows of a JSON or JSONL file with `instruction`, `input` and `output`."""
+    """Read the rows of a JSON or JSONL file with `instruction`, `input` and `output`."""
     rows = files.read_jsonl(path, "seeds.sources") if path.endswith(".jsonl") else read_array(Path(path))
     for row in rows:
         known = isinstance(row, dict) and all(isinstance(row.get(key), str) for key in ("instruction", "output"))
@@ -171,7 +183,7 @@ def read_alpaca(path: str) -> Iterator[Piece | Refused]:
 
 
 def read_dataset(path: str, folder: str) -> Iterator[Piece | Refused]:
-    """The chains of one step in a file of a dataset folder."""
+    """Read the chains of one step in a file of a dataset folder."""
     licence = read_manifest(folder)["licence"]
     for row in files.read_jsonl(path, "seeds.sources"):
         chain = Chain.from_row(row)
@@ -205,14 +217,26 @@ def _piece(source: str, licence: str, instruction: str, given: str, output: str,
 
 
 def merge(pieces: Iterable[Piece], config: SeedsConfig, seed: int) -> Iterator[Seed | Refused]:
-    """The seed of a task's pieces."""
+    """Yield the seed of a task's pieces.
+
+    Args:
+      pieces: of one task.
+      config: how many instances of what length are taken.
+      seed: of the choice of instances.
+    """
     given = sorted(pieces, key=lambda piece: files.digest([seed, piece.instance.id]))
     found = dataclasses.replace(given[0].seed, closed=is_closed(piece.instance.output for piece in given))
     yield from with_instances(found, ((dataclasses.asdict(piece.instance), piece.instance) for piece in given), config)
 
 
 def read_procedural(names: str, config: SeedsConfig, seed: int) -> Iterator[Seed | Refused]:
-    """An operation of the procedural benchmark as a task; those that an instruction must tell more of are left out."""
+    """Yield operations of the procedural benchmark as tasks; those whose instruction has parameters are left out.
+
+    Args:
+      names: of families or operations, with commas between.
+      config: how many instances are taken.
+      seed: of the inputs.
+    """
     for operation in catalogue.select(names.split(","), max_level=3):
         if not operation.parameters:
             drawn = _drawn(operation, Random(f"{seed} {operation.name}"), operation.source)
@@ -239,7 +263,7 @@ def _operation(operation: Operation) -> Seed:
 
 
 def _drawn(operation: Operation, random: Random, source: ValueType, trials: int = 400) -> Iterator[Instance]:
-    """Instances of an operation, from values that it makes sense for."""
+    """Yield instances of an operation, from values that it makes sense for."""
     for number in range(trials):
         value = source.draw(random, random.randint(*ITEMS))
         result = operation.apply(value, {})

@@ -22,7 +22,7 @@ from data_pipeline.build.stages import answers, categories, checks, fusing, inst
 
 
 class Position(Enum):
-    """Where a stage stands in a build, and so what its rows are."""
+    """The place of an LLM stage in a build, which determines its rows."""
 
     TASKS = "tasks, after the sources are read"
     CANDIDATES = "chains with one step more, once for each length"

@@ -57,17 +57,17 @@ class BuildResult:
 
     @property
     def checked(self) -> dict[int, Stage]:
-        """Candidates whose last step can follow, by length."""
+        """Return the stages of candidates whose last step can follow, by length."""
         return {length: stages["checks"] for length, stages in self.candidates.items()}
 
     @property
     def answered(self) -> dict[int, Stage]:
-        """Whole chains, by length."""
+        """Return the stages of whole chains, by length."""
         return {length: list(stages.values())[-1] for length, stages in self.candidates.items()}
 
     @property
     def opinions(self) -> Stage | None:
-        """Whole chains with a second opinion, if it was asked for."""
+        """Return the stage of whole chains with a second opinion, if it was asked for."""
         return self.chains.get("opinions")
 
 
@@ -128,7 +128,7 @@ class Build:
     def _ask_in_turn(
         self, position: Position, inputs: Sequence[Stage], tasks: Stage | None = None, length: int | None = None
     ) -> list[tuple[str, Stage]]:
-        """The LLM stages of a position: the first reads `inputs`, each later one the one before it."""
+        """Return the LLM stages of a position: the first reads `inputs`, each later one the one before it."""
         found: list[tuple[str, Stage]] = []
         for entry in llm_stages.at(position, self.config):
             found.append((entry.name, self._ask(entry, inputs, tasks, length)))
@@ -154,7 +154,7 @@ class Build:
         )
 
     def _answerer(self, endpoint: EndpointConfig) -> tuple[Any, tuple[Any, Callable[[], Answerer]]]:
-        """What of an answerer decides over its answers; and its key with a function that makes it."""
+        """Return what an answerer's replies depend on, and its key with a function that makes it."""
         make: Callable[[], Answerer] = Oracle
         identity: Any = ["procedural", _catalogue_identity()]
         payment, offline = self._payment, self._offline
@@ -210,7 +210,7 @@ def _last(stages: dict[str, Stage]) -> Stage:
 
 
 def _definitions(tasks: Flow) -> Any:
-    """A side input: the definition of every task by its id."""
+    """Return a side input: the definition of every task by its id."""
     return beam.pvalue.AsDict(tasks | "definitions" >> beam.Map(lambda row: (row["id"], row["definition"])))
 
 

@@ -1,4 +1,4 @@
-"""Which task may follow which: rules on kinds of text and on places, before any model is asked.
+"""Rules of composition: which task may follow which, by kinds of text and places, before any model is asked.
 
 The rules are data (`rules.toml`). A task that gives a closed answer comes last, whatever its category: the paper's rule
 goes by category, and 354 first steps of its release are closed questions all the same.
@@ -30,7 +30,7 @@ REASONS = (OK, SAME_TASK, OTHER_SPLIT, NOT_BEFORE, NOT_AFTER, OTHER_KIND)
 
 
 class CategoryRule(Section):
-    """What a category takes and gives, and where it may stand."""
+    """The kinds of text that a category takes and gives, and its places in a chain."""
 
     takes: tuple[str, ...]
     gives: str
@@ -56,19 +56,19 @@ class Rules(pydantic.BaseModel):
 
 @functools.cache
 def load() -> Rules:
-    """The project's rules."""
+    """Return the project's rules."""
     text = (Path(__file__).parent / "rules.toml").read_text(encoding="utf-8")
     return Rules.model_validate(tomllib.loads(text))
 
 
 def category_of(name: str) -> str:
-    """A category by its usual name, where it is known by another."""
+    """Return a category by its usual name, where it is known by another."""
     return load().aliases.get(name, name)
 
 
 @dataclass(frozen=True)
 class Role:
-    """What the rules look at in a task."""
+    """The properties of a task that the rules look at."""
 
     takes: frozenset[str]
     gives: str
@@ -76,7 +76,7 @@ class Role:
 
     @classmethod
     def of(cls, seed: Seed) -> "Role":
-        """A task's: its own kinds where its source knows them, else its category's, else any open text."""
+        """Return the role of a task, by its own kinds where its source knows them, else by its category's."""
         open_text = CategoryRule(takes=tuple(load().kinds), gives="sentence")
         rule = load().categories.get(seed.category or "", open_text)
         takes, gives = seed.takes or rule.takes, seed.gives or rule.gives
@@ -87,7 +87,7 @@ class Role:
 
 
 def judge(first: Role, second: Role) -> str:
-    """Whether a task may come right after another, by their roles: one of `REASONS`."""
+    """Return whether a task may come right after another, by their roles: one of `REASONS`."""
     if not first.places - {LAST}:
         return NOT_BEFORE
     if not second.places - {FIRST}:
@@ -103,11 +103,11 @@ class Judge:
         self._judge: Callable[[Role, Role], str] = functools.cache(judge)
 
     def role(self, task: str) -> Role:
-        """The role of a task."""
+        """Return the role of a task."""
         return self._roles[task]
 
     def pair(self, first: Seed, second: Seed) -> str:
-        """Whether a task may come right after another: one of `REASONS`."""
+        """Return whether a task may come right after another: one of `REASONS`."""
         if first.id == second.id:
             return SAME_TASK
         if first.split != second.split:
@@ -115,9 +115,9 @@ class Judge:
         return self._judge(self._roles[first.id], self._roles[second.id])
 
     def may_start(self, task: str) -> bool:
-        """Whether a task may come first in a chain of several steps."""
+        """Return whether a task may come first in a chain of several steps."""
         return FIRST in self._roles[task].places
 
     def may_stand_between(self, task: str) -> bool:
-        """Whether a task may come neither first nor last."""
+        """Return whether a task may come neither first nor last."""
         return MIDDLE in self._roles[task].places

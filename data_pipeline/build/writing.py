@@ -19,7 +19,7 @@ NO_OTHER = "no other chain of its length has other tasks"
 
 
 def write(out: Path, config: BuildConfig, result: BuildResult, notes: dict[str, Any]) -> dict[str, Any]:
-    """Writes the dataset folder `out`; returns its counts of chains, by split and length.
+    """Write the dataset folder `out`; return its counts of chains, by split and length.
 
     Args:
       out: the dataset folder.
@@ -52,7 +52,7 @@ def _provenance(draft: Draft) -> dict[str, Any]:
 def _all_variants(
     drafts: Sequence[Draft], config: BuildConfig, instructions: dict[str, str], writer: DatasetWriter
 ) -> Iterator[tuple[str, Chain]]:
-    """The chains of all variants, each with its split."""
+    """Yield the chains of all variants, each with its split."""
     groups: dict[tuple[str, int], list[Chain]] = collections.defaultdict(list)
     for draft in drafts:
         if draft.length > 1:

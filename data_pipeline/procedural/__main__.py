@@ -56,7 +56,7 @@ def _at_least(field: str, number: float, low: float) -> None:
 
 
 def _counts(field: str, text: str, lengths: Sequence[int]) -> dict[int, int]:
-    """The count of each length: one for all, or one for each."""
+    """Return the count of each length: one for all, or one for each."""
     counts = _integers(field, text, 0)
     if len(counts) == 1:
         counts = counts * len(lengths)
@@ -110,7 +110,7 @@ def _summary(generator: Generator, folder: str) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Writes the dataset, or prints the catalogue."""
+    """Write the dataset, or print the catalogue."""
     args = _parser().parse_args(argv)
     if args.list:
         print(catalogue.table(catalogue.select(args.operations.split(","), args.max_level)))

@@ -24,13 +24,13 @@ OPERATIONS: tuple[Operation, ...] = (
 
 @functools.cache
 def by_name() -> dict[str, Operation]:
-    """The operations by their names."""
+    """Return the operations by their names."""
     return {operation.name: operation for operation in OPERATIONS}
 
 
 @functools.cache
 def families() -> dict[str, list[Operation]]:
-    """The operations of each family."""
+    """Return the operations of each family."""
     found = collections.defaultdict(list)
     for operation in OPERATIONS:
         found[operation.family].append(operation)
@@ -39,7 +39,7 @@ def families() -> dict[str, list[Operation]]:
 
 @functools.cache
 def numbers() -> dict[str, int]:
-    """A number for each operation: its place among those that take the same type.
+    """Return a number for each operation: its place among those that take the same type.
 
     Splits are made from these, so they depend on nothing else; new operations go to the end of their module.
     """
@@ -52,7 +52,7 @@ def numbers() -> dict[str, int]:
 
 
 def select(names: Sequence[str], max_level: int) -> tuple[Operation, ...]:
-    """The operations of these names and families, up to a level, in the catalogue's order.
+    """Return the operations of these names and families, up to a level, in the catalogue's order.
 
     Raises:
       UserError: a name is neither an operation nor a family (the message has the nearest), or nothing is left.
@@ -69,7 +69,7 @@ def select(names: Sequence[str], max_level: int) -> tuple[Operation, ...]:
 
 
 def understand(instruction: str) -> tuple[Operation, dict[str, Any]] | None:
-    """The operation and the arguments that an instruction asks for, or None where no operation is asked for so."""
+    """Return the operation and the arguments that an instruction asks for, or None where it asks for none."""
     for operation in OPERATIONS:
         arguments = operation.read(instruction)
         if arguments is not None:
@@ -78,7 +78,7 @@ def understand(instruction: str) -> tuple[Operation, dict[str, Any]] | None:
 
 
 def table(operations: Iterable[Operation]) -> str:
-    """The catalogue as a markdown table."""
+    """Return the catalogue as a markdown table."""
     rows = (
         [op.name, op.family, op.category, op.level, f"{op.source.name} → {op.result.name}", op.phrasings[0]]
         for op in operations

@@ -61,7 +61,7 @@ class Generator:
         )
 
     def chains(self) -> Iterator[tuple[str, Chain]]:
-        """Yields every chain with its split.
+        """Yield every chain with its split.
 
         Raises:
           UserError: the operations have no combinations of a wanted length, or there are too few different chains.
@@ -71,7 +71,7 @@ class Generator:
                 yield from ((split, chain) for chain in self._part(split, length, count))
 
     def _part(self, split: str, length: int, count: int) -> Iterator[Chain]:
-        """Yields `count` different chains of one split and length."""
+        """Yield `count` different chains of one split and length."""
         random, usage = Random(f"{self.settings.seed} {split} {length}"), Usage()
         seen: set[tuple[str, Combination]] = set()
         for number in range(count):
@@ -92,7 +92,7 @@ class Generator:
     def _find(
         self, split: str, length: int, usage: Usage, seen: set[tuple[str, Combination]], random: Random
     ) -> Run | None:
-        """A run of the least used combination that still has one; None where none has."""
+        """Return a run of the least used combination that still has one; None where none has."""
         belongs = functools.partial(_belongs, split)
         for _ in range(FAILURES):
             combination = self._composer.draw(length, split == splits.TEST, usage, random)
@@ -127,7 +127,7 @@ class Generator:
         return Step(instruction, call.output, operation.category, operation.name)
 
     def notes(self) -> dict[str, Any]:
-        """What the manifest says beside the counts; the combinations let anybody check that splits are disjoint."""
+        """Return the manifest's notes; the combinations let anybody check that splits are disjoint."""
         settings = self.settings
         return {
             "seed": settings.seed,
@@ -155,7 +155,7 @@ def _belongs(split: str, text: str) -> bool:
 
 
 def write(settings: Settings, folder: str | os.PathLike[str]) -> Generator:
-    """Writes a dataset folder and returns the generator that made it."""
+    """Write a dataset folder and return the generator that made it."""
     generator = Generator(settings)
     total = sum(count for counts in settings.counts.values() for count in counts.values())
     with DatasetWriter(folder) as writer:

@@ -54,9 +54,15 @@ class Run:
 
 
 def run(combination: Combination, random: Random, limits: Limits, accepts: Callable[[str], bool]) -> Run | None:
-    """Draws an input and runs it through the operations.
+    """Draw an input and run it through the operations.
 
     None where `accepts` refuses the input's text, or an operation makes no sense for its value.
+
+    Args:
+      combination: the operations.
+      random: draws the input and the arguments.
+      limits: sizes of values.
+      accepts: whether the text of an input may be used.
     """
     source = combination[0].source
     value = source.draw(random, random.randint(limits.min_items, limits.max_items))
@@ -88,7 +94,7 @@ class Composer:
     """Draws combinations of the chosen operations, each operation about equally often at every position."""
 
     def __init__(self, operations: Sequence[Operation], one_in: int, limits: Limits, degenerate: bool) -> None:
-        """`degenerate` allows pairs in which the second operation only undoes or repeats the first."""
+        """Prepare the pairs; `degenerate` allows those whose second operation only undoes or repeats the first."""
         self._operations, self._one_in, self._limits = tuple(operations), one_in, limits
         self._followers = {first: self._following(first, degenerate) for first in operations}
         self._extensible = [set(operations)]
@@ -103,7 +109,14 @@ class Composer:
         return any(found is not None and (degenerate or not found.degenerate) for found in runs)
 
     def draw(self, length: int, held_out: bool, usage: "Usage", random: Random) -> Combination | None:
-        """A combination, held out or taught, of the least used operations; None where there is none."""
+        """Return a combination, held out or taught, of the least used operations; None where there is none.
+
+        Args:
+          length: number of operations.
+          held_out: whether the combination is one that training never uses.
+          usage: counts of earlier uses.
+          random: breaks ties.
+        """
         return self._extend((), length, held_out, usage, random)
 
     def _extend(
@@ -120,20 +133,20 @@ class Composer:
         return None
 
     def _choices(self, prefix: Combination, length: int) -> list[Operation]:
-        """The operations that may come next and have others to follow them up to `length`."""
+        """Return the operations that may come next and have others to follow them up to `length`."""
         following = self._followers[prefix[-1]] if prefix else self._operations
         extensible = self._extensible_by(length - len(prefix) - 1)
         return [operation for operation in following if operation in extensible]
 
     def _extensible_by(self, count: int) -> set[Operation]:
-        """The operations that `count` others can follow."""
+        """Return the operations that `count` others can follow."""
         while len(self._extensible) <= count:
             last = self._extensible[-1]
             self._extensible.append({op for op in self._operations if last.intersection(self._followers[op])})
         return self._extensible[count]
 
     def _is_possible(self, prefix: Combination, length: int, held_out: bool) -> bool:
-        """Whether a combination that begins so can be what is wanted: taught, or, where it has several, held out."""
+        """Return whether a combination that begins so can become the wanted kind: taught, or else held out."""
         names = [operation.name for operation in prefix]
         if not held_out:
             return is_taught(names, self._one_in)
@@ -148,16 +161,22 @@ class Usage:
         self._counts: dict[tuple[int, str], float] = collections.defaultdict(float)
 
     def order(self, operations: Sequence[Operation], position: int, random: Random) -> list[Operation]:
-        """The operations, the less used at this position first, those used about equally often in random order."""
+        """Return the operations, the less used at this position first, about equally used ones in random order.
+
+        Args:
+          operations: to order.
+          position: in the combination.
+          random: breaks ties.
+        """
         use = {op: self._counts[position, op.name] + SLACK * random.random() for op in operations}
         return sorted(operations, key=lambda operation: use[operation])
 
     def succeed(self, combination: Combination) -> None:
-        """Counts one use of each operation at its position."""
+        """Count one use of each operation at its position."""
         self._count(combination, 1)
 
     def fail(self, combination: Combination) -> None:
-        """Bars a combination, and counts it a little, so that operations which often fail do not come up for ever."""
+        """Bar a combination, and count it a little, so that operations which often fail do not come up for ever."""
         self.fruitless.add(combination)
         self._count(combination, 0.1)
 

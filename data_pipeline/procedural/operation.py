@@ -57,15 +57,15 @@ class Operation:
 
     @property
     def closed(self) -> bool:
-        """Whether its output is a closed answer."""
+        """Return whether its output is a closed answer."""
         return self.result is ANSWER
 
     def apply(self, value: Any, arguments: dict[str, Any]) -> Any | None:
-        """The result, or None where the operation makes no sense for this value."""
+        """Return the result, or None where the operation makes no sense for this value."""
         return self.compute(value, **arguments) or None
 
     def draw_arguments(self, random: Random, value: Any) -> dict[str, Any] | None:
-        """Random arguments that suit `value`, or None where there are none."""
+        """Return random arguments that suit `value`, or None where there are none."""
         arguments = {}
         for parameter in self.parameters:
             drawn = parameter.draw(random, value)
@@ -75,11 +75,11 @@ class Operation:
         return arguments if len(set(arguments.values())) == len(arguments) else None
 
     def instruction(self, phrasing: int, arguments: dict[str, Any]) -> str:
-        """The text that asks for this operation."""
+        """Return the text that asks for this operation."""
         return self.phrasings[phrasing].format(**arguments)
 
     def read(self, instruction: str) -> dict[str, Any] | None:
-        """The arguments in an instruction, or None where it asks for something else."""
+        """Return the arguments in an instruction, or None where it asks for something else."""
         for pattern in self._patterns:
             if match := pattern.fullmatch(instruction):
                 return {parameter.name: parameter.read(match[parameter.name]) for parameter in self.parameters}
@@ -93,17 +93,29 @@ class Operation:
 
 
 def integer(name: str, low: int, high: int) -> Parameter:
-    """A whole number from `low` to `high`."""
+    """Return the parameter for a whole number from `low` to `high`.
+
+    Args:
+      name: of the parameter.
+      low: the smallest value.
+      high: the largest value.
+    """
     return Parameter(name, "[0-9]+", int, lambda random, value: random.randint(low, high))
 
 
 def new_word(name: str) -> Parameter:
-    """A word of the lexicon."""
+    """Return the parameter for a word of the lexicon."""
     return choice(name, lambda value: lexicon.NOUNS, r"\S+")
 
 
 def choice(name: str, options: Callable[[Any], Any], pattern: str = r"[^\s\"]+") -> Parameter:
-    """One of the options that a value offers."""
+    """Return the parameter for one of the options that a value offers.
+
+    Args:
+      name: of the parameter.
+      options: of a value.
+      pattern: a regular expression for an option in an instruction.
+    """
 
     def draw(random: Random, value: Any) -> Any | None:
         offered = options(value)
@@ -113,13 +125,19 @@ def choice(name: str, options: Callable[[Any], Any], pattern: str = r"[^\s\"]+")
 
 
 def number_from(name: str, options: Callable[[Any], list[int]]) -> Parameter:
-    """One of the numbers that a value offers."""
+    """Return the parameter for one of the numbers that a value offers."""
     drawn = choice(name, options).draw
     return Parameter(name, "-?[0-9]+", int, drawn)
 
 
 def maybe(name: str, options: Callable[[Any], Any], others: Callable[[Any], Any]) -> Parameter:
-    """One of the options that a value offers, or, as often, one of the others: for questions of yes or no."""
+    """Return the parameter for an option that a value offers or, as often, for another: for yes-or-no questions.
+
+    Args:
+      name: of the parameter.
+      options: of a value.
+      others: that a value does not offer.
+    """
 
     def draw(random: Random, value: Any) -> Any | None:
         offered = (options if random.random() < 0.5 else others)(value)

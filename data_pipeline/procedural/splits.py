@@ -1,4 +1,4 @@
-"""Which combinations of operations and which inputs belong to which split: pure functions, whatever the seed.
+"""Assigns combinations of operations and inputs to splits: pure functions, independent of the seed.
 
 A *combination* is the sequence of a chain's operations. Of those of two operations or more one in `one_in` is held out:
 a pair if `one_in` divides the sum of its operations' numbers (`catalogue.numbers`), so that every operation is held out
@@ -22,7 +22,7 @@ _BUCKET_COUNT = 10
 
 
 def input_split(text: str) -> str:
-    """The split that an input belongs to: a tenth to each of test, validation and rephrased, the rest to train."""
+    """Return the split of an input: a tenth each for test, validation and rephrased, the rest for train."""
     return _BUCKETS.get(_hash(text) % _BUCKET_COUNT, TRAIN)
 
 
@@ -31,7 +31,7 @@ def _hash(text: str) -> int:
 
 
 def is_held_out(names: Sequence[str], one_in: int) -> bool:
-    """Whether a combination is never used in training, alone or inside a longer one."""
+    """Return whether a combination is never used in training, alone or inside a longer one."""
     if len(names) < 2:
         return False
     number = sum(numbers()[name] for name in names) if len(names) == 2 else _hash(" ".join(sorted(names)))
@@ -39,7 +39,7 @@ def is_held_out(names: Sequence[str], one_in: int) -> bool:
 
 
 def is_taught(names: Sequence[str], one_in: int) -> bool:
-    """Whether a combination may be used in training: it holds no held-out run of operations."""
+    """Return whether a combination may be used in training: it holds no held-out run of operations."""
     starts = range(len(names) - 1)
     return not any(
         is_held_out(names[start:end], one_in) for start in starts for end in range(start + 2, len(names) + 1)

@@ -64,7 +64,7 @@ class ValueType:
 
 
 def _draw_words(random: Random, items: int) -> Words:
-    """Distinct words, or now and then one of them twice."""
+    """Return distinct words, or now and then one of them twice."""
     words = random.sample(lexicon.NOUNS, items)
     if items > 2 and random.random() < 0.25:
         source, target = random.sample(range(items), 2)
@@ -131,7 +131,7 @@ def _read_paragraph(text: str) -> Paragraph:
 
 
 def _draw_dates(random: Random, items: int) -> Dates:
-    """Dates within a few years of each other."""
+    """Return dates within a few years of each other."""
     middle = random.randint(FIRST_DAY.toordinal() + 1200, LAST_DAY.toordinal() - 1200)
     return tuple(datetime.date.fromordinal(middle + random.randint(-1200, 1200)) for _ in range(items))
 

@@ -7,7 +7,7 @@ from data_pipeline.procedural.catalogue import understand
 
 
 def execute(instruction: str, text: str) -> str | None:
-    """The right output for one instruction and its input.
+    """Return the right output for one instruction and its input.
 
     None where no operation is asked for in these words, the input is not of its type, or the operation makes no sense
     for it.
@@ -24,9 +24,14 @@ def execute(instruction: str, text: str) -> str | None:
 
 
 def follow(instructions: Sequence[str], text: str, outputs: Sequence[str | None]) -> list[bool]:
-    """For each step, whether its output is right given the output before it, right or wrong as that may be.
+    """Return for each step whether its output is right given the output before it, right or wrong.
 
     With a model's outputs this separates its own mistakes from those that it inherited.
+
+    Args:
+      instructions: of the steps.
+      text: the input of the first step.
+      outputs: of the steps; None is never right.
     """
     before = [text, *outputs][: len(instructions)]
     return [
@@ -36,7 +41,7 @@ def follow(instructions: Sequence[str], text: str, outputs: Sequence[str | None]
 
 
 def verify(chain: Chain) -> list[bool]:
-    """For each step, whether its output and its task are what its instruction asks of the output before it."""
+    """Return for each step whether its output and its task are what its instruction asks of the output before it."""
     instructions = [step.instruction for step in chain.steps]
     right = follow(instructions, chain.input, chain.outputs)
     return [ok and _asks_for(step.instruction, step.task) for ok, step in zip(right, chain.steps, strict=True)]

@@ -22,7 +22,7 @@ from data_pipeline.text_tables import text_table
 
 
 def summary(out: Path, manifest: dict[str, Any]) -> str:
-    """What an import did, in a few lines."""
+    """Return a summary of an import, in a few lines."""
     notes = manifest["notes"]
     counts = manifest["counts"].items()
     lines = text_table(
@@ -45,7 +45,7 @@ def summary(out: Path, manifest: dict[str, Any]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line."""
+    """Run the command line."""
     parser = cli.parser(__doc__)
     parser.add_argument("--src", type=Path, help="folder of the release; without it the release is downloaded")
     parser.add_argument("--out", type=Path, required=True, help="dataset folder to write")

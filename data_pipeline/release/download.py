@@ -24,13 +24,13 @@ _WORTH_ANOTHER_TRY = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
 def default_folder() -> Path:
-    """Where downloads are kept: the user's cache folder, by commit."""
+    """Return the folder of downloads: in the user's cache folder, by commit."""
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(cache) / "coi_jax" / f"coi_release-{COMMIT[:12]}"
 
 
 def download(folder: Path, base_url: str, checksums: Mapping[str, str] = CHECKSUMS) -> Path:
-    """Fetches every file of the release that `folder` does not hold whole yet, and returns `folder`.
+    """Download every file of the release that `folder` does not hold yet, and return `folder`.
 
     Args:
       folder: gets `train/…` and `test/…`; unfinished files end in `.part`.
@@ -58,7 +58,7 @@ def _is_whole(path: Path, blob: str) -> bool:
 
 
 def _fetch(url: str, target: Path, blob: str) -> None:
-    """Downloads one file, checks it, and only then gives it its name."""
+    """Download one file, check it, and only then give it its name."""
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".part")
     resumed = part.exists()
@@ -97,7 +97,7 @@ def _transfer_with_retries(url: str, part: Path) -> None:
 
 
 def _transfer(url: str, part: Path) -> None:
-    """Appends to `part` what it lacks; raises IncompleteRead where the server stops early."""
+    """Append to `part` what it lacks; raises IncompleteRead where the server stops early."""
     have = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:

@@ -21,7 +21,7 @@ FIRST_STEP = "#first_step"
 
 @dataclass
 class Account:
-    """Where the rows of one file went.
+    """An account of the rows of one file.
 
     `chains` counts the imported ones by length, `repeats` a union file's rows that came in (or were rejected) from
     another file, by that file, and `unknown_keys` what rows have besides the release's own keys.
@@ -36,7 +36,7 @@ class Account:
     unknown_keys: collections.Counter[str] = field(default_factory=collections.Counter)
 
     def record(self) -> dict[str, Any]:
-        """The account as the manifest holds it."""
+        """Return the account as the manifest holds it."""
         chains = {str(length): count for length, count in sorted(self.chains.items())}
         return {
             "split": self.split,
@@ -64,7 +64,7 @@ class Importer:
         return read_array(self._folder / file.path, "release file")
 
     def learn(self, known: Sequence[ReleaseFile]) -> None:
-        """Reads the files for what their regular rows teach about irregular ones."""
+        """Read the files for what their regular rows teach about irregular ones."""
         for file in known:
             if file.form is Form.SUMMARY or max(file.lengths) == 1:
                 continue
@@ -75,7 +75,7 @@ class Importer:
         self._survey.settle()
 
     def take(self, file: ReleaseFile) -> None:
-        """Imports a file.
+        """Import a file.
 
         Raises:
           UserError: not one of its rows has the form that is due, so it is another file.
@@ -100,7 +100,7 @@ class Importer:
         return release_files.git_blob(self._folder / file.path) == release_files.CHECKSUMS[file.path]
 
     def _is_repeat(self, row: Any, file: ReleaseFile, account: Account) -> bool:
-        """Whether a union file repeats a row of another training file; counts it, or remembers a new row."""
+        """Return whether a union file repeats a row of another training file; count it, or remember a new row."""
         if not file.is_training:
             return False
         key = row_key(row)
@@ -134,7 +134,7 @@ class Importer:
         )
 
     def add_first_steps(self) -> dict[str, int]:
-        """Where no file gave training chains of length 1: writes the distinct first steps of the longer ones.
+        """Write the distinct first steps of longer training chains, where no file had chains of length 1.
 
         Returns how many, by source.
         """
@@ -146,13 +146,13 @@ class Importer:
 
 
 def first_step(chain: Chain) -> Chain:
-    """The first step of a chain as a chain of its own, labelled so."""
+    """Return the first step of a chain as a chain of its own, labelled so."""
     step = chain.steps[0]
     return Chain(chain.id + FIRST_STEP, chain.source + FIRST_STEP, chain.input, step.instruction, (step,))
 
 
 def import_release(src: Path, out: Path, first_steps: bool = True) -> dict[str, Any]:
-    """Imports the release in `src` (a copy of its repository, or of its data folder) into the dataset folder `out`.
+    """Import the release in `src` (a copy of its repository, or of its data folder) into the dataset folder `out`.
 
     Args:
       src: any subset of the release's files may be there.

@@ -1,4 +1,4 @@
-"""What the official Chain-of-Instructions release holds, file by file, at the commit that the project pins.
+"""The files of the official Chain-of-Instructions release, at the commit that the project pins.
 
 The checksums are the ids that git gives to the files' contents in that commit (`git ls-tree -r COMMIT data`): SHA-1 of
 "blob", the size in bytes, a null byte and the content.
@@ -87,12 +87,12 @@ class ReleaseFile:
 
     @property
     def source(self) -> str:
-        """What `Chain.source` says: the path under `data/train` or `data/test`."""
+        """Return the value of `Chain.source`: the path under `data/train` or `data/test`."""
         return self.path.partition("/")[2]
 
     @property
     def is_training(self) -> bool:
-        """Whether the file lies in `data/train`."""
+        """Return whether the file lies in `data/train`."""
         return self.path.startswith("train/")
 
 
@@ -141,7 +141,7 @@ FILES: tuple[ReleaseFile, ...] = (
 
 
 def data_folder(src: Path) -> Path:
-    """The folder that has `train` and `test`: `src/data` (a copy of the repository) or `src` itself.
+    """Return the folder that has `train` and `test`: `src/data` (a copy of the repository) or `src` itself.
 
     Raises:
       UserError: `src` is missing or holds neither.
@@ -155,14 +155,14 @@ def data_folder(src: Path) -> Path:
 
 
 def present(folder: Path) -> tuple[list[ReleaseFile], list[str]]:
-    """The files of the release that lie in a data folder, in order of import, and the paths of unknown files."""
+    """Return the files of the release that lie in a data folder, in order of import, and the paths of unknown files."""
     found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     known = [file for file in FILES if file.path in found]
     return known, sorted(found - {file.path for file in FILES})
 
 
 def git_blob(path: Path) -> str:
-    """The id that git gives to a file's content."""
+    """Return the id that git gives to a file's content."""
     digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
     with open(path, "rb") as file:
         while chunk := file.read(1 << 20):

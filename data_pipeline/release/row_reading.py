@@ -1,4 +1,4 @@
-"""How a row of the release becomes a chain.
+"""Reads rows of the release as chains.
 
 Most rows have as many instructions, joined with " and then ", as outputs. The irregular ones are read with what the
 regular ones teach (`Survey`): which texts are instructions, and which instruction gave which output.
@@ -44,7 +44,7 @@ class Survey:
     _chains: dict[str, list[tuple[str, ...]]] = field(default_factory=dict)
 
     def learn(self, row: Any) -> None:
-        """Takes in a row whose instructions are not fused."""
+        """Take in a row whose instructions are not fused."""
         if fault(row, Form.CHAIN):
             return
         instructions, outputs = split_instruction(row["instruction"]), split_output(row["output"])
@@ -57,7 +57,7 @@ class Survey:
             self._remember(row["input"], instructions, outputs)
 
     def settle(self) -> None:
-        """Groups the instructions of the rows that had too many, once all rows are known."""
+        """Group the instructions of the rows that had too many, once all rows are known."""
         for text, parts, outputs in self._long:
             self._remember(text, group(parts, len(outputs), self), outputs)
         self._long.clear()
@@ -68,12 +68,12 @@ class Survey:
         self._chains.setdefault(_key(text, *outputs), []).append(instructions)
 
     def first_instruction(self, text: str, output: str) -> str:
-        """The instruction that most often made `output` of the input `text`, or NOT_GIVEN."""
+        """Return the instruction that most often made `output` of the input `text`, or NOT_GIVEN."""
         found = self._first.get(_key(text, output))
         return found.most_common(1)[0][0] if found else NOT_GIVEN
 
     def chains(self, text: str, outputs: Sequence[str]) -> tuple[tuple[str, ...], ...]:
-        """The instructions of every chain that made these outputs of the input `text`, without repeats."""
+        """Return the instructions of every chain that made these outputs of the input `text`, without repeats."""
         return tuple(dict.fromkeys(self._chains.get(_key(text, *outputs), ())))
 
 
@@ -82,18 +82,18 @@ def _key(*texts: str) -> str:
 
 
 def split_instruction(instruction: str) -> tuple[str, ...]:
-    """The parts of "A and then B", without the white space around them."""
+    """Return the parts of "A and then B", without the white space around them."""
     return tuple(part.strip() for part in instruction.split(JOINER))
 
 
 def split_output(output: str) -> tuple[str, ...]:
-    """The outputs behind their labels, without the white space that 885 rows of coi_2.json have before a label."""
+    """Return the outputs behind their labels, without the white space before a label (885 rows of coi_2.json)."""
     outputs = parse(output)
     return outputs if len(outputs) == 1 else tuple(part.strip() for part in outputs)
 
 
 def fault(row: Any, form: Form) -> str | None:
-    """Why a row cannot be read at all, None where it can."""
+    """Return the reason why a row cannot be read at all, None where it can."""
     if not isinstance(row, dict):
         return "not a JSON object"
     for key in (*TEXT_KEYS, *FORM_KEYS[form]):
@@ -108,7 +108,7 @@ def fault(row: Any, form: Form) -> str | None:
 
 
 def is_utf8(row: Any) -> bool:
-    """Whether all text in a JSON value can be written as UTF-8."""
+    """Return whether all text in a JSON value can be written as UTF-8."""
     try:
         json.dumps(row, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError:
@@ -117,12 +117,12 @@ def is_utf8(row: Any) -> bool:
 
 
 def writable(row: Any) -> Any:
-    """The row itself, or its JSON text in ASCII where the row cannot be written as UTF-8."""
+    """Return the row itself, or its JSON text in ASCII where the row cannot be written as UTF-8."""
     return row if is_utf8(row) else json.dumps(row)
 
 
 def row_key(row: Any) -> str:
-    """What two rows share that are the same example: the instruction shown, the input and the output."""
+    """Return a key that rows of the same example share: of the instruction shown, the input and the output."""
     texts = row
     if isinstance(row, dict):
         texts = [row.get("summarized_coi", row.get("instruction")), row.get("input"), row.get("output")]
@@ -130,7 +130,13 @@ def row_key(row: Any) -> str:
 
 
 def read(row: Any, file: ReleaseFile, number: int, survey: Survey) -> Reading:
-    """The chain of row `number` (from 0) of a file.
+    """Return the chain of row `number` (from 0) of a file.
+
+    Args:
+      row: a JSON value.
+      file: of the release.
+      number: of the row, from 0.
+      survey: of all rows, for irregular ones.
 
     Raises:
       NotAChain: with the reason.
@@ -152,7 +158,7 @@ def read(row: Any, file: ReleaseFile, number: int, survey: Survey) -> Reading:
 def _instructions(
     row: dict[str, str], outputs: Sequence[str], form: Form, survey: Survey
 ) -> tuple[tuple[str, ...], str | None]:
-    """The instruction of each step, and how they were found where that is not plain."""
+    """Return the instruction of each step, and how they were found where that is not plain."""
     if len(outputs) == 1:
         return (row["instruction"],), None
     if form is Form.FUSED and "summarized_coi" not in row:
@@ -167,7 +173,7 @@ def _instructions(
 
 
 def _recovered(row: dict[str, str], outputs: Sequence[str], survey: Survey) -> tuple[tuple[str, ...], str | None]:
-    """The instructions behind a fused one, from other rows with the same input and outputs."""
+    """Return the instructions behind a fused one, from other rows with the same input and outputs."""
     known = survey.chains(row["input"], outputs)
     if len(known) == 1:
         return known[0], None
@@ -180,18 +186,23 @@ def _recovered(row: dict[str, str], outputs: Sequence[str], survey: Survey) -> t
 
 
 def _shared_words(left: str, right: str) -> float:
-    """Jaccard index of the two texts' words."""
+    """Return the Jaccard index of the two texts' words."""
     words, others = set(left.lower().split()), set(right.lower().split())
     return len(words & others) / len(words | others)
 
 
 def group(parts: Sequence[str], count: int, survey: Survey) -> tuple[str, ...]:
-    """Puts neighbouring parts together until there are `count` instructions.
+    """Put neighbouring parts together until there are `count` instructions.
 
     Of all ways the one with the most instructions known from regular rows, then with the best known ones, then with
     the earliest ends, so that a part nobody knows stays with the last step.
 
     Example: with "A." known, `("A.", "Do b", "do c.")` in two → `("A.", "Do b and then do c.")`.
+
+    Args:
+      parts: of an instruction that was split.
+      count: of instructions.
+      survey: knows regular instructions.
     """
 
     def merit(instructions: tuple[str, ...]) -> tuple[int, int]:
@@ -202,7 +213,7 @@ def group(parts: Sequence[str], count: int, survey: Survey) -> tuple[str, ...]:
 
 
 def _groupings(parts: Sequence[str], count: int) -> Iterator[tuple[str, ...]]:
-    """Every way to cut `parts` into `count` runs, earliest ends first (`max` keeps the first of equals)."""
+    """Yield every way to cut `parts` into `count` runs, earliest ends first (`max` keeps the first of equals)."""
     for ends in itertools.combinations(range(1, len(parts)), count - 1):
         edges = (0, *ends, len(parts))
         yield tuple(join(parts[start:end]) for start, end in itertools.pairwise(edges))

@@ -29,13 +29,13 @@ def found() -> list[Outcome]:
 
 
 @pytest.fixture
-def desk(found: list[Outcome], tmp_path: Path) -> CurationSession:
+def session(found: list[Outcome], tmp_path: Path) -> CurationSession:
     return CurationSession(found, tmp_path / "decisions.jsonl", "a tester", 4, 0)
 
 
 @pytest.fixture
-def address(desk: CurationSession) -> Iterator[str]:
-    server = make_server("127.0.0.1", 0, curate.application(desk), threaded=True)
+def address(session: CurationSession) -> Iterator[str]:
+    server = make_server("127.0.0.1", 0, curate.application(session), threaded=True)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     yield f"http://127.0.0.1:{server.port}/"
@@ -44,63 +44,63 @@ def address(desk: CurationSession) -> Iterator[str]:
     server.server_close()
 
 
-def rows(desk: CurationSession) -> list[dict[str, object]]:
-    return list(files.read_jsonl(desk.path))
+def rows(session: CurationSession) -> list[dict[str, object]]:
+    return list(files.read_jsonl(session.path))
 
 
-def test_decisions_are_lines_at_once_and_go_on_where_they_ended(desk: CurationSession, found: list[Outcome]) -> None:
-    desk.decide({"id": desk.order[0], "decision": "accept"})
-    assert rows(desk) == [{"id": desk.order[0], "decision": "accept", "by": "a tester"}]
-    with open(desk.path, "a", encoding="utf-8") as file:
+def test_decisions_are_lines_at_once_and_go_on_where_they_ended(session: CurationSession, found: list[Outcome]) -> None:
+    session.decide({"id": session.order[0], "decision": "accept"})
+    assert rows(session) == [{"id": session.order[0], "decision": "accept", "by": "a tester"}]
+    with open(session.path, "a", encoding="utf-8") as file:
         file.write('{"id": "cut')
-    again = CurationSession(found, desk.path, "another", 4, 0)
+    again = CurationSession(found, session.path, "another", 4, 0)
     assert again.first_open() == 1
     assert again.state()["decided"] == 1
     again.decide({"id": again.order[1], "decision": "reject"})
-    assert [row["by"] for row in rows(desk)] == ["a tester", "another"]
+    assert [row["by"] for row in rows(session)] == ["a tester", "another"]
 
 
 @pytest.mark.parametrize("row", [{"id": "no such", "decision": "accept"}, {"decision": "accept"}, None, []])
-def test_what_is_no_decision_is_refused_and_not_written(desk: CurationSession, row: object) -> None:
+def test_what_is_no_decision_is_refused_and_not_written(session: CurationSession, row: object) -> None:
     with pytest.raises(UserError):
-        desk.decide(row)
-    assert not desk.path.exists()
+        session.decide(row)
+    assert not session.path.exists()
 
 
-def test_another_site_can_neither_decide_nor_read(desk: CurationSession) -> None:
-    client = curate.application(desk).test_client()
-    decision = {"id": desk.order[0], "decision": "accept"}
+def test_another_site_can_neither_decide_nor_read(session: CurationSession) -> None:
+    client = curate.application(session).test_client()
+    decision = {"id": session.order[0], "decision": "accept"}
     assert client.post("/decisions", json=decision).status_code == 403
     assert client.post("/decisions", json=decision, headers={"X-Token": "guess"}).status_code == 403
     assert client.get("/", headers={"Host": "evil.example"}).status_code == 400
     assert client.get("/chains/99").status_code == 404
-    assert not desk.path.exists()
+    assert not session.path.exists()
 
 
-def test_a_person_decides_by_keyboard(desk: CurationSession, address: str, browser: str, tmp_path: Path) -> None:
+def test_a_person_decides_by_keyboard(session: CurationSession, address: str, browser: str, tmp_path: Path) -> None:
     with browsers.opened(browser, tmp_path / "profile") as page:
         page.get(address)
-        shown(page, desk.order[0])
+        shown(page, session.order[0])
         assert page.title == "Curate chains"  # nothing of the data is read as HTML
         assert HOSTILE in text(page, "#chain .text")
         press(page, "a")
-        shown(page, desk.order[1])
+        shown(page, session.order[1])
         press(page, "r")
-        shown(page, desk.order[2])
+        shown(page, session.order[2])
         edit(page, "Say it again.", "again")
-        shown(page, desk.order[3])
+        shown(page, session.order[3])
         press(page, Keys.ARROW_LEFT)
-        assert "your decision: edit" in shown(page, desk.order[2])
+        assert "your decision: edit" in shown(page, session.order[2])
         assert "Say it again." in text(page, "#chain")
         press(page, Keys.ARROW_LEFT)
-        shown(page, desk.order[1])
+        shown(page, session.order[1])
         press(page, "a")  # a person may change their mind
         until(page, lambda page: "agrees with" in text(page, "#agreement"))
         assert "3 of 5 chains decided" in text(page, "#progress")
         page.save_screenshot(str(tmp_path / "curate.png"))
-    assert [row["decision"] for row in rows(desk)] == ["accept", "reject", "edit", "accept"]
-    assert [row["id"] for row in rows(desk)] == [desk.order[n] for n in (0, 1, 2, 1)]
-    steps = rows(desk)[2]["steps"]
+    assert [row["decision"] for row in rows(session)] == ["accept", "reject", "edit", "accept"]
+    assert [row["id"] for row in rows(session)] == [session.order[n] for n in (0, 1, 2, 1)]
+    steps = rows(session)[2]["steps"]
     assert isinstance(steps, list)
     assert steps[-1] == ["Say it again.", "again"]
 
@@ -125,17 +125,17 @@ def edit(page: webdriver.Chrome, instruction: str, output: str) -> None:
     ActionChains(page).key_down(Keys.CONTROL).send_keys(Keys.ENTER).key_up(Keys.CONTROL).perform()
 
 
-def test_an_edit_can_be_left(desk: CurationSession, address: str, browser: str, tmp_path: Path) -> None:
+def test_an_edit_can_be_left(session: CurationSession, address: str, browser: str, tmp_path: Path) -> None:
     with browsers.opened(browser, tmp_path / "profile") as page:
         page.get(address)
-        shown(page, desk.order[0])
+        shown(page, session.order[0])
         press(page, "e")
         page.find_element("css selector", "textarea").send_keys("a r e ")
         press(page, Keys.ESCAPE)
         assert "a r e " not in text(page, "#chain")
         page.find_element("css selector", "button.reject").click()
-        shown(page, desk.order[1])
-    assert [row["decision"] for row in rows(desk)] == ["reject"]
+        shown(page, session.order[1])
+    assert [row["decision"] for row in rows(session)] == ["reject"]
 
 
 def test_a_folder_that_is_no_work_folder_is_named(tmp_path: Path) -> None:
@@ -143,6 +143,6 @@ def test_a_folder_that_is_no_work_folder_is_named(tmp_path: Path) -> None:
         curate.main([f"--work={tmp_path}", "--no_browser"])
 
 
-def test_the_order_is_that_of_doubt(desk: CurationSession, found: list[Outcome]) -> None:
-    assert sorted(desk.order) == sorted(one.draft.id for one in found)
-    assert json.dumps(desk.chain(0)["chain"]["opinion"])
+def test_the_order_is_that_of_doubt(session: CurationSession, found: list[Outcome]) -> None:
+    assert sorted(session.order) == sorted(one.draft.id for one in found)
+    assert json.dumps(session.chain(0)["chain"]["opinion"])

@@ -89,17 +89,17 @@ class Prompt(pydantic.BaseModel):
 
 @functools.cache
 def prompt(name: str) -> Prompt:
-    """A prompt of the project."""
+    """Return a prompt of the project."""
     return Prompt.model_validate(tomllib.loads((PROMPTS / f"{name}.toml").read_text(encoding="utf-8")))
 
 
 def prompt_identity(name: str) -> dict[str, Any]:
-    """The version of a prompt and a hash of its file, for manifests and for what stages depend on."""
+    """Return the version of a prompt and a hash of its file, for manifests and for what stages depend on."""
     return {"version": prompt(name).version, "sha256": files.sha256(PROMPTS / f"{name}.toml")}
 
 
 def fence(name: str, text: str) -> str:
-    r"""A text between marks that it cannot hold, as they are named by a hash of it.
+    r"""Return a text between marks that it cannot hold, as they are named by a hash of it.
 
     Example: `("input", "a b")` → `<<input c8687a08aa5d\na b\nc8687a08aa5d input>>`.
     """
@@ -108,7 +108,7 @@ def fence(name: str, text: str) -> str:
 
 
 def messages(question: Question) -> tuple[Message, ...]:
-    """The conversation that asks a question: the rules, worked examples as turns that came before, and the question."""
+    """Return the conversation that asks a question: the rules, worked examples as earlier turns, and the question."""
     words = prompt(question.prompt)
     turns = [Message("system", words.system.strip())]
     for example in words.examples:
@@ -122,7 +122,7 @@ def _user(words: Prompt, fields: dict[str, str]) -> str:
 
 
 def call(question: Question, endpoint: EndpointConfig) -> Call:
-    """The call that asks a question of an endpoint."""
+    """Return the call that asks a question of an endpoint."""
     form = response_format(endpoint.structured, question.form)
     limit = prompt(question.prompt).max_tokens
     return Call(endpoint.model, messages(question), endpoint.temperature, limit, form)

@@ -1,1 +1,1 @@
-"""How the stages run: Beam pipelines whose results are kept."""
+"""Runs stages: Beam pipelines whose results are kept."""

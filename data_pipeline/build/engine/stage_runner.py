@@ -1,8 +1,8 @@
-"""Stages: a folder of JSON lines for each, named by a hash of all that it follows from.
+"""Runs stages and keeps each in a folder of JSON lines, named by a hash of everything that it depends on.
 
-A stage is one Beam pipeline. Its folder has a marker once it is whole; run again, a whole stage is passed over, and one
-that was interrupted is made anew, for which the language model is not asked again. A change of settings or prompts
-makes another folder for every stage that depends on it, and for no other.
+A stage is one Beam pipeline. Its folder has a marker once it is complete. A later run skips complete stages and makes
+interrupted ones anew, for which the language model is not asked again. A change of settings or prompts makes another
+folder for every stage that depends on it, and for no other.
 """
 
 import contextlib
@@ -39,18 +39,18 @@ class Incomplete(Exception):
 
     @property
     def out_of_budget(self) -> bool:
-        """Whether money is what is missing."""
+        """Return whether the budget is what stopped the stage."""
         return BUDGET in self.reasons
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage that is whole.
+    """A complete stage.
 
     Attributes:
       name: of the stage.
       folder: of its files, on any path that fsspec and Beam know.
-      identity: a hash of all that it follows from.
+      identity: a hash of everything that it depends on.
       counts: of its lines, by tag.
     """
 
@@ -60,15 +60,15 @@ class Stage:
     counts: dict[str, int]
 
     def pattern(self, tag: str = OUT) -> str:
-        """Its files of a tag."""
+        """Return the pattern of its files of a tag."""
         return f"{self.folder}/{tag}-*.jsonl"
 
     def read(self, tag: str = OUT) -> Iterator[Row]:
-        """The rows of a tag, in no order."""
+        """Yield the rows of a tag, in no order."""
         return read_rows(self.pattern(tag))
 
     def read_sorted(self, tag: str = OUT) -> Iterator[Row]:
-        """The rows of a tag, by the hashes of their lines: the same rows come in the same order, however many."""
+        """Yield the rows of a tag, ordered by the hashes of their lines, in memory that does not grow with the rows."""
         system, path = fsspec.core.url_to_fs(self.pattern(tag))
         with contextlib.ExitStack() as stack:
             opened = [stack.enter_context(system.open(name, "rb")) for name in sorted(system.glob(path))]
@@ -79,7 +79,7 @@ class Stage:
 
 
 def _lines(number: int, file: IO[bytes]) -> Iterator[tuple[bytes, int, int]]:
-    """The hash of each line of a file, the file's number, and where the line begins."""
+    """Yield the hash of each line of a file, the file's number, and where the line begins."""
     start = 0
     for line in file:
         yield hashlib.sha256(line).digest()[:16], number, start
@@ -87,7 +87,7 @@ def _lines(number: int, file: IO[bytes]) -> Iterator[tuple[bytes, int, int]]:
 
 
 def read_rows(pattern: str) -> Iterator[Row]:
-    """The rows of some files of JSON lines."""
+    """Yield the rows of some files of JSON lines."""
     system, path = fsspec.core.url_to_fs(pattern)
     for name in sorted(system.glob(path)):
         with system.open(name, "rt", encoding="utf-8") as file:
@@ -95,11 +95,11 @@ def read_rows(pattern: str) -> Iterator[Row]:
 
 
 class StageRunner:
-    """Where the stages of a build are kept, and how their pipelines run.
+    """Runs the stages of a build and keeps their results.
 
     Args:
-      folder: that holds a folder for each stage.
-      options: Beam's, as `--runner`; workers of another machine need a folder that they see too.
+      folder: holds a folder for each stage; workers on other machines must see it too.
+      options: of Beam, as `--runner`.
     """
 
     def __init__(self, folder: str, options: Sequence[str]) -> None:
@@ -113,11 +113,11 @@ class StageRunner:
         make: Callable[[beam.Pipeline], dict[str, Flow]],
         questions: int = 0,
     ) -> Stage:
-        """The stage of that name, made unless it is there.
+        """Return the stage of that name; make it unless it is complete.
 
         Args:
           name: of the stage.
-          settings: all that its rows follow from besides the inputs, as JSON.
+          settings: everything that its rows depend on besides the inputs, as JSON.
           inputs: stages that it reads.
           make: adds its transforms to a pipeline; returns its rows by tag.
           questions: that it asks, for the progress bar.
@@ -157,14 +157,14 @@ class StageRunner:
 
 
 def _user_error(error: BaseException | None) -> UserError | None:
-    """The user's mistake among what an error came from, if there is one."""
+    """Return the user's mistake among the causes of an error, if there is one."""
     while error is not None and not isinstance(error, UserError):
         error = error.__cause__ or error.__context__
     return error
 
 
 def beam_flag_names() -> list[str]:
-    """The flags that Beam knows, as `--runner`."""
+    """Return the flags that Beam knows, as `--runner`."""
     return [f"--{name}" for name in PipelineOptions([]).get_all_options()]
 
 
@@ -176,7 +176,7 @@ def _reasons(pattern: str) -> dict[str, int]:
 
 
 def rows_of(stage: Stage, tag: str = OUT) -> beam.PTransform:
-    """The rows of a stage, in a pipeline."""
+    """Return the rows of a stage, in a pipeline."""
     return f"read {stage.name} {tag}" >> _Read(stage.pattern(tag))
 
 
@@ -186,6 +186,6 @@ class _Read(beam.PTransform):
         self._pattern = pattern
 
     def expand(self, start: Any) -> Flow:
-        """Files to rows."""
+        """Read the files as rows."""
         lines = start | beam.io.ReadFromText(self._pattern)
         return lines | beam.Map(json.loads)

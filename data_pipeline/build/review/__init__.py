@@ -1,1 +1,1 @@
-"""What people look at: the report, the order of curation, what became of each chain."""
+"""The report of a build, the order of curation, and the outcome of each chain."""

@@ -34,7 +34,7 @@ PERCENTILES = (5, 25, 50, 75, 95)
 
 
 def write_report(path: str, config: BuildConfig, built: BuildResult, spent: float, found: Decisions) -> None:
-    """Writes the page of a build.
+    """Write the page of a build.
 
     Args:
       path: of the page, local or another that fsspec knows.
@@ -50,7 +50,14 @@ def write_report(path: str, config: BuildConfig, built: BuildResult, spent: floa
 
 
 def content(config: BuildConfig, built: BuildResult, spent: float, found: Decisions) -> dict[str, Any]:
-    """All that the page shows."""
+    """Return everything that the page shows.
+
+    Args:
+      config: of the build.
+      built: its stages.
+      spent: US dollars, of all runs.
+      found: people's decisions.
+    """
     chains = list(chain_outcomes.outcomes(built))
     shown = sample(chains)
     return {
@@ -75,7 +82,7 @@ def content(config: BuildConfig, built: BuildResult, spent: float, found: Decisi
 
 
 def safe_json(value: Any) -> str:
-    """JSON that may stand inside a script element: no `<` of the data can end it."""
+    """Return JSON that may stand inside a script element: no `<` of the data can end it."""
     return json.dumps(value, ensure_ascii=False).replace("<", "\\u003c").replace("\u2028", "\\u2028")
 
 
@@ -87,7 +94,7 @@ def _counts(built: BuildResult) -> list[tuple[str, dict[int, int]]]:
 
 
 def funnels(built: BuildResult) -> list[tuple[str, list[tuple[str, int, float]]]]:
-    """For seeds and each length the steps of its funnel: what is left, and its share of what it began with."""
+    """Return the funnels of seeds and of each length: for every step the rows that are left, and their share."""
     read = built.seeds.counts["out"] + sum(row["reason"] != "another language" for row in built.seeds.read(REJECTED))
     found = [
         (
@@ -114,7 +121,7 @@ def funnels(built: BuildResult) -> list[tuple[str, list[tuple[str, int, float]]]
 
 
 def _passed(name: str) -> str:
-    """The words for what a stage lets through."""
+    """Return the words for what a stage lets through."""
     entry = llm_stages.find(name)
     return entry.passed if entry else name
 
@@ -124,13 +131,13 @@ def _by_length(stage: Stage) -> collections.Counter[int]:
 
 
 def reasons(stages: Sequence[Stage]) -> list[tuple[str, str, int]]:
-    """Why rows were rejected, by stage, the most frequent first."""
+    """Return why rows were rejected, by stage, the most frequent first."""
     found = collections.Counter((stage.name, row["reason"]) for stage in stages for row in stage.read(REJECTED))
     return [(stage, reason, number) for (stage, reason), number in found.most_common()]
 
 
 def heat_map(built: BuildResult) -> dict[str, Any]:
-    """Pairs of categories, first by second: how many candidates were tried, and the share whose second can follow."""
+    """Return, for each pair of categories, the number of candidates and the share whose second step can follow."""
     tried: collections.Counter[tuple[str, str]] = collections.Counter()
     passed: collections.Counter[tuple[str, str]] = collections.Counter()
     for stage in built.checked.values():
@@ -151,7 +158,7 @@ def _last_pair(row: Row) -> tuple[str, str]:
 
 
 def words(built: BuildResult) -> list[tuple[str, list[int], int]]:
-    """Percentiles of the number of words of definitions, instructions, inputs and outputs, and how many there are."""
+    """Return percentiles of the words of definitions, instructions, inputs and outputs, and the number of texts."""
     texts: dict[str, list[int]] = collections.defaultdict(list)
     for seed in built.tasks.read():
         texts["definition of a task"].append(len(seed["definition"].split()))
@@ -164,7 +171,7 @@ def words(built: BuildResult) -> list[tuple[str, list[int], int]]:
 
 
 def validity(built: BuildResult) -> list[dict[str, Any]]:
-    """By category of a last step: candidates, the share that can follow, and the mean score of whole chains."""
+    """Return by category of a last step the candidates, the share that can follow, and the mean score of chains."""
     tried: dict[str, list[bool]] = collections.defaultdict(list)
     scores: dict[str, list[int]] = collections.defaultdict(list)
     for stage in built.checked.values():
@@ -190,7 +197,7 @@ def validity(built: BuildResult) -> list[dict[str, Any]]:
 
 
 def costs(config: BuildConfig, built: BuildResult) -> list[dict[str, Any]]:
-    """Calls, tokens and US dollars of each stage that asked something, at the config's prices."""
+    """Return the calls, tokens and US dollars of each stage that asked something, at the config's prices."""
     found = []
     for stage in built.every:
         usage = next(iter(stage.read(USAGE)), None)
@@ -203,12 +210,12 @@ def costs(config: BuildConfig, built: BuildResult) -> list[dict[str, Any]]:
 
 
 def sample(chains: list[Outcome]) -> list[Outcome]:
-    """All chains, or as many as the page holds, by their ids: a random sample, for ids are hashes."""
+    """Return all chains, or as many as the page holds, by their ids: a random sample, for ids are hashes."""
     return sorted(chains, key=lambda chain: chain.draft.id)[:SHOWN_CHAINS]
 
 
 def chain_row(chain: Outcome) -> Row:
-    """A chain as a page's script has it."""
+    """Return a chain as the page's script reads it."""
     draft = chain.draft
     row = draft.row()
     return {
@@ -226,7 +233,7 @@ def chain_row(chain: Outcome) -> Row:
 
 
 def _scores(chains: list[Outcome]) -> list[tuple[int, int, float]]:
-    """How often each score was given, and its share of the most frequent one."""
+    """Return how often each score was given, and its share of the most frequent one."""
     counts = collections.Counter(one.draft.opinion.score for one in chains if one.draft.opinion)
     most = max(counts.values(), default=1)
     return [(score, counts[score], counts[score] / most) for score in range(1, 6)] if counts else []

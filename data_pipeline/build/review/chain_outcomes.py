@@ -1,4 +1,4 @@
-"""What became of every whole chain of a build: written, sound but not selected, or rejected, and why."""
+"""Lists the outcome of every whole chain of a build: written, sound but not selected, or rejected, and why."""
 
 import json
 from collections.abc import Iterator
@@ -13,12 +13,12 @@ from data_pipeline.build.engine.stage_runner import REJECTED, read_rows
 from data_pipeline.build.pipeline import BuildResult
 
 FILE = "chains.jsonl"  # of a work folder
-WRITTEN, SPARE, DROPPED = "written", "sound, not selected", "rejected"
+WRITTEN, NOT_SELECTED, DISCARDED = "written", "sound, not selected", "rejected"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A whole chain, one of the three words, and why where it was rejected."""
+    """A whole chain with its status, and the reason if it was rejected."""
 
     draft: Draft
     status: str
@@ -26,7 +26,7 @@ class Outcome:
 
 
 def outcomes(built: BuildResult) -> Iterator[Outcome]:
-    """Every chain with an output for each step, once."""
+    """Yield every chain with an output for each step, once."""
     written = set()
     for row in built.selected.read():
         if len(row["steps"]) > 1:
@@ -38,16 +38,16 @@ def outcomes(built: BuildResult) -> Iterator[Outcome]:
         for row in stage.read():
             draft = Draft.from_row(row)
             if draft.id not in written:
-                yield Outcome(draft, SPARE)
+                yield Outcome(draft, NOT_SELECTED)
     for stage in (*built.answered.values(), *judged):
         for row in stage.read(REJECTED):
             draft = Draft.from_row(row["row"])
             if draft.steps[-1].output is not None:
-                yield Outcome(draft, DROPPED, row["reason"])
+                yield Outcome(draft, DISCARDED, row["reason"])
 
 
 def write(work: str, built: BuildResult) -> None:
-    """Writes the outcomes into a work folder, in the order of ids."""
+    """Write the outcomes into a work folder, in the order of ids."""
     ordered = sorted(outcomes(built), key=lambda outcome: outcome.draft.id)
     lines = (
         json.dumps({"status": one.status, "reason": one.reason, "draft": one.draft.row()}, ensure_ascii=False)
@@ -58,7 +58,7 @@ def write(work: str, built: BuildResult) -> None:
 
 
 def read(work: str) -> Iterator[Outcome]:
-    """The outcomes of a work folder.
+    """Read the outcomes of a work folder.
 
     Raises:
       UserError: there are none.

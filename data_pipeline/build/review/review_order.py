@@ -1,4 +1,4 @@
-"""The order in which chains are shown to a person: a random sample in which doubtful chains come sooner."""
+"""Orders chains for review by a person: a random sample in which doubtful chains come sooner."""
 
 import math
 from collections.abc import Iterable
@@ -6,14 +6,19 @@ from collections.abc import Iterable
 from coi_jax.common import files
 from data_pipeline.build.drafts import Draft
 
-FALLING = 4.0  # how much less likely a chain is to be drawn for each score that its opinion is surer
+DECAY = 4.0  # a chain is so many times less likely to be drawn for each score further from the threshold
 
 
-def sample(drafts: Iterable[Draft], least_score: int, seed: int) -> list[Draft]:
-    """All chains in the order of a weighted draw without replacement (Efraimidis and Spirakis 2006).
+def review_order(drafts: Iterable[Draft], least_score: int, seed: int) -> list[Draft]:
+    """Return all chains in the order of a weighted draw without replacement (Efraimidis and Spirakis 2006).
 
     A chain is drawn with a chance that grows with the doubt in its second opinion, so a person's time goes where it
     tells most, and yet every chain may come. The same seed gives the same order.
+
+    Args:
+      drafts: the chains.
+      least_score: the threshold of second opinions, around which chains are doubtful.
+      seed: of the draw.
     """
     return sorted(drafts, key=lambda draft: _key(draft, least_score, seed))
 
@@ -24,11 +29,11 @@ def _key(draft: Draft, least_score: int, seed: int) -> float:
 
 
 def weight(draft: Draft, least_score: int) -> float:
-    """1 for a chain in full doubt, less the further its score is from the threshold.
+    """Return 1 for the most doubtful chains, and less the further the score is from the threshold.
 
     Full doubt: there is no opinion, or its verdict and its score contradict each other.
     """
     opinion = draft.opinion
     if opinion is None or opinion.valid != (opinion.score >= least_score):
         return 1.0
-    return float(FALLING ** -(abs(opinion.score - (least_score - 0.5)) - 0.5))
+    return float(DECAY ** -(abs(opinion.score - (least_score - 0.5)) - 0.5))

@@ -1,4 +1,4 @@
-"""How right a build was, stage by stage, where its tasks are procedural operations and the truth can be computed.
+"""Measures precision and recall of the stages of a build, where its tasks are procedural and the truth is computed.
 
 Precision is the share of what a stage let through that should pass, recall the share of what should pass that it let
 through. With the procedural language model both are 1 but for the rules, which go by types and cannot see values.
@@ -20,7 +20,7 @@ from data_pipeline.procedural.verification import execute, follow
 
 @dataclass(frozen=True)
 class Score:
-    """Pairs of (let through, should pass), counted."""
+    """Counts of pairs of (let through, should pass)."""
 
     stage: str
     passed_right: int
@@ -30,16 +30,16 @@ class Score:
 
     @property
     def precision(self) -> float | None:
-        """None where nothing passed."""
+        """Return the precision; None where nothing passed."""
         return self.passed_right / self.passed if self.passed else None
 
     @property
     def recall(self) -> float | None:
-        """None where nothing should have passed."""
+        """Return the recall; None where nothing should have passed."""
         return self.passed_right / self.right if self.right else None
 
     def row(self) -> dict[str, Any]:
-        """As a JSON object."""
+        """Return a JSON object."""
         return {
             "stage": self.stage,
             "total": self.total,
@@ -52,7 +52,7 @@ class Score:
 
 
 def score(stage: str, pairs: Iterable[tuple[bool, bool]]) -> Score:
-    """The score of pairs of (let through, should pass)."""
+    """Return the score of pairs of (let through, should pass)."""
     passed_right = passed = right = total = 0
     for let_through, should_pass in pairs:
         total += 1
@@ -63,12 +63,12 @@ def score(stage: str, pairs: Iterable[tuple[bool, bool]]) -> Score:
 
 
 def is_known(built: BuildResult) -> bool:
-    """Whether all tasks of a build are procedural operations."""
+    """Return whether all tasks of a build are procedural operations."""
     return all(seed["source"] == "procedural" for seed in built.seeds.read())
 
 
 def scores(built: BuildResult) -> list[Score]:
-    """The scores of a build's stages, in their order; for builds of procedural operations."""
+    """Return the scores of a build's stages, in their order; for builds of procedural operations."""
     found = [score("rules", _rules(built))]
     for length, checked in built.checked.items():
         found.append(score(f"checks, {length} steps", _checks(checked)))
@@ -81,7 +81,7 @@ def scores(built: BuildResult) -> list[Score]:
 
 
 def _rules(built: BuildResult) -> Iterator[tuple[bool, bool]]:
-    """All ordered pairs of tasks; one should pass where it is composable on an instance at least."""
+    """Yield all ordered pairs of tasks; one should pass where it is composable on an instance at least."""
     seeds = [Seed.from_row(row) for row in built.tasks.read()]
     judge = rules.Judge(seeds)
     for first, second in itertools.permutations(seeds, 2):
@@ -106,7 +106,7 @@ def _last_follows(draft: Draft) -> bool:
 
 
 def _answers(stage: Stage) -> Iterator[tuple[bool, bool]]:
-    """What was given as an output. What was rejected should pass if its right output is no text of the chain so far."""
+    """Yield the outputs; a rejected one should pass if its right output is no earlier text of the chain."""
     for row in stage.read():
         draft = Draft.from_row(row)
         last = draft.steps[-1]
@@ -126,6 +126,6 @@ def _opinions(stage: Stage) -> Iterator[tuple[bool, bool]]:
 
 
 def is_right(draft: Draft) -> bool:
-    """Whether every step of a chain has the output that is computed; the first one's comes from the seed."""
+    """Return whether every step of a chain has the output that is computed; the first one's comes from the seed."""
     instructions = [step.instruction for step in draft.steps]
     return all(follow(instructions, draft.input, [step.output for step in draft.steps]))

@@ -42,5 +42,11 @@ def question(row: Row) -> Question:
 
 
 def take(row: Row, answer: Answered[Category], _: Any) -> list[Result]:
-    """Return the task with its category."""
+    """Return the task with its category.
+
+    Args:
+      row: the task.
+      answer: to the question about it.
+      _: nothing of the config is needed.
+    """
     return [(OUT, row | {"category": answer.value.category})]

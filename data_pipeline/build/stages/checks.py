@@ -61,7 +61,13 @@ def question(row: Row) -> Question:
 
 
 def take(row: Row, answer: Answered[Composable], _: Any) -> list[Result]:
-    """Return the candidate with its verdict; reject it where the verdict is negative."""
+    """Return the candidate with its verdict; reject it where the verdict is negative.
+
+    Args:
+      row: the candidate.
+      answer: to the question about it.
+      _: nothing of the config is needed.
+    """
     draft, reply = Draft.from_row(row), answer.value
     judged = draft.judged(Verdict(draft.length, reply.composable, reply.reason), answer.keys).row()
     if reply.composable:

@@ -36,7 +36,13 @@ def question(row: Row) -> Question:
 
 
 def take(row: Row, answer: Answered[Instruction], _: Any) -> list[Result]:
-    """Return the chain's id with the fused instruction; reject one that names the steps."""
+    """Return the chain's id with the fused instruction; reject one that names the steps.
+
+    Args:
+      row: the chain.
+      answer: to the question about it.
+      _: nothing of the config is needed.
+    """
     instruction = answer.value.instruction
     if any(word in instruction.casefold() for word in STEP_WORDS):
         return [(REJECTED, {"reason": NAMES_STEPS, "row": row, "raw": [instruction]})]

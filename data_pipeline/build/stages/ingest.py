@@ -1,8 +1,8 @@
-"""Stage 1: sources become seeds, of which none crosses from training to tests.
+"""Stage 1: read the sources as seeds, of which none is in both training and tests.
 
-Tasks are divided by group, so that tasks made from the same data stay together. Then instances go that another task has
-too, and training instances whose input, or open output, stands in a test task. Closed answers ("yes", "positive") are
-shared by nature and cross.
+Tasks are split by group, so that tasks made from the same data stay together. Then instances are removed that another
+task has too, and training instances whose input, or open output, is in a test task. Closed answers ("yes", "positive")
+are shared by nature and stay.
 """
 
 import dataclasses
@@ -19,15 +19,21 @@ from data_pipeline.build.engine.stage_runner import OUT, REJECTED, Flow
 from data_pipeline.build.instruction_sources import Piece, Refused
 
 TRAIN, TEST = "train", "test"
-TWICE = "an instance that another task has too"
-CROSSES = "an instance of training whose input or output stands in a test task"
-WHOLE, TEXT = "whole", "text"  # what is the same: input and output, or one text
+DUPLICATE = "an instance that another task has too"
+LEAKS = "an instance of training whose input or output stands in a test task"
+WHOLE, TEXT = "whole", "text"  # kinds of fingerprints: of input and output, or of one text
 Place = tuple[str, str]  # of an instance: its task and its id
 PIECES = "pieces"
 
 
 def ingest(pipeline: beam.Pipeline, config: SeedsConfig, seed: int) -> dict[str, Flow]:
-    """The flows of the stage: seeds, and the rows that were refused."""
+    """Return the flows of the stage: seeds, and the rows that were refused.
+
+    Args:
+      pipeline: to add the stage to.
+      config: the sources, and what is taken of them.
+      seed: of the choice of instances.
+    """
     work = [(source, path) for source in config.sources for path in instruction_sources.paths(source)]
     read = (
         pipeline
@@ -43,8 +49,8 @@ def ingest(pipeline: beam.Pipeline, config: SeedsConfig, seed: int) -> dict[str,
     seeds = (read[OUT], merged[OUT]) | "all seeds" >> beam.Flatten()
     groups = seeds | beam.Map(lambda seed: seed.group) | beam.Distinct() | beam.combiners.ToList()
     for_tests = groups | "for tests" >> beam.Map(groups_for_tests, config.test_share)
-    divided = seeds | "divide" >> beam.Map(_divided, beam.pvalue.AsSingleton(for_tests))
-    kept = _without_crossings(divided)
+    divided = seeds | "divide" >> beam.Map(_with_split, beam.pvalue.AsSingleton(for_tests))
+    kept = _without_leaks(divided)
     refused = (read[REJECTED], merged[REJECTED], kept[REJECTED]) | "all refused" >> beam.Flatten()
     return {OUT: kept[OUT] | "seed rows" >> beam.Map(Seed.row), REJECTED: refused | beam.Map(dataclasses.asdict)}
 
@@ -54,7 +60,7 @@ class _Read(beam.DoFn):
         self._config, self._seed = config, seed
 
     def process(self, work: tuple[SourceConfig, str]) -> Iterator[Any]:
-        """The seeds of a file, or its pieces by task, and what it has that cannot be used."""
+        """Yield the seeds of a file, or its pieces by task, and what it has that cannot be used."""
         source, path = work
         if source.kind in ("super_ni", "procedural"):
             read = (
@@ -75,7 +81,7 @@ class _Merge(beam.DoFn):
         self._config, self._seed = config, seed
 
     def process(self, group: tuple[str, Iterable[Piece]]) -> Iterator[Any]:
-        """The seed of a task's pieces."""
+        """Yield the seed of a task's pieces."""
         yield from map(_tagged, instruction_sources.merge(group[1], self._config, self._seed))
 
 
@@ -86,35 +92,35 @@ def _tagged(found: Seed | Piece | Refused) -> beam.pvalue.TaggedOutput:
 
 
 def groups_for_tests(groups: Iterable[str], share: float) -> frozenset[str]:
-    """The groups whose tasks are for tests: so many of all, those whose hash is lowest, at least one of several."""
+    """Return the groups whose tasks are for tests: a share of all, with the lowest hashes, at least one of several."""
     ranked = sorted(groups, key=files.digest)
     wanted = round(share * len(ranked))
     return frozenset(ranked[: max(wanted, 1) if share and len(ranked) > 1 else 0])
 
 
-def _divided(seed: Seed, for_tests: frozenset[str]) -> Seed:
+def _with_split(seed: Seed, for_tests: frozenset[str]) -> Seed:
     return dataclasses.replace(seed, split=TEST if seed.group in for_tests else TRAIN)
 
 
-def _without_crossings(seeds: Flow) -> dict[str, Flow]:
-    """Takes instances out of their tasks that are there twice, or in training and in tests."""
+def _without_leaks(seeds: Flow) -> dict[str, Flow]:
+    """Remove instances from their tasks that occur twice, or in training and in tests."""
     dropped = (
         seeds
-        | "traces" >> beam.FlatMap(_traces)
-        | "same traces" >> beam.GroupByKey()
-        | "which go" >> beam.FlatMap(_going)
+        | "fingerprints" >> beam.FlatMap(_fingerprints)
+        | "same fingerprints" >> beam.GroupByKey()
+        | "to remove" >> beam.FlatMap(_instances_to_remove)
         | "of one task" >> beam.GroupByKey()
     )
     keyed = seeds | "by id" >> beam.Map(lambda seed: (seed.id, seed))
     return (
         {"seeds": keyed, "dropped": dropped}
-        | "seeds and what goes" >> beam.CoGroupByKey()
-        | "take out" >> beam.ParDo(_TakeOut()).with_outputs(OUT, REJECTED)
+        | "with what to remove" >> beam.CoGroupByKey()
+        | "remove" >> beam.ParDo(_RemoveInstances()).with_outputs(OUT, REJECTED)
     )
 
 
-def _traces(seed: Seed) -> Iterator[tuple[tuple[str, str], tuple[str, Place]]]:
-    """What may be found of an instance elsewhere, as hashes with their kind, and where it stands."""
+def _fingerprints(seed: Seed) -> Iterator[tuple[tuple[str, str], tuple[str, Place]]]:
+    """Yield hashes of what an instance may share with another, with their kind, and the instance's place."""
     for instance in seed.instances:
         place = (seed.split, (seed.id, instance.id))
         given, gave = _plain(instance.input), _plain(instance.output)
@@ -129,18 +135,20 @@ def _plain(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
-def _going(trace: tuple[tuple[str, str], Iterable[tuple[str, Place]]]) -> Iterator[tuple[str, tuple[str, str]]]:
-    """Which instances go for a trace that several have: (task, (instance, reason))."""
-    (kind, _), found = trace[0], sorted(set(trace[1]))
+def _instances_to_remove(
+    fingerprint: tuple[tuple[str, str], Iterable[tuple[str, Place]]],
+) -> Iterator[tuple[str, tuple[str, str]]]:
+    """Yield the instances to remove for a fingerprint that several share: (task, (instance, reason))."""
+    (kind, _), found = fingerprint[0], sorted(set(fingerprint[1]))
     if kind == WHOLE:  # TEST sorts before TRAIN, so that the first is a test's where there is one
-        yield from ((task, (instance, TWICE)) for _, (task, instance) in found[1:])
+        yield from ((task, (instance, DUPLICATE)) for _, (task, instance) in found[1:])
     elif found[0][0] == TEST:
-        yield from ((task, (instance, CROSSES)) for split, (task, instance) in found if split == TRAIN)
+        yield from ((task, (instance, LEAKS)) for split, (task, instance) in found if split == TRAIN)
 
 
-class _TakeOut(beam.DoFn):
+class _RemoveInstances(beam.DoFn):
     def process(self, joined: tuple[str, dict[str, Any]]) -> Iterator[Any]:
-        """A seed without some instances, if any is left."""
+        """Yield a seed without some instances, if any is left."""
         for seed in joined[1]["seeds"]:
             reasons = {instance: reason for group in joined[1]["dropped"] for instance, reason in sorted(group)}
             kept = tuple(instance for instance in seed.instances if instance.id not in reasons)

@@ -35,7 +35,13 @@ def question(row: Row) -> Question:
 
 
 def take(row: Row, answer: Answered[Instruction], _: Any) -> list[Result]:
-    """Return the task with its instruction; reject an instruction that would read as two."""
+    """Return the task with its instruction; reject an instruction that would read as two.
+
+    Args:
+      row: the task.
+      answer: to the question about it.
+      _: nothing of the config is needed.
+    """
     instruction = answer.value.instruction
     if " and then " in instruction:
         return [(REJECTED, {"reason": HOLDS_JOINER, "row": row})]

@@ -18,7 +18,7 @@ from data_pipeline.build.engine.stage_runner import OUT, Flow, Row
 
 
 def join(chains: Flow, pairs: Flow, tasks: Flow, config: JoinsConfig, seed: int) -> dict[str, Flow]:
-    """The flows of the stage: candidates with one step more than the chains.
+    """Return the flows of the stage: candidates with one step more than the chains.
 
     Args:
       chains: of one length, whole.
@@ -48,7 +48,7 @@ def _tasks(pair: Row) -> tuple[str, str]:
 
 
 def _joined(row: Row, successors: Any, by_id: Any, seed: int) -> Iterator[tuple[Any, tuple[str, Row]]]:
-    """A chain's candidates by split and categories, each with its hash: one for each category of a next task."""
+    """Yield a chain's candidates by split and categories, each with its hash: one for each category of a next task."""
     draft = Draft.from_row(row)
     last = Seed.from_row(by_id[draft.tasks[-1]])
     if rules.MIDDLE not in rules.Role.of(last).places:

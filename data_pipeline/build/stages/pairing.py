@@ -112,7 +112,7 @@ def select_pairs(groups: Sequence[Group], per_categories: int, seed: int) -> Ite
 
 
 def _allowed(groups: Sequence[Group]) -> Mapping[tuple[str, str, str], list[tuple[Group, Group]]]:
-    """The pairs of groups whose tasks may begin a chain, by split and categories."""
+    """Return the pairs of groups whose tasks may begin a chain, by split and categories."""
     found: dict[tuple[str, str, str], list[tuple[Group, Group]]] = collections.defaultdict(list)
     for first, second in itertools.product(groups, groups):
         if rules.FIRST in first.role.places and _judge(first, second) == rules.OK:
@@ -121,13 +121,13 @@ def _allowed(groups: Sequence[Group]) -> Mapping[tuple[str, str, str], list[tupl
 
 
 def _ranked_tasks(first: Group, second: Group, share: float, least: int) -> Iterator[TaskPair]:
-    """The pairs of tasks of two groups that are ranked: all, or those of a share of the tasks of each."""
+    """Return the pairs of tasks of two groups that are ranked: all, or those of a share of the tasks of each."""
     parts = (_part(group, share, least, [first.category, second.category]) for group in (first, second))
     return ((one, other) for one, other in itertools.product(*parts) if one != other)
 
 
 def _part(group: Group, share: float, least: int, of: Sequence[str]) -> Sequence[str]:
-    """A share of a group's tasks, at least `least`: another part for every pair of categories."""
+    """Return a share of a group's tasks, at least `least`: another part for every pair of categories."""
     number = max(math.ceil(len(group.tasks) * share), least)
     if number >= len(group.tasks):
         return group.tasks
@@ -136,7 +136,7 @@ def _part(group: Group, share: float, least: int, of: Sequence[str]) -> Sequence
 
 
 def _candidates(pairs: Flow, tasks: Flow, instances: int, seed: int) -> Flow:
-    """The candidates of pairs of tasks: each pair is joined with its first task, then with its second."""
+    """Return the candidates of pairs of tasks: each pair is joined with its first task, then with its second."""
     by_id = tasks | "by id" >> beam.Map(lambda seed: (seed.id, seed))
     started = (
         {"tasks": by_id, "pairs": pairs}
@@ -151,7 +151,7 @@ def _candidates(pairs: Flow, tasks: Flow, instances: int, seed: int) -> Flow:
 
 
 def _first_steps(joined: tuple[str, Mapping[str, Iterable[Any]]], instances: int, seed: int) -> Iterator[Any]:
-    """Chains of the first task alone, for each task that follows it."""
+    """Yield chains of the first task alone, for each task that follows it."""
     first, found = joined
     for task in found["tasks"]:
         for second in found["pairs"]:

@@ -15,10 +15,17 @@ BY_HAND = "rejected by a person"
 
 
 def select(rows: list[Flow], tasks: Flow, config: SelectionConfig, seed: int, decisions: Decisions) -> dict[str, Flow]:
-    """The flows of the stage: the chains that are written.
+    """Return the flows of the stage: the chains that are written.
 
     Of the chains of a split and a sequence of categories those come first that people accepted or edited, then those
     with the best opinion, among equals those with the lowest hash. What people rejected does not come at all.
+
+    Args:
+      rows: whole chains, by length.
+      tasks: for single instructions.
+      config: how many chains are selected.
+      seed: of the choice among equals.
+      decisions: of people.
     """
     decided = (
         tuple(rows)

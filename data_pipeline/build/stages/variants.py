@@ -17,9 +17,14 @@ from coi_jax.common import files
 
 
 def irrelevant(chain: Chain, others: Sequence[Chain], seed: int) -> Chain | None:
-    """The chain with the outputs of another of its length in all steps but the last; None where there is no other.
+    """Return the chain with the outputs of another in all steps but the last; None where there is no other.
 
     The other one has none of its tasks, and another input.
+
+    Args:
+      chain: to vary.
+      others: chains of the same length.
+      seed: of the choice.
     """
     start = int(files.digest([seed, chain.id])[:8], 16) % len(others)
     for other in (*others[start:], *others[:start]):
@@ -37,7 +42,7 @@ def _tasks(chain: Chain) -> list[str | None]:
 
 
 def shuffled(chain: Chain, seed: int) -> Chain:
-    """The chain with its steps in another order."""
+    """Return the chain with its steps in another order."""
     random, order = Random(files.digest([seed, chain.id])), list(range(chain.length))
     while order == sorted(order):
         random.shuffle(order)
@@ -48,12 +53,12 @@ def shuffled(chain: Chain, seed: int) -> Chain:
 
 
 def final(chain: Chain) -> Chain:
-    """The chain as one step, whose output is the last one."""
+    """Return the chain as one step, whose output is the last one."""
     last = chain.steps[-1]
     step = Step(chain.instruction, last.output, last.category, last.task)
     return dataclasses.replace(chain, id=f"{chain.id}-final", steps=(step,))
 
 
 def fused(chain: Chain, instruction: str) -> Chain:
-    """The chain with one instruction in place of those of its steps, which stay behind it."""
+    """Return the chain with one instruction in place of those of its steps, which stay behind it."""
     return dataclasses.replace(chain, id=f"{chain.id}-fused", instruction=instruction)

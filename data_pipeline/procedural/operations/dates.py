@@ -45,12 +45,12 @@ def _on_weekend(day: datetime.date) -> bool:
 
 
 def _without_one(dates: Dates, date: datetime.date) -> Dates:
-    """The list without a date that it has once."""
+    """Return the list without a date that it has once."""
     return tuple(day for day in dates if day != date) if dates.count(date) == 1 else ()
 
 
 def _add_years(dates: Dates, years: int) -> Dates:
-    """The same days of other years; nothing where one of them is a 29 February."""
+    """Return the same days of other years; nothing where one of them is a 29 February."""
     if any((day.month, day.day) == (2, 29) for day in dates):
         return ()
     return tuple(day.replace(year=day.year + years) for day in dates)

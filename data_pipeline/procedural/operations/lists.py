@@ -20,7 +20,7 @@ def _others(words: Words) -> list[str]:
 
 
 def _draw_letter(random: Random, words: Words) -> str | None:
-    """A letter that occurs in the list, in lower case."""
+    """Return a letter that occurs in the list, in lower case."""
     letter = random.choice(random.choice(words)).lower()
     return letter if letter in string.ascii_lowercase else None
 
@@ -29,7 +29,7 @@ LETTER = Parameter("letter", "[a-z]", str, _draw_letter)
 
 
 def _letters(word: str) -> int:
-    """The number of letters: a hyphen is none."""
+    """Return the number of letters: a hyphen is none."""
     return sum(map(str.isalpha, word))
 
 
@@ -38,7 +38,7 @@ def _by_length(words: Words) -> Words:
 
 
 def _longest(words: Words) -> str | None:
-    """The longest word, where one is."""
+    """Return the longest word, where one is."""
     lengths = [_letters(word) for word in words]
     return words[lengths.index(max(lengths))] if lengths.count(max(lengths)) == 1 else None
 
@@ -57,7 +57,7 @@ def _unique(words: Words) -> Words:
 
 
 def _swap(words: Words, first: int, second: int) -> Words:
-    """Two places exchanged; nothing where the list is too short to have both."""
+    """Return two places exchanged; nothing where the list is too short to have both."""
     if len(words) < 2:
         return ()
     swapped = list(words)
@@ -70,7 +70,7 @@ def _replace(words: Words, word: str, new: str) -> Words:
 
 
 def _insert_after(words: Words, word: str, new: str) -> Words:
-    """The new word behind the only occurrence of another."""
+    """Return the new word behind the only occurrence of another."""
     if words.count(word) != 1:
         return ()
     place = words.index(word) + 1
@@ -78,13 +78,13 @@ def _insert_after(words: Words, word: str, new: str) -> Words:
 
 
 def _without_middle(words: Words) -> Words:
-    """A list of an odd number of words, three or more, without its middle one."""
+    """Return a list of an odd number of words, three or more, without its middle one."""
     middle = len(words) // 2
     return words[:middle] + words[middle + 1 :] if len(words) > 2 and len(words) % 2 else ()
 
 
 def _earlier(words: Words) -> str | None:
-    """Which of the first and the last word an alphabetical list has first."""
+    """Return the first or the last word, whichever comes first in the alphabet."""
     first, last = words[0].casefold(), words[-1].casefold()
     if first == last:
         return None
@@ -510,7 +510,7 @@ SPELLINGS = (
 
 
 def _all_or_none(words: Words) -> Words:
-    """The words, or nothing where one of them is empty."""
+    """Return the words, or nothing where one of them is empty."""
     return words if all(words) else ()
 
 

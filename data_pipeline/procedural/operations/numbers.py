@@ -44,12 +44,12 @@ def _bounded(numbers: Numbers) -> Numbers:
 
 
 def _without_one(numbers: Numbers, number: int) -> Numbers:
-    """The list without a number that it has once."""
+    """Return the list without a number that it has once."""
     return tuple(other for other in numbers if other != number) if numbers.count(number) == 1 else ()
 
 
 def _in_words(numbers: Numbers) -> tuple[str, ...]:
-    """English number words, for numbers from 0 to 99."""
+    """Return English number words, for numbers from 0 to 99."""
     return tuple(map(_number_word, numbers)) if all(0 <= number < 100 for number in numbers) else ()
 
 
@@ -76,7 +76,7 @@ def _compare_ends(numbers: Numbers) -> str | None:
 
 
 def _median(numbers: Numbers) -> str | None:
-    """The middle one of an odd number of different numbers."""
+    """Return the middle one of an odd number of different numbers."""
     if len(numbers) % 2 == 0 or len(set(numbers)) < len(numbers):
         return None
     return str(sorted(numbers)[len(numbers) // 2])

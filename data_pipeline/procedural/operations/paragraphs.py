@@ -21,7 +21,7 @@ def _absent_nouns(paragraph: Paragraph) -> list[str]:
 
 
 def _several(sentences: tuple[Sentence, ...]) -> Paragraph:
-    """The sentences where they are at least two, as a paragraph has."""
+    """Return the sentences where they are at least two, as a paragraph has."""
     return sentences if len(sentences) > 1 else ()
 
 
@@ -34,7 +34,7 @@ def _swap_ends(paragraph: Paragraph) -> Paragraph:
 
 
 def _extreme(paragraph: Paragraph, sign: int) -> Sentence | None:
-    """The sentence of most words (sign 1) or fewest (sign -1), where one is."""
+    """Return the sentence of most words (sign 1) or fewest (sign -1), where one is."""
     lengths = [sign * _length(sentence) for sentence in paragraph]
     return paragraph[lengths.index(max(lengths))] if lengths.count(max(lengths)) == 1 else None
 

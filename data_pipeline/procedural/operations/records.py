@@ -26,7 +26,7 @@ ABSENT_FIELD = choice("new", _absent_fields)
 
 
 def _draw_value(random: Random, record: Record) -> str:
-    """A value that some field might have."""
+    """Return a value that some field might have."""
     return random.choice(lexicon.FIELDS[random.choice(sorted(lexicon.FIELDS))])
 
 
@@ -34,13 +34,13 @@ VALUE = Parameter("value", r"[^\s\"]+", str, _draw_value)
 
 
 def _sort(record: Record, part: int) -> Record:
-    """Sorted by name (part 0) or value (part 1); nothing where two are equal, as their order would be open."""
+    """Sort by name (part 0) or value (part 1); nothing where two are equal, as their order would be open."""
     keys = {pair[part].casefold() for pair in record}
     return tuple(sorted(record, key=lambda pair: pair[part].casefold())) if len(keys) == len(record) else ()
 
 
 def _set(record: Record, field: str, value: str) -> Record:
-    """The record with another value for a field that it has."""
+    """Return the record with another value for a field that it has."""
     if field not in _fields(record):
         return ()
     return tuple((name, value if name == field else old) for name, old in record)

@@ -30,7 +30,7 @@ PERSON = choice("name", _names, NAME)
 
 
 def _without_extreme(scores: Scores, extreme: Callable[[list[int]], int]) -> Scores:
-    """The scores without the lowest or the highest, where one is."""
+    """Return the scores without the lowest or the highest, where one is."""
     points = _points(scores)
     if points.count(extreme(points)) > 1:
         return ()
@@ -38,7 +38,7 @@ def _without_extreme(scores: Scores, extreme: Callable[[list[int]], int]) -> Sco
 
 
 def _rank(scores: Scores) -> Scores:
-    """Highest first; nothing where two are equal, as their order would be open."""
+    """Sort the highest first; nothing where two are equal, as their order would be open."""
     if len(set(_points(scores))) < len(scores):
         return ()
     return tuple(sorted(scores, key=lambda pair: -pair[1]))
@@ -49,7 +49,7 @@ def _give(scores: Scores, name: str, amount: int) -> Scores:
 
 
 def _change_all(scores: Scores, change: Callable[[int], int]) -> Scores:
-    """Every score changed; nothing where one gets beyond four digits."""
+    """Return every score changed; nothing where one gets beyond four digits."""
     changed = tuple((name, change(points)) for name, points in scores)
     return changed if max(_points(changed)) <= 9999 else ()
 
@@ -69,7 +69,7 @@ def _winner(scores: Scores) -> str | None:
 
 
 def _beats(scores: Scores, name: str, other: str) -> str | None:
-    """Whether one of two people in the list has more points."""
+    """Return whether one of two people in the list has more points."""
     points = dict(scores)
     if name not in points or other not in points or name == other:
         return None

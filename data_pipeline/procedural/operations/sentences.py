@@ -14,7 +14,7 @@ OPENINGS = ("However", "Yesterday", "Perhaps", "Luckily", "Finally", "Meanwhile"
 
 
 def _nouns(sentence: Sentence) -> list[str]:
-    """The nouns that a sentence has once."""
+    """Return the nouns that a sentence has once."""
     return [word for word in sentence.words if word in lexicon.NOUNS and sentence.words.count(word) == 1]
 
 
@@ -24,13 +24,13 @@ def _absent_nouns(sentence: Sentence) -> list[str]:
 
 
 def _single_words(sentence: Sentence) -> list[str]:
-    """The words behind the first that a sentence has once, in capitals or not."""
+    """Return the words behind the first that a sentence has once, in capitals or not."""
     lowered = [word.casefold() for word in sentence.words]
     return [word for word in sentence.words[1:] if word.isalpha() and lowered.count(word.casefold()) == 1]
 
 
 def _rewrite(sentence: Sentence, words: list[str] | tuple[str, ...]) -> Sentence | None:
-    """The sentence with other words; nothing where there are none, or where a comma would come last."""
+    """Return the sentence with other words; nothing where there are none, or where a comma would come last."""
     return Sentence(tuple(words), sentence.mark) if words and not words[-1].endswith(",") else None
 
 
@@ -43,7 +43,7 @@ def _drop(sentence: Sentence, word: str) -> Sentence | None:
 
 
 def _open_with(sentence: Sentence, opening: str) -> Sentence | None:
-    """An adverb in front, a comma behind it, and the first word of the sentence, if not in capitals, starting small."""
+    """Put an adverb and a comma in front, and begin the sentence's first word, if not in capitals, in lower case."""
     first, *rest = sentence.words
     if first.isupper():
         return None
@@ -231,7 +231,7 @@ EDITS = (
 
 
 def _double(sentence: Sentence, word: str) -> Sentence | None:
-    """The sentence with a word, which it has once, written twice."""
+    """Return the sentence with a word, which it has once, written twice."""
     if sentence.words.count(word) != 1:
         return None
     place = sentence.words.index(word)

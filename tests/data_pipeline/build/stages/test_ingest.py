@@ -11,7 +11,7 @@ from data_pipeline.build.drafts import Instance, Seed
 from data_pipeline.build.engine.stage_runner import REJECTED, Stage, StageRunner
 from data_pipeline.build.instruction_sources import Refused
 from data_pipeline.build.stages import ingest
-from data_pipeline.build.stages.ingest import CROSSES, TWICE, groups_for_tests
+from data_pipeline.build.stages.ingest import DUPLICATE, LEAKS, groups_for_tests
 from tests.helpers import super_ni_tasks
 from tests.helpers.builds import seeds_config
 
@@ -32,10 +32,10 @@ def made(runner: StageRunner, config: SeedsConfig) -> Stage:
 def test_every_instance_is_taken_or_refused(stage: Stage) -> None:
     seeds = [Seed.from_row(row) for row in stage.read()]
     instances = [instance.id for seed in seeds for instance in seed.instances]
-    dropped = [row["row"]["instance"]["id"] for row in stage.read(REJECTED) if row["reason"] in (TWICE, CROSSES)]
+    dropped = [row["row"]["instance"]["id"] for row in stage.read(REJECTED) if row["reason"] in (DUPLICATE, LEAKS)]
     assert len(instances) + len(dropped) == 12 * 8 + 10
     assert len(set(instances)) == len(instances)
-    assert TWICE in {row["reason"] for row in stage.read(REJECTED)}  # task 4 has an instance of task 3
+    assert DUPLICATE in {row["reason"] for row in stage.read(REJECTED)}  # task 4 has an instance of task 3
 
 
 def test_splits_share_no_task_no_input_and_no_open_output(stage: Stage) -> None:
@@ -65,13 +65,13 @@ def seed(name: str, split: str, *instances: tuple[str, str], closed: bool = Fals
 
 
 @pytest.fixture
-def without_crossings(tmp_path: Path) -> Callable[[list[Seed]], tuple[dict[str, list[str]], list[str]]]:
+def without_leaks(tmp_path: Path) -> Callable[[list[Seed]], tuple[dict[str, list[str]], list[str]]]:
     """The ids of the instances that are left, by task, and the reasons for those that are not."""
     import apache_beam as beam
 
     def run(seeds: list[Seed]) -> tuple[dict[str, list[str]], list[str]]:
         def make(start: Any) -> dict[str, Any]:
-            flows = ingest._without_crossings(start | beam.Create(seeds))
+            flows = ingest._without_leaks(start | beam.Create(seeds))
             return {
                 "out": flows["out"] | "o" >> beam.Map(Seed.row),
                 REJECTED: flows[REJECTED] | "r" >> beam.Map(dataclasses.asdict),
@@ -84,24 +84,24 @@ def without_crossings(tmp_path: Path) -> Callable[[list[Seed]], tuple[dict[str, 
     return run
 
 
-def test_training_gives_way_where_a_text_stands_in_both(without_crossings: Any) -> None:
+def test_training_gives_way_where_a_text_stands_in_both(without_leaks: Any) -> None:
     train = seed("a", "train", ("in", "x"), ("other", "Out 1"), ("fine", "y"))
     test = seed("b", "test", ("IN ", "z"), ("third", "out  1"))
-    left, reasons = without_crossings([train, test])
+    left, reasons = without_leaks([train, test])
     assert left == {"a": ["a-2"], "b": ["b-0", "b-1"]}
-    assert reasons == [CROSSES, CROSSES]
+    assert reasons == [LEAKS, LEAKS]
 
 
-def test_closed_answers_are_shared_by_nature(without_crossings: Any) -> None:
-    left, reasons = without_crossings(
+def test_closed_answers_are_shared_by_nature(without_leaks: Any) -> None:
+    left, reasons = without_leaks(
         [seed("a", "train", ("p", "yes"), closed=True), seed("b", "test", ("q", "yes"), closed=True)]
     )
     assert left == {"a": ["a-0"], "b": ["b-0"]}
     assert reasons == []
 
 
-def test_a_task_without_an_instance_left_goes(without_crossings: Any) -> None:
-    left, reasons = without_crossings([seed("a", "train", ("p", "x")), seed("b", "test", ("p", "x"))])
+def test_a_task_without_an_instance_left_goes(without_leaks: Any) -> None:
+    left, reasons = without_leaks([seed("a", "train", ("p", "x")), seed("b", "test", ("p", "x"))])
     assert left == {"b": ["b-0"]}
     assert "a task without an instance left" in reasons
 
