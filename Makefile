@@ -10,11 +10,12 @@ RUNS := runs/quickstart
 CANDIDATES := $(if $(PYTHON),"$(PYTHON)",python3 python3.11 python3.12)
 SUPPORTED := import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))
 
-.PHONY: help quickstart test check coverage
+.PHONY: help quickstart test check coverage docs
 
 help:
 	@echo "make quickstart   builds chains, tunes and scores three models on them, draws a table and a figure"
-	@echo "make check        checks style, layers and types"
+	@echo "make check        checks style, layers, types and documentation"
+	@echo "make docs         builds the documentation into site/"
 	@echo "make test         the same, and runs all tests"
 	@echo "make coverage     runs all tests and reports the lines and branches that they reach, in htmlcov/"
 	@echo "PYTHON=...        before either: the Python 3.11 or 3.12 to use"
@@ -35,6 +36,13 @@ check: .venv/test.stamp
 	@$(RUN) ruff format --check .
 	@.venv/bin/lint-imports --no-logo
 	@$(RUN) mypy
+	@$(BUILD_DOCS)
+
+# The variable silences an advertisement of the theme.
+BUILD_DOCS := NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs build --strict --quiet
+docs: .venv/test.stamp
+	@$(BUILD_DOCS)
+	@echo "open site/index.html"
 
 test: check
 	@$(RUN) pytest -n 2 --dist loadgroup

@@ -1,7 +1,7 @@
 """Every family against transformers, at random weights: logits, greedy answers, gradients.
 
 Each comparison leaves its largest difference in the report of the run (`record_property`), from which
-`tests/helpers/parity_table.py` makes the README's table.
+`tests/helpers/parity_table.py` makes the table of docs/results/parity.md.
 """
 
 from collections.abc import Callable

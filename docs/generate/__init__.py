@@ -1,0 +1,1 @@
+"""Generates the parts of the documentation that follow from the code."""

@@ -1,0 +1,204 @@
+"""The documentation: README.md, CONTRIBUTING.md and the pages of docs/.
+
+All commands are known to their parsers. Blocks marked `bash run` and `python run` are executed in the order of the
+navigation in one empty folder, as they stand there but for flags that make them small.
+"""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from coi_jax.common.cli import literal
+from coi_jax.config.run import load_config
+from docs.generate import command_lines, config_fields, hook, layers
+from tests.helpers.paths import ROOT
+
+pytestmark = pytest.mark.xdist_group("docs")  # its fixtures take long: one worker makes them
+
+LONGEST_README = 140
+LONGEST_HELP = 50  # lines of a screen
+
+# What a command gets besides, so that it takes seconds. The last of two equal flags counts.
+SMALL = {
+    "data_pipeline.procedural": [
+        "--train_count",
+        "40",
+        "--validation_count",
+        "4",
+        "--rephrased_count",
+        "4",
+        "--test_count",
+        "6",
+    ],
+    "data_pipeline.build": ["--config.joins.lengths=()", "--config.variants=()"],
+    "coi_jax.train": [
+        "--config.train.steps=3",
+        "--config.train.checkpoint_every=2",
+        "--config.vocabulary.size=400",
+        "--config.model.layers=1",
+        "--config.model.model_dim=32",
+        "--config.model.head_dim=8",
+        "--config.model.attention_scale_dim=8",
+        "--config.model.mlp_dim=32",
+        "--config.data.rows=4",
+        "--config.model.scan_unroll=1",
+    ],
+    "coi_jax.evaluate": ["--limit", "2", "--config.evaluation.max_new_tokens=8", "--config.evaluation.bootstrap=10"],
+}
+
+
+def navigation() -> list[str]:
+    """The pages of the documentation, in the order of mkdocs.yml."""
+
+    def pages(entry: Any) -> Iterator[str]:
+        if isinstance(entry, str):
+            yield entry
+        for inner in entry.values() if isinstance(entry, dict) else entry if isinstance(entry, list) else ():
+            yield from pages(inner)
+
+    return list(pages(yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]))
+
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs" / page for page in navigation())]
+page = pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+
+
+def blocks(path: Path, info: str) -> list[tuple[str, str]]:
+    """The fenced blocks of a page whose info string matches `info`: (info string, content)."""
+    return re.findall(rf"^```({info})\n(.*?)^```$", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+def commands(path: Path, info: str) -> list[str]:
+    """The `python -m` and `make` commands in the blocks of a page; comments are dropped."""
+    lines = [line.strip() for _, block in blocks(path, info) for line in block.replace("\\\n", " ").splitlines()]
+    return [shlex.join(shlex.split(line, comments=True)) for line in lines if line.startswith(("python -m", "make"))]
+
+
+def module_of(command: str) -> str:
+    return shlex.split(command)[2]
+
+
+ALL = [command for path in PAGES for command in commands(path, "bash(?: run)?")]
+MODULES = sorted({module_of(command) for command in ALL if command.startswith("python")} - {"pytest"})
+OURS = [module for module in MODULES if not module.startswith("tests.")]
+
+
+def run(arguments: list[str], folder: Path) -> str:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "", "COLUMNS": "120"}
+    done = subprocess.run([sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, f"{shlex.join(arguments)}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def test_the_readme_is_short_and_has_the_commands() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= LONGEST_README
+    assert "make quickstart" in commands(ROOT / "README.md", "bash")
+    assert sum(len(commands(path, "bash run")) for path in PAGES) >= 5
+    for module in command_lines.COMMANDS:
+        assert module in text or module.count(".") > 1, f"{module} is in the table of jobs"
+
+
+def test_the_reference_has_every_command_of_the_pages() -> None:
+    assert set(OURS) <= set(command_lines.COMMANDS)
+
+
+@pytest.mark.parametrize("module", command_lines.COMMANDS)
+def test_every_flag_is_one_that_the_help_names(module: str) -> None:
+    text = command_lines.help_text(module)
+    assert 5 < len(text.splitlines()) <= LONGEST_HELP, "help fits a screen"
+    assert f"python -m {module}" in text
+    for command in ALL:
+        if command.startswith("make") or module_of(command) != module:
+            continue
+        flags = [word.split("=")[0] for word in shlex.split(command) if word.startswith("--")]
+        unknown = [flag for flag in flags if not flag.startswith("--config.") and not re.search(rf"{flag}\b", text)]
+        assert not unknown, command
+
+
+CONFIGURED = [
+    command
+    for command in ALL
+    if command.startswith(("python -m coi_jax.train", "python -m data_pipeline.cache", "python -m launch.preflight"))
+    and "--config " in command
+]
+
+
+@pytest.mark.parametrize("command", CONFIGURED)
+def test_every_override_is_a_field_that_takes_the_value(command: str) -> None:
+    words = shlex.split(command)
+    overrides = dict(word.removeprefix("--config.").split("=", 1) for word in words if word.startswith("--config."))
+    file = ROOT / words[words.index("--config") + 1]
+    load_config(file, {name: literal(value) for name, value in overrides.items()})
+
+
+def test_every_make_target_exists() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for command in ALL:
+        if command.startswith("make"):
+            assert re.search(rf"^{command.split()[1]}:", makefile, re.MULTILINE)
+
+
+@page
+def test_named_files_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for path in re.findall(r"\b(?:configs|docs|launch|coi_jax|data_pipeline|tests|benchmarks)/[\w/]+\.\w+", text):
+        assert (ROOT / path).is_file(), path
+    for path in re.findall(r"\]\((?!https?:)([^)#]+)(?:#[^)]*)?\)", text):
+        assert (page.parent / path).is_file(), path
+    assert "{{" not in text
+    assert "@@" not in text
+
+
+def test_marked_blocks_run_in_order(tmp_path: Path) -> None:
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    for path in PAGES:
+        for info, block in blocks(path, "(?:bash|python) run"):
+            if info.startswith("python"):
+                run(["-c", block], tmp_path)
+                continue
+            for line in block.replace("\\\n", " ").splitlines():
+                words = shlex.split(line, comments=True)
+                assert words[:2] == ["python", "-m"], line
+                run([*words[1:], *SMALL.get(words[2], [])], tmp_path)
+    assert (tmp_path / "report" / "figure6.png").is_file()
+
+
+def test_every_page_is_filled_with_its_generated_parts() -> None:
+    found = set()
+    for path in PAGES:
+        text = path.read_text(encoding="utf-8")
+        found |= set(hook.MARKER.findall(text))
+    assert found == set(hook.PARTS)
+    assert hook.on_page_markdown("a\n<!-- generated: layers -->\nb\n```bash run\n```").startswith("a\n<svg")
+
+
+def test_the_reference_describes_every_field_of_a_config() -> None:
+    text = config_fields.run_fields()
+    config = load_config(ROOT / "configs" / "quickstart.py", {}).model_dump(mode="json")
+
+    def names(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
+        for field, value in values.items():
+            yield from names(value, f"{prefix}{field}.") if isinstance(value, dict) else [f"{prefix}{field}"]
+
+    missing = [name for name in names(config) if f"| `{name}` |" not in text]
+    assert not missing
+    assert "| `data.examples` | integer, at least 0 |" in text
+    assert "`data.overlong` | `'drop'`, `'cut_inputs'`, `'cut_targets'` | what becomes of an example" in text
+
+
+def test_the_picture_has_every_package() -> None:
+    picture = layers.svg()
+    packages = {path.parent.name for path in (ROOT / "coi_jax").glob("*/__init__.py")}
+    drawn = {name for layer in layers.read_layers() for name in layer}
+    assert packages <= drawn
+    assert all(f">{name}</text>" in picture for name in drawn)
+    assert layers.read_layers()[-1] == ["common"]
