@@ -33,6 +33,7 @@ EXTRAS = {
     "launch": ("launch",),
     "data_pipeline": ("data",),
     "benchmarks": ("data", "dev"),
+    "docs": ("docs",),
     "tests": ("data", "launch", "dev"),
 }
 # Distributions of imported names that the installed metadata does not tell apart.

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.helpers.paths import ROOT
 
-FOLDERS = ("coi_jax", "data_pipeline", "configs", "launch", "benchmarks")
+FOLDERS = ("coi_jax", "data_pipeline", "configs", "launch", "benchmarks", "docs")
 SOURCES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 

@@ -80,7 +80,11 @@ def references(value: Json) -> list[str]:
         return [value["$ref"].rsplit("/", 1)[-1]]
     if value.get("type") == "array":
         return references(value["items"]) if isinstance(value.get("items"), dict) else []
-    return [name for choice in value.get("anyOf", value.get("oneOf", [])) for name in references(choice)]
+    return [name for choice in _choices(value) for name in references(choice)]
+
+
+def _choices(value: Json) -> list[Json]:
+    return [*value.get("anyOf", []), *value.get("oneOf", [])]
 
 
 def _section(prefix: str, section: type[Section], properties: Mapping[str, Json], examples: Mapping[str, Json]) -> str:
@@ -111,8 +115,7 @@ def _example(values: Any, name: str, section: type[Section]) -> str:
 
 def describe_type(value: Json) -> str:
     """Return the type and bounds of a field in words."""
-    choices = value.get("anyOf", value.get("oneOf"))
-    if choices:
+    if choices := _choices(value):
         return " or ".join(describe_type(choice) for choice in choices)
     if "const" in value:
         return f"`{value['const']!r}`"

@@ -1,4 +1,4 @@
-"""The parity table of docs/results/parity.md, from the report of the tests that compare families with transformers and peft.
+"""The table of docs/results/parity.md, from the report of the tests that compare families with transformers and peft.
 
 python -m pytest --junitxml=parity.xml tests/coi_jax/models/test_families.py tests/coi_jax/test_convert.py \\
   tests/coi_jax/weights/test_peft.py
