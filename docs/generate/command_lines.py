@@ -15,6 +15,7 @@ COMMANDS = (
     "data_pipeline.build",
     "data_pipeline.curate",
     "data_pipeline.audit",
+    "coi_jax.config",
     "data_pipeline.cache",
     "coi_jax.train",
     "coi_jax.evaluate",

@@ -13,7 +13,7 @@ from coi_jax.config import loading
 from coi_jax.config.run import RunConfig, load_config
 from data_pipeline.build.config import BuildConfig
 
-RUN_EXAMPLES = ("configs/quickstart.py", "configs/mistral_7b.py")
+RUN_EXAMPLES = ("configs/quickstart.py", "configs/mistral_7b.py:lora")
 BUILD_EXAMPLES = ("configs/build/procedural.py", "configs/build/super_ni.py")
 
 Json = dict[str, Any]
@@ -25,7 +25,14 @@ LIMITS = {
     "multipleOf": "a multiple of {}",
     "minItems": "at least {} of them",
 }
-TYPES = {"integer": "integer", "number": "number", "string": "text", "boolean": "true or false", "null": "none"}
+TYPES = {
+    "integer": "integer",
+    "number": "number",
+    "string": "text",
+    "boolean": "true or false",
+    "null": "`None`",
+    "object": "mapping",
+}
 
 
 def run_fields() -> str:
@@ -95,22 +102,22 @@ def _section(prefix: str, section: type[Section], properties: Mapping[str, Json]
     lines += [f"| field | type | meaning | {' | '.join(f'`{name}`' for name in examples)} |"]
     lines += ["|" + "---|" * (3 + len(examples))]
     for field, value in properties.items():
-        shown = [_example(values, f"{prefix}{field}", section) for values in examples.values()]
+        shown = [_example(values, f"{prefix}{field}", properties, section) for values in examples.values()]
         cells = [f"`{prefix}{field}`", describe_type(value), notes.get(field, ""), *shown]
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines) + "\n"
 
 
-def _example(values: Any, name: str, section: type[Section]) -> str:
-    """Return the value of a dotted field; empty where another choice of the section stands."""
+def _example(config: Any, name: str, properties: Mapping[str, Json], section: type[Section]) -> str:
+    """Return the value of a dotted field; empty where the config has another kind of section in its place."""
     *path, field = name.split(".")
     for part in path:
-        values = values.get(part) if isinstance(values, dict) else None
-        values = values[0] if isinstance(values, list) and values else values
-    if not isinstance(values, dict) or values.keys() != section.model_fields.keys():
+        config = config.get(part) if isinstance(config, dict) else None
+        config = config[0] if isinstance(config, list) and config else config
+    if not isinstance(config, dict) or config.keys() != section.model_fields.keys():
         return ""
-    value = values[field]
-    return "`none`" if value is None else f"`{value!r}`" if isinstance(value, str) else f"`{value}`"
+    tags = {name: value["const"] for name, value in properties.items() if "const" in value}
+    return f"`{config[field]!r}`" if tags.items() <= config.items() else ""
 
 
 def describe_type(value: Json) -> str:
