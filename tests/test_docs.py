@@ -4,11 +4,8 @@ All commands are known to their parsers. Blocks marked `bash run` and `python ru
 navigation in one empty folder, as they stand there but for flags that make them small.
 """
 
-import os
 import re
 import shlex
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,40 +15,13 @@ import yaml
 
 from coi_jax.config.run import load_config
 from docs.generate import command_lines, config_fields, hook, layers
+from tests.helpers.doc_pages import blocks, commands, lines, run, small
 from tests.helpers.paths import ROOT
 
 pytestmark = pytest.mark.xdist_group("docs")  # its fixtures take long: one worker makes them
 
 LONGEST_README = 140
 LONGEST_HELP = 50  # lines of a screen
-
-# What a command gets besides, so that it takes seconds. The last of two equal flags counts.
-SMALL = {
-    "data_pipeline.procedural": [
-        "--train_count",
-        "40",
-        "--validation_count",
-        "4",
-        "--rephrased_count",
-        "4",
-        "--test_count",
-        "6",
-    ],
-    "data_pipeline.build": ["--config.joins.lengths=()", "--config.variants=()"],
-    "coi_jax.train": [
-        "--config.train.length.count=3",
-        "--config.train.checkpoint_every=2",
-        "--config.vocabulary.size=400",
-        "--config.model.layers=1",
-        "--config.model.model_dim=32",
-        "--config.model.head_dim=8",
-        "--config.model.attention_scale_dim=8",
-        "--config.model.mlp_dim=32",
-        "--config.data.batch.rows=4",
-        "--config.model.scan_unroll=1",
-    ],
-    "coi_jax.evaluate": ["--limit", "2", "--config.evaluation.max_new_tokens=8", "--config.evaluation.bootstrap=10"],
-}
 
 
 def navigation() -> list[str]:
@@ -70,17 +40,6 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs" / page fo
 page = pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 
 
-def blocks(path: Path, info: str) -> list[tuple[str, str]]:
-    """The fenced blocks of a page whose info string matches `info`: (info string, content)."""
-    return re.findall(rf"^```({info})\n(.*?)^```$", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-
-
-def commands(path: Path, info: str) -> list[str]:
-    """The `python -m` and `make` commands in the blocks of a page; comments are dropped."""
-    lines = [line.strip() for _, block in blocks(path, info) for line in block.replace("\\\n", " ").splitlines()]
-    return [shlex.join(shlex.split(line, comments=True)) for line in lines if line.startswith(("python -m", "make"))]
-
-
 def module_of(command: str) -> str:
     return shlex.split(command)[2]
 
@@ -88,13 +47,6 @@ def module_of(command: str) -> str:
 ALL = [command for path in PAGES for command in commands(path, "bash(?: run)?")]
 MODULES = sorted({module_of(command) for command in ALL if command.startswith("python")} - {"pytest"})
 OURS = [module for module in MODULES if not module.startswith("tests.")]
-
-
-def run(arguments: list[str], folder: Path) -> str:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "", "COLUMNS": "120"}
-    done = subprocess.run([sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, f"{shlex.join(arguments)}\n{done.stdout}{done.stderr}"
-    return done.stdout
 
 
 def test_the_readme_is_short_and_has_the_commands() -> None:
@@ -160,13 +112,8 @@ def test_marked_blocks_run_in_order(tmp_path: Path) -> None:
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     for path in PAGES:
         for info, block in blocks(path, "(?:bash|python) run"):
-            if info.startswith("python"):
-                run(["-c", block], tmp_path)
-                continue
-            for line in block.replace("\\\n", " ").splitlines():
-                words = shlex.split(line, comments=True)
-                assert words[:2] == ["python", "-m"], line
-                run([*words[1:], *SMALL.get(words[2], [])], tmp_path)
+            for arguments in [["-c", block]] if info.startswith("python") else map(small, lines(block)):
+                run(arguments, tmp_path)
     assert (tmp_path / "report" / "figure6.png").is_file()
 
 
