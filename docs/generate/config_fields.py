@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from coi_jax.common.schema import Section
-from coi_jax.config import loading
+from coi_jax.config import loading, validation
 from coi_jax.config.run import RunConfig, load_config
-from data_pipeline.build.config import BuildConfig
+from data_pipeline.build.build_config import BuildConfig
 
 RUN_EXAMPLES = ("configs/quickstart.py", "configs/mistral_7b.py:lora")
 BUILD_EXAMPLES = ("configs/build/procedural.py", "configs/build/super_ni.py")
@@ -43,7 +43,7 @@ def run_fields() -> str:
 
 def build_fields() -> str:
     """Return the tables of the fields of a build."""
-    values = {path: loading.validate(BuildConfig, loading.read(path)) for path in BUILD_EXAMPLES}
+    values = {path: validation.validate(BuildConfig, loading.read(path)) for path in BUILD_EXAMPLES}
     examples = {path: config.model_dump(mode="json") for path, config in values.items()}
     return _document(BuildConfig, examples)
 
