@@ -1,1 +1,1 @@
-"""From answers to scores."""
+"""Scores of answers: ROUGE, exact match, error propagation, with bootstrap intervals."""

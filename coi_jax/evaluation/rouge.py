@@ -18,7 +18,7 @@ class UnicodeTokenizer(tokenizers.Tokenizer):
     """Words of any script: runs of letters, marks and digits, composed (NFKC) and casefolded, not stemmed."""
 
     def tokenize(self, text: str) -> list[str]:
-        """The words of a text. Example: `"L’Été, déjà!"` → `["l", "été", "déjà"]`."""
+        """Return the words of a text. Example: `"L’Été, déjà!"` → `["l", "été", "déjà"]`."""
         folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
         kept = (char if unicodedata.category(char)[0] in _WORD_CATEGORIES else " " for char in folded)
         return "".join(kept).split()
@@ -35,12 +35,12 @@ def _unicode_scorer() -> rouge_scorer.RougeScorer:
 
 
 def rouge_l(references: str | Sequence[str], prediction: str) -> float:
-    """ROUGE-L F1 in [0, 1], stemmed, the best over the references."""
+    """Return ROUGE-L F1 in [0, 1], stemmed, the best over the references."""
     return _best(_stemmed_scorer(), references, prediction)
 
 
 def rouge_l_unicode(references: str | Sequence[str], prediction: str) -> float:
-    """ROUGE-L F1 in [0, 1] over words of any script, the best over the references."""
+    """Return ROUGE-L F1 in [0, 1] over words of any script, the best over the references."""
     return _best(_unicode_scorer(), references, prediction)
 
 

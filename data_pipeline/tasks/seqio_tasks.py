@@ -26,9 +26,9 @@ from data_pipeline.tasks.seqio_vocabularies import PromptVocabulary, SeqioVocabu
 
 
 def register(config: RunConfig, vocabulary: Vocabulary) -> list[str]:
-    """Registers a SeqIO mixture for every arm and a task for every test set that a config's dataset has rows for.
+    """Register a SeqIO mixture for every arm and a task for every test set that a config's dataset has rows for.
 
-    What was registered under the same names before is replaced. Returns the names.
+    Replaces earlier ones of the same names. Returns the names.
 
     Raises:
       UserError: the dataset folder is missing.
@@ -59,20 +59,25 @@ def _register_task(config: RunConfig, spec: TaskSpec, vocabulary: Vocabulary) ->
 
 
 def make_mixture(name: str, tasks: Sequence[seqio.Task]) -> seqio.Mixture:
-    """The mixture of an arm's tasks, each at the rate of its number of examples: over time every row comes as often."""
+    """Return the mixture of an arm's tasks, each at the rate of its number of examples: rows are equally frequent."""
     return seqio.Mixture(name, tasks, default_rate=number_of_examples)
 
 
 def number_of_examples(task: seqio.Task) -> float:
-    """The mixing rate of a task: its number of examples before preprocessing."""
+    """Return the mixing rate of a task: its number of examples before preprocessing."""
     return float(sum(task.num_input_examples(split) for split in task.splits))
 
 
 def make_task(config: RunConfig, spec: TaskSpec, vocabulary: Vocabulary) -> seqio.Task:
-    """The SeqIO task of a spec, not registered.
+    """Return the SeqIO task of a spec, not registered.
 
     Features: `inputs` and `targets` (ids; targets end with the end id), `chain` (the row as JSON), and the texts before
-    tokenising as `inputs_pretokenized`, `targets_pretokenized`.
+    tokenization as `inputs_pretokenized`, `targets_pretokenized`.
+
+    Args:
+      config: names the training split, whose rows are the worked examples of a prompting baseline.
+      spec: the rows, and their text.
+      vocabulary: turns the text into ids.
 
     Raises:
       UserError: the dataset has no row for it.
@@ -106,7 +111,7 @@ def _metric(spec: TaskSpec) -> Callable[[Sequence[metrics.Target], Sequence[str]
 
 
 def _source(spec: TaskSpec) -> seqio.FunctionDataSource:
-    """The rows of a spec, each `{"chain": its JSON}`."""
+    """Return the rows of a spec, each `{"chain": its JSON}`."""
 
     def rows() -> Iterator[dict[str, str]]:
         for chain in read_chains(spec.folder, spec.split, spec.length):
@@ -120,7 +125,7 @@ def _source(spec: TaskSpec) -> seqio.FunctionDataSource:
 
 
 def _shots(config: RunConfig, spec: TaskSpec) -> list[Chain]:
-    """The worked examples of a prompting baseline: training rows of the task's own length, where there are such."""
+    """Return the worked examples of a prompting baseline: training rows, of the task's own length if there are any."""
     if spec.prompting == "direct":
         return []
     same_length = list(read_chains(spec.folder, config.data.split, spec.length))
@@ -135,12 +140,12 @@ def _shots(config: RunConfig, spec: TaskSpec) -> list[Chain]:
 
 
 def to_text(dataset: tf.data.Dataset, template: str, prompting: str, examples: Sequence[Chain]) -> tf.data.Dataset:
-    r"""Adds the text of a prompt and of its answer.
+    r"""Add the text of a prompt and of its answer.
 
     Args:
       dataset: examples `{"chain": JSON}`.
       template: a name in `prompts.TEMPLATES` or `prompts.CHATS`.
-      prompting: "direct", "cot" or "ltm".
+      prompting: "direct", or a name in `prompts.WORKED_ANSWERS`.
       examples: the worked examples shown before the prompt, if any.
 
     In: `{"chain": '{"id": "a", "source": "s", "input": "b a", "instruction": "Sort.",
@@ -161,10 +166,15 @@ def to_text(dataset: tf.data.Dataset, template: str, prompting: str, examples: S
 
 
 def to_answer(output: str, example: Mapping[str, Any], is_target: bool) -> str | tuple[str | None, ...]:
-    """What the metrics compare: the reference outputs of every step on one side, the answer's text on the other.
+    """Return what the metrics compare: the reference outputs of every step, or the text of a prediction.
 
-    In, as the target of a chain with outputs "b" and "a": its text. Out: `("b", "a")`, None for a missing reference.
-    In, as a prediction: `"Task 1 output and task 2 input: b Task 2 output: c"`. Out: the same.
+    Args:
+      output: the decoded text.
+      example: the example as preprocessed, with its chain.
+      is_target: whether `output` is the target or a prediction.
+
+    Example: the target of a chain with outputs "b" and "a" gives `("b", "a")`, with None for a missing reference; the
+    prediction `"Task 1 output and task 2 input: b Task 2 output: c"` gives itself.
     """
     if not is_target:
         return output

@@ -1,6 +1,6 @@
-"""Runs every point of a sweep: trains and scores it in a run folder of its own.
+"""Run every point of a sweep: train and score it in a run folder of its own.
 
-Points that are done are skipped, half-done ones go on: run the same command again after an interruption.
+Points that are done are skipped, interrupted ones are resumed: run the same command again after an interruption.
 Example: python -m launch.sweep --sweep configs/sweeps/quickstart.py --backend local
 Every point can be changed alike: --config.train.length.count=100
 """
@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from tabulate import tabulate
 
 from coi_jax.common import cli
-from launch.sweep.backends import local
+from launch.sweep.backends.local import override_flags
+from launch.sweep.backends.protocol import LOG, Backend, Outcome
+from launch.sweep.backends.registry import BACKENDS
 from launch.sweep.point_state import state
 from launch.sweep.points import Point, check_data, choose, expand
 
@@ -19,7 +21,7 @@ EXIT_FAILED = 1
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; returns 0 where every point is done, 1 where one failed, 130 where one was stopped."""
+    """Run the command; return 0 where every point is done, 1 where one failed, 130 where one was stopped."""
     rest, overrides = cli.split_overrides(sys.argv[1:] if argv is None else argv)
     arguments = _parser().parse_args(rest)
     points = choose(expand(arguments.sweep, overrides, arguments.out), arguments.only)
@@ -27,13 +29,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(listing(points))
         return 0
     check_data(points)
-    return run_points(points)
+    return run_points(points, BACKENDS[arguments.backend]())
 
 
 def _parser() -> cli.Parser:
     parser = cli.parser(__doc__)
     parser.add_argument("--sweep", required=True, metavar="FILE", help="a file of configs/sweeps/")
-    parser.add_argument("--backend", required=True, choices=["local"], help="where the points run")
+    parser.add_argument("--backend", required=True, choices=list(BACKENDS), help="where the points run")
     parser.add_argument("--out", metavar="DIR", help="holds the run folders; None: runs/<name of the sweep file>")
     parser.add_argument("--only", nargs="+", default=[], metavar="ID", help="ids, or beginnings of ids, to run")
     parser.add_argument("--dry_run", action="store_true", help="list the points and their state, and run none")
@@ -42,37 +44,35 @@ def _parser() -> cli.Parser:
 
 def listing(points: Sequence[Point]) -> str:
     """Return the points as lines of aligned columns."""
-    rows = [
-        (point.id, state(point), str(point.folder), " ".join(local.override_flags(point.overrides))) for point in points
-    ]
+    rows = [(point.id, state(point), str(point.folder), " ".join(override_flags(point.overrides))) for point in points]
     return tabulate(rows, ("id", "state", "folder", "overrides"), tablefmt="plain", disable_numparse=True)
 
 
-def run_points(points: Sequence[Point]) -> int:
-    """Runs the points that are not done, one after another; one that fails does not stop the others."""
+def run_points(points: Sequence[Point], backend: Backend) -> int:
+    """Run the points that are not done, one after another; one that fails does not stop the others."""
     outcomes = []
-    with local.Runner() as runner:
+    with backend:
         for number, point in enumerate(points, 1):
-            if runner.stopped:
+            if backend.stopped:
                 break
             print(f"== {point.id} ({number} of {len(points)}): {_intent(point)}", flush=True)
-            outcomes.append(runner.run(point))
+            outcomes.append(backend.run(point))
     return report(points, outcomes)
 
 
 def _intent(point: Point) -> str:
-    verb = {"new": "starting", "partial": "going on", "done": "done already, skipped"}[state(point)]
-    return verb if state(point) == "done" else f"{verb}; log in {point.folder / local.LOG}"
+    verb = {"new": "starting", "partial": "resuming", "done": "done already, skipped"}[state(point)]
+    return verb if state(point) == "done" else f"{verb}; log in {point.folder / LOG}"
 
 
-def report(points: Sequence[Point], outcomes: Sequence[local.Outcome]) -> int:
-    """Prints what is not done, point by point, and returns the exit status."""
-    open_ones = [outcome for outcome in outcomes if outcome.status != "done"]
-    done = len(outcomes) - len(open_ones)
-    print(f"{done} of {len(points)} points done" + (":" if open_ones else ""), flush=True)
-    for outcome in open_ones:
+def report(points: Sequence[Point], outcomes: Sequence[Outcome]) -> int:
+    """Print which points are not done, and return the exit status."""
+    unfinished = [outcome for outcome in outcomes if outcome.status != "done"]
+    done = len(outcomes) - len(unfinished)
+    print(f"{done} of {len(points)} points done" + (":" if unfinished else ""), flush=True)
+    for outcome in unfinished:
         print(f"  {outcome.status}: {outcome.point.id}: {outcome.reason}", flush=True)
-    if any(outcome.status == "failed" for outcome in open_ones):
+    if any(outcome.status == "failed" for outcome in unfinished):
         return EXIT_FAILED
     if done < len(points):
         print("run the same command again to go on", flush=True)

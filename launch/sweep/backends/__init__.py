@@ -1,1 +1,1 @@
-"""Where the points of a sweep run."""
+"""Backends: where the points of a sweep run."""

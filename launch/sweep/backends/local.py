@@ -8,19 +8,15 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import IO, Any, Literal
+from typing import IO, Any
 
+from launch.sweep.backends.protocol import LOG, Outcome, Status
 from launch.sweep.point_state import claim, is_scored, is_trained
 from launch.sweep.points import Point
 
-Status = Literal["done", "failed", "preempted"]
-
-LOG = "log.txt"
-
-# What a child has in its environment unless the user says otherwise. XLA on a CPU takes its buffers from malloc anew at
+# Environment variables of a child unless the user sets them. XLA on a CPU takes its buffers from malloc anew at
 # every step; on huge pages a fifth of the quickstart's step, spent in page faults, is saved.
 ENVIRONMENT = {"PYTHONUNBUFFERED": "1", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 
@@ -28,27 +24,18 @@ ENVIRONMENT = {"PYTHONUNBUFFERED": "1", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=
 PREEMPTING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """How a point ended, with the reason in words where it is not done."""
-
-    point: Point
-    status: Status
-    reason: str
-
-
-class Runner:
+class LocalBackend:
     """Runs points in child processes; once told to stop it passes that on and starts no other.
 
-    Use `with Runner() as runner:`; inside, the first Ctrl-C or SIGTERM asks the running child to save and end, a second
-    one ends it at once.
+    Inside `with LocalBackend() as backend:` the first Ctrl-C or SIGTERM asks the running child to save and end, a
+    second one ends it at once.
     """
 
     def __init__(self) -> None:
         self.stopped = False
         self._child: subprocess.Popen[str] | None = None
 
-    def __enter__(self) -> "Runner":
+    def __enter__(self) -> "LocalBackend":
         self._handlers = {number: signal.signal(number, self._stop) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 
@@ -66,7 +53,7 @@ class Runner:
             print("stopping: the run is being saved; press Ctrl-C again to end it at once", file=sys.stderr, flush=True)
 
     def run(self, point: Point) -> Outcome:
-        """Trains and evaluates a point, as far as that is not done yet."""
+        """Train and evaluate a point, as far as that is not done yet."""
         claim(point)
         for name, is_complete, command in (
             ("train", is_trained, train_command(point)),
@@ -92,7 +79,7 @@ class Runner:
         return "failed", f"{name} exited with status {status}: {_last_line(point.folder / LOG)}"
 
     def _call(self, command: list[str], log: Path) -> int:
-        """Runs a command in a process group of its own, so that Ctrl-C reaches it only through `_stop`."""
+        """Run a command in a process group of its own, so that Ctrl-C reaches it only through `_stop`."""
         with open(log, "a", encoding="utf-8") as file, self._start(command) as child:
             now = datetime.datetime.now().isoformat(" ", "seconds")
             file.write(f"\n# {now} {shlex.join(['python', *command[1:]])}\n")
@@ -129,14 +116,14 @@ def _last_line(log: Path) -> str:
 
 
 def train_command(point: Point) -> list[str]:
-    """The command that trains a point."""
+    """Return the command that trains a point."""
     return _python(
         "coi_jax.train", "--config", point.base, "--workdir", str(point.folder), *override_flags(point.overrides)
     )
 
 
 def evaluate_command(point: Point) -> list[str]:
-    """The command that scores a point on the test sets of its config."""
+    """Return the command that scores a point on the test sets of its config."""
     return _python(
         "coi_jax.evaluate", "--workdir", str(point.folder), "--tasks", ",".join(point.config.evaluation.tests)
     )

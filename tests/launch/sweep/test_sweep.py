@@ -15,6 +15,8 @@ from coi_jax.runs import checkpoint
 from coi_jax.runs.train_state import TrainState
 from launch.sweep import __main__ as sweep
 from launch.sweep.backends import local
+from launch.sweep.backends.protocol import Backend, Outcome
+from launch.sweep.backends.registry import BACKENDS
 from launch.sweep.point_state import is_trained
 from launch.sweep.point_state import state as state_of
 from launch.sweep.points import Point, choose, expand
@@ -225,6 +227,31 @@ def test_a_signal_is_passed_on_so_that_the_run_saves(workplace: Path, number: si
     assert "0 of 3 points done" in output
     assert "run the same command again" in output
     assert [state_of(point) for point in points()] == ["partial", "new", "new"]
+
+
+class NoMachines:
+    """A backend that runs nothing."""
+
+    stopped = False
+
+    def __enter__(self) -> "NoMachines":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stopped = True
+
+    def run(self, point: Point) -> Outcome:
+        return Outcome(point, "failed", "there are no machines")
+
+
+def test_a_backend_is_one_entry(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    backend: Backend = NoMachines()
+    monkeypatch.setitem(BACKENDS, "nowhere", lambda: backend)
+    assert run("--backend", "nowhere", "--only", "coi1-") == 1
+    assert "there are no machines" in capfd.readouterr().out
+    assert backend.stopped
 
 
 def test_the_last_step_is_read_as_the_trainer_writes_it(tmp_path: Path) -> None:

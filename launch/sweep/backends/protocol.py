@@ -1,0 +1,50 @@
+"""The contract of a backend: it runs the points of a sweep one after another and says how each ended."""
+
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Literal, Protocol
+
+from launch.sweep.points import Point
+
+Status = Literal["done", "failed", "preempted"]
+
+LOG = "log.txt"  # the output of a point's commands, in its run folder
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The end of a point.
+
+    Attributes:
+      point: the one that was run.
+      status: whether it is done, failed, or was stopped and goes on when it is run again.
+      reason: why it is not done, in words; empty where it is.
+    """
+
+    point: Point
+    status: Status
+    reason: str
+
+
+class Backend(Protocol):
+    """Where points run. A context manager: `with backend:`; an interruption inside it stops the running point.
+
+    Attributes:
+      stopped: whether it was told to stop; it starts no other point then.
+    """
+
+    stopped: bool
+
+    def __enter__(self) -> "Backend":
+        """Take over interruptions."""
+        ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Give interruptions back."""
+        ...
+
+    def run(self, point: Point) -> Outcome:
+        """Train and evaluate a point, as far as that is not done yet."""
+        ...

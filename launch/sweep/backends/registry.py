@@ -1,0 +1,12 @@
+"""The registry of backends.
+
+To add a backend, write its class in a module of this package (`protocol.Backend`) and add an entry here.
+"""
+
+from collections.abc import Callable
+
+from launch.sweep.backends.local import LocalBackend
+from launch.sweep.backends.protocol import Backend
+
+# By their names in --backend.
+BACKENDS: dict[str, Callable[[], Backend]] = {"local": LocalBackend}
