@@ -17,6 +17,7 @@ from coi_jax.parallel.processes import start_jax
 from coi_jax.runs import checkpoint
 from coi_jax.runs.run_folder import RunFolder, open_run
 from coi_jax.training.loop import fit, prepare
+from coi_jax.training.optimizer import check_optimizer
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,6 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--workdir", required=True, help="run folder, new or to go on with")
     arguments = parser.parse_args(rest)
     config = load_config(arguments.config, overrides)
+    check_optimizer(config.optimizer)
     start_jax(heeds_sigterm=True)
     run = open_run(Path(arguments.workdir), config)
     if is_finished(run):
