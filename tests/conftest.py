@@ -1,6 +1,7 @@
 """Shared fixtures. Eight CPU devices stand in for a pod; jaxtyping's shapes are checked in every test."""
 
 import os
+from collections.abc import Iterator
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
@@ -14,6 +15,7 @@ import jax  # noqa: E402
 import pytest  # noqa: E402
 
 from tests.helpers import browsers  # noqa: E402
+from tests.helpers.bucket import emulated_buckets  # noqa: E402
 from tests.helpers.paths import SHARED  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -32,3 +34,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "gpu" in metafunc.fixturenames:
         gpus = [device for device in jax.devices() if device.platform == "gpu"]
         metafunc.parametrize("gpu", gpus, ids=str)
+
+
+@pytest.fixture
+def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of an empty bucket, emulated, for this process and those that it starts."""
+    root = tmp_path_factory.mktemp("buckets")
+    with emulated_buckets(root):
+        yield "gs://bucket"

@@ -1,66 +1,39 @@
-"""Reading with clear errors, writing so that a file is either whole or absent."""
+"""Text, JSON and JSON-lines files, local or in a bucket: read with clear errors, written whole or not at all."""
 
-import contextlib
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import IO, Any
 
 from coi_jax.common.errors import UserError
-
-PathLike = str | os.PathLike[str]
-
-
-@contextlib.contextmanager
-def open_atomic(path: PathLike, mode: str = "w") -> Iterator[IO[Any]]:
-    """Opens a temporary neighbour of `path` for writing; it takes the name `path` only when the block ends well.
-
-    The folder is created. A failure (a full disk, an exception) leaves what was at `path` before.
-    """
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    try:
-        with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, target)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name)
-        raise
+from coi_jax.common.storage import AppendFile, PathLike, as_path, atomic_file, is_local
 
 
 def write_text(path: PathLike, text: str) -> None:
-    """Writes `text` as UTF-8, atomically."""
-    with open_atomic(path) as file:
+    """Write `text` as UTF-8, atomically."""
+    with atomic_file(path) as file:
         file.write(text)
 
 
 def write_bytes(path: PathLike, data: bytes) -> None:
-    """Writes `data`, atomically."""
-    with open_atomic(path, "wb") as file:
+    """Write `data`, atomically."""
+    with atomic_file(path, "wb") as file:
         file.write(data)
 
 
 def write_json(path: PathLike, value: Any) -> None:
-    """Writes `value` as indented JSON, atomically."""
+    """Write `value` as indented JSON, atomically."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def read_text(path: PathLike, field: str = "file") -> str:
-    """The text of a UTF-8 file.
+    """Read a UTF-8 file.
 
     Raises:
       UserError: it is missing, a folder, empty, or not UTF-8.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = as_path(path, field).read_bytes().decode("utf-8")
     except FileNotFoundError:
         raise UserError(field, path, "no such file; check the path") from None
     except IsADirectoryError:
@@ -73,7 +46,7 @@ def read_text(path: PathLike, field: str = "file") -> str:
 
 
 def read_json(path: PathLike, field: str = "file") -> Any:
-    """The value of a JSON file; raises UserError where there is none."""
+    """Read the value of a JSON file; raise UserError where there is none."""
     try:
         return json.loads(read_text(path, field))
     except json.JSONDecodeError as error:
@@ -83,13 +56,13 @@ def read_json(path: PathLike, field: str = "file") -> Any:
 
 
 def read_jsonl(path: PathLike, field: str = "file") -> Iterator[dict[str, Any]]:
-    """Yields the objects of a JSON-lines file, one line in memory at a time.
+    """Yield the objects of a JSON-lines file, one line in memory at a time.
 
     Raises:
       UserError: the file is missing or not UTF-8, or a line is not a JSON object; it names the line.
     """
     try:
-        with open(path, "rb") as file:
+        with as_path(path, field).open("rb") as file:
             for number, line in enumerate(file, 1):
                 yield _json_object(line, f"{path}:{number}", field)
     except FileNotFoundError:
@@ -108,15 +81,16 @@ def _json_object(line: bytes, where: str, field: str) -> dict[str, Any]:
     return row
 
 
-def append_jsonl(file: IO[str], row: dict[str, Any]) -> None:
-    """Appends one object to an open JSON-lines file and hands it to the operating system at once."""
+def append_jsonl(file: IO[str] | AppendFile, row: dict[str, Any]) -> None:
+    """Append one object to an open JSON-lines file, and flush it."""
     file.write(json.dumps(row, ensure_ascii=False) + "\n")
-    file.flush()
+    if not isinstance(file, AppendFile):
+        file.flush()
 
 
 def recover_jsonl(path: PathLike) -> None:
-    """Drops a last line that an interruption cut short, so that appending can go on."""
-    if not Path(path).exists():
+    """Drop a last line that an interruption cut short, so that appending can go on; an object is never cut short."""
+    if not is_local(path) or not as_path(path).exists():
         return
     with open(path, "rb+") as file:
         data = file.read()
@@ -124,12 +98,17 @@ def recover_jsonl(path: PathLike) -> None:
 
 
 def sha256(path: PathLike) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """Return the SHA-256 of a file's bytes, in hexadecimal."""
+    with as_path(path).open("rb") as file:
+        if is_local(path):
+            return hashlib.file_digest(file, "sha256").hexdigest()
+        found = hashlib.sha256()
+        while block := file.read(2**24):
+            found.update(block)
+        return found.hexdigest()
 
 
 def digest(value: Any) -> str:
-    """SHA-256 of a JSON value, whatever the order of its keys."""
+    """Return the SHA-256 of a JSON value, whatever the order of its keys."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode("utf-8")).hexdigest()

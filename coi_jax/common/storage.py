@@ -1,71 +1,334 @@
-"""Files and folders anywhere that fsspec reaches, local or in a bucket: whole or not there at all."""
+"""The path type of the project, for local files and buckets, and writes that appear whole or not at all.
+
+Paths are `etils.epath.Path`: `runs/x` or `gs://bucket/runs/x`. A local file or folder is written under a hidden
+temporary name beside its target and renamed when it is complete. An object store has no folders and no atomic rename
+of several objects: a single object appears when its upload ends, and a folder is moved object by object with its
+*marker file* (`manifest.json`, `cache.json`, `config.json`) last, so readers treat a folder without its marker as
+absent. Object stores cannot append either: `AppendFile` uploads the whole file again at intervals.
+"""
 
 import contextlib
+import functools
 import hashlib
 import json
+import os
+import pathlib
+import shutil
+import tempfile
+import time
 import uuid
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import IO, Any
 
 import fsspec
+from etils import epath
 
-from coi_jax.common import files
 from coi_jax.common.errors import UserError
 
-BLOCK = 2**24  # bytes that are compared or hashed at once
+PathLike = str | os.PathLike[str]
+
+SCHEMES = {"gs": "gcs", "s3": "s3", "az": "az", "hf": "hf"}  # the URLs that epath knows, by fsspec's protocol
+BLOCK = 2**24  # bytes that are copied, compared or hashed at once
+UPLOAD_SECONDS = 60.0  # between uploads of a file that grows in a bucket
+
+
+def as_path(path: PathLike, field: str = "path") -> epath.Path:
+    """Return a path, local or in a bucket.
+
+    Args:
+      path: a local path or a URL such as `gs://bucket/runs/x`.
+      field: the name of the path in an error.
+
+    Raises:
+      UserError: nothing installed here reads this kind of URL.
+    """
+    scheme, separator, _ = os.fspath(path).partition("://")
+    if separator:
+        reason = _unreadable_scheme(scheme)
+        if reason:
+            raise UserError(field, path, reason)
+    return epath.Path(path)
+
+
+@functools.cache
+def _unreadable_scheme(scheme: str) -> str:
+    """Return why URLs of a scheme cannot be read here; "" where they can."""
+    if scheme not in SCHEMES:
+        known = ", ".join(f"{name}://" for name in SCHEMES)
+        return f"cannot be reached; name a local path or a URL that begins with one of {known}"
+    try:
+        fsspec.get_filesystem_class(SCHEMES[scheme])
+    except (ImportError, ValueError) as error:
+        return f"cannot be reached: {error}"
+    return ""
+
+
+def is_local(path: PathLike) -> bool:
+    """Return whether a path is on a local disk, or a mount that looks like one."""
+    return "://" not in os.fspath(path)
+
+
+def local_path(path: PathLike, field: str, reason: str) -> pathlib.Path:
+    """Return a path that has to be local as a `pathlib.Path`.
+
+    Args:
+      path: local, or a URL that is refused.
+      field: the name of the path in an error.
+      reason: why it cannot be in a bucket, as "is a SQLite database".
+
+    Raises:
+      UserError: the path is in a bucket.
+    """
+    if not is_local(path):
+        raise UserError(field, path, f"{reason}, which cannot be in a bucket; name a local path")
+    return pathlib.Path(path)
+
+
+def absolute(path: PathLike) -> epath.Path:
+    """Return an absolute path; `epath.Path.resolve` would turn `gs://…` into a folder of the working directory."""
+    return epath.Path(path).resolve() if is_local(path) else epath.Path(path)
+
+
+def file_size(path: PathLike) -> int:
+    """Return the bytes of a file (epath's own `stat` fails locally where the user has no entry in passwd)."""
+    return os.stat(path).st_size if is_local(path) else int(epath.Path(path).stat().length)
+
+
+def read_range(path: PathLike, start: int = 0, end: int | None = None) -> bytes:
+    """Read the bytes of a file from `start` to `end`, in one request of a bucket; to the end of the file where None."""
+    if is_local(path):
+        with open(path, "rb") as file:
+            file.seek(start)
+            return file.read() if end is None else file.read(end - start)
+    system, place = fsspec.url_to_fs(os.fspath(path))
+    return bytes(system.cat_file(place, start=start, end=end))
+
+
+def stored_checksum(path: PathLike) -> str | None:
+    """Return the checksum that an object store keeps of a file, as `crc32c:…`; None where it keeps none."""
+    if is_local(path):
+        return None
+    system, place = fsspec.url_to_fs(os.fspath(path))
+    info: dict[str, Any] = system.info(place)
+    return next((f"{name}:{info[name]}" for name in ("crc32c", "md5Hash", "ETag", "etag") if name in info), None)
+
+
+@contextlib.contextmanager
+def atomic_file(path: PathLike, mode: str = "w") -> Iterator[IO[Any]]:
+    """Open a file for writing that appears at `path`, whole, only when the block ends without an exception.
+
+    The folder is created. A failure (a full disk, an exception) leaves what was at `path` before.
+    """
+    target = as_path(path)
+    opened = _renamed_file(target, mode) if is_local(target) else _uploaded_file(target, mode)
+    with opened as file:
+        yield file
+
+
+@contextlib.contextmanager
+def _renamed_file(target: epath.Path, mode: str) -> Iterator[IO[Any]]:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    try:
+        with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, target)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name)
+        raise
+
+
+@contextlib.contextmanager
+def _uploaded_file(target: epath.Path, mode: str) -> Iterator[IO[Any]]:
+    with tempfile.TemporaryDirectory() as folder:
+        kept = pathlib.Path(folder) / target.name
+        with open(kept, mode, encoding=None if "b" in mode else "utf-8") as file:
+            yield file
+        copy_file(kept, target)
+
+
+def copy_file(source: PathLike, target: PathLike) -> None:
+    """Copy a file between a local disk and a bucket, in blocks."""
+    with epath.Path(source).open("rb") as reader, epath.Path(target).open("wb") as writer:
+        shutil.copyfileobj(reader, writer, BLOCK)
+
+
+def _never(_: epath.Path) -> bool:
+    return False
+
+
+@contextlib.contextmanager
+def atomic_folder(
+    path: PathLike, *, marker: str, field: str = "out", replace: Callable[[epath.Path], bool] = _never
+) -> Iterator[epath.Path]:
+    """Yield a temporary folder that takes the name `path` when the block ends without an exception.
+
+    Args:
+      path: local or in a bucket; parent folders are created.
+      marker: the file that is moved last in a bucket; the folder is whole where it is there.
+      field: the name of the folder in an error.
+      replace: asked about what stands at `path` when the block ends, which is replaced where true, and kept where false.
+
+    Raises:
+      UserError: there is something at `path` already, and no `replace` was given.
+    """
+    target = as_path(path, field)
+    if replace is _never:
+        check_absent(target, field)
+    partial = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}"
+    try:
+        partial.mkdir(parents=True, exist_ok=True)
+        yield partial
+        if replace is _never:
+            check_absent(target, field)
+        if not target.exists() or replace(target):
+            (_rename_folder if is_local(target) else _move_objects)(partial, target, marker)
+    finally:
+        remove_folder(partial)
+
+
+def check_absent(path: epath.Path, field: str) -> None:
+    """Raise UserError where there is something at a path, but for an empty folder."""
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise UserError(field, path, "is there already; name a new folder")
+
+
+def _rename_folder(partial: epath.Path, target: epath.Path, _: str) -> None:
+    """Rename a folder; what stood there gets another name first, since a rename cannot replace it."""
+    if not target.exists():
+        os.replace(partial, target)
+        return
+    old = target.parent / f"{partial.name}.old"
+    os.replace(target, old)
+    os.replace(partial, target)
+    remove_folder(old)
+
+
+def _move_objects(partial: epath.Path, target: epath.Path, marker: str) -> None:
+    """Move a folder's objects, the marker last; the old folder loses its marker first, so it is never half new."""
+    (target / marker).unlink(missing_ok=True)
+    remove_folder(target)
+    system, source = fsspec.url_to_fs(os.fspath(partial))
+    _, place = fsspec.url_to_fs(os.fspath(target))
+    names = [name.removeprefix(f"{source}/") for name in system.find(source)]
+    for name in sorted(names, key=lambda name: name == marker):
+        system.mv(f"{source}/{name}", f"{place}/{name}")
+
+
+def remove_folder(path: epath.Path) -> None:
+    """Remove a folder with all that it holds, where there is one."""
+    if is_local(path):
+        shutil.rmtree(path, ignore_errors=True)
+    elif path.exists():
+        path.rmtree(missing_ok=True)
+
+
+def upload_folder(source: pathlib.Path, target: epath.Path) -> None:
+    """Copy the files of a local folder into a bucket."""
+    for file in sorted(file for file in source.rglob("*") if file.is_file()):
+        copy_file(file, target / file.relative_to(source).as_posix())
+
+
+class AppendFile:
+    """A UTF-8 file that grows line by line, local or in a bucket.
+
+    A local file has each line as soon as it is written. An object cannot grow, so a bucket gets the whole file again
+    once in `UPLOAD_SECONDS` and on `close`: a process that is killed loses the lines of the last minute.
+    """
+
+    def __init__(self, path: PathLike) -> None:
+        self._path = as_path(path)
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._is_local = is_local(self._path)
+        if self._is_local:
+            self._file: IO[str] = open(self._path, "a", encoding="utf-8")
+            return
+        self._file = tempfile.TemporaryFile("w+", encoding="utf-8")
+        self._file.write(self._path.read_bytes().decode("utf-8") if self._path.exists() else "")
+        self._uploaded, self._is_changed = time.monotonic(), False
+
+    def __enter__(self) -> "AppendFile":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def write(self, text: str) -> None:
+        """Append text and flush it, to the disk or once in a while to the bucket."""
+        self._file.write(text)
+        self._file.flush()
+        if not self._is_local:
+            self._is_changed = True
+            if time.monotonic() - self._uploaded > UPLOAD_SECONDS:
+                self._upload()
+
+    def _upload(self) -> None:
+        self._file.seek(0)
+        self._path.write_bytes(self._file.read().encode("utf-8"))  # which leaves the position at the end
+        self._uploaded, self._is_changed = time.monotonic(), False
+
+    def close(self) -> None:
+        """Close the file, after a last upload to a bucket."""
+        if not self._is_local and self._is_changed:
+            self._upload()
+        self._file.close()
 
 
 class Folder:
-    """A folder anywhere that fsspec reaches: `runs/x`, `gs://bucket/x`, `memory://x`."""
+    """A folder that a user named to read from, local or in a bucket, with errors that say how it was named."""
 
-    def __init__(self, url: str, field: str) -> None:
-        """`field` is what an error calls the folder.
+    def __init__(self, url: PathLike, field: str) -> None:
+        """Name a folder; `field` is the name of it in an error.
 
         Raises:
-          UserError: there is no such folder, or nothing that can read its kind of URL.
+          UserError: nothing here reads this kind of URL.
         """
-        self.url, self.field = url.rstrip("/"), field
-        try:
-            self.fs, self.path = fsspec.url_to_fs(self.url)
-        except (ImportError, ValueError) as error:
-            raise UserError(field, url, f"cannot be reached: {error}") from None
+        self.url, self.field = os.fspath(url).rstrip("/"), field
+        self.path = as_path(self.url, field)
 
     def __str__(self) -> str:
         return self.url
 
-    def at(self, name: str) -> str:
-        """The path of a file."""
-        return f"{self.path}/{name}"
+    def at(self, name: str) -> epath.Path:
+        """Return the path of a file."""
+        return self.path / name
 
     def exists(self, name: str = "") -> bool:
-        """Whether there is such a file, or the folder itself."""
-        return bool(self.fs.exists(self.at(name) if name else self.path))
+        """Return whether there is such a file, or the folder itself."""
+        return bool((self.path / name).exists())
 
     def names(self) -> list[str]:
-        """The names of the files; raises UserError where there is no such folder."""
-        if not self.fs.isdir(self.path):
+        """Return the names of the files; raise UserError where there is no such folder."""
+        if not self.path.is_dir():
             raise UserError(self.field, self.url, "no such folder; check the path")
-        found = self.fs.ls(self.path, detail=True)
-        # Links, of which the hub's cache is made, are of another type than files.
-        return sorted(entry["name"].rsplit("/", 1)[-1] for entry in found if entry["type"] != "directory")
+        return sorted(path.name for path in self.path.iterdir() if not path.is_dir())
 
     def size(self, name: str) -> int:
-        """Bytes of a file."""
-        return int(self.fs.size(self.at(name)))
+        """Return the bytes of a file."""
+        return file_size(self.at(name))
 
     def read(self, name: str, start: int = 0, end: int | None = None) -> bytes:
-        """Some bytes of a file.
+        """Read the bytes of a file from `start` to `end`.
+
+        Args:
+          name: of the file.
+          start: the first byte.
+          end: the byte after the last; the end of the file where None.
 
         Raises:
-          UserError: it is not there.
+          UserError: the file is not there.
         """
         try:
-            return bytes(self.fs.cat_file(self.at(name), start=start, end=end))
+            return read_range(self.at(name), start, end)
         except FileNotFoundError:
             raise UserError(self.field, f"{self.url}/{name}", "no such file; the folder is not complete") from None
 
     def read_json(self, name: str) -> dict[str, Any]:
-        """A JSON object; raises UserError where there is none."""
+        """Read a JSON object; raise UserError where there is none."""
         try:
             value = json.loads(self.read(name))
         except ValueError as error:
@@ -75,56 +338,14 @@ class Folder:
             raise UserError(self.field, f"{self.url}/{name}", "not a JSON object; fetch it again")
         return value
 
-    def write(self, name: str, data: bytes) -> None:
-        """Writes a small file."""
-        with self.fs.open(self.at(name), "wb") as file:
-            file.write(data)
-
     def identity(self, name: str, done: Callable[[], None] = lambda: None) -> str:
-        """SHA-256 of a file's bytes, or the checksum that its store keeps of it; calls `done` after each block."""
-        found = self.fs.info(self.at(name))
-        for checksum in ("crc32c", "md5Hash", "ETag", "etag"):
-            if checksum in found:
-                return f"{checksum}:{found[checksum]}"
+        """Return the SHA-256 of a file, or the checksum that its store keeps of it; call `done` after each block."""
+        checksum = stored_checksum(self.at(name))
+        if checksum is not None:
+            return checksum
         digest = hashlib.sha256()
-        with self.fs.open(self.at(name), "rb") as file:
+        with self.at(name).open("rb") as file:
             while block := file.read(BLOCK):
                 digest.update(block)
                 done()
         return digest.hexdigest()
-
-
-def write_json(folder: Folder, name: str, value: Any) -> None:
-    """Writes a JSON file."""
-    folder.write(name, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode("utf-8"))
-
-
-@contextlib.contextmanager
-def written_aside(url: str, field: str) -> Iterator[Folder]:
-    """A new folder beside `url` to write into; it takes the name `url` only when the block ends well.
-
-    Raises:
-      UserError: there is something at `url` already.
-    """
-    target = Folder(url, field)
-    if target.exists():
-        raise UserError(field, url, "is there already; name a new folder")
-    parent, _, last = target.path.rpartition("/")
-    aside = Folder(url, field)
-    aside.path = f"{parent}/.{last}.{uuid.uuid4().hex[:8]}"
-    try:
-        aside.fs.makedirs(aside.path)
-        yield aside
-        aside.fs.mv(aside.path, target.path, recursive=True)
-    except BaseException:
-        if aside.exists():
-            aside.fs.rm(aside.path, recursive=True)
-        raise
-
-
-def write_whole(system: Any, path: str, data: bytes) -> None:
-    """Writes a file that appears whole: object stores write so by themselves."""
-    if "file" in system.protocol:
-        files.write_bytes(path, data)
-    else:
-        system.pipe_file(path, data)

@@ -7,12 +7,13 @@ from hypothesis import strategies as st
 
 from coi_jax.common import files
 from coi_jax.common.errors import UserError, nearest, shorten
+from coi_jax.common.storage import atomic_file
 
 
 def test_an_interrupted_write_leaves_what_was_there(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "file.txt"
     files.write_text(path, "before")
-    with pytest.raises(OSError, match="full"), files.open_atomic(path) as file:  # noqa: PT012
+    with pytest.raises(OSError, match="full"), atomic_file(path) as file:  # noqa: PT012
         file.write("half of it")
         raise OSError(28, "disk full")
     assert path.read_text() == "before"

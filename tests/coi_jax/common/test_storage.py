@@ -1,0 +1,173 @@
+import pathlib
+import subprocess
+import sys
+
+import pytest
+from etils import epath
+
+from coi_jax.common import files, storage
+from coi_jax.common.errors import UserError
+from coi_jax.common.storage import AppendFile, Folder, as_path, atomic_file, atomic_folder
+
+MARKER = "manifest.json"
+
+
+@pytest.fixture(params=["local", "bucket"])
+def root(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> epath.Path:
+    """A folder to write into, on disk and in a bucket."""
+    return epath.Path(tmp_path / "disk") if request.param == "local" else epath.Path(request.getfixturevalue("bucket"))
+
+
+def tree(folder: epath.Path) -> dict[str, bytes]:
+    """All files below a folder."""
+    if not folder.exists():
+        return {}
+    found: dict[str, bytes] = {}
+    for path in folder.iterdir():
+        if path.is_dir():
+            found |= {f"{path.name}/{name}": data for name, data in tree(path).items()}
+        else:
+            found[path.name] = path.read_bytes()
+    return found
+
+
+def test_a_url_stays_a_url(bucket: str) -> None:
+    path = as_path(f"{bucket}/runs") / "x"
+    assert str(path) == f"{bucket}/runs/x"
+    assert str(storage.absolute(path)) == str(path)
+    assert not storage.is_local(path)
+    assert storage.is_local(storage.absolute("runs"))
+    assert storage.absolute("runs").is_absolute()
+
+
+@pytest.mark.parametrize("url", ["ftp://host/x", "memory://x", "gs:/"])
+def test_an_unknown_url_is_refused_in_one_line(url: str) -> None:
+    if url == "gs:/":  # a local name, however odd
+        assert storage.is_local(as_path(url))
+        return
+    with pytest.raises(UserError, match=r"workdir: .*: cannot be reached; .*gs://"):
+        as_path(url, "workdir")
+
+
+def test_what_has_to_be_local_is_said(bucket: str, tmp_path: pathlib.Path) -> None:
+    assert storage.local_path(tmp_path, "store", "is a SQLite database") == tmp_path
+    with pytest.raises(UserError, match=r"store: .*: is a SQLite database, which cannot be in a bucket; name a local"):
+        storage.local_path(f"{bucket}/x", "store", "is a SQLite database")
+
+
+def test_a_file_appears_whole_or_not_at_all(root: epath.Path) -> None:
+    path = root / "deep" / "file.txt"
+    files.write_text(path, "é before")
+    with pytest.raises(OSError, match="full"), atomic_file(path) as file:  # noqa: PT012
+        file.write("half of it")
+        raise OSError(28, "disk full")
+    assert files.read_text(path) == "é before"
+    assert tree(root) == {"deep/file.txt": "é before".encode()}
+    assert files.sha256(path) == files.hashlib.sha256("é before".encode()).hexdigest()
+    assert storage.file_size(path) == len("é before".encode())
+    assert storage.read_range(path, 3, 5) == b"be"
+
+
+def test_errors_of_files_are_the_same_in_a_bucket(root: epath.Path) -> None:
+    with pytest.raises(UserError, match="no such file"):
+        files.read_json(root / "none.json")
+    with pytest.raises(UserError, match="no such file"):
+        list(files.read_jsonl(root / "none.jsonl"))
+    files.write_bytes(root / "bad.json", b'{"a": [1')
+    with pytest.raises(UserError, match=r"bad\.json:1: not JSON"):
+        files.read_json(root / "bad.json")
+
+
+def test_a_folder_appears_whole_or_not_at_all(root: epath.Path) -> None:
+    target = root / "deep" / "data"
+    with pytest.raises(RuntimeError, match="killed"), atomic_folder(target, marker=MARKER) as folder:  # noqa: PT012
+        files.write_text(folder / "train.jsonl", "half")
+        raise RuntimeError("killed")
+    assert not target.exists()
+    with atomic_folder(target, marker=MARKER) as folder:
+        files.write_text(folder / "inner" / "train.jsonl", "rows")
+        files.write_text(folder / MARKER, "{}")
+        assert not target.exists()
+    assert tree(root) == {"deep/data/inner/train.jsonl": b"rows", f"deep/data/{MARKER}": b"{}"}
+
+
+def test_a_folder_is_replaced_only_where_that_is_allowed(root: epath.Path) -> None:
+    target = root / "data"
+    for number in range(2):
+        with atomic_folder(target, marker=MARKER, replace=lambda _: True) as folder:
+            files.write_text(folder / f"{number}.jsonl", str(number))
+            files.write_text(folder / MARKER, "{}")
+    assert tree(root) == {"data/1.jsonl": b"1", f"data/{MARKER}": b"{}"}
+    with pytest.raises(UserError, match="out: .*: is there already; name a new folder"):
+        with atomic_folder(target, marker=MARKER):
+            pytest.fail("the block must not run")
+    with atomic_folder(target, marker=MARKER, replace=lambda _: False) as folder:
+        files.write_text(folder / MARKER, "another")
+    assert tree(root) == {"data/1.jsonl": b"1", f"data/{MARKER}": b"{}"}
+
+
+def test_in_a_bucket_the_marker_comes_last(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A move that is killed in its midst leaves a folder without its marker, which readers take for absent."""
+    from tests.helpers.bucket import BucketFileSystem
+
+    target, copy, moved = epath.Path(bucket) / "data", BucketFileSystem.cp_file, []
+    with atomic_folder(target, marker=MARKER) as folder:
+        files.write_text(folder / MARKER, "old")
+
+    def killed_at_the_third(self: BucketFileSystem, path1: str, path2: str, **options: object) -> None:
+        moved.append(path2)
+        if len(moved) == 3:
+            raise KeyboardInterrupt
+        copy(self, path1, path2, **options)
+
+    monkeypatch.setattr(BucketFileSystem, "cp_file", killed_at_the_third)
+    with pytest.raises(KeyboardInterrupt), atomic_folder(target, marker=MARKER, replace=lambda _: True) as folder:  # noqa: PT012
+        files.write_text(folder / MARKER, "new")
+        files.write_text(folder / "a.jsonl", "a")
+        files.write_text(folder / "z.jsonl", "z")
+    assert tree(target) == {"a.jsonl": b"a", "z.jsonl": b"z"}
+    assert moved[-1].endswith(MARKER)
+
+
+def test_lines_are_appended(root: epath.Path) -> None:
+    path = root / "deep" / "rows.jsonl"
+    for number in range(3):
+        with AppendFile(path) as file:
+            files.append_jsonl(file, {"number": number, "text": "é"})
+            files.append_jsonl(file, {"number": number, "text": "\u2028"})
+    assert [row["number"] for row in files.read_jsonl(path)] == [0, 0, 1, 1, 2, 2]
+    files.recover_jsonl(path)
+    assert len(list(files.read_jsonl(path))) == 6
+
+
+def test_a_bucket_gets_lines_now_and_then_and_on_the_way_out(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = epath.Path(bucket) / "rows.jsonl"
+    with pytest.raises(RuntimeError, match="stopped"), AppendFile(path) as file:  # noqa: PT012
+        file.write("1\n")
+        assert not path.exists()
+        monkeypatch.setattr(storage, "UPLOAD_SECONDS", 0.0)
+        file.write("2\n")
+        assert path.read_bytes() == b"1\n2\n"
+        monkeypatch.setattr(storage, "UPLOAD_SECONDS", 60.0)
+        file.write("3\n")
+        raise RuntimeError("stopped")
+    assert path.read_bytes() == b"1\n2\n3\n"
+
+
+def test_a_source_folder_names_what_is_missing(root: epath.Path) -> None:
+    folder = Folder(str(root / "model"), "src")
+    with pytest.raises(UserError, match="src: .*model: no such folder"):
+        folder.names()
+    files.write_text(folder.at("config.json"), "[]")
+    assert folder.names() == ["config.json"]
+    with pytest.raises(UserError, match="not a JSON object"):
+        folder.read_json("config.json")
+    with pytest.raises(UserError, match="the folder is not complete"):
+        folder.read("model.safetensors")
+    assert folder.identity("config.json") == files.sha256(folder.at("config.json"))
+
+
+def test_a_process_that_is_started_has_the_same_buckets(bucket: str) -> None:
+    script = f"from coi_jax.common import files; files.write_text({bucket + '/x'!r}, 'there')"
+    subprocess.run([sys.executable, "-c", script], check=True)
+    assert files.read_text(f"{bucket}/x") == "there"

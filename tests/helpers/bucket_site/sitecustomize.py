@@ -1,0 +1,10 @@
+"""Python imports this at its start where the folder is on PYTHONPATH: the emulated buckets are there at once."""
+
+import pathlib
+import sys
+
+sys.path.append(str(pathlib.Path(__file__).parents[3]))
+from tests.helpers.bucket import install  # noqa: E402
+
+install()
+sys.path.pop()
