@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def read(config: RunConfig, run: RunFolder, vocabulary: Vocabulary, names: Sequence[str], limit: int) -> list[Batch]:
     """The first examples of some test sets that fit a row, each in a row of its own."""
     kept = run.vocabulary if run.vocabulary.is_file() else None
-    caches = token_cache.ensure(config, [evaluation_task(config, name) for name in names], kept)
+    caches = token_cache.open_or_write(config, [evaluation_task(config, name) for name in names], kept)
     begins = int(config.model.kind == "decoder" and vocabulary.bos_id is not None)
     shape = RowShape(config.data.length, config.data.targets_length or 0, begins)
     pairs = [

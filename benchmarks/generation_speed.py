@@ -55,7 +55,7 @@ def prepare(model: Model, folder: Path, tasks: Sequence[str], limit: int | None)
     """Writes the weights for both sides; returns their settings."""
     specs = [evaluation_task(model.config, name) for name in tasks]
     prompts = []
-    for tokens in token_cache.ensure(model.config, specs, model.kept_vocabulary):
+    for tokens in token_cache.open_or_write(model.config, specs, model.kept_vocabulary):
         examples = [tokens[index] for index in range(min(len(tokens), limit or len(tokens)))]
         prompts += [model.prompt(example.chain.id, example.inputs).tokens.tolist() for example in examples]
     convert.into_published(model.run, str(folder / "weights"), None, random_weights.LARGEST_FILE)

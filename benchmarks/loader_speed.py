@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rows", type=int, default=32, help="rows a step")
     arguments = parser.parse_args(rest)
     config = load_config(arguments.config, overrides)
-    caches = token_cache.ensure(config, training_tasks(config))
+    caches = token_cache.open_or_write(config, training_tasks(config))
     vocabulary = load_vocabulary(config)
     modes = {mode: count(config, mode, arguments.examples, arguments.rows) for mode in ("tokens", "examples")}
     results = {mode: measure(made, caches, vocabulary, arguments.seconds) for mode, made in modes.items()}

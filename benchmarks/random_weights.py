@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import sides
-from coi_jax.common.storage import Folder, write_json
+from coi_jax.common import files
 from coi_jax.config.run import RunConfig, validate
 from coi_jax.models import Network, Params, build
 from coi_jax.weights.hf_config import published
@@ -38,11 +38,10 @@ def save(network: Network, params: Params, folder: Path, dtype: np.dtype) -> Non
         place, number = parts[key]
         return place.to_tensor(source.layer(place, number))
 
-    target = Folder(str(folder), "weights")
     specs = [Spec(key, place.tensor_shape, dtype) for key, (place, _) in parts.items()]
-    write_tensors(target, specs, read, LARGEST_FILE)
+    write_tensors(folder, specs, read, LARGEST_FILE)
     ends = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}  # whoever generates says which
-    write_json(target, CONFIG, published(network.config, network.vocabulary_size) | ends)
+    files.write_json(folder / CONFIG, published(network.config, network.vocabulary_size) | ends)
 
 
 class Writer:

@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def prepare(config: RunConfig, folder: Path, steps: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """Writes weights and batches for both sides; returns their settings, and what is to be said of the data."""
     wanted = [task for task in training_tasks(config) if task.length in CHAINS]
-    caches = token_cache.ensure(config, wanted)
+    caches = token_cache.open_or_write(config, wanted)
     vocabulary = load_vocabulary(config)
     loader = Loader(config, caches, vocabulary)
     batches = [loader.batch(step) for step in range(steps)]

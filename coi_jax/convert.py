@@ -6,14 +6,13 @@
 
 What --src is decides which. A new run has the model, the weights and the tokenizer of the folder, and all else from
 --config (--config.FIELD=VALUE as ever): it can be evaluated, and training can begin from it (config.weights.folder).
-A run's adapters are folded into their base, unless --adapters asks for them alone. The published folder may be in a
+A run's adapters are folded into their base, unless --adapters asks for them alone. Both folders may be in a
 bucket (gs://…). One tensor is in memory at a time.
 """
 
 import functools
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -23,13 +22,13 @@ import numpy as np
 from coi_jax.common import cli, files
 from coi_jax.common.errors import UserError
 from coi_jax.common.progress import Bar
-from coi_jax.common.storage import Folder, written_aside
+from coi_jax.common.storage import Folder, atomic_folder
 from coi_jax.config.model import model_section
 from coi_jax.config.run import RunConfig, load_config, validate
 from coi_jax.models import Network, build
 from coi_jax.parallel.processes import start_jax
 from coi_jax.parallel.sharding import path_name
-from coi_jax.runs import checkpoint, streamed_checkpoint
+from coi_jax.runs import checkpoint, run_folder, streamed_checkpoint
 from coi_jax.runs.run_folder import RunFolder, keep_vocabulary
 from coi_jax.runs.streamed_checkpoint import Streamed
 from coi_jax.weights import peft, publish
@@ -52,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError("shard_gb", arguments.shard_gb, "give more than 0")
     start_jax()
     dtype = jnp.dtype(arguments.dtype) if arguments.dtype else None
-    run = RunFolder(Path(arguments.src))
+    run = RunFolder(arguments.src)
     if arguments.adapters:
         into_adapters(run, arguments.out)
         print(f"wrote {arguments.out}; next: peft.PeftModel.from_pretrained(model, {arguments.out!r})")
@@ -85,8 +84,8 @@ def into_adapters(run: RunFolder, out: str) -> None:
     adapters = checkpoint.restore_params(run.checkpoints, network)
     begins_from = config.weights.folder
     base = begins_from if begins_from and not weights.is_run(begins_from) else ""  # peft knows no runs
-    with written_aside(out, "out") as folder:
-        peft.export(Path(folder.path), network, adapters, base)
+    with atomic_folder(out, marker=peft.CONFIG) as folder:
+        peft.export(folder, network, adapters, base)
 
 
 def into_published(run: RunFolder, out: str, dtype: np.dtype | None, largest: int) -> None:
@@ -107,11 +106,9 @@ def into_run(
     Raises:
       UserError: the folder is of no network that there is here, it is not whole, or a field of the config is wrong.
     """
-    if "://" in out:
-        raise UserError("out", out, "is not a local folder; name one for the new run")
     config = run_config(source, config_file, overrides)
-    with written_aside(out, "out") as folder:
-        run = RunFolder(Path(folder.path))
+    with atomic_folder(out, marker=run_folder.CONFIG) as folder:
+        run = RunFolder(folder)
         files.write_json(run.config, config.model_dump(mode="json"))
         keep_vocabulary(run, config)
         publish.keep(source.url, run)

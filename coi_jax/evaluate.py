@@ -12,13 +12,15 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
+
+from etils import epath
 
 from coi_jax.chains.chain import Chain
 from coi_jax.common import cli, files
 from coi_jax.common.errors import UserError
 from coi_jax.common.progress import Bar
+from coi_jax.common.storage import AppendFile
 from coi_jax.data import token_cache
 from coi_jax.data.task_specs import evaluation_task
 from coi_jax.data.token_cache import Example, TokenCache
@@ -45,9 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         overrides["data.folder"] = arguments.dataset
     start_jax()
     if arguments.config:
-        begin_untrained(Path(arguments.workdir), arguments.config, overrides)
+        begin_untrained(arguments.workdir, arguments.config, overrides)
         overrides = {}
-    model = load_model(Path(arguments.workdir), overrides, Path(arguments.source) if arguments.source else None)
+    model = load_model(arguments.workdir, overrides, arguments.source or None)
     names = arguments.tasks.split(",") if arguments.tasks else model.config.evaluation.tests
     found = evaluate(model, names, arguments.limit)
     if arguments.json:
@@ -76,7 +78,7 @@ def evaluate(model: Model, names: Sequence[str], limit: int | None = None) -> li
       UserError: a test set is unknown or the dataset has no row of it; nothing has been predicted then.
     """
     specs = [evaluation_task(model.config, name) for name in names]
-    caches = token_cache.ensure(model.config, specs, model.kept_vocabulary)
+    caches = token_cache.open_or_write(model.config, specs, model.kept_vocabulary)
     return [_evaluate_one(model, name, tokens, limit) for name, tokens in zip(names, caches, strict=True)]
 
 
@@ -91,7 +93,7 @@ def _evaluate_one(model: Model, name: str, tokens: TokenCache, limit: int | None
     return found
 
 
-def _begin(name: str, folder: Path, made_by: dict[str, Any]) -> list[tuple[str, str, bool]]:
+def _begin(name: str, folder: epath.Path, made_by: dict[str, Any]) -> list[tuple[str, str, bool]]:
     """The predictions on disk, once the folder is ready for more: id, text, whether complete."""
     if predictions.begin(folder, made_by):
         processes.log_primary(f"{name}: predictions of another checkpoint, test set or way of decoding are replaced")
@@ -139,7 +141,7 @@ def _dataset(model: Model) -> str | None:
 
 
 def _predict(
-    model: Model, name: str, examples: Sequence[Example], folder: Path, known: dict[str, Prediction]
+    model: Model, name: str, examples: Sequence[Example], folder: epath.Path, known: dict[str, Prediction]
 ) -> list[Prediction]:
     """The answer to each example: those known, and the missing ones, which are written and appended."""
     prompts = [model.prompt(example.chain.id, example.inputs) for example in examples]
@@ -162,7 +164,7 @@ def _write_missing(
     examples: Sequence[Example],
     prompts: Sequence[Prompt],
     known: dict[str, Prediction],
-    folder: Path,
+    folder: epath.Path,
 ) -> None:
     """Writes the answers that are not in `known` yet, and adds them to it and to predictions.jsonl.
 
@@ -170,7 +172,7 @@ def _write_missing(
     """
     done = sum(prompt.id in known for prompt in prompts)
     path = folder / predictions.PREDICTIONS if processes.is_primary() else os.devnull
-    with Bar(name, len(prompts), done) as bar, open(path, "a", encoding="utf-8") as file:
+    with Bar(name, len(prompts), done) as bar, AppendFile(path) as file:
         for answer in model.answers(prompts, frozenset(known)):
             chain = examples[answer.index].chain
             prediction = Prediction(chain.id, model.vocabulary.decode(answer.tokens), answer.complete)

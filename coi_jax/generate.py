@@ -6,7 +6,6 @@ python -m coi_jax.generate --workdir runs/coi12 --instruction "Sort the words. a
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not arguments.instruction.strip():
         raise UserError("instruction", arguments.instruction, "is empty; say what to do")
     start_jax()
-    model = load_model(Path(arguments.workdir), overrides | {"evaluation.batch": 1})
+    model = load_model(arguments.workdir, overrides | {"evaluation.batch": 1})
     found = generate(model, arguments.instruction, arguments.input)
     processes.print_primary(json.dumps(found, ensure_ascii=False) if arguments.json else describe(found))
     return 0

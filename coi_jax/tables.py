@@ -5,9 +5,10 @@ Example: python -m coi_jax.tables --runs runs/quickstart --table 4 --figure 6 --
 
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
-from coi_jax.common import cli
+from coi_jax.common import cli, files
+from coi_jax.common.errors import UserError
+from coi_jax.common.storage import as_path
 from coi_jax.reporting.registry import FIGURES, TABLES, Report
 from coi_jax.reporting.run_records import load
 
@@ -23,10 +24,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not (arguments.table or arguments.figure):
         parser.error("name a --table or a --figure, or both")
     records = load(arguments.runs)
+    check_replaceable(arguments.out)
     chosen = [registry[name] for registry, name in ((TABLES, arguments.table), (FIGURES, arguments.figure)) if name]
-    written = [name for report in chosen for name in report.write(records, Path(arguments.out))]
+    written = [name for report in chosen for name in report.write(records, arguments.out)]
     print(f"written into {arguments.out}: {', '.join(written)}")
     return 0
+
+
+def check_replaceable(out: files.PathLike) -> None:
+    """Raise UserError where a file that would be replaced was not written by this command, by what its JSON holds."""
+    folder = as_path(out, "--out")
+    if folder.exists() and not folder.is_dir():
+        raise UserError("--out", out, "is a file; name a folder")
+    for name in (*(f"table{number}" for number in TABLES), *(f"figure{number}" for number in FIGURES)):
+        written = [path for kind in ("md", "csv", "png", "svg") if (path := folder / f"{name}.{kind}").exists()]
+        source = folder / f"{name}.json"
+        value = files.read_json(source, "--out") if source.exists() else {}
+        if (written or source.exists()) and not (isinstance(value, dict) and "cells" in value):
+            raise UserError("--out", [source, *written][-1], "was not written by this command; name another folder")
 
 
 def _titles(reports: Mapping[str, Report]) -> str:

@@ -8,7 +8,6 @@ SIGTERM finishes the step, saves, and exits with status 0.
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from coi_jax.common import cli
 from coi_jax.config.run import RunConfig, load_config
@@ -30,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = load_config(arguments.config, overrides)
     check_optimizer(config.optimizer)
     start_jax(heeds_sigterm=True)
-    run = open_run(Path(arguments.workdir), config)
+    run = open_run(arguments.workdir, config)
     if is_finished(run):
         processes.print_primary(f"{run.path} is finished already; next: {next_command(run, config)}")
         return 0

@@ -1,4 +1,4 @@
-"""Writes the token caches that a config needs: the training tasks of its arm and its test sets.
+"""Write the token caches that a config needs: the training tasks of its arm and its test sets.
 
 Runs each SeqIO task once and keeps its ids, so that training and evaluation need neither TensorFlow nor SeqIO. What is
 already there is left alone.
@@ -6,23 +6,21 @@ already there is left alone.
   python -m data_pipeline.cache --config configs/quickstart.py --config.arm=coi12
 """
 
-import contextlib
+import io
 import json
-import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter
+from etils import epath
 
 from coi_jax.chains.dataset import read_chains, read_manifest
 from coi_jax.common import cli, files
 from coi_jax.common.errors import UserError
 from coi_jax.common.progress import track
+from coi_jax.common.storage import PathLike, atomic_folder, file_size, local_writer
 from coi_jax.config.run import RunConfig, load_config
 from coi_jax.data.arms import ARMS, find_arm
 from coi_jax.data.task_specs import TaskSpec, evaluation_task, training_tasks
@@ -31,7 +29,7 @@ from coi_jax.data.token_cache import (
     LENGTHS,
     RECORDS,
     cache_folder,
-    check_rows,
+    count_rows,
     mixture_path,
     open_cache,
     pack_record,
@@ -46,20 +44,20 @@ from data_pipeline.tasks.seqio_tasks import make_mixture, make_task
 WRITER_OPTIONS = "group_size:1,uncompressed"
 
 
-def write(config: RunConfig, names: Sequence[str], kept: Path | None = None) -> list[Path]:
-    """Writes the caches of some tasks where they are missing, and the mixtures of the arms; returns the folders.
+def write(config: RunConfig, names: Sequence[str], vocabulary_copy: PathLike | None = None) -> list[epath.Path]:
+    """Write the caches of some tasks where they are missing, and the mixtures of the arms; return the folders.
 
     Args:
       config: the run's.
       names: of training tasks ("train_length2") and test sets ("coi2_test").
-      kept: a run's own copy of its vocabulary.
+      vocabulary_copy: a run's own copy of its vocabulary.
 
     Raises:
-      UserError: a task is unknown or has no rows, or the dataset or vocabulary cannot be had.
+      UserError: a task is unknown or has no rows, or the dataset or vocabulary cannot be read.
     """
-    if config.vocabulary.kind == "trained" and kept is None:
-        kept = ensure_trained(config)
-    vocabulary = load_vocabulary(config, kept)
+    if config.vocabulary.kind == "trained" and vocabulary_copy is None:
+        vocabulary_copy = ensure_trained(config)
+    vocabulary = load_vocabulary(config, vocabulary_copy)
     specs = [_spec(config, name) for name in names]
     folders = [_write_task(config, spec, vocabulary) for spec in specs]
     for arm in ARMS:
@@ -76,16 +74,19 @@ def _spec(config: RunConfig, name: str) -> TaskSpec:
     return training[name] if name in training else evaluation_task(config, name)
 
 
-def _write_task(config: RunConfig, spec: TaskSpec, vocabulary: Vocabulary) -> Path:
-    rows = check_rows(spec)
+def _write_task(config: RunConfig, spec: TaskSpec, vocabulary: Vocabulary) -> epath.Path:
+    rows = count_rows(spec)
     folder, key = cache_folder(config, spec, vocabulary)
     if open_cache(folder, key):
         return folder
-    with _new_folder(folder, key) as partial:
+    _check_replaceable(folder)
+    # Where another process was first, its cache is as good and stays; a damaged one is replaced.
+    with atomic_folder(folder, marker=INFO, replace=lambda _: open_cache(folder, key) is None) as partial:
         examples = track(_examples(config, spec, vocabulary), f"tokens of {spec.name}", rows)
-        lengths = _write_records(partial / RECORDS, examples)
-        np.save(partial / LENGTHS, lengths)
-        size = (partial / RECORDS).stat().st_size
+        with local_writer(partial / RECORDS) as path:
+            lengths = _write_records(path, examples)
+        _write_array(partial / LENGTHS, lengths)
+        size = file_size(partial / RECORDS)
         info = {
             "hash": key,
             "examples": len(lengths),
@@ -95,11 +96,28 @@ def _write_task(config: RunConfig, spec: TaskSpec, vocabulary: Vocabulary) -> Pa
             "task": spec.to_dict(),
         }
         files.write_json(partial / INFO, info)
+    if not open_cache(folder, key):
+        raise UserError("token cache", folder, "could not be written; remove what stands there and run again")
     return folder
 
 
+def _check_replaceable(folder: epath.Path) -> None:
+    """Raise UserError where a folder holds anything but the files of a (damaged) cache."""
+    if folder.exists() and not folder.is_dir():
+        raise UserError("token cache", folder, "is a file; remove it and run again")
+    unknown = {path.name for path in folder.iterdir()} - {RECORDS, LENGTHS, INFO} if folder.exists() else set()
+    if unknown:
+        raise UserError("token cache", folder, f"holds {min(unknown)}, which is not of a cache; move it and run again")
+
+
+def _write_array(path: epath.Path, array: np.ndarray) -> None:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    files.write_bytes(path, buffer.getvalue())
+
+
 def _examples(config: RunConfig, spec: TaskSpec, vocabulary: Vocabulary) -> Iterator[dict[str, Any]]:
-    """What the SeqIO task makes of the rows, in their order."""
+    """Yield what the SeqIO task makes of the rows, in their order."""
     dataset = make_task(config, spec, vocabulary).get_dataset(split=spec.split, shuffle=False)
     try:
         yield from dataset.as_numpy_iterator()
@@ -110,8 +128,8 @@ def _examples(config: RunConfig, spec: TaskSpec, vocabulary: Vocabulary) -> Iter
         raise
 
 
-def _write_records(path: Path, examples: Iterator[dict[str, Any]]) -> np.ndarray:
-    """Writes the examples; returns their numbers of input and target ids, [examples, 2]."""
+def _write_records(path: PathLike, examples: Iterator[dict[str, Any]]) -> np.ndarray:
+    """Write the examples; return their numbers of input and target ids, [examples, 2]."""
     writer = ArrayRecordWriter(str(path), WRITER_OPTIONS)
     lengths = []
     try:
@@ -122,36 +140,12 @@ def _write_records(path: Path, examples: Iterator[dict[str, Any]]) -> np.ndarray
         try:
             writer.close()
         except RuntimeError as error:
-            raise UserError(
-                "config.data.cache_folder", path.parent.parent, f"{error}; make room and run again"
-            ) from None
+            raise UserError("config.data.cache_folder", path, f"{error}; make room and run again") from None
     return np.array(lengths, np.int32).reshape(-1, 2)
 
 
-@contextlib.contextmanager
-def _new_folder(folder: Path, key: str) -> Iterator[Path]:
-    """A temporary neighbour that takes the name `folder` when the block ends well.
-
-    Where another process was first, its folder is as good and stays; a damaged one gives way.
-    """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
-        yield partial
-        partial.chmod(0o755)
-        if folder.exists() and not open_cache(folder, key):
-            os.replace(folder, partial.with_name(partial.name + ".damaged"))
-        with contextlib.suppress(OSError):
-            os.replace(partial, folder)
-        if not open_cache(folder, key):
-            raise UserError("token cache", folder, "could not be written; remove what stands there and run again")
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.rmtree(partial.with_name(partial.name + ".damaged"), ignore_errors=True)
-
-
 def _write_mixture(config: RunConfig, vocabulary: Vocabulary) -> None:
-    """Writes the SeqIO mixture of an arm, its caches with their rates, once they are all there."""
+    """Write the SeqIO mixture of an arm, its caches with their rates, once they are all there."""
     specs = _training(config)
     if not specs or specs[0].split not in read_manifest(config.data.folder)["counts"]:
         return
@@ -173,7 +167,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.parser(__doc__)
     parser.add_argument("--config", required=True, help="a config file, or a run's config.json")
     parser.add_argument("--tasks", default="", help="names, with commas; else all that the config needs")
-    parser.add_argument("--vocabulary", type=Path, help="a run's own copy of its vocabulary, to be taken instead")
+    parser.add_argument("--vocabulary", help="a run's own copy of its vocabulary, to be taken instead")
     parser.add_argument("--json", action="store_true", help="print the folders, or the error, as JSON")
     arguments = parser.parse_args(rest)
     try:

@@ -12,7 +12,6 @@ import sys
 import threading
 import webbrowser
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import flask
@@ -20,6 +19,7 @@ from werkzeug.serving import make_server
 
 from coi_jax.common import cli, files
 from coi_jax.common.errors import UserError
+from coi_jax.common.storage import AppendFile, PathLike, as_path
 from data_pipeline.build import decisions
 from data_pipeline.build.decisions import Decisions
 from data_pipeline.build.engine import quiet_beam  # noqa: F401  before all that imports Beam
@@ -41,13 +41,13 @@ class CurationSession:
       seed: of the order.
     """
 
-    def __init__(self, found: Sequence[Outcome], path: Path, by: str, least_score: int, seed: int) -> None:
-        self.path, self.by = path, by
+    def __init__(self, found: Sequence[Outcome], path: PathLike, by: str, least_score: int, seed: int) -> None:
+        self.path, self.by = as_path(path, "--decisions"), by
         self._by_id = {one.draft.id: one for one in found}
         drafts = [one.draft for one in found]
         self.order = [draft.id for draft in review_order.review_order(drafts, least_score, seed)]
         self._lock = threading.Lock()
-        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         files.recover_jsonl(path)
         self._rows = dict(decisions.read(path).rows)
 
@@ -82,7 +82,7 @@ class CurationSession:
         steps = row.get("steps")
         if steps is not None and len(steps) != self._by_id[row["id"]].draft.length:
             raise UserError("steps", len(steps), "an edit keeps the number of steps")
-        with self._lock, open(self.path, "a", encoding="utf-8") as file:
+        with self._lock, AppendFile(self.path) as file:
             files.append_jsonl(file, row | {"by": self.by})
             self._rows[row["id"]] = row
         return self.state()
@@ -119,14 +119,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line."""
     parser = cli.parser(__doc__)
     parser.add_argument("--work", required=True, metavar="DIR", help="work folder of a build")
-    parser.add_argument("--decisions", type=Path, metavar="FILE", help="None: WORK/decisions.jsonl")
+    parser.add_argument("--decisions", metavar="FILE", help="None: WORK/decisions.jsonl")
     parser.add_argument("--by", default=getpass.getuser(), help="who decides")
     parser.add_argument("--least_score", type=int, default=4, help="the threshold around which chains are doubtful")
     parser.add_argument("--seed", type=int, default=0, help="of the order")
     parser.add_argument("--port", type=int, default=0, help="0: any that is free")
     parser.add_argument("--no_browser", action="store_true", help="only print the address")
     arguments = parser.parse_args(argv)
-    path = arguments.decisions or Path(arguments.work) / "decisions.jsonl"
+    path = arguments.decisions or f"{arguments.work}/decisions.jsonl"
     session = CurationSession(
         list(chain_outcomes.read(arguments.work)), path, arguments.by, arguments.least_score, arguments.seed
     )

@@ -10,13 +10,13 @@ import contextlib
 import decimal
 import json
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import IO, Any
 
 import ijson
 from ijson.common import JSONError, ObjectBuilder
 
 from coi_jax.common.errors import UserError
+from coi_jax.common.storage import PathLike, as_path
 
 CHUNK_BYTES = 1 << 16
 MAX_DEPTH = 500  # of lists and objects within a row
@@ -25,14 +25,14 @@ _PARSER = ijson.get_backend("python")
 Event = tuple[str, Any]
 
 
-def read_array(path: Path, field: str = "file") -> Iterator[Any]:
+def read_array(path: PathLike, field: str = "file") -> Iterator[Any]:
     """Yield the elements of the JSON array in a UTF-8 file, in order.
 
     Raises:
       UserError: the file is missing, empty, not UTF-8, not one JSON array, or cut short; it names the element.
     """
     try:
-        with open(path, "rb") as file:
+        with as_path(path, field).open("rb") as file:
             yield from _ArrayReader(file, path, field).elements()
     except FileNotFoundError:
         raise UserError(field, path, "no such file; check the path") from None
@@ -41,7 +41,7 @@ def read_array(path: Path, field: str = "file") -> Iterator[Any]:
 class _ArrayReader:
     """Puts the parser's events together to elements, and says at which element a file goes wrong."""
 
-    def __init__(self, file: IO[bytes], path: Path, field: str) -> None:
+    def __init__(self, file: IO[bytes], path: PathLike, field: str) -> None:
         self._path, self._field = path, field
         self._file = _Utf8File(file, self._error)
         self._number = 0  # of elements that are complete

@@ -1,12 +1,14 @@
 """Text, JSON and JSON-lines files, local or in a bucket: read with clear errors, written whole or not at all."""
 
+import functools
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from typing import IO, Any
 
 from coi_jax.common.errors import UserError
-from coi_jax.common.storage import AppendFile, PathLike, as_path, atomic_file, is_local
+from coi_jax.common.storage import AppendFile, PathLike, as_path, atomic_file, file_version, is_local
 
 
 def write_text(path: PathLike, text: str) -> None:
@@ -106,6 +108,16 @@ def sha256(path: PathLike) -> str:
         while block := file.read(2**24):
             found.update(block)
         return found.hexdigest()
+
+
+def cached_sha256(path: PathLike) -> str:
+    """Return the SHA-256 of a large file, computed once in a process for as long as the file stays as it is."""
+    return _sha256_of_version(os.fspath(path), file_version(path))
+
+
+@functools.lru_cache(maxsize=64)
+def _sha256_of_version(path: str, _: str) -> str:
+    return sha256(path)
 
 
 def digest(value: Any) -> str:

@@ -8,7 +8,6 @@ absent. Object stores cannot append either: `AppendFile` uploads the whole file 
 """
 
 import contextlib
-import functools
 import hashlib
 import json
 import os
@@ -31,6 +30,9 @@ SCHEMES = {"gs": "gcs", "s3": "s3", "az": "az", "hf": "hf"}  # the URLs that epa
 BLOCK = 2**24  # bytes that are copied, compared or hashed at once
 UPLOAD_SECONDS = 60.0  # between uploads of a file that grows in a bucket
 
+for _protocol in SCHEMES.values():  # a listing kept from before would hide what another process has written
+    fsspec.config.conf.setdefault(_protocol, {}).setdefault("use_listings_cache", False)
+
 
 def as_path(path: PathLike, field: str = "path") -> epath.Path:
     """Return a path, local or in a bucket.
@@ -50,12 +52,11 @@ def as_path(path: PathLike, field: str = "path") -> epath.Path:
     return epath.Path(path)
 
 
-@functools.cache
 def _unreadable_scheme(scheme: str) -> str:
     """Return why URLs of a scheme cannot be read here; "" where they can."""
     if scheme not in SCHEMES:
         known = ", ".join(f"{name}://" for name in SCHEMES)
-        return f"cannot be reached; name a local path or a URL that begins with one of {known}"
+        return f"cannot be reached; name a local path, or a URL of one of {known}"
     try:
         fsspec.get_filesystem_class(SCHEMES[scheme])
     except (ImportError, ValueError) as error:
@@ -94,6 +95,16 @@ def file_size(path: PathLike) -> int:
     return os.stat(path).st_size if is_local(path) else int(epath.Path(path).stat().length)
 
 
+def file_version(path: PathLike) -> str:
+    """Return what changes with a file, cheaper to get than its bytes: its time, its size, a store's checksum."""
+    if is_local(path):
+        status = os.stat(path)
+        return f"{status.st_mtime_ns} {status.st_size}"
+    system, place = fsspec.url_to_fs(os.fspath(path))
+    info = system.info(place)
+    return " ".join(str(info.get(name)) for name in ("mtime", "updated", "generation", "etag", "size"))
+
+
 def read_range(path: PathLike, start: int = 0, end: int | None = None) -> bytes:
     """Read the bytes of a file from `start` to `end`, in one request of a bucket; to the end of the file where None."""
     if is_local(path):
@@ -111,6 +122,29 @@ def stored_checksum(path: PathLike) -> str | None:
     system, place = fsspec.url_to_fs(os.fspath(path))
     info: dict[str, Any] = system.info(place)
     return next((f"{name}:{info[name]}" for name in ("crc32c", "md5Hash", "ETag", "etag") if name in info), None)
+
+
+def file_identity(path: epath.Path, done: Callable[[], None] = lambda: None) -> str:
+    """Return the SHA-256 of a file, or the checksum that its store keeps of it; call `done` after each block."""
+    checksum = stored_checksum(path)
+    if checksum is not None:
+        return checksum
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
+            done()
+    return digest.hexdigest()
+
+
+def list_files(folder: PathLike) -> list[str]:
+    """Return the names of all files below a folder, relative to it and with slashes, in order."""
+    if not is_local(folder):
+        system, root = fsspec.url_to_fs(os.fspath(folder))
+        names = (name.removeprefix(f"{root}/") for name in system.find(root))
+        return sorted(names, key=pathlib.PurePosixPath)
+    root = pathlib.Path(folder)
+    return [path.relative_to(root).as_posix() for path in sorted(root.rglob("*")) if path.is_file()]
 
 
 @contextlib.contextmanager
@@ -144,11 +178,41 @@ def _renamed_file(target: epath.Path, mode: str) -> Iterator[IO[Any]]:
 
 @contextlib.contextmanager
 def _uploaded_file(target: epath.Path, mode: str) -> Iterator[IO[Any]]:
+    with local_writer(target) as path, open(path, mode, encoding=None if "b" in mode else "utf-8") as file:
+        yield file
+
+
+@contextlib.contextmanager
+def local_writer(target: PathLike) -> Iterator[pathlib.Path]:
+    """Yield a local path for a library that writes local files alone; a target in a bucket gets the file at the end."""
+    if is_local(target):
+        yield pathlib.Path(target)
+        return
     with tempfile.TemporaryDirectory() as folder:
-        kept = pathlib.Path(folder) / target.name
-        with open(kept, mode, encoding=None if "b" in mode else "utf-8") as file:
-            yield file
-        copy_file(kept, target)
+        path = pathlib.Path(folder) / as_path(target).name
+        yield path
+        copy_file(path, target)
+
+
+def local_copy(path: PathLike, name: str) -> pathlib.Path:
+    """Return a local file with the bytes of another, for a library that reads local files alone.
+
+    Args:
+      path: of the file; a local one is returned as it is.
+      name: where the copy is kept in the user's cache folder, for good; it follows from the content of the file.
+    """
+    if is_local(path):
+        return pathlib.Path(path)
+    copy = user_cache() / name
+    if not copy.exists() or copy.stat().st_size != file_size(path):
+        with atomic_file(copy, "wb") as writer, as_path(path).open("rb") as reader:
+            shutil.copyfileobj(reader, writer, BLOCK)
+    return copy
+
+
+def user_cache() -> pathlib.Path:
+    """Return the project's folder in the user's cache folder."""
+    return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "coi_jax"
 
 
 def copy_file(source: PathLike, target: PathLike) -> None:
@@ -165,13 +229,15 @@ def _never(_: epath.Path) -> bool:
 def atomic_folder(
     path: PathLike, *, marker: str, field: str = "out", replace: Callable[[epath.Path], bool] = _never
 ) -> Iterator[epath.Path]:
-    """Yield a temporary folder that takes the name `path` when the block ends without an exception.
+    """Yield a temporary folder that takes the name `path` when the block ends with `marker` in it.
+
+    An exception, or a block that does not write the marker, leaves what stood at `path` before.
 
     Args:
       path: local or in a bucket; parent folders are created.
-      marker: the file that is moved last in a bucket; the folder is whole where it is there.
+      marker: the file that says that the folder is whole; it is moved last in a bucket.
       field: the name of the folder in an error.
-      replace: asked about what stands at `path` when the block ends, which is replaced where true, and kept where false.
+      replace: asked about what stands at `path` when the block ends; it is kept where the answer is false.
 
     Raises:
       UserError: there is something at `path` already, and no `replace` was given.
@@ -183,10 +249,11 @@ def atomic_folder(
     try:
         partial.mkdir(parents=True, exist_ok=True)
         yield partial
-        if replace is _never:
-            check_absent(target, field)
-        if not target.exists() or replace(target):
-            (_rename_folder if is_local(target) else _move_objects)(partial, target, marker)
+        if (partial / marker).exists():
+            if replace is _never:
+                check_absent(target, field)
+            if not target.exists() or replace(target):
+                (_rename_folder if is_local(target) else _move_objects)(partial, target, marker)
     finally:
         remove_folder(partial)
 
@@ -214,8 +281,7 @@ def _move_objects(partial: epath.Path, target: epath.Path, marker: str) -> None:
     remove_folder(target)
     system, source = fsspec.url_to_fs(os.fspath(partial))
     _, place = fsspec.url_to_fs(os.fspath(target))
-    names = [name.removeprefix(f"{source}/") for name in system.find(source)]
-    for name in sorted(names, key=lambda name: name == marker):
+    for name in sorted(list_files(partial), key=lambda name: name == marker):
         system.mv(f"{source}/{name}", f"{place}/{name}")
 
 
@@ -229,8 +295,8 @@ def remove_folder(path: epath.Path) -> None:
 
 def upload_folder(source: pathlib.Path, target: epath.Path) -> None:
     """Copy the files of a local folder into a bucket."""
-    for file in sorted(file for file in source.rglob("*") if file.is_file()):
-        copy_file(file, target / file.relative_to(source).as_posix())
+    for name in list_files(source):
+        copy_file(source / name, target / name)
 
 
 class AppendFile:
@@ -339,13 +405,5 @@ class Folder:
         return value
 
     def identity(self, name: str, done: Callable[[], None] = lambda: None) -> str:
-        """Return the SHA-256 of a file, or the checksum that its store keeps of it; call `done` after each block."""
-        checksum = stored_checksum(self.at(name))
-        if checksum is not None:
-            return checksum
-        digest = hashlib.sha256()
-        with self.at(name).open("rb") as file:
-            while block := file.read(BLOCK):
-                digest.update(block)
-                done()
-        return digest.hexdigest()
+        """Return what tells a file from others; see `file_identity`."""
+        return file_identity(self.at(name), done)

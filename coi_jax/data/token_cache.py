@@ -3,10 +3,13 @@
 A cache is a folder `<task>-<hash>/` with the examples (ArrayRecord), their lengths, and `cache.json`. The hash is made
 of all that the ids follow from, so a cache is never out of date: another dataset, vocabulary or preprocessing has
 another name. A mixture is a file `mixture-<hash>.json` that names the caches of an arm with their mixing rates.
+
+ArrayRecord reads local files alone: the records of a cache in a bucket are copied once into the user's cache folder.
 """
 
 import functools
 import importlib.util
+import io
 import json
 import os
 import struct
@@ -19,6 +22,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
+from etils import epath
 from grain.sources import ArrayRecordDataSource
 from jaxtyping import Int32
 
@@ -26,6 +30,7 @@ from coi_jax.chains.chain import Chain
 from coi_jax.chains.dataset import read_manifest, split_path
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
+from coi_jax.common.storage import PathLike, as_path, file_size, local_copy
 from coi_jax.config.run import RunConfig
 from coi_jax.data.arms import find_arm
 from coi_jax.data.task_specs import TaskSpec, training_tasks
@@ -52,7 +57,13 @@ class Example:
 
 
 def pack_record(inputs: Int32[np.ndarray, " inputs"], targets: Int32[np.ndarray, " targets"], chain: bytes) -> bytes:
-    """The bytes of an example; `chain` is its row as JSON."""
+    """Pack an example into the bytes of a record.
+
+    Args:
+      inputs: ids of the prompt.
+      targets: ids of the answer.
+      chain: the chain's row as JSON.
+    """
     ids = np.concatenate([inputs, targets]).astype("<i4")
     return _HEADER.pack(len(inputs), len(targets)) + ids.tobytes() + chain
 
@@ -65,16 +76,16 @@ def _split_record(record: bytes) -> tuple[Int32[np.ndarray, " inputs"], Int32[np
 
 @dataclass(frozen=True)
 class TokenCache:
-    """A cache on disk. Indexing is random access and may be done from any thread.
+    """A cache that has been written. Indexing is random access and may be done from any thread.
 
     Attributes:
-      folder: where it lies.
+      folder: of its files.
       hash: of all that it follows from.
       lengths: numbers of input and target ids of each example.
       rate: SeqIO's mixing rate of the task in its arm's mixture; the number of examples outside one.
     """
 
-    folder: Path
+    folder: epath.Path
     hash: str
     lengths: Int32[np.ndarray, "examples 2"]
     rate: float
@@ -84,10 +95,10 @@ class TokenCache:
 
     @functools.cached_property
     def _records(self) -> ArrayRecordDataSource:
-        return ArrayRecordDataSource(str(self.folder / RECORDS))
+        return ArrayRecordDataSource(str(local_copy(self.folder / RECORDS, f"token_caches/{self.hash}.array_record")))
 
     def ids(self, indices: Sequence[int]) -> list[tuple[Int32[np.ndarray, "_"], Int32[np.ndarray, "_"]]]:
-        """The input and target ids of some examples, read in one go."""
+        """Read the input and target ids of some examples in one call."""
         return [_split_record(record)[:2] for record in self._read(indices)]
 
     def __getitem__(self, index: int) -> Example:
@@ -100,39 +111,40 @@ class TokenCache:
         try:
             return self._records.__getitems__(indices)
         except (RuntimeError, ValueError, OSError):
-            raise UserError(
-                "token cache", self.folder, "cannot be read; remove this folder, and it is written again"
-            ) from None
+            hint = "cannot be read; remove this folder, and it is written again"
+            raise UserError("token cache", self.folder, hint) from None
 
 
-def ensure(config: RunConfig, specs: Sequence[TaskSpec], kept: Path | None = None) -> list[TokenCache]:
-    """The caches of some tasks, written first by a child process where one is missing, out of date or damaged.
+def open_or_write(
+    config: RunConfig, specs: Sequence[TaskSpec], vocabulary_copy: PathLike | None = None
+) -> list[TokenCache]:
+    """Open the caches of some tasks, written first by a child process where one is missing or damaged.
 
     Args:
-      config: says where caches are kept, and which vocabulary.
-      specs: the tasks, from `tasks.training_tasks` or `tasks.evaluation_task` of the same config.
-      kept: a run's own copy of its vocabulary.
+      config: names the folder of the caches, and the vocabulary.
+      specs: the tasks, from `training_tasks` or `evaluation_task` of the same config.
+      vocabulary_copy: a run's own copy of its vocabulary.
 
     Raises:
-      UserError: the dataset is missing or has no row for a task, or the vocabulary cannot be had.
+      UserError: the dataset is missing or has no row for a task, or the vocabulary cannot be read.
     """
     for spec in specs:
-        check_rows(spec)
-    processes.on_primary(lambda: _write_missing(config, specs, kept))
-    caches = find(config, specs, kept)
+        count_rows(spec)
+    processes.on_primary(lambda: _write_missing(config, specs, vocabulary_copy))
+    caches = find(config, specs, vocabulary_copy)
     if caches is None:
         hint = "changed while it was read, or is not shared by all hosts; run again, or name another folder"
         raise UserError("config.data.cache_folder", config.data.cache_folder, hint)
     return caches
 
 
-def _write_missing(config: RunConfig, specs: Sequence[TaskSpec], kept: Path | None) -> None:
-    if find(config, specs, kept) is None:
-        _write_in_child(config, specs, kept)
+def _write_missing(config: RunConfig, specs: Sequence[TaskSpec], vocabulary_copy: PathLike | None) -> None:
+    if find(config, specs, vocabulary_copy) is None:
+        _write_in_child(config, specs, vocabulary_copy)
 
 
-def check_rows(spec: TaskSpec) -> int:
-    """The number of rows that a task has, by its dataset's manifest; raises UserError where it has none."""
+def count_rows(spec: TaskSpec) -> int:
+    """Return the number of rows that a task has, by its dataset's manifest; raise UserError where it has none."""
     split_path(spec.folder, spec.split)
     counts: dict[str, int] = read_manifest(spec.folder)["counts"][spec.split]
     rows = sum(counts.values()) if spec.length is None else counts.get(str(spec.length), 0)
@@ -147,72 +159,77 @@ def check_rows(spec: TaskSpec) -> int:
     return rows
 
 
-def cache_folder(config: RunConfig, spec: TaskSpec, vocabulary: Vocabulary) -> tuple[Path, str]:
-    """The folder of a task's cache, and its hash."""
+def cache_folder(config: RunConfig, spec: TaskSpec, vocabulary: Vocabulary) -> tuple[epath.Path, str]:
+    """Return the folder of a task's cache, and its hash.
+
+    Args:
+      config: names the folder of all caches.
+      spec: the task.
+      vocabulary: that its ids are of.
+    """
     splits = [spec.split]
     if spec.prompting != "direct":
         splits.append(config.data.split)  # its worked examples are rows of it
-    data = [_sha256(split_path(spec.folder, split)) for split in splits]
+    data = [files.cached_sha256(split_path(spec.folder, split)) for split in splits]
     task = {key: value for key, value in spec.to_dict().items() if key not in ("folder", "vocabulary")}
     key = files.digest([FORMAT, PREPROCESSING_VERSION, task, data, vocabulary.fingerprint])
-    return Path(config.data.cache_folder) / f"{spec.name}-{key[:16]}", key
+    return _root(config) / f"{spec.name}-{key[:16]}", key
 
 
-def _sha256(path: Path) -> str:
-    """A large file's hash, worked out once in a process for as long as the file stays as it is."""
-    status = path.stat()
-    return _sha256_as_of(path, status.st_mtime_ns, status.st_size)
+def _root(config: RunConfig) -> epath.Path:
+    return as_path(config.data.cache_folder, "config.data.cache_folder")
 
 
-@functools.lru_cache(maxsize=64)
-def _sha256_as_of(path: Path, mtime_ns: int, size: int) -> str:
-    return files.sha256(path)
+def mixture_path(config: RunConfig, hashes: Sequence[str]) -> epath.Path:
+    """Return the file of the mixture of some caches."""
+    return _root(config) / f"mixture-{files.digest(list(hashes))[:16]}.json"
 
 
-def mixture_path(config: RunConfig, hashes: Sequence[str]) -> Path:
-    """The file of the mixture of some caches."""
-    return Path(config.data.cache_folder) / f"mixture-{files.digest(list(hashes))[:16]}.json"
-
-
-def open_cache(folder: Path, key: str) -> TokenCache | None:
-    """The cache in a folder; None where there is none, or a damaged one."""
+def open_cache(folder: PathLike, key: str) -> TokenCache | None:
+    """Return the cache in a folder; None where there is none, or a damaged one."""
+    place = as_path(folder)
     try:
-        info = json.loads((folder / INFO).read_text(encoding="utf-8"))
-        lengths = np.load(folder / LENGTHS)
-        whole = (info["hash"], info["examples"], info["bytes"]) == (key, len(lengths), _size(folder / RECORDS))
+        info = json.loads((place / INFO).read_bytes())
+        lengths = np.load(io.BytesIO((place / LENGTHS).read_bytes()))
+        found = (info["hash"], info["examples"], info["bytes"])
+        is_whole = found == (key, len(lengths), file_size(place / RECORDS))
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return TokenCache(folder, key, lengths, float(len(lengths))) if whole else None
+    return TokenCache(place, key, lengths, float(len(lengths))) if is_whole else None
 
 
-def _size(path: Path) -> int:
-    return path.stat().st_size
+def find(
+    config: RunConfig, specs: Sequence[TaskSpec], vocabulary_copy: PathLike | None = None
+) -> list[TokenCache] | None:
+    """Return the caches of some tasks, as `open_or_write`; None where one is missing. Write nothing.
 
-
-def find(config: RunConfig, specs: Sequence[TaskSpec], kept: Path | None = None) -> list[TokenCache] | None:
-    """The caches of some tasks, as `ensure`; None where one is missing. Nothing is written."""
-    if config.vocabulary.kind == "trained" and not (kept or trained_path(config)).exists():
+    Args:
+      config: names the folder of the caches, and the vocabulary.
+      specs: the tasks.
+      vocabulary_copy: a run's own copy of its vocabulary.
+    """
+    if config.vocabulary.kind == "trained" and not as_path(vocabulary_copy or trained_path(config)).exists():
         return None
-    vocabulary = load_vocabulary(config, kept)
-    caches = [open_cache(*cache_folder(config, spec, vocabulary)) for spec in specs]
-    whole = [cache for cache in caches if cache is not None]
-    if len(whole) < len(caches):
+    vocabulary = load_vocabulary(config, vocabulary_copy)
+    found = [open_cache(*cache_folder(config, spec, vocabulary)) for spec in specs]
+    caches = [cache for cache in found if cache is not None]
+    if len(caches) < len(found):
         return None
     is_mixture = find_arm(config.arm).is_tuned and list(specs) == training_tasks(config)
-    return _with_rates(config, whole) if is_mixture else whole
+    return _with_rates(config, caches) if is_mixture else caches
 
 
 def _with_rates(config: RunConfig, caches: list[TokenCache]) -> list[TokenCache] | None:
     try:
         path = mixture_path(config, [cache.hash for cache in caches])
-        rates = {task["hash"]: task["rate"] for task in json.loads(path.read_text(encoding="utf-8"))["tasks"]}
+        rates = {task["hash"]: task["rate"] for task in json.loads(path.read_bytes())["tasks"]}
         return [replace(cache, rate=float(rates[cache.hash])) for cache in caches]
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def _write_in_child(config: RunConfig, specs: Sequence[TaskSpec], kept: Path | None) -> None:
-    """Runs `python -m data_pipeline.cache`: TensorFlow stays in that process. Its progress bar is shown as it comes.
+def _write_in_child(config: RunConfig, specs: Sequence[TaskSpec], vocabulary_copy: PathLike | None) -> None:
+    """Run `python -m data_pipeline.cache`: TensorFlow stays in that process. Its progress bar is shown as it comes.
 
     Raises:
       UserError: TensorFlow and SeqIO are not installed here, or the child process failed.
@@ -238,8 +255,8 @@ def _write_in_child(config: RunConfig, specs: Sequence[TaskSpec], kept: Path | N
             "--json",
             f"--tasks={names}",
         ]
-        if kept:
-            command.append(f"--vocabulary={kept}")
+        if vocabulary_copy:
+            command.append(f"--vocabulary={vocabulary_copy}")
         child = subprocess.run(command, stdout=subprocess.PIPE, env=_child_environment(), check=False, text=True)
     if child.returncode:
         _relay(child)
@@ -252,7 +269,7 @@ def _child_environment() -> dict[str, str]:
 
 
 def _relay(child: subprocess.CompletedProcess[str]) -> NoReturn:
-    """Raises the child's own UserError, which it printed as JSON."""
+    """Raise the child's own UserError, which it printed as JSON."""
     lines = child.stdout.splitlines()
     try:
         error: dict[str, Any] = json.loads(lines[-1])["error"]

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO, Any
 
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
+from coi_jax.common.storage import AppendFile, PathLike, as_path
 
 PREDICTIONS, MADE_BY = "predictions.jsonl", "made_by.json"
 
@@ -24,33 +24,34 @@ class Prediction:
         return {"id": self.id, "prediction": self.text, "complete": self.complete, "target": target}
 
 
-def begin(folder: Path, made_by: dict[str, Any]) -> bool:
-    """Prepares a folder for predictions made by something (checkpoint, test set, way of decoding).
+def begin(folder: PathLike, made_by: dict[str, Any]) -> bool:
+    """Prepare a folder for predictions made by something (checkpoint, test set, way of decoding).
 
     Those of anything else are removed, so that the two are never mixed. Returns whether there were such.
     """
-    header, path = folder / MADE_BY, folder / PREDICTIONS
+    header, path = as_path(folder) / MADE_BY, as_path(folder) / PREDICTIONS
     if header.exists() and path.exists() and files.read_json(header, "made_by") == made_by:
         files.recover_jsonl(path)
         return False
-    stale = path.exists()
+    is_stale = bool(path.exists())
     path.unlink(missing_ok=True)
     files.write_json(header, made_by)
-    path.touch()
-    return stale
+    files.write_text(path, "")
+    return is_stale
 
 
-def read(folder: Path) -> Iterator[Prediction]:
-    """The predictions there are."""
-    for number, row in enumerate(files.read_jsonl(folder / PREDICTIONS, "predictions"), 1):
+def read(folder: PathLike) -> Iterator[Prediction]:
+    """Yield the predictions of a folder."""
+    path = as_path(folder) / PREDICTIONS
+    for number, row in enumerate(files.read_jsonl(path, "predictions"), 1):
         try:
             yield Prediction(row["id"], row["prediction"], row["complete"])
         except KeyError as error:
-            where = f"{folder / PREDICTIONS}:{number}"
+            where = f"{path}:{number}"
             raise UserError("predictions", where, f"has no {error}; remove the file and evaluate again") from None
 
 
-def append(file: IO[str], prediction: Prediction, target: str) -> None:
+def append(file: IO[str] | AppendFile, prediction: Prediction, target: str) -> None:
     """Adds one to an open predictions.jsonl."""
     files.append_jsonl(file, prediction.row(target))
 

@@ -4,15 +4,16 @@ import contextlib
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from etils import epath
 from jax.sharding import Mesh
 from jaxtyping import Int
 
 from coi_jax.common.errors import UserError
+from coi_jax.common.storage import PathLike, as_path
 from coi_jax.config.run import RunConfig, load_config
 from coi_jax.data.arms import find_arm
 from coi_jax.inference.generator import Answer, Generator, Prompt, make_strategy
@@ -42,7 +43,7 @@ class Model:
     """
 
     run: RunFolder
-    workdir: Path
+    workdir: epath.Path
     config: RunConfig
     step: int
     checkpoint: str
@@ -53,7 +54,7 @@ class Model:
         return self.run.load_vocabulary()
 
     @property
-    def kept_vocabulary(self) -> Path | None:
+    def kept_vocabulary(self) -> epath.Path | None:
         """The run's copy of its vocabulary, where it has one."""
         return self.run.kept_vocabulary
 
@@ -97,7 +98,7 @@ class Model:
         return len(prompt.tokens) > self.config.data.length
 
 
-def load_model(workdir: Path, overrides: Mapping[str, Any], source: Path | None = None) -> Model:
+def load_model(workdir: PathLike, overrides: Mapping[str, Any], source: PathLike | None = None) -> Model:
     """The model of a run folder.
 
     Args:
@@ -121,10 +122,10 @@ def load_model(workdir: Path, overrides: Mapping[str, Any], source: Path | None 
         raise UserError("workdir", run.path, "has no checkpoint yet; train it first (python -m coi_jax.train)")
     if source:
         open_run(workdir, config)
-    return Model(run, workdir, config, step or 0, processes.on_primary(lambda: _identity(run, config, step)))
+    return Model(run, as_path(workdir), config, step or 0, processes.on_primary(lambda: _identity(run, config, step)))
 
 
-def begin_untrained(workdir: Path, config_file: str, overrides: Mapping[str, Any]) -> None:
+def begin_untrained(workdir: PathLike, config_file: str, overrides: Mapping[str, Any]) -> None:
     """Begins a run that takes no step: its arm is prompted, and its weights are those that the config names.
 
     Raises:

@@ -7,7 +7,6 @@ carries the hash of its calls: one that was made, but not yet written down, is f
 import json
 import time
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any, Final
 
 import openai
@@ -15,6 +14,7 @@ import openai
 from coi_jax.common import files
 from coi_jax.common.errors import UserError, shorten
 from coi_jax.common.progress import Bar
+from coi_jax.common.storage import AppendFile, PathLike, as_path
 from coi_jax.llm.budget import Budget, BudgetReached
 from coi_jax.llm.calls import read_reply
 from coi_jax.llm.reply_store import Store
@@ -40,13 +40,13 @@ class Batches:
       budget: from which calls are paid, with the prices of batches.
     """
 
-    def __init__(self, config: EndpointConfig, key: str, folder: Path, store: Store, budget: Budget) -> None:
+    def __init__(self, config: EndpointConfig, key: str, folder: PathLike, store: Store, budget: Budget) -> None:
         self._client = openai.OpenAI(
             api_key=key, base_url=config.base_url or None, max_retries=config.attempts, timeout=config.timeout_seconds
         )
-        self._jobs, self._store, self._budget = folder / "jobs.jsonl", store, budget
+        self._jobs, self._store, self._budget = as_path(folder) / "jobs.jsonl", store, budget
         self._reserved: dict[str, float] = {}
-        folder.mkdir(parents=True, exist_ok=True)
+        self._jobs.parent.mkdir(parents=True, exist_ok=True)
         files.recover_jsonl(self._jobs)
 
     def answer(self, bodies: Iterable[Body], poll_seconds: float) -> int:
@@ -171,7 +171,7 @@ class Batches:
         return list({job["id"]: job for job in files.read_jsonl(self._jobs, "batch jobs")}.values())
 
     def _note(self, job: dict[str, Any]) -> None:
-        with open(self._jobs, "a", encoding="utf-8") as file:
+        with AppendFile(self._jobs) as file:
             files.append_jsonl(file, job)
 
 

@@ -1,9 +1,9 @@
 """What calls cost, and a budget that is never exceeded, however many workers spend from it.
 
-Workers share a folder on any fsspec path. A worker takes a *lease* of some dollars by writing a file there, and counts
-the leases of all: where they exceed the budget together it gives its own back and stops. So money is spent only under
-leases that fit the budget. A lease is settled to what was really spent; a call whose reply was lost on its way counts
-with all that it may have cost, and of a worker that was killed the whole lease, as nobody knows what they cost.
+Workers share a folder, which may be in a bucket. A worker takes a *lease* of some dollars by writing a file there, and
+counts the leases of all: where they exceed the budget together it gives its own back and stops. So money is spent only
+under leases that fit the budget. A lease is settled to what was really spent; a call whose reply was lost on its way
+counts with all that it may have cost, and of a worker that was killed the whole lease, as nobody knows what they cost.
 """
 
 import json
@@ -13,9 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import fsspec
-
-from coi_jax.common.storage import write_whole
+from coi_jax.common import files
+from coi_jax.common.storage import as_path
 from coi_jax.llm.calls import Reply
 
 PER = 1_000_000  # tokens that a price is of
@@ -60,8 +59,8 @@ class Budget:
     def __init__(self, folder: str, dollars: float | None, prices: Prices, in_flight: int) -> None:
         self.prices = prices
         self._dollars, self._in_flight = dollars, in_flight
-        self._system, self._root = fsspec.core.url_to_fs(folder)
-        self._system.makedirs(self._root, exist_ok=True)
+        self._root = as_path(folder, "budget")
+        self._root.mkdir(parents=True, exist_ok=True)
         self._lock = threading.Lock()
         self._name = uuid.uuid4().hex
         self._leased = self._spent = self._reserved = 0.0
@@ -114,10 +113,11 @@ class Budget:
             raise BudgetReached
 
     def _write(self, dollars: float) -> None:
-        write_whole(self._system, f"{self._root}/{self._name}.json", json.dumps({"dollars": dollars}).encode())
+        files.write_bytes(self._root / f"{self._name}.json", json.dumps({"dollars": dollars}).encode())
 
     def _read(self) -> dict[str, float]:
         found = {}
-        for path in self._system.glob(f"{self._root}/*.json"):
-            found[path.rpartition("/")[2]] = float(json.loads(self._system.cat_file(path))["dollars"])
+        for path in self._root.iterdir():
+            if path.suffix == ".json" and not path.name.startswith("."):
+                found[path.name] = float(json.loads(path.read_bytes())["dollars"])
         return found

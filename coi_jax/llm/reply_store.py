@@ -1,6 +1,6 @@
 """Where completed replies are kept, by the address of their call: what is here is never asked, or paid, again.
 
-A store is a SQLite file by default; a folder on any fsspec path (`gs://…`) serves workers on many machines.
+A store is a SQLite file by default; a folder, which may be in a bucket (`gs://…`), serves workers on many machines.
 """
 
 import json
@@ -11,10 +11,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-import fsspec
+from etils import epath
 
+from coi_jax.common import files
 from coi_jax.common.errors import UserError
-from coi_jax.common.storage import write_whole
+from coi_jax.common.storage import as_path, local_path
 from coi_jax.llm.calls import Reply
 
 BUSY_SECONDS = 60.0  # that a writer waits for another process
@@ -71,32 +72,37 @@ class SqliteStore:
 
 
 class FolderStore:
-    """A file for each reply, in a folder on any path that fsspec knows."""
+    """A file for each reply, in a folder, local or in a bucket."""
 
     def __init__(self, folder: str) -> None:
-        self._system, self._root = fsspec.core.url_to_fs(folder)
-        self._system.makedirs(self._root, exist_ok=True)
+        self._root = as_path(folder, "store")
+        self._root.mkdir(parents=True, exist_ok=True)
 
-    def _path(self, key: str) -> str:
-        return f"{self._root}/{key[:2]}/{key}.json"
+    def _path(self, key: str) -> epath.Path:
+        return self._root / key[:2] / f"{key}.json"
 
     def get(self, key: str) -> Reply | None:
         """See `Store`."""
         try:
-            return Reply(**json.loads(self._system.cat_file(self._path(key))))
+            return Reply(**json.loads(self._path(key).read_bytes()))
         except FileNotFoundError:
             return None
 
     def put(self, key: str, reply: Reply) -> None:
         """See `Store`."""
-        data = json.dumps(asdict(reply), ensure_ascii=False).encode()
-        write_whole(self._system, self._path(key), data)
+        files.write_bytes(self._path(key), json.dumps(asdict(reply), ensure_ascii=False).encode())
 
     def __iter__(self) -> Iterator[str]:
-        paths = self._system.glob(f"{self._root}/*/*.json")
-        return iter(sorted(path.rpartition("/")[2].removesuffix(".json") for path in paths))
+        paths = self._root.glob("*/*.json")
+        return iter(sorted(path.stem for path in paths if not path.name.startswith(".")))
 
 
 def open_store(path: str) -> Store:
-    """The store at a path: a SQLite file where the path ends in `.sqlite`, a folder otherwise."""
-    return SqliteStore(Path(path)) if path.endswith(".sqlite") else FolderStore(path)
+    """Return the store at a path: a SQLite file where the path ends in `.sqlite`, a folder otherwise.
+
+    Raises:
+      UserError: a SQLite file in a bucket, or a file that is none.
+    """
+    if path.endswith(".sqlite"):
+        return SqliteStore(local_path(path, "store", "is a SQLite file"))
+    return FolderStore(path)

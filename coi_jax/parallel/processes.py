@@ -21,6 +21,7 @@ from orbax.checkpoint import multihost
 
 from coi_jax.common import progress
 from coi_jax.common.errors import UserError
+from coi_jax.common.storage import PathLike, as_path
 
 # The environment variables that name the others, where nothing else does.
 COORDINATOR, COUNT, INDEX = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
@@ -159,9 +160,9 @@ def _broadcast(text: str) -> str:
     return bytes(multihost_utils.broadcast_one_to_all(padded)[:size]).decode("utf-8")
 
 
-def check_shared(field: str, path: str | os.PathLike[str]) -> None:
-    """Raises UserError, on every process, where one of them does not see a file that the first has written."""
-    seen = multihost_utils.process_allgather(np.asarray(os.path.exists(path)))
+def check_shared(field: str, path: PathLike) -> None:
+    """Raise UserError, on every process, where one of them does not see a file that the first has written."""
+    seen = multihost_utils.process_allgather(np.asarray(bool(as_path(path).exists())))
     if not np.all(seen):
         hint = f"is not seen by process {int(np.argmin(seen))}; name a folder that all hosts share"
         raise UserError(field, path, hint)

@@ -8,11 +8,13 @@ import itertools
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
+
+from etils import epath
 
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
+from coi_jax.common.storage import absolute, as_path
 from coi_jax.config.run import RunConfig, validate
 from coi_jax.data.arms import ARMS, find_arm
 from coi_jax.data.test_sets import chain_length
@@ -59,7 +61,7 @@ class Record:
       provenance: the run, checkpoint and files that the scores come from.
     """
 
-    path: Path
+    path: epath.Path
     config: RunConfig
     test_set: str
     examples: int
@@ -148,7 +150,7 @@ class Records:
     """
 
     rows: tuple[Record, ...]
-    missing: tuple[Path, ...]
+    missing: tuple[epath.Path, ...]
 
     @property
     def arms(self) -> list[str]:
@@ -189,11 +191,11 @@ def load(folders: Sequence[files.PathLike]) -> Records:
     Raises:
       UserError: a folder holds no result, a file in it is not what it should be, or records contradict one another.
     """
-    runs = {run.resolve(): run for folder in folders for run in _run_folders(Path(folder))}
+    runs = {absolute(run): run for folder in folders for run in _run_folders(as_path(folder, "--runs"))}
     rows, missing = [], []
     for run in runs.values():
         config = _read_config(run / CONFIG)
-        found = {path.parent.name: path for path in run.glob(RESULTS.format("*"))}
+        found = _results(run)
         rows += [_read(path, config) for path in found.values()]
         missing += [run / RESULTS.format(test) for test in config.evaluation.tests if test not in found]
     if not rows:
@@ -201,7 +203,13 @@ def load(folders: Sequence[files.PathLike]) -> Records:
     return Records(tuple(_consistent(rows)), tuple(missing))
 
 
-def _run_folders(folder: Path) -> list[Path]:
+def _results(run: epath.Path) -> dict[str, epath.Path]:
+    """Return the results of a run by test set."""
+    tests = [path.name for path in (run / "eval").iterdir()] if (run / "eval").is_dir() else []
+    return {test: run / RESULTS.format(test) for test in sorted(tests) if (run / RESULTS.format(test)).exists()}
+
+
+def _run_folders(folder: epath.Path) -> list[epath.Path]:
     if not folder.is_dir():
         raise UserError("--runs", folder, "no such folder; name a run folder or one that holds run folders")
     if (folder / CONFIG).exists():
@@ -209,7 +217,7 @@ def _run_folders(folder: Path) -> list[Path]:
     return [run for inner in sorted(folder.iterdir()) if inner.is_dir() for run in _run_folders(inner)]
 
 
-def _read_config(path: Path) -> RunConfig:
+def _read_config(path: epath.Path) -> RunConfig:
     value = files.read_json(path, "run's config")
     if not isinstance(value, dict):
         raise UserError("run's config", path, "not a config; leave this folder out of --runs")
@@ -218,7 +226,7 @@ def _read_config(path: Path) -> RunConfig:
     return config
 
 
-def _read(path: Path, config: RunConfig) -> Record:
+def _read(path: epath.Path, config: RunConfig) -> Record:
     value = files.read_json(path, "results")
     try:
         scores = {

@@ -1,12 +1,10 @@
 """Checkpoints: parameters, optimizer state and data position of a step as one unit, written in the background.
 
-Orbax writes a step's folder under a temporary name and renames it last, so a checkpoint is whole or absent. Arrays are
-saved in their own shape, whatever the mesh, and are restored onto any other.
+Orbax writes a step's folder under a temporary name and renames it last (in a bucket it adds a marker file last), so a
+checkpoint is whole or absent. Arrays are saved in their own shape, whatever the mesh, and are restored onto any other.
 """
 
 import errno
-import re
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,8 +13,10 @@ from jax.sharding import Mesh
 
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
+from coi_jax.common.storage import PathLike, absolute, as_path, file_identity, list_files
 from coi_jax.models import Network, Params
 from coi_jax.parallel import processes, sharding
+from coi_jax.runs.checkpoint_steps import COMMITTED, needs_commit, steps
 from coi_jax.runs.train_state import TrainState
 
 Position = dict[str, Any]  # JSON: where the run stands, and of which data
@@ -28,23 +28,28 @@ class Checkpoints:
     `with Checkpoints(run / "checkpoints", keep=3) as checkpoints: checkpoints.save(state, step, position)`
     """
 
-    def __init__(self, folder: Path, *, keep: int) -> None:
+    def __init__(self, folder: PathLike, *, keep: int) -> None:
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep, cleanup_tmp_directories=True, enable_async_checkpointing=True
         )
         self._folder = folder
-        self._manager = ocp.CheckpointManager(folder.resolve(), options=options)
+        self._manager = ocp.CheckpointManager(absolute(folder), options=options)
 
     def __enter__(self) -> "Checkpoints":
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Waits until all is on disk; raises as `save`."""
+        """Wait until all is written; raise as `save`."""
         with storage_errors(self._folder):
             self._manager.close()
 
     def save(self, state: TrainState, step: int, position: Position) -> None:
-        """Begins to write a checkpoint; returns when the arrays have left the devices. A step is only saved once.
+        """Begin to write a checkpoint; return when the arrays have left the devices. A step is only saved once.
+
+        Args:
+          state: what is saved, but for the frozen base.
+          step: the steps that it has taken.
+          position: where the run stands in its data.
 
         Raises:
           OSError: this write or the one before found no room; checkpoints written earlier are whole.
@@ -60,7 +65,13 @@ class Checkpoints:
             self._manager.save(step, args=ocp.args.Composite(**items), force=True)
 
     def restore(self, step: int, abstract: TrainState, shardings: TrainState) -> TrainState:
-        """The state of a step, laid out as `shardings` say."""
+        """Restore the state of a step.
+
+        Args:
+          step: of a whole checkpoint.
+          abstract: shapes and dtypes of the state.
+          shardings: the layout that the state gets.
+        """
         target = jax.tree.map(_placed, abstract, shardings)
         items = {
             "params": ocp.args.StandardRestore(target.params),
@@ -72,9 +83,9 @@ class Checkpoints:
 
 
 class storage_errors:
-    """Turns the several errors in which Orbax reports a full disk into an OSError that names the folder."""
+    """Turn the several errors in which Orbax reports a full disk into an OSError that names the folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: PathLike) -> None:
         self._folder = folder
 
     def __enter__(self) -> None:
@@ -92,33 +103,34 @@ def _placed(leaf: Any, place: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
 
 
-def steps(folder: Path) -> list[int]:
-    """The steps that have a whole checkpoint, ascending. Unfinished ones have another name."""
-    if not folder.is_dir():
-        return []
-    return sorted(int(entry.name) for entry in folder.iterdir() if re.fullmatch(r"[0-9]+", entry.name))
-
-
-def latest_step(folder: Path) -> int | None:
-    """The newest step that has a whole checkpoint, as the first process sees it."""
+def latest_step(folder: PathLike) -> int | None:
+    """Return the newest step that has a whole checkpoint, as the primary process sees it."""
     step: int | None = processes.on_primary(lambda: max(steps(folder), default=None))
     return step
 
 
-def read_position(folder: Path, step: int) -> Position:
-    """The position that was saved with a step."""
+def read_position(folder: PathLike, step: int) -> Position:
+    """Return the position that was saved with a step."""
     return _read(folder, step, "position", ocp.JsonCheckpointHandler(), ocp.args.JsonRestore())
 
 
-def write_position(folder: Path, step: int, position: Position) -> None:
-    """Writes a position beside parameters that are there already; `Checkpoints.save` writes both."""
+def write_position(folder: PathLike, step: int, position: Position) -> None:
+    """Complete a checkpoint by its position, where parameters are there already; `Checkpoints.save` writes both.
+
+    Args:
+      folder: the run's `checkpoints`.
+      step: of the checkpoint.
+      position: where the run stands.
+    """
+    place = absolute(folder) / str(step)
     with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as writer:
-        place = folder.resolve() / str(step) / "position"
-        writer.save(place, args=ocp.args.JsonSave(position | {"step": step}))
+        writer.save(place / "position", args=ocp.args.JsonSave(position | {"step": step}))
+    if needs_commit(place):
+        files.write_text(place / COMMITTED, f"{step} was written whole\n")
 
 
-def restore_params(folder: Path, network: Network, *, step: int | None = None, mesh: Mesh | None = None) -> Params:
-    """The trained parameters alone, for evaluation.
+def restore_params(folder: PathLike, network: Network, *, step: int | None = None, mesh: Mesh | None = None) -> Params:
+    """Restore the trained parameters alone, for evaluation.
 
     Args:
       folder: the run's `checkpoints`.
@@ -131,51 +143,60 @@ def restore_params(folder: Path, network: Network, *, step: int | None = None, m
     """
     found = latest_step(folder) if step is None else step
     if found not in steps(folder):
-        raise UserError("checkpoint", folder if step is None else folder / str(step), "none there; train the run first")
+        place = folder if step is None else as_path(folder) / str(step)
+        raise UserError("checkpoint", place, "none there; train the run first")
     target, _ = network.split(placed_params(network, mesh))
     try:
         return _read(folder, found, "params", ocp.StandardCheckpointHandler(), ocp.args.StandardRestore(target))
     except ValueError:
         hint = "does not hold this network's parameters; evaluate it with the config that it was trained with"
-        raise UserError("checkpoint", folder / str(found), hint) from None
+        raise UserError("checkpoint", as_path(folder) / str(found), hint) from None
 
 
-def save_base(folder: Path, frozen: Params | None) -> None:
-    """Writes the frozen base of adapters, which is the same at every step; over what a killed run left there.
+def save_base(folder: PathLike, frozen: Params | None) -> None:
+    """Write the frozen base of adapters, which is the same at every step; over what a killed run left there.
 
     Raises:
       OSError: there is no room.
     """
     with storage_errors(folder), ocp.Checkpointer(ocp.StandardCheckpointHandler()) as writer:
         save_args = jax.tree.map(by_layer, frozen)
-        writer.save(folder.resolve(), args=ocp.args.StandardSave(frozen, save_args=save_args), force=True)
+        writer.save(absolute(folder), args=ocp.args.StandardSave(frozen, save_args=save_args), force=True)
 
 
-def restore_base(folder: Path, network: Network, mesh: Mesh | None = None) -> Params:
-    """The frozen base of a network with adapters; raises UserError where it is not there."""
-    if not folder.is_dir():
+def restore_base(folder: PathLike, network: Network, mesh: Mesh | None = None) -> Params:
+    """Restore the frozen base of a network with adapters.
+
+    Args:
+      folder: of `save_base`.
+      network: whose base it is.
+      mesh: to lay it out on; the first device where None.
+
+    Raises:
+      UserError: the base is not there.
+    """
+    if not as_path(folder).is_dir():
         raise UserError("base", folder, "none there; the adapters of this run need the base that they were trained on")
     _, target = network.split(placed_params(network, mesh))
     with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as reader:
-        base: Params = reader.restore(folder.resolve(), args=ocp.args.StandardRestore(target))
+        base: Params = reader.restore(absolute(folder), args=ocp.args.StandardRestore(target))
     return base
 
 
 def by_layer(leaf: Any) -> ocp.SaveArgs:
-    """How an array is stored: a stack of matrices in one piece a layer, so that a layer can be read alone."""
+    """Return how an array is stored: a stack of matrices in one piece per layer, so that a layer can be read alone."""
     return ocp.SaveArgs(shard_axes=(0,) if len(leaf.shape) > 2 else ())
 
 
-def identity(folder: Path, step: int) -> str:
-    """The step and a hash of all files that hold its parameters, names and bytes."""
-    params = folder / str(step) / "params"
-    paths = sorted(path for path in params.rglob("*") if path.is_file())
-    digest = files.digest([[str(path.relative_to(params)), files.sha256(path)] for path in paths])
+def identity(folder: PathLike, step: int) -> str:
+    """Return the step and a hash of all files that hold its parameters: names and bytes, or a bucket's checksums."""
+    params = as_path(folder) / str(step) / "params"
+    digest = files.digest([[name, file_identity(params / name)] for name in list_files(params)])
     return f"{step}-{digest[:16]}"
 
 
 def placed_params(network: Network, mesh: Mesh | None) -> Params:
-    """A network's abstract parameters, laid out on a mesh; on the first device where it is None."""
+    """Return a network's abstract parameters, laid out on a mesh; on the first device where it is None."""
     abstract = network.abstract()
     one = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     if mesh is None:
@@ -183,6 +204,6 @@ def placed_params(network: Network, mesh: Mesh | None) -> Params:
     return jax.tree.map(_placed, abstract, sharding.shardings(network.logical_axes(), abstract, mesh))
 
 
-def _read(folder: Path, step: int, item: str, handler: Any, arguments: Any) -> Any:
+def _read(folder: PathLike, step: int, item: str, handler: Any, arguments: Any) -> Any:
     with ocp.Checkpointer(handler) as reader:
-        return reader.restore(folder.resolve() / str(step) / item, args=arguments)
+        return reader.restore(absolute(folder) / str(step) / item, args=arguments)

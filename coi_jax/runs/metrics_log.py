@@ -1,44 +1,87 @@
 """A run's numbers, written twice: metrics.jsonl for programs, TensorBoard events for people."""
 
 import json
+import pathlib
+import tempfile
+import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
+from etils import epath
 from tensorboardX import SummaryWriter
 
-from coi_jax.common import files
+from coi_jax.common import files, storage
+from coi_jax.common.storage import AppendFile, PathLike, as_path, is_local
 
 
 class MetricsLog:
-    """Appends the numbers of a step to both files; a write that fails raises OSError at once."""
+    """Appends the numbers of a step to both files; a write that fails raises OSError at once.
 
-    def __init__(self, jsonl: Path, tensorboard: Path, *, start: int) -> None:
-        """Opens the log of a run that goes on after `start` steps: what was logged later than that is dropped."""
-        _drop_after(jsonl, start)
-        self._jsonl = open(jsonl, "a", encoding="utf-8")
+    In a bucket, where nothing can be appended, both are uploaded again once in `storage.UPLOAD_SECONDS` and on close.
+    """
+
+    def __init__(self, jsonl: PathLike, tensorboard: PathLike, *, start: int) -> None:
+        """Open the log of a run that continues after `start` steps: what was logged later than that is dropped.
+
+        Args:
+          jsonl: the file for programs.
+          tensorboard: the folder for people.
+          start: steps that the run has taken.
+        """
+        _drop_after(as_path(jsonl), start)
+        self._jsonl = AppendFile(jsonl)
+        self._mirror = None if is_local(tensorboard) else _Mirror(as_path(tensorboard))
+        folder = self._mirror.folder if self._mirror else tensorboard
         # A file of its own, also within a second of the last; TensorBoard forgets what older ones say of purged steps.
-        self._events = SummaryWriter(str(tensorboard), purge_step=start + 1, filename_suffix=f".from{start}")
+        self._events = SummaryWriter(str(folder), purge_step=start + 1, filename_suffix=f".from{start}")
 
     def close(self) -> None:
-        """Closes both files."""
+        """Close both files."""
         self._jsonl.close()
         self._events.close()
+        if self._mirror:
+            self._mirror.close()
 
     def write(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Writes the numbers of a step; `step` counts from 1."""
+        """Write the numbers of a step; `step` counts from 1."""
         files.append_jsonl(self._jsonl, {"step": step, **numbers})
         for name, number in numbers.items():
             self._events.add_scalar(name, number, step)
+        if self._mirror and self._mirror.is_due:
+            self._events.flush()
+            self._mirror.upload()
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics.jsonl, in the order of their steps."""
+class _Mirror:
+    """A local folder whose files are copied into a bucket: tensorboardX writes local files."""
+
+    def __init__(self, target: epath.Path) -> None:
+        self._local, self._target = tempfile.TemporaryDirectory(), target
+        self.folder, self._uploaded = pathlib.Path(self._local.name), time.monotonic()
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time for another upload."""
+        return time.monotonic() - self._uploaded > storage.UPLOAD_SECONDS
+
+    def upload(self) -> None:
+        """Copy all files."""
+        storage.upload_folder(self.folder, self._target)
+        self._uploaded = time.monotonic()
+
+    def close(self) -> None:
+        """Copy all files, and remove the local ones."""
+        self.upload()
+        self._local.cleanup()
+
+
+def read_metrics(path: PathLike) -> list[dict[str, Any]]:
+    """Return the rows of a metrics.jsonl, in the order of their steps."""
     return list(files.read_jsonl(path, "metrics"))
 
 
-def _drop_after(path: Path, step: int) -> None:
-    """Keeps the rows up to a step: a run that was killed goes on from its checkpoint and logs the rest again."""
+def _drop_after(path: epath.Path, step: int) -> None:
+    """Keep the rows up to a step: a run that was killed continues from its checkpoint and logs the rest again."""
     files.recover_jsonl(path)
     if not path.exists():
         return

@@ -1,4 +1,4 @@
-"""The folder of a run: its resolved config, what it ran on, its vocabulary, checkpoints and metrics."""
+"""The folder of a run, local or in a bucket: its config, environment, vocabulary, checkpoints and metrics."""
 
 import importlib.metadata
 import platform
@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from etils import epath
 
 from coi_jax.chains.dataset import split_path
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
+from coi_jax.common.storage import PathLike, as_path
 from coi_jax.config.run import (
     RunConfig,
     SentencePieceVocabularyConfig,
@@ -25,6 +27,7 @@ from coi_jax.parallel import processes
 from coi_jax.tokenizers.protocol import Vocabulary
 from coi_jax.tokenizers.vocabulary import load_vocabulary, trained_path
 
+CONFIG = "config.json"
 PACKAGES = (
     "jax",
     "jaxlib",
@@ -39,83 +42,88 @@ PACKAGES = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class RunFolder:
-    """Where the parts of a run lie."""
+    """The paths of the parts of a run."""
 
-    path: Path
+    path: epath.Path
+
+    def __init__(self, path: PathLike) -> None:
+        """Name the folder of a run; raise UserError where nothing here reads its kind of URL."""
+        object.__setattr__(self, "path", as_path(path, "workdir"))
 
     @property
-    def config(self) -> Path:
+    def config(self) -> epath.Path:
         """The resolved config, every field."""
-        return self.path / "config.json"
+        return self.path / CONFIG
 
     @property
-    def environment(self) -> Path:
+    def environment(self) -> epath.Path:
         """Versions, devices, commit, hashes of the data: of the last launch."""
         return self.path / "environment.json"
 
     @property
-    def vocabulary(self) -> Path:
+    def vocabulary(self) -> epath.Path:
         """The vocabulary's own file, where it has one."""
         return self.path / "vocabulary.model"
 
     @property
-    def tokenizer(self) -> Path:
+    def tokenizer(self) -> epath.Path:
         """The files of a published model's tokenizer, where the run has such."""
         return self.path / "tokenizer"
 
     @property
-    def kept_vocabulary(self) -> Path | None:
+    def kept_vocabulary(self) -> epath.Path | None:
         """The run's own copy of its vocabulary, a file or a folder; None where it has none."""
-        if self.vocabulary.is_file():
+        if self.vocabulary.exists():
             return self.vocabulary
-        return self.tokenizer if self.tokenizer.is_dir() else None
+        has_tokenizer = any((self.tokenizer / name).exists() for name in ("tokenizer.json", "tokenizer.model"))
+        return self.tokenizer if has_tokenizer else None
 
     @property
-    def checkpoints(self) -> Path:
-        """One folder a step."""
+    def checkpoints(self) -> epath.Path:
+        """One folder per checkpoint, named by its step."""
         return self.path / "checkpoints"
 
     @property
-    def published(self) -> Path:
+    def published(self) -> epath.Path:
         """The small files of the published folder that the run began from: config.json and the tokenizer's."""
         return self.path / "published"
 
     @property
-    def base(self) -> Path:
+    def base(self) -> epath.Path:
         """The frozen base of a run that trains adapters, unless it is a published folder."""
         return self.path / "base"
 
     @property
-    def metrics(self) -> Path:
-        """One line a logged step."""
+    def metrics(self) -> epath.Path:
+        """One line per logged step."""
         return self.path / "metrics.jsonl"
 
     @property
     def has_begun(self) -> bool:
-        """Whether anything was made with the config: not so where its data could not be had."""
-        return self.environment.exists() or (self.path / "eval").exists()
+        """Whether anything was made with the config: not so where its data could not be read."""
+        return bool(self.environment.exists() or (self.path / "eval").exists())
 
     @property
-    def tensorboard(self) -> Path:
+    def tensorboard(self) -> epath.Path:
         """The same numbers as `metrics`."""
         return self.path / "tensorboard"
 
     def load_config(self) -> RunConfig:
-        """The config of the run; raises UserError where there is none."""
+        """Load the config of the run; raise UserError where there is none."""
         values = files.read_json(self.config, "workdir")
         if not isinstance(values, dict):
             raise UserError("workdir", self.config, "not a config; train into an empty folder")
         return validate(values)
 
     def load_vocabulary(self) -> Vocabulary:
-        """The vocabulary of the run, from its own copy where it has one."""
+        """Load the vocabulary of the run, from its own copy where it has one."""
         return load_vocabulary(self.load_config(), self.kept_vocabulary)
 
 
-def open_run(path: Path, config: RunConfig) -> RunFolder:
-    """Begins a run in an empty or absent folder, or goes on with one of the same config.
+def open_run(path: PathLike, config: RunConfig) -> RunFolder:
+    """Begin a run in an empty or absent folder, or continue one of the same config.
 
     Raises:
       UserError: the arm is unknown, the folder's run has another config (the first field that differs is named; `mesh`
@@ -123,12 +131,12 @@ def open_run(path: Path, config: RunConfig) -> RunFolder:
     """
     find_arm(config.arm)
     run = RunFolder(path)
-    processes.on_primary(lambda: _open(run, path, config))
+    processes.on_primary(lambda: _open(run, run.path, config))
     processes.check_shared("workdir", run.config)
     return run
 
 
-def _open(run: RunFolder, path: Path, config: RunConfig) -> None:
+def _open(run: RunFolder, path: epath.Path, config: RunConfig) -> None:
     if path.exists() and not path.is_dir():
         raise UserError("workdir", path, "is a file; name a folder")
     if run.config.exists():
@@ -140,7 +148,7 @@ def _open(run: RunFolder, path: Path, config: RunConfig) -> None:
     files.write_json(run.config, config.model_dump(mode="json"))
 
 
-def _check_same(old: RunConfig, new: RunConfig, path: Path) -> None:
+def _check_same(old: RunConfig, new: RunConfig, path: epath.Path) -> None:
     then, now = dict(_fields(old.model_dump(mode="json"))), dict(_fields(new.model_dump(mode="json")))
     for name in then | now:
         if not name.startswith("mesh.") and then.get(name) != now.get(name):
@@ -157,13 +165,13 @@ def _fields(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 
 def keep_vocabulary(run: RunFolder, config: RunConfig) -> None:
-    """Copies the vocabulary's files into the run, which can then be evaluated without the folder they came from."""
+    """Copy the vocabulary's files into the run, which can then be evaluated without the folder they came from."""
     match config.vocabulary:
         case TrainedVocabularyConfig() if not run.vocabulary.exists():
             files.write_bytes(run.vocabulary, trained_path(config).read_bytes())
         case SentencePieceVocabularyConfig(file=file) if not run.vocabulary.exists():
-            files.write_bytes(run.vocabulary, Path(file).read_bytes())
-        case TokenizerVocabularyConfig(folder=folder) if not run.tokenizer.exists():
+            files.write_bytes(run.vocabulary, as_path(file).read_bytes())
+        case TokenizerVocabularyConfig(folder=folder) if run.kept_vocabulary is None:
             _keep_tokenizer(run, folder)
 
 
@@ -177,13 +185,13 @@ def _keep_tokenizer(run: RunFolder, folder: str) -> None:
 def write_environment(
     run: RunFolder, config: RunConfig, data: Mapping[str, Any], parameters: Mapping[str, int]
 ) -> None:
-    """Writes what this launch runs on and which data it reads: hashes, no secrets, no environment variables.
+    """Write what this launch runs on and which data it reads: hashes, no secrets, no environment variables.
 
     Args:
-      run: where to.
-      config: whose dataset is hashed.
+      run: that gets `environment.json`.
+      config: that names the dataset.
       data: hashes of caches and vocabulary, and the loader's statistics.
-      parameters: how many are trained, and how many there are.
+      parameters: the number of trained ones, and of all.
     """
     device = jax.devices()[0]
     dataset = files.sha256(split_path(config.data.folder, config.data.split))
@@ -200,7 +208,7 @@ def write_environment(
 
 
 def git_commit(folder: Path) -> str | None:
-    """The commit of the working copy that `folder` belongs to, with "+changes" where files differ from it."""
+    """Return the commit of the working copy that `folder` belongs to, with "+changes" where files differ from it."""
     try:
         commit = _git(folder, "rev-parse", "HEAD")
         return commit + ("+changes" if _git(folder, "status", "--porcelain", "--untracked-files=no") else "")

@@ -7,7 +7,6 @@ import asyncio
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,6 +15,7 @@ import orbax.checkpoint as ocp
 import tensorstore
 from jaxtyping import Shaped
 
+from coi_jax.common.storage import PathLike, absolute
 from coi_jax.runs.checkpoint import by_layer, storage_errors
 
 
@@ -27,7 +27,7 @@ class Streamed:
       shape: of the whole.
       dtype: that it is written in.
       parts: how many parts there are: the length of its first axis, or 1.
-      read: gives the part of a number; where there is one, the whole.
+      read: returns the part of a number; the whole array where there is only one.
     """
 
     shape: tuple[int, ...]
@@ -37,12 +37,12 @@ class Streamed:
 
     @property
     def size(self) -> int:
-        """How many elements it has."""
+        """Return the number of elements."""
         return math.prod(self.shape)
 
 
 class _Handler(ocp.type_handlers.NumpyHandler):
-    """Writes the parts of all arrays one after the other."""
+    """Write the parts of all arrays one after the other."""
 
     def __init__(self) -> None:
         super().__init__(deepcopy_host_arrays=False)
@@ -56,8 +56,8 @@ class _Handler(ocp.type_handlers.NumpyHandler):
                 await (store if part.shape == value.shape else store[number]).write(part)
 
 
-def write(folder: Path, tree: Any) -> None:
-    """Writes a tree with `Streamed` leaves into a new folder, which `checkpoint.restore_params` reads.
+def write(folder: PathLike, tree: Any) -> None:
+    """Write a tree with `Streamed` leaves into a new folder, which `checkpoint.restore_params` reads.
 
     Raises:
       OSError: there is no room.
@@ -66,4 +66,4 @@ def write(folder: Path, tree: Any) -> None:
     save_args = jax.tree.map(by_layer, tree)
     handler = ocp.PyTreeCheckpointHandler(type_handler_registry=registry)
     with storage_errors(folder), ocp.Checkpointer(handler) as writer:
-        writer.save(folder.resolve(), args=ocp.args.PyTreeSave(tree, save_args=save_args))
+        writer.save(absolute(folder), args=ocp.args.PyTreeSave(tree, save_args=save_args))

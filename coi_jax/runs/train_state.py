@@ -1,4 +1,4 @@
-"""All that a train step changes, and what it only passes on."""
+"""The state of training: what a step changes, and the frozen base that it only passes on."""
 
 from typing import Any, NamedTuple
 
@@ -6,9 +6,9 @@ from coi_jax.models import Params
 
 
 class TrainState(NamedTuple):
-    """All that a step changes, and what it only hands on. Shardings and abstract shapes are trees of the same type."""
+    """The state of training. Shardings and abstract shapes are trees of the same type."""
 
-    params: Params  # what is trained
+    params: Params  # trained
     opt_state: Any
-    step: Any  # int32 scalar: steps taken
+    step: Any  # int32 scalar: the number of steps taken
     frozen: Params | None = None  # the base that adapters stand beside

@@ -6,10 +6,7 @@ Which file says what, and which has the last word, is as in `transformers` (`tok
 import functools
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import sentencepiece
@@ -17,7 +14,7 @@ from tokenizers import AddedToken
 
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
-from coi_jax.common.storage import Folder
+from coi_jax.common.storage import Folder, atomic_folder
 
 FIELD = "config.vocabulary.folder"
 TOKENIZER, SENTENCEPIECE = "tokenizer.json", "tokenizer.model"
@@ -58,14 +55,12 @@ class TokenizerFiles:
             self._objects[name] = self._parse(name) if name in self.data else {}
         return self._objects[name]
 
-    def write(self, folder: Path) -> None:
-        """Copies the files into a new folder, which appears when it is whole."""
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-        for name, data in self.data.items():
-            (partial / name).write_bytes(data)
-        partial.chmod(0o755)
-        os.replace(partial, folder)
+    def write(self, folder: files.PathLike) -> None:
+        """Copy the files into a new folder, which appears when it is whole; in a bucket, when its model is there."""
+        marker = TOKENIZER if TOKENIZER in self.data else SENTENCEPIECE
+        with atomic_folder(folder, marker=marker, field="tokenizer") as partial:
+            for name, data in self.data.items():
+                (partial / name).write_bytes(data)
 
     def _parse(self, name: str) -> dict[str, Any]:
         try:
@@ -196,7 +191,7 @@ def read_tokenizer(path: str) -> TokenizerFiles:
       UserError: there is no tokenizer.
     """
     folder = Folder(path, FIELD)
-    if folder.fs.isfile(folder.path):
+    if folder.exists() and not folder.path.is_dir():
         parent, _, name = folder.url.rpartition("/")
         folder, found = Folder(parent or ".", FIELD), {name: TOKENIZER if name.endswith(".json") else SENTENCEPIECE}
     else:

@@ -6,14 +6,15 @@ be asked for an id of the padding.
 
 import hashlib
 from collections.abc import Iterable
-from pathlib import Path
 
 import numpy as np
 import sentencepiece
+from etils import epath
 
 from coi_jax.chains import dataset
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
+from coi_jax.common.storage import as_path
 from coi_jax.config.run import (
     BytesVocabularyConfig,
     MistralVocabularyConfig,
@@ -94,19 +95,19 @@ def trained_size(config: RunConfig) -> int:
     return config.vocabulary.size
 
 
-def trained_path(config: RunConfig) -> Path:
-    """Where the vocabulary trained on a config's dataset is kept: a name made of all that it follows from.
+def trained_path(config: RunConfig) -> epath.Path:
+    """Return where the vocabulary trained on a config's dataset is kept: a name made of all that it follows from.
 
     Raises:
       UserError: the dataset folder or its training split is missing.
     """
     data = dataset.split_path(config.data.folder, config.data.split)
     trainer = [TRAINER_VERSION, sentencepiece.__version__]
-    key = files.digest([files.sha256(data), config.data.template, trained_size(config), *trainer])
-    return Path(config.data.cache_folder) / f"vocabulary-{key[:16]}.model"
+    key = files.digest([files.cached_sha256(data), config.data.template, trained_size(config), *trainer])
+    return as_path(config.data.cache_folder, "config.data.cache_folder") / f"vocabulary-{key[:16]}.model"
 
 
-def load_vocabulary(config: RunConfig, kept: Path | None = None) -> Vocabulary:
+def load_vocabulary(config: RunConfig, kept: files.PathLike | None = None) -> Vocabulary:
     """The vocabulary that a config names.
 
     Args:
@@ -124,7 +125,7 @@ def load_vocabulary(config: RunConfig, kept: Path | None = None) -> Vocabulary:
 
             return MistralVocabulary(version)
         case SentencePieceVocabularyConfig(file=file):
-            return read_sentencepiece(kept or Path(file))
+            return read_sentencepiece(kept or file)
         case TrainedVocabularyConfig():
             return read_sentencepiece(kept or trained_path(config))
         case TokenizerVocabularyConfig(folder=folder):
@@ -136,19 +137,20 @@ def load_vocabulary(config: RunConfig, kept: Path | None = None) -> Vocabulary:
             )
 
 
-def read_sentencepiece(path: Path) -> SentencePieceVocabulary:
+def read_sentencepiece(path: files.PathLike) -> SentencePieceVocabulary:
     """The vocabulary of a SentencePiece model file.
 
     Raises:
       UserError: there is no such file, it is no SentencePiece model, or it has no end-of-sequence piece.
     """
-    if not path.is_file():
+    place = as_path(path, "vocabulary file")
+    if not place.exists() or place.is_dir():
         raise UserError("vocabulary file", path, "no such file; name a SentencePiece .model file")
-    model = path.read_bytes()
+    model = place.read_bytes()
     if not model:  # SentencePiece would take it for "no model" and crash later
         raise UserError("vocabulary file", path, "is empty, not a SentencePiece model; name a .model file")
     try:
-        vocabulary = SentencePieceVocabulary(model, path.stem)
+        vocabulary = SentencePieceVocabulary(model, place.stem)
     except RuntimeError:
         raise UserError("vocabulary file", path, "not a SentencePiece model; name a .model file") from None
     if vocabulary.eos_id < 0:

@@ -77,7 +77,7 @@ def prepare(config: RunConfig, run: RunFolder) -> Job:
     mesh = sharding.make_mesh(config.mesh)
     if config.vocabulary.kind != "trained":  # one that is there: known to fit before the data are tokenized with it
         build(config.model, load_vocabulary(config, run.kept_vocabulary).size, config.lora)
-    caches = token_cache.ensure(config, training_tasks(config), run.kept_vocabulary)
+    caches = token_cache.open_or_write(config, training_tasks(config), run.kept_vocabulary)
     processes.on_primary(lambda: keep_vocabulary(run, config))
     vocabulary = run.load_vocabulary()
     loader = Loader(config, caches, vocabulary, sharding.data_parallel(mesh) * config.train.microbatches)

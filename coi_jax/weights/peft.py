@@ -1,6 +1,5 @@
 """Adapters as the library peft keeps them: `adapter_model.safetensors` and `adapter_config.json`."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ from safetensors.numpy import save
 
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
+from coi_jax.common.storage import as_path
 from coi_jax.config.model import T5Config
 from coi_jax.models import Network, Params
 from coi_jax.models.layers import Linear
@@ -18,7 +18,7 @@ from coi_jax.weights.hf_names import names
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
 
-def export(folder: Path, network: Network, adapters: Params, base: str) -> None:
+def export(folder: files.PathLike, network: Network, adapters: Params, base: str) -> None:
     """Writes a folder that `peft.PeftModel.from_pretrained` reads.
 
     Args:
@@ -32,8 +32,8 @@ def export(folder: Path, network: Network, adapters: Params, base: str) -> None:
     """
     if network.lora is None:
         raise UserError("config.lora", None, "this run trained all weights; it has no adapters to export")
-    files.write_bytes(folder / WEIGHTS, save(tensors(network, adapters), metadata={"format": "pt"}))
-    files.write_json(folder / CONFIG, adapter_config(network, base))
+    files.write_bytes(as_path(folder) / WEIGHTS, save(tensors(network, adapters), metadata={"format": "pt"}))
+    files.write_json(as_path(folder) / CONFIG, adapter_config(network, base))
 
 
 def tensors(network: Network, adapters: Params) -> dict[str, Float[np.ndarray, "outputs inputs"]]:

@@ -1,13 +1,12 @@
 """A folder as published models come in: what `transformers` loads, and what a run keeps of the one it began from."""
 
 import re
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from coi_jax.common import files
-from coi_jax.common.storage import Folder, write_json, written_aside
+from coi_jax.common.storage import Folder, atomic_folder
 from coi_jax.families.registry import FAMILIES
 from coi_jax.models import Network
 from coi_jax.runs.run_folder import RunFolder
@@ -37,7 +36,7 @@ SMALL_FILES = (
 
 def keep(source: str, run: RunFolder) -> None:
     """Copies a published folder's small files, or those that another run has kept, into a run."""
-    kept = str(RunFolder(Path(source)).published) if weights.is_run(source) else source
+    kept = str(RunFolder(source).published) if weights.is_run(source) else source
     folder = Folder(kept, weights.FIELD)
     if not run.published.exists() and folder.exists():
         for name in sorted(set(folder.names()) & set(SMALL_FILES)):
@@ -67,11 +66,11 @@ def write(out: str, run: RunFolder, network: Network, source: Weights, dtype: np
         place, number = parts[key]
         return place.to_tensor(source.layer(place, number))
 
-    with written_aside(out, "out") as folder:
+    with atomic_folder(out, marker=CONFIG) as folder:
         write_tensors(folder, sorted(specs, key=_layer), read, largest)
-        write_json(folder, CONFIG, values)
+        files.write_json(folder / CONFIG, values)
         for name, data in _small_files(run, values["model_type"]).items():
-            folder.write(name, data)
+            files.write_bytes(folder / name, data)
 
 
 def _layer(spec: Spec) -> int:

@@ -2,7 +2,7 @@
 
 A file is 8 bytes with the length of a header, the header (JSON: dtype, shape and place of every tensor), and the
 tensors' bytes. The library of the format maps whole local files into memory, and writes only what is in memory whole;
-here one tensor is, whatever the file's size and wherever `fsspec` finds it (`gs://…` too). Nothing is ever unpickled.
+here one tensor is, whatever the file's size and wherever it lies (`gs://…` too). Nothing is ever unpickled.
 """
 
 import hashlib
@@ -15,9 +15,10 @@ import ml_dtypes
 import numpy as np
 from jaxtyping import Shaped
 
+from coi_jax.common import files
 from coi_jax.common.errors import UserError
 from coi_jax.common.progress import Bar
-from coi_jax.common.storage import BLOCK, Folder, write_json
+from coi_jax.common.storage import BLOCK, Folder, PathLike, as_path
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 DTYPES: dict[str, np.dtype] = {
@@ -148,7 +149,7 @@ class Spec(NamedTuple):
         return math.prod(self.shape) * self.dtype.itemsize
 
 
-def write_tensors(folder: Folder, specs: Iterable[Spec], read: Callable[[str], Tensor], largest: int) -> None:
+def write_tensors(folder: PathLike, specs: Iterable[Spec], read: Callable[[str], Tensor], largest: int) -> None:
     """Writes tensors into as few files as `largest` bytes a file allow, with an index where there are several.
 
     Args:
@@ -163,14 +164,14 @@ def write_tensors(folder: Folder, specs: Iterable[Spec], read: Callable[[str], T
         for number, shard in enumerate(shards, 1):
             name = SINGLE if len(shards) == 1 else f"model-{number:05}-of-{len(shards):05}.safetensors"
             table |= {spec.key: name for spec in shard}
-            with folder.fs.open(folder.at(name), "wb") as file:
+            with (as_path(folder) / name).open("wb") as file:
                 file.write(_header(shard))
                 for spec in shard:
                     file.write(_bytes(read(spec.key), spec).data)
                     bar.advance(note=name)
     if len(shards) > 1:
         total = sum(spec.bytes for shard in shards for spec in shard)
-        write_json(folder, INDEX, {"metadata": {"total_size": total}, "weight_map": table})
+        files.write_json(as_path(folder) / INDEX, {"metadata": {"total_size": total}, "weight_map": table})
 
 
 def _shards(specs: Iterable[Spec], largest: int) -> Iterator[list[Spec]]:

@@ -7,7 +7,6 @@ made where it will live, and each layer is written into it there.
 import dataclasses
 import functools
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -22,7 +21,7 @@ from jaxtyping import Array, Int, Shaped
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
 from coi_jax.common.progress import Bar
-from coi_jax.common.storage import Folder
+from coi_jax.common.storage import Folder, PathLike, absolute, is_local
 from coi_jax.config.run import RunConfig
 from coi_jax.models import Network, Params, build
 from coi_jax.models.lora import product
@@ -80,9 +79,9 @@ class PublishedWeights:
 class CheckpointWeights:
     """The parameters of a run's checkpoint, in the files that Orbax writes: Zarr arrays in one OCDBT store."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: PathLike) -> None:
         """`folder` is the checkpoint's `params`."""
-        self.source, self._folder = str(folder), folder.resolve()
+        self.source, self._folder = str(folder), absolute(folder)
         self._store = functools.cache(self._open)
 
     def layer(self, place: Place, number: int) -> Tensor:
@@ -95,7 +94,7 @@ class CheckpointWeights:
         return np.dtype(self._store(place.path).dtype.numpy_dtype)
 
     def _open(self, path: str) -> tensorstore.TensorStore:
-        base = {"driver": "file", "path": f"{self._folder}/"}
+        base = f"{self._folder}/" if not is_local(self._folder) else {"driver": "file", "path": f"{self._folder}/"}
         kvstore = {"driver": "ocdbt", "base": base, "path": f"{path}/"}
         return tensorstore.open({"driver": "zarr", "kvstore": kvstore}, open=True, read=True).result()
 
@@ -156,7 +155,7 @@ def open_weights(folder: str, network: Network, field: str = FIELD) -> Weights:
     """
     network = dataclasses.replace(network, lora=None)
     if is_run(folder):
-        return _run_weights(RunFolder(Path(folder)), network, field)
+        return _run_weights(RunFolder(folder), network, field)
     place = Folder(folder, field)
     tensors = TensorFolder(place)
     check_same(_section(network), architecture(place.read_json(CONFIG)), folder)
@@ -165,7 +164,7 @@ def open_weights(folder: str, network: Network, field: str = FIELD) -> Weights:
 
 def is_run(folder: str) -> bool:
     """Whether a folder is one of our runs."""
-    return RunFolder(Path(folder)).checkpoints.is_dir()
+    return bool(RunFolder(folder).checkpoints.is_dir())
 
 
 def _run_weights(run: RunFolder, network: Network, field: str) -> Weights:
@@ -196,7 +195,7 @@ def _section(network: Network) -> dict[str, Any]:
 def identity(folder: str) -> str:
     """A hash of the weights and of what describes them; of a large folder it takes a while."""
     if is_run(folder):
-        checkpoints = RunFolder(Path(folder)).checkpoints
+        checkpoints = RunFolder(folder).checkpoints
         return checkpoint.identity(checkpoints, max(checkpoint.steps(checkpoints)))
     place = Folder(folder, FIELD)
     return files.digest([place.identity(CONFIG), TensorFolder(place).identity()])

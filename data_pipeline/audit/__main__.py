@@ -9,7 +9,6 @@ chains that a row length would cut, and where categories and verbs stand. Writes
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from coi_jax.common import cli
 from coi_jax.data.prompts import CHATS
@@ -30,13 +29,13 @@ def _vocabulary(kind: str, file: str, template: str) -> Vocabulary:
         from coi_jax.tokenizers.published import open_tokenizer  # half a second to import
 
         return open_tokenizer(file, template)
-    return read_sentencepiece(Path(file)) if kind == "sentencepiece" else ByteVocabulary()
+    return read_sentencepiece(file) if kind == "sentencepiece" else ByteVocabulary()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line."""
     parser = cli.parser(__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="dataset folder")
+    parser.add_argument("--data", required=True, help="dataset folder")
     parser.add_argument("--json", action="store_true", help="print JSON, for programs")
     parser.add_argument(
         "--vocabulary",

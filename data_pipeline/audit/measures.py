@@ -8,12 +8,12 @@ import collections
 import hashlib
 import itertools
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from coi_jax.chains.chain import Chain
 from coi_jax.chains.dataset import read_chains, read_manifest
 from coi_jax.common.progress import track
+from coi_jax.common.storage import PathLike
 from coi_jax.data.prompts import encode_prompt, prompt
 from coi_jax.tokenizers.protocol import Vocabulary
 from data_pipeline.percentiles import percentiles
@@ -216,7 +216,7 @@ def _by_frequency(counts: dict[str, collections.Counter[str]]) -> dict[str, dict
     return {name: dict(by_place) for name, by_place in ordered}
 
 
-def audit(folder: Path, vocabulary: Vocabulary, template: str, limits: Sequence[int]) -> dict[str, Any]:
+def audit(folder: PathLike, vocabulary: Vocabulary, template: str, limits: Sequence[int]) -> dict[str, Any]:
     """Audit a dataset folder in one pass.
 
     Args:
@@ -251,7 +251,7 @@ def audit(folder: Path, vocabulary: Vocabulary, template: str, limits: Sequence[
     }
 
 
-def _chains(folder: Path, manifest: dict[str, Any]) -> Iterator[tuple[str, Chain]]:
+def _chains(folder: PathLike, manifest: dict[str, Any]) -> Iterator[tuple[str, Chain]]:
     for split in manifest["counts"]:
         for chain in read_chains(folder, split):
             yield split, chain

@@ -14,9 +14,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from coi_jax.chains.dataset import read_manifest
+from etils import epath
+
+from coi_jax.chains.dataset import check_replaceable, read_manifest
 from coi_jax.common import cli, files
 from coi_jax.common.errors import UserError, nearest
+from coi_jax.common.storage import PathLike, as_path
 from coi_jax.config import loading
 from coi_jax.config.overrides import override
 from coi_jax.config.validation import validate
@@ -31,7 +34,7 @@ from data_pipeline.build.engine.stage_runner import UNANSWERED, Incomplete, Stag
 from data_pipeline.build.pipeline import Build, BuildResult, Payment
 from data_pipeline.build.review import chain_outcomes
 from data_pipeline.build.review.build_report import write_report
-from data_pipeline.build.writing import write
+from data_pipeline.build.writing import SOURCE, write
 from data_pipeline.text_tables import text_table
 
 RUNNER = "--runner=FnApiRunner"  # the DirectRunner's engine in this process; its other one would be downloaded
@@ -48,12 +51,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = load(arguments.config, overrides)
     work = arguments.work or f"{arguments.out}.work"
     runner = StageRunner(f"{work}/stages", [RUNNER, *check_beam_flags(beam_flags)])
-    found = decisions.read(arguments.decisions or Path(work) / "decisions.jsonl")
+    found = decisions.read(arguments.decisions or f"{work}/decisions.jsonl")
     payment = Payment(f"{work}/spending", arguments.budget)
     if arguments.dry_run:
         return _forecast(Build(config, runner, payment, found, offline=True), json_wanted=arguments.json)
+    check_replaceable(arguments.out, SOURCE)  # now, and not when all questions have been asked and paid
     if config.llm == "endpoint":
-        config.endpoint.key()  # now, and not when the first question is asked
+        config.endpoint.key()
     if arguments.batch and config.llm == "endpoint":
         built = _run_in_batches(config, runner, payment, found, arguments.poll)
     else:
@@ -75,7 +79,7 @@ def source(text: str) -> dict[str, str]:
 
 FLAGS: dict[str, dict[str, Any]] = {
     "--config": {"default": "configs/build/procedural.py", "metavar": "FILE", "help": "see configs/build/"},
-    "--out": {"type": Path, "required": True, "metavar": "DIR", "help": "dataset folder to write"},
+    "--out": {"required": True, "metavar": "DIR", "help": "dataset folder to write"},
     "--work": {"metavar": "DIR", "help": "folder of stages, spending and report, local or gs://…; None: OUT.work"},
     "--source": {
         "action": "append",
@@ -89,7 +93,6 @@ FLAGS: dict[str, dict[str, Any]] = {
     "--batch": {"action": "store_true", "help": "ask through the Batch API: cheaper, but within a day"},
     "--poll": {"type": float, "default": 60.0, "metavar": "SECONDS", "help": "pause between polls of a batch"},
     "--decisions": {
-        "type": Path,
         "metavar": "FILE",
         "help": "decisions of data_pipeline.curate; None: WORK/decisions.jsonl",
     },
@@ -164,10 +167,12 @@ def _run_in_batches(
         try:
             return Build(config, runner, payment, found, offline=True).run()
         except Incomplete as stop:
-            _ask_in_batch(config, stop, payment, Path(runner.folder).parent / "batches", poll_seconds)
+            _ask_in_batch(config, stop, payment, as_path(runner.folder).parent / "batches", poll_seconds)
 
 
-def _ask_in_batch(config: BuildConfig, stop: Incomplete, payment: Payment, folder: Path, poll_seconds: float) -> None:
+def _ask_in_batch(
+    config: BuildConfig, stop: Incomplete, payment: Payment, folder: epath.Path, poll_seconds: float
+) -> None:
     endpoint = llm_stages.endpoint_of(stop.stage, config)
     share = endpoint.batch_price_share
     budget = Budget(
@@ -201,7 +206,7 @@ def notes(config: BuildConfig, built: BuildResult) -> dict[str, Any]:
     }
 
 
-def summary(out: Path, work: str, spent: float) -> str:
+def summary(out: PathLike, work: str, spent: float) -> str:
     """Return a summary of a build, in a few lines.
 
     Args:

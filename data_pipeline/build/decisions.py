@@ -7,11 +7,11 @@ instruction and output, of an edited chain. The last line on a chain counts.
 import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
+from coi_jax.common.storage import PathLike, as_path
 from data_pipeline.build.drafts import Draft
 
 ACCEPT, EDIT, REJECT = DECISIONS = ("accept", "edit", "reject")
@@ -54,14 +54,14 @@ class Decisions:
         return dataclasses.replace(draft, steps=steps)
 
 
-def read(path: Path) -> Decisions:
+def read(path: PathLike) -> Decisions:
     """Read the decisions of a file; none where there is no file.
 
     Raises:
       UserError: a line is not a decision; it names the line.
     """
     found: dict[str, dict[str, Any]] = {}
-    if path.exists():
+    if as_path(path, "decisions").exists():
         for number, row in enumerate(files.read_jsonl(path, "decisions"), 1):
             check(row, f"{path}:{number}")
             found[row["id"]] = row

@@ -5,6 +5,7 @@ depends on nothing else; rows that turn out to be unusable on the way are refuse
 """
 
 import dataclasses
+import fnmatch
 import heapq
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -17,6 +18,7 @@ from coi_jax.chains.chain import Chain
 from coi_jax.chains.dataset import read_manifest, split_path
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
+from coi_jax.common.storage import as_path
 from data_pipeline.build import rules
 from data_pipeline.build.build_config import SeedsConfig, SourceConfig
 from data_pipeline.build.drafts import Instance, Seed
@@ -57,8 +59,11 @@ def paths(source: SourceConfig) -> list[str]:
         return [source.path]
     if source.kind == "dataset":
         return [str(split_path(source.path, source.split))]
-    path = Path(source.path)
-    found = sorted(path.glob("task*.json")) if source.kind == "super_ni" else [path] if path.is_file() else []
+    path = as_path(source.path, "seeds.sources")
+    found = [path] if path.exists() and not path.is_dir() else []
+    if source.kind == "super_ni":
+        names = sorted(each.name for each in path.iterdir()) if path.is_dir() else []
+        found = [path / name for name in names if fnmatch.fnmatchcase(name, "task*.json")]
     if not found:
         what = "holds no task*.json" if source.kind == "super_ni" else "is no file"
         raise UserError("seeds.sources", path, f"{what}; check the path")
@@ -173,7 +178,7 @@ def is_closed(outputs: Iterable[str]) -> bool:
 
 def read_alpaca(path: str) -> Iterator[Piece | Refused]:
     """Read the rows of a JSON or JSONL file with `instruction`, `input` and `output`."""
-    rows = files.read_jsonl(path, "seeds.sources") if path.endswith(".jsonl") else read_array(Path(path))
+    rows = files.read_jsonl(path, "seeds.sources") if path.endswith(".jsonl") else read_array(path)
     for row in rows:
         known = isinstance(row, dict) and all(isinstance(row.get(key), str) for key in ("instruction", "output"))
         if not known or not row["instruction"].strip() or not row["output"].strip():

@@ -2,11 +2,11 @@
 
 import collections
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from coi_jax.chains.chain import Chain
 from coi_jax.chains.dataset import DatasetWriter
+from coi_jax.common.storage import PathLike
 from data_pipeline.build.build_config import BuildConfig
 from data_pipeline.build.drafts import Draft
 from data_pipeline.build.engine.stage_runner import REJECTED
@@ -18,7 +18,7 @@ PROVENANCE = "provenance"
 NO_OTHER = "no other chain of its length has other tasks"
 
 
-def write(out: Path, config: BuildConfig, result: BuildResult, notes: dict[str, Any]) -> dict[str, Any]:
+def write(out: PathLike, config: BuildConfig, result: BuildResult, notes: dict[str, Any]) -> dict[str, Any]:
     """Write the dataset folder `out`; return its counts of chains, by split and length.
 
     Args:
@@ -30,7 +30,7 @@ def write(out: Path, config: BuildConfig, result: BuildResult, notes: dict[str, 
     drafts = sorted((Draft.from_row(row) for row in result.selected.read()), key=lambda draft: (draft.length, draft.id))
     fused = result.annotations.get("fused")
     instructions = {row["id"]: row["instruction"] for row in fused.read()} if fused else {}
-    with DatasetWriter(out) as writer:
+    with DatasetWriter(out, SOURCE) as writer:
         for draft in drafts:
             writer.add(draft.split, draft.chain(SOURCE))
             writer.note(PROVENANCE, _provenance(draft))
@@ -40,7 +40,7 @@ def write(out: Path, config: BuildConfig, result: BuildResult, notes: dict[str, 
             for row in stage.read_sorted(REJECTED):
                 writer.reject(row["row"], row["reason"], stage=stage.name, raw=row.get("raw", []))
         licence = ", ".join(sorted(set(notes.pop("licences"))))
-        writer.finish(SOURCE, licence, notes)
+        writer.finish(licence, notes)
         return {split: dict(by) for split, by in writer.counts.items()}
 
 

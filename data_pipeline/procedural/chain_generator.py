@@ -2,7 +2,6 @@
 
 import collections
 import functools
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from random import Random
@@ -12,6 +11,7 @@ from coi_jax.chains.chain import Chain, Step, join
 from coi_jax.chains.dataset import DatasetWriter
 from coi_jax.common.errors import UserError
 from coi_jax.common.progress import track
+from coi_jax.common.storage import PathLike
 from data_pipeline.procedural import splits
 from data_pipeline.procedural.compose import Call, Combination, Composer, Limits, Run, Usage, run
 from data_pipeline.procedural.operation import Operation
@@ -154,12 +154,12 @@ def _belongs(split: str, text: str) -> bool:
     return splits.input_split(text) == split
 
 
-def write(settings: Settings, folder: str | os.PathLike[str]) -> Generator:
+def write(settings: Settings, folder: PathLike) -> Generator:
     """Write a dataset folder and return the generator that made it."""
     generator = Generator(settings)
     total = sum(count for counts in settings.counts.values() for count in counts.values())
-    with DatasetWriter(folder) as writer:
+    with DatasetWriter(folder, SOURCE) as writer:
         for split, chain in track(generator.chains(), "generating chains", total):
             writer.add(split, chain)
-        writer.finish(source=SOURCE, licence=LICENCE, notes=generator.notes())
+        writer.finish(LICENCE, generator.notes())
     return generator

@@ -16,12 +16,13 @@ from typing import Any
 
 from coi_jax.chains.dataset import read_manifest
 from coi_jax.common import cli
+from coi_jax.common.storage import PathLike, local_path
 from data_pipeline.release import download, release_files
 from data_pipeline.release.importer import import_release
 from data_pipeline.text_tables import text_table
 
 
-def summary(out: Path, manifest: dict[str, Any]) -> str:
+def summary(out: PathLike, manifest: dict[str, Any]) -> str:
     """Return a summary of an import, in a few lines."""
     notes = manifest["notes"]
     counts = manifest["counts"].items()
@@ -40,22 +41,24 @@ def summary(out: Path, manifest: dict[str, Any]) -> str:
     changed = [path for path, file in notes["files"].items() if not file["published"]]
     lines += [f"differs from the published file: {path}" for path in changed]
     lines += [f"unknown file, not imported: {path}" for path in notes["unknown_files"]]
-    lines.append(f"{manifest['licence']}, {manifest['source']}; how each row was read: {out / 'manifest.json'}")
+    lines.append(f"{manifest['licence']}, {manifest['source']}; how each row was read: {out}/manifest.json")
     return "\n".join(lines)
+
+
+def _downloads(folder: PathLike) -> Path:
+    return local_path(folder, "download_folder", "holds unfinished files that grow")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line."""
     parser = cli.parser(__doc__)
-    parser.add_argument("--src", type=Path, help="folder of the release; without it the release is downloaded")
-    parser.add_argument("--out", type=Path, required=True, help="dataset folder to write")
+    parser.add_argument("--src", help="folder of the release; without it the release is downloaded")
+    parser.add_argument("--out", required=True, help="dataset folder to write")
     parser.add_argument("--no_first_steps", action="store_true", help="leave length 1 empty where coi_1.json is absent")
-    parser.add_argument(
-        "--download_folder", type=Path, default=download.default_folder(), help="where downloaded files are kept"
-    )
+    parser.add_argument("--download_folder", default=download.default_folder(), help="where downloaded files are kept")
     parser.add_argument("--base_url", default=release_files.BASE_URL, help="where data/ is served")
     arguments = parser.parse_args(argv)
-    src = arguments.src or download.download(arguments.download_folder, arguments.base_url)
+    src = arguments.src or download.download(_downloads(arguments.download_folder), arguments.base_url)
     import_release(src, arguments.out, first_steps=not arguments.no_first_steps)
     print(summary(arguments.out, read_manifest(arguments.out)))
     return 0

@@ -3,14 +3,16 @@
 import collections
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
+
+from etils import epath
 
 from coi_jax.chains.chain import Chain
 from coi_jax.chains.dataset import DatasetWriter
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
 from coi_jax.common.progress import track
+from coi_jax.common.storage import PathLike
 from data_pipeline.json_array import read_array
 from data_pipeline.release import release_files
 from data_pipeline.release.release_files import Form, ReleaseFile
@@ -52,7 +54,7 @@ class Account:
 class Importer:
     """Carries rows from a release's data folder to a dataset."""
 
-    def __init__(self, folder: Path, writer: DatasetWriter) -> None:
+    def __init__(self, folder: epath.Path, writer: DatasetWriter) -> None:
         self._folder, self._writer = folder, writer
         self._survey = Survey()
         self._seen: dict[str, str] = {}
@@ -151,11 +153,11 @@ def first_step(chain: Chain) -> Chain:
     return Chain(chain.id + FIRST_STEP, chain.source + FIRST_STEP, chain.input, step.instruction, (step,))
 
 
-def import_release(src: Path, out: Path, first_steps: bool = True) -> dict[str, Any]:
+def import_release(src: PathLike, out: PathLike, first_steps: bool = True) -> dict[str, Any]:
     """Import the release in `src` (a copy of its repository, or of its data folder) into the dataset folder `out`.
 
     Args:
-      src: any subset of the release's files may be there.
+      src: any subset of the release's files may be there; local or in a bucket.
       out: appears only when it is whole.
       first_steps: whether the first steps of longer chains stand in where there are no single instructions.
 
@@ -169,14 +171,14 @@ def import_release(src: Path, out: Path, first_steps: bool = True) -> dict[str, 
     known, unknown = release_files.present(folder)
     if not known:
         raise UserError("src", src, "holds no file of the release; leave --src out to download it")
-    with DatasetWriter(out) as writer:
+    with DatasetWriter(out, release_files.REPOSITORY) as writer:
         importer = Importer(folder, writer)
         importer.learn(known)
         for file in track(known, "importing files"):
             importer.take(file)
         added = importer.add_first_steps() if first_steps else {}
         notes = _notes(importer, known, unknown, added)
-        writer.finish(release_files.REPOSITORY, release_files.LICENCE, notes)
+        writer.finish(release_files.LICENCE, notes)
     return notes
 
 

@@ -7,9 +7,11 @@ The checksums are the ids that git gives to the files' contents in that commit (
 import hashlib
 from dataclasses import dataclass
 from enum import Enum
-from pathlib import Path
+
+from etils import epath
 
 from coi_jax.common.errors import UserError
+from coi_jax.common.storage import PathLike, as_path, file_size, list_files
 
 REPOSITORY = "amazon-science/chain-of-instructions"
 COMMIT = "56a730e1f50e4c5fe2acb4d28ead8a0d8002496d"
@@ -140,31 +142,32 @@ FILES: tuple[ReleaseFile, ...] = (
 )
 
 
-def data_folder(src: Path) -> Path:
+def data_folder(src: PathLike) -> epath.Path:
     """Return the folder that has `train` and `test`: `src/data` (a copy of the repository) or `src` itself.
 
     Raises:
       UserError: `src` is missing or holds neither.
     """
-    if not src.is_dir():
+    root = as_path(src, "src")
+    if not root.is_dir():
         raise UserError("src", src, "no such folder; name the release's folder, or leave --src out to download it")
-    for folder in (src / "data", src):
+    for folder in (root / "data", root):
         if (folder / "train").is_dir() or (folder / "test").is_dir():
             return folder
     raise UserError("src", src, "holds neither data/train nor data/test; name the release's folder")
 
 
-def present(folder: Path) -> tuple[list[ReleaseFile], list[str]]:
+def present(folder: PathLike) -> tuple[list[ReleaseFile], list[str]]:
     """Return the files of the release that lie in a data folder, in order of import, and the paths of unknown files."""
-    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    found = set(list_files(folder))
     known = [file for file in FILES if file.path in found]
     return known, sorted(found - {file.path for file in FILES})
 
 
-def git_blob(path: Path) -> str:
+def git_blob(path: PathLike) -> str:
     """Return the id that git gives to a file's content."""
-    digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
-    with open(path, "rb") as file:
+    digest = hashlib.sha1(b"blob %d\0" % file_size(path), usedforsecurity=False)
+    with as_path(path).open("rb") as file:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()

@@ -10,10 +10,10 @@ import io
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import sentencepiece
+from etils import epath
 
 from coi_jax.chains.dataset import read_chains
 from coi_jax.common import files
@@ -45,8 +45,8 @@ OPTIONS: dict[str, Any] = {
 }
 
 
-def ensure_trained(config: RunConfig) -> Path:
-    """The model file of a config's trained vocabulary; trains it where the cache folder has none.
+def ensure_trained(config: RunConfig) -> epath.Path:
+    """Return the model file of a config's trained vocabulary; train it where the cache folder has none.
 
     Raises:
       UserError: the dataset is missing, or its text does not hold that many pieces.

@@ -19,7 +19,7 @@ from coi_jax.data import prompts
 from coi_jax.data.arms import ARMS
 from coi_jax.data.task_specs import TaskSpec, evaluation_task, training_tasks
 from coi_jax.data.test_sets import TEST_SETS
-from coi_jax.data.token_cache import check_rows
+from coi_jax.data.token_cache import count_rows
 from coi_jax.evaluation import metrics
 from coi_jax.tokenizers.protocol import Vocabulary
 from data_pipeline.tasks.seqio_vocabularies import PromptVocabulary, SeqioVocabulary
@@ -121,7 +121,7 @@ def _source(spec: TaskSpec) -> seqio.FunctionDataSource:
         signature = {"chain": tf.TensorSpec((), tf.string)}
         return tf.data.Dataset.from_generator(rows, output_signature=signature)
 
-    return seqio.FunctionDataSource(dataset, splits=[spec.split], num_input_examples={spec.split: check_rows(spec)})
+    return seqio.FunctionDataSource(dataset, splits=[spec.split], num_input_examples={spec.split: count_rows(spec)})
 
 
 def _shots(config: RunConfig, spec: TaskSpec) -> list[Chain]:

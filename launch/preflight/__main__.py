@@ -10,7 +10,6 @@ import importlib.metadata
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -65,14 +64,14 @@ def _parser() -> cli.Parser:
     parser.add_argument("--examples", type=int, metavar="N", help="in the data; None: as its manifest says, if there")
     parser.add_argument("--train_only", action="store_true", help="leave prefill and decode out")
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write that JSON there too")
+    parser.add_argument("--out", metavar="FILE", help="write that JSON there too")
     return parser
 
 
 def count_examples(config: RunConfig) -> int | None:
     """The examples of a config's dataset; None where it is not there."""
     try:
-        return sum(token_cache.check_rows(spec) for spec in training_tasks(config)) or None
+        return sum(token_cache.count_rows(spec) for spec in training_tasks(config)) or None
     except UserError:
         return None
 

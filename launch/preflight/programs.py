@@ -8,7 +8,6 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -90,7 +89,7 @@ def vocabulary_size(config: RunConfig) -> int:
 def train_job(config: RunConfig, mesh: Mesh, total_steps: int) -> Job:
     """What training prepares, for a mesh; raises UserError where the mesh does not fit the config."""
     network = build(config.model, vocabulary_size(config), config.lora)
-    return make_job(config, RunFolder(Path()), mesh, Steps(total_steps), network)
+    return make_job(config, RunFolder(""), mesh, Steps(total_steps), network)
 
 
 def state_memory(job: Job) -> dict[str, int]:

@@ -8,12 +8,14 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
+
+from etils import epath
 
 from coi_jax.common import cli, files
 from coi_jax.common.cli import split_overrides
 from coi_jax.common.errors import UserError
+from coi_jax.common.storage import PathLike, as_path
 from launch.preflight import __main__ as preflight
 from launch.preflight.text_report import span
 from launch.preflight.topologies import GIB
@@ -43,7 +45,7 @@ class Cell:
     topology: str
     config: str  # the config file
     overrides: Overrides
-    path: Path  # of its result
+    path: epath.Path  # of its result
 
     def result(self) -> dict[str, Any] | None:
         """Its result; None where there is none, or one of other overrides."""
@@ -84,16 +86,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> cli.Parser:
     parser = cli.parser(__doc__)
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="holds the cells' JSON files")
+    parser.add_argument("--out", required=True, metavar="DIR", help="holds the cells' JSON files")
     parser.add_argument("--only", nargs="+", default=[], metavar="CELL", help="the cells to compute, by file name")
     parser.add_argument("--dry_run", action="store_true", help="compute none, print what is there")
     return parser
 
 
-def cells(folder: Path) -> list[Cell]:
+def cells(folder: PathLike) -> list[Cell]:
     """All cells, model by model."""
     return [
-        Cell(model, topology, config, own | of_slice, folder / f"{_stem(model)}_{topology}.json")
+        Cell(model, topology, config, own | of_slice, as_path(folder, "--out") / f"{_stem(model)}_{topology}.json")
         for model, (config, own) in MODELS.items()
         for topology, of_slice in TOPOLOGIES.items()
     ]

@@ -57,11 +57,11 @@ def measure(config: RunConfig, multiple: int, means: Means) -> Workload:
     Raises:
       UserError: the config's rows do not divide, or do not hold a step's examples or even one.
     """
-    caches = _find_caches(config)
+    caches = _find(config)
     return _of_means(config, multiple, means) if caches is None else _of_caches(config, multiple, caches)
 
 
-def _find_caches(config: RunConfig) -> list[token_cache.TokenCache] | None:
+def _find(config: RunConfig) -> list[token_cache.TokenCache] | None:
     """The caches of a config; None where the dataset or one of them is not there."""
     try:
         return token_cache.find(config, training_tasks(config))

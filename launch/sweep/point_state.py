@@ -1,12 +1,15 @@
-"""How far a point of a sweep is, from what its run folder holds.
+"""Tell how far a point of a sweep is, from what its run folder holds.
 
-Files are read as they lie: JAX started here would keep the accelerator from the runs.
+JAX is not imported: started here it would keep the accelerator from the runs.
 """
 
-from pathlib import Path
 from typing import Literal
 
+from etils import epath
+
 from coi_jax.common import files
+from coi_jax.common.storage import check_absent
+from coi_jax.runs.checkpoint_steps import steps
 from launch.sweep.points import Point
 
 State = Literal["new", "partial", "done"]
@@ -15,8 +18,13 @@ CONFIG = "config.json"
 
 
 def claim(point: Point) -> None:
-    """Writes the point's config into its folder, as the trainer would: a config file edited later cannot change it."""
+    """Write the point's config into its folder, as the trainer would: a config file edited later cannot change it.
+
+    Raises:
+      UserError: the folder holds something that is no run.
+    """
     if not (point.folder / CONFIG).exists():
+        check_absent(point.folder, "--out")
         files.write_json(point.folder / CONFIG, point.config.model_dump(mode="json"))
 
 
@@ -40,14 +48,13 @@ def is_scored(point: Point) -> bool:
 
 
 def _newest(point: Point) -> int | None:
-    folders = (point.folder / "checkpoints").glob("*")
-    return max((int(path.name) for path in folders if path.name.isdecimal()), default=None)
+    return max(steps(point.folder / "checkpoints"), default=None)
 
 
-def _total_steps(checkpoint: Path) -> int:
+def _total_steps(checkpoint: epath.Path) -> int:
     return files.read_json(checkpoint / "position" / "metadata", "checkpoint")["total_steps"]
 
 
-def _scored_step(results: Path) -> str:
+def _scored_step(results: epath.Path) -> str:
     """The step of a checkpoint that is spelled `600-1f3a…`, step and hash."""
     return files.read_json(results, "results")["provenance"]["checkpoint"].split("-")[0]

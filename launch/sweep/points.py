@@ -7,9 +7,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from etils import epath
+
 from coi_jax.chains import dataset
 from coi_jax.common import files
 from coi_jax.common.errors import UserError, nearest
+from coi_jax.common.storage import as_path
 from coi_jax.config import loading
 from coi_jax.config.run import RunConfig, load_config
 from coi_jax.data import task_specs
@@ -26,7 +29,7 @@ class Point:
     base: str  # the config file that `overrides` change
     overrides: Mapping[str, Any]
     config: RunConfig
-    folder: Path
+    folder: epath.Path
 
 
 def expand(sweep: files.PathLike, extra: Mapping[str, Any], out: files.PathLike | None) -> list[Point]:
@@ -41,7 +44,7 @@ def expand(sweep: files.PathLike, extra: Mapping[str, Any], out: files.PathLike 
       UserError: the file is not a sweep, a point's config is wrong, or two points are the same.
     """
     module = _load(Path(sweep))
-    folder = Path(out) if out is not None else Path("runs") / Path(sweep).stem
+    folder = as_path(out, "--out") if out is not None else as_path("runs") / Path(sweep).stem
     points: dict[RunConfig, Point] = {}
     for number, overrides in enumerate(_overrides(module, Path(sweep)), 1):
         point = _point(module.CONFIG, overrides, extra, folder, number)
@@ -76,7 +79,7 @@ def _overrides(module: ModuleType, path: Path) -> list[dict[str, Any]]:
     return points
 
 
-def _point(base: str, own: Mapping[str, Any], extra: Mapping[str, Any], out: Path, number: int) -> Point:
+def _point(base: str, own: Mapping[str, Any], extra: Mapping[str, Any], out: epath.Path, number: int) -> Point:
     overrides = {**own, **extra}
     try:
         config = load_config(base, overrides)

@@ -5,11 +5,11 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import fsspec
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from etils import epath
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
@@ -17,6 +17,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from coi_jax import convert, evaluate, generate
 from coi_jax.common import cli
+from coi_jax.common.storage import copy_file, list_files, upload_folder
 from coi_jax.inference import model as inference
 from coi_jax.models import build
 from coi_jax.runs import checkpoint
@@ -85,15 +86,16 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     return trained_runs.make_run(tmp_path_factory.mktemp("trained"), **{"model.attention_scale_dim": 4})
 
 
-def test_a_bucket_is_a_folder_too(source: Path, tmp_path: Path) -> None:
-    memory = fsspec.filesystem("memory")
-    memory.put(str(source), "/models/mistral", recursive=True)
-    assert run("--src", "memory://models/mistral", "--out", tmp_path / "run", *BYTES) == 0
-    assert run("--src", tmp_path / "run", "--out", "memory://models/back", *SMALL) == 0
-    memory.get("/models/back", str(tmp_path / "back"), recursive=True)
+def test_a_bucket_is_a_folder_too(source: Path, tmp_path: Path, bucket: str) -> None:
+    upload_folder(source, epath.Path(f"{bucket}/mistral"))
+    assert run("--src", f"{bucket}/mistral", "--out", f"{bucket}/run", *BYTES) == 0
+    assert checkpoint.steps(f"{bucket}/run/checkpoints") == [0]
+    assert run("--src", f"{bucket}/run", "--out", f"{bucket}/back", *SMALL) == 0
+    (tmp_path / "back").mkdir()
+    for name in list_files(f"{bucket}/back"):
+        copy_file(f"{bucket}/back/{name}", tmp_path / "back" / name)
     there, back = tensors(source), tensors(tmp_path / "back")
     assert {key: value.tobytes() for key, value in back.items()} == {key: t.tobytes() for key, t in there.items()}
-    memory.rm("/models", recursive=True)
 
 
 def test_a_run_of_random_weights_is_published_as_what_it_is(trained: RunFolder, tmp_path: Path) -> None:
@@ -229,7 +231,7 @@ def test_mistakes_are_one_line_and_leave_nothing(
     cases = {
         ("--src", tmp_path / "none", "--out", out, *BYTES): "no such f",
         ("--src", source, "--out", source, *BYTES): "is there already; name a new folder",
-        ("--src", source, "--out", "gs://bucket/run", *BYTES): "is not a local folder",
+        ("--src", source, "--out", "ftp://host/run", *BYTES): "cannot be reached; name a local path",
         ("--src", source, "--out", out, "--config", "none.py"): "config: none.py: no such file",
         ("--src", trained.path, "--out", out, "--shard_gb", "0"): "shard_gb: 0.0: give more than 0",
         ("--src", trained.path, "--out", out, "--adapters"): "trained all weights; leave --adapters out",

@@ -37,7 +37,7 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_is_written_is_what_the_reader_finds(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     in_this_process(monkeypatch)
-    caches = token_cache.ensure(config, training_tasks(config))
+    caches = token_cache.open_or_write(config, training_tasks(config))
     assert [(len(opened), opened.rate) for opened in caches] == [(12, 12.0), (8, 8.0)]
     vocabulary = load_vocabulary(config)
     for opened, length in zip(caches, (1, 2), strict=True):
@@ -46,10 +46,12 @@ def test_what_is_written_is_what_the_reader_finds(config: RunConfig, monkeypatch
             assert example.chain == chain
             assert vocabulary.decode(example.targets) == chain.targets
     monkeypatch.setattr(token_cache, "_write_in_child", None)
-    assert [opened.hash for opened in token_cache.ensure(config, training_tasks(config))] == [c.hash for c in caches]
+    assert [opened.hash for opened in token_cache.open_or_write(config, training_tasks(config))] == [
+        c.hash for c in caches
+    ]
     for arm in ("coi1", "coi2"):  # their mixtures came with it
         changed = config.model_copy(update={"arm": arm})
-        assert len(token_cache.ensure(changed, training_tasks(changed))) == 1
+        assert len(token_cache.open_or_write(changed, training_tasks(changed))) == 1
 
 
 def test_a_trained_vocabulary_comes_from_the_data_or_from_a_run(
@@ -57,11 +59,11 @@ def test_a_trained_vocabulary_comes_from_the_data_or_from_a_run(
 ) -> None:
     in_this_process(monkeypatch)
     config = small_config(tmp_path, **TRAINED)
-    first = token_cache.ensure(config, training_tasks(config))[0]
+    first = token_cache.open_or_write(config, training_tasks(config))[0]
     assert load_vocabulary(config).decode(first[0].targets) == first[0].chain.targets
     kept = tmp_path / "vocabulary.model"
     trained_path(config).rename(kept)
-    tests = token_cache.ensure(config, [evaluation_task(config, "coi2_test")], kept)
+    tests = token_cache.open_or_write(config, [evaluation_task(config, "coi2_test")], kept)
     assert load_vocabulary(config, kept).decode(tests[0][0].targets) == tests[0][0].chain.targets
     assert not trained_path(config).exists()
 
@@ -75,17 +77,17 @@ def test_a_published_tokenizer_writes_the_same_from_its_folder_and_from_a_run(
     fields = {"vocabulary__kind": "tokenizer", "vocabulary__folder": str(tmp_path / "model")}
     config = small_config(tmp_path, **fields, data__template=template)
     vocabulary = load_vocabulary(config)
-    opened = token_cache.ensure(config, training_tasks(config))[0]
+    opened = token_cache.open_or_write(config, training_tasks(config))[0]
     for index, chain in enumerate(read_chains(config.data.folder, "train", 1)):
         text = prompts.prompt(chain.instruction, chain.input, template)
         assert opened[index].inputs.tolist() == prompts.encode_prompt(text, template, vocabulary)
         assert opened[index].targets.tolist() == [*vocabulary.encode(chain.targets), vocabulary.eos_id]
     shutil.copytree(tmp_path / "model", tmp_path / "kept")
     shutil.rmtree(tmp_path / "model")
-    assert token_cache.ensure(config, training_tasks(config), tmp_path / "kept")[0].folder == opened.folder
+    assert token_cache.open_or_write(config, training_tasks(config), tmp_path / "kept")[0].folder == opened.folder
     cot = small_config(tmp_path, **fields, data__template=template, arm="cot")
     direct, shown = (
-        token_cache.ensure(each, [evaluation_task(each, "coi2_test")], tmp_path / "kept")[0][0]
+        token_cache.open_or_write(each, [evaluation_task(each, "coi2_test")], tmp_path / "kept")[0][0]
         for each in (config, cot)
     )
     assert len(shown.inputs) > 4 * len(direct.inputs)
@@ -93,10 +95,10 @@ def test_a_published_tokenizer_writes_the_same_from_its_folder_and_from_a_run(
 
 def test_a_damaged_cache_is_written_again(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     in_this_process(monkeypatch)
-    folder = token_cache.ensure(config, training_tasks(config))[0].folder
+    folder = token_cache.open_or_write(config, training_tasks(config))[0].folder
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     (folder / token_cache.RECORDS).write_bytes(b"half")
-    assert len(token_cache.ensure(config, training_tasks(config))[0]) == 12
+    assert len(token_cache.open_or_write(config, training_tasks(config))[0]) == 12
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     assert not [path for path in folder.parent.iterdir() if path.name.startswith(".")]
 
@@ -155,4 +157,6 @@ def test_the_command_line(tmp_path: Path, config: RunConfig, capsys: pytest.Capt
 def test_a_real_child_writes_and_relays(tmp_path: Path, config: RunConfig) -> None:
     """The one test that starts the child: its error comes back whole."""
     with pytest.raises(UserError, match=r"^config\.vocabulary\.size: 99999: the dataset has text for at most"):
-        token_cache.ensure(small_config(tmp_path, **TRAINED | {"vocabulary__size": 99_999}), training_tasks(config))
+        token_cache.open_or_write(
+            small_config(tmp_path, **TRAINED | {"vocabulary__size": 99_999}), training_tasks(config)
+        )

@@ -20,6 +20,7 @@ from typing import Any
 
 import fsspec
 from etils.epath import backend
+from fsspec.registry import _registry
 
 ROOT_VARIABLE = "EMULATED_BUCKETS"
 SITE = pathlib.Path(__file__).parent / "bucket_site"
@@ -212,6 +213,9 @@ def emulated_buckets(root: pathlib.Path) -> Iterator[None]:
     try:
         yield
     finally:
+        for protocol in BucketFileSystem.protocol:
+            _registry.pop(protocol, None)
+        backend.fsspec_backend._get_filesystem.cache_clear()
         for name, value in before.items():
             os.environ.pop(name, None) if value is None else os.environ.__setitem__(name, value)
         server.shutdown()

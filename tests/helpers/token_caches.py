@@ -11,6 +11,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from coi_jax.chains.chain import Chain, Step, join
 from coi_jax.chains.dataset import DatasetWriter, read_chains
 from coi_jax.common import files
+from coi_jax.common.storage import PathLike, as_path, file_size, local_writer
 from coi_jax.config.run import RunConfig
 from coi_jax.data import token_cache
 from coi_jax.data.prompts import encode_prompt, prompt
@@ -35,13 +36,13 @@ def make_chain(number: int, length: int) -> Chain:
 
 def write_dataset(folder: Path, counts: dict[int, int], tests: int = 5) -> Path:
     """A dataset folder with so many training rows of each length, and `tests` rows of length 2 in split test."""
-    with DatasetWriter(folder) as writer:
+    with DatasetWriter(folder, "test") as writer:
         for length, count in counts.items():
             for number in range(count):
                 writer.add("train", make_chain(number, length))
         for number in range(1000, 1000 + tests):
             writer.add("test", make_chain(number, 2))
-        writer.finish("test", "none", {})
+        writer.finish("none", {})
     return folder
 
 
@@ -65,7 +66,7 @@ def write_caches(config: RunConfig, specs: Sequence[TaskSpec] | None = None) -> 
         folder, key = token_cache.cache_folder(config, spec, vocabulary)
         write_cache(folder, key, spec, vocabulary)
         rows.append(
-            {"name": spec.name, "rate": float(token_cache.check_rows(spec)), "folder": folder.name, "hash": key}
+            {"name": spec.name, "rate": float(token_cache.count_rows(spec)), "folder": folder.name, "hash": key}
         )
     files.write_json(
         token_cache.mixture_path(config, [row["hash"] for row in rows]), {"mixture": config.arm, "tasks": rows}
@@ -73,19 +74,22 @@ def write_caches(config: RunConfig, specs: Sequence[TaskSpec] | None = None) -> 
     return vocabulary
 
 
-def write_cache(folder: Path, key: str, spec: TaskSpec, vocabulary: Vocabulary) -> None:
-    """One cache folder."""
-    folder.mkdir(parents=True)
+def write_cache(folder: PathLike, key: str, spec: TaskSpec, vocabulary: Vocabulary) -> None:
+    """One cache folder, local or in a bucket."""
+    place = as_path(folder)
+    place.mkdir(parents=True)
     lengths = []
-    writer = ArrayRecordWriter(str(folder / token_cache.RECORDS), "group_size:1")
-    for chain in read_chains(spec.folder, spec.split, spec.length):
-        text = prompt(chain.instruction, chain.input, spec.template)
-        inputs = encode_prompt(text, spec.template, vocabulary)
-        targets = [*vocabulary.encode(chain.targets), vocabulary.eos_id]
-        row = json.dumps(chain.row()).encode()
-        writer.write(token_cache.pack_record(np.array(inputs, np.int32), np.array(targets, np.int32), row))
-        lengths.append((len(inputs), len(targets)))
-    writer.close()
-    np.save(folder / token_cache.LENGTHS, np.array(lengths, np.int32))
-    size = (folder / token_cache.RECORDS).stat().st_size
-    files.write_json(folder / token_cache.INFO, {"hash": key, "examples": len(lengths), "bytes": size})
+    with local_writer(place / token_cache.RECORDS) as path:
+        writer = ArrayRecordWriter(str(path), "group_size:1")
+        for chain in read_chains(spec.folder, spec.split, spec.length):
+            text = prompt(chain.instruction, chain.input, spec.template)
+            inputs = encode_prompt(text, spec.template, vocabulary)
+            targets = [*vocabulary.encode(chain.targets), vocabulary.eos_id]
+            row = json.dumps(chain.row()).encode()
+            writer.write(token_cache.pack_record(np.array(inputs, np.int32), np.array(targets, np.int32), row))
+            lengths.append((len(inputs), len(targets)))
+        writer.close()
+    with local_writer(place / token_cache.LENGTHS) as path:
+        np.save(path, np.array(lengths, np.int32))
+    size = file_size(place / token_cache.RECORDS)
+    files.write_json(place / token_cache.INFO, {"hash": key, "examples": len(lengths), "bytes": size})

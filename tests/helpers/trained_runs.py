@@ -44,12 +44,12 @@ def make_run(folder: Path, examples: int = 9, **overrides: Any) -> RunFolder:
 
 def write_tests(folder: Path, examples: int) -> None:
     """A dataset with so many test rows of one step and of two."""
-    with DatasetWriter(folder) as writer:
+    with DatasetWriter(folder, "test") as writer:
         for length in (1, 2):
             for number in range(examples):
                 writer.add("test", make_chain(number, length))
                 writer.add("train", make_chain(number + 100, length))
-        writer.finish("test", "none", {})
+        writer.finish("none", {})
 
 
 def save(run: RunFolder, config: RunConfig, step: int) -> None:

@@ -19,7 +19,6 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
 from coi_jax.common.progress import Bar
-from coi_jax.common.storage import write_whole
 from coi_jax.llm.structured import BUDGET
 from data_pipeline.build.engine.stage_progress import PROGRESS
 
@@ -145,7 +144,7 @@ class StageRunner:
         counts = {tag: sum(1 for _ in read_rows(f"{folder}/{tag}-*.jsonl")) for tag in TAGS}
         if counts[UNANSWERED]:
             raise Incomplete(name, folder, _reasons(f"{folder}/{UNANSWERED}-*.jsonl"))
-        write_whole(system, f"{root}/{MARKER}", json.dumps(counts).encode())
+        files.write_bytes(f"{folder}/{MARKER}", json.dumps(counts).encode())
         return Stage(name, folder, identity, counts)
 
     def _run(self, folder: str, make: Callable[[beam.Pipeline], dict[str, Flow]]) -> None:

@@ -12,10 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import jinja2
 
-from coi_jax.common.storage import write_whole
+from coi_jax.common import files
 from coi_jax.llm.budget import Prices
 from data_pipeline.build import decisions, llm_stages
 from data_pipeline.build.asking.ask_transform import USAGE
@@ -37,7 +36,7 @@ def write_report(path: str, config: BuildConfig, built: BuildResult, spent: floa
     """Write the page of a build.
 
     Args:
-      path: of the page, local or another that fsspec knows.
+      path: of the page, local or in a bucket.
       config: of the build.
       built: its stages.
       spent: US dollars, of all runs.
@@ -45,8 +44,7 @@ def write_report(path: str, config: BuildConfig, built: BuildResult, spent: floa
     """
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(PAGES), autoescape=True, trim_blocks=True)
     page = environment.get_template("report.html").render(**content(config, built, spent, found))
-    system, place = fsspec.core.url_to_fs(path)
-    write_whole(system, place, page.encode())
+    files.write_bytes(path, page.encode())
 
 
 def content(config: BuildConfig, built: BuildResult, spent: float, found: Decisions) -> dict[str, Any]:

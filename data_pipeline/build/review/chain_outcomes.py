@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import fsspec
 
+from coi_jax.common import files
 from coi_jax.common.errors import UserError
-from coi_jax.common.storage import write_whole
 from data_pipeline.build.drafts import Draft
 from data_pipeline.build.engine.stage_runner import REJECTED, read_rows
 from data_pipeline.build.pipeline import BuildResult
@@ -53,8 +53,7 @@ def write(work: str, built: BuildResult) -> None:
         json.dumps({"status": one.status, "reason": one.reason, "draft": one.draft.row()}, ensure_ascii=False)
         for one in ordered
     )
-    system, path = fsspec.core.url_to_fs(f"{work}/{FILE}")
-    write_whole(system, path, "".join(f"{line}\n" for line in lines).encode())
+    files.write_bytes(f"{work}/{FILE}", "".join(f"{line}\n" for line in lines).encode())
 
 
 def read(work: str) -> Iterator[Outcome]:

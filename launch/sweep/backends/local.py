@@ -8,10 +8,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
+from etils import epath
+
+from coi_jax.common.storage import AppendFile
 from launch.sweep.backends.protocol import LOG, Outcome, Status
 from launch.sweep.point_state import claim, is_scored, is_trained
 from launch.sweep.points import Point
@@ -78,15 +80,14 @@ class LocalBackend:
             return "failed", f"{name} was ended by {signal.Signals(-status).name}{hint}"
         return "failed", f"{name} exited with status {status}: {_last_line(point.folder / LOG)}"
 
-    def _call(self, command: list[str], log: Path) -> int:
+    def _call(self, command: list[str], log: epath.Path) -> int:
         """Run a command in a process group of its own, so that Ctrl-C reaches it only through `_stop`."""
-        with open(log, "a", encoding="utf-8") as file, self._start(command) as child:
+        with AppendFile(log) as file, self._start(command) as child:
             now = datetime.datetime.now().isoformat(" ", "seconds")
             file.write(f"\n# {now} {shlex.join(['python', *command[1:]])}\n")
             for line in _lines(child):
                 print(line, end="", flush=True)
                 file.write(line)
-                file.flush()
         self._child = None
         return child.returncode
 
@@ -110,8 +111,8 @@ def _lines(child: "subprocess.Popen[str]") -> Iterator[str]:
     yield from output
 
 
-def _last_line(log: Path) -> str:
-    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+def _last_line(log: epath.Path) -> str:
+    lines = [line for line in log.read_bytes().decode("utf-8", "replace").splitlines() if line.strip()]
     return f"{lines[-1].strip()} (all of it in {log})"
 
 

@@ -18,12 +18,12 @@ CHAINS = [chain(number, 1 + number % 3) for number in range(7)]
 
 
 def write(folder: Path) -> None:
-    with DatasetWriter(folder) as writer:
+    with DatasetWriter(folder, "made here") as writer:
         for item in CHAINS:
             writer.add("train", item)
         writer.add("test", CHAINS[0])
         writer.reject({"odd": [1]}, "no output", file="a.json", row_number=3)
-        writer.finish("made here", "Apache-2.0", {"seed": 0})
+        writer.finish("Apache-2.0", {"seed": 0})
 
 
 def test_every_row_comes_back_or_is_rejected_whole(tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_writing_twice_gives_the_same_bytes(tmp_path: Path) -> None:
 
 def test_an_interrupted_write_leaves_the_old_dataset(tmp_path: Path) -> None:
     write(tmp_path / "data")
-    with pytest.raises(KeyboardInterrupt), DatasetWriter(tmp_path / "data") as writer:  # noqa: PT012
+    with pytest.raises(KeyboardInterrupt), DatasetWriter(tmp_path / "data", "made here") as writer:  # noqa: PT012
         writer.add("train", CHAINS[0])
         raise KeyboardInterrupt
     assert list(read_chains(tmp_path / "data", "train")) == CHAINS
@@ -63,7 +63,7 @@ def test_an_interrupted_write_leaves_the_old_dataset(tmp_path: Path) -> None:
 
 def test_a_folder_of_other_files_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("precious")
-    with pytest.raises(UserError, match="other files"), DatasetWriter(tmp_path):
+    with pytest.raises(UserError, match="other files"), DatasetWriter(tmp_path, "made here"):
         pass
     assert (tmp_path / "thesis.txt").read_text() == "precious"
 

@@ -67,7 +67,7 @@ def config_of(folder: Path, mode: str, **overrides: Any) -> RunConfig:
 
 def load(folder: Path, mode: str, multiple: int = 1, **overrides: Any) -> Loader:
     config = config_of(folder, mode, **overrides)
-    return Loader(config, token_cache.ensure(config, training_tasks(config)), load_vocabulary(config), multiple)
+    return Loader(config, token_cache.open_or_write(config, training_tasks(config)), load_vocabulary(config), multiple)
 
 
 @remember
@@ -99,7 +99,7 @@ def test_a_batch_is_a_function_of_the_step_alone(folder: Path, mode: str, data: 
 @pytest.mark.parametrize("mode", list(MODES))
 def test_every_example_once_an_epoch_and_weights_count_its_answer(folder: Path, mode: str) -> None:
     loader, config = load(folder, mode, train__length__count=1.0), config_of(folder, mode)
-    caches = token_cache.ensure(config, training_tasks(config))
+    caches = token_cache.open_or_write(config, training_tasks(config))
     answers, weights = [], 0
     for step in range(loader.total_steps):
         batch = loader.batch(step)

@@ -8,6 +8,7 @@ import pytest
 
 from coi_jax.chains.dataset import read_chains
 from coi_jax.common.errors import UserError
+from coi_jax.common.storage import file_size
 from coi_jax.config.run import RunConfig
 from coi_jax.data import token_cache
 from coi_jax.data.task_specs import evaluation_task, training_tasks
@@ -32,7 +33,7 @@ def fake_child(status: int, output: str) -> Any:
 def test_examples_come_back_whole_and_at_random(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     vocabulary = write_caches(config)
     monkeypatch.setattr(subprocess, "run", no_child)
-    caches = token_cache.ensure(config, training_tasks(config))
+    caches = token_cache.open_or_write(config, training_tasks(config))
     assert [len(opened) for opened in caches] == [12, 8]
     chains = list(read_chains(config.data.folder, "train", 2))
     for index in (7, 0, 3):
@@ -51,13 +52,13 @@ def test_examples_come_back_whole_and_at_random(config: RunConfig, monkeypatch: 
 
 def test_rates_are_the_mixtures(config: RunConfig) -> None:
     write_caches(config)
-    caches = token_cache.ensure(config, training_tasks(config))
+    caches = token_cache.open_or_write(config, training_tasks(config))
     assert [opened.rate for opened in caches] == [12.0, 8.0]
     path = token_cache.mixture_path(config, [opened.hash for opened in caches])
     mixture = json.loads(path.read_text())
     mixture["tasks"][1]["rate"] = 3.5
     path.write_text(json.dumps(mixture))
-    assert [opened.rate for opened in token_cache.ensure(config, training_tasks(config))] == [12.0, 3.5]
+    assert [opened.rate for opened in token_cache.open_or_write(config, training_tasks(config))] == [12.0, 3.5]
 
 
 def test_the_hash_follows_data_template_vocabulary_and_preprocessing(
@@ -97,7 +98,7 @@ def test_a_damaged_cache_counts_as_missing(config: RunConfig, damage: str) -> No
     elif damage == "foreign":
         path.write_text("[]")
     else:
-        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        path.write_bytes(path.read_bytes()[: file_size(path) // 2])
     assert token_cache.open_cache(folder, key) is None
 
 
@@ -105,7 +106,7 @@ def test_unreadable_records_are_one_clear_line(config: RunConfig) -> None:
     write_caches(config)
     folder, key = token_cache.cache_folder(config, training_tasks(config)[0], load_vocabulary(config))
     path = folder / token_cache.RECORDS
-    path.write_bytes(np.random.default_rng(0).bytes(path.stat().st_size))
+    path.write_bytes(np.random.default_rng(0).bytes(file_size(path)))
     opened = token_cache.open_cache(folder, key)
     assert opened is not None
     with pytest.raises(UserError, match="remove this folder"):
@@ -116,21 +117,23 @@ def test_a_childs_error_is_relayed(config: RunConfig, monkeypatch: pytest.Monkey
     error = json.dumps({"error": {"field": "config.vocabulary.size", "value": "9", "hint": "choose at least 300"}})
     monkeypatch.setattr(subprocess, "run", fake_child(2, f"noise\n{error}\n"))
     with pytest.raises(UserError, match=r"^config\.vocabulary\.size: 9: choose at least 300$"):
-        token_cache.ensure(config, training_tasks(config))
+        token_cache.open_or_write(config, training_tasks(config))
     monkeypatch.setattr(subprocess, "run", fake_child(1, ""))
     with pytest.raises(UserError, match="exit status 1"):
-        token_cache.ensure(config, training_tasks(config))
+        token_cache.open_or_write(config, training_tasks(config))
     monkeypatch.setattr(subprocess, "run", fake_child(0, ""))
     with pytest.raises(UserError, match="run again"):
-        token_cache.ensure(config, training_tasks(config))
+        token_cache.open_or_write(config, training_tasks(config))
 
 
 def test_what_a_dataset_lacks(config: RunConfig, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no chain of length 3, only of: 1, 2"):
-        token_cache.ensure(config, training_tasks(small_config(tmp_path, arm="coi3")))
+        token_cache.open_or_write(config, training_tasks(small_config(tmp_path, arm="coi3")))
     with pytest.raises(UserError, match="no chain of length 4, only of: 2"):
-        token_cache.ensure(config, [evaluation_task(config, "coi4_test")])
+        token_cache.open_or_write(config, [evaluation_task(config, "coi4_test")])
     with pytest.raises(UserError, match="one of test, train"):
-        token_cache.ensure(config, [evaluation_task(config, "bbh")])
+        token_cache.open_or_write(config, [evaluation_task(config, "bbh")])
     with pytest.raises(UserError, match=r"has no manifest\.json"):
-        token_cache.ensure(config, training_tasks(small_config(tmp_path, data__folder=str(tmp_path / "nowhere"))))
+        token_cache.open_or_write(
+            config, training_tasks(small_config(tmp_path, data__folder=str(tmp_path / "nowhere")))
+        )

@@ -135,9 +135,9 @@ def test_a_reply_that_does_not_come_in_time_is_asked_for_again(tmp_path: Path) -
         assert server.counts()["requests"] == 2
 
 
-def test_a_folder_of_replies_serves_as_well_as_a_database(tmp_path: Path) -> None:
+def test_a_folder_of_replies_serves_as_well_as_a_database(tmp_path: Path, bucket: str) -> None:
     calls = [call(str(n)) for n in range(20)]
-    for path in ("memory://replies", str(tmp_path / "replies"), str(tmp_path / "replies.sqlite")):
+    for path in (f"{bucket}/replies", str(tmp_path / "replies"), str(tmp_path / "replies.sqlite")):
         with running() as server, client(server.url, tmp_path, store=open_store(path)) as made:
             first = ask_all(made, calls)
         with client(server.url, tmp_path, store=open_store(path), offline=True) as made:

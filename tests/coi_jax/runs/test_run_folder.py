@@ -83,9 +83,9 @@ def test_the_environment_says_versions_devices_and_data_but_no_variables(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SOME_API_KEY", "do-not-tell")
-    with DatasetWriter(tmp_path / "data") as writer:
+    with DatasetWriter(tmp_path / "data", "a test") as writer:
         writer.add("train", Chain("1", "test", "x", "say it", (Step("say it", "x"),)))
-        writer.finish(source="a test", licence="none", notes={})
+        writer.finish("none", {})
     config = run_config(data__folder=str(tmp_path / "data"))
     run = open_run(tmp_path / "run", config)
     write_environment(run, config, {"caches": ["abc"]}, {"trained": 3, "total": 10})

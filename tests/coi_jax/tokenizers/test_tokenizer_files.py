@@ -1,10 +1,11 @@
 import json
 from pathlib import Path
 
-import fsspec
 import pytest
+from etils import epath
 
 from coi_jax.common.errors import UserError
+from coi_jax.common.storage import upload_folder
 from coi_jax.tokenizers.tokenizer_files import TokenizerFiles, read_tokenizer
 from tests.helpers.tokenizer_folders import FAMILIES
 
@@ -13,17 +14,16 @@ def files(**settings: dict) -> TokenizerFiles:
     return TokenizerFiles("here", {f"{name}.json": json.dumps(value).encode() for name, value in settings.items()})
 
 
-def test_a_folder_a_link_a_bucket_and_a_file_are_read_alike(tmp_path: Path) -> None:
+def test_a_folder_a_link_a_bucket_and_a_file_are_read_alike(tmp_path: Path, bucket: str) -> None:
     FAMILIES["llama"](tmp_path / "real")
     (tmp_path / "links").mkdir()
-    bucket = fsspec.filesystem("memory")
+    upload_folder(tmp_path / "real", epath.Path(f"{bucket}/llama"))
     for path in (tmp_path / "real").iterdir():
         (tmp_path / "links" / path.name).symlink_to(path)  # as in the hub's cache
-        bucket.pipe_file(f"/models/llama/{path.name}", path.read_bytes())
     found = read_tokenizer(str(tmp_path / "real"))
     assert "tokenizer.json" in found.data
     assert "tokenizer.model" not in found.data
-    for path in (tmp_path / "links", tmp_path / "real" / "tokenizer.json", "memory://models/llama"):
+    for path in (tmp_path / "links", tmp_path / "real" / "tokenizer.json", f"{bucket}/llama"):
         assert read_tokenizer(str(path)).data == found.data
     by_model = read_tokenizer(str(tmp_path / "real" / "tokenizer.model"))
     assert by_model.data.keys() ^ found.data.keys() == {"tokenizer.json", "tokenizer.model"}

@@ -10,17 +10,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
 import torch
+from etils import epath
 from safetensors.numpy import save_file
 
+from coi_jax.common import files
 from coi_jax.common.errors import UserError
-from coi_jax.common.storage import write_json, written_aside
+from coi_jax.common.storage import atomic_folder, upload_folder
 from coi_jax.config.model import DecoderConfig, LoraConfig
 from coi_jax.config.run import RunConfig
 from coi_jax.models import Network, Params, build
@@ -106,13 +107,11 @@ def test_a_frozen_base_is_held_as_the_adapters_ask(
     )
 
 
-def test_a_folder_in_a_bucket(folder: Path, network: Network, expected: Params) -> None:
-    memory = fsspec.filesystem("memory")
-    memory.put(str(folder), "/weights/model", recursive=True)
-    source = weights.open_weights("memory://weights/model", network)
+def test_a_folder_in_a_bucket(folder: Path, network: Network, expected: Params, bucket: str) -> None:
+    upload_folder(folder, epath.Path(f"{bucket}/model"))
+    source = weights.open_weights(f"{bucket}/model", network)
     assert_same(weights.load(source, network, None), expected)
-    assert weights.identity("memory://weights/model")
-    memory.rm("/weights", recursive=True)
+    assert weights.identity(f"{bucket}/model") == weights.identity(str(folder))
 
 
 def test_gemma_3_in_a_folder_with_a_vision_tower(tmp_path: Path) -> None:
@@ -277,7 +276,7 @@ def into_run():
     convert.into_run(Folder(source, "src"), out + "/run", config_file, overrides)
 
 def into_published():
-    convert.into_published(RunFolder(Path(out + "/run")), out + "/back", None, 10**9)
+    convert.into_published(RunFolder(out + "/run"), out + "/back", None, 10**9)
 
 def load():
     global params
@@ -294,10 +293,10 @@ def test_host_memory_holds_a_few_tensors_and_never_the_model(tmp_path: Path) -> 
     places = hf_names.places(network.config, network.abstract())
     bfloat16 = np.dtype(ml_dtypes.bfloat16)
     specs = [Spec(key, place.tensor_shape, bfloat16) for place in places.values() for key in place.keys]
-    with written_aside(str(tmp_path / "model"), "out") as folder:
+    with atomic_folder(tmp_path / "model", marker="config.json") as folder:
         zeros = {spec.key: np.broadcast_to(np.zeros((), bfloat16), spec.shape) for spec in specs}
         write_tensors(folder, specs, zeros.__getitem__, 10**9)
-        write_json(folder, "config.json", WIDE)
+        files.write_json(folder / "config.json", WIDE)
     command = [
         sys.executable,
         "-c",

@@ -49,11 +49,11 @@ TEST = [
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    with DatasetWriter(tmp_path / "data") as writer:
+    with DatasetWriter(tmp_path / "data", "made here") as writer:
         for split, chains in {"train": TRAIN * 2, "test": TEST}.items():
             for chain in chains:
                 writer.add(split, chain)
-        writer.finish("made here", "Apache-2.0", {})
+        writer.finish("Apache-2.0", {})
     return tmp_path / "data"
 
 
@@ -165,10 +165,10 @@ def test_the_text_report_tells_the_findings_and_fits_a_terminal(folder: Path) ->
 
 
 def test_the_text_report_leaves_long_lists_to_json(tmp_path: Path) -> None:
-    with DatasetWriter(tmp_path / "data") as writer:
+    with DatasetWriter(tmp_path / "data", "made here") as writer:
         for k in range(40):
             writer.add("train", make(k, [f"Verb{k} it."], str(k), [f"n{k} " * 30]))
-        writer.finish("made here", "Apache-2.0", {})
+        writer.finish("Apache-2.0", {})
     report = text_report(findings(tmp_path / "data"))
     assert "… and 28 more outputs" in report
     assert "… and 28 more words" in report
@@ -197,10 +197,10 @@ def test_a_damaged_row_is_named(folder: Path, capsys: pytest.CaptureFixture[str]
 def test_the_order_of_rows_does_not_matter_to_counts(tmp_path: Path) -> None:
     reports = []
     for seed in range(2):
-        with DatasetWriter(tmp_path / str(seed)) as writer:
+        with DatasetWriter(tmp_path / str(seed), "made here") as writer:
             for chain in random.Random(seed).sample([*TRAIN, *TEST], k=10):
                 writer.add("test" if chain in TEST else "train", chain)
-            writer.finish("made here", "Apache-2.0", {})
+            writer.finish("Apache-2.0", {})
         report = findings(tmp_path / str(seed))
         reports.append([report[key] for key in ("leaks", "lengths", "places", "degenerate")])
     assert reports[0] == reports[1]

@@ -99,10 +99,10 @@ def test_rows_of_alpaca_files_become_tasks_by_their_instruction(tmp_path: Path, 
 
 
 def test_single_instructions_of_a_dataset_are_taken_and_longer_chains_are_not(tmp_path: Path) -> None:
-    with DatasetWriter(tmp_path / "d") as writer:
+    with DatasetWriter(tmp_path / "d", "s") as writer:
         writer.add("train", Chain("a", "s", "in", "Do.", (Step("Do.", "out", "Summarization", "t"),)))
         writer.add("train", Chain("b", "s", "in", "Do. and then Go.", (Step("Do.", "x"), Step("Go.", "y"))))
-        writer.finish("s", "CC0", {})
+        writer.finish("CC0", {})
     (piece,) = instruction_sources.read_dataset(str(tmp_path / "d" / "train.jsonl"), str(tmp_path / "d"))
     assert not isinstance(piece, Refused)
     assert (piece.seed.licence, piece.seed.category, piece.instance.output) == ("CC0", "Summarization", "out")

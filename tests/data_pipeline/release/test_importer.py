@@ -205,10 +205,10 @@ def test_a_full_disk_is_one_line_and_leaves_what_was_there(
     import_release(src, out)
     before = snapshot(tmp_path)
 
-    def on_a_full_disk(path: Path, mode: str, **rest: Any) -> IO[Any]:
-        return open("/dev/full" if path.name in full else path, mode, **rest)
+    def on_a_full_disk(path: str, mode: str, **rest: Any) -> IO[Any]:
+        return open("/dev/full" if Path(path).name in full and mode == "wb" else path, mode, **rest)
 
-    monkeypatch.setattr("coi_jax.chains.dataset.open", on_a_full_disk, raising=False)
+    monkeypatch.setattr("etils.epath.backend.open", on_a_full_disk, raising=False)
     status, errors = run(["--src", src, "--out", out], capsys)
     assert (status, len(errors)) == (2, 1)
     assert os.strerror(errno.ENOSPC) in errors[0]

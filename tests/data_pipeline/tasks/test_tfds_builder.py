@@ -28,9 +28,9 @@ def test_tfds_and_seqio_give_the_chains_of_the_folder_in_its_order(tmp_path: Pat
 
 def test_a_missing_output_stays_missing(tmp_path: Path) -> None:
     chain = Chain("a", "s", "x", "A and then B", (Step("A", None, "category", None), Step("B", "")))
-    with DatasetWriter(tmp_path / "data") as writer:
+    with DatasetWriter(tmp_path / "data", "test") as writer:
         writer.add("test", chain)
-        writer.finish("test", "none", {})
+        writer.finish("none", {})
     dataset = tfds.load("coi", split="test", data_dir=str(tmp_path), builder_kwargs={"folder": str(tmp_path / "data")})
     (example,) = dataset.as_numpy_iterator()
     assert to_chain(example) == chain

@@ -4,7 +4,7 @@ import pathlib
 import sys
 
 sys.path.append(str(pathlib.Path(__file__).parents[3]))
-from tests.helpers.bucket import install  # noqa: E402
+from tests.helpers.bucket import install
 
 install()
 sys.path.pop()

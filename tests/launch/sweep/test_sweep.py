@@ -197,7 +197,7 @@ def test_a_preempted_point_is_no_failure_and_goes_on(
 def test_scores_of_an_older_checkpoint_do_not_count(workplace: Path) -> None:
     assert run("--only", "coi1-") == 0
     (point, *_) = points()
-    for path in point.folder.rglob("results.json"):
+    for path in Path(point.folder).rglob("results.json"):
         files.write_json(path, {"provenance": {"checkpoint": "1-abc"}})
     assert state_of(point) == "partial"
 
