@@ -108,16 +108,16 @@ def _section(prefix: str, section: type[Section], properties: Mapping[str, Json]
     return "\n".join(lines) + "\n"
 
 
-def _example(config: Any, name: str, properties: Mapping[str, Json], section: type[Section]) -> str:
+def _example(value: Any, name: str, properties: Mapping[str, Json], section: type[Section]) -> str:
     """Return the value of a dotted field; empty where the config has another kind of section in its place."""
     *path, field = name.split(".")
     for part in path:
-        config = config.get(part) if isinstance(config, dict) else None
-        config = config[0] if isinstance(config, list) and config else config
-    if not isinstance(config, dict) or config.keys() != section.model_fields.keys():
+        value = value.get(part) if isinstance(value, dict) else None
+        value = value[0] if isinstance(value, list) and value else value
+    if not isinstance(value, dict) or value.keys() != section.model_fields.keys():
         return ""
-    tags = {name: value["const"] for name, value in properties.items() if "const" in value}
-    return f"`{config[field]!r}`" if tags.items() <= config.items() else ""
+    tags = {tag: schema["const"] for tag, schema in properties.items() if "const" in schema}
+    return f"`{value[field]!r}`" if tags.items() <= value.items() else ""
 
 
 def describe_type(value: Json) -> str:
