@@ -34,7 +34,6 @@ from data_pipeline.build import __main__ as build
 from data_pipeline.build import llm_stages, rules
 from data_pipeline.build.asking.ask_transform import EndpointAnswerer
 from data_pipeline.build.drafts import Instance, Seed
-from data_pipeline.build.engine import quiet_beam  # noqa: F401  before all that imports Beam
 from data_pipeline.build.engine.stage_runner import OUT, Stage, StageRunner, rows_of
 from data_pipeline.build.stages import pairing
 

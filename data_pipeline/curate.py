@@ -22,7 +22,6 @@ from coi_jax.common.errors import UserError
 from coi_jax.common.storage import AppendFile, PathLike, as_path
 from data_pipeline.build import decisions
 from data_pipeline.build.decisions import Decisions
-from data_pipeline.build.engine import quiet_beam  # noqa: F401  before all that imports Beam
 from data_pipeline.build.review import chain_outcomes, review_order
 from data_pipeline.build.review.build_report import PAGES, chain_row, safe_json
 from data_pipeline.build.review.chain_outcomes import Outcome

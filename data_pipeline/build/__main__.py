@@ -29,7 +29,6 @@ from coi_jax.llm.reply_store import open_store
 from data_pipeline.build import decisions, forecast, instruction_sources, llm_stages
 from data_pipeline.build.asking.questions import prompt_identity
 from data_pipeline.build.build_config import BuildConfig
-from data_pipeline.build.engine import quiet_beam  # noqa: F401  before all that imports Beam
 from data_pipeline.build.engine.stage_runner import UNANSWERED, Incomplete, StageRunner, beam_flag_names, read_rows
 from data_pipeline.build.pipeline import Build, BuildResult, Payment
 from data_pipeline.build.review import chain_outcomes

@@ -1,6 +1,6 @@
-"""Seeds: single instructions with a few instances each, and the chains that grow from them.
+"""Seeds, which are tasks with a few instances each, and the drafts of chains that grow from them.
 
-Texts go from stage to stage as JSON objects, a line each; `row` and `from_row` are the two ways.
+Stages exchange both as JSON objects, a line each; `row` and `from_row` convert them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -119,13 +119,13 @@ class Draft:
         """Return the number of steps."""
         return len(self.steps)
 
-    def given(self, step: int) -> str:
+    def input_of(self, step: int) -> str:
         """Return the input of a step (counted from 1): exactly the output of the one before it."""
         output = self.input if step == 1 else self.steps[step - 2].output
         assert output is not None
         return output
 
-    def had(self, text: str) -> bool:
+    def repeats_earlier(self, text: str) -> bool:
         """Return whether a text equals, but for spaces, the input or the output of a step before the last."""
         earlier = [self.input, *(step.output or "" for step in self.steps[:-1])]
         return text.split() in [other.split() for other in earlier]

@@ -138,7 +138,7 @@ def _sampled(rows: Sequence[Any]) -> Sequence[Any]:
 def _with_output(row: Row) -> Row:
     """Return a candidate with an output of its last step: as a forecast takes it, the text that the step is given."""
     draft = Draft.from_row(row)
-    return draft.answered(draft.given(draft.length), ()).row()
+    return draft.answered(draft.input_of(draft.length), ()).row()
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -95,16 +95,12 @@ def judge(first: Role, second: Role) -> str:
     return OK if first.gives in second.takes else OTHER_KIND
 
 
-class Judge:
+class PairRules:
     """The rules over some tasks. There are few different roles, so most pairs of tasks are judged by looking up."""
 
     def __init__(self, seeds: Sequence[Seed]) -> None:
         self._roles = {seed.id: Role.of(seed) for seed in seeds}
         self._judge: Callable[[Role, Role], str] = functools.cache(judge)
-
-    def role(self, task: str) -> Role:
-        """Return the role of a task."""
-        return self._roles[task]
 
     def pair(self, first: Seed, second: Seed) -> str:
         """Return whether a task may come right after another: one of `REASONS`."""
@@ -117,7 +113,3 @@ class Judge:
     def may_start(self, task: str) -> bool:
         """Return whether a task may come first in a chain of several steps."""
         return FIRST in self._roles[task].places
-
-    def may_stand_between(self, task: str) -> bool:
-        """Return whether a task may come neither first nor last."""
-        return MIDDLE in self._roles[task].places

@@ -1,1 +1,1 @@
-"""Questions to a language model: prompts, forms of replies, who answers."""
+"""Asks a language model: prompts, questions with the forms of their replies, and answerers."""

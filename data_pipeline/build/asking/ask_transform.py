@@ -34,12 +34,12 @@ Result = tuple[str, Row]  # a tag and a row
 class Answerer(Protocol):
     """Answers questions: an endpoint or the oracle."""
 
-    waiting: int  # questions that may be submitted before answers must be taken
+    max_waiting: int  # questions that may be submitted before answers must be taken
 
     def submit(self, question: Question) -> "Future[Outcome[Any]]":
         """Submit a question."""
 
-    def rest(self) -> None:
+    def release(self) -> None:
         """Release what was set aside, when no question is waiting."""
 
 
@@ -48,7 +48,7 @@ class EndpointAnswerer:
 
     def __init__(self, config: EndpointConfig, store: str, spending: str, dollars: float | None, offline: bool) -> None:
         prices = Prices(config.prompt_price, config.completion_price)
-        self._config, self.waiting = config, SUBMITTED_PER_CALL * config.concurrency
+        self._config, self.max_waiting = config, SUBMITTED_PER_CALL * config.concurrency
         self._budget = Budget(spending, dollars, prices, config.concurrency)
         key = "offline" if offline else config.key()
         self.client = Client(config, key, open_store(store), self._budget, offline=offline)
@@ -57,7 +57,7 @@ class EndpointAnswerer:
         """Submit a question; the store of replies is looked at first."""
         return self.client.run(ask(self.client, questions.call(question, self._config), question.form))
 
-    def rest(self) -> None:
+    def release(self) -> None:
         """Give back the part of the budget that was leased and not spent."""
         self._budget.close()
 
@@ -115,7 +115,7 @@ class AskFn(beam.DoFn):
         future = self._answerer.submit(self._question(row, *sides))
         future.add_done_callback(functools.partial(_put, self._done, row))
         self._waiting += 1
-        while self._waiting >= self._answerer.waiting or (self._waiting and not self._done.empty()):
+        while self._waiting >= self._answerer.max_waiting or (self._waiting and not self._done.empty()):
             yield from self._next()
 
     def finish_bundle(self) -> Iterator[Any]:
@@ -128,7 +128,7 @@ class AskFn(beam.DoFn):
 
     def teardown(self) -> None:
         """Release the answerer, once at the end."""
-        self._answerer.rest()
+        self._answerer.release()
 
     def _next(self) -> Iterator[beam.pvalue.TaggedOutput]:
         row, future = self._done.get()

@@ -15,7 +15,7 @@ NO_ANSWER = "nothing is computed for a question of this kind"
 class Oracle:
     """An `Answerer` that computes."""
 
-    waiting = 1
+    max_waiting = 1
 
     def submit(self, question: Question) -> "Future[Outcome[Any]]":
         """Answer a question at once; reject one that nothing computes, as for a fused instruction."""
@@ -24,5 +24,5 @@ class Oracle:
         future.set_result(Rejected(NO_ANSWER, ()) if reply is None else Answered(reply, ()))
         return future
 
-    def rest(self) -> None:
+    def release(self) -> None:
         """Do nothing: no money was set aside."""

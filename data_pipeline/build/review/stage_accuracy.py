@@ -83,7 +83,7 @@ def scores(built: BuildResult) -> list[Score]:
 def _rules(built: BuildResult) -> Iterator[tuple[bool, bool]]:
     """Yield all ordered pairs of tasks; one should pass where it is composable on an instance at least."""
     seeds = [Seed.from_row(row) for row in built.tasks.read()]
-    judge = rules.Judge(seeds)
+    judge = rules.PairRules(seeds)
     for first, second in itertools.permutations(seeds, 2):
         if first.split == second.split:
             composable = any(
@@ -102,7 +102,7 @@ def _checks(stage: Stage) -> Iterator[tuple[bool, bool]]:
 
 def _last_follows(draft: Draft) -> bool:
     before = draft.length - 1
-    return is_composable(draft.given(before), draft.given(before + 1), draft.steps[-1].instruction)
+    return is_composable(draft.input_of(before), draft.input_of(before + 1), draft.steps[-1].instruction)
 
 
 def _answers(stage: Stage) -> Iterator[tuple[bool, bool]]:
@@ -110,11 +110,11 @@ def _answers(stage: Stage) -> Iterator[tuple[bool, bool]]:
     for row in stage.read():
         draft = Draft.from_row(row)
         last = draft.steps[-1]
-        yield True, follow([last.instruction], draft.given(draft.length), [last.output])[0]
+        yield True, follow([last.instruction], draft.input_of(draft.length), [last.output])[0]
     for row in stage.read(REJECTED):
         draft = Draft.from_row(row["row"])
-        output = execute(draft.steps[-1].instruction, draft.given(draft.length))
-        yield False, output is not None and not draft.had(output)
+        output = execute(draft.steps[-1].instruction, draft.input_of(draft.length))
+        yield False, output is not None and not draft.repeats_earlier(output)
 
 
 def _opinions(stage: Stage) -> Iterator[tuple[bool, bool]]:

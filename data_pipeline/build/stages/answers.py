@@ -44,7 +44,7 @@ def question(row: Row, definitions: dict[str, str]) -> Question:
     """Return the question about a candidate, with the definition of its last task."""
     draft = Draft.from_row(row)
     last = draft.steps[-1]
-    return Answer(definitions[last.task or ""], last.instruction, draft.given(draft.length))
+    return Answer(definitions[last.task or ""], last.instruction, draft.input_of(draft.length))
 
 
 def take(row: Row, answer: Answered[Output], longest_words: int) -> list[Result]:
@@ -57,7 +57,7 @@ def take(row: Row, answer: Answered[Output], longest_words: int) -> list[Result]
     """
     draft, output = Draft.from_row(row), answer.value.output
     answered = draft.answered(output, answer.keys).row()
-    if draft.had(output):
+    if draft.repeats_earlier(output):
         return [(REJECTED, {"reason": REPEATS, "row": answered})]
     if len(output.split()) > longest_words:
         return [(REJECTED, {"reason": TOO_LONG, "row": answered})]

@@ -57,7 +57,9 @@ def question(row: Row) -> Question:
     """Return the question about a candidate."""
     draft = Draft.from_row(row)
     before = draft.length - 1
-    return Check(draft.steps[-2].instruction, draft.given(before), draft.given(before + 1), draft.steps[-1].instruction)
+    return Check(
+        draft.steps[-2].instruction, draft.input_of(before), draft.input_of(before + 1), draft.steps[-1].instruction
+    )
 
 
 def take(row: Row, answer: Answered[Composable], _: Any) -> list[Result]:

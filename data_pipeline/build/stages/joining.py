@@ -1,8 +1,8 @@
-"""Stage 6: longer chains, from chains and pairs that share an instruction; what follows the joint is made anew.
+"""Stage 6: join chains with pairs that share a task to candidates with one step more.
 
-A chain that ends with task y and a pair y → z, found to be composable on an instance at least, make a candidate that
-ends with z. For each sequence of categories the tried candidates are those with the lowest hash, and of these again
-where there are more than enough.
+A chain that ends with task y and a pair y → z, composable on at least one instance, make a candidate that ends with z.
+For each sequence of categories the candidates with the lowest hashes are kept, and of these again the lowest, where
+there are more than the config asks for.
 """
 
 from collections.abc import Iterator
@@ -21,14 +21,14 @@ def join(chains: Flow, pairs: Flow, tasks: Flow, config: JoinsConfig, seed: int)
     """Return the flows of the stage: candidates with one step more than the chains.
 
     Args:
-      chains: of one length, whole.
-      pairs: chains of two steps, whole.
-      tasks: all.
-      config: how many.
+      chains: complete chains of one length.
+      pairs: complete chains of two steps.
+      tasks: all tasks.
+      config: how many candidates are kept.
       seed: of the choice.
     """
     successors = beam.pvalue.AsMultiMap(
-        pairs | "which follow" >> beam.Map(_tasks).with_output_types(tuple[str, str]) | beam.Distinct()
+        pairs | "successors" >> beam.Map(_tasks).with_output_types(tuple[str, str]) | beam.Distinct()
     )
     by_id = beam.pvalue.AsDict(tasks | "tasks by id" >> beam.Map(lambda row: (row["id"], row)))
     candidates = (
@@ -36,7 +36,7 @@ def join(chains: Flow, pairs: Flow, tasks: Flow, config: JoinsConfig, seed: int)
         | "join" >> beam.FlatMap(_joined, successors, by_id, seed)
         | "lowest hashes" >> beam.combiners.Top.SmallestPerKey(config.per_categories, key=lambda ranked: ranked[0])
         | "by split" >> beam.FlatMap(lambda group: [(group[0][0], ranked) for ranked in group[1]])
-        | "no more" >> beam.combiners.Top.SmallestPerKey(config.most, key=lambda ranked: ranked[0])
+        | "at most" >> beam.combiners.Top.SmallestPerKey(config.most, key=lambda ranked: ranked[0])
         | "one by one" >> beam.FlatMap(lambda group: [row for _, row in group[1]])
     )
     return {OUT: candidates}

@@ -31,7 +31,7 @@ def test_an_edit_replaces_instructions_and_outputs_and_keeps_the_rest(tmp_path: 
     left = written(tmp_path / "d", {"id": ONE.id, "decision": "edit", "steps": steps}).applied(ONE)
     assert left
     assert [[step.instruction, step.output] for step in left.steps] == steps
-    assert (left.id, left.tasks, left.given(2)) == (ONE.id, ONE.tasks, "it")
+    assert (left.id, left.tasks, left.input_of(2)) == (ONE.id, ONE.tasks, "it")
 
 
 def test_what_is_rejected_is_gone(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from data_pipeline.build import rules
 from data_pipeline.build.drafts import Instance, Seed
-from data_pipeline.build.rules import CLOSED, LAST, OK, CategoryRule, Judge, Role, Rules, judge
+from data_pipeline.build.rules import CLOSED, LAST, OK, CategoryRule, PairRules, Role, Rules, judge
 
 CATEGORIES = sorted(rules.load().categories)
 KINDS = sorted(rules.load().kinds)
@@ -77,14 +77,14 @@ def test_a_task_of_an_unknown_category_takes_any_text() -> None:
 
 def test_tasks_of_two_splits_and_a_task_with_itself_are_no_pairs() -> None:
     one, other = seed("a", "Summarization"), seed("b", "Summarization", split="test")
-    judged = Judge([one, other])
+    judged = PairRules([one, other])
     assert judged.pair(one, other) == rules.OTHER_SPLIT
     assert judged.pair(one, one) == rules.SAME_TASK
 
 
 def test_all_pairs_get_one_of_the_reasons() -> None:
     some = [seed(category, category) for category in CATEGORIES]
-    judged = Judge(some)
+    judged = PairRules(some)
     reasons = {judged.pair(first, second) for first, second in itertools.product(some, some)}
     assert reasons <= set(rules.REASONS)
     assert {OK, rules.NOT_BEFORE, rules.OTHER_KIND, rules.SAME_TASK} <= reasons

@@ -38,7 +38,7 @@ tasks = st.lists(
 
 @given(tasks)
 def test_counts_are_those_of_judging_every_ordered_pair(tasks: list[Seed]) -> None:
-    judge = rules.Judge(tasks)
+    judge = rules.PairRules(tasks)
     counts = collections.Counter(
         (judge.pair(first, second), first.category, second.category)
         for first, second in itertools.product(tasks, tasks)
@@ -48,7 +48,7 @@ def test_counts_are_those_of_judging_every_ordered_pair(tasks: list[Seed]) -> No
 
 @given(tasks, st.integers(1, 4))
 def test_selected_pairs_have_the_lowest_hashes_of_all_allowed_ones(tasks: list[Seed], number: int) -> None:
-    judge = rules.Judge(tasks)
+    judge = rules.PairRules(tasks)
     ranked: dict[tuple[str, ...], list[tuple[str, tuple[str, str]]]] = collections.defaultdict(list)
     for first, second in itertools.product(tasks, tasks):
         if judge.pair(first, second) == rules.OK and judge.may_start(first.id):
@@ -62,7 +62,7 @@ def test_selected_pairs_have_the_lowest_hashes_of_all_allowed_ones(tasks: list[S
 @given(st.integers(50, 400), st.integers(1, 6))
 def test_of_many_tasks_a_part_is_ranked_and_every_selected_pair_is_allowed(number: int, wanted: int) -> None:
     tasks = [task(k, CATEGORIES[k % 3]) for k in range(number)]
-    judge, by_id = rules.Judge(tasks), {one.id: one for one in tasks}
+    judge, by_id = rules.PairRules(tasks), {one.id: one for one in tasks}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pairing, "RANKED_PAIRS", 500)
         hashed: list[object] = []
