@@ -36,7 +36,7 @@ ROWS = 32  # of a batch
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; see the module's docstring."""
+    """Run the command; return its exit status."""
     parser = cli.parser(__doc__)
     parser.add_argument("--workdir", required=True, help="run folder, of python -m coi_jax.train, without adapters")
     parser.add_argument("--tasks", default="", help="test sets, with commas; else the config's evaluation.tests")
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def read(config: RunConfig, run: RunFolder, vocabulary: Vocabulary, names: Sequence[str], limit: int) -> list[Batch]:
-    """The first examples of some test sets that fit a row, each in a row of its own."""
+    """Return the first examples of some test sets that fit a row, each in a row of its own."""
     kept = run.vocabulary if run.vocabulary.is_file() else None
     caches = token_cache.open_or_write(config, [evaluation_task(config, name) for name in names], kept)
     begins = int(config.model.kind == "decoder" and vocabulary.bos_id is not None)
@@ -71,7 +71,7 @@ def read(config: RunConfig, run: RunFolder, vocabulary: Vocabulary, names: Seque
 
 
 def compare(network: Network, params: Params, batches: Sequence[Batch]) -> dict[str, Any]:
-    """What each way of holding the parameters gives, beside float32."""
+    """Return what each way of holding the parameters gives, beside float32."""
     found: dict[str, Any] = {}
     exact = None
     for base_dtype in ("float32", "bfloat16", "int8"):
@@ -89,12 +89,12 @@ def compare(network: Network, params: Params, batches: Sequence[Batch]) -> dict[
 
 
 def at_targets(logits: Array, batch: Batch) -> Float[np.ndarray, "targets vocabulary"]:
-    """The logits of all positions that count."""
+    """Return the logits of all positions that count."""
     return np.asarray(logits.astype(jnp.float32))[batch["weights"] == 1]
 
 
 def errors(ours: list[np.ndarray], exact: list[np.ndarray], batches: Sequence[Batch]) -> dict[str, float]:
-    """The loss, and how far the logits are from those of float32."""
+    """Return the loss, and how far the logits are from those of float32."""
     logits, expected = np.concatenate(ours), np.concatenate(exact)
     targets = np.concatenate([batch["targets"][batch["weights"] == 1] for batch in batches])
     likelihoods = np.asarray(jax.nn.log_softmax(logits))[np.arange(len(targets)), targets]

@@ -30,7 +30,7 @@ class Ours:
         self._prompts = [Prompt(str(index), np.array(ids, np.int32)) for index, ids in enumerate(prompts)]
 
     def generate(self, batch: int) -> dict[str, Any]:
-        """Answers all prompts, `batch` together at most; the seconds it took, and the tokens of each."""
+        """Answer all prompts, `batch` together at most; the seconds it took, and the tokens of each."""
         self._generator.batch = batch
         began = time.perf_counter()
         answers = list(self._generator.run(self._prompts))

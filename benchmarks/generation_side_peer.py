@@ -23,7 +23,7 @@ class Peer:
 
     @torch.inference_mode()
     def generate(self, batch: int) -> dict[str, Any]:
-        """Answers all prompts, `batch` of like length together; the seconds it took, and the tokens of each."""
+        """Answer all prompts, `batch` of like length together; the seconds it took, and the tokens of each."""
         order = sorted(range(len(self._prompts)), key=lambda index: -len(self._prompts[index]))
         tokens: list[list[int]] = [[] for _ in order]
         began = self._now()
@@ -34,7 +34,7 @@ class Peer:
         return {"seconds": self._now() - began, "tokens": tokens}
 
     def _answers(self, prompts: list[list[int]]) -> list[list[int]]:
-        """The new tokens of each prompt up to its end id; the batch is padded on the left."""
+        """Return the new tokens of each prompt up to its end id; the batch is padded on the left."""
         length = max(map(len, prompts))
         ids = torch.zeros(len(prompts), length, dtype=torch.int64)
         mask = torch.zeros_like(ids)
@@ -53,7 +53,7 @@ class Peer:
 
     @torch.inference_mode()
     def gaps(self, prefixes: list[tuple[int, list[int]]], tokens: list[tuple[int, int]]) -> list[float]:
-        """How far the logits of two tokens are apart after a prompt and some of its answer, in this implementation.
+        """Return the difference of the logits of two tokens after a prompt and some of its answer, here.
 
         Args:
           prefixes: number of the prompt, and the tokens written so far.

@@ -30,7 +30,7 @@ Answers = list[list[int]]  # token ids, of each prompt
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; see the module's docstring."""
+    """Run the command; return its exit status."""
     rest, overrides = cli.split_overrides(sys.argv[1:] if argv is None else argv)
     parser = cli.parser(__doc__)
     parser.add_argument("--workdir", required=True, help="run folder, of python -m coi_jax.train")
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def prepare(model: Model, folder: Path, tasks: Sequence[str], limit: int | None) -> dict[str, Any]:
-    """Writes the weights for both sides; returns their settings."""
+    """Write the weights for both sides; return their settings."""
     specs = [evaluation_task(model.config, name) for name in tasks]
     prompts = []
     for tokens in token_cache.open_or_write(model.config, specs, model.kept_vocabulary):
@@ -79,7 +79,7 @@ def compare(
     tolerance: float,
     names: Sequence[str] = ("ours", "peer"),
 ) -> dict[str, Any]:
-    """Lets the sides answer in turn, and sets their speeds and answers side by side."""
+    """Let the sides answer in turn, and set their speeds and answers side by side."""
     files.write_json(folder / "generate.json", settings)
     with contextlib.ExitStack() as stack:
         contestants = {
@@ -152,7 +152,7 @@ def speeds(seconds: dict[str, list[float]], answers: dict[str, Answers], limit: 
 
 
 def agreement(answers: dict[str, Answers], gaps: Sequence[float], tolerance: float) -> dict[str, Any]:
-    """How many answers are the same, and where others part, how far the choice was from a tie."""
+    """Return how many answers are the same, and where others part, how far the choice was from a tie."""
     equal = [all(answer == same[0] for answer in same) for same in zip(*answers.values(), strict=True)]
     return {
         "equal_answers": sum(equal),

@@ -91,7 +91,7 @@ OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "OutOfMemoryError", "out of memory")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; see the module's docstring."""
+    """Run the command; return its exit status."""
     rest, overrides = cli.split_overrides(sys.argv[1:] if argv is None else argv)
     arguments = _parser().parse_args(rest)
     if arguments.preset not in SIZES:
@@ -118,7 +118,7 @@ def _parser() -> cli.Parser:
 
 
 def run_config(size: dict[str, Any], part: str, overrides: dict[str, Any]) -> RunConfig:
-    """The config of this project's side: that of Mistral-7B, with the model of a size."""
+    """Return the config of this project's side: that of Mistral-7B, with the model of a size."""
     model = {f"model.{name}": value for name, value in size["model"].items()} | {"model.dtype": size["dtype"]}
     fixed = {
         "data.batch": {"count": "tokens", "rows": size["rows"]},
@@ -136,7 +136,7 @@ def run_config(size: dict[str, Any], part: str, overrides: dict[str, Any]) -> Ru
 
 
 def prepare(config: RunConfig, size: dict[str, Any], folder: Path, steps: int) -> dict[str, Any]:
-    """Writes batches, and weights where the folder has none yet; returns the settings of both sides."""
+    """Write batches, and weights where the folder has none yet; return the settings of both sides."""
     values = config.model_dump(mode="json")
     values["weights"]["folder"] = str(folder / "weights")
     settings = {
@@ -181,7 +181,7 @@ class Run(NamedTuple):
 
 
 def tune(settings: dict[str, Any], size: dict[str, Any], repeats: int) -> dict[str, Any]:
-    """Lets each side take the same steps, one side after the other: together they do not fit."""
+    """Let each side take the same steps, one side after the other: together they do not fit."""
     runs = {"ours": first_that_fits("benchmarks.training_side_ours", our_ways(settings), {}, repeats)}
     if not (missing := peer_obstacle(size["device"])):
         which = {"recipe": "packed"}
@@ -229,7 +229,7 @@ def peer_ways(settings: dict[str, Any], rows: int) -> dict[str, dict[str, Any]]:
 
 
 def first_that_fits(module: str, ways: dict[str, dict[str, Any]], which: dict[str, Any], repeats: int) -> Run:
-    """The steps of a side, made in the first way that its memory holds.
+    """Return the steps of a side, made in the first way that its memory holds.
 
     Raises:
       UserError: it holds none.
@@ -260,20 +260,20 @@ def peer_obstacle(device: str) -> str:
 
 
 def operations(config: RunConfig, batches: Sequence[Batch]) -> list[float]:
-    """What each batch asks of the network, in floating-point operations."""
+    """Return what each batch asks of the network, in floating-point operations."""
     network = build(config.model, config.model.vocabulary_size or 0, config.lora)
     count = jax.jit(lambda batch: flops.count_work(batch, config.model))
     return [flops.model_flops(count(batch), flops.costs(network)) for batch in batches]
 
 
 def mfu(run: Run, work: Sequence[float], peak: float) -> dict[str, float]:
-    """The share of the device's matmul peak that the timed steps made use of."""
+    """Return the share of the device's matmul peak that the timed steps made use of."""
     seconds = [step["seconds"] for step in run.steps[1:]]
     return sides.spread([each / time / peak for each, time in zip(work, seconds, strict=True)], 4)
 
 
 def decode(settings: dict[str, Any], size: dict[str, Any], repeats: int) -> dict[str, Any]:
-    """Lets both sides write the same number of tokens after each of a batch of prompts."""
+    """Let both sides write the same number of tokens after each of a batch of prompts."""
     random = np.random.default_rng(settings["config"]["seed"])
     lengths = np.exp(random.normal(np.log(MEDIAN_LENGTH), LENGTH_SIGMA, size["prompts"])).astype(int)
     most = settings["config"]["data"]["length"] // 2

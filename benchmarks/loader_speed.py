@@ -24,7 +24,7 @@ from coi_jax.tokenizers.vocabulary import load_vocabulary
 
 
 def count(config: RunConfig, mode: str, examples: int, rows: int) -> RunConfig:
-    """The config with steps of `examples` examples, or of `rows` rows, over one epoch."""
+    """Return the config with steps of `examples` examples, or of `rows` rows, over one epoch."""
     data = {
         "examples": {"count": "examples", "examples": examples, "rows": 0},
         "tokens": {"count": "tokens", "examples": 0, "rows": rows},
@@ -36,7 +36,7 @@ def count(config: RunConfig, mode: str, examples: int, rows: int) -> RunConfig:
 def measure(
     config: RunConfig, caches: list[token_cache.TokenCache], vocabulary: Vocabulary, seconds: float
 ) -> dict[str, Any]:
-    """Reads steps for some time, from the first again where the epoch is over."""
+    """Read steps for some time, from the first again where the epoch is over."""
     loader = Loader(config, caches, vocabulary)
     sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     examples = tokens = 0
@@ -53,7 +53,7 @@ def measure(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; see the module's docstring."""
+    """Run the command; return its exit status."""
     rest, overrides = cli.split_overrides(sys.argv[1:] if argv is None else argv)
     parser = cli.parser(__doc__)
     parser.add_argument("--config", required=True, help="a config file")

@@ -10,7 +10,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "torch", "transformers", "peft", "
 
 
 def describe() -> dict[str, Any]:
-    """The machine and the versions of what is compared; packages that are not installed are left out."""
+    """Return the machine and the versions of what is compared; packages that are not installed are left out."""
     return {
         "processor": processor(),
         "cores": len(os.sched_getaffinity(0)),
@@ -21,7 +21,7 @@ def describe() -> dict[str, Any]:
 
 
 def processor() -> str:
-    """The processor's model, family and number: virtual machines often hide the first."""
+    """Return the processor's model, family and number: virtual machines often hide the first."""
     fields: dict[str, str] = {}
     for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
         name, _, value = line.partition(":")

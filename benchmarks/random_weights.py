@@ -20,7 +20,7 @@ LARGEST_FILE = 5 * 10**9  # bytes
 
 
 def draw(config: RunConfig, folder: Path) -> int:
-    """Writes the fresh weights of a config's network, without adapters; returns how many parameters it has."""
+    """Write the fresh weights of a config's network, without adapters; return how many parameters it has."""
     network = build(config.model, config.model.vocabulary_size or 0)
     params = jax.jit(network.init)(jax.random.key(config.seed))
     save(network, params, folder, jnp.dtype(config.model.dtype))
@@ -28,7 +28,7 @@ def draw(config: RunConfig, folder: Path) -> int:
 
 
 def save(network: Network, params: Params, folder: Path, dtype: np.dtype) -> None:
-    """Writes a network's parameters, and the config.json that describes it."""
+    """Write a network's parameters, and the config.json that describes it."""
     folder.mkdir(parents=True)
     source = TreeWeights(params, "random weights")
     where = places(network.config, network.abstract())

@@ -56,13 +56,13 @@ class Side:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: BaseException | TracebackType | None) -> None:
-        """Ends the child, at once where something has gone wrong."""
+        """End the child, at once where something has gone wrong."""
         if kind is not None:
             self._child.kill()
         self._child.communicate()
 
     def ask(self, question: str, **arguments: Any) -> Any:
-        """Calls a method of the child's object and waits for what it gives.
+        """Call a method of the child's object and wait for what it gives.
 
         Raises:
           SideError: the method raised something, or the child has ended.
@@ -71,14 +71,14 @@ class Side:
         return self.hear()
 
     def tell(self, question: str, **arguments: Any) -> None:
-        """Calls a method without waiting: `hear` gives the answer."""
+        """Call a method without waiting: `hear` gives the answer."""
         with contextlib.suppress(BrokenPipeError):  # `hear` says that the child has ended
             assert self._child.stdin is not None
             self._child.stdin.write(json.dumps([question, arguments]) + "\n")
             self._child.stdin.flush()
 
     def hear(self) -> Any:
-        """The answer to the oldest call that has none yet."""
+        """Return the answer to the oldest call that has none yet."""
         assert self._child.stdout is not None
         line = self._child.stdout.readline()
         if not line:
@@ -112,7 +112,7 @@ def _reply(answers: TextIO, answer: Any, error: str | None) -> None:
 
 
 def all_ask(sides: Sequence[Side], question: str, **arguments: Any) -> list[Any]:
-    """Asks all sides at once: for what is not timed."""
+    """Ask all sides at once: for what is not timed."""
     for side in sides:
         side.tell(question, **arguments)
     return [side.hear() for side in sides]

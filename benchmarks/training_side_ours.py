@@ -49,7 +49,7 @@ class Ours:
             peft.export(Path(settings["adapters"]), network, self._state.params, config.weights.folder or "")
 
     def steps(self, first: int, count: int) -> dict[str, Any]:
-        """Takes some optimizer steps; their seconds together, and the loss of each."""
+        """Take some optimizer steps; their seconds together, and the loss of each."""
         losses = []
         with jax.set_mesh(self._job.mesh):
             began = time.perf_counter()
@@ -62,13 +62,13 @@ class Ours:
         return {"seconds": seconds, "losses": [float(loss) for loss in losses], "memory": memory()}
 
     def device(self) -> dict[str, Any]:
-        """What it runs on, and the operations a second of its matrix products."""
+        """Return what it runs on, and the operations a second of its matrix products."""
         kind = jax.devices()[0].device_kind
         return {"device": kind, "peak": hardware.matmul_peak(self._job.config.model.dtype)}
 
 
 def memory() -> int | None:
-    """The most bytes that were in use on the accelerator at once; None on a CPU."""
+    """Return the most bytes that were in use on the accelerator at once; None on a CPU."""
     statistics = jax.devices()[0].memory_stats()
     return statistics["peak_bytes_in_use"] if statistics else None
 

@@ -39,7 +39,7 @@ class Peer:
         return self._contestants[recipe].steps(first, count)
 
     def device(self) -> dict[str, Any]:
-        """What it runs on."""
+        """Return what it runs on."""
         return {"device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"}
 
 
@@ -64,7 +64,7 @@ class Contestant:
         self._batches = dict(np.load(Path(settings["batches"])))
 
     def choose_attention(self, names: list[str]) -> dict[str, float]:
-        """Goes on with the fastest kind of attention: seconds of a forward and backward pass of the first step."""
+        """Go on with the fastest kind of attention: seconds of a forward and backward pass of the first step."""
         seconds = {}
         for name in names:
             self._model.set_attn_implementation(name)
@@ -77,7 +77,7 @@ class Contestant:
         return seconds
 
     def steps(self, first: int, count: int) -> dict[str, Any]:
-        """Takes some optimizer steps; their seconds together, and the loss of each."""
+        """Take some optimizer steps; their seconds together, and the loss of each."""
         steps = [self._parts(step) for step in range(first, first + count)]
         began = self._now()
         losses = [self._step(parts) for parts in steps]
@@ -99,7 +99,7 @@ class Contestant:
         return loss
 
     def _gradient(self, parts: list[Arguments], *, keep: bool = False) -> torch.Tensor:
-        """The loss of all parts together; gradients are left in the parameters only where they are to be kept."""
+        """Return the loss of all parts together; gradients stay in the parameters only where they are to be kept."""
         total = torch.zeros((), device=self._device)
         for part in parts:
             loss = self._model(**part, use_cache=False).loss
@@ -115,7 +115,7 @@ class Contestant:
         return time.perf_counter()
 
     def _parts(self, step: int) -> list[Arguments]:
-        """The microbatches of a step, ready on the device: what a collator does is not timed."""
+        """Return the microbatches of a step, ready on the device: what a collator does is not timed."""
         batch = {name: array[step] for name, array in self._batches.items()}
         targets = torch.tensor(int(batch["weights"].sum()), device=self._device)
         make = self._packed if self._recipe == "packed" else self._padded
@@ -167,7 +167,7 @@ def make_optimizer(parameters: list[torch.nn.Parameter], settings: dict[str, Any
 
 
 def block_diagonal(segments: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """What is added to the scores, [rows, 1, length, length]: each position sees its own example up to itself.
+    """Return what is added to the scores, [rows, 1, length, length]: each position sees its own example up to itself.
 
     In the compute dtype, since torch would otherwise make it so in every layer.
     """
@@ -177,7 +177,7 @@ def block_diagonal(segments: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 
 
 def unpack(batch: dict[str, np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The ids and labels of every example of a packed batch, the last id included."""
+    """Return the ids and labels of every example of a packed batch, the last id included."""
     examples = []
     for row, segments in enumerate(batch["segments"]):
         for segment in range(1, segments.max() + 1):

@@ -58,7 +58,7 @@ Steps = list[dict[str, Any]]  # what a contestant gave for each step
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; see the module's docstring."""
+    """Run the command; return its exit status."""
     rest, overrides = cli.split_overrides(sys.argv[1:] if argv is None else argv)
     parser = cli.parser(__doc__)
     parser.add_argument("--data", required=True, help="dataset folder, of python -m data_pipeline.release")
@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def prepare(config: RunConfig, folder: Path, steps: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Writes weights and batches for both sides; returns their settings, and what is to be said of the data."""
+    """Write weights and batches for both sides; return their settings, and what is to be said of the data."""
     wanted = [task for task in training_tasks(config) if task.length in CHAINS]
     caches = token_cache.open_or_write(config, wanted)
     vocabulary = load_vocabulary(config)
@@ -116,7 +116,7 @@ def count(batch: Mapping[str, np.ndarray]) -> dict[str, int]:
 
 
 def compare(settings: dict[str, Any], counts: list[dict[str, int]], tolerance: float) -> dict[str, Any]:
-    """Lets the contestants take their steps in turn, and sets their speeds and losses side by side."""
+    """Let the contestants take their steps in turn, and set their speeds and losses side by side."""
     path = Path(settings["folder"]) / "train.json"
     files.write_json(path, settings)
     with Side("benchmarks.training_side_ours", path) as ours, Side("benchmarks.training_side_peer", path) as peer:

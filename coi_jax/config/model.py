@@ -160,5 +160,5 @@ ModelConfig = Annotated[DecoderConfig | T5Config, Field(discriminator="kind")]
 
 
 def model_section(values: dict[str, Any]) -> type[DecoderConfig] | type[T5Config]:
-    """The class that some values are meant for."""
+    """Return the class that some values are meant for."""
     return T5Config if values.get("kind") == "t5" else DecoderConfig

@@ -82,7 +82,7 @@ def _choose(values: dict[str, Any], place: Place, choice: Any) -> None:
 
 
 def _sets_tag(keys: list[str], place: Place) -> bool:
-    """Whether a dotted name is that of a union's tag, or of the union itself."""
+    """Return whether a dotted name is that of a union's tag, or of the union itself."""
     for key in keys:
         infos = [option.model_fields[key] for option in place.options if key in option.model_fields]
         if key == place.tag or not infos:

@@ -1,7 +1,7 @@
 """Asking a language model behind any OpenAI-compatible endpoint, so that no reply is ever paid for twice.
 
 A `Call` is what is asked, a `Reply` what came back. `Client` looks into the `store` of replies first; then it asks the
-`Budget`, keeps the `Pace`, and calls the `Endpoint`. `ask` wants replies of a closed schema.
+`Budget`, keeps the `RateLimits`, and calls the `Endpoint`. `ask` wants replies of a closed schema.
 """
 
 from coi_jax.llm.calls import Call, Message, Reply

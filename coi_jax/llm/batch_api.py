@@ -42,7 +42,7 @@ class Batches:
 
     def __init__(self, config: EndpointConfig, key: str, folder: PathLike, store: Store, budget: Budget) -> None:
         self._client = openai.OpenAI(
-            api_key=key, base_url=config.base_url or None, max_retries=config.attempts, timeout=config.timeout_seconds
+            api_key=key, base_url=config.base_url, max_retries=config.attempts, timeout=config.timeout_seconds
         )
         self._jobs, self._store, self._budget = as_path(folder) / "jobs.jsonl", store, budget
         self._reserved: dict[str, float] = {}
@@ -50,7 +50,7 @@ class Batches:
         files.recover_jsonl(self._jobs)
 
     def answer(self, bodies: Iterable[Body], poll_seconds: float) -> int:
-        """Gets replies to calls, except those of earlier jobs that are still open; returns how many came.
+        """Get replies to calls, except those of earlier jobs that are still open; return how many came.
 
         Raises:
           BudgetReached: the budget has not enough for a single call that is missing.
@@ -70,7 +70,7 @@ class Batches:
         return came
 
     def _afford(self, calls: dict[str, Body]) -> dict[str, Body]:
-        """The first calls that the budget has enough for, which is set aside."""
+        """Return the first calls that the budget has enough for, which is set aside."""
         found = {}
         for key in sorted(calls):
             try:
@@ -81,7 +81,7 @@ class Batches:
         return found
 
     def submit(self, calls: dict[str, Body]) -> str:
-        """Makes a batch of calls, by key, unless there is one of the same; returns its id."""
+        """Make a batch of calls, by key, unless there is one of the same; return its id."""
         name = files.digest(sorted(calls))
         known = {job["calls"]: job["id"] for job in self._known()}
         if name in known:
@@ -100,12 +100,12 @@ class Batches:
         return job
 
     def _find(self, name: str) -> str | None:
-        """A batch of the endpoint that has these calls, if an earlier run made one and was stopped right after."""
+        """Return a batch of the endpoint that has these calls, which an earlier run made before it was stopped."""
         jobs = self._client.batches.list(limit=100)
         return next((job.id for job in jobs if (job.metadata or {}).get(TAG) == name[:64]), None)
 
     def collect(self, poll_seconds: float) -> int:
-        """Waits for all open jobs and keeps their replies; returns how many there are.
+        """Wait for all open jobs and keep their replies; return how many there are.
 
         Raises:
           UserError: the endpoint says that a batch failed.
@@ -129,7 +129,7 @@ class Batches:
         return came
 
     def _collect_one(self, job: dict[str, Any]) -> int | None:
-        """The number of replies that a job gave; None while it is open."""
+        """Return the number of replies that a job gave; None while it is open."""
         batch = self._client.batches.retrieve(job["id"])
         if batch.status in OPEN:
             return None
@@ -147,7 +147,7 @@ class Batches:
                 yield json.loads(line)
 
     def _keep(self, line: dict[str, Any]) -> bool:
-        """Puts a reply into the store; what went wrong is asked for again in the next batch."""
+        """Put a reply into the store; what went wrong is asked for again in the next batch."""
         response = line.get("response") or {}
         if response.get("status_code") != 200:
             return False
@@ -160,12 +160,12 @@ class Batches:
         return True
 
     def _settle(self, key: str, cost: float) -> None:
-        """Pays for a call, unless an earlier run has set aside what it may cost: that counts as spent already."""
+        """Pay for a call, unless an earlier run has set aside what it may cost: that counts as spent already."""
         if key in self._reserved:
             self._budget.settle(self._reserved.pop(key), cost)
 
     def _known(self) -> list[dict[str, Any]]:
-        """All jobs; the last line on one counts."""
+        """Return all jobs; the last line on one counts."""
         if not self._jobs.exists():
             return []
         return list({job["id"]: job for job in files.read_jsonl(self._jobs, "batch jobs")}.values())

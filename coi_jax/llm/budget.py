@@ -29,11 +29,11 @@ class Prices:
     completion: float
 
     def of(self, reply: Reply) -> float:
-        """What a reply cost."""
+        """Return what a reply cost."""
         return self.of_tokens(reply.prompt_tokens, reply.completion_tokens)
 
     def of_tokens(self, prompt: int | float, completion: int | float) -> float:
-        """What so many tokens cost."""
+        """Return what so many tokens cost."""
         return (prompt * self.prompt + completion * self.completion) / PER
 
     def bound(self, body: Mapping[str, Any]) -> float:
@@ -66,7 +66,7 @@ class Budget:
         self._leased = self._spent = self._reserved = 0.0
 
     def reserve(self, body: Mapping[str, Any]) -> float:
-        """Sets aside what a call of this body may cost, and returns it, for `settle`.
+        """Set aside what a call of this body may cost, and return it, for `settle`.
 
         Raises:
           BudgetReached: the budget does not have as much.
@@ -79,24 +79,24 @@ class Budget:
         return bound
 
     def settle(self, bound: float, cost: float) -> None:
-        """Returns what was set aside for a call, less what it cost."""
+        """Return what was set aside for a call, less what it cost."""
         with self._lock:
             self._reserved -= bound
             self._spent += cost
 
     def close(self) -> None:
-        """Gives back what this worker leased and neither spent nor set aside."""
+        """Give back what this worker leased and neither spent nor set aside."""
         with self._lock:
             if self._leased:
                 self._leased = self._spent + self._reserved
                 self._write(self._leased)
 
     def total(self) -> float:
-        """What all workers and runs have spent or leased."""
+        """Return what all workers and runs have spent or leased."""
         return sum(self._read().values(), 0.0)
 
     def _lease(self, bound: float) -> None:
-        """Enlarges this worker's lease, by no more than the budget has left."""
+        """Enlarge this worker's lease, by no more than the budget has left."""
         before = self._leased
         others = self.total() - before
         needed = self._spent + self._reserved + bound - before

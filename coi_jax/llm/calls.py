@@ -85,7 +85,7 @@ class Reply:
 
 
 def read_reply(body: Any) -> Reply:
-    """The reply in a chat completion's JSON body, as the endpoint sends it or a batch's output file holds it.
+    """Return the reply in a chat completion's JSON body, as the endpoint sends it or a batch's output file holds it.
 
     Raises:
       ValueError: it is not one.

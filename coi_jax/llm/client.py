@@ -13,7 +13,7 @@ from coi_jax.common.errors import UserError
 from coi_jax.llm.budget import Budget, BudgetReached
 from coi_jax.llm.calls import Call, Reply
 from coi_jax.llm.endpoint import Busy, Endpoint
-from coi_jax.llm.rate_limits import Pace
+from coi_jax.llm.rate_limits import RateLimits
 from coi_jax.llm.reply_store import Store
 from coi_jax.llm.settings import EndpointConfig
 
@@ -58,7 +58,7 @@ class Client:
         self.run(self._open(key)).result()
 
     async def _open(self, key: str) -> None:
-        self._endpoint, self._pace = Endpoint(self.config, key), Pace(self.config)
+        self._endpoint, self._rate_limits = Endpoint(self.config, key), RateLimits(self.config)
         self._flight = asyncio.Semaphore(self.config.concurrency)
         self._paying, self._settled = 0, asyncio.Event()  # calls with money set aside; one of them is done
 
@@ -66,7 +66,7 @@ class Client:
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        """Ends the loop. Calls in flight are dropped; finish them first."""
+        """End the loop. Calls in flight are dropped; finish them first."""
         self.run(self._endpoint.close()).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -74,11 +74,11 @@ class Client:
         self._budget.close()
 
     def run(self, work: Coroutine[Any, Any, Value]) -> "Future[Value]":
-        """Runs a coroutine on the client's loop; any thread may wait for its result."""
+        """Run a coroutine on the client's loop; any thread may wait for its result."""
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     async def reply(self, call: Call) -> Reply:
-        """The reply to a call: the stored one, that of an equal call in flight, or the endpoint's.
+        """Return the reply to a call: the stored one, that of an equal call in flight, or the endpoint's.
 
         Raises:
           NoReply: the endpoint did not answer.
@@ -110,7 +110,7 @@ class Client:
         return await self._ask(call)
 
     async def _ask(self, call: Call) -> Reply:
-        """The endpoint's reply, after as many attempts as it takes."""
+        """Return the endpoint's reply, after as many attempts as it takes."""
         reason = ""
         for attempt in range(self.config.attempts):
             try:
@@ -119,7 +119,7 @@ class Client:
                 self.counts["failed"] += 1
                 reason = str(busy)
                 self._give_up_in_the_end(reason)
-                await self._pace.pause(attempt, busy.retry_after)
+                await self._rate_limits.pause(attempt, busy.retry_after)
             except UserError as error:
                 self._stop = error
                 raise
@@ -130,9 +130,9 @@ class Client:
         raise NoReply(f"{reason}, after {self.config.attempts} attempts")
 
     async def _attempt(self, call: Call) -> Reply:
-        """The endpoint's reply, paid for, and kept before it is handed out."""
+        """Return the endpoint's reply, paid for, and kept before it is handed out."""
         async with self._flight:
-            await self._pace.wait(call.prompt_tokens + call.max_tokens)
+            await self._rate_limits.wait(call.prompt_tokens + call.max_tokens)
             if self._stop:
                 raise self._stop
             bound, cost = await self._reserve(call), 0.0
@@ -148,7 +148,7 @@ class Client:
         return reply
 
     async def _reserve(self, call: Call) -> float:
-        """Sets aside what a call may cost, once there is as much: calls in flight give back what they did not need."""
+        """Set aside what a call may cost, once there is as much: calls in flight give back what they did not need."""
         while True:
             try:
                 bound = self._budget.reserve(call.body)
@@ -167,7 +167,7 @@ class Client:
         self._settled.clear()
 
     def _give_up_in_the_end(self, reason: str) -> None:
-        """Raises NoReply, for this call and all that follow, where nothing has been answered for too long."""
+        """Raise NoReply, for this call and all that follow, where nothing has been answered for too long."""
         silent = time.monotonic() - self._succeeded_at
         if silent > self.config.patience_seconds:
             self._stop = NoReply(f"{reason}; no call was answered for {silent:.0f} s")

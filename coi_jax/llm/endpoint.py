@@ -49,12 +49,12 @@ class Endpoint:
         self._pools = pools
 
     async def close(self) -> None:
-        """Closes all connections."""
+        """Close all connections."""
         for _ in range(self._pools):
             await next(self._clients).close()
 
     async def complete(self, call: Call) -> Reply:
-        """The reply to a call.
+        """Return the reply to a call.
 
         Raises:
           Busy, Declined: see there.
@@ -94,7 +94,7 @@ def _client(config: EndpointConfig, key: str) -> openai.AsyncOpenAI:
     connections = openai.DefaultAsyncHttpxClient(limits=limits, timeout=config.timeout_seconds)
     return openai.AsyncOpenAI(
         api_key=key,
-        base_url=config.base_url or None,
+        base_url=config.base_url,
         max_retries=0,
         timeout=config.timeout_seconds,
         http_client=connections,
@@ -102,12 +102,12 @@ def _client(config: EndpointConfig, key: str) -> openai.AsyncOpenAI:
 
 
 def _counted(reply: Reply, call: Call) -> Reply:
-    """A reply of an endpoint that counts no tokens, with an estimate of them."""
+    """Return a reply of an endpoint that counts no tokens, with an estimate of them."""
     return Reply(reply.text, reply.finish_reason, reply.refusal, call.prompt_tokens, estimate_tokens(reply.text))
 
 
 def _retry_after(headers: Mapping[str, str]) -> float:
-    """The seconds of a `Retry-After` header, which is a number or a date; 0 where there is none."""
+    """Return the seconds of a `Retry-After` header, which is a number or a date; 0 where there is none."""
     value = headers.get("retry-after", "")
     try:
         return max(float(value), 0.0)

@@ -1,4 +1,4 @@
-"""How fast calls may follow one another: requests and tokens a minute, and pauses that the endpoint asks for."""
+"""Rate limits of an endpoint: requests and tokens per minute, and the pauses that it asks for."""
 
 import asyncio
 import random
@@ -13,8 +13,8 @@ LONGEST_PAUSE_SECONDS = 30.0
 BURST_SECONDS = 1.0  # of a minute's allowance that may be used at once
 
 
-class Pace:
-    """The pace of one process's calls. Of one event loop."""
+class RateLimits:
+    """The rate limits that one process keeps, in one event loop."""
 
     def __init__(self, config: EndpointConfig) -> None:
         self._requests = _limiter(config.requests_per_minute, config.processes)
@@ -22,7 +22,7 @@ class Pace:
         self._resume_at = 0.0
 
     async def wait(self, tokens: int) -> None:
-        """Returns when a call of so many tokens may be made."""
+        """Return when a call of so many tokens may be made."""
         while (left := self._resume_at - time.monotonic()) > 0:
             await asyncio.sleep(left)
         if self._requests:
@@ -32,7 +32,7 @@ class Pace:
             tokens -= int(self._tokens.max_rate)
 
     async def pause(self, attempt: int, retry_after: float) -> None:
-        """Waits after a failed attempt (counted from 0): a random time that grows, so that calls spread out.
+        """Wait after a failed attempt (counted from 0): a random time that grows, so that calls spread out.
 
         Where the endpoint names a time, no other call is made before it either.
         """
@@ -42,8 +42,8 @@ class Pace:
         await asyncio.sleep(retry_after + random.uniform(0, longest))
 
 
-def _limiter(per_minute: int, processes: int) -> AsyncLimiter | None:
-    """A leaky bucket for this process's share of a limit."""
+def _limiter(per_minute: int | None, processes: int) -> AsyncLimiter | None:
+    """Return a leaky bucket for this process's share of a limit."""
     if not per_minute:
         return None
     per_second = per_minute / processes / 60

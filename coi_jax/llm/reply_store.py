@@ -26,13 +26,13 @@ class Store(Protocol):
     """Replies by key. Both methods may be called from any thread and process."""
 
     def get(self, key: str) -> Reply | None:
-        """The reply to a call, None where there is none."""
+        """Return the reply to a call, None where there is none."""
 
     def put(self, key: str, reply: Reply) -> None:
-        """Keeps a reply; on return it survives the end of this process."""
+        """Keep a reply; on return it survives the end of this process."""
 
     def __iter__(self) -> Iterator[str]:
-        """The keys."""
+        """Return the keys."""
 
 
 class SqliteStore:

@@ -70,7 +70,7 @@ Outcome = Answered[Answer] | Rejected | Unanswered
 
 @functools.cache  # a schema takes longer to make than a call
 def response_format(structured: str, kind: type[pydantic.BaseModel]) -> dict[str, Any] | None:
-    """What the API is told of a reply's form: see `EndpointConfig.structured`."""
+    """Return what the API is told of a reply's form: see `EndpointConfig.structured`."""
     if structured == "json_schema":
         schema = {"name": kind.__name__, "strict": True, "schema": kind.model_json_schema()}
         return {"type": "json_schema", "json_schema": schema}
@@ -78,7 +78,7 @@ def response_format(structured: str, kind: type[pydantic.BaseModel]) -> dict[str
 
 
 async def ask(client: Client, call: Call, kind: type[Answer]) -> Outcome[Answer]:
-    """Asks for a reply of a form, and a second time, with what was wrong, where the first has another one."""
+    """Ask for a reply of a form, and a second time, with what was wrong, where the first has another one."""
     raw: list[str] = []
     keys: list[str] = []
     usage, fault = NO_USAGE, ""
@@ -107,7 +107,7 @@ async def ask(client: Client, call: Call, kind: type[Answer]) -> Outcome[Answer]
 
 
 def read(reply: Reply, kind: type[Answer]) -> Answer:
-    """The value that a reply spells, alone or in a fenced block.
+    """Return the value that a reply spells, alone or in a fenced block.
 
     Raises:
       ValueError: it spells none; the message says where, in one line.
@@ -124,7 +124,7 @@ def read(reply: Reply, kind: type[Answer]) -> Answer:
 
 
 def repair(call: Call, reply: Reply, fault: str) -> Call:
-    """The call that asks for the same once more, with the reply that was wrong and what was wrong with it."""
+    """Return the call that asks for the same once more, with the reply that was wrong and what was wrong with it."""
     wish = f"That cannot be used ({shorten(fault, 200)}). Reply again, with one JSON object of the form asked for."
     turns = (Message("assistant", reply.text), Message("user", wish))
     return dataclasses.replace(call, messages=(*call.messages, *turns))

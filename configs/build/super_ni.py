@@ -2,74 +2,15 @@
 
 Command: `python -m data_pipeline.build --config configs/build/super_ni.py --out data/built`
 Before: `export OPENAI_API_KEY=… COI_LLM_MODEL=…`, and `OPENAI_BASE_URL=…` for an endpoint other than OpenAI's.
-What it will cost: the same command with `--dry_run`.
+What it will cost: the same command with `--dry_run`. A better model for opinions: `--config.opinion.endpoint.model=…`.
 """
 
 from ml_collections import ConfigDict
 
+from configs.build import base
+
 
 def get_config() -> ConfigDict:
-    config = ConfigDict()
-    config.llm = "endpoint"  # or "procedural": outputs of procedural operations are computed
-    config.seed = 0
-    config.seeds = ConfigDict(
-        dict(
-            sources=(dict(kind="super_ni", path="data/super_ni", split=""),),  # a folder of task files
-            languages=("English",),
-            instances=10,  # of a task (paper, section 3)
-            longest_words=300,  # of an input or output
-            test_share=0.2,  # of the tasks
-        )
-    )
-    config.pairs = ConfigDict(
-        dict(
-            tasks_per_categories=6,  # pairs of tasks tried for a pair of categories
-            instances_per_tasks=2,  # instances tried for a pair of tasks
-        )
-    )
-    config.joins = ConfigDict(
-        dict(
-            lengths=(3, 4, 5),  # besides pairs
-            per_categories=6,  # chains tried for a sequence of categories, and
-            most=2000,  # of each length and split
-        )
-    )
-    config.endpoint = endpoint()
-    config.opinion = ConfigDict(
-        dict(
-            enabled=True,
-            endpoint=endpoint(),  # better another model than the first: --config.opinion.endpoint.model=…
-            least_score=4,  # of 5
-        )
-    )
-    config.selection = ConfigDict(
-        dict(
-            per_categories=3,  # chains of a sequence of categories (paper, section 3)
-            singles=True,  # single instructions too, as chains of one step
-        )
-    )
-    config.variants = ("fused", "irrelevant", "shuffled", "final")  # splits for ablations, as train_fused
-    config.store = "data/replies.sqlite"  # of all builds: what is here is never paid again
+    config = base.build("endpoint", sources=(dict(kind="super_ni", path="data/super_ni", split=""),))
+    config.seeds.languages = ("English",)
     return config
-
-
-def endpoint() -> ConfigDict:
-    return ConfigDict(
-        dict(
-            base_url="",  # "": of the variable OPENAI_BASE_URL, else OpenAI's
-            model="",  # "": of the variable COI_LLM_MODEL
-            key_variable="OPENAI_API_KEY",  # the variable that holds the key
-            temperature=0.0,
-            structured="json_schema",  # or "json_object", "text", where an endpoint knows no schemas
-            prompt_price=0.15,  # US dollars for a million tokens
-            completion_price=0.60,
-            batch_price_share=0.5,  # of these, by the Batch API
-            concurrency=64,  # calls in flight, of one process
-            processes=1,  # that share the two limits below
-            requests_per_minute=0,  # 0: no limit
-            tokens_per_minute=0,
-            timeout_seconds=120.0,
-            attempts=10,  # for a call that is not answered
-            patience_seconds=180.0,  # without any reply, then the endpoint is taken to be down
-        )
-    )

@@ -33,7 +33,7 @@ PROGRAMS = ("train", "prefill", "decode")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; returns 0 where the config fits as it is, 1 where it does not."""
+    """Run the command; return 0 where the config fits as it is, 1 where it does not."""
     rest, overrides = cli.split_overrides(sys.argv[1:] if argv is None else argv)
     arguments = _parser().parse_args(rest)
     config = load_config(arguments.config, overrides)
@@ -69,7 +69,7 @@ def _parser() -> cli.Parser:
 
 
 def count_examples(config: RunConfig) -> int | None:
-    """The examples of a config's dataset; None where it is not there."""
+    """Return the examples of a config's dataset; None where it is not there."""
     try:
         return sum(token_cache.count_rows(spec) for spec in training_tasks(config)) or None
     except UserError:
@@ -79,7 +79,7 @@ def count_examples(config: RunConfig) -> int | None:
 def preflight(
     config: RunConfig, topology: Topology, means: Means, *, price: float | None, generation: bool
 ) -> dict[str, Any]:
-    """All that is told of a config on a topology, as JSON.
+    """Return all that is told of a config on a topology, as JSON.
 
     Raises:
       UserError: libtpu is missing, or the mesh does not fit the topology, the batch or the network.
@@ -125,7 +125,7 @@ def _topology(topology: Topology) -> dict[str, Any]:
 
 
 def _settings(config: RunConfig) -> dict[str, Any]:
-    """What decides over memory and speed."""
+    """Return what decides over memory and speed."""
     return {
         "model.remat": config.model.remat,
         "model.attention": config.model.attention,

@@ -63,7 +63,7 @@ def _mesh_of(changes: Changes) -> tuple[Any, ...]:
 
 
 def candidates(config: RunConfig, chips: int, means: Means) -> Iterator[Changes]:
-    """What is tried: to keep less for the backward pass, then to take the rows in more parts, then other meshes.
+    """Yield what is tried: to keep less for the backward pass, then to take the rows in more parts, then other meshes.
 
     On another mesh the rows are taken whole, then one by one.
     """
@@ -109,7 +109,7 @@ def _mesh(*sizes: int) -> Changes:
 
 
 def attempt(config: RunConfig, changes: Changes, devices: list[Any], topology: Topology, means: Means) -> Attempt:
-    """Compiles the train step of a changed config, unless its state alone is too large.
+    """Compile the train step of a changed config, unless its state alone is too large.
 
     Raises:
       UserError: the mesh does not fit the topology, the batch or the network.
@@ -132,12 +132,12 @@ def attempt(config: RunConfig, changes: Changes, devices: list[Any], topology: T
 
 
 def _least(state: Memory, config: RunConfig) -> float:
-    """What a train step takes at least: its state, and gradients where they are summed over microbatches."""
+    """Return what a train step takes at least: its state, and gradients where they are summed over microbatches."""
     return state.total + (state.kinds["parameters"] if config.train.microbatches > 1 else 0)
 
 
 def override(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
-    """The config with dotted fields changed."""
+    """Return the config with dotted fields changed."""
     values = config.model_dump()
     for name, value in changes.items():
         section, field = name.split(".")

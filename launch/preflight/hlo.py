@@ -88,7 +88,7 @@ class Instruction:
         return sum(shape.bytes for shape in self.shapes)
 
     def number(self, attribute: str) -> int | None:
-        """An attribute that is a whole number."""
+        """Return an attribute that is a whole number."""
         found = re.search(rf"\b{attribute}=(\d+)", self.attributes)
         return int(found[1]) if found else None
 
@@ -129,7 +129,7 @@ class Module:
     entry: str
 
     def runs(self, start: str | None = None) -> dict[str, float]:
-        """How often each computation runs when `start` (the entry) runs once, inside fusions too.
+        """Return how often each computation runs when `start` (the entry) runs once, inside fusions too.
 
         A loop whose turns depend on data counts once; the branches of a conditional are taken to run equally often.
         """
@@ -145,19 +145,19 @@ class Module:
                 self._count(called, times * often, runs)
 
     def often(self, name: str, line: Instruction) -> float:
-        """How often an instruction of computation `name` runs each computation that it calls."""
+        """Return how often an instruction of computation `name` runs each computation that it calls."""
         if line.opcode == "while":
             return self.trips(name, line) or 1
         return 1 / len(line.called) if line.opcode == "conditional" else 1
 
     def loops(self, name: str) -> Iterator[tuple[Instruction, int | None]]:
-        """The loops of a computation with their numbers of turns, None where that depends on data."""
+        """Yield the loops of a computation with their numbers of turns, None where that depends on data."""
         for line in self.computations[name].instructions.values():
             if line.opcode == "while":
                 yield line, self.trips(name, line)
 
     def trips(self, name: str, loop: Instruction) -> int | None:
-        """The turns of a loop that counts up to a constant (`lax.scan`, `lax.fori_loop`); None for another."""
+        """Return the turns of a loop that counts up to a constant (`lax.scan`, `lax.fori_loop`); None for another."""
         known = _KNOWN_TRIPS.search(loop.attributes)
         if known:
             return int(known[1])
@@ -173,7 +173,7 @@ class Module:
         return None if None in (start, end, step) else -(-(end - start) // step)  # type: ignore[operator]
 
     def _initial(self, name: str, loop: Instruction, place: int) -> int | None:
-        """The constant that an element of a loop's state begins with."""
+        """Return the constant that an element of a loop's state begins with."""
         lines = self.computations[name].instructions
         state = lines[loop.operands[0]]
         return _constant(lines, state.operands[place]) if state.opcode == "tuple" else None
@@ -186,7 +186,7 @@ class Module:
 
 
 def _compared(condition: Computation) -> int | None:
-    """Which element of a loop's state must stay below something."""
+    """Return which element of a loop's state must stay below something."""
     root = condition.root
     if root.opcode != "compare" or "direction=LT" not in root.attributes:
         return None
@@ -195,7 +195,7 @@ def _compared(condition: Computation) -> int | None:
 
 
 def _increment(body: Computation, place: int) -> int | None:
-    """What one turn adds to an element of a loop's state."""
+    """Return what one turn adds to an element of a loop's state."""
     lines = body.instructions
     if body.root.opcode != "tuple":
         return None
@@ -218,7 +218,7 @@ def _behind_copies(lines: dict[str, Instruction], name: str) -> Instruction:
 
 
 def parse(text: str) -> Module:
-    """The module of `compiled.as_text()`."""
+    """Return the module of `compiled.as_text()`."""
     computations: dict[str, Computation] = {}
     entry, current = "", None
     for line in _whole_lines(text):
@@ -259,7 +259,7 @@ def _instruction(line: str) -> Instruction | None:
 
 
 def _split(text: str) -> tuple[str, str]:
-    """A text that begins with a parenthesis, divided after the one that closes it."""
+    """Return a text that begins with a parenthesis, divided after the one that closes it."""
     depth = 0
     for place, sign in enumerate(text):
         depth += (sign == "(") - (sign == ")")

@@ -79,7 +79,7 @@ class Costs:
 
 
 def count(module: Module, start: str | None = None) -> Costs:
-    """The costs of one run of computation `start` (the whole program)."""
+    """Return the costs of one run of computation `start` (the whole program)."""
     runs = module.runs(start)
     fused = _fused(module)
     flops = memory = kernels = 0.0
@@ -177,7 +177,7 @@ def _is_silent(line: Instruction) -> bool:
 
 
 def _traffic(module: Module, computation: Computation, line: Instruction) -> float:
-    """Bytes that an instruction outside fusions reads from and writes to the large memory."""
+    """Return bytes that an instruction outside fusions reads from and writes to the large memory."""
     if line.opcode in FREE or line.opcode.endswith("-done") or _is_bookkeeping(line):
         return 0.0
     operands = [computation.instructions[name].shapes for name in line.operands]
@@ -220,7 +220,7 @@ def _fusion_traffic(
 
 
 def _used(inner: Computation, name: str, module: Module) -> float:
-    """Bytes of a value that a fused computation looks at: slices look at a part, in-place updates at none."""
+    """Return bytes of a value that a fused computation looks at: slices look at a part, in-place updates at none."""
     total = 0.0
     for user in inner.users[name]:
         if user.opcode in SLICES:
@@ -240,14 +240,14 @@ def _used(inner: Computation, name: str, module: Module) -> float:
 
 
 def _passes_on(user: Instruction, name: str) -> bool:
-    """Whether an instruction leaves a value where it is: collectives are counted for themselves."""
+    """Return whether an instruction leaves a value where it is: collectives are counted for themselves."""
     if user.opcode == "dynamic-update-slice":
         return user.operands[0] == name and name not in user.operands[1:]
     return user.opcode in ("tuple", "custom-call", "get-tuple-element") or _kind(user) is not None
 
 
 def _changed(inner: Computation, name: str, module: Module) -> float:
-    """Bytes of a result that a fused computation writes: of an update in place only those of the update."""
+    """Return bytes of a result that a fused computation writes: of an update in place only those of the update."""
     line = inner.instructions[name]
     if line.opcode == "bitcast":
         return _changed(inner, line.operands[0], module)
@@ -263,7 +263,7 @@ def _changed(inner: Computation, name: str, module: Module) -> float:
 
 
 def _kind(line: Instruction) -> str | None:
-    """The kind of a collective; the second half of an asynchronous one is none."""
+    """Return the kind of a collective; the second half of an asynchronous one is none."""
     name = line.opcode.removesuffix("-start")
     if name == "send" and MEGASCALE in line.attributes:
         return BETWEEN_SLICES
@@ -271,7 +271,7 @@ def _kind(line: Instruction) -> str | None:
 
 
 def _collectives(module: Module, runs: dict[str, float], fused: set[str]) -> Iterator[Collective]:
-    """All collectives of a program, those of one kind and group together.
+    """Yield all collectives of a program, those of one kind and group together.
 
     One that runs beside computation is spread over a chain of fusions, in each of which it stands: it counts once in
     the computation that runs these fusions.
@@ -289,13 +289,13 @@ def _collectives(module: Module, runs: dict[str, float], fused: set[str]) -> Ite
 
 
 def _identity(line: Instruction) -> str:
-    """The same for all parts of one collective."""
+    """Return the same for all parts of one collective."""
     chain = re.search(r'chain_id="(\d+)"', line.attributes)
     return f"chain {chain[1]}" if chain else line.name
 
 
 def _inside(module: Module, name: str) -> Iterator[Instruction]:
-    """The collectives of a computation and of its fusions."""
+    """Yield the collectives of a computation and of its fusions."""
     for line in module.computations[name].instructions.values():
         if _kind(line):
             yield line
@@ -305,7 +305,7 @@ def _inside(module: Module, name: str) -> Iterator[Instruction]:
 
 
 def _payload(line: Instruction) -> float:
-    """Bytes of the whole value: what is gathered, summed, scattered from or sent."""
+    """Return bytes of the whole value: what is gathered, summed, scattered from or sent."""
     kind, members = _kind(line), len(group(line))
     if line.opcode == "all-gather-start":
         return line.bytes * members / (members + 1)  # its operand stands beside its result
@@ -315,7 +315,7 @@ def _payload(line: Instruction) -> float:
 
 
 def group(line: Instruction) -> tuple[int, ...]:
-    """The chips of a collective's first group, by their number in the mesh."""
+    """Return the chips of a collective's first group, by their number in the mesh."""
     pairs = re.search(r"source_target_pairs=\{\{(\d+),(\d+)\}", line.attributes)
     if pairs:
         return int(pairs[1]), int(pairs[2])
@@ -335,7 +335,7 @@ def group(line: Instruction) -> tuple[int, ...]:
 
 
 def _along_axes(sizes: str, extents: str | None, order: str | None, chosen: str) -> tuple[int, ...]:
-    """The chips along some axes of a mesh, whose chips are numbered in order unless `extents` and `order` say how.
+    """Return the chips along some axes of a mesh, numbered in order unless `extents` and `order` differ.
 
     Example: sizes `'axis_0'=2,'axis_1'=4` along `'axis_1'` give `(0, 1, 2, 3)`; with extents `4,2` and order `1,0`
     `(0, 2, 4, 6)`.

@@ -78,7 +78,7 @@ class Steps:
 
 
 def vocabulary_size(config: RunConfig) -> int:
-    """Rows of the embedding; raises UserError where only a vocabulary that cannot be had says how many."""
+    """Return rows of the embedding; raises UserError where only a vocabulary that cannot be had says how many."""
     if config.model.vocabulary_size:
         return config.model.vocabulary_size
     if isinstance(config.vocabulary, TrainedVocabularyConfig):
@@ -87,13 +87,13 @@ def vocabulary_size(config: RunConfig) -> int:
 
 
 def train_job(config: RunConfig, mesh: Mesh, total_steps: int) -> Job:
-    """What training prepares, for a mesh; raises UserError where the mesh does not fit the config."""
+    """Return what training prepares, for a mesh; raises UserError where the mesh does not fit the config."""
     network = build(config.model, vocabulary_size(config), config.lora)
     return make_job(config, RunFolder(""), mesh, Steps(total_steps), network)
 
 
 def state_memory(job: Job) -> dict[str, int]:
-    """Bytes of each chip that a training state takes, by its parts."""
+    """Return bytes of each chip that a training state takes, by its parts."""
     state = train_step.abstract_state(job.network, job.optimizer)
     sizes = {part: _bytes(getattr(state, part), getattr(job.shardings, part)) for part in state._fields}
     names = {"params": "parameters", "frozen": "frozen parameters", "opt_state": "optimizer"}
@@ -101,7 +101,7 @@ def state_memory(job: Job) -> dict[str, int]:
 
 
 def compile_train(job: Job, rows: int, topology: Topology) -> Program:
-    """The train step on batches of so many rows."""
+    """Return the train step on batches of so many rows."""
     state = train_step.abstract_state(job.network, job.optimizer)
     batch = abstract_batch(job.config, rows)
     known = state_memory(job) | {
@@ -113,7 +113,7 @@ def compile_train(job: Job, rows: int, topology: Topology) -> Program:
 
 
 def abstract_batch(config: RunConfig, rows: int) -> dict[str, jax.ShapeDtypeStruct]:
-    """The shapes of a step's arrays."""
+    """Return the shapes of a step's arrays."""
     shape = RowShape(config.data.length, config.data.targets_length or 0, begins=0)
     arrays = batches.fill([], shape, ByteVocabulary())
     return {name: jax.ShapeDtypeStruct((rows, array.shape[1]), array.dtype) for name, array in arrays.items()}
@@ -142,7 +142,7 @@ def compile_generation(config: RunConfig, mesh: Mesh, topology: Topology) -> lis
 
 
 def abstract_prompts(config: RunConfig, mesh: Mesh) -> tuple[Any, ...]:
-    """The shapes of a full batch of the longest prompts: ids, lengths, keys, and which rows are padding."""
+    """Return the shapes of a full batch of the longest prompts: ids, lengths, keys, and which rows are padding."""
     length = generator.bucket(config.data.length)
     rows = generator.rows_at(length, config.evaluation.batch, sharding.data_parallel(mesh))
     key = jax.eval_shape(lambda: jax.random.key(0)).dtype
@@ -170,7 +170,7 @@ def _lower(function: Any, *arguments: Any) -> jax.stages.Lowered:
 
 
 def _bytes(tree: Any, shardings: Any) -> int:
-    """Bytes of each chip that some arrays take."""
+    """Return bytes of each chip that some arrays take."""
     sizes = jax.tree.map(
         lambda leaf, place: math.prod(place.shard_shape(leaf.shape)) * leaf.dtype.itemsize, tree, shardings
     )
@@ -180,7 +180,7 @@ def _bytes(tree: Any, shardings: Any) -> int:
 def _compile(
     name: str, lower: Callable[[], jax.stages.Lowered], known: dict[str, int], topology: Topology
 ) -> tuple[Program, jax.stages.Compiled | None]:
-    """Compiles a program of whose arguments `known` says what they are for; None where it needs too much memory."""
+    """Compile a program of whose arguments `known` says what they are for; None where it needs too much memory."""
     began, cpu_began = time.perf_counter(), time.process_time()
     compiled, needed = None, 0
     try:
@@ -197,7 +197,7 @@ def _compile(
 
 
 def _kinds(compiled: jax.stages.Compiled, known: dict[str, int]) -> dict[str, int]:
-    """What a program takes, by the compiler's own account."""
+    """Return what a program takes, by the compiler's own account."""
     stats = compiled.memory_analysis()
     assert stats is not None
     return known | {
@@ -209,7 +209,7 @@ def _kinds(compiled: jax.stages.Compiled, known: dict[str, int]) -> dict[str, in
 
 
 def _memory_needed(message: str) -> int:
-    """The bytes that libtpu names when a program is larger than a chip's memory; 0 where it complains of another thing.
+    """Return the bytes that libtpu names when a program is larger than a chip's memory; 0 for any other complaint.
 
     Examples: `Used 18.90G of 15.75G hbm`, `memory required for HLO temporaries (480.00G) exceeds available HBM`.
     """
@@ -221,7 +221,7 @@ def _memory_needed(message: str) -> int:
 
 
 def _costs(text: str, name: str) -> Costs:
-    """The costs of a program; of decode those of one turn of its loop over tokens, the one that data ends."""
+    """Return the costs of a program; of decode those of one turn of its loop over tokens, the one that data ends."""
     module = hlo.parse(text)
     if name != "decode":
         return hlo_costs.count(module)

@@ -61,7 +61,7 @@ class Estimate:
 
 
 def estimate(costs: Costs, topology: Topology, mesh: Mesh) -> Estimate:
-    """The least and the most that a program's costs take on a topology."""
+    """Return the least and the most that a program's costs take on a topology."""
     devices = list(mesh.devices.flat)
     exchange = sum(item.wire_bytes / bandwidth(item, topology, devices) for item in costs.collectives)
     chip = topology.chip
@@ -69,7 +69,7 @@ def estimate(costs: Costs, topology: Topology, mesh: Mesh) -> Estimate:
 
 
 def bandwidth(collective: Collective, topology: Topology, devices: Sequence[Any]) -> float:
-    """Bytes a second that each chip of a collective can receive."""
+    """Return bytes a second that each chip of a collective can receive."""
     if collective.kind == BETWEEN_SLICES:
         return topology.chip.network / (2 * (topology.slices - 1) / topology.slices)  # a ring of slices
     members = [devices[number] for number in collective.group]

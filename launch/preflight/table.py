@@ -48,14 +48,14 @@ class Cell:
     path: epath.Path  # of its result
 
     def result(self) -> dict[str, Any] | None:
-        """Its result; None where there is none, or one of other overrides."""
+        """Return its result; None where there is none, or one of other overrides."""
         if not self.path.is_file():
             return None
         result: dict[str, Any] = files.read_json(self.path)
         return result if result["overrides"] == split_overrides(override_flags(self.overrides))[1] else None
 
     def command(self) -> list[str]:
-        """What makes its result."""
+        """Return what makes its result."""
         return [
             sys.executable,
             "-m",
@@ -70,7 +70,7 @@ class Cell:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; returns 1 where a cell could not be computed."""
+    """Run the command; return 1 where a cell could not be computed."""
     arguments = _parser().parse_args(argv)
     everything = cells(arguments.out)
     chosen = [cell for cell in everything if not arguments.only or cell.path.stem in arguments.only]
@@ -106,7 +106,7 @@ def _stem(model: str) -> str:
 
 
 def compute(cell: Cell) -> bool:
-    """Computes a cell unless its result is there; False where that failed."""
+    """Compute a cell unless its result is there; False where that failed."""
     if cell.result() is not None:
         return True
     print(f"== {cell.model} on {cell.topology}", file=sys.stderr, flush=True)
@@ -115,7 +115,7 @@ def compute(cell: Cell) -> bool:
 
 
 def markdown(cells: Sequence[Cell]) -> str:
-    """The table: a row for each model, a column for each slice; a cell without a result stays empty."""
+    """Return the table: a row for each model, a column for each slice; a cell without a result stays empty."""
     lines = [f"| | {' | '.join(TOPOLOGIES)} |", "|---" * (len(TOPOLOGIES) + 1) + "|"]
     for model in MODELS:
         row = [describe(cell.result()) for cell in cells if cell.model == model]
@@ -124,7 +124,7 @@ def markdown(cells: Sequence[Cell]) -> str:
 
 
 def describe(result: dict[str, Any] | None) -> str:
-    """What a cell of the table says: settings, memory, and what the roofline leaves possible."""
+    """Return what a cell of the table says: settings, memory, and what the roofline leaves possible."""
     if result is None:
         return ""
     settings = " ".join(f"`{name}={value}`" for name, value in _settings(result))
@@ -147,7 +147,7 @@ def describe(result: dict[str, Any] | None) -> str:
 
 
 def _settings(result: dict[str, Any]) -> list[tuple[str, Any]]:
-    """What decides over memory: what the backward pass keeps, parts of a step, how the mesh divides."""
+    """Return what decides over memory: what the backward pass keeps, parts of a step, how the mesh divides."""
     mesh = [(axis, size) for axis, size in result["mesh"].items() if size > 1 and axis != "fsdp"]
     parts = result["settings"]["train.microbatches"]
     return [("remat", result["settings"]["model.remat"]), *([("microbatches", parts)] if parts > 1 else []), *mesh]

@@ -9,7 +9,7 @@ Result = Mapping[str, Any]
 
 
 def render(result: Result) -> str:
-    """All of a result as text."""
+    """Return all of a result as text."""
     parts = [verdict(result), _attempts(result)]
     if result["programs"]:
         parts += [_memory(result), _work(result), _speed(result), _run(result)]
@@ -18,7 +18,7 @@ def render(result: Result) -> str:
 
 
 def verdict(result: Result) -> str:
-    """Where it was tried, and whether it fits."""
+    """Return where it was tried, and whether it fits."""
     topology = result["topology"]
     slices = f"{topology['slices']} slices of " if topology["slices"] > 1 else ""
     mesh = " × ".join(f"{axis} {size}" for axis, size in result["mesh"].items())
@@ -35,7 +35,7 @@ def verdict(result: Result) -> str:
 
 
 def _attempts(result: Result) -> str:
-    """What was tried, where that was more than the config itself."""
+    """Return what was tried, where that was more than the config itself."""
     if len(result["attempts"]) == 1:
         return ""
     rows = [("tried", "GiB a chip", "")]
@@ -59,7 +59,7 @@ def _memory(result: Result) -> str:
 
 
 def _work(result: Result) -> str:
-    """What each chip does in a step, a prefill, or a decode step."""
+    """Return what each chip does in a step, a prefill, or a decode step."""
     programs = [program for program in result["programs"].values() if "roofline" in program]
     rows = [("a chip, each time", *result["programs"])]
     rows.append(("operations, TFLOP", *(f"{program['flops_per_chip'] / 1e12:.3f}" for program in programs)))
@@ -113,7 +113,7 @@ def span(bounds: Sequence[float], form: str) -> str:
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of cells as aligned lines: the first column to the left, the others to the right."""
+    """Return rows of cells as aligned lines: the first column to the left, the others to the right."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []
     for name, *cells in rows:

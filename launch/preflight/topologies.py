@@ -91,7 +91,7 @@ class Topology:
         return f"{self.version}:{'x'.join(map(str, self.shape))}"
 
     def is_ring(self, axis: int) -> bool:
-        """Whether an axis of the torus is closed: on v5e and v6e only where it spans a pod, on the others in whole
+        """Return whether an axis of the torus wraps: on v5e and v6e only where it spans a pod, on the others in whole
         cubes of 4 × 4 × 4 chips.
         """
         sides = self.shape if len(self.shape) == 3 else (self.shape[axis],)
@@ -99,7 +99,7 @@ class Topology:
 
 
 def known() -> list[str]:
-    """The names of all topologies, as `v5e-16 (v5e:4x4)`."""
+    """Return the names of all topologies, as `v5e-16 (v5e:4x4)`."""
     return [f"{alias} ({name})" for alias, name in _aliases().items()]
 
 
@@ -113,7 +113,7 @@ def _aliases() -> dict[str, str]:
 
 
 def parse(text: str, slices: int = 1, memory: int | None = None) -> Topology:
-    """The topology of a name. Examples: `v5e:16x16`, `v5e-256`, `v5litepod-256`, `v5p-128`.
+    """Return the topology of a name. Examples: `v5e:16x16`, `v5e-256`, `v5litepod-256`, `v5p-128`.
 
     Raises:
       UserError: there is none of this name, or `slices` is not positive.

@@ -52,7 +52,7 @@ class Workload:
 
 
 def measure(config: RunConfig, multiple: int, means: Means) -> Workload:
-    """The workload of a config whose rows must be a multiple of some number.
+    """Return the workload of a config whose rows must be a multiple of some number.
 
     Raises:
       UserError: the config's rows do not divide, or do not hold a step's examples or even one.
@@ -86,7 +86,7 @@ def _of_caches(config: RunConfig, multiple: int, caches: list[token_cache.TokenC
 def _work(
     needs: Int[np.ndarray, "examples sides"], lengths: Int[np.ndarray, "examples 2"], config: DecoderConfig | T5Config
 ) -> Work:
-    """What some examples ask of a network; see `coi_jax.models.flops.count_work`."""
+    """Return what some examples ask of a network; see `coi_jax.models.flops.count_work`."""
     tokens = needs[:, -1].astype(float)
     is_t5 = needs.shape[1] == 2
     encoder = lengths[:, 0].astype(float) if is_t5 else np.zeros(len(needs))
@@ -101,7 +101,7 @@ def _work(
 
 
 def _host_work(*parts: float) -> Work:
-    """Numbers of the host, in the order of the fields of `Work`."""
+    """Return numbers of the host, in the order of the fields of `Work`."""
     return Work(*map(float, parts))  # type: ignore[arg-type]
 
 
@@ -132,7 +132,7 @@ def _steps(config: RunConfig, means: Means, examples: float) -> int | None:
 def _rows_and_examples(
     config: RunConfig, multiple: int, sides: tuple[float, ...], capacity: tuple[int, ...]
 ) -> tuple[int, float]:
-    """Rows of a step, and the examples that they hold on the fuller side."""
+    """Return rows of a step, and the examples that they hold on the fuller side."""
     fullest = max(size / room for size, room in zip(sides, capacity, strict=True))  # of a row, by an example
     if fullest > 1:
         longest = max(sides)

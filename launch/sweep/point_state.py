@@ -29,20 +29,20 @@ def claim(point: Point) -> None:
 
 
 def state(point: Point) -> State:
-    """Whether a point is still to begin, to go on, or done: trained to its last step and scored on every test set."""
+    """Return how far a point is: to begin, to go on, or done (trained to its last step, scored on every test set)."""
     if is_trained(point) and is_scored(point):
         return "done"
     return "partial" if (point.folder / CONFIG).exists() else "new"
 
 
 def is_trained(point: Point) -> bool:
-    """Whether the newest whole checkpoint is of the last step."""
+    """Return whether the newest whole checkpoint is of the last step."""
     step = _newest(point)
     return step is not None and step >= _total_steps(point.folder / "checkpoints" / str(step))
 
 
 def is_scored(point: Point) -> bool:
-    """Whether every test set of the point's config has its results, of the newest checkpoint."""
+    """Return whether every test set of the point's config has its results, of the newest checkpoint."""
     paths = [point.folder / "eval" / test / "results.json" for test in point.config.evaluation.tests]
     return all(path.exists() and _scored_step(path) == str(_newest(point)) for path in paths)
 

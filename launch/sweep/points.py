@@ -33,7 +33,7 @@ class Point:
 
 
 def expand(sweep: files.PathLike, extra: Mapping[str, Any], out: files.PathLike | None) -> list[Point]:
-    """The points of a sweep file, every one validated; `extra` overrides fields of all of them.
+    """Return the points of a sweep file, every one validated; `extra` overrides fields of all of them.
 
     Args:
       sweep: a Python file with `CONFIG`, the path of a config file, and `sweep()`, which yields dotted overrides.
@@ -93,14 +93,14 @@ def _point(base: str, own: Mapping[str, Any], extra: Mapping[str, Any], out: epa
 
 
 def _readable(arm: str, overrides: Mapping[str, Any]) -> str:
-    """The arm, then what else the sweep sets: `coi12-learning_rate0.001-seed1`."""
+    """Return the arm, then what else the sweep sets: `coi12-learning_rate0.001-seed1`."""
     others = [f"{name.split('.')[-1]}{value}" for name, value in sorted(overrides.items()) if name != "arm"]
     text = "-".join([arm, *others])
     return re.sub(r"[^A-Za-z0-9._-]+", "_", text)[:_READABLE].rstrip("-_.")
 
 
 def choose(points: list[Point], only: list[str]) -> list[Point]:
-    """The points whose ids, or beginnings of ids, stand in `only`; all where it is empty.
+    """Return the points whose ids, or beginnings of ids, stand in `only`; all where it is empty.
 
     Raises:
       UserError: one of `only` is the beginning of no id.
@@ -112,7 +112,7 @@ def choose(points: list[Point], only: list[str]) -> list[Point]:
 
 
 def check_data(points: list[Point]) -> None:
-    """Raises UserError where a point's dataset is missing or has no such split."""
+    """Raise UserError where a point's dataset is missing or has no such split."""
     for folder, split in sorted({(point.config.data.folder, point.config.data.split) for point in points}):
         splits = list(dataset.read_manifest(folder)["counts"])
         if split not in splits:

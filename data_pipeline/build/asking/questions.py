@@ -125,4 +125,4 @@ def call(question: Question, endpoint: EndpointConfig) -> Call:
     """Return the call that asks a question of an endpoint."""
     form = response_format(endpoint.structured, question.form)
     limit = prompt(question.prompt).max_tokens
-    return Call(endpoint.model, messages(question), endpoint.temperature, limit, form)
+    return Call(endpoint.model or "", messages(question), endpoint.temperature, limit, form)
