@@ -1,4 +1,4 @@
-"""Writes and scores the answers of a trained run to test sets. Run the same command again to go on.
+"""Generate and score the answers of a trained run to test sets. Run the same command again to resume.
 
   python -m coi_jax.evaluate --workdir runs/coi12 --tasks coi2_test,coi3_test
   python -m coi_jax.evaluate --workdir runs/coi12 --tasks bbh --limit 200 --config.evaluation.decoding=sample
@@ -26,7 +26,7 @@ from coi_jax.data.task_specs import evaluation_task
 from coi_jax.data.token_cache import Example, TokenCache
 from coi_jax.evaluation import predictions
 from coi_jax.evaluation.predictions import Prediction
-from coi_jax.evaluation.results import results
+from coi_jax.evaluation.results import make_results
 from coi_jax.evaluation.score_table import show
 from coi_jax.inference.generator import Prompt
 from coi_jax.inference.model import Model, begin_untrained, load_model
@@ -38,7 +38,7 @@ IGNORED_FIELDS = {"tests", "batch", "bootstrap"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns its exit status."""
+    """Run the command and return its exit status."""
     rest, overrides = cli.split_overrides(sys.argv[1:] if argv is None else argv)
     arguments = _parser().parse_args(rest)
     if arguments.limit is not None and arguments.limit < 1:
@@ -51,11 +51,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         overrides = {}
     model = load_model(arguments.workdir, overrides, arguments.source or None)
     names = arguments.tasks.split(",") if arguments.tasks else model.config.evaluation.tests
-    found = evaluate(model, names, arguments.limit)
+    scored = evaluate(model, names, arguments.limit)
     if arguments.json:
-        processes.print_primary(json.dumps(found, ensure_ascii=False))
+        processes.print_primary(json.dumps(scored, ensure_ascii=False))
     elif processes.is_primary():
-        show(found)
+        show(scored)
     return 0
 
 
@@ -72,7 +72,12 @@ def _parser() -> cli.Parser:
 
 
 def evaluate(model: Model, names: Sequence[str], limit: int | None = None) -> list[dict[str, Any]]:
-    """Predicts and scores some test sets; returns what their `results.json` say.
+    """Predict and score some test sets; return the content of their `results.json`.
+
+    Args:
+      model: the trained run.
+      names: of the test sets.
+      limit: takes only the first so many examples of each test set; None takes all.
 
     Raises:
       UserError: a test set is unknown or the dataset has no row of it; nothing has been predicted then.
@@ -85,33 +90,34 @@ def evaluate(model: Model, names: Sequence[str], limit: int | None = None) -> li
 def _evaluate_one(model: Model, name: str, tokens: TokenCache, limit: int | None) -> dict[str, Any]:
     examples = [tokens[index] for index in range(min(len(tokens), limit or len(tokens)))]
     folder = model.workdir / "eval" / name
-    made_by = _made_by(model, tokens)
-    known = [Prediction(*row) for row in processes.on_primary(lambda: _begin(name, folder, made_by))]
-    answers = _predict(model, name, examples, folder, {prediction.id: prediction for prediction in known})
+    generated_from = _generated_from(model, tokens)
+    rows = processes.on_primary(lambda: _open_predictions(name, folder, generated_from))
+    existing = {id: Prediction(id, text, complete) for id, text, complete in rows}
+    answers = _predict(model, name, examples, folder, existing)
     chains = [example.chain for example in examples]
-    found: dict[str, Any] = processes.on_primary(lambda: _score(model, name, chains, answers, made_by))
-    return found
+    scored: dict[str, Any] = processes.on_primary(lambda: _score(model, name, chains, answers, generated_from))
+    return scored
 
 
-def _begin(name: str, folder: epath.Path, made_by: dict[str, Any]) -> list[tuple[str, str, bool]]:
-    """The predictions on disk, once the folder is ready for more: id, text, whether complete."""
-    if predictions.begin(folder, made_by):
+def _open_predictions(name: str, folder: epath.Path, generated_from: dict[str, Any]) -> list[tuple[str, str, bool]]:
+    """Prepare a folder for predictions; return id, text and completeness of those that it has already."""
+    if predictions.prepare(folder, generated_from):
         processes.log_primary(f"{name}: predictions of another checkpoint, test set or way of decoding are replaced")
     return [(prediction.id, prediction.text, prediction.complete) for prediction in predictions.read(folder)]
 
 
 def _score(
-    model: Model, name: str, chains: Sequence[Chain], answers: Sequence[Prediction], made_by: dict[str, Any]
+    model: Model, name: str, chains: Sequence[Chain], answers: Sequence[Prediction], generated_from: dict[str, Any]
 ) -> dict[str, Any]:
-    """Scores the answers to a test set and writes `results.json`."""
+    """Score the answers to a test set and write `results.json`."""
     provenance = {
         "run": str(model.workdir),
-        "dataset": _dataset(model),
-        **made_by,
+        "dataset": _dataset_hash(model),
+        **generated_from,
         "test_set": files.digest([chain.row() for chain in chains]),
     }
     settings = model.config.evaluation
-    found = results(
+    scored = make_results(
         name,
         model.config.arm,
         chains,
@@ -120,30 +126,31 @@ def _score(
         seed=model.config.seed,
         provenance=provenance,
     )
-    if found["incomplete"]:
+    if scored["incomplete"]:
         processes.log_primary(
-            f"{name}: {found['incomplete']} of {len(chains)} answers reached max_new_tokens = {settings.max_new_tokens}"
+            f"{name}: {scored['incomplete']} of {len(chains)} answers reached "
+            f"max_new_tokens = {settings.max_new_tokens}"
         )
-    files.write_json(model.workdir / "eval" / name / "results.json", found)
-    return found
+    files.write_json(model.workdir / "eval" / name / "results.json", scored)
+    return scored
 
 
-def _made_by(model: Model, tokens: TokenCache) -> dict[str, Any]:
-    """All that the predictions follow from."""
+def _generated_from(model: Model, tokens: TokenCache) -> dict[str, Any]:
+    """Return everything that determines the predictions."""
     decoding = model.config.evaluation.model_dump(mode="json", exclude=IGNORED_FIELDS)
     return {"checkpoint": model.checkpoint, "inputs": tokens.hash, "evaluation": decoding, "seed": model.config.seed}
 
 
-def _dataset(model: Model) -> str | None:
-    """The hash of the data that the run was trained on; None where the run does not say."""
+def _dataset_hash(model: Model) -> str | None:
+    """Return the hash of the data that the run was trained on; None where the run has no record of it."""
     path = model.run.environment
     return files.read_json(path, "environment")["data"]["sha256"] if path.exists() else None
 
 
 def _predict(
-    model: Model, name: str, examples: Sequence[Example], folder: epath.Path, known: dict[str, Prediction]
+    model: Model, name: str, examples: Sequence[Example], folder: epath.Path, existing: dict[str, Prediction]
 ) -> list[Prediction]:
-    """The answer to each example: those known, and the missing ones, which are written and appended."""
+    """Return the answer to each example: the existing ones, and the missing ones, which are generated."""
     prompts = [model.prompt(example.chain.id, example.inputs) for example in examples]
     _check_ids(name, prompts)
     if longer := sum(map(model.is_longer_than_trained, prompts)):
@@ -152,10 +159,10 @@ def _predict(
             f"{name}: {longer} of {len(prompts)} prompts are longer than the {length} positions of a "
             "training row; they are shown whole"
         )
-    missing = [prompt for prompt in prompts if prompt.id not in known]
+    missing = [prompt for prompt in prompts if prompt.id not in existing]
     if missing:
-        _write_missing(model, name, examples, prompts, known, folder)
-    return [known[prompt.id] for prompt in prompts]
+        _write_missing(model, name, examples, prompts, existing, folder)
+    return [existing[prompt.id] for prompt in prompts]
 
 
 def _write_missing(
@@ -163,28 +170,30 @@ def _write_missing(
     name: str,
     examples: Sequence[Example],
     prompts: Sequence[Prompt],
-    known: dict[str, Prediction],
+    existing: dict[str, Prediction],
     folder: epath.Path,
 ) -> None:
-    """Writes the answers that are not in `known` yet, and adds them to it and to predictions.jsonl.
+    """Generate the answers that are not in `existing` yet, and add them to it and to predictions.jsonl.
 
-    All processes share the work on every batch and so have every answer; the first one alone keeps them.
+    All processes share the work on every batch and so have every answer; the primary process alone writes them.
     """
-    done = sum(prompt.id in known for prompt in prompts)
+    done = sum(prompt.id in existing for prompt in prompts)
     path = folder / predictions.PREDICTIONS if processes.is_primary() else os.devnull
     with Bar(name, len(prompts), done) as bar, AppendFile(path) as file:
-        for answer in model.answers(prompts, frozenset(known)):
+        for answer in model.answers(prompts, frozenset(existing)):
             chain = examples[answer.index].chain
             prediction = Prediction(chain.id, model.vocabulary.decode(answer.tokens), answer.complete)
             predictions.append(file, prediction, chain.targets)
-            known[chain.id] = prediction
+            existing[chain.id] = prediction
             bar.advance(note=f"{len(model.generator.shapes)} shapes compiled")
 
 
 def _check_ids(name: str, prompts: Sequence[Prompt]) -> None:
-    twice = [id for id, count in Counter(prompt.id for prompt in prompts).items() if count > 1]
-    if twice:
-        raise UserError(f"ids of {name}", twice[0], "occurs more than once; give every chain of a dataset its own id")
+    repeated = [id for id, count in Counter(prompt.id for prompt in prompts).items() if count > 1]
+    if repeated:
+        raise UserError(
+            f"ids of {name}", repeated[0], "occurs more than once; give every chain of a dataset its own id"
+        )
 
 
 def command() -> int:

@@ -1,4 +1,4 @@
-"""Answers one instruction with a trained run, step by step.
+"""Answer one instruction with a trained run, step by step.
 
 python -m coi_jax.generate --workdir runs/coi12 --instruction "Sort the words. and then Count them." --input "b a"
 """
@@ -21,7 +21,7 @@ from coi_jax.parallel.processes import start_jax
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns its exit status."""
+    """Run the command and return its exit status."""
     rest, overrides = cli.split_overrides(sys.argv[1:] if argv is None else argv)
     arguments = _parser().parse_args(rest)
     if not arguments.instruction.strip():
@@ -43,7 +43,12 @@ def _parser() -> cli.Parser:
 
 
 def generate(model: Model, instruction: str, input: str) -> dict[str, Any]:
-    """The answer to one instruction: its text, its steps, and whether they are as many as the instruction has.
+    """Return the answer to one instruction: its text, its steps, and whether it has the steps that were asked for.
+
+    Args:
+      model: the trained run.
+      instruction: one, or several joined with " and then ".
+      input: the text that the first one is applied to.
 
     Raises:
       UserError: the run is prompted with worked examples, which only an evaluation has.
@@ -70,12 +75,12 @@ def generate(model: Model, instruction: str, input: str) -> dict[str, Any]:
 
 
 def _at(parts: Sequence[str], index: int) -> str | None:
-    """The instruction of a step; None where the answer has more steps than the instruction."""
+    """Return the instruction of a step; None where the answer has more steps than the instruction."""
     return parts[index] if index < len(parts) else None
 
 
 def describe(found: dict[str, Any]) -> str:
-    """The answer for people: each step's instruction above its output, then what is amiss."""
+    """Return the answer as text: each step's instruction above its output, then notes on what is wrong with it."""
     lines = []
     for k, step in enumerate(found["steps"], 1):
         lines += [f"{k}. {step['instruction'] or '(a step that was not asked for)'}", f"   {step['output']}"]

@@ -1,4 +1,4 @@
-"""Trains a network on the chains of an arm; the same command again goes on from the newest checkpoint.
+"""Train a network on the chains of an arm; the same command again resumes from the newest checkpoint.
 
   python -m coi_jax.train --config configs/quickstart.py --workdir runs/coi12 --config.arm=coi12
 
@@ -20,7 +20,7 @@ from coi_jax.training.optimizer import check_optimizer
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns its exit status."""
+    """Run the command and return its exit status."""
     rest, overrides = cli.split_overrides(sys.argv[1:] if argv is None else argv)
     parser = cli.parser(__doc__)
     parser.add_argument("--config", required=True, help="config file, as configs/quickstart.py")
@@ -47,13 +47,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def is_finished(run: RunFolder) -> bool:
-    """Whether the run's newest checkpoint is of its last step."""
+    """Return whether the run's newest checkpoint is of its last step."""
     step = checkpoint.latest_step(run.checkpoints)
     return step is not None and step >= checkpoint.read_position(run.checkpoints, step)["total_steps"]
 
 
 def next_command(run: RunFolder, config: RunConfig) -> str:
-    """What to do with a trained run."""
+    """Return the command that evaluates a trained run."""
     return f"python -m coi_jax.evaluate --workdir {run.path} --tasks {','.join(config.evaluation.tests)}"
 
 

@@ -162,7 +162,7 @@ def _write_mixture(config: RunConfig, vocabulary: Vocabulary) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; see the module's docstring."""
+    """Run the command and return its exit status."""
     rest, overrides = cli.split_overrides(sys.argv[1:] if argv is None else argv)
     parser = cli.parser(__doc__)
     parser.add_argument("--config", required=True, help="a config file, or a run's config.json")

@@ -1,4 +1,4 @@
-"""The answers to a test set on disk: a line each, appended as it is known, so that an interruption costs one batch."""
+"""Predictions on disk: a line for each answer, appended as it is generated, so that an interruption costs one batch."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -8,34 +8,44 @@ from coi_jax.common import files
 from coi_jax.common.errors import UserError
 from coi_jax.common.storage import AppendFile, PathLike, as_path
 
-PREDICTIONS, MADE_BY = "predictions.jsonl", "made_by.json"
+PREDICTIONS, GENERATED_FROM = "predictions.jsonl", "generated_from.json"
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """The text written for an example; not `complete` when it reached the limit of new tokens."""
+    """The text generated for an example.
+
+    Attributes:
+      id: of the example.
+      text: the answer.
+      complete: whether it ended before the limit of new tokens.
+    """
 
     id: str
     text: str
     complete: bool
 
     def row(self, target: str) -> dict[str, Any]:
-        """A line of predictions.jsonl; the reference stands beside the answer for those who read it."""
+        """Return a line of predictions.jsonl, which has the reference for readers."""
         return {"id": self.id, "prediction": self.text, "complete": self.complete, "target": target}
 
 
-def begin(folder: PathLike, made_by: dict[str, Any]) -> bool:
-    """Prepare a folder for predictions made by something (checkpoint, test set, way of decoding).
+def prepare(folder: PathLike, generated_from: dict[str, Any]) -> bool:
+    """Prepare a folder for the predictions of a checkpoint, test set and way of decoding.
 
-    Those of anything else are removed, so that the two are never mixed. Returns whether there were such.
+    Predictions of another one are removed, so that the two are never mixed. Returns whether there were such.
+
+    Args:
+      folder: of the run and test set.
+      generated_from: everything that determines the predictions.
     """
-    header, path = as_path(folder) / MADE_BY, as_path(folder) / PREDICTIONS
-    if header.exists() and path.exists() and files.read_json(header, "made_by") == made_by:
+    header, path = as_path(folder) / GENERATED_FROM, as_path(folder) / PREDICTIONS
+    if header.exists() and path.exists() and files.read_json(header, "generated_from") == generated_from:
         files.recover_jsonl(path)
         return False
     is_stale = bool(path.exists())
     path.unlink(missing_ok=True)
-    files.write_json(header, made_by)
+    files.write_json(header, generated_from)
     files.write_text(path, "")
     return is_stale
 
@@ -52,10 +62,16 @@ def read(folder: PathLike) -> Iterator[Prediction]:
 
 
 def append(file: IO[str] | AppendFile, prediction: Prediction, target: str) -> None:
-    """Adds one to an open predictions.jsonl."""
+    """Append a prediction to an open predictions.jsonl.
+
+    Args:
+      file: open for appending.
+      prediction: the answer.
+      target: the reference text.
+    """
     files.append_jsonl(file, prediction.row(target))
 
 
 def digest(predictions: Iterable[Prediction]) -> str:
-    """A hash of predictions, whatever their order."""
+    """Return a hash of predictions that does not depend on their order."""
     return files.digest(sorted([prediction.id, prediction.text] for prediction in predictions))

@@ -11,7 +11,7 @@ from coi_jax.evaluation.bootstrap import bootstrap
 from coi_jax.evaluation.predictions import Prediction, digest
 
 
-def results(
+def make_results(
     task: str,
     arm: str,
     chains: Sequence[Chain],

@@ -93,7 +93,7 @@ def test_a_chat_model_is_asked_in_its_own_words(
     monkeypatch.setattr(Model, "answers", answers)
     FAMILIES["llama3"](tmp_path / "model")
     config = json.loads((run / "config.json").read_text())
-    config["vocabulary"] = {"kind": "tokenizer", "file": str(tmp_path / "model"), "size": 0}
+    config["vocabulary"] = {"kind": "tokenizer", "folder": str(tmp_path / "model")}
     config["data"]["template"] = "chat"
     shutil.copytree(run, tmp_path / "run")
     (tmp_path / "run" / "config.json").write_text(json.dumps(config))

@@ -16,27 +16,27 @@ def write(folder: Path, rows: list[Prediction]) -> None:
 
 
 def test_come_back_as_they_were_written(tmp_path: Path) -> None:
-    assert predictions.begin(tmp_path / "new", {"checkpoint": "1"}) is False
+    assert predictions.prepare(tmp_path / "new", {"checkpoint": "1"}) is False
     write(tmp_path / "new", ROWS)
-    assert predictions.begin(tmp_path / "new", {"checkpoint": "1"}) is False
+    assert predictions.prepare(tmp_path / "new", {"checkpoint": "1"}) is False
     assert list(predictions.read(tmp_path / "new")) == ROWS
 
 
 def test_a_torn_line_is_dropped_and_appending_goes_on(tmp_path: Path) -> None:
-    predictions.begin(tmp_path, {})
+    predictions.prepare(tmp_path, {})
     write(tmp_path, ROWS)
     path = tmp_path / PREDICTIONS
     path.write_bytes(path.read_bytes()[:-9])
-    predictions.begin(tmp_path, {})
+    predictions.prepare(tmp_path, {})
     assert list(predictions.read(tmp_path)) == ROWS[:1]
     write(tmp_path, ROWS[1:])
     assert list(predictions.read(tmp_path)) == ROWS
 
 
 def test_those_of_another_checkpoint_are_removed(tmp_path: Path) -> None:
-    predictions.begin(tmp_path, {"checkpoint": "1"})
+    predictions.prepare(tmp_path, {"checkpoint": "1"})
     write(tmp_path, ROWS)
-    assert predictions.begin(tmp_path, {"checkpoint": "2"}) is True
+    assert predictions.prepare(tmp_path, {"checkpoint": "2"}) is True
     assert list(predictions.read(tmp_path)) == []
 
 
@@ -47,7 +47,7 @@ def test_hash_ignores_order_only() -> None:
 
 @pytest.mark.parametrize("line", ['{"id": "a"}\n', "[1]\n", "not JSON\n"])
 def test_what_is_no_prediction_is_named(tmp_path: Path, line: str) -> None:
-    predictions.begin(tmp_path, {})
+    predictions.prepare(tmp_path, {})
     (tmp_path / PREDICTIONS).write_text(line, encoding="utf-8")
     with pytest.raises(UserError, match=r"predictions\.jsonl:1"):
         list(predictions.read(tmp_path))

@@ -2,16 +2,16 @@ import pytest
 
 from coi_jax.chains.chain import render
 from coi_jax.evaluation.predictions import Prediction
-from coi_jax.evaluation.results import results
+from coi_jax.evaluation.results import make_results
 from tests.helpers.token_caches import make_chain
 
 CHAINS = [make_chain(number, 2) for number in range(20)]
-MADE_BY = {"checkpoint": "3-abc"}
+GENERATED_FROM = {"checkpoint": "3-abc"}
 
 
 def score(texts: list[str], seed: int = 0) -> dict:
     answers = [Prediction(chain.id, text, text != "") for chain, text in zip(CHAINS, texts, strict=True)]
-    return results("coi2_test", "coi12", CHAINS, answers, resamples=200, seed=seed, provenance=MADE_BY)
+    return make_results("coi2_test", "coi12", CHAINS, answers, resamples=200, seed=seed, provenance=GENERATED_FROM)
 
 
 def half_right() -> list[str]:
