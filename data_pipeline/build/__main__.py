@@ -1,8 +1,8 @@
 """Builds chains from single instructions: a dataset folder, and beside it a work folder with the report.
 
-The endpoint's key stands in the environment alone: OPENAI_API_KEY, with COI_LLM_MODEL and OPENAI_BASE_URL where the
-config leaves them open. Run again to go on: no reply is ever paid for twice. Flags that are not known here are Beam's,
-as --runner=DataflowRunner.
+The endpoint's key is read from the environment only: OPENAI_API_KEY, with COI_LLM_MODEL and OPENAI_BASE_URL where the
+config leaves them open. Run the same command again to resume: no reply is ever paid for twice. Other flags are passed
+to Beam, as --runner=DataflowRunner.
 
   python -m data_pipeline.build --out data/built   (computed chains; needs no endpoint)
   python -m data_pipeline.build --config configs/build/super_ni.py --source super_ni:DIR --out data/built --dry_run

@@ -1,7 +1,7 @@
 """Reads single instructions from where they are: Super-NaturalInstructions, Alpaca files, datasets, operations.
 
 A reader yields seeds and refused rows. Of a task's instances those with the lowest hash are taken, so that the choice
-depends on nothing else; rows that turn out to be unusable on the way are refused, whole, with their reason.
+depends on nothing else; rows that turn out to be unusable on the way are refused, complete and with their reason.
 """
 
 import dataclasses
@@ -43,7 +43,7 @@ class Refused:
 
 @dataclass(frozen=True)
 class Piece:
-    """A row of a file in which a task's rows stand apart: the seed as the row says it, and its one instance."""
+    """One row of a task whose rows are spread over a file: the seed that the row describes, and its one instance."""
 
     seed: Seed
     instance: Instance

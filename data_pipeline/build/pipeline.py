@@ -109,9 +109,9 @@ class Build:
         for length in self.config.joins.lengths:
             joined = self._joins(length, _last(candidates[length - 1]), _last(candidates[2]), tasks)
             candidates[length] = dict(self._ask_in_turn(Position.CANDIDATES, [joined], tasks, length=length))
-        whole = [_last(stages) for stages in candidates.values()]
-        chains = dict(self._ask_in_turn(Position.CHAINS, whole, tasks))
-        selected = self._select([_last(chains)] if chains else whole, tasks)
+        complete = [_last(stages) for stages in candidates.values()]
+        chains = dict(self._ask_in_turn(Position.CHAINS, complete, tasks))
+        selected = self._select([_last(chains)] if chains else complete, tasks)
         annotations = {
             entry.name: self._ask(entry, [selected], tasks) for entry in llm_stages.at(Position.SELECTED, self.config)
         }

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from coi_jax.chains.dataset import read_manifest
+from coi_jax.chains.dataset import check_replaceable, read_manifest
 from coi_jax.common import cli
 from coi_jax.common.storage import PathLike, local_path
 from data_pipeline.release import download, release_files
@@ -58,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--download_folder", default=download.default_folder(), help="where downloaded files are kept")
     parser.add_argument("--base_url", default=release_files.BASE_URL, help="where data/ is served")
     arguments = parser.parse_args(argv)
+    check_replaceable(arguments.out, release_files.REPOSITORY)  # before anything is downloaded
     src = arguments.src or download.download(_downloads(arguments.download_folder), arguments.base_url)
     import_release(src, arguments.out, first_steps=not arguments.no_first_steps)
     print(summary(arguments.out, read_manifest(arguments.out)))

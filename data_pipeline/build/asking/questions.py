@@ -1,8 +1,8 @@
 """The base of all questions to a language model, their prompts, and the calls that ask them.
 
 The words of prompts are in `prompts/*.toml`, with a version and few-shot examples of this project's own (the paper's
-prompts are not public). Whatever comes from data stands between marks that its own hash names, so that no text can end
-its fence.
+prompts are not public). Text from data is fenced by marks with a hash of the text itself, so that no text can end its
+own fence.
 """
 
 import functools

@@ -13,7 +13,7 @@ def review_order(drafts: Iterable[Draft], least_score: int, seed: int) -> list[D
     """Return all chains in the order of a weighted draw without replacement (Efraimidis and Spirakis 2006).
 
     A chain is drawn with a chance that grows with the doubt in its second opinion, so a person's time goes where it
-    tells most, and yet every chain may come. The same seed gives the same order.
+    is worth most, and yet every chain may come. The same seed gives the same order.
 
     Args:
       drafts: the chains.

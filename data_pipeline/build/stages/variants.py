@@ -4,7 +4,7 @@ fused: the explicit steps are erased from the prompt and kept in the target, in 
   (Mitra et al. 2023, section 3).
 irrelevant: the outputs of all steps but the last are those of another chain, as in the paper's ablation of incorrect
   outputs (its own replaces other steps: the last ones of three).
-shuffled: the steps stand in another order, with their outputs.
+shuffled: the steps are in another order, with their outputs.
 final: the answer alone, to the same instruction.
 """
 

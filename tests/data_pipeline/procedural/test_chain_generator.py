@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coi_jax.chains.chain import Chain, Step, join
-from coi_jax.chains.dataset import read_chains, read_manifest
+from coi_jax.chains.dataset import DatasetWriter, read_chains, read_manifest
 from coi_jax.common import cli
 from coi_jax.common.errors import UserError
 from data_pipeline.procedural import catalogue, splits
@@ -226,6 +226,16 @@ def test_too_few_different_chains_are_told(monkeypatch: pytest.MonkeyPatch, tmp_
 def test_the_folder_must_be_named() -> None:
     with pytest.raises(UserError, match="name the folder to write"):
         main([])
+
+
+def test_a_folder_of_another_dataset_stays(tmp_path: Path) -> None:
+    with DatasetWriter(tmp_path / "out", "made here") as writer:
+        writer.add("train", Chain("a", "made here", "x", "Copy.", (Step("Copy.", "x"),)))
+        writer.finish("Apache-2.0", {})
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    with pytest.raises(UserError, match=r"out.*'made here'.*'procedural'.*name a new folder"):
+        main(["--out", str(tmp_path / "out"), *SMALL])
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
 
 
 def test_the_catalogue_is_printed(capsys: pytest.CaptureFixture[str]) -> None:

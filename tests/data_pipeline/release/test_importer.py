@@ -12,8 +12,9 @@ from typing import IO, Any
 import pytest
 
 from coi_jax.chains.chain import render
-from coi_jax.chains.dataset import read_chains, read_manifest
+from coi_jax.chains.dataset import DatasetWriter, read_chains, read_manifest
 from coi_jax.common import cli
+from coi_jax.common.errors import UserError
 from coi_jax.common.files import read_jsonl
 from data_pipeline.release import download
 from data_pipeline.release.__main__ import main
@@ -264,3 +265,15 @@ def test_the_real_release(release_folder: Path, tmp_path: Path) -> None:
     label = re.compile(r"task ?[0-9] output", re.IGNORECASE)
     assert not [id for id, step in steps if step["output"] != step["output"].strip() or label.search(step["output"])]
     assert [id for id, step in steps if not step["output"] or not step["instruction"]] == ["coi_2.json#1658"]
+
+
+def test_a_folder_of_another_dataset_stays_and_nothing_is_downloaded(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with DatasetWriter(out, "made here") as writer:
+        writer.finish("Apache-2.0", {})
+    before = (out / "manifest.json").read_bytes()
+    downloads = tmp_path / "downloads"
+    with pytest.raises(UserError, match=r"out.*'made here'.*name a new folder"):
+        main([f"--out={out}", f"--download_folder={downloads}", "--base_url=http://127.0.0.1:9"])
+    assert (out / "manifest.json").read_bytes() == before
+    assert not downloads.exists()
