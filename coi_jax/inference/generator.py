@@ -23,7 +23,7 @@ from coi_jax.config.run import BeamSearchConfig, EvaluationConfig, GreedyConfig,
 from coi_jax.inference import sampling
 from coi_jax.inference.beam_search import BeamStrategy
 from coi_jax.inference.decoding import SingleStrategy, Strategy
-from coi_jax.models.kv_cache import EMPTY, allocate, layers_apart, layers_stacked
+from coi_jax.models.kv_cache import EMPTY, allocate
 from coi_jax.models.network import Network, Params
 from coi_jax.parallel.sharding import whole
 
@@ -202,11 +202,7 @@ def decode(strategy: Strategy, params: Params, state: Any, stop_at: Int[Array, "
     def goes_on(state: Any) -> Bool[Array, ""]:
         return (jnp.sum(~state.ended) > stop_at) & (state.step < room)
 
-    if strategy.network.unrolls:
-        params = strategy.network.layers_apart(params)
-        state = state._replace(cache=layers_apart(state.cache))
-    state = jax.lax.while_loop(goes_on, lambda state: strategy.advance(params, state), state)
-    return _readable(state._replace(cache=layers_stacked(state.cache)))
+    return _readable(strategy.network.decode_while(goes_on, strategy.advance, params, state))
 
 
 @functools.partial(jax.jit, static_argnums=0)

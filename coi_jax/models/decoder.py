@@ -19,7 +19,8 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from coi_jax.config.model import DecoderConfig
 from coi_jax.models import kv_cache
 from coi_jax.models.attention import Attention, AttentionPattern, attend, attend_rows
-from coi_jax.models.kv_cache import Cache, KeyValues, Layer
+from coi_jax.models.kv_cache import Cache, KeyValues
+from coi_jax.models.layer_stacks import LayerIndex
 from coi_jax.models.layers import (
     MLP,
     Embedding,
@@ -126,7 +127,7 @@ class Decoder(nnx.Module):
         mask = self._of_kinds(lambda local: kv_cache.visible(positions, position, self.config.window if local else 0))
 
         def body(
-            layer: DecoderLayer, carry: tuple[Array, KeyValues], inputs: tuple[Layer, Local]
+            layer: DecoderLayer, carry: tuple[Array, KeyValues], inputs: tuple[LayerIndex, Local]
         ) -> tuple[tuple[Array, KeyValues], None]:
             (x, memory), (index, local) = carry, inputs
             query, new = layer.project(x, _choose(angles, local))

@@ -5,18 +5,17 @@ token of every row is written to the same slot after them, and `positions` says 
 step writes one slice, wherever each row's own text ends.
 """
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from coi_jax.models.unstacked import Apart, hold_apart, on_stacks, restack
+from coi_jax.models.layer_stacks import LayerIndex, map_stacks, read_layer, unstack, update_layer
 from coi_jax.parallel.sharding import LogicalAxes, constrain
 
 EMPTY = -1  # the position of a slot that holds nothing of its row
-Layer = Int[Array, ""] | np.integer  # a number, known beforehand where layers are held apart
 
 
 class KeyValues(NamedTuple):
@@ -65,53 +64,34 @@ def visible(
 
 
 def take(cache: Cache, indices: Int[Array, "new_batch"]) -> Cache:
-    """The cache of rows `indices`: reorders, repeats or drops rows of the batch."""
-
-    def layered(tree: Any) -> Any:
-        return on_stacks(lambda leaf: leaf[:, indices], tree)
-
-    def rows(tree: Any) -> Any:
-        return jax.tree.map(lambda leaf: leaf[indices], tree)
-
-    taken = Cache(
-        layered(cache.self_attention),
-        layered(cache.cross_attention),
-        rows(cache.positions),
-        rows(cache.cross_valid),
-        rows(cache.length),
-        cache.slot,
-    )
-    return laid_out(taken)
+    """Return the cache of rows `indices`: reorders, repeats or drops rows of the batch."""
+    return laid_out(_map(cache, lambda stack: stack[:, indices], lambda rows: rows[indices]))
 
 
 def laid_out(cache: Cache) -> Cache:
-    """The cache on the mesh in use: rows divided as those of a batch are, key-value heads as their projections are."""
+    """Return the cache on the mesh in use: rows divided as a batch is, key-value heads as their projections are."""
+    return _map(
+        cache,
+        lambda stack: constrain(stack, MEMORY_AXES),
+        lambda rows: constrain(rows, ("batch", *(None,) * (rows.ndim - 1))),
+    )
 
-    def memory(tree: Any) -> Any:
-        return on_stacks(lambda leaf: constrain(leaf, MEMORY_AXES), tree)
 
-    def rows(tree: Any) -> Any:
-        return jax.tree.map(lambda leaf: constrain(leaf, ("batch", *(None,) * (leaf.ndim - 1))), tree)
-
+def _map(cache: Cache, on_stack: Callable[[Array], Array], on_rows: Callable[[Array], Array]) -> Cache:
+    """Return a cache with one function applied to keys and values [layers, batch, …], another to arrays [batch, …]."""
     return Cache(
-        memory(cache.self_attention),
-        memory(cache.cross_attention),
-        rows(cache.positions),
-        rows(cache.cross_valid),
-        rows(cache.length),
+        map_stacks(on_stack, cache.self_attention),
+        map_stacks(on_stack, cache.cross_attention),
+        jax.tree.map(on_rows, cache.positions),
+        jax.tree.map(on_rows, cache.cross_valid),
+        jax.tree.map(on_rows, cache.length),
         cache.slot,
     )
 
 
-def layers_apart(cache: Cache) -> Cache:
-    """The cache with its layers held apart."""
-    own, cross = (jax.tree.map(hold_apart, memory) for memory in (cache.self_attention, cache.cross_attention))
-    return cache._replace(self_attention=own, cross_attention=cross)
-
-
-def layers_stacked(cache: Cache) -> Cache:
-    """The cache with its layers in stacks again."""
-    own, cross = map(restack, (cache.self_attention, cache.cross_attention))
+def unstack_layers(cache: Cache) -> Cache:
+    """Return the cache with its layers unstacked; `layer_stacks.restack` stacks them again."""
+    own, cross = (jax.tree.map(unstack, memory) for memory in (cache.self_attention, cache.cross_attention))
     return cache._replace(self_attention=own, cross_attention=cross)
 
 
@@ -122,23 +102,20 @@ def allocate(prompt: KeyValues, extra: int) -> KeyValues:
     return jax.tree.map(lambda leaf: constrain(jnp.pad(leaf, widths), MEMORY_AXES), prompt)
 
 
-def write(memory: KeyValues, new: KeyValues, layer: Layer, slot: Int[Array, ""]) -> KeyValues:
-    """Put one token's keys and values ([batch, kv_heads, 1, head]) into a slot of a layer."""
+def write(memory: KeyValues, new: KeyValues, layer: LayerIndex, slot: Int[Array, ""]) -> KeyValues:
+    """Return `memory` with one token's keys and values written into a slot of a layer.
 
-    def put(old: Any, one: Float[Array, "batch kv_heads 1 head"]) -> Any:
-        if isinstance(old, Apart):
-            return old.put(int(layer), jax.lax.dynamic_update_slice(old[int(layer)], one, (0, 0, slot, 0)))
-        return jax.lax.dynamic_update_slice(old, one[None], (layer, 0, 0, slot, 0))
+    Args:
+      memory: keys and values of all layers.
+      new: keys and values of the token, [batch, kv_heads, 1, head].
+      layer: the layer to write to.
+      slot: the slot to write to.
+    """
+    return KeyValues(
+        *(update_layer(stack, layer, one, (0, 0, slot, 0)) for stack, one in zip(memory, new, strict=True))
+    )
 
-    return KeyValues(*map(put, memory, new))
 
-
-def read(memory: KeyValues, layer: Layer) -> KeyValues:
-    """The keys and values of one layer."""
-
-    def get(stack: Any) -> Float[Array, "batch kv_heads slots head"]:
-        if isinstance(stack, Apart):
-            return stack[int(layer)]
-        return jax.lax.dynamic_index_in_dim(stack, layer, keepdims=False)
-
-    return KeyValues(*map(get, memory))
+def read(memory: KeyValues, layer: LayerIndex) -> KeyValues:
+    """Return the keys and values of one layer."""
+    return KeyValues(*(read_layer(stack, layer) for stack in memory))

@@ -14,8 +14,8 @@ from jax.ad_checkpoint import checkpoint_policies
 from jaxtyping import Array, Float, Int, Key
 
 from coi_jax.config.model import LoraConfig
+from coi_jax.models import layer_stacks
 from coi_jax.models.quantization import Held, dense
-from coi_jax.models.unstacked import is_apart, layer_of
 from coi_jax.parallel.sharding import constrain, divides
 
 Layer = TypeVar("Layer", bound=nnx.Module)
@@ -252,7 +252,7 @@ def scan(
     remat: str,
     unroll: int,
 ) -> tuple[Carry, Any]:
-    """Run `body(layer, carry, input) -> (carry, output)` over stacked layers with `lax.scan`.
+    """Run `body(layer, carry, input) -> (carry, output)` over the layers of a stack.
 
     Args:
         body: one layer's work.
@@ -263,25 +263,14 @@ def scan(
         unroll: layers in one iteration; with all of them in one there is no loop, which a CPU runs faster.
     """
     structure, params = nnx.split(layers)
-    if any(map(is_apart, jax.tree.leaves(params, is_leaf=is_apart))):
-        return _one_by_one(lambda layer, *rest: body(nnx.merge(structure, layer), *rest), params, carry, inputs)
 
     def step(carry: Carry, scanned: tuple[Any, Any]) -> tuple[Carry, Any]:
         return body(nnx.merge(structure, scanned[0]), carry, scanned[1])
 
-    if remat != "none":
+    def rematerialized(step: Callable[..., Any]) -> Callable[..., Any]:
+        if remat == "none":
+            return step
         # Inside a loop of one layer an iteration nothing can be shared, so the barrier against it only costs.
-        step = jax.checkpoint(step, policy=REMAT_POLICIES[remat], prevent_cse=unroll > 1)
-    return jax.lax.scan(step, carry, (params, inputs), unroll=unroll)
+        return jax.checkpoint(step, policy=REMAT_POLICIES[remat], prevent_cse=unroll > 1)
 
-
-def _one_by_one(
-    body: Callable[[Any, Carry, Any], tuple[Carry, Any]], params: Any, carry: Carry, inputs: Any
-) -> tuple[Carry, Any]:
-    """As `scan`, over parameters that are held apart: with no loop, and layers that are known by their numbers."""
-    count = len(jax.tree.leaves(params, is_leaf=is_apart)[0])
-    outputs = []
-    for layer in range(count):
-        carry, output = body(layer_of(params, layer), carry, layer_of(inputs, layer))
-        outputs.append(output)
-    return carry, jax.tree.map(lambda *leaves: jnp.stack(leaves), *outputs)
+    return layer_stacks.scan(step, carry, (params, inputs), unroll=unroll, remat=rematerialized)

@@ -7,30 +7,31 @@ them together. `Network` itself is static and hashable, so jitted functions clos
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from coi_jax.common.errors import UserError
 from coi_jax.config.model import DecoderConfig, LoraConfig, T5Config
 from coi_jax.models.chunked_loss import chunked_loss_sums
 from coi_jax.models.decoder import Decoder
-from coi_jax.models.kv_cache import Cache, laid_out
+from coi_jax.models.kv_cache import Cache, laid_out, unstack_layers
+from coi_jax.models.layer_stacks import restack, unstack
 from coi_jax.models.layers import Linear
 from coi_jax.models.lora import adapt, linear_maps, product
 from coi_jax.models.losses import LossSums, loss_sums
 from coi_jax.models.quantization import Held, dense, narrow, quantize
 from coi_jax.models.t5 import T5
-from coi_jax.models.unstacked import hold_apart
 from coi_jax.parallel.sharding import constrain
 
 Params = dict[str, Any]
 Batch = Mapping[str, Array]
+State = TypeVar("State", bound=Any)  # of a way of decoding
 
 
 @dataclass(frozen=True)
@@ -123,19 +124,6 @@ class Network:
         held = {path: narrow(leaf, dtype) if _is_matrix(path) else leaf for path, leaf in flat.items()}
         return nnx.traversals.unflatten_mapping(held)
 
-    @property
-    def unrolls(self) -> bool:
-        """Whether the layers that write tokens are not looped over."""
-        config = self.config
-        return config.scan_unroll >= (config.decoder_layers if isinstance(config, T5Config) else config.layers)
-
-    def layers_apart(self, params: Params) -> Params:
-        """Parameters with the layers that write tokens held apart."""
-        stack = "decoder" if isinstance(self.config, T5Config) else "layers"
-        flat = nnx.traversals.flatten_mapping(params[stack])
-        layers = {path: hold_apart(leaf) for path, leaf in flat.items()}
-        return params | {stack: nnx.traversals.unflatten_mapping(layers)}
-
     def logits(self, params: Params, batch: Batch) -> Float[Array, "rows length vocabulary"]:
         """Logits at every target position of a packed batch, in the compute dtype, without dropout."""
         module = self.module(params)
@@ -178,6 +166,39 @@ class Network:
     ) -> tuple[Float[Array, "batch vocabulary"], Cache]:
         """Append one token to each row; the logits of the next one, and the grown cache."""
         return _next_sharded(*self.module(params).decode_step(cache, tokens))
+
+    def decode_while(
+        self,
+        condition: Callable[[State], Bool[Array, ""]],
+        advance: Callable[[Params, State], State],
+        params: Params,
+        state: State,
+    ) -> State:
+        """Run `advance` on the state of a batch that is being decoded, while a condition holds.
+
+        Args:
+            condition: decides on the device whether to go on.
+            advance: takes a decode step of all rows.
+            params: the parameters that `advance` gets.
+            state: a named tuple with a `cache`.
+        """
+        if self.unrolls_decoding:
+            params = self.unstack_layers(params)
+            state = state._replace(cache=unstack_layers(state.cache))
+        return restack(jax.lax.while_loop(condition, lambda state: advance(params, state), state))
+
+    @property
+    def unrolls_decoding(self) -> bool:
+        """Return whether decoding runs over unstacked layers: where `scan_unroll` takes all of them at once."""
+        config = self.config
+        return config.scan_unroll >= (config.decoder_layers if isinstance(config, T5Config) else config.layers)
+
+    def unstack_layers(self, params: Params) -> Params:
+        """Return the parameters with the layers that decode unstacked."""
+        stack = "decoder" if isinstance(self.config, T5Config) else "layers"
+        flat = nnx.traversals.flatten_mapping(params[stack])
+        layers = {path: unstack(leaf) for path, leaf in flat.items()}
+        return params | {stack: nnx.traversals.unflatten_mapping(layers)}
 
     def module(self, params: Params) -> Decoder | T5:
         """The NNX module around these parameters, for those who need a part of the network."""

@@ -18,7 +18,8 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from coi_jax.config.model import T5Config
 from coi_jax.models import kv_cache
 from coi_jax.models.attention import Attention, attend, causal_mask, length_mask, segment_mask
-from coi_jax.models.kv_cache import Cache, KeyValues, Layer
+from coi_jax.models.kv_cache import Cache, KeyValues
+from coi_jax.models.layer_stacks import LayerIndex
 from coi_jax.models.layers import (
     MLP,
     Embedding,
@@ -230,7 +231,7 @@ class T5(nnx.Module):
         bias = self.decoder_bias.at(jnp.arange(positions.shape[1]) - cache.slot)[:, None]
 
         def body(
-            layer: DecoderLayer, carry: tuple[Array, KeyValues], inputs: tuple[Layer, KeyValues]
+            layer: DecoderLayer, carry: tuple[Array, KeyValues], inputs: tuple[LayerIndex, KeyValues]
         ) -> tuple[tuple[Array, KeyValues], None]:
             (x, memory), (index, cross) = carry, inputs
             query, new = layer.project(x)

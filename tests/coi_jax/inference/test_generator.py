@@ -68,8 +68,8 @@ def test_the_batch_does_not_change_an_answer(kind: str, decoding: str) -> None:
 def test_layers_that_are_not_looped_over_change_no_answer(model: tuple) -> None:
     network, params = model
     unrolled = Network(network.config.model_copy(update={"scan_unroll": 3}), network.vocabulary_size)
-    assert unrolled.unrolls
-    assert not network.unrolls
+    assert unrolled.unrolls_decoding
+    assert not network.unrolls_decoding
     assert answers((unrolled, params), 8, beams=2) == answers(model, 8, beams=2)
 
 

@@ -8,7 +8,8 @@ import pytest
 from coi_jax.config.model import DecoderConfig, T5Config
 from coi_jax.config.run import MeshConfig
 from coi_jax.models import Network, Params, build, take
-from coi_jax.models.kv_cache import layers_apart, layers_stacked
+from coi_jax.models.kv_cache import unstack_layers
+from coi_jax.models.layer_stacks import restack
 from coi_jax.parallel import sharding
 from tests.helpers.tiny_models import quick_compilation
 from tests.helpers.tiny_networks import CONFIGS, VOCABULARY, change, network_and_params, pack, pack_pairs, pad, tokens
@@ -119,9 +120,9 @@ def test_take_repeats_drops_and_reorders_rows(kind: str, pair: tuple) -> None:
     expected, _ = step(params, cache, next_tokens)
     ours, _ = step(params, take(cache, chosen), next_tokens[chosen])
     np.testing.assert_allclose(ours, expected[chosen], atol=1e-5)
-    apart = take(layers_apart(cache), chosen)
-    jax.tree.map(np.testing.assert_array_equal, layers_stacked(apart), take(cache, chosen))
-    ours, _ = step(network.layers_apart(params), apart, next_tokens[chosen])
+    apart = take(unstack_layers(cache), chosen)
+    jax.tree.map(np.testing.assert_array_equal, restack(apart), take(cache, chosen))
+    ours, _ = step(network.unstack_layers(params), apart, next_tokens[chosen])
     np.testing.assert_allclose(ours, expected[chosen], atol=1e-5)
 
 
@@ -244,5 +245,5 @@ def test_layers_of_two_kinds_are_the_same_apart() -> None:
     with quick_compilation():
         prefill = jax.jit(network.prefill, static_argnames="max_new_tokens")
         _, cache = prefill(params, *pad([tokens(1, 9)]), max_new_tokens=1)
-        ours, _ = step(network.layers_apart(params), layers_apart(cache), jnp.asarray([5]))
+        ours, _ = step(network.unstack_layers(params), unstack_layers(cache), jnp.asarray([5]))
         np.testing.assert_allclose(ours, step(params, cache, jnp.asarray([5]))[0], atol=1e-5)

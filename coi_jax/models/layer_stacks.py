@@ -1,0 +1,105 @@
+"""Parameters and caches of a stack of layers, held as one stacked array or as one array for each layer.
+
+Training scans over stacked arrays. A CPU that decodes would copy a layer's slice of a stacked array each time it reads
+it: all weights and the whole cache, for every token. There layers are unstacked, and the loop over them is unrolled.
+This module alone knows in which of the two forms a tree is: networks and caches scan, read and write layers through it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+Carry = TypeVar("Carry")
+Step = Callable[[Carry, Any], tuple[Carry, Any]]
+LayerIndex = Int[Array, ""] | np.integer  # a numpy integer where the loop over layers is unrolled
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class _Unstacked:
+    """The layers of what was one stacked array."""
+
+    layers: tuple[Any, ...]
+
+    def replace(self, layer: int, array: Any) -> "_Unstacked":
+        """Return the same with another array for a layer."""
+        return _Unstacked((*self.layers[:layer], array, *self.layers[layer + 1 :]))
+
+
+def unstack(stack: Any) -> Any:
+    """Return the layers of a stacked parameter, which is an array or a quantized one, as one array for each layer."""
+    count = len(jax.tree.leaves(stack)[0])
+    return _Unstacked(tuple(jax.tree.map(lambda leaf: leaf[layer], stack) for layer in range(count)))  # noqa: B023
+
+
+def restack(tree: Any) -> Any:
+    """Return a tree with stacked arrays in place of unstacked layers."""
+    return _map(lambda node: jnp.stack(node.layers), lambda leaf: leaf, tree)
+
+
+def map_stacks(function: Callable[[Any], Any], tree: Any) -> Any:
+    """Return a tree with `function`, which takes and returns a stacked array, applied to every stack.
+
+    It is applied to each unstacked layer as a stack of one, so it must treat layers alike.
+    """
+    return _map(lambda node: _Unstacked(tuple(function(layer[None])[0] for layer in node.layers)), function, tree)
+
+
+def read_layer(stack: Any, layer: LayerIndex) -> Float[Array, "..."]:
+    """Return one layer of a stack."""
+    if isinstance(stack, _Unstacked):
+        return stack.layers[int(layer)]
+    return jax.lax.dynamic_index_in_dim(stack, layer, keepdims=False)
+
+
+def update_layer(stack: Any, layer: LayerIndex, update: Float[Array, "..."], start: tuple[Any, ...]) -> Any:
+    """Return a stack with a slice of one layer replaced.
+
+    Args:
+      stack: one array for all layers, or one for each.
+      layer: the layer to write to.
+      update: the values of the slice, without an axis of layers.
+      start: the index of its first element on each of these axes.
+    """
+    if isinstance(stack, _Unstacked):
+        return stack.replace(int(layer), jax.lax.dynamic_update_slice(stack.layers[int(layer)], update, start))
+    return jax.lax.dynamic_update_slice(stack, update[None], (layer, *start))
+
+
+def scan(
+    step: Step[Carry], carry: Carry, layers: Any, *, unroll: int, remat: Callable[[Step[Carry]], Step[Carry]]
+) -> tuple[Carry, Any]:
+    """Run `step(carry, layer) -> (carry, output)` over layers, as `lax.scan` does.
+
+    Args:
+      step: the work of one layer.
+      carry: what flows from layer to layer.
+      layers: a tree of stacks and of arrays with one entry per layer on their first axis.
+      unroll: layers in one iteration of the loop.
+      remat: wraps the step for the backward pass. Unstacked layers are decoded, never differentiated, and have none.
+    """
+    nodes = jax.tree.leaves(layers, is_leaf=_is_unstacked)
+    count = next((len(node.layers) for node in nodes if _is_unstacked(node)), None)
+    if count is None:
+        return jax.lax.scan(remat(step), carry, layers, unroll=unroll)
+    outputs = []
+    for layer in range(count):
+        carry, output = step(carry, _map(lambda node: node.layers[layer], lambda leaf: leaf[layer], layers))  # noqa: B023
+        outputs.append(output)
+    return carry, jax.tree.map(lambda *leaves: jnp.stack(leaves), *outputs)
+
+
+def _is_unstacked(node: Any) -> bool:
+    return isinstance(node, _Unstacked)
+
+
+def _map(on_unstacked: Callable[[_Unstacked], Any], on_stacked: Callable[[Any], Any], tree: Any) -> Any:
+    """Return a tree with one function applied to its unstacked nodes, and another to its other leaves."""
+    return jax.tree.map(
+        lambda node: on_unstacked(node) if _is_unstacked(node) else on_stacked(node), tree, is_leaf=_is_unstacked
+    )

@@ -1,0 +1,57 @@
+"""Unstacked layers compute what stacked ones do, through the same functions."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from coi_jax.models import layer_stacks
+from coi_jax.models.layer_stacks import map_stacks, read_layer, restack, unstack, update_layer
+from coi_jax.models.quantization import dense, quantize
+
+LAYERS, ROWS, WIDTH = 3, 2, 4
+STACK = jnp.asarray(np.random.default_rng(0).normal(size=(LAYERS, ROWS, WIDTH)), jnp.float32)
+
+
+def stacks() -> list[Any]:
+    return [STACK, unstack(STACK)]
+
+
+def test_layers_are_stacked_again_without_a_change() -> None:
+    np.testing.assert_array_equal(restack({"a": unstack(STACK), "b": None})["a"], STACK)
+    assert len(jax.tree.leaves(unstack(STACK))) == LAYERS
+
+
+def test_a_layer_is_read_and_written_alike() -> None:
+    update = jnp.full((1, 2), 7.0)
+    expected = np.array(STACK)
+    expected[1, 1:, 2:] = 7.0
+    for stack in stacks():
+        np.testing.assert_array_equal(read_layer(stack, np.int64(2)), STACK[2])
+        np.testing.assert_array_equal(restack(update_layer(stack, np.int64(1), update, (1, 2))), expected)
+
+
+def test_functions_of_stacks_take_unstacked_layers_one_by_one() -> None:
+    for stack in stacks():
+        np.testing.assert_array_equal(restack(map_stacks(lambda leaf: leaf[:, ::-1], stack)), STACK[:, ::-1])
+
+
+@pytest.mark.parametrize("quantized", [False, True])
+def test_a_scan_over_unstacked_layers_is_an_unrolled_loop(quantized: bool) -> None:
+    stack = quantize(STACK, (1,)) if quantized else STACK
+
+    def step(carry: jax.Array, inputs: tuple[Any, Any]) -> tuple[jax.Array, jax.Array]:
+        layer, index = inputs
+        carry = jnp.tanh(carry + dense(layer, jnp.float32)) * (1 + index)
+        return carry, carry.sum()
+
+    def run(layers: Any) -> tuple[jax.Array, jax.Array]:
+        inputs = (layers, np.arange(LAYERS))
+        return layer_stacks.scan(step, jnp.zeros((ROWS, WIDTH)), inputs, unroll=1, remat=lambda step: step)
+
+    expected, ours = jax.jit(run)(stack), jax.jit(run)(unstack(stack))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), ours, expected)
+    assert "while" in jax.jit(run).lower(stack).as_text()
+    assert "while" not in jax.jit(run).lower(unstack(stack)).as_text()
