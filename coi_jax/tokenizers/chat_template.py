@@ -70,15 +70,16 @@ class _Environment(ImmutableSandboxedEnvironment):
         """Stops at once; Jinja itself would print nothing where such an attribute stands alone."""
         raise SecurityError(f"access to attribute {attribute!r} of a {type(obj).__name__} is unsafe")
 
-    def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
-        template = super()._parse(source, name, filename)
+    def compile_timed(self, source: str) -> jinja2.Template:
+        """Compile a template with a call of `tick` at the start of every loop's and every macro's body."""
+        template = self.parse(source)
         blocks: list[nodes.For | nodes.Macro] = [*template.find_all(nodes.For), *template.find_all(nodes.Macro)]
         for block in blocks:
             tick = nodes.Call(nodes.EnvironmentAttribute("tick"), [], [], None, None)
             block.body.insert(0, nodes.Output([tick]))
         template.set_lineno(1)
         template.set_environment(self)
-        return template
+        return self.from_string(template)
 
 
 def _raise(message: str) -> NoReturn:
@@ -115,7 +116,7 @@ class ChatTemplate:
         self._variables, self._where = dict(variables), where
         self._environment = _Environment()
         try:
-            self._template = self._environment.from_string(source)
+            self._template = self._environment.compile_timed(source)
         except Exception as error:  # whatever a stranger's text brings about
             raise self._stopped(error) from None
 

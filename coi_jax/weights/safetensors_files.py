@@ -1,8 +1,9 @@
 """Safetensors files, read tensor by tensor and written tensor by tensor, in a local folder or in a bucket.
 
 A file is 8 bytes with the length of a header, the header (JSON: dtype, shape and place of every tensor), and the
-tensors' bytes. The library of the format maps whole local files into memory, and writes only what is in memory whole;
-here one tensor is, whatever the file's size and wherever it lies (`gs://…` too). Nothing is ever unpickled.
+tensors' bytes. The safetensors library reads local files; it neither reads from buckets nor writes tensors one by one,
+so byte ranges of remote files are read here, and files are written here with one tensor in memory at a time. Nothing is
+ever unpickled.
 """
 
 import hashlib
@@ -14,11 +15,12 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 from jaxtyping import Shaped
+from safetensors import SafetensorError, safe_open
 
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
 from coi_jax.common.progress import Bar
-from coi_jax.common.storage import BLOCK, Folder, PathLike, as_path
+from coi_jax.common.storage import BLOCK, Folder, PathLike, as_path, is_local
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 DTYPES: dict[str, np.dtype] = {
@@ -57,8 +59,11 @@ class TensorFolder:
         self.entries = {key: entry for name in self.files for key, entry in read_header(folder, name).items()}
 
     def read(self, key: str) -> Tensor:
-        """A tensor; it cannot be written to."""
+        """Return a tensor: from a local file by the memory map of the safetensors library, else from a byte range."""
         entry = self.entries[key]
+        if is_local(self.folder.url):
+            with safe_open(self.folder.at(entry.file), framework="numpy") as file:
+                return file.get_tensor(key)
         data = self.folder.read(entry.file, entry.start, entry.end)
         return np.frombuffer(data, entry.dtype).reshape(entry.shape)
 
@@ -124,7 +129,19 @@ def read_header(folder: Folder, name: str) -> dict[str, Entry]:
     due = max((entry.end for entry in entries.values()), default=begin)
     if due > size:
         raise UserError(folder.field, where, f"is cut short: {size} of {due} bytes; fetch it again")
+    if is_local(folder.url):
+        check_with_library(folder, name)
     return entries
+
+
+def check_with_library(folder: Folder, name: str) -> None:
+    """Raise UserError where the safetensors library does not take a local file, say for tensors that overlap."""
+    try:
+        with safe_open(folder.at(name), framework="numpy"):
+            pass
+    except SafetensorError as error:
+        hint = f"is not a valid safetensors file ({error}); fetch it again"
+        raise UserError(folder.field, f"{folder}/{name}", hint) from None
 
 
 def _entry(file: str, begin: int, value: Mapping[str, Any]) -> Entry:

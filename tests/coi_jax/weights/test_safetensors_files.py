@@ -107,6 +107,19 @@ def broken(data: bytes, how: str) -> bytes:
     return cases[how]
 
 
+def test_tensors_that_overlap_are_refused_by_the_library(tmp_path: Path) -> None:
+    folder = write(str(tmp_path / "model"), 10**9)
+    path = tmp_path / "model" / SINGLE
+    data = path.read_bytes()
+    length = struct.unpack("<Q", data[:8])[0]
+    header = json.loads(data[8 : 8 + length])
+    header["copy"] = header["a.weight"]
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + data[8 + length :])
+    with pytest.raises(UserError, match="is not a valid safetensors file"):
+        TensorFolder(folder)
+
+
 @pytest.mark.parametrize(
     ("how", "said"),
     [
