@@ -12,7 +12,8 @@ from coi_jax.inference.decoding import SingleStrategy
 from coi_jax.inference.generator import Generator, Prompt
 from coi_jax.models import build
 from coi_jax.parallel.processes import start_jax
-from coi_jax.weights import sources as weights
+from coi_jax.weights.initial_weights import open_weights
+from coi_jax.weights.mesh_loading import load_params
 
 
 class Ours:
@@ -22,7 +23,7 @@ class Ours:
         start_jax()
         config = model_section(settings["model"]).model_validate(settings["model"])
         network = build(config, config.vocabulary_size or 0)
-        params = weights.load(weights.open_weights(settings["weights"], network), network, None)
+        params = load_params(open_weights(settings["weights"], network), network, None)
         ends: list[int] = settings["ends"] or [NO_TOKEN]
         strategy = SingleStrategy(network, ends[0], settings["max_new_tokens"], other_ends=tuple(ends[1:]))
         self._generator = Generator(params, strategy, batch=1, seed=0)

@@ -14,7 +14,7 @@ from coi_jax.models import Network, Params, build
 from coi_jax.weights.hf_config import published
 from coi_jax.weights.hf_names import places
 from coi_jax.weights.safetensors_files import Spec, Tensor, write_tensors
-from coi_jax.weights.sources import CONFIG, TreeWeights
+from coi_jax.weights.sources import CONFIG, InMemoryWeights
 
 LARGEST_FILE = 5 * 10**9  # bytes
 
@@ -30,7 +30,7 @@ def draw(config: RunConfig, folder: Path) -> int:
 def save(network: Network, params: Params, folder: Path, dtype: np.dtype) -> None:
     """Write a network's parameters, and the config.json that describes it."""
     folder.mkdir(parents=True)
-    source = TreeWeights(params, "random weights")
+    source = InMemoryWeights(params)
     where = places(network.config, network.abstract())
     parts = {key: (place, number) for place in where.values() for number, key in enumerate(place.keys)}
 

@@ -15,6 +15,7 @@ from coi_jax.parallel import hardware, sharding
 from coi_jax.parallel.processes import start_jax
 from coi_jax.runs.run_folder import RunFolder
 from coi_jax.training import loop
+from coi_jax.training import step as train_step
 from coi_jax.weights import peft
 
 
@@ -44,7 +45,8 @@ class Ours:
         run = RunFolder(Path(settings["folder"]))
         self._job = loop.make_job(config, run, sharding.make_mesh(config.mesh), batches, network)
         with jax.set_mesh(self._job.mesh):
-            self._state = loop.from_weights(self._job)
+            params, frozen = self._job.initial_weights.load(self._job.mesh)
+            self._state = train_step.initial_state(params, frozen, self._job.optimizer, self._job.shardings)
         if network.lora:
             peft.export(Path(settings["adapters"]), network, self._state.params, config.weights.folder or "")
 

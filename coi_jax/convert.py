@@ -32,11 +32,11 @@ from coi_jax.runs import checkpoint, run_folder, streamed_checkpoint
 from coi_jax.runs.run_folder import RunFolder, keep_vocabulary
 from coi_jax.runs.streamed_checkpoint import Streamed
 from coi_jax.weights import peft, publish
-from coi_jax.weights import sources as weights
 from coi_jax.weights.hf_config import architecture
 from coi_jax.weights.hf_names import Place, places
+from coi_jax.weights.initial_weights import PretrainedWeights, open_weights
 from coi_jax.weights.safetensors_files import Tensor
-from coi_jax.weights.sources import Weights
+from coi_jax.weights.sources import CONFIG, WeightSource, is_run
 
 DTYPES = ("float32", "bfloat16", "float16")
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model")
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.adapters:
         into_adapters(run, arguments.out)
         print(f"wrote {arguments.out}; next: peft.PeftModel.from_pretrained(model, {arguments.out!r})")
-    elif weights.is_run(arguments.src):
+    elif is_run(arguments.src):
         into_published(run, arguments.out, dtype, int(arguments.shard_gb * GIGABYTE))
         print(f"wrote {arguments.out}; next: AutoModel.from_pretrained({arguments.out!r})")
     else:
@@ -83,7 +83,7 @@ def into_adapters(run: RunFolder, out: str) -> None:
         raise UserError("src", run.path, "trained all weights; leave --adapters out")
     adapters = checkpoint.restore_params(run.checkpoints, network)
     begins_from = config.weights.folder
-    base = begins_from if begins_from and not weights.is_run(begins_from) else ""  # peft knows no runs
+    base = begins_from if begins_from and not is_run(begins_from) else ""  # peft knows no runs
     with atomic_folder(out, marker=peft.CONFIG) as folder:
         peft.export(folder, network, adapters, base)
 
@@ -95,7 +95,7 @@ def into_published(run: RunFolder, out: str, dtype: np.dtype | None, largest: in
       UserError: the run has no checkpoint, or no published family computes what its network does.
     """
     network = build(run.load_config().model, run.load_vocabulary().size)
-    publish.write(out, run, network, weights.open_weights(str(run.path), network, "src"), dtype, largest)
+    publish.write(out, run, network, open_weights(str(run.path), network, "src"), dtype, largest)
 
 
 def into_run(
@@ -111,18 +111,17 @@ def into_run(
         run = RunFolder(folder)
         files.write_json(run.config, config.model_dump(mode="json"))
         keep_vocabulary(run, config)
-        publish.keep(source.url, run)
         network = build(config.model, run.load_vocabulary().size)
-        weights_source = weights.open_weights(source.url, network, source.field)
-        write_checkpoint(run, network, weights_source, dtype)
-        data = {"sha256": None, "weights": weights.identity(source.url)}
+        pretrained = PretrainedWeights(run, network, config.seed, source.url, source.field)
+        data = {"sha256": None} | pretrained.record()
+        write_checkpoint(run, network, pretrained.open(), dtype)
         files.write_json(run.environment, {"converted_from": source.url, "data": data})
 
 
 def run_config(source: Folder, config_file: str, overrides: Mapping[str, Any]) -> RunConfig:
     """The config of a new run: a file's, with the model and the tokenizer of a published folder."""
     values = load_config(config_file, overrides).model_dump(mode="json")
-    network = architecture(source.read_json(weights.CONFIG))
+    network = architecture(source.read_json(CONFIG))
     of_the_run = set(model_section(network).model_fields) - set(network)
     values["model"] = {name: values["model"][name] for name in of_the_run} | network
     values["model"]["scan_unroll"] = min(values["model"]["scan_unroll"], network["layers"])
@@ -135,7 +134,7 @@ def run_config(source: Folder, config_file: str, overrides: Mapping[str, Any]) -
     return validate(values)
 
 
-def write_checkpoint(run: RunFolder, network: Network, source: Weights, dtype: np.dtype | None) -> None:
+def write_checkpoint(run: RunFolder, network: Network, source: WeightSource, dtype: np.dtype | None) -> None:
     """Writes weights as the checkpoint of step 0, a layer at a time, in their own dtype or another."""
     abstract = network.abstract()
     where = places(network.config, abstract)

@@ -23,7 +23,8 @@ from coi_jax.runs import checkpoint
 from coi_jax.runs.run_folder import RunFolder, keep_vocabulary, open_run
 from coi_jax.tokenizers.protocol import Vocabulary
 from coi_jax.weights import publish
-from coi_jax.weights import sources as weights
+from coi_jax.weights.initial_weights import initial_weights
+from coi_jax.weights.sources import FIELD, folder_identity
 
 # What may differ from the run's config without asking another network.
 OPEN_SECTIONS = ("evaluation.", "mesh.")
@@ -75,13 +76,12 @@ class Model:
         return Generator(params, strategy, self.config.evaluation.batch, self.config.seed, multiple=parts)
 
     def _parameters(self, network: Network) -> Params:
-        """Of the checkpoint; of the folder that the config names, where nothing was trained."""
+        """Return those of the checkpoint, or the initial weights where nothing was trained."""
+        initial = initial_weights(self.run, self.config, network)
         if not checkpoint.steps(self.run.checkpoints):
-            return weights.load(weights.open_weights(self.config.weights.required_folder, network), network, self.mesh)
+            return network.join(*initial.load(self.mesh))
         params = checkpoint.restore_params(self.run.checkpoints, network, step=self.step, mesh=self.mesh)
-        if network.lora is None:
-            return params
-        return network.join(params, weights.restore_base(self.run, self.config, network, self.mesh))
+        return params if network.lora is None else network.join(params, initial.load_frozen_base(self.mesh))
 
     def prompt(self, id: str, inputs: Int[np.ndarray, " inputs"]) -> Prompt:
         """The ids that the network is shown: as in training, a decoder's begin with the begin id, if there is one."""
@@ -135,7 +135,7 @@ def begin_untrained(workdir: PathLike, config_file: str, overrides: Mapping[str,
     if find_arm(config.arm).is_tuned:
         raise UserError("config.arm", config.arm, "is tuned before it is evaluated; train it, or take base, cot or ltm")
     if not config.weights.folder:
-        raise UserError(weights.FIELD, "", "name the published folder that is evaluated")
+        raise UserError(FIELD, "", "name the published folder that is evaluated")
     run = open_run(workdir, config)
     processes.on_primary(lambda: keep_vocabulary(run, config))
     processes.on_primary(lambda: publish.keep(config.weights.required_folder, run))
@@ -148,5 +148,5 @@ def is_untrained(config: RunConfig) -> bool:
 
 def _identity(run: RunFolder, config: RunConfig, step: int | None) -> str:
     if step is None:
-        return f"0-{weights.identity(config.weights.required_folder)[:16]}"
+        return f"0-{folder_identity(config.weights.required_folder)[:16]}"
     return checkpoint.identity(run.checkpoints, step)

@@ -8,7 +8,6 @@ from types import FrameType
 from typing import Any, Protocol, runtime_checkable
 
 import jax
-import numpy as np
 import optax
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
@@ -18,7 +17,7 @@ from coi_jax.config.run import RunConfig
 from coi_jax.data import token_cache
 from coi_jax.data.loader import Loader
 from coi_jax.data.task_specs import training_tasks
-from coi_jax.models import Network, Params, build, flops
+from coi_jax.models import Network, build, flops
 from coi_jax.parallel import hardware, processes, sharding
 from coi_jax.runs import checkpoint
 from coi_jax.runs.checkpoint import Checkpoints
@@ -29,8 +28,7 @@ from coi_jax.training import optimizer
 from coi_jax.training import step as train_step
 from coi_jax.training.progress_log import Report
 from coi_jax.training.step import StepFunction
-from coi_jax.weights import publish
-from coi_jax.weights import sources as weights
+from coi_jax.weights.initial_weights import InitialWeights, initial_weights
 
 
 @runtime_checkable
@@ -63,6 +61,11 @@ class Job:
         return self.loader.total_steps
 
     @property
+    def initial_weights(self) -> InitialWeights:
+        """Return what the run begins from."""
+        return initial_weights(self.run, self.config, self.network)
+
+    @property
     def position(self) -> checkpoint.Position:
         """Which data the run reads, and how long; the number of a step is its place there."""
         return {"total_steps": self.total_steps, "loader": self.loader.fingerprint}
@@ -83,26 +86,11 @@ def prepare(config: RunConfig, run: RunFolder) -> Job:
     loader = Loader(config, caches, vocabulary, sharding.data_parallel(mesh) * config.train.microbatches)
     network = build(config.model, vocabulary.size, config.lora)
     data = {"caches": [item.hash for item in caches], "vocabulary": vocabulary.fingerprint} | loader.statistics()
-    data |= processes.on_primary(lambda: note_weights(config, run, network))
+    data |= initial_weights(run, config, network).record()
     counts = network.parameter_counts()
     processes.on_primary(lambda: write_environment(run, config, data, counts))
     processes.log_primary(f"{counts['trained']:,} of {counts['total']:,} parameters are trained")
     return make_job(config, run, mesh, loader, network)
-
-
-def note_weights(config: RunConfig, run: RunFolder, network: Network) -> dict[str, str]:
-    """Checks the weights that a run begins from, keeps their small files, and names what they are: nothing if none.
-
-    Raises:
-      UserError: they cannot be had, or are of another network.
-    """
-    if not config.weights.folder:
-        return {}
-    if checkpoint.steps(run.checkpoints):  # they have been read
-        return {"weights": weights.recorded_identity(run)}
-    weights.open_weights(config.weights.folder, network)
-    publish.keep(config.weights.folder, run)
-    return {"weights": weights.identity(config.weights.folder)}
 
 
 def make_job(config: RunConfig, run: RunFolder, mesh: Mesh, loader: Batches, network: Network) -> Job:
@@ -154,7 +142,8 @@ def begin(job: Job, checkpoints: Checkpoints) -> tuple[TrainState, int]:
     """
     step = checkpoint.latest_step(job.run.checkpoints)
     if step is None:
-        return fresh(job), 0
+        params, frozen = job.initial_weights.load(job.mesh)
+        return train_step.initial_state(params, frozen, job.optimizer, job.shardings), 0
     position = checkpoint.read_position(job.run.checkpoints, step)
     if position["loader"] != job.loader.fingerprint:
         hint = "was trained on data that has changed since; restore the dataset, or train into another --workdir"
@@ -163,37 +152,8 @@ def begin(job: Job, checkpoints: Checkpoints) -> tuple[TrainState, int]:
     abstract = train_step.abstract_state(job.network, job.optimizer)
     state = checkpoints.restore(step, abstract, job.shardings)
     if job.network.lora:
-        state = state._replace(frozen=weights.restore_base(job.run, job.config, job.network, job.mesh))
+        state = state._replace(frozen=job.initial_weights.load_frozen_base(job.mesh))
     return state, step
-
-
-def fresh(job: Job) -> TrainState:
-    """The state of a run before its first step. A frozen base of random weights is written down here, once."""
-    if job.config.weights.folder:
-        return from_weights(job)
-    state = train_step.compile_init(job.network, job.optimizer, job.shardings)(jax.random.key(job.config.seed))
-    if job.network.lora:
-        checkpoint.save_base(job.run.base, state.frozen)
-    return state
-
-
-def from_weights(job: Job) -> TrainState:
-    """The state of a run that begins from the weights that its config names.
-
-    Raises:
-      UserError: they cannot be had, or are of another network.
-    """
-    source = weights.open_weights(job.config.weights.required_folder, job.network)
-    base = weights.load(source, job.network, job.mesh)
-    trained, frozen = (base, None) if job.network.lora is None else (_adapters(job), base)
-    opt_state = jax.jit(job.optimizer.init, out_shardings=job.shardings.opt_state)(trained)
-    return TrainState(trained, opt_state, jax.device_put(np.zeros((), np.int32), job.shardings.step), frozen)
-
-
-def _adapters(job: Job) -> Params:
-    """Fresh adapters; the base beside them is never computed, since nothing asks for it."""
-    init = jax.jit(lambda key: job.network.split(job.network.init(key))[0], out_shardings=job.shardings.params)
-    return init(jax.random.key(job.config.seed))
 
 
 def make_report(job: Job, done: int) -> Report:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key
@@ -38,10 +39,19 @@ class StepMetrics(NamedTuple):
 StepFunction = Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]
 
 
-def init_state(network: Network, optimizer: optax.GradientTransformation, key: Key[Array, ""]) -> TrainState:
-    """Fresh parameters and an empty optimizer state."""
-    params, frozen = network.split(network.init(key))
-    return TrainState(params, optimizer.init(params), jnp.zeros((), jnp.int32), frozen)
+def initial_state(
+    params: Params, frozen: Params | None, optimizer: optax.GradientTransformation, shardings: TrainState
+) -> TrainState:
+    """Return the state before the first step.
+
+    Args:
+      params: the parameters that are trained, laid out as `shardings` say.
+      frozen: the frozen base of adapters, or None.
+      optimizer: its state is created here, on the devices that will hold it.
+      shardings: those of `state_shardings`.
+    """
+    opt_state = jax.jit(optimizer.init, out_shardings=shardings.opt_state)(params)
+    return TrainState(params, opt_state, jax.device_put(np.zeros((), np.int32), shardings.step), frozen)
 
 
 def state_shardings(network: Network, optimizer: optax.GradientTransformation, mesh: AnyMesh) -> TrainState:
@@ -130,13 +140,6 @@ def split_rows(batch: Batch, parts: int) -> dict[str, Int[Array, "parts fewer _"
         return sharding.constrain(parted, (None, "batch", "length"))
 
     return {name: split(array) for name, array in batch.items()}
-
-
-def compile_init(
-    network: Network, optimizer: optax.GradientTransformation, shardings: TrainState
-) -> Callable[[Key[Array, ""]], TrainState]:
-    """`init_state` that makes every leaf where it will live."""
-    return jax.jit(lambda key: init_state(network, optimizer, key), out_shardings=shardings)
 
 
 def compile_step(step: StepFunction, shardings: TrainState, mesh: Mesh) -> StepFunction:

@@ -11,11 +11,10 @@ from coi_jax.families.registry import FAMILIES
 from coi_jax.models import Network
 from coi_jax.runs.run_folder import RunFolder
 from coi_jax.tokenizers.protocol import Vocabulary
-from coi_jax.weights import sources as weights
 from coi_jax.weights.hf_config import architecture, published, text_config
 from coi_jax.weights.hf_names import places
 from coi_jax.weights.safetensors_files import Spec, Tensor, write_tensors
-from coi_jax.weights.sources import CONFIG, Weights
+from coi_jax.weights.sources import CONFIG, FIELD, WeightSource, is_run
 
 # What belongs to a model besides its tensors, where it has them.
 SMALL_FILES = (
@@ -36,15 +35,17 @@ SMALL_FILES = (
 
 def keep(source: str, run: RunFolder) -> None:
     """Copies a published folder's small files, or those that another run has kept, into a run."""
-    kept = str(RunFolder(source).published) if weights.is_run(source) else source
-    folder = Folder(kept, weights.FIELD)
+    kept = str(RunFolder(source).published) if is_run(source) else source
+    folder = Folder(kept, FIELD)
     if not run.published.exists() and folder.exists():
         for name in sorted(set(folder.names()) & set(SMALL_FILES)):
             files.write_bytes(run.published / name, folder.read(name))
 
 
-def write(out: str, run: RunFolder, network: Network, source: Weights, dtype: np.dtype | None, largest: int) -> None:
-    """Writes a run's model as a published folder: tensors, config.json, and the tokenizer's files that the run has.
+def write(
+    out: str, run: RunFolder, network: Network, source: WeightSource, dtype: np.dtype | None, largest: int
+) -> None:
+    """Write a run's model as a published folder: tensors, config.json, and the tokenizer's files that the run has.
 
     Args:
       out: a new folder, which may be in a bucket; it appears when it is whole.

@@ -137,8 +137,10 @@ class Trained:
         step = train_step.make_step(network, self.optimizer, schedule, microbatches=microbatches, seed=0)
         self.step: StepFunction = train_step.compile_step(step, self.shardings, mesh)
         with quick_compilation(), jax.set_mesh(mesh):
-            init = train_step.compile_init(network, self.optimizer, self.shardings)
-            self.state: TrainState = init(jax.random.key(0))
+            shardings = (self.shardings.params, self.shardings.frozen)
+            init = jax.jit(lambda key: network.split(network.init(key)), out_shardings=shardings)
+            params = init(jax.random.key(0))
+            self.state: TrainState = train_step.initial_state(*params, self.optimizer, self.shardings)
 
     def run(self, batches: list[dict[str, np.ndarray]]) -> list[float]:
         """Takes a step on each batch; the losses."""

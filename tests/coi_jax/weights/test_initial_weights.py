@@ -28,12 +28,15 @@ from coi_jax.models import Network, Params, build
 from coi_jax.runs import checkpoint
 from coi_jax.runs.run_folder import open_run
 from coi_jax.training import loop
+from coi_jax.training import step as train_step
 from coi_jax.training.loop import Job
 from coi_jax.weights import hf_names
-from coi_jax.weights import sources as weights
 from coi_jax.weights.hf_config import architecture
 from coi_jax.weights.hf_names import to_params
+from coi_jax.weights.initial_weights import PretrainedWeights, initial_weights, open_weights
+from coi_jax.weights.mesh_loading import load_params
 from coi_jax.weights.safetensors_files import SINGLE, Spec, write_tensors
+from coi_jax.weights.sources import folder_identity
 from tests.helpers import published_models, tiny_models, trained_runs
 from tests.helpers.paths import ROOT
 from tests.helpers.published_models import tensors
@@ -86,7 +89,7 @@ def test_parameters_lie_on_the_mesh_in_fp32(
     folder: Path, network: Network, expected: Params, axes: dict[str, int]
 ) -> None:
     mesh = tiny_models.mesh(**axes) if axes else None
-    found = weights.load(weights.open_weights(str(folder), network), network, mesh)
+    found = load_params(open_weights(str(folder), network), network, mesh)
     assert_same(found, expected)
     for leaf, due in zip(jax.tree.leaves(found), jax.tree.leaves(checkpoint.placed_params(network, mesh)), strict=True):
         assert (leaf.dtype, leaf.sharding) == (jnp.float32, due.sharding)
@@ -99,7 +102,7 @@ def test_a_frozen_base_is_held_as_the_adapters_ask(
     lora = LORA.model_copy(update={"base_dtype": base_dtype})
     adapted = dataclasses.replace(network, lora=lora)
     mesh = tiny_models.mesh(fsdp=2, tensor=2)
-    found = weights.load(weights.open_weights(str(folder), adapted), adapted, mesh)
+    found = load_params(open_weights(str(folder), adapted), adapted, mesh)
     assert_same(found, jax.device_get(jax.jit(adapted.hold)(expected)))
     _, due = adapted.split(checkpoint.placed_params(adapted, mesh))
     jax.tree.map(
@@ -109,9 +112,9 @@ def test_a_frozen_base_is_held_as_the_adapters_ask(
 
 def test_a_folder_in_a_bucket(folder: Path, network: Network, expected: Params, bucket: str) -> None:
     upload_folder(folder, epath.Path(f"{bucket}/model"))
-    source = weights.open_weights(f"{bucket}/model", network)
-    assert_same(weights.load(source, network, None), expected)
-    assert weights.identity(f"{bucket}/model") == weights.identity(str(folder))
+    source = open_weights(f"{bucket}/model", network)
+    assert_same(load_params(source, network, None), expected)
+    assert folder_identity(f"{bucket}/model") == folder_identity(str(folder))
 
 
 def test_gemma_3_in_a_folder_with_a_vision_tower(tmp_path: Path) -> None:
@@ -126,21 +129,21 @@ def test_gemma_3_in_a_folder_with_a_vision_tower(tmp_path: Path) -> None:
     values = {"model_type": "gemma3", "text_config": config, "vision_config": {}}
     (whole / "config.json").write_text(json.dumps(values))
     network = build(published_models.section(published_models.model("Gemma 3")), 1)
-    params = [weights.load(weights.open_weights(str(path), network), network, None) for path in (text, whole)]
+    params = [load_params(open_weights(str(path), network), network, None) for path in (text, whole)]
     assert_same(*params)
     held["language_model.lm_head.weight"][0, 0] += 1
     save_file(held, whole / SINGLE)
     with pytest.raises(UserError, match="differ, though the config says that they are one"):
-        weights.open_weights(str(whole), network)
+        open_weights(str(whole), network)
 
 
 def test_a_network_of_other_sizes_is_named_by_its_field(folder: Path, network: Network) -> None:
     config = network.config.model_copy(update={"mlp_dim": 40})
     with pytest.raises(UserError, match=r"config.model.mlp_dim: 40: the checkpoint .* has 48"):
-        weights.open_weights(str(folder), build(config, 1))
+        open_weights(str(folder), build(config, 1))
     longer = build(network.config.model_copy(update={"vocabulary_size": None}), 300)
     with pytest.raises(UserError, match=r"config.model.vocabulary_size: 300: the checkpoint .* has 264"):
-        weights.open_weights(str(folder), longer)
+        open_weights(str(folder), longer)
 
 
 def test_a_config_that_its_own_tensors_contradict(folder: Path, network: Network, tmp_path: Path) -> None:
@@ -151,13 +154,13 @@ def test_a_config_that_its_own_tensors_contradict(folder: Path, network: Network
     with pytest.raises(
         UserError, match=r"gate_proj.weight \[48, 32\], where \[40, 32\] is due \(mlp_dim × model_dim\)"
     ):
-        weights.open_weights(str(copy), wrong)
+        open_weights(str(copy), wrong)
 
 
 def make_job(folder: Path, config: RunConfig, **axes: int) -> Job:
     run = open_run(folder, config)
     network = build(config.model, ROWS, config.lora)
-    note = loop.note_weights(config, run, network)
+    note = initial_weights(run, config, network).record()
     (folder / "environment.json").write_text(json.dumps({"data": note}))
     loader = StandInLoader(config.train.length.count)
     return loop.make_job(config, run, tiny_models.mesh(**axes), loader, network)
@@ -171,8 +174,28 @@ def begin(job: Job) -> tuple[Params, Params | None, int]:
     return jax.device_get(state.params), jax.device_get(state.frozen), done
 
 
+def recorded_identity(job: Job) -> str:
+    assert isinstance(job.initial_weights, PretrainedWeights)
+    return job.initial_weights.recorded_identity()
+
+
 def config_of(network: Network, folder: Path, **overrides: Any) -> RunConfig:
     return run_config(model=network.config.model_dump(), weights__folder=str(folder), **overrides)
+
+
+@pytest.mark.parametrize("adapters", [{}, {"lora__rank": 2, "lora__base_dtype": "int8"}], ids=["all", "adapters"])
+def test_random_weights_are_those_of_the_seed_on_any_mesh(
+    network: Network, tmp_path: Path, adapters: dict[str, Any]
+) -> None:
+    config = run_config(model=network.config.model_dump(), seed=5, **adapters)
+    job = make_job(tmp_path / "run", config, fsdp=2, tensor=2)
+    trained, frozen = job.initial_weights.load(job.mesh)
+    expected = job.network.split(jax.jit(job.network.init)(jax.random.key(5)))
+    assert_same((trained, frozen), jax.device_get(expected))
+    assert job.initial_weights.record() == {}
+    assert job.run.base.is_dir() == bool(adapters)
+    if adapters:
+        assert_same(job.initial_weights.load_frozen_base(None), jax.device_get(frozen))
 
 
 def test_training_begins_from_the_weights_and_goes_on_without_them(
@@ -185,13 +208,13 @@ def test_training_begins_from_the_weights_and_goes_on_without_them(
     assert_same(params, expected)
     assert done == 0
     assert (tmp_path / "run" / "published" / "config.json").is_file()
-    recorded = weights.recorded_identity(job.run)
+    recorded = recorded_identity(job)
     shutil.rmtree(source)
     again = make_job(tmp_path / "run", config)
     params, _, done = begin(again)
     assert_same(params, expected)
     assert done == 3
-    assert weights.recorded_identity(again.run) == recorded
+    assert recorded_identity(again) == recorded
 
 
 def test_adapters_stand_beside_the_weights_that_they_were_trained_beside(
@@ -216,26 +239,27 @@ def test_training_begins_from_another_run(tmp_path: Path) -> None:
     config = run.load_config()
     network = build(config.model, trained_runs.BYTES)
     expected = checkpoint.restore_params(run.checkpoints, network)
-    source = weights.open_weights(str(run.path), network)
-    found = weights.load(source, network, tiny_models.mesh(fsdp=4))
+    source = open_weights(str(run.path), network)
+    found = load_params(source, network, tiny_models.mesh(fsdp=4))
     assert_same(found, jax.device_get(expected))
-    assert weights.identity(str(run.path)) == checkpoint.identity(run.checkpoints, 3)
+    assert folder_identity(str(run.path)) == checkpoint.identity(run.checkpoints, 3)
     other = build(config.model.model_copy(update={"layers": 2}), trained_runs.BYTES)
     with pytest.raises(UserError, match=r"config.model.layers: 2: the checkpoint .* has 1"):
-        weights.open_weights(str(run.path), other)
+        open_weights(str(run.path), other)
 
 
 @pytest.mark.parametrize("base", ["random", "published"])
 def test_adapters_are_folded_into_their_base(folder: Path, network: Network, tmp_path: Path, base: str) -> None:
     config = config_of(network, folder if base == "published" else "", lora__rank=2, lora__base_dtype="int8")
     job = make_job(tmp_path / "run", config)
-    state = loop.fresh(job)
+    params, frozen = job.initial_weights.load(job.mesh)
+    state = train_step.initial_state(params, frozen, job.optimizer, job.shardings)
     adapters = jax.tree.map(lambda leaf: leaf + 0.1, state.params)
     with checkpoint.Checkpoints(job.run.checkpoints, keep=1) as checkpoints:
         checkpoints.save(state._replace(params=adapters), 3, job.position)
     expected = job.network.merge(job.network.join(adapters, state.frozen))
     whole = dataclasses.replace(job.network, lora=None)
-    found = weights.load(weights.open_weights(str(job.run.path), whole), whole, None)
+    found = load_params(open_weights(str(job.run.path), whole), whole, None)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6), found, expected)
 
 
@@ -257,7 +281,8 @@ from coi_jax import convert
 from coi_jax.common.storage import Folder
 from coi_jax.models import build
 from coi_jax.runs.run_folder import RunFolder
-from coi_jax.weights import sources as weights
+from coi_jax.weights.initial_weights import open_weights
+from coi_jax.weights.mesh_loading import load_params
 
 source, out, config_file = sys.argv[1:]
 overrides = {"vocabulary.kind": "bytes"}
@@ -280,7 +305,7 @@ def into_published():
 
 def load():
     global params
-    params = weights.load(weights.open_weights(source, network), network, None)
+    params = load_params(open_weights(source, network), network, None)
 
 for work in (into_run, into_published, load):
     raised(work)

@@ -1,0 +1,217 @@
+"""What a run begins from: random weights, a published folder, or another run; and the frozen base of its adapters.
+
+`initial_weights` is the one answer for training, inference and conversion. With low-rank adapters the initial weights
+are the frozen base: the same at every step, kept once, and checked against what the adapters were trained beside.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+from jax.sharding import Mesh
+
+from coi_jax.common import files
+from coi_jax.common.errors import UserError
+from coi_jax.common.storage import Folder
+from coi_jax.config.run import RunConfig
+from coi_jax.models import Network, Params, build
+from coi_jax.parallel import processes
+from coi_jax.runs import checkpoint
+from coi_jax.runs.run_folder import RunFolder
+from coi_jax.weights import publish
+from coi_jax.weights.hf_config import architecture, check_same, fields
+from coi_jax.weights.mesh_loading import load_params
+from coi_jax.weights.safetensors_files import TensorFolder
+from coi_jax.weights.sources import (
+    CONFIG,
+    FIELD,
+    CheckpointWeights,
+    InMemoryWeights,
+    MergedWeights,
+    PublishedWeights,
+    WeightSource,
+    folder_identity,
+    is_run,
+)
+
+
+@runtime_checkable
+class InitialWeights(Protocol):
+    """The weights that a run begins from."""
+
+    def record(self) -> dict[str, str]:
+        """Check the weights, copy what the run keeps of them, and return their identity for `environment.json`.
+
+        Every process calls this; the primary process copies and hashes.
+
+        Raises:
+          UserError: there are no such weights, or they belong to another network.
+        """
+
+    def load(self, mesh: Mesh | None) -> tuple[Params, Params | None]:
+        """Return the trained and the frozen parameters of step 0 on a mesh, on the first device where it is None.
+
+        Raises:
+          UserError: there are no such weights, or they belong to another network.
+        """
+
+    def load_frozen_base(self, mesh: Mesh | None) -> Params:
+        """Return the frozen base of the run's adapters at any later step, laid out as by `load`.
+
+        Raises:
+          UserError: it is gone, or differs from the one that the adapters were trained beside.
+        """
+
+    def merge(self, adapters: Params) -> WeightSource:
+        """Return the frozen base with `adapters` merged into it; raises UserError as `load_frozen_base`."""
+
+
+def initial_weights(run: RunFolder, config: RunConfig, network: Network) -> InitialWeights:
+    """Return what a run begins from.
+
+    Args:
+      run: the run folder, which may keep a frozen base.
+      config: its `weights.folder` names a published folder or another run; random weights are drawn where it does not.
+      network: the network of the run, with its adapters.
+    """
+    if config.weights.folder:
+        return PretrainedWeights(run, network, config.seed, config.weights.folder)
+    return RandomWeights(run, network, config.seed)
+
+
+@dataclass(frozen=True)
+class RandomWeights:
+    """Weights drawn from a seed. A frozen base of them is written to the run, once."""
+
+    run: RunFolder
+    network: Network
+    seed: int
+
+    def record(self) -> dict[str, str]:
+        """See `InitialWeights.record`; the seed in the config says it all."""
+        return {}
+
+    def load(self, mesh: Mesh | None) -> tuple[Params, Params | None]:
+        """See `InitialWeights.load`."""
+        shardings = self.network.split(_shardings(self.network, mesh))
+        init = jax.jit(lambda key: self.network.split(self.network.init(key)), out_shardings=shardings)
+        trained, frozen = init(jax.random.key(self.seed))
+        if frozen is not None:
+            checkpoint.save_base(self.run.base, frozen)
+        return trained, frozen
+
+    def load_frozen_base(self, mesh: Mesh | None) -> Params:
+        """See `InitialWeights.load_frozen_base`."""
+        return checkpoint.restore_base(self.run.base, self.network, mesh)
+
+    def merge(self, adapters: Params) -> WeightSource:
+        """See `InitialWeights.merge`."""
+        return InMemoryWeights(self.network.merge(self.network.join(adapters, self.load_frozen_base(None))))
+
+
+@dataclass(frozen=True)
+class PretrainedWeights:
+    """Weights of a published folder, or of another run's newest checkpoint.
+
+    Attributes:
+      run: the run that begins from them.
+      network: the network of the run, with its adapters.
+      seed: the seed of fresh adapters.
+      folder: a published folder, which may be a URL, or a run.
+      field: the name of the folder in errors.
+    """
+
+    run: RunFolder
+    network: Network
+    seed: int
+    folder: str
+    field: str = FIELD
+
+    def open(self) -> WeightSource:
+        """Open the folder; raises UserError where it is missing or belongs to another network."""
+        return open_weights(self.folder, self.network, self.field)
+
+    def record(self) -> dict[str, str]:
+        """See `InitialWeights.record`. The folder is not read again once the run has a checkpoint."""
+        if checkpoint.latest_step(self.run.checkpoints) is not None:
+            return {"weights": self.recorded_identity()}
+        self.open()
+        return {"weights": processes.on_primary(self._keep)}
+
+    def recorded_identity(self) -> str:
+        """Return the identity that `record` returned before the first step."""
+        found: str = files.read_json(self.run.environment, "environment")["data"]["weights"]
+        return found
+
+    def load(self, mesh: Mesh | None) -> tuple[Params, Params | None]:
+        """See `InitialWeights.load`."""
+        loaded = load_params(self.open(), self.network, mesh)
+        return (loaded, None) if self.network.lora is None else (self._fresh_adapters(mesh), loaded)
+
+    def load_frozen_base(self, mesh: Mesh | None) -> Params:
+        """See `InitialWeights.load_frozen_base`."""
+        return load_params(self._open_unchanged(), self.network, mesh)
+
+    def merge(self, adapters: Params) -> WeightSource:
+        """See `InitialWeights.merge`."""
+        return MergedWeights(self._open_unchanged(), self.network, adapters)
+
+    def _keep(self) -> str:
+        publish.keep(self.folder, self.run)
+        return folder_identity(self.folder)
+
+    def _fresh_adapters(self, mesh: Mesh | None) -> Params:
+        """Return adapters before the first step; XLA drops the random base, which nothing asks for."""
+        shardings, _ = self.network.split(_shardings(self.network, mesh))
+        init = jax.jit(lambda key: self.network.split(self.network.init(key))[0], out_shardings=shardings)
+        return init(jax.random.key(self.seed))
+
+    def _open_unchanged(self) -> WeightSource:
+        """Open the folder, which must hold what the adapters were trained beside."""
+        source = self.open()
+        if processes.on_primary(lambda: folder_identity(self.folder)) != self.recorded_identity():
+            hint = "has changed since the adapters were trained beside it; restore it"
+            raise UserError(self.field, self.folder, hint)
+        return source
+
+
+def open_weights(folder: str, network: Network, field: str = FIELD) -> WeightSource:
+    """Open a published folder, or a run's newest checkpoint, with its adapters merged into their base.
+
+    Args:
+      folder: a published folder, which may be a URL such as `gs://bucket/mistral`, or a run.
+      network: the network that the weights are for; its adapters are left out.
+      field: the name of the folder in errors.
+
+    Raises:
+      UserError: there is no such folder, or it belongs to another network; nothing has been loaded then.
+    """
+    network = dataclasses.replace(network, lora=None)
+    if is_run(folder):
+        return _open_run(RunFolder(folder), network, field)
+    place = Folder(folder, field)
+    tensors = TensorFolder(place)
+    check_same(_model_fields(network), architecture(place.read_json(CONFIG)), folder)
+    return PublishedWeights(tensors, network)
+
+
+def _open_run(run: RunFolder, network: Network, field: str) -> WeightSource:
+    config, step = run.load_config(), checkpoint.latest_step(run.checkpoints)
+    if step is None:
+        raise UserError(field, run.path, "has no checkpoint yet; train it first (python -m coi_jax.train)")
+    own = build(config.model, run.load_vocabulary().size, config.lora)
+    expected = _model_fields(own)
+    check_same(_model_fields(network), {name: expected[name] for name in fields(config.model.kind)}, run.path)
+    if own.lora is None:
+        return CheckpointWeights(run.checkpoints / str(step) / "params")
+    adapters = checkpoint.restore_params(run.checkpoints, own, step=step)
+    return initial_weights(run, config, own).merge(adapters)
+
+
+def _model_fields(network: Network) -> dict[str, Any]:
+    return network.config.model_dump() | {"vocabulary_size": network.vocabulary_size}
+
+
+def _shardings(network: Network, mesh: Mesh | None) -> Any:
+    return jax.tree.map(lambda leaf: leaf.sharding, checkpoint.placed_params(network, mesh))
