@@ -25,7 +25,7 @@ class Ours:
         network = build(config, config.vocabulary_size or 0)
         params = load_params(open_weights(settings["weights"], network), network, None)
         ends: list[int] = settings["ends"] or [NO_TOKEN]
-        strategy = SingleStrategy(network, ends[0], settings["max_new_tokens"], other_ends=tuple(ends[1:]))
+        strategy = SingleStrategy(network, ends[0], settings["max_new_tokens"], other_eos_ids=tuple(ends[1:]))
         self._generator = Generator(params, strategy, batch=1, seed=0)
         prompts = settings["prompts"]
         self._prompts = [Prompt(str(index), np.array(ids, np.int32)) for index, ids in enumerate(prompts)]

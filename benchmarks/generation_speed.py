@@ -58,7 +58,7 @@ def prepare(model: Model, folder: Path, tasks: Sequence[str], limit: int | None)
     for tokens in token_cache.open_or_write(model.config, specs, model.kept_vocabulary):
         examples = [tokens[index] for index in range(min(len(tokens), limit or len(tokens)))]
         prompts += [model.prompt(example.chain.id, example.inputs).tokens.tolist() for example in examples]
-    convert.into_published(model.run, str(folder / "weights"), None, random_weights.LARGEST_FILE)
+    convert.export_model(model.run, str(folder / "weights"), None, random_weights.LARGEST_FILE)
     config = model.config.model
     values = config.model_dump(mode="json") | {"vocabulary_size": config.vocabulary_size or model.vocabulary.size}
     return {

@@ -13,7 +13,7 @@ from coi_jax.config.run import RunConfig, validate
 from coi_jax.models import Network, Params, build
 from coi_jax.weights.hf_config import published
 from coi_jax.weights.hf_names import places
-from coi_jax.weights.safetensors_files import Spec, Tensor, write_tensors
+from coi_jax.weights.safetensors_files import Tensor, TensorSpec, write_tensors
 from coi_jax.weights.sources import CONFIG, InMemoryWeights
 
 LARGEST_FILE = 5 * 10**9  # bytes
@@ -38,7 +38,7 @@ def save(network: Network, params: Params, folder: Path, dtype: np.dtype) -> Non
         place, number = parts[key]
         return place.to_tensor(source.layer(place, number))
 
-    specs = [Spec(key, place.tensor_shape, dtype) for key, (place, _) in parts.items()]
+    specs = [TensorSpec(key, place.tensor_shape, dtype) for key, (place, _) in parts.items()]
     write_tensors(folder, specs, read, LARGEST_FILE)
     ends = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}  # whoever generates says which
     files.write_json(folder / CONFIG, published(network.config, network.vocabulary_size) | ends)

@@ -44,7 +44,7 @@ GIGABYTE = 10**9
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns its exit status."""
+    """Run the command; return its exit status."""
     rest, overrides = cli.split_overrides(sys.argv[1:] if argv is None else argv)
     arguments = _parser().parse_args(rest)
     if arguments.shard_gb <= 0:
@@ -53,13 +53,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     dtype = jnp.dtype(arguments.dtype) if arguments.dtype else None
     run = RunFolder(arguments.src)
     if arguments.adapters:
-        into_adapters(run, arguments.out)
+        export_adapters(run, arguments.out)
         print(f"wrote {arguments.out}; next: peft.PeftModel.from_pretrained(model, {arguments.out!r})")
     elif is_run(arguments.src):
-        into_published(run, arguments.out, dtype, int(arguments.shard_gb * GIGABYTE))
+        export_model(run, arguments.out, dtype, int(arguments.shard_gb * GIGABYTE))
         print(f"wrote {arguments.out}; next: AutoModel.from_pretrained({arguments.out!r})")
     else:
-        into_run(Folder(arguments.src, "src"), arguments.out, arguments.config, overrides, dtype)
+        import_model(Folder(arguments.src, "src"), arguments.out, arguments.config, overrides, dtype)
         print(f"wrote {arguments.out}; next: python -m coi_jax.evaluate --workdir {arguments.out}")
     return 0
 
@@ -75,8 +75,8 @@ def _parser() -> cli.Parser:
     return parser
 
 
-def into_adapters(run: RunFolder, out: str) -> None:
-    """Writes the adapters of a run's newest checkpoint; raises UserError where it has none."""
+def export_adapters(run: RunFolder, out: str) -> None:
+    """Write the adapters of a run's newest checkpoint; raise UserError where it has none."""
     config = run.load_config()
     network = build(config.model, run.load_vocabulary().size, config.lora)
     if network.lora is None:
@@ -88,25 +88,38 @@ def into_adapters(run: RunFolder, out: str) -> None:
         peft.export(folder, network, adapters, base)
 
 
-def into_published(run: RunFolder, out: str, dtype: np.dtype | None, largest: int) -> None:
-    """Writes the newest checkpoint of a run as a published folder, with adapters folded in.
+def export_model(run: RunFolder, out: str, dtype: np.dtype | None, max_shard_bytes: int) -> None:
+    """Write the newest checkpoint of a run as a published folder, with adapters merged in.
+
+    Args:
+      run: the run to export.
+      out: a new folder.
+      dtype: the dtype of all tensors; that of the checkpoint where None.
+      max_shard_bytes: the limit of a tensor file, unless one tensor alone is larger.
 
     Raises:
       UserError: the run has no checkpoint, or no published family computes what its network does.
     """
     network = build(run.load_config().model, run.load_vocabulary().size)
-    publish.write(out, run, network, open_weights(str(run.path), network, "src"), dtype, largest)
+    publish.write(out, run, network, open_weights(str(run.path), network, "src"), dtype, max_shard_bytes)
 
 
-def into_run(
+def import_model(
     source: Folder, out: str, config_file: str, overrides: Mapping[str, Any], dtype: np.dtype | None = None
 ) -> None:
-    """Writes a published folder as a run that has taken no step.
+    """Write a published folder as a run that has taken no step.
+
+    Args:
+      source: the published folder.
+      out: the new run folder.
+      config_file: the config of the run, but for its model and tokenizer.
+      overrides: dotted fields of it to change.
+      dtype: the dtype of the checkpoint; that of the published tensors where None.
 
     Raises:
-      UserError: the folder is of no network that there is here, it is not whole, or a field of the config is wrong.
+      UserError: no network here computes what the folder holds, it is incomplete, or a field of the config is wrong.
     """
-    config = run_config(source, config_file, overrides)
+    config = imported_config(source, config_file, overrides)
     with atomic_folder(out, marker=run_folder.CONFIG) as folder:
         run = RunFolder(folder)
         files.write_json(run.config, config.model_dump(mode="json"))
@@ -118,8 +131,14 @@ def into_run(
         files.write_json(run.environment, {"converted_from": source.url, "data": data})
 
 
-def run_config(source: Folder, config_file: str, overrides: Mapping[str, Any]) -> RunConfig:
-    """The config of a new run: a file's, with the model and the tokenizer of a published folder."""
+def imported_config(source: Folder, config_file: str, overrides: Mapping[str, Any]) -> RunConfig:
+    """Return the config of a new run: a file's, with the model and the tokenizer of a published folder.
+
+    Args:
+      source: the published folder.
+      config_file: the config file.
+      overrides: dotted fields of it to change.
+    """
     values = load_config(config_file, overrides).model_dump(mode="json")
     network = architecture(source.read_json(CONFIG))
     of_the_run = set(model_section(network).model_fields) - set(network)
@@ -135,7 +154,14 @@ def run_config(source: Folder, config_file: str, overrides: Mapping[str, Any]) -
 
 
 def write_checkpoint(run: RunFolder, network: Network, source: WeightSource, dtype: np.dtype | None) -> None:
-    """Writes weights as the checkpoint of step 0, a layer at a time, in their own dtype or another."""
+    """Write weights as the checkpoint of step 0, a layer at a time.
+
+    Args:
+      run: the run to write to.
+      network: the network that the weights are for.
+      source: the weights.
+      dtype: the dtype of all parameters; each one's own where None.
+    """
     abstract = network.abstract()
     where = places(network.config, abstract)
     with Bar("writing tensors", sum(len(place.keys) for place in where.values())) as bar:

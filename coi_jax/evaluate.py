@@ -29,7 +29,7 @@ from coi_jax.evaluation.predictions import Prediction
 from coi_jax.evaluation.results import make_results
 from coi_jax.evaluation.score_table import show
 from coi_jax.inference.generator import Prompt
-from coi_jax.inference.model import Model, begin_untrained, load_model
+from coi_jax.inference.model import Model, init_untrained_run, load_model
 from coi_jax.parallel import processes
 from coi_jax.parallel.processes import start_jax
 
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         overrides["data.folder"] = arguments.dataset
     start_jax()
     if arguments.config:
-        begin_untrained(arguments.workdir, arguments.config, overrides)
+        init_untrained_run(arguments.workdir, arguments.config, overrides)
         overrides = {}
     model = load_model(arguments.workdir, overrides, arguments.source or None)
     names = arguments.tasks.split(",") if arguments.tasks else model.config.evaluation.tests

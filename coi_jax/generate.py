@@ -21,7 +21,7 @@ from coi_jax.parallel.processes import start_jax
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit status."""
+    """Run the command; return its exit status."""
     rest, overrides = cli.split_overrides(sys.argv[1:] if argv is None else argv)
     arguments = _parser().parse_args(rest)
     if not arguments.instruction.strip():
@@ -43,12 +43,12 @@ def _parser() -> cli.Parser:
 
 
 def generate(model: Model, instruction: str, input: str) -> dict[str, Any]:
-    """Return the answer to one instruction: its text, its steps, and whether it has the steps that were asked for.
+    """Return the answer to one instruction: its text, its steps, and whether they are as many as the instruction has.
 
     Args:
-      model: the trained run.
-      instruction: one, or several joined with " and then ".
-      input: the text that the first one is applied to.
+      model: the model that answers.
+      instruction: one instruction, or several joined with " and then ".
+      input: the text that the first instruction is applied to.
 
     Raises:
       UserError: the run is prompted with worked examples, which only an evaluation has.
@@ -80,7 +80,7 @@ def _at(parts: Sequence[str], index: int) -> str | None:
 
 
 def describe(found: dict[str, Any]) -> str:
-    """Return the answer as text: each step's instruction above its output, then notes on what is wrong with it."""
+    """Return the answer for people: each step's instruction above its output, then notes on what is wrong."""
     lines = []
     for k, step in enumerate(found["steps"], 1):
         lines += [f"{k}. {step['instruction'] or '(a step that was not asked for)'}", f"   {step['output']}"]

@@ -20,7 +20,7 @@ from coi_jax.training.optimizer import check_optimizer
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit status."""
+    """Run the command; return its exit status."""
     rest, overrides = cli.split_overrides(sys.argv[1:] if argv is None else argv)
     parser = cli.parser(__doc__)
     parser.add_argument("--config", required=True, help="config file, as configs/quickstart.py")
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def is_finished(run: RunFolder) -> bool:
-    """Return whether the run's newest checkpoint is of its last step."""
+    """Return whether the run's newest checkpoint is the one of its last step."""
     step = checkpoint.latest_step(run.checkpoints)
     return step is not None and step >= checkpoint.read_position(run.checkpoints, step)["total_steps"]
 

@@ -51,7 +51,7 @@ def cases() -> Iterator[tuple[str, Vocabulary, str]]:
     for family in ("llama3", "qwen", "llama_model", "t5_model"):
         with tempfile.TemporaryDirectory() as folder:
             tokenizer_folders.FAMILIES[family](Path(folder) / family)
-            yield family, open_tokenizer(f"{folder}/{family}", "plain", encodes=family == "t5_model"), "plain"
+            yield family, open_tokenizer(f"{folder}/{family}", "plain", for_t5=family == "t5_model"), "plain"
             if family == "qwen":  # Llama 3's template asks for the date
                 yield family, open_tokenizer(f"{folder}/{family}", "chat"), "chat"
 

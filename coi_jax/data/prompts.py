@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from coi_jax.chains.chain import Chain
 from coi_jax.common.errors import UserError
 from coi_jax.common.files import digest
-from coi_jax.tokenizers.protocol import Converses, Vocabulary
+from coi_jax.tokenizers.protocol import SupportsChat, Vocabulary
 
 TEMPLATES = {
     "plain": "{instruction}\n{input}\n",
@@ -103,11 +103,11 @@ def encode_prompt(text: str, template: str, vocabulary: Vocabulary) -> list[int]
     """
     if template not in CHATS:
         ids = vocabulary.encode(text)
-    elif isinstance(vocabulary, Converses):
+    elif isinstance(vocabulary, SupportsChat):
         ids = vocabulary.encode_chat(json.loads(text))
     else:
         raise UserError("config.data.template", template, f"the vocabulary {vocabulary.name} lays out no conversations")
-    return [*ids, vocabulary.eos_id] if vocabulary.ends_inputs else ids
+    return [*ids, vocabulary.eos_id] if vocabulary.add_eos_to_inputs else ids
 
 
 def _user_turn(instruction: str, input: str) -> dict[str, str]:

@@ -1,8 +1,8 @@
-"""Beam search: several continuations a row, the best of which by length-normalised likelihood is the answer.
+"""Beam search: several continuations per row, the best of which by length-normalized likelihood is the answer.
 
-Of the 2K best continuations of a row's K beams those that end and are among the K best are kept as finished, and the K
-best of the others go on. A row ends when it has K finished ones; at the limit its beams count as they are. So one beam
-is greedy decoding.
+Of the 2K best continuations of a row's K beams, those that end and are among the K best are kept as finished, and
+the K best of the others go on. A row ends when it has K finished ones; at the limit its beams count as they are. So
+one beam is greedy decoding.
 
 Dimensions: B batch, K beams, T most new tokens, V vocabulary. The cache has B·K rows.
 """
@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from coi_jax.inference.decoding import as_end
+from coi_jax.inference.decoding import unify_eos
 from coi_jax.models.kv_cache import Cache, take
 from coi_jax.models.network import Network, Params
 
@@ -23,7 +23,7 @@ WORST = -1e9  # below every log-likelihood, and finite, so that sums of it are
 
 
 def length_penalty(length: Int[Array, ""]) -> Float[Array, ""]:
-    """What a log-likelihood is divided by: ((5 + length) / 6)^α (Wu et al., 2016, equation 14)."""
+    """Return the divisor of a log-likelihood: ((5 + length) / 6)^α (Wu et al., 2016, equation 14)."""
     return ((5.0 + length.astype(jnp.float32)) / 6.0) ** LENGTH_EXPONENT
 
 
@@ -45,35 +45,42 @@ class BeamStrategy:
 
     network: Network
     eos_id: int
-    limit: int
+    max_new_tokens: int
     beams: int
-    other_ends: tuple[int, ...] = ()
+    other_eos_ids: tuple[int, ...] = ()
 
-    def begin(
+    def init_state(
         self, logits: Float[Array, "B V"], cache: Cache, keys: Key[Array, " B"], ended: Bool[Array, " B"]
     ) -> BeamState:
-        """The state after the first token. Only beam 0 starts with a chance, as all are equal."""
+        """Return the state after the first token. Only beam 0 starts with a chance, as all beams are equal.
+
+        Args:
+          logits: the logits of each row's first new token.
+          cache: the cache of the prompts.
+          keys: unused; the search draws nothing.
+          ended: rows that are padding.
+        """
         batch = len(ended)
-        tokens = jnp.full((batch, self.beams, self.limit), self.eos_id, jnp.int32)
+        tokens = jnp.full((batch, self.beams, self.max_new_tokens), self.eos_id, jnp.int32)
         scores = jnp.broadcast_to(jnp.where(jnp.arange(self.beams) == 0, 0.0, WORST)[None], tokens.shape[:2])
         worst = jnp.full_like(scores, WORST)
         empty = BeamState(jnp.asarray(0, jnp.int32), ended, tokens, scores, tokens, worst, self._repeat(cache, batch))
         return self._expand(jnp.repeat(logits, self.beams, axis=0), empty)
 
     def advance(self, params: Params, state: BeamState) -> BeamState:
-        """One decode step of all beams, and the choice among their continuations."""
+        """Take one decode step of all beams, and choose among their continuations."""
         last = jax.lax.dynamic_index_in_dim(state.tokens, state.step - 1, axis=2, keepdims=False)
         logits, cache = self.network.decode_step(params, state.cache, last.reshape(-1))
         return self._expand(logits, state._replace(cache=cache))
 
-    def rows(self, state: BeamState, indices: Int[Array, " new"]) -> BeamState:
-        """The state of rows `indices`."""
+    def select_rows(self, state: BeamState, indices: Int[Array, " new"]) -> BeamState:
+        """Return the state of rows `indices`."""
         names = ("ended", "tokens", "scores", "finished", "finished_scores")
         flat = (indices[:, None] * self.beams + jnp.arange(self.beams)[None]).reshape(-1)
         return state._replace(cache=take(state.cache, flat), **{name: getattr(state, name)[indices] for name in names})
 
     def answers(self, state: BeamState) -> Int[Array, "B T"]:
-        """The best finished continuation of each row; in a row that never ended, the best of all."""
+        """Return the best finished continuation of each row; the best of all where a row never ended."""
         live = jnp.where(state.ended[:, None], WORST, state.scores / length_penalty(state.step))
         scores = jnp.concatenate([state.finished_scores, live], axis=1)
         return _pick(jnp.concatenate([state.finished, state.tokens], axis=1), jnp.argmax(scores, axis=1)[:, None])[:, 0]
@@ -82,7 +89,7 @@ class BeamStrategy:
         return take(cache, jnp.repeat(jnp.arange(batch), self.beams))
 
     def _expand(self, logits: Float[Array, "BK V"], state: BeamState) -> BeamState:
-        """Adds a token to each beam; rows that have ended stay as they are."""
+        """Add a token to each beam; rows that have ended stay as they are."""
         scores, parents, chosen = self._candidates(logits, state)
         tokens = _append(_pick(state.tokens, parents), chosen, state.step)
         ends = chosen == self.eos_id
@@ -96,17 +103,17 @@ class BeamStrategy:
     def _candidates(
         self, logits: Float[Array, "BK V"], state: BeamState
     ) -> tuple[Float[Array, "B C"], Int[Array, "B C"], Int[Array, "B C"]]:
-        """The best 2K continuations of each row: log-likelihood, beam they continue, token."""
+        """Return the best 2K continuations of each row: log-likelihood, beam that they continue, token."""
         vocabulary = logits.shape[-1]
         steps = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1).reshape(-1, self.beams, vocabulary)
         total = (state.scores[:, :, None] + steps).reshape(-1, self.beams * vocabulary)
         scores, flat = jax.lax.top_k(total, min(2 * self.beams, total.shape[1]))
-        return scores, flat // vocabulary, as_end(flat % vocabulary, self.eos_id, self.other_ends)
+        return scores, flat // vocabulary, unify_eos(flat % vocabulary, self.eos_id, self.other_eos_ids)
 
     def _finish(
         self, tokens: Int[Array, "B C T"], scores: Float[Array, "B C"], ends: Bool[Array, "B C"], state: BeamState
     ) -> tuple[Int[Array, "B K T"], Float[Array, "B K"]]:
-        """The best K of the finished continuations, old and new; an ended row takes no new ones."""
+        """Return the best K of the finished continuations, old and new; an ended row takes no new ones."""
         among_best = jnp.arange(ends.shape[1])[None] < self.beams
         counts = ends & among_best & ~state.ended[:, None] & (scores > WORST / 2)
         new = jnp.where(counts, scores / length_penalty(state.step + 1), WORST)

@@ -1,4 +1,4 @@
-"""A trained run made ready to write answers."""
+"""A trained run, loaded to generate answers."""
 
 import contextlib
 import functools
@@ -27,19 +27,19 @@ from coi_jax.weights.initial_weights import initial_weights
 from coi_jax.weights.sources import FIELD, folder_identity
 
 # What may differ from the run's config without asking another network.
-OPEN_SECTIONS = ("evaluation.", "mesh.")
-OPEN_FIELDS = ("data.folder", "data.cache_folder")
+OVERRIDABLE_SECTIONS = ("evaluation.", "mesh.")
+OVERRIDABLE_FIELDS = ("data.folder", "data.cache_folder")
 
 
 @dataclass(frozen=True)
 class Model:
-    """A run's network with its vocabulary. Parameters are read from the checkpoint when the first answer is asked for.
+    """A run's network with its vocabulary. Parameters are loaded when the first answer is asked for.
 
     Attributes:
-      run: where it was trained.
-      workdir: where its results go; the same folder but for the prompted baselines.
-      config: the run's, with the overrides of an evaluation.
-      step: of the newest checkpoint.
+      run: the run that trained the network.
+      workdir: the folder that results go to; another than the run's for prompted baselines only.
+      config: the run's config, with the overrides of an evaluation.
+      step: the step of the newest checkpoint.
       checkpoint: step and hash of that checkpoint's parameters.
     """
 
@@ -51,23 +51,23 @@ class Model:
 
     @functools.cached_property
     def vocabulary(self) -> Vocabulary:
-        """The run's own."""
+        """Return the run's vocabulary."""
         return self.run.load_vocabulary()
 
     @property
     def kept_vocabulary(self) -> epath.Path | None:
-        """The run's copy of its vocabulary, where it has one."""
+        """Return the run's copy of its vocabulary, None where it has none."""
         return self.run.kept_vocabulary
 
     @functools.cached_property
     def mesh(self) -> Mesh | None:
-        """The config's mesh over the devices of all hosts; None where there is one, or the config asks for one."""
+        """Return the config's mesh over the devices of all hosts; None for one device."""
         asks_for_one = jax.process_count() == 1 and set(self.config.mesh.model_dump().values()) == {1}
         return None if jax.device_count() == 1 or asks_for_one else sharding.make_mesh(self.config.mesh)
 
     @functools.cached_property
     def generator(self) -> Generator:
-        """Writes answers as `config.evaluation` says."""
+        """Return the generator that decodes as `config.evaluation` says."""
         network = build(self.config.model, self.vocabulary.size, self.config.lora)
         params = self._parameters(network)
         ends = self.vocabulary.stop_ids
@@ -84,7 +84,7 @@ class Model:
         return params if network.lora is None else network.join(params, initial.load_frozen_base(self.mesh))
 
     def prompt(self, id: str, inputs: Int[np.ndarray, " inputs"]) -> Prompt:
-        """The ids that the network is shown: as in training, a decoder's begin with the begin id, if there is one."""
+        """Return a prompt as in training: a decoder's begins with the begin-of-sequence id, if there is one."""
         begins = self.config.model.kind == "decoder" and self.vocabulary.bos_id is not None
         return Prompt(id, np.concatenate([[self.vocabulary.bos_id], inputs]).astype(np.int32) if begins else inputs)
 
@@ -94,18 +94,18 @@ class Model:
             yield from self.generator.run(prompts, skip)
 
     def is_longer_than_trained(self, prompt: Prompt) -> bool:
-        """Whether a prompt takes more positions than the rows that the network was trained on had."""
+        """Return whether a prompt has more tokens than the rows that the network was trained on."""
         return len(prompt.tokens) > self.config.data.length
 
 
 def load_model(workdir: PathLike, overrides: Mapping[str, Any], source: PathLike | None = None) -> Model:
-    """The model of a run folder.
+    """Load the model of a run folder.
 
     Args:
-      workdir: where results go.
+      workdir: the folder that results go to.
       overrides: dotted fields of the sections that an evaluation may change.
-      source: the run whose network it is, where that is not `workdir`: the baselines base, cot and ltm are prompted
-        with another run's network, and have a folder and an arm of their own.
+      source: the run that trained the network, where that is not `workdir`: prompted baselines use the network of
+        another run, and have a folder and an arm of their own.
 
     Raises:
       UserError: there is no run, it has no checkpoint yet, or an override would need another training.
@@ -113,8 +113,8 @@ def load_model(workdir: PathLike, overrides: Mapping[str, Any], source: PathLike
     run = RunFolder(source or workdir)
     run.load_config()
     for name, value in overrides.items():
-        if not (name.startswith(OPEN_SECTIONS) or name in OPEN_FIELDS or (source and name == "arm")):
-            may = ", ".join([*(f"{section}*" for section in OPEN_SECTIONS), *OPEN_FIELDS])
+        if not (name.startswith(OVERRIDABLE_SECTIONS) or name in OVERRIDABLE_FIELDS or (source and name == "arm")):
+            may = ", ".join([*(f"{section}*" for section in OVERRIDABLE_SECTIONS), *OVERRIDABLE_FIELDS])
             raise UserError(f"config.{name}", value, f"is fixed by the training of {run.path}; only {may} may differ")
     config = load_config(run.config, overrides)
     step = checkpoint.latest_step(run.checkpoints)
@@ -125,8 +125,13 @@ def load_model(workdir: PathLike, overrides: Mapping[str, Any], source: PathLike
     return Model(run, as_path(workdir), config, step or 0, processes.on_primary(lambda: _identity(run, config, step)))
 
 
-def begin_untrained(workdir: PathLike, config_file: str, overrides: Mapping[str, Any]) -> None:
-    """Begins a run that takes no step: its arm is prompted, and its weights are those that the config names.
+def init_untrained_run(workdir: PathLike, config_file: str, overrides: Mapping[str, Any]) -> None:
+    """Create the run of a prompted baseline, which takes no step and uses the weights that its config names.
+
+    Args:
+      workdir: the run folder, new or of the same config.
+      config_file: the config file.
+      overrides: dotted fields to change.
 
     Raises:
       UserError: the arm is tuned, no weights are named, or the folder holds another run.
@@ -138,11 +143,11 @@ def begin_untrained(workdir: PathLike, config_file: str, overrides: Mapping[str,
         raise UserError(FIELD, "", "name the published folder that is evaluated")
     run = open_run(workdir, config)
     processes.on_primary(lambda: keep_vocabulary(run, config))
-    processes.on_primary(lambda: publish.keep(config.weights.required_folder, run))
+    processes.on_primary(lambda: publish.copy_small_files(config.weights.required_folder, run))
 
 
 def is_untrained(config: RunConfig) -> bool:
-    """Whether a run prompts published weights as they are: it has an arm that is not tuned, and names them."""
+    """Return whether a run prompts published weights as they are: its arm is not tuned, and it names weights."""
     return bool(config.weights.folder) and not find_arm(config.arm).is_tuned
 
 

@@ -1,4 +1,4 @@
-"""The next token from logits: the likeliest one, or one drawn.
+"""Choice of the next token from logits: greedy or sampled.
 
 Dimensions: B batch, V vocabulary.
 """
@@ -13,18 +13,25 @@ from jaxtyping import Array, Float, Int, Key
 
 
 def greedy(logits: Float[Array, "B V"]) -> Int[Array, " B"]:
-    """The likeliest token of each row; of equals, the one with the smallest id."""
+    """Return the likeliest token of each row; of equals, the one with the smallest id."""
     return jnp.argmax(logits, axis=-1).astype(jnp.int32)
 
 
 def sample(logits: Float[Array, "B V"], keys: Key[Array, " B"], temperature: float, top_p: float) -> Int[Array, " B"]:
-    """A token of each row, drawn with the row's own key from its nucleus at a temperature."""
+    """Draw a token of each row from its nucleus.
+
+    Args:
+      logits: the logits of the next token.
+      keys: the key of each row.
+      temperature: divides the logits.
+      top_p: the probability mass of the nucleus.
+    """
     kept = nucleus(logits.astype(jnp.float32) / temperature, top_p)
     return jax.vmap(jax.random.categorical)(keys, kept).astype(jnp.int32)
 
 
 def nucleus(logits: Float[Array, "B V"], top_p: float) -> Float[Array, "B V"]:
-    """Logits with -inf outside the nucleus: the fewest tokens whose probabilities add up to `top_p`.
+    """Return logits with -inf outside the nucleus: the fewest tokens whose probabilities add up to `top_p`.
 
     Source: Holtzman et al., 2020, section 3.1. Tokens as likely as the last one of the nucleus are kept too.
     """
@@ -36,11 +43,11 @@ def nucleus(logits: Float[Array, "B V"], top_p: float) -> Float[Array, "B V"]:
 
 
 def row_keys(seed: int, ids: Sequence[str]) -> Key[Array, " B"]:
-    """A key for each example, from the seed and its id alone: what else is in the batch does not change its draws."""
+    """Return a key for each example from the seed and its id alone, so that the batch does not change its draws."""
     hashes = [int.from_bytes(hashlib.sha256(name.encode("utf-8")).digest()[:4], "big") for name in ids]
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(jax.random.key(seed), np.array(hashes, np.uint32))
 
 
 def at_step(keys: Key[Array, " B"], step: Int[Array, ""]) -> Key[Array, " B"]:
-    """The keys of the draws of one step."""
+    """Return the keys of the draws of one step."""
     return jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, step)

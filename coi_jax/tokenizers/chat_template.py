@@ -1,8 +1,8 @@
-"""Chat templates of published models: Jinja from a stranger, rendered in a sandbox.
+"""Chat templates of published models: untrusted Jinja, rendered in a sandbox.
 
-The environment is that of `transformers` (`utils/chat_template_utils.py`), for a template may lean on each of its
-settings: blocks trimmed, `break` and `continue`, `{% generation %}`, JSON without HTML's escapes, `raise_exception` and
-`strftime_now`. What `transformers` lacks is an end: here a rendering that works for too long stops.
+The environment is that of `transformers` (`utils/chat_template_utils.py`), because a template may depend on each of
+its settings: trimmed blocks, `break` and `continue`, `{% generation %}`, JSON without HTML escapes,
+`raise_exception` and `strftime_now`. Unlike there, a rendering that takes too long is stopped.
 """
 
 import json
@@ -22,24 +22,24 @@ from coi_jax.common.errors import UserError
 
 Message = dict[str, str]  # "role" and "content"
 
-LONGEST = 5.0  # seconds of one rendering; a usual one takes a thousandth of one
-LARGEST = 1_000_000  # of what a template may multiply or raise to a power
+MAX_SECONDS = 5.0  # seconds of one rendering; a usual one takes a thousandth of one
+MAX_SIZE = 1_000_000  # of what a template may multiply or raise to a power
 
 
 class _Generation(Extension):
-    """`{% generation %} … {% endgeneration %}`, which marks what a model wrote, changes nothing of the text."""
+    """Accepts `{% generation %} … {% endgeneration %}`, which marks what a model wrote and renders as its body."""
 
     tags = {"generation"}  # noqa: RUF012  (what Jinja asks for)
 
     def parse(self, parser: Parser) -> nodes.Node:
-        """The body of the block, with variables of its own."""
+        """Return the body of the block, with a scope of its own."""
         line = next(parser.stream).lineno
         body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
         return nodes.Scope(body, lineno=line)
 
 
 class _Environment(ImmutableSandboxedEnvironment):
-    """A sandbox in which every pass of a loop and every call of a macro looks at the clock."""
+    """A sandbox that checks the time in every pass of a loop and every call of a macro."""
 
     intercepted_binops = frozenset({"*", "**"})
 
@@ -50,24 +50,31 @@ class _Environment(ImmutableSandboxedEnvironment):
         self._clock = threading.local()
 
     def start(self) -> None:
-        """Sets the clock of this thread, in time of the processor: a busy machine does not matter."""
-        self._clock.end = time.thread_time() + LONGEST
+        """Start the clock of this thread, in CPU time, so that a busy machine does not matter."""
+        self._clock.end = time.thread_time() + MAX_SECONDS
 
     def tick(self) -> str:
-        """Nothing, unless the time is over."""
+        """Return an empty string; raise where the time is over."""
         if time.thread_time() > self._clock.end:
-            _raise(f"it takes longer than {LONGEST:g} seconds")
+            _raise(f"it takes longer than {MAX_SECONDS:g} seconds")
         return ""
 
     def call_binop(self, context: jinja2.runtime.Context, operator: str, left: Any, right: Any) -> Any:
-        """A product or power of what is not too large."""
+        """Return a product or power, unless it is too large.
+
+        Args:
+          context: the context of the rendering.
+          operator: "*" or "**".
+          left: the left operand.
+          right: the right operand.
+        """
         sizes = [abs(part) if isinstance(part, int | float) else len(part) for part in (left, right)]
-        if (sizes[0] * sizes[1] if operator == "*" else sizes[0] ** min(sizes[1], LARGEST.bit_length())) > LARGEST:
-            _raise(f"it makes something larger than {LARGEST}")
+        if (sizes[0] * sizes[1] if operator == "*" else sizes[0] ** min(sizes[1], MAX_SIZE.bit_length())) > MAX_SIZE:
+            _raise(f"it makes something larger than {MAX_SIZE}")
         return super().call_binop(context, operator, left, right)
 
     def unsafe_undefined(self, obj: Any, attribute: str) -> NoReturn:
-        """Stops at once; Jinja itself would print nothing where such an attribute stands alone."""
+        """Raise at once; Jinja itself would print nothing where such an attribute stands alone."""
         raise SecurityError(f"access to attribute {attribute!r} of a {type(obj).__name__} is unsafe")
 
     def compile_timed(self, source: str) -> jinja2.Template:
@@ -101,15 +108,15 @@ def _to_json(
 
 
 class ChatTemplate:
-    """A template, compiled once.
+    """A chat template, compiled once.
 
     Args:
       source: the Jinja text.
       variables: what it may refer to besides the messages: the special tokens by name, as `bos_token`.
-      where: what errors name.
+      where: the name of the template in errors.
 
     Raises:
-      UserError: it is no Jinja.
+      UserError: the text is not valid Jinja.
     """
 
     def __init__(self, source: str, variables: Mapping[str, Any], where: str) -> None:
@@ -120,14 +127,23 @@ class ChatTemplate:
         except Exception as error:  # whatever a stranger's text brings about
             raise self._stopped(error) from None
 
-    def render(self, messages: Sequence[Message], *, asks: bool) -> str:
-        """The text of a conversation; where it `asks`, with the beginning of the model's answer.
+    def render(self, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
+        """Render a conversation.
+
+        Args:
+          messages: each with a "role" and a "content".
+          add_generation_prompt: end with the beginning of the model's answer.
 
         Raises:
-          UserError: the template raises, takes too long or reaches for what it must not.
+          UserError: the template raises, takes too long or accesses what it must not.
         """
         self._environment.start()
-        given = {"messages": list(messages), "tools": None, "documents": None, "add_generation_prompt": asks}
+        given = {
+            "messages": list(messages),
+            "tools": None,
+            "documents": None,
+            "add_generation_prompt": add_generation_prompt,
+        }
         try:
             return self._template.render(**self._variables | given)
         except Exception as error:  # whatever a stranger's program brings about
@@ -137,5 +153,5 @@ class ChatTemplate:
         reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
         if not isinstance(error, jinja2.TemplateError):
             reason = f"{type(error).__name__}: {reason}"
-        hint = f'stops: {reason}; mend it, or choose config.data.template = "plain" or "alpaca"'
+        hint = f'stops: {reason}; fix it, or choose config.data.template = "plain" or "alpaca"'
         return UserError("chat template", self._where, hint)

@@ -13,7 +13,7 @@ from mistral_common.tokens.tokenizers.tekken import is_tekkenizer
 
 from coi_jax.common import files
 from coi_jax.common.errors import UserError, nearest
-from coi_jax.tokenizers.protocol import content
+from coi_jax.tokenizers.protocol import strip_special_ids
 
 MISTRAL: dict[str, Callable[[], MistralTokenizer]] = {
     "v1": MistralTokenizer.v1,
@@ -32,7 +32,7 @@ class MistralVocabulary:
     every byte has an id. "tekken" pads with its own.
     """
 
-    ends_inputs = False
+    add_eos_to_inputs = False
 
     def __init__(self, version: str) -> None:
         if version not in MISTRAL:
@@ -52,7 +52,7 @@ class MistralVocabulary:
         return self._tokenizer.encode(text, bos=False, eos=False)
 
     def encode_chat(self, messages: Sequence[dict[str, str]]) -> list[int]:
-        """See `Converses.encode_chat`.
+        """See `SupportsChat.encode_chat`.
 
         Raises:
           UserError: mistral-common does not take such a conversation.
@@ -67,4 +67,4 @@ class MistralVocabulary:
 
     def decode(self, ids: Iterable[int | np.integer]) -> str:
         """See `Vocabulary.decode`."""
-        return self._tokenizer.decode([token for token in content(ids, self) if token < self.size])
+        return self._tokenizer.decode([token for token in strip_special_ids(ids, self) if token < self.size])

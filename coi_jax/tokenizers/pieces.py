@@ -1,9 +1,9 @@
-"""Text to ids with a published model's tokenizer, in which nothing but its caller can write a control token.
+"""Subword encoding with a published model's tokenizer, in which only the caller can write a control token.
 
-Tokenizers look for the text of their special tokens everywhere, also in data: "</s>" in an example would end it. Here
-every control token has a secret name in place of its own, drawn anew in each process, so that no data can hold it. Who
-means the token writes the secret name into the text, and the text is still encoded in one go, as the tokenizer's rules
-at the seams ask (a space is put before the first word alone, and the like).
+Tokenizers match the text of their special tokens everywhere, also in data: "</s>" in an example would end it. Here
+every control token has a secret name in place of its own, drawn anew in each process, so that no data can contain
+it. A caller that means the token writes the secret name into the text, and the text is still encoded in one pass,
+as the tokenizer's rules at boundaries require (a space before the first word alone, and the like).
 """
 
 import json
@@ -23,19 +23,19 @@ Secrets = Mapping[str, str]  # the text of each control token to its secret name
 
 @runtime_checkable
 class Pieces(Protocol):
-    """Text to ids and back; `ids` are those of all tokens by their text, control tokens by their secret name."""
+    """Text to ids and back; `ids` maps the text of every token to its id, control tokens by their secret name."""
 
     ids: Mapping[str, int]
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a text."""
+        """Return the ids of a text."""
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of ids that are no control tokens; ids without a token have none."""
+        """Return the text of ids that are not control tokens; ids without a token have no text."""
 
 
-def renamed(token: AddedToken, secrets: Secrets) -> AddedToken:
-    """The token under its secret name, if it has one."""
+def rename_token(token: AddedToken, secrets: Secrets) -> AddedToken:
+    """Return the token under its secret name, if it has one."""
     return AddedToken(
         secrets.get(token.content, token.content),
         single_word=token.single_word,
@@ -50,8 +50,8 @@ class JsonPieces:
     """A `tokenizer.json`, through the `tokenizers` library.
 
     Args:
-      values: what the file holds.
-      added: tokens beside the model's pieces, in the order of their ids.
+      values: the content of the file.
+      added: tokens besides the model's pieces, in the order of their ids.
       secrets: names of the control tokens.
 
     Raises:
@@ -67,8 +67,8 @@ class JsonPieces:
             "padding": None,
             "model": model,
         }
-        self._tokenizer = load({**values, **plain, "model": model})
-        self._tokenizer.add_tokens([renamed(token, secrets) for token in added])
+        self._tokenizer = load_tokenizer({**values, **plain, "model": model})
+        self._tokenizer.add_tokens([rename_token(token, secrets) for token in added])
         self.ids: Mapping[str, int] = self._tokenizer.get_vocab()
 
     def encode(self, text: str) -> list[int]:
@@ -80,8 +80,8 @@ class JsonPieces:
         return self._tokenizer.decode(ids, skip_special_tokens=False)
 
 
-def load(values: Mapping[str, Any]) -> Tokenizer:
-    """The tokenizer of a `tokenizer.json`'s values; raises ValueError where they make none."""
+def load_tokenizer(values: Mapping[str, Any]) -> Tokenizer:
+    """Load the tokenizer of a `tokenizer.json`'s values; raise ValueError where they are not valid."""
     try:
         return Tokenizer.from_str(json.dumps(values, ensure_ascii=False))
     except Exception as error:  # the library raises nothing narrower
@@ -89,9 +89,9 @@ def load(values: Mapping[str, Any]) -> Tokenizer:
 
 
 def rename_pieces(model: Mapping[str, Any], secrets: Secrets) -> dict[str, Any]:
-    """A `tokenizer.json`'s model whose own pieces give way to secret names: it could find them in a text too.
+    """Return a `tokenizer.json`'s model with secret names for its control pieces, which it could match in a text too.
 
-    Merges that make a renamed piece, or go on from one, are left out.
+    Merges that make a renamed piece, or continue from one, are left out.
     """
     vocabulary = model["vocab"]
     if isinstance(vocabulary, list):  # Unigram: pieces with their scores
@@ -106,10 +106,10 @@ def rename_pieces(model: Mapping[str, Any], secrets: Secrets) -> dict[str, Any]:
 
 
 class SentencePieces:
-    """A SentencePiece model, with tokens beside its pieces as `transformers` adds them (`tokenization_llama.py`).
+    """A SentencePiece model, with tokens besides its pieces as `transformers` adds them (`tokenization_llama.py`).
 
     Args:
-      model: the file's bytes.
+      model: the bytes of the file.
       added: those tokens, by id.
       secrets: names of the control tokens.
       prefix: "each" puts the model's leading space before each part of a text between such tokens (what
@@ -124,7 +124,7 @@ class SentencePieces:
         self._model = sentencepiece.SentencePieceProcessor(model_proto=_edited(model, secrets, prefix))
         pieces = {self._model.id_to_piece(id): id for id in range(self._model.vocab_size())}
         pieces = {secrets.get(piece, piece): id for piece, id in pieces.items()}
-        tokens = {id: renamed(token, secrets) for id, token in added.items()}
+        tokens = {id: rename_token(token, secrets) for id, token in added.items()}
         self._hidden = frozenset(secrets.values())
         self._texts = {id: token.content for id, token in tokens.items()}
         self.ids: Mapping[str, int] = pieces | {text: id for id, text in self._texts.items()}
@@ -147,7 +147,7 @@ class SentencePieces:
         return ids + self._encode_part(text[start:])
 
     def _encode_part(self, text: str) -> list[int]:
-        """The ids of a part; without a prefix, something must stand before spaces for them to be kept."""
+        """Return the ids of a part; without a prefix, leading spaces are kept only behind an anchor token."""
         if self._prefix == "each" or not text.startswith((SPACE_SYMBOL, " ")):
             return self._model.encode(text)
         return self._model.encode("<unk>" + text)[self._anchor :]
@@ -164,7 +164,7 @@ class SentencePieces:
 
 
 def _edited(model: bytes, secrets: Secrets, prefix: str) -> bytes:
-    """The model with secret names for the control tokens that it would find in a text, and its leading space or not."""
+    """Return the model with secret names for control tokens that it would match in a text, and its leading space."""
     proto = sentencepiece_model_pb2.ModelProto.FromString(model)
     for piece in proto.pieces:
         if piece.type == proto.SentencePiece.USER_DEFINED:

@@ -1,7 +1,7 @@
-"""What every vocabulary offers: text to ids and back.
+"""The interface of every vocabulary: text to ids and back.
 
-`size` is the real number of ids; a model may pad its embedding to a multiple that its mesh divides, and must then never
-be asked for an id of the padding.
+`size` is the real number of ids; a model may pad its embedding to a multiple that its mesh divides, and must then
+never be asked for an id of the padding.
 """
 
 from collections.abc import Iterable, Sequence
@@ -20,18 +20,18 @@ class Vocabulary(Protocol):
     eos_id: int
     stop_ids: tuple[int, ...]  # what ends an answer: `eos_id` first, then what a published model may end with besides
     bos_id: int | None  # None where examples do not begin with one
-    ends_inputs: bool  # whether a prompt ends with `eos_id`, as published T5s' do
+    add_eos_to_inputs: bool  # whether a prompt ends with `eos_id`, as published T5s' do
     fingerprint: str  # SHA-256 of all that defines it, the version of the tokenizer library included
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a text; no special ids are added."""
+        """Return the ids of a text, without special ids."""
 
     def decode(self, ids: Iterable[int | np.integer]) -> str:
-        """The text of ids up to the first of `stop_ids`; pads and begins are left out."""
+        """Return the text of ids up to the first of `stop_ids`, without pad and begin-of-sequence ids."""
 
 
-def content(ids: Iterable[int | np.integer], vocabulary: Vocabulary) -> list[int]:
-    """The ids that carry text: up to the first end, without pads and begins."""
+def strip_special_ids(ids: Iterable[int | np.integer], vocabulary: Vocabulary) -> list[int]:
+    """Return the ids of text: those before the first stop id, without pad and begin-of-sequence ids."""
     kept = []
     for token in map(int, ids):
         if token in vocabulary.stop_ids:
@@ -42,11 +42,11 @@ def content(ids: Iterable[int | np.integer], vocabulary: Vocabulary) -> list[int
 
 
 @runtime_checkable
-class Converses(Protocol):
-    """A vocabulary whose tokenizer lays out conversations by rules of its own."""
+class SupportsChat(Protocol):
+    """A vocabulary whose tokenizer formats conversations by rules of its own."""
 
     def encode_chat(self, messages: Sequence[dict[str, str]]) -> list[int]:
-        """The ids of a conversation, from after the begin id to where the model's answer begins.
+        """Return the ids of a conversation up to where the model's answer begins, without the begin-of-sequence id.
 
         Args:
           messages: each with a "role" ("user" or "assistant") and a "content"; the last is the user's.

@@ -1,6 +1,6 @@
 """The tokenizer of a published model as a vocabulary, from the files in the model's folder.
 
-Ids are those of `transformers`, but for one thing: no text of an example becomes a control token, whatever it looks
+Ids are those of `transformers`, with one exception: no text of an example becomes a control token, whatever it looks
 like. Control tokens come from where they belong: the begin id from the loader, the end id from the task, those of a
 chat from its template.
 """
@@ -17,7 +17,7 @@ import tokenizers
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
 from coi_jax.tokenizers.chat_template import ChatTemplate, Message
-from coi_jax.tokenizers.pieces import JsonPieces, Pieces, SentencePieces, load
+from coi_jax.tokenizers.pieces import JsonPieces, Pieces, SentencePieces, load_tokenizer
 from coi_jax.tokenizers.tokenizer_files import CONFIG, SENTENCEPIECE, TOKENIZER, TokenizerFiles, read_tokenizer
 
 # Classes of `transformers` whose begin and end are set by flags, whatever `tokenizer.json` says.
@@ -26,24 +26,26 @@ FLAGGED = ("LlamaTokenizer", "CodeLlamaTokenizer", "GemmaTokenizer", "CohereToke
 VERSIONS = [tokenizers.__version__, sentencepiece.__version__]
 # A conversation that shows how a template begins a prompt and ends an answer.
 SAMPLE = ({"role": "user", "content": "question"}, {"role": "assistant", "content": "answer"})
-STAND_INS = range(0xF0000, 0xFFFFE)  # characters for private use
+PLACEHOLDERS = range(0xF0000, 0xFFFFE)  # characters for private use
 
 
 class TokenizerVocabulary:
-    """A tokenizer as `transformers` would make it of the same files.
+    """A tokenizer as `transformers` would load it from the same files.
 
     Args:
       source: the files.
-      encodes: whether it is for a T5, whose inputs end with the end id if the tokenizer ends texts.
-      rows: of the model's embedding, 0 where that is not known: special tokens past it that nothing writes are left out
-        (Gemma 3 has such).
+      for_t5: the model is a T5, whose inputs end with the end id if the tokenizer ends texts.
+      embedding_rows: rows of the model's embedding, 0 where unknown: special tokens beyond it that nothing writes are
+        left out (Gemma 3 has such).
       controls: tokens besides the special ones that only the caller may write.
 
     Raises:
       UserError: the files name no end-of-sequence token.
     """
 
-    def __init__(self, source: TokenizerFiles, *, encodes: bool, rows: int, controls: Collection[str] = ()) -> None:
+    def __init__(
+        self, source: TokenizerFiles, *, for_t5: bool, embedding_rows: int, controls: Collection[str] = ()
+    ) -> None:
         self.name = source.where.rstrip("/").rsplit("/", 1)[-1]
         special = source.special_tokens()
         known = {token.content for token in source.added_tokens().values() if token.special}
@@ -52,26 +54,28 @@ class TokenizerVocabulary:
         self._controls = {text: self._pieces.ids[name] for text, name in self._secrets.items()}
         self._special = {name: self._controls[text] for name, text in special.items()}
         self._set_ends(source)
-        begin, end = _frame(source, self._special)
+        begin, end = _surrounding_ids(source, self._special)
         self.bos_id: int | None = begin[0] if begin else None
-        self.ends_inputs = encodes and end == [self.eos_id]
-        self.size = self._count(rows, {self._controls[text] for text in controls})
-        self.fingerprint = files.digest([VERSIONS, source.fingerprint, self.eos_id, self.pad_id, self.ends_inputs])
+        self.add_eos_to_inputs = for_t5 and end == [self.eos_id]
+        self.size = self._count(embedding_rows, {self._controls[text] for text in controls})
+        self.fingerprint = files.digest(
+            [VERSIONS, source.fingerprint, self.eos_id, self.pad_id, self.add_eos_to_inputs]
+        )
 
     def _set_ends(self, source: TokenizerFiles) -> None:
         known, hidden = set(self._pieces.ids.values()), set(self._controls.values())
-        ends = [*_named(self._special, "eos_token"), *source.ids_of("eos_token_id")]
+        ends = [*_named(self._special, "eos_token"), *source.token_ids("eos_token_id")]
         self.stop_ids = tuple(dict.fromkeys(id for id in ends if id in known))
         if not self.stop_ids:
             raise source.error(f"names no end-of-sequence token; add eos_token to {CONFIG}")
         self.eos_id = self.stop_ids[0]
-        pads = [*_named(self._special, "pad_token"), *source.ids_of("pad_token_id")]
+        pads = [*_named(self._special, "pad_token"), *source.token_ids("pad_token_id")]
         pads += _named(self._special, "unk_token")
         self.pad_id = next((id for id in pads if id in hidden), self.eos_id)
 
-    def _count(self, rows: int, used: Collection[int]) -> int:
+    def _count(self, embedding_rows: int, used: Collection[int]) -> int:
         size = 1 + max(self._pieces.ids.values())
-        if not rows or size <= rows:
+        if not embedding_rows or size <= embedding_rows:
             return size
         unused = {*self._controls.values()} - {self.bos_id, self.pad_id, *self.stop_ids, *used}
         return 1 + max(id for id in self._pieces.ids.values() if id not in unused)
@@ -98,15 +102,15 @@ class ChatVocabulary(TokenizerVocabulary):
       UserError: there is no template, or it raises.
     """
 
-    def __init__(self, source: TokenizerFiles, *, rows: int) -> None:
-        special, more = source.special_tokens(), source.more_special_tokens()
+    def __init__(self, source: TokenizerFiles, *, embedding_rows: int) -> None:
+        special, more = source.special_tokens(), source.additional_special_tokens()
         variables = special | ({"additional_special_tokens": more} if more else {})
         self._template = ChatTemplate(source.chat_template(), variables, source.where)
-        asked = self._template.render(SAMPLE[:1], asks=True)
-        ended = self._template.render(SAMPLE, asks=False).rpartition(SAMPLE[1]["content"])[2]
+        asked = self._template.render(SAMPLE[:1], add_generation_prompt=True)
+        ended = self._template.render(SAMPLE, add_generation_prompt=False).rpartition(SAMPLE[1]["content"])[2]
         tokens = _any_of({token.content for token in source.added_tokens().values()})
         end = tokens.findall(ended)[:1]
-        super().__init__(source, encodes=False, rows=rows, controls={*tokens.findall(asked), *end})
+        super().__init__(source, for_t5=False, embedding_rows=embedding_rows, controls={*tokens.findall(asked), *end})
         begins = "bos_token" in special and asked.startswith(special["bos_token"])
         self.bos_id = self._special["bos_token"] if begins else None
         self.stop_ids = tuple(dict.fromkeys([*(self._controls[text] for text in end), *self.stop_ids]))
@@ -115,24 +119,26 @@ class ChatVocabulary(TokenizerVocabulary):
         self._marks = _any_of(self._secrets)
 
     def encode_chat(self, messages: Sequence[Message]) -> list[int]:
-        """The ids of a conversation and of the beginning of the model's answer, without the begin id.
+        """Return the ids of a conversation and of the beginning of the model's answer, without the begin id.
 
-        What looks like a control token in a message is text: its first character has a stand-in while the template
-        works, and those that the template writes get their secret names meanwhile.
+        What looks like a control token in a message is text: its first character is replaced by a placeholder while the
+        template is rendered, and the control tokens that the template writes get their secret names meanwhile.
 
         Raises:
           UserError: the template raises.
         """
         contents = "".join(message["content"] for message in messages)
-        spare = (chr(code) for code in STAND_INS if chr(code) not in contents)
-        stand_ins = dict(zip(sorted({text[0] for text in self._secrets}), spare, strict=False))
+        spare = (chr(code) for code in PLACEHOLDERS if chr(code) not in contents)
+        placeholders = dict(zip(sorted({text[0] for text in self._secrets}), spare, strict=False))
         hidden = re.compile(f"(?={self._marks.pattern}).", re.DOTALL)
         safe = [
-            message | {"content": hidden.sub(lambda found: stand_ins[found[0]], message["content"])}
+            message | {"content": hidden.sub(lambda found: placeholders[found[0]], message["content"])}
             for message in messages
         ]
-        text = self._marks.sub(lambda found: self._secrets[found[0]], self._template.render(safe, asks=True))
-        ids = self.encode(text.translate({ord(there): here for here, there in stand_ins.items()}))
+        text = self._marks.sub(
+            lambda found: self._secrets[found[0]], self._template.render(safe, add_generation_prompt=True)
+        )
+        ids = self.encode(text.translate({ord(there): here for here, there in placeholders.items()}))
         if self.bos_id is None:
             return ids
         if ids[:1] != [self.bos_id]:
@@ -141,14 +147,14 @@ class ChatVocabulary(TokenizerVocabulary):
         return ids[1:]
 
 
-def open_tokenizer(path: str, template: str, *, encodes: bool = False, rows: int = 0) -> TokenizerVocabulary:
-    """The tokenizer in a folder.
+def open_tokenizer(path: str, template: str, *, for_t5: bool = False, embedding_rows: int = 0) -> TokenizerVocabulary:
+    """Load the tokenizer in a folder.
 
     Args:
       path: the folder, or one file in it.
       template: with "chat" a conversation can be encoded, and answers end as a turn of it does.
-      encodes: whether it is for a T5.
-      rows: of the model's embedding, 0 where that is not known.
+      for_t5: the model is a T5.
+      embedding_rows: rows of the model's embedding, 0 where unknown.
 
     Raises:
       UserError: there is none, its files are damaged, or its chat template is missing or raises.
@@ -156,8 +162,8 @@ def open_tokenizer(path: str, template: str, *, encodes: bool = False, rows: int
     source = read_tokenizer(path)
     try:
         if template == "chat":
-            return ChatVocabulary(source, rows=rows)
-        return TokenizerVocabulary(source, encodes=encodes, rows=rows)
+            return ChatVocabulary(source, embedding_rows=embedding_rows)
+        return TokenizerVocabulary(source, for_t5=for_t5, embedding_rows=embedding_rows)
     except UserError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:  # a file is other than its format says
@@ -168,23 +174,23 @@ def open_tokenizer(path: str, template: str, *, encodes: bool = False, rows: int
 def _pieces(source: TokenizerFiles, names: dict[str, str]) -> Pieces:
     added, settings = source.added_tokens(), source.json(CONFIG)
     if TOKENIZER in source.data:
-        return JsonPieces(_with_prefix_of(settings, source.json(TOKENIZER)), [*added.values()], names)
+        return JsonPieces(_with_prefix_space(settings, source.json(TOKENIZER)), [*added.values()], names)
     prefix = "each"
     if settings.get("legacy") is False:
         prefix = "first" if settings.get("add_prefix_space", True) else "none"
     return SentencePieces(source.data[SENTENCEPIECE], added, names, prefix)
 
 
-def _with_prefix_of(settings: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
-    """A `tokenizer.json` in which the settings say whether bytes begin with a space, as `transformers` has it."""
+def _with_prefix_space(settings: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """Return a `tokenizer.json` with `add_prefix_space` as the settings have it, like `transformers`."""
     first = values["pre_tokenizer"]
     if not first or first["type"] != "ByteLevel":
         return values
     return {**values, "pre_tokenizer": {**first, "add_prefix_space": bool(settings.get("add_prefix_space", False))}}
 
 
-def _frame(source: TokenizerFiles, special: dict[str, int]) -> tuple[list[int], list[int]]:
-    """The ids that the tokenizer puts before and behind a text."""
+def _surrounding_ids(source: TokenizerFiles, special: dict[str, int]) -> tuple[list[int], list[int]]:
+    """Return the ids that the tokenizer adds before and after a text."""
     begin, end = _named(special, "bos_token"), _named(special, "eos_token")
     if source.tokenizer_class in FLAGGED or (TOKENIZER not in source.data and not source.is_t5):
         settings = source.json(CONFIG)
@@ -203,16 +209,16 @@ def _frame(source: TokenizerFiles, special: dict[str, int]) -> tuple[list[int], 
         "post_processor": source.json(TOKENIZER)["post_processor"],
         "model": {"type": "WordLevel", "vocab": {"word": 0}, "unk_token": "word"},
     }
-    encoding = load(alone).encode("word")
+    encoding = load_tokenizer(alone).encode("word")
     place = encoding.special_tokens_mask.index(0)
     return encoding.ids[:place], encoding.ids[place + 1 :]
 
 
 def _named(special: dict[str, int], name: str) -> list[int]:
-    """The id of a special token, if there is one of that name."""
+    """Return the id of a special token as a list, empty where there is none of that name."""
     return [special[name]] if name in special else []
 
 
 def _any_of(texts: Collection[str]) -> re.Pattern[str]:
-    """Finds any of some texts, the longest first."""
+    """Return a pattern that finds any of some texts, the longest first."""
     return re.compile("|".join(map(re.escape, sorted(texts, key=lambda text: (-len(text), text)))) or "(?!)")

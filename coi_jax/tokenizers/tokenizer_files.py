@@ -1,6 +1,6 @@
-"""The tokenizer files in a published model's folder, and what they say of special tokens.
+"""The tokenizer files in a published model's folder, and the special tokens that they define.
 
-Which file says what, and which has the last word, is as in `transformers` (`tokenization_utils_base.py`).
+Which file defines what, and which takes precedence, is as in `transformers` (`tokenization_utils_base.py`).
 """
 
 import functools
@@ -41,12 +41,12 @@ class TokenizerFiles:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over all files that change tokens."""
+        """Return a SHA-256 over all files that change tokens."""
         names = sorted(set(self.data) - {GENERATION, MODEL_CONFIG})
         return files.digest([[name, hashlib.sha256(self.data[name]).hexdigest()] for name in names])
 
     def json(self, name: str) -> dict[str, Any]:
-        """The object in a file; empty where there is no such file. Read once: they are large.
+        """Return the object in a file, empty where there is no such file. It is parsed once: the files are large.
 
         Raises:
           UserError: it is not a JSON object.
@@ -56,7 +56,7 @@ class TokenizerFiles:
         return self._objects[name]
 
     def write(self, folder: files.PathLike) -> None:
-        """Copy the files into a new folder, which appears when it is whole; in a bucket, when its model is there."""
+        """Write the files into a new folder, which appears when it is complete."""
         marker = TOKENIZER if TOKENIZER in self.data else SENTENCEPIECE
         with atomic_folder(folder, marker=marker, field="tokenizer") as partial:
             for name, data in self.data.items():
@@ -72,24 +72,24 @@ class TokenizerFiles:
         return value
 
     def error(self, hint: str, name: str = "") -> UserError:
-        """What is wrong with these files."""
+        """Return an error about these files."""
         return UserError("tokenizer", f"{self.where}/{name}" if name else self.where, hint)
 
     @property
     def tokenizer_class(self) -> str:
-        """The name of the class in `transformers`, without "Fast"; "" where none is named."""
+        """Return the name of the class in `transformers`, without "Fast"; "" where none is named."""
         return str(self.json(CONFIG).get("tokenizer_class") or "").removesuffix("Fast")
 
     @property
     def is_t5(self) -> bool:
-        """Whether it is a T5's tokenizer, which ends every text and has sentinels."""
+        """Return whether it is a T5's tokenizer, which ends every text and has sentinels."""
         if self.tokenizer_class:
             return self.tokenizer_class in ("T5Tokenizer", "MT5Tokenizer")
         return self.json(MODEL_CONFIG).get("model_type") in ("t5", "mt5")
 
     @functools.cached_property
     def pieces(self) -> dict[str, int]:
-        """The ids of the model's own pieces."""
+        """Return the ids of the model's own pieces."""
         if SENTENCEPIECE in self.data:
             return {self._processor.id_to_piece(id): id for id in range(self._processor.vocab_size())}
         vocabulary = self.json(TOKENIZER)["model"]["vocab"]
@@ -103,12 +103,12 @@ class TokenizerFiles:
             raise self.error("is not a SentencePiece model; copy it again", SENTENCEPIECE) from None
 
     def special_tokens(self) -> dict[str, str]:
-        """The text of each special token that has a name, as `eos_token`."""
+        """Return the text of each named special token, by name, as `eos_token`."""
         named = self.json(SPECIAL_MAP) | self.json(CONFIG)
         return self._own_special_tokens() | {name: _content(named[name]) for name in SPECIAL_NAMES if named.get(name)}
 
     def _own_special_tokens(self) -> dict[str, str]:
-        """Those that a SentencePiece model names itself."""
+        """Return the special tokens that a SentencePiece model defines itself."""
         if SENTENCEPIECE not in self.data:
             return {}
         model = self._processor
@@ -120,16 +120,16 @@ class TokenizerFiles:
         }
         return {name: model.id_to_piece(id) for name, id in ids.items() if id >= 0}
 
-    def more_special_tokens(self) -> list[str]:
-        """The special tokens without a name."""
+    def additional_special_tokens(self) -> list[str]:
+        """Return the special tokens without a name."""
         named = self.json(SPECIAL_MAP) | self.json(CONFIG)
         return [_content(token) for token in named.get("additional_special_tokens") or []]
 
     def added_tokens(self) -> dict[int, AddedToken]:
-        """The tokens that are found in a text before the model's own pieces are, by id."""
+        """Return the tokens that are matched in a text before the model's own pieces, by id."""
         listed = self.json(TOKENIZER).get("added_tokens", [])
         known = self._sentinels() | {entry["id"]: _added(entry) for entry in listed}
-        special = {*self.special_tokens().values(), *self.more_special_tokens()}
+        special = {*self.special_tokens().values(), *self.additional_special_tokens()}
         decoder = self.json(CONFIG).get("added_tokens_decoder")
         if decoder is not None:
             known |= {int(id): _added(entry) for id, entry in decoder.items()}
@@ -142,7 +142,7 @@ class TokenizerFiles:
         return dict(sorted(known.items()))
 
     def _sentinels(self) -> dict[int, AddedToken]:
-        """T5's `<extra_id_0>` and so on, which stand behind its pieces in reverse (`tokenization_t5.py`)."""
+        """Return T5's `<extra_id_0>` and so on, which follow its pieces in reverse (`tokenization_t5.py`)."""
         if not self.is_t5 or SENTENCEPIECE not in self.data:
             return {}
         count = self.json(CONFIG).get("extra_ids", EXTRA_IDS)
@@ -151,8 +151,8 @@ class TokenizerFiles:
             for number in range(count)
         }
 
-    def ids_of(self, field: str) -> list[int]:
-        """The ids that `generation_config.json`, or else `config.json`, gives a field as `eos_token_id`."""
+    def token_ids(self, field: str) -> list[int]:
+        """Return the ids that `generation_config.json`, or else `config.json`, gives a field such as `eos_token_id`."""
         for name in (GENERATION, MODEL_CONFIG):
             value = self.json(name).get(field)
             if value is not None:
@@ -160,7 +160,7 @@ class TokenizerFiles:
         return []
 
     def chat_template(self) -> str:
-        """The Jinja text of the chat template.
+        """Return the Jinja text of the chat template.
 
         Raises:
           UserError: there is none.
@@ -185,7 +185,7 @@ def _added(entry: Mapping[str, Any]) -> AddedToken:
 
 
 def read_tokenizer(path: str) -> TokenizerFiles:
-    """The tokenizer files of a folder, local or not (`gs://…`), or those around one `tokenizer.json` or `.model` file.
+    """Read the tokenizer files of a folder, local or in a bucket, or those beside a `tokenizer.json` or `.model` file.
 
     Raises:
       UserError: there is no tokenizer.

@@ -23,7 +23,7 @@ from coi_jax.config.run import (
     TokenizerVocabularyConfig,
     TrainedVocabularyConfig,
 )
-from coi_jax.tokenizers.protocol import Vocabulary, content
+from coi_jax.tokenizers.protocol import Vocabulary, strip_special_ids
 
 # Raise it with every change that trains another vocabulary on the same rows; tests/goldens/ids.json notices them.
 TRAINER_VERSION = 1
@@ -38,7 +38,7 @@ class ByteVocabulary:
     pad_id, eos_id = 0, 1
     stop_ids: tuple[int, ...] = (1,)
     bos_id: int | None = None
-    ends_inputs = False
+    add_eos_to_inputs = False
     fingerprint = hashlib.sha256(b"bytes+3").hexdigest()
 
     def encode(self, text: str) -> list[int]:
@@ -47,16 +47,16 @@ class ByteVocabulary:
 
     def decode(self, ids: Iterable[int | np.integer]) -> str:
         """See `Vocabulary.decode`; bytes that are not UTF-8 become U+FFFD."""
-        return bytes(token - 3 for token in content(ids, self) if token >= 3).decode("utf-8", "replace")
+        return bytes(token - 3 for token in strip_special_ids(ids, self) if token >= 3).decode("utf-8", "replace")
 
 
 class SentencePieceVocabulary:
     """A SentencePiece model.
 
-    A model without a pad piece (Llama's) pads with its unknown piece: padding is told by segment 0, never by its id.
+    A model without a pad piece (Llama's) pads with its unknown piece: padding is marked by segment 0, never by its id.
     """
 
-    ends_inputs = False
+    add_eos_to_inputs = False
 
     def __init__(self, model: bytes, name: str) -> None:
         self._model = sentencepiece.SentencePieceProcessor(model_proto=model)
@@ -86,7 +86,7 @@ class SentencePieceVocabulary:
 
     def decode(self, ids: Iterable[int | np.integer]) -> str:
         """See `Vocabulary.decode`."""
-        return self._model.decode([token for token in content(ids, self) if token < self.size])
+        return self._model.decode([token for token in strip_special_ids(ids, self) if token < self.size])
 
 
 def trained_size(config: RunConfig) -> int:
@@ -96,7 +96,7 @@ def trained_size(config: RunConfig) -> int:
 
 
 def trained_path(config: RunConfig) -> epath.Path:
-    """Return where the vocabulary trained on a config's dataset is kept: a name made of all that it follows from.
+    """Return the path of the vocabulary trained on a config's dataset, a name made of everything that determines it.
 
     Raises:
       UserError: the dataset folder or its training split is missing.
@@ -108,14 +108,14 @@ def trained_path(config: RunConfig) -> epath.Path:
 
 
 def load_vocabulary(config: RunConfig, kept: files.PathLike | None = None) -> Vocabulary:
-    """The vocabulary that a config names.
+    """Load the vocabulary that a config names.
 
     Args:
-      config: its `vocabulary` says which, its template and model what is asked of a tokenizer.
-      kept: a run's own copy of the file or folder, which is taken instead.
+      config: its `vocabulary` names it; its template and model configure a published tokenizer.
+      kept: a run's own copy of the file or folder, which is read instead.
 
     Raises:
-      UserError: the file is missing or not what it should be, or Mistral has no such version.
+      UserError: the file is missing or invalid, or Mistral has no such version.
     """
     match config.vocabulary:
         case BytesVocabularyConfig():
@@ -133,15 +133,15 @@ def load_vocabulary(config: RunConfig, kept: files.PathLike | None = None) -> Vo
 
             path, model = str(kept or folder), config.model
             return open_tokenizer(
-                path, config.data.template, encodes=model.kind == "t5", rows=model.vocabulary_size or 0
+                path, config.data.template, for_t5=model.kind == "t5", embedding_rows=model.vocabulary_size or 0
             )
 
 
 def read_sentencepiece(path: files.PathLike) -> SentencePieceVocabulary:
-    """The vocabulary of a SentencePiece model file.
+    """Load the vocabulary of a SentencePiece model file.
 
     Raises:
-      UserError: there is no such file, it is no SentencePiece model, or it has no end-of-sequence piece.
+      UserError: there is no such file, it is not a SentencePiece model, or it has no end-of-sequence piece.
     """
     place = as_path(path, "vocabulary file")
     if not place.exists() or place.is_dir():

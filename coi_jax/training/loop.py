@@ -1,4 +1,4 @@
-"""A run from its config to its last step: what it needs is prepared once, then the loop goes over the batches."""
+"""Train a run from its config to its last step: prepare what it needs once, then loop over the batches."""
 
 import contextlib
 import signal
@@ -26,25 +26,25 @@ from coi_jax.runs.train_state import TrainState
 from coi_jax.tokenizers.vocabulary import load_vocabulary
 from coi_jax.training import optimizer
 from coi_jax.training import step as train_step
-from coi_jax.training.progress_log import Report
+from coi_jax.training.progress_log import ProgressLog
 from coi_jax.training.step import StepFunction
 from coi_jax.weights.initial_weights import InitialWeights, initial_weights
 
 
 @runtime_checkable
 class Batches(Protocol):
-    """What training asks of a loader."""
+    """The interface that training needs of a loader."""
 
     total_steps: int  # of the run
     fingerprint: str  # of all that the batches follow from
 
     def iterate(self, start_step: int, sharding: jax.sharding.Sharding) -> Iterator[dict[str, jax.Array]]:
-        """Global batches from a step to the end of the run."""
+        """Yield global batches from a step to the end of the run, laid out as `sharding` says."""
 
 
 @dataclass(frozen=True)
-class Job:
-    """All that the training loop needs and does not change."""
+class TrainingJob:
+    """Everything that the training loop needs and does not change."""
 
     config: RunConfig
     run: RunFolder
@@ -57,7 +57,7 @@ class Job:
 
     @property
     def total_steps(self) -> int:
-        """Steps of the whole run."""
+        """Return the number of steps of the whole run."""
         return self.loader.total_steps
 
     @property
@@ -67,15 +67,15 @@ class Job:
 
     @property
     def position(self) -> checkpoint.Position:
-        """Which data the run reads, and how long; the number of a step is its place there."""
+        """Return which data the run reads, and for how long; the number of a step is its position there."""
         return {"total_steps": self.total_steps, "loader": self.loader.fingerprint}
 
 
-def prepare(config: RunConfig, run: RunFolder) -> Job:
-    """Checks the mesh, opens the data, and writes down what is known of the run before its first step.
+def prepare(config: RunConfig, run: RunFolder) -> TrainingJob:
+    """Return the job of a run: check the mesh, open the data, and record what is known before the first step.
 
     Raises:
-      UserError: the mesh does not fit devices, batch or network, or the data cannot be had.
+      UserError: the mesh does not fit the devices, the batch or the network, or the data are missing.
     """
     mesh = sharding.make_mesh(config.mesh)
     if config.vocabulary.kind != "trained":  # one that is there: known to fit before the data are tokenized with it
@@ -93,8 +93,19 @@ def prepare(config: RunConfig, run: RunFolder) -> Job:
     return make_job(config, run, mesh, loader, network)
 
 
-def make_job(config: RunConfig, run: RunFolder, mesh: Mesh, loader: Batches, network: Network) -> Job:
-    """The job of a loader and a network; raises UserError where the mesh does not fit them."""
+def make_job(config: RunConfig, run: RunFolder, mesh: Mesh, loader: Batches, network: Network) -> TrainingJob:
+    """Return the job of a loader and a network.
+
+    Args:
+      config: the config of the run.
+      run: the folder that checkpoints and metrics are written to.
+      mesh: the mesh to train on.
+      loader: the batches to train on.
+      network: the network to train.
+
+    Raises:
+      UserError: the mesh does not fit the lengths of the rows or the network.
+    """
     sharding.check_lengths([config.data.length, config.data.targets_length or 0], mesh)
     schedule = optimizer.make_schedule(config.optimizer, loader.total_steps)
     trained_axes, _ = network.split(network.logical_axes())
@@ -104,38 +115,38 @@ def make_job(config: RunConfig, run: RunFolder, mesh: Mesh, loader: Batches, net
         network, transformation, schedule, microbatches=config.train.microbatches, seed=config.seed
     )
     compiled = train_step.compile_step(step, shardings, mesh)
-    return Job(config, run, mesh, loader, network, transformation, shardings, compiled)
+    return TrainingJob(config, run, mesh, loader, network, transformation, shardings, compiled)
 
 
-def fit(job: Job) -> tuple[int, float]:
-    """Trains to the end or until SIGTERM; returns the steps taken and the last loss.
+def fit(job: TrainingJob) -> tuple[int, float]:
+    """Train to the end or until SIGTERM; return the steps taken and the last loss.
 
-    The host never waits for the step that it has just started: it reads the numbers of the one before.
+    The host never waits for the step that it has just started: it reads the metrics of the step before.
     """
     settings = job.config.train
     with contextlib.ExitStack() as stack:
         stack.enter_context(jax.set_mesh(job.mesh))
         checkpoints = stack.enter_context(Checkpoints(job.run.checkpoints, keep=settings.keep_checkpoints))
-        state, done = begin(job, checkpoints)
-        report = stack.enter_context(make_report(job, done))
+        state, step = restore_or_init(job, checkpoints)
+        progress_log = stack.enter_context(make_progress_log(job, step))
         stop = stack.enter_context(Termination())
-        batches = job.loader.iterate(done, sharding.batch_sharding(job.mesh))
-        while done < job.total_steps and not stop.requested(done):
+        batches = job.loader.iterate(step, sharding.batch_sharding(job.mesh))
+        while step < job.total_steps and not stop.requested(step):
             batch = next(batches)
             with jax.transfer_guard("disallow"):  # nothing may come from the host in the midst of a step
                 state, metrics = job.step(state, batch)
-            done += 1
-            report.add(done, metrics)
-            if done % settings.checkpoint_every == 0:
-                report.flush()
-                checkpoints.save(state, done, job.position)
-        report.flush()
-        checkpoints.save(state, done, job.position)
-    return done, report.loss
+            step += 1
+            progress_log.add(step, metrics)
+            if step % settings.checkpoint_every == 0:
+                progress_log.flush()
+                checkpoints.save(state, step, job.position)
+        progress_log.flush()
+        checkpoints.save(state, step, job.position)
+    return step, progress_log.loss
 
 
-def begin(job: Job, checkpoints: Checkpoints) -> tuple[TrainState, int]:
-    """The state to start from, fresh or of the newest checkpoint, and the steps that it has taken.
+def restore_or_init(job: TrainingJob, checkpoints: Checkpoints) -> tuple[TrainState, int]:
+    """Return the state of the newest checkpoint, or the initial one, and the steps that it has taken.
 
     Raises:
       UserError: the checkpoint was trained on other data than the config now leads to.
@@ -156,22 +167,22 @@ def begin(job: Job, checkpoints: Checkpoints) -> tuple[TrainState, int]:
     return state, step
 
 
-def make_report(job: Job, done: int) -> Report:
-    """The report of a run that has taken `done` steps."""
-    return Report(
+def make_progress_log(job: TrainingJob, start_step: int) -> ProgressLog:
+    """Return the progress log of a run that has taken `start_step` steps."""
+    return ProgressLog(
         job.run,
-        total=job.total_steps,
-        done=done,
-        every=job.config.train.log_every,
+        total_steps=job.total_steps,
+        start_step=start_step,
+        log_every=job.config.train.log_every,
         costs=flops.costs(job.network),
-        peak=hardware.matmul_peak(job.config.model.dtype),
+        peak_flops=hardware.matmul_peak(job.config.model.dtype),
     )
 
 
 class Termination:
-    """Turns a SIGTERM into a request that the loop looks at between steps; a second SIGTERM ends the process.
+    """Turns a SIGTERM into a request that the loop checks between steps; a second SIGTERM ends the process.
 
-    Hosts agree on the step through JAX's own preemption notice, which each of them gets at another time.
+    Hosts agree on the step through JAX's preemption notice, which reaches each of them at a different time.
     """
 
     def __init__(self) -> None:
@@ -192,5 +203,5 @@ class Termination:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     def requested(self, step: int) -> bool:
-        """Whether to stop after `step`; all hosts get the same answer."""
+        """Return whether to stop after `step`; all hosts get the same answer."""
         return self._signalled if self._single else multihost_utils.reached_preemption_sync_point(step)

@@ -1,4 +1,4 @@
-"""What a running training says: a progress bar, and rows of numbers every few steps."""
+"""Progress of a training run: a progress bar, and rows of metrics every few steps."""
 
 import math
 import time
@@ -14,23 +14,25 @@ from coi_jax.runs.run_folder import RunFolder
 from coi_jax.training.step import StepMetrics
 
 
-class Report:
+class ProgressLog:
     """Takes the metrics of every step, and reads them from the device one step late, so that the device never waits.
 
-    A logged row holds the step's own numbers, and speeds over all steps since the row before: of useful tokens only,
-    prompts and targets without padding. Time spent on saving counts; the first step's compilation does not.
+    A logged row holds the step's own metrics, and the throughput over all steps since the row before: of useful tokens
+    only, prompts and targets without padding. Time spent on saving counts; the compilation of the first step does not.
     """
 
-    def __init__(self, run: RunFolder, *, total: int, done: int, every: int, costs: Costs, peak: float) -> None:
+    def __init__(
+        self, run: RunFolder, *, total_steps: int, start_step: int, log_every: int, costs: Costs, peak_flops: float
+    ) -> None:
         self.loss = math.nan
-        self._every, self._total = every, total
-        self._costs, self._peak = costs, peak
+        self._log_every, self._total_steps = log_every, total_steps
+        self._costs, self._peak_flops = costs, peak_flops
         self._pending: tuple[int, StepMetrics] | None = None
-        self._window = Window()
-        self._bar = Bar("training", total=total, done=done)
-        self._log = MetricsLog(run.metrics, run.tensorboard, start=done) if jax.process_index() == 0 else None
+        self._window = ThroughputWindow()
+        self._bar = Bar("training", total=total_steps, done=start_step)
+        self._log = MetricsLog(run.metrics, run.tensorboard, start=start_step) if jax.process_index() == 0 else None
 
-    def __enter__(self) -> "Report":
+    def __enter__(self) -> "ProgressLog":
         self._bar.__enter__()
         return self
 
@@ -40,17 +42,17 @@ class Report:
             self._log.close()
 
     def add(self, step: int, metrics: StepMetrics) -> None:
-        """Takes the metrics of a step that may still be running; reports the one before.
+        """Take the metrics of a step that may still be running; log those of the step before.
 
         Raises:
-          UserError: the loss of the step before is not a number.
+          UserError: the loss of the step before is not finite.
           OSError: the log cannot be written.
         """
         self.flush()
         self._pending = (step, metrics)
 
     def flush(self) -> None:
-        """Waits for the last step that was added, and reports it; raises as `add`."""
+        """Wait for the last step that was added, and log it; raises as `add`."""
         if self._pending is None:
             return
         step, metrics = self._pending
@@ -64,14 +66,14 @@ class Report:
             raise UserError(f"loss of step {step}", self.loss, hint)
         self._bar.advance(1, note=f"loss {self.loss:.3f}")
         self._window.add(metrics.work, model_flops(metrics.work, self._costs))
-        if step % self._every == 0 or step == self._total:
+        if step % self._log_every == 0 or step == self._total_steps:
             if self._log:
-                self._log.write(step, _numbers(metrics) | self._window.speeds(self._peak))
+                self._log.write(step, _numbers(metrics) | self._window.throughput(self._peak_flops))
             self._window.restart()
 
 
-class Window:
-    """Sums since the last logged row. It begins when a first step has ended, so that no compilation is timed."""
+class ThroughputWindow:
+    """Sums since the last logged row. It begins after the first step, so that no compilation is timed."""
 
     def __init__(self) -> None:
         self._began: float | None = None
@@ -82,7 +84,7 @@ class Window:
         self._steps, self._tokens, self._examples, self._flops = 0, 0.0, 0.0, 0.0
 
     def add(self, work: Work, operations: float) -> None:
-        """Counts a step that has just ended."""
+        """Count a step that has just ended."""
         self._ended = time.perf_counter()
         if self._began is None:
             self._began = self._ended
@@ -92,8 +94,8 @@ class Window:
         self._examples += float(work.examples)
         self._flops += operations
 
-    def speeds(self, peak: float) -> dict[str, float]:
-        """Speeds of the window; none where it holds no whole step."""
+    def throughput(self, peak_flops: float) -> dict[str, float]:
+        """Return steps, tokens and examples per second and the MFU; empty where no whole step was timed."""
         if not self._steps or self._began is None:
             return {}
         seconds = self._ended - self._began
@@ -101,11 +103,11 @@ class Window:
             "seconds_per_step": seconds / self._steps,
             "tokens_per_second": self._tokens / seconds,
             "examples_per_second": self._examples / seconds,
-            "mfu": self._flops / seconds / peak,
+            "mfu": self._flops / seconds / peak_flops,
         }
 
     def restart(self) -> None:
-        """Begins the next window where this one ended."""
+        """Begin the next window where this one ended."""
         self._began = self._ended
         self._clear()
 

@@ -1,4 +1,4 @@
-"""One optimizer step as a pure function, and its compilation for a mesh.
+"""The optimizer step as a pure function, and its compilation for a mesh.
 
 The loss is the sum over target tokens divided by their number in the whole global batch, whatever the number of
 devices, hosts and microbatches, and however examples are packed.
@@ -25,7 +25,7 @@ Batch = Mapping[str, Int[Array, "rows _"]]
 
 
 class StepMetrics(NamedTuple):
-    """What a step reports, over the global batch; scalars on the device."""
+    """The metrics of a step over the global batch; scalars on the device."""
 
     loss: Float[Array, ""]  # nats per target token
     accuracy: Float[Array, ""]  # share of target tokens predicted
@@ -55,7 +55,16 @@ def initial_state(
 
 
 def state_shardings(network: Network, optimizer: optax.GradientTransformation, mesh: AnyMesh) -> TrainState:
-    """The sharding of every leaf of the state; raises UserError where the mesh does not fit the network."""
+    """Return the sharding of every leaf of the state.
+
+    Args:
+      network: the network that is trained.
+      optimizer: its state is sharded as the parameters are.
+      mesh: the mesh to lay the state out on.
+
+    Raises:
+      UserError: the mesh does not fit the network.
+    """
     abstract = abstract_state(network, optimizer)
     params, frozen = network.split(sharding.shardings(network.logical_axes(), network.abstract(), mesh))
     pairs = sharding.zip_shapes(abstract.params, params)
@@ -64,7 +73,7 @@ def state_shardings(network: Network, optimizer: optax.GradientTransformation, m
 
 
 def abstract_state(network: Network, optimizer: optax.GradientTransformation) -> TrainState:
-    """Shapes and dtypes of the state, without computing it."""
+    """Return the shapes and dtypes of the state, without computing it."""
     params, frozen = network.split(network.abstract())
     return TrainState(params, jax.eval_shape(optimizer.init, params), jax.ShapeDtypeStruct((), jnp.int32), frozen)
 
@@ -72,14 +81,14 @@ def abstract_state(network: Network, optimizer: optax.GradientTransformation) ->
 def make_step(
     network: Network, optimizer: optax.GradientTransformation, schedule: Schedule, *, microbatches: int, seed: int
 ) -> StepFunction:
-    """The step as a pure function of state and global batch.
+    """Return the step as a pure function of state and global batch.
 
     Args:
-      network: whose `loss` gives sums over target tokens.
-      optimizer: of `make_optimizer`.
-      schedule: of the same run, for the log.
-      microbatches: parts that the rows are taken in; must divide them.
-      seed: of dropout.
+      network: its `loss` returns sums over target tokens.
+      optimizer: the one of `make_optimizer`.
+      schedule: the learning rate of the same run, for the metrics.
+      microbatches: the number of parts that the rows are processed in; must divide them.
+      seed: the seed of dropout.
     """
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
@@ -106,7 +115,16 @@ def make_step(
 def accumulate(
     network: Network, params: Params, frozen: Params | None, batch: Batch, microbatches: int, key: Key[Array, ""] | None
 ) -> tuple[LossSums, Params]:
-    """Loss sums, and the gradient of their loss for `params` alone, summed over microbatches."""
+    """Return loss sums, and the gradient of their loss for `params` alone, summed over microbatches.
+
+    Args:
+      network: its `loss` returns sums over target tokens.
+      params: the parameters that are trained.
+      frozen: the frozen base of adapters, or None.
+      batch: arrays [rows, length] of the global batch.
+      microbatches: the number of parts that the rows are processed in.
+      key: the key of dropout; None where there is none.
+    """
 
     def one(batch: Batch, key: Key[Array, ""] | None) -> tuple[LossSums, Params]:
         def loss(params: Params) -> tuple[Float[Array, ""], LossSums]:
@@ -124,14 +142,14 @@ def accumulate(
     if microbatches == 1:
         return one(batch, key)
     zeros = LossSums(*(jnp.zeros(()) for _ in LossSums._fields)), jax.tree.map(jnp.zeros_like, params)
-    total, _ = jax.lax.scan(add, zeros, (split_rows(batch, microbatches), jnp.arange(microbatches)))
+    total, _ = jax.lax.scan(add, zeros, (split_microbatches(batch, microbatches), jnp.arange(microbatches)))
     return total
 
 
-def split_rows(batch: Batch, parts: int) -> dict[str, Int[Array, "parts fewer _"]]:
-    """[rows, length] to [parts, rows / parts, length]; part i takes every row that is i modulo `parts`.
+def split_microbatches(batch: Batch, parts: int) -> dict[str, Int[Array, "parts fewer _"]]:
+    """Reshape [rows, length] to [parts, rows / parts, length]; part i holds every row whose index is i modulo `parts`.
 
-    Neighbouring rows lie on one device, so taking every n-th row moves none between devices.
+    Neighboring rows lie on one device, so taking every n-th row moves none between devices.
     """
 
     def split(array: Int[Array, "rows length"]) -> Int[Array, "parts fewer length"]:
@@ -143,7 +161,13 @@ def split_rows(batch: Batch, parts: int) -> dict[str, Int[Array, "parts fewer _"
 
 
 def compile_step(step: StepFunction, shardings: TrainState, mesh: Mesh) -> StepFunction:
-    """The step for a mesh; the state is donated. Call it inside `jax.set_mesh(mesh)`."""
+    """Return the step compiled for a mesh; the state is donated. Call it inside `jax.set_mesh(mesh)`.
+
+    Args:
+      step: the one of `make_step`.
+      shardings: the ones of `state_shardings`.
+      mesh: the mesh of the shardings.
+    """
     everywhere = sharding.replicated(mesh)
     return jax.jit(
         step,

@@ -158,7 +158,7 @@ class PretrainedWeights:
         return MergedWeights(self._open_unchanged(), self.network, adapters)
 
     def _keep(self) -> str:
-        publish.keep(self.folder, self.run)
+        publish.copy_small_files(self.folder, self.run)
         return folder_identity(self.folder)
 
     def _fresh_adapters(self, mesh: Mesh | None) -> Params:

@@ -19,13 +19,13 @@ WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
 
 def export(folder: files.PathLike, network: Network, adapters: Params, base: str) -> None:
-    """Writes a folder that `peft.PeftModel.from_pretrained` reads.
+    """Write a folder that `peft.PeftModel.from_pretrained` reads.
 
     Args:
-      folder: new, or of an earlier export.
-      network: with adapters.
+      folder: a new folder, or one of an earlier export.
+      network: the network, with adapters.
       adapters: the trained parameters, of `Network.split`.
-      base: name or folder of the checkpoint that they were trained on; "" where it has none.
+      base: the name or folder of the checkpoint that they were trained on; "" where it has none.
 
     Raises:
       UserError: the network has no adapters.
@@ -37,7 +37,7 @@ def export(folder: files.PathLike, network: Network, adapters: Params, base: str
 
 
 def tensors(network: Network, adapters: Params) -> dict[str, Float[np.ndarray, "outputs inputs"]]:
-    """A and B of every layer by peft's keys: as torch has them, [outputs, inputs]."""
+    """Return A and B of every layer by peft's keys, as torch stores them: [outputs, inputs]."""
     flat = nnx.traversals.flatten_mapping(adapters)
     found = {}
     for name, linear in network.adapted.items():
@@ -51,7 +51,7 @@ def tensors(network: Network, adapters: Params) -> dict[str, Float[np.ndarray, "
 
 
 def adapter_config(network: Network, base: str) -> dict[str, Any]:
-    """The fields of peft's LoraConfig that say what the tensors are."""
+    """Return the fields of peft's LoraConfig that describe the tensors."""
     assert network.lora is not None
     return {
         "peft_type": "LORA",
@@ -69,7 +69,7 @@ def adapter_config(network: Network, base: str) -> dict[str, Any]:
 
 
 def target_modules(network: Network) -> list[str]:
-    """The ends of the modules' names that have adapters; whole names where modules of the same end have none."""
+    """Return the suffixes of module names that have adapters; whole names where other modules share the suffix."""
     adapted = [key for name, linear in network.adapted.items() for key in _keys(network, name, linear)]
     every = [key for name, linear in network.linear_maps.items() for key in _keys(network, name, linear)]
     ends = sorted({key.split(".")[-1] for key in adapted})
@@ -78,7 +78,7 @@ def target_modules(network: Network) -> list[str]:
 
 
 def _keys(network: Network, name: str, linear: Linear) -> list[str]:
-    """The names of a linear map's modules in the published checkpoint, one a layer."""
+    """Return the names of a linear map's modules in the published checkpoint, one per layer."""
     pattern = names(network.config)[f"{name}.kernel"].removesuffix(".weight")
     layers = linear.kernel.shape[0] if linear.stacked else 1
     return [pattern.format(layer) for layer in range(layers)]

@@ -1,4 +1,4 @@
-"""A folder as published models come in: what `transformers` loads, and what a run keeps of the one it began from."""
+"""The layout of published models: what `transformers` loads, and the small files that a run keeps of its source."""
 
 import re
 from typing import Any
@@ -13,7 +13,7 @@ from coi_jax.runs.run_folder import RunFolder
 from coi_jax.tokenizers.protocol import Vocabulary
 from coi_jax.weights.hf_config import architecture, published, text_config
 from coi_jax.weights.hf_names import places
-from coi_jax.weights.safetensors_files import Spec, Tensor, write_tensors
+from coi_jax.weights.safetensors_files import Tensor, TensorSpec, write_tensors
 from coi_jax.weights.sources import CONFIG, FIELD, WeightSource, is_run
 
 # What belongs to a model besides its tensors, where it has them.
@@ -33,8 +33,8 @@ SMALL_FILES = (
 )
 
 
-def keep(source: str, run: RunFolder) -> None:
-    """Copies a published folder's small files, or those that another run has kept, into a run."""
+def copy_small_files(source: str, run: RunFolder) -> None:
+    """Copy a published folder's small files, or those that another run has kept, into a run."""
     kept = str(RunFolder(source).published) if is_run(source) else source
     folder = Folder(kept, FIELD)
     if not run.published.exists() and folder.exists():
@@ -43,24 +43,24 @@ def keep(source: str, run: RunFolder) -> None:
 
 
 def write(
-    out: str, run: RunFolder, network: Network, source: WeightSource, dtype: np.dtype | None, largest: int
+    out: str, run: RunFolder, network: Network, source: WeightSource, dtype: np.dtype | None, max_shard_bytes: int
 ) -> None:
     """Write a run's model as a published folder: tensors, config.json, and the tokenizer's files that the run has.
 
     Args:
-      out: a new folder, which may be in a bucket; it appears when it is whole.
-      run: whose small files are copied.
-      network: whose parameters they are.
-      source: of its parameters.
-      dtype: of all tensors; each one's own where None.
-      largest: bytes of a tensor file.
+      out: a new folder, which may be in a bucket; it appears when it is complete.
+      run: the run whose small files are copied.
+      network: the network whose parameters they are.
+      source: the parameters.
+      dtype: the dtype of all tensors; each one's own where None.
+      max_shard_bytes: the limit of a tensor file, unless one tensor alone is larger.
 
     Raises:
       UserError: no published family computes what the network does, or there is something at `out`.
     """
     where = places(network.config, network.abstract())
     parts = {key: (place, number) for place in where.values() for number, key in enumerate(place.keys)}
-    specs = [Spec(key, place.tensor_shape, dtype or source.dtype(place)) for key, (place, _) in parts.items()]
+    specs = [TensorSpec(key, place.tensor_shape, dtype or source.dtype(place)) for key, (place, _) in parts.items()]
     values = config_values(run, network, max(specs, key=lambda spec: spec.bytes).dtype)
 
     def read(key: str) -> Tensor:
@@ -68,20 +68,26 @@ def write(
         return place.to_tensor(source.layer(place, number))
 
     with atomic_folder(out, marker=CONFIG) as folder:
-        write_tensors(folder, sorted(specs, key=_layer), read, largest)
+        write_tensors(folder, sorted(specs, key=_layer), read, max_shard_bytes)
         files.write_json(folder / CONFIG, values)
         for name, data in _small_files(run, values["model_type"]).items():
             files.write_bytes(folder / name, data)
 
 
-def _layer(spec: Spec) -> int:
-    """The number of a tensor's layer; those of none come first."""
+def _layer(spec: TensorSpec) -> int:
+    """Return the number of a tensor's layer, -1 for tensors outside of layers."""
     found = re.search(r"\.([0-9]+)\.", spec.key)
     return int(found[1]) if found else -1
 
 
 def config_values(run: RunFolder, network: Network, dtype: np.dtype) -> dict[str, Any]:
-    """A config.json: of the folder that the run began from, where there is one, with what the network is."""
+    """Return a config.json: the one that the run began from, if any, updated with what the network is.
+
+    Args:
+      run: the run, with the config.json that it kept.
+      network: the network that is published.
+      dtype: the dtype of its tensors.
+    """
     original: dict[str, Any] = {}
     if (run.published / CONFIG).exists():
         original = dict(text_config(files.read_json(run.published / CONFIG)))
@@ -94,12 +100,12 @@ def config_values(run: RunFolder, network: Network, dtype: np.dtype) -> dict[str
 
 
 def _ids(vocabulary: Vocabulary) -> dict[str, Any]:
-    """What generating has to know, of a model that was published nowhere yet."""
+    """Return the special ids that generation needs, for a model that was never published."""
     return {"bos_token_id": vocabulary.bos_id, "eos_token_id": vocabulary.eos_id, "pad_token_id": vocabulary.pad_id}
 
 
 def _small_files(run: RunFolder, model_type: str) -> dict[str, bytes]:
-    """The files besides config.json: those kept, else those of the run's tokenizer."""
+    """Return the files besides config.json: those kept, else those of the run's tokenizer."""
     folder = run.published if run.published.is_dir() else run.tokenizer
     paths = sorted(folder.iterdir()) if folder.is_dir() else []
     found = {path.name: path.read_bytes() for path in paths if path.name in SMALL_FILES and path.name != CONFIG}

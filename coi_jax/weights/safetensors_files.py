@@ -35,8 +35,8 @@ LONGEST_HEADER = 100_000_000  # bytes; the library's own limit
 Tensor = Shaped[np.ndarray, "..."]
 
 
-class Entry(NamedTuple):
-    """Where a tensor lies."""
+class TensorEntry(NamedTuple):
+    """The position, shape and dtype of a tensor."""
 
     file: str
     dtype: np.dtype
@@ -49,10 +49,10 @@ class TensorFolder:
     """All tensors of a folder with one safetensors file, or with several and an index."""
 
     def __init__(self, folder: Folder) -> None:
-        """Reads the headers.
+        """Read the headers.
 
         Raises:
-          UserError: there are no such files, one is missing or cut short, or a tensor has a dtype that is not known.
+          UserError: there are no such files, one is missing or truncated, or a tensor has an unknown dtype.
         """
         self.folder = folder
         self.files = _files(folder)
@@ -68,7 +68,7 @@ class TensorFolder:
         return np.frombuffer(data, entry.dtype).reshape(entry.shape)
 
     def check_equal(self, first: str, second: str) -> None:
-        """Raises UserError where two tensors differ, which are the same one in this network."""
+        """Raise UserError where two tensors differ that the network ties."""
         one, other = self.entries[first], self.entries[second]
         same = one[1:3] == other[1:3]
         for start in range(0, one.end - one.start if same else 0, BLOCK):
@@ -82,7 +82,7 @@ class TensorFolder:
             raise UserError(self.folder.field, f"{self.folder}: {first} and {second}", hint)
 
     def identity(self) -> str:
-        """A hash of all tensor files, names and contents."""
+        """Return a hash of all tensor files, names and contents."""
         blocks = sum(-(-self.folder.size(name) // BLOCK) for name in self.files)
         with Bar("hashing weights", blocks) as bar:
             parts = [f"{name} {self.folder.identity(name, bar.advance)}\n" for name in self.files]
@@ -90,7 +90,7 @@ class TensorFolder:
 
 
 def _files(folder: Folder) -> list[str]:
-    """The names of the tensor files: what the index names, else the single one."""
+    """Return the names of the tensor files: those in the index, else the single one."""
     names = folder.names()
     if INDEX in names:
         table = folder.read_json(INDEX).get("weight_map")
@@ -110,8 +110,8 @@ def _files(folder: Folder) -> list[str]:
     raise UserError(folder.field, folder.url, hint)
 
 
-def read_header(folder: Folder, name: str) -> dict[str, Entry]:
-    """The tensors of one file, by key; raises UserError where the file is no whole safetensors file."""
+def read_header(folder: Folder, name: str) -> dict[str, TensorEntry]:
+    """Return the tensors of one file, by key; raise UserError where it is not a complete safetensors file."""
     size = folder.size(name)
     length = int.from_bytes(folder.read(name, 0, LENGTH_BYTES), "little")
     where, begin = f"{folder}/{name}", LENGTH_BYTES + length
@@ -144,17 +144,17 @@ def check_with_library(folder: Folder, name: str) -> None:
         raise UserError(folder.field, f"{folder}/{name}", hint) from None
 
 
-def _entry(file: str, begin: int, value: Mapping[str, Any]) -> Entry:
-    """A tensor's place; raises ValueError where its bytes are not as many as its shape asks for."""
+def _entry(file: str, begin: int, value: Mapping[str, Any]) -> TensorEntry:
+    """Return a tensor's entry; raise ValueError where its bytes are not as many as its shape needs."""
     dtype, shape = DTYPES.get(value["dtype"], np.dtype(np.uint8)), tuple(map(int, value["shape"]))
     start, end = value["data_offsets"]
     if value["dtype"] in DTYPES and (start < 0 or end - start != math.prod(shape) * dtype.itemsize):
         raise ValueError(value)
-    return Entry(file, dtype, shape, begin + start, begin + end)
+    return TensorEntry(file, dtype, shape, begin + start, begin + end)
 
 
-class Spec(NamedTuple):
-    """What a tensor will be."""
+class TensorSpec(NamedTuple):
+    """The key, shape and dtype of a tensor that will be written."""
 
     key: str
     shape: tuple[int, ...]
@@ -162,20 +162,22 @@ class Spec(NamedTuple):
 
     @property
     def bytes(self) -> int:
-        """Its size."""
+        """Return the size of the tensor."""
         return math.prod(self.shape) * self.dtype.itemsize
 
 
-def write_tensors(folder: PathLike, specs: Iterable[Spec], read: Callable[[str], Tensor], largest: int) -> None:
-    """Writes tensors into as few files as `largest` bytes a file allow, with an index where there are several.
+def write_tensors(
+    folder: PathLike, specs: Iterable[TensorSpec], read: Callable[[str], Tensor], max_shard_bytes: int
+) -> None:
+    """Write tensors into as few files as the limit allows, with an index where there are several.
 
     Args:
-      folder: exists, and is empty.
-      specs: in the order in which they are written.
-      read: the tensor of a key; one at a time.
-      largest: bytes of a file, unless one tensor alone is larger.
+      folder: an empty folder.
+      specs: the tensors, in the order in which they are written.
+      read: returns the tensor of a key; called for one at a time.
+      max_shard_bytes: the limit of a file, unless one tensor alone is larger.
     """
-    shards = list(_shards(specs, largest))
+    shards = list(_shards(specs, max_shard_bytes))
     table: dict[str, str] = {}
     with Bar("writing tensors", sum(map(len, shards))) as bar:
         for number, shard in enumerate(shards, 1):
@@ -191,17 +193,17 @@ def write_tensors(folder: PathLike, specs: Iterable[Spec], read: Callable[[str],
         files.write_json(as_path(folder) / INDEX, {"metadata": {"total_size": total}, "weight_map": table})
 
 
-def _shards(specs: Iterable[Spec], largest: int) -> Iterator[list[Spec]]:
-    shard: list[Spec] = []
+def _shards(specs: Iterable[TensorSpec], max_shard_bytes: int) -> Iterator[list[TensorSpec]]:
+    shard: list[TensorSpec] = []
     for spec in specs:
-        if shard and sum(one.bytes for one in shard) + spec.bytes > largest:
+        if shard and sum(one.bytes for one in shard) + spec.bytes > max_shard_bytes:
             yield shard
             shard = []
         shard.append(spec)
     yield shard
 
 
-def _header(shard: list[Spec]) -> bytes:
+def _header(shard: list[TensorSpec]) -> bytes:
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}  # what transformers asks for
     start = 0
     for spec in shard:
@@ -216,7 +218,7 @@ def _header(shard: list[Spec]) -> bytes:
     return len(text).to_bytes(LENGTH_BYTES, "little") + text
 
 
-def _bytes(tensor: Tensor, spec: Spec) -> Shaped[np.ndarray, " bytes"]:
+def _bytes(tensor: Tensor, spec: TensorSpec) -> Shaped[np.ndarray, " bytes"]:
     assert tensor.shape == spec.shape, spec
     packed = np.ascontiguousarray(tensor, spec.dtype)
     return packed.reshape(-1).view(np.uint8)

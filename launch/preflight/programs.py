@@ -23,7 +23,7 @@ from coi_jax.parallel import sharding
 from coi_jax.runs.run_folder import RunFolder
 from coi_jax.tokenizers.vocabulary import ByteVocabulary, load_vocabulary
 from coi_jax.training import step as train_step
-from coi_jax.training.loop import Job, make_job
+from coi_jax.training.loop import TrainingJob, make_job
 from launch.preflight import hlo, hlo_costs
 from launch.preflight.hlo_costs import Costs
 from launch.preflight.topologies import GIB, Topology
@@ -86,13 +86,13 @@ def vocabulary_size(config: RunConfig) -> int:
     return load_vocabulary(config).size
 
 
-def train_job(config: RunConfig, mesh: Mesh, total_steps: int) -> Job:
+def train_job(config: RunConfig, mesh: Mesh, total_steps: int) -> TrainingJob:
     """Return what training prepares, for a mesh; raises UserError where the mesh does not fit the config."""
     network = build(config.model, vocabulary_size(config), config.lora)
     return make_job(config, RunFolder(""), mesh, Steps(total_steps), network)
 
 
-def state_memory(job: Job) -> dict[str, int]:
+def state_memory(job: TrainingJob) -> dict[str, int]:
     """Return bytes of each chip that a training state takes, by its parts."""
     state = train_step.abstract_state(job.network, job.optimizer)
     sizes = {part: _bytes(getattr(state, part), getattr(job.shardings, part)) for part in state._fields}
@@ -100,7 +100,7 @@ def state_memory(job: Job) -> dict[str, int]:
     return {name: sizes[part] for part, name in names.items() if sizes[part]}
 
 
-def compile_train(job: Job, rows: int, topology: Topology) -> Program:
+def compile_train(job: TrainingJob, rows: int, topology: Topology) -> Program:
     """Return the train step on batches of so many rows."""
     state = train_step.abstract_state(job.network, job.optimizer)
     batch = abstract_batch(job.config, rows)
@@ -125,14 +125,14 @@ def compile_generation(config: RunConfig, mesh: Mesh, topology: Topology) -> lis
     strategy = generator.make_strategy(network, EOS_ID, config.evaluation)
     params = _placed_params(network, mesh)
     known = {"parameters": _bytes(params, jax.tree.map(lambda leaf: leaf.sharding, params))}
-    prompts, room = abstract_prompts(config, mesh), strategy.limit
+    prompts, capacity = abstract_prompts(config, mesh), strategy.max_new_tokens
     with jax.set_mesh(mesh):
         prefill, compiled = _compile(
-            "prefill", lambda: _lower(generator.prefill, strategy, params, *prompts, room), known, topology
+            "prefill", lambda: _lower(generator.prefill, strategy, params, *prompts, capacity), known, topology
         )
         if compiled is None:
             return [prefill]
-        state = jax.eval_shape(lambda *given: generator.prefill(strategy, *given, room), params, *prompts)
+        state = jax.eval_shape(lambda *given: generator.prefill(strategy, *given, capacity), params, *prompts)
         state = jax.tree.map(_placed, state, compiled.output_shardings)
         known = known | {"cache": _bytes(state, compiled.output_shardings)}
         decode, _ = _compile(
@@ -143,8 +143,8 @@ def compile_generation(config: RunConfig, mesh: Mesh, topology: Topology) -> lis
 
 def abstract_prompts(config: RunConfig, mesh: Mesh) -> tuple[Any, ...]:
     """Return the shapes of a full batch of the longest prompts: ids, lengths, keys, and which rows are padding."""
-    length = generator.bucket(config.data.length)
-    rows = generator.rows_at(length, config.evaluation.batch, sharding.data_parallel(mesh))
+    length = generator.pad_length(config.data.length)
+    rows = generator.batch_rows(length, config.evaluation.batch, sharding.data_parallel(mesh))
     key = jax.eval_shape(lambda: jax.random.key(0)).dtype
     shapes = (((rows, length), jnp.int32), ((rows,), jnp.int32), ((rows,), key), ((rows,), jnp.bool))
     return tuple(jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in shapes)

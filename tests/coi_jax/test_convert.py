@@ -148,7 +148,7 @@ def test_a_published_model_answers_as_a_run_and_as_it_is(
     assert converted.load_config().arm == "base"
     model = {f"model.{name}": value for name, value in converted.load_config().model.model_dump().items()}
     overrides = {"arm": "base", "weights.folder": str(source), "vocabulary.kind": "bytes"}
-    inference.begin_untrained(tmp_path / "as it is", CONFIG, overrides | model)
+    inference.init_untrained_run(tmp_path / "as it is", CONFIG, overrides | model)
     answers = [ask(tmp_path / name, capsys) for name in ("run", "as it is")]
     assert answers[0]["text"] == answers[1]["text"]
     assert all(str(answer["checkpoint"]).startswith("0-") for answer in answers)
@@ -156,7 +156,7 @@ def test_a_published_model_answers_as_a_run_and_as_it_is(
 
 def test_published_weights_are_scored_as_they_are(tmp_path: Path, source: Path) -> None:
     made = trained_runs.make_run(tmp_path)
-    fields = convert.run_config(convert.Folder(str(source), "src"), str(made.config), {}).model.model_dump()
+    fields = convert.imported_config(convert.Folder(str(source), "src"), str(made.config), {}).model.model_dump()
     options = [f"--config.model.{name}={value!r}" for name, value in fields.items()]
     command = [
         "--workdir",

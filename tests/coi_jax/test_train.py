@@ -17,7 +17,7 @@ from coi_jax.runs import checkpoint
 from coi_jax.runs.checkpoint import Checkpoints
 from coi_jax.runs.metrics_log import read_metrics
 from coi_jax.runs.run_folder import RunFolder
-from coi_jax.training.loop import Job, make_job
+from coi_jax.training.loop import TrainingJob, make_job
 from tests.helpers import tiny_models
 from tests.helpers.paths import ROOT
 
@@ -47,7 +47,7 @@ def arguments(workdir: Path, steps: int = 3, **overrides: object) -> list[str]:
 def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Lets `train.main` run in this process, on stand-in batches."""
 
-    def prepare(config: RunConfig, run: RunFolder) -> Job:
+    def prepare(config: RunConfig, run: RunFolder) -> TrainingJob:
         return make_job(
             config, run, tiny_models.mesh(), tiny_models.StandInLoader(config.train.length.count), tiny_models.network()
         )

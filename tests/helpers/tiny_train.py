@@ -12,7 +12,7 @@ from coi_jax.config.run import RunConfig
 from coi_jax.parallel import hardware, sharding
 from coi_jax.runs.run_folder import RunFolder
 from coi_jax.training import loop
-from coi_jax.training.loop import Job
+from coi_jax.training.loop import TrainingJob
 from tests.helpers import tiny_models
 
 
@@ -23,7 +23,7 @@ class SlowLoader(tiny_models.StandInLoader):
             yield batch
 
 
-def prepare(config: RunConfig, run: RunFolder) -> Job:
+def prepare(config: RunConfig, run: RunFolder) -> TrainingJob:
     loader = SlowLoader(config.train.length.count)
     return loop.make_job(config, run, sharding.make_mesh(config.mesh), loader, tiny_models.network())
 

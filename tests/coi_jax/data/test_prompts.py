@@ -72,7 +72,7 @@ def test_in_a_conversation_examples_are_turns_that_came_before(template: str) ->
 def test_ids_of_a_prompt_end_where_the_model_reads_an_end() -> None:
     vocabulary = ByteVocabulary()
     assert encode_prompt("ab", "plain", vocabulary) == vocabulary.encode("ab")
-    vocabulary.ends_inputs = True
+    vocabulary.add_eos_to_inputs = True
     assert encode_prompt("ab", "plain", vocabulary) == [*vocabulary.encode("ab"), 1]
     with pytest.raises(UserError, match="the vocabulary bytes lays out no conversations"):
         encode_prompt(prompt("Do.", "", "chat"), "chat", vocabulary)

@@ -8,7 +8,16 @@ from coi_jax.config.run import EvaluationConfig
 from coi_jax.inference import generator
 from coi_jax.inference.beam_search import BeamStrategy
 from coi_jax.inference.decoding import SingleStrategy
-from coi_jax.inference.generator import Answer, Generator, Prompt, batch_sizes, bucket, make_strategy, plan, rows_at
+from coi_jax.inference.generator import (
+    Answer,
+    Generator,
+    Prompt,
+    batch_rows,
+    batch_sizes,
+    make_strategy,
+    pad_length,
+    plan_batches,
+)
 from coi_jax.models import Network
 from coi_jax.parallel import sharding
 from tests.helpers import tiny_models
@@ -23,7 +32,7 @@ PROMPTS = [Prompt(f"example {n}", tokens(n, length)) for n, length in enumerate(
 @pytest.fixture(autouse=True)
 def _small_and_quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The cache grows on the way."""
-    monkeypatch.setattr(generator, "FIRST_ROOM", 4)
+    monkeypatch.setattr(generator, "FIRST_CAPACITY", 4)
     with quick_compilation():
         yield
 
@@ -91,7 +100,7 @@ def test_draws_depend_on_the_seed_and_not_on_neighbours(model: tuple) -> None:
 
 
 def test_rows_that_ended_stop_costing_time(model: tuple, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("coi_jax.inference.generator.FIRST_ROOM", 128)
+    monkeypatch.setattr("coi_jax.inference.generator.FIRST_CAPACITY", 128)
     network, params = model
     generator = Generator(params, SingleStrategy(network, EOS, 100, temperature=9.0), 16, 0)
     found = list(generator.run([Prompt(str(n), tokens(n, 6)) for n in range(16)]))
@@ -112,7 +121,7 @@ def test_a_model_may_end_its_answers_in_several_ways(model: tuple) -> None:
     whole = answers(model, 8)
     other = max(whole.values(), key=len)[2]
     for made in (
-        SingleStrategy(network, EOS, LIMIT, other_ends=(other,)),
+        SingleStrategy(network, EOS, LIMIT, other_eos_ids=(other,)),
         BeamStrategy(network, EOS, LIMIT, 1, (other,)),
     ):
         found = {PROMPTS[one.index].id: one.tokens for one in Generator(params, made, 8, 0).run(PROMPTS)}
@@ -132,19 +141,19 @@ def test_known_answers_are_not_given_again(model: tuple) -> None:
 
 @pytest.mark.parametrize(("length", "padded"), [(1, 32), (32, 32), (33, 64), (64, 64), (600, 1024)])
 def test_bucket_is_the_next_power_of_two(length: int, padded: int) -> None:
-    assert bucket(length) == padded
+    assert pad_length(length) == padded
 
 
 def test_plan_takes_every_prompt_once_and_mixes_no_buckets() -> None:
     lengths = np.random.default_rng(0).integers(1, 300, 500).tolist()
-    batches = plan(lengths, 16)
+    batches = plan_batches(lengths, 16)
     assert sorted(index for batch in batches for index in batch) == list(range(500))
-    assert all(len({bucket(lengths[index]) for index in batch}) == 1 for batch in batches)
+    assert all(len({pad_length(lengths[index]) for index in batch}) == 1 for batch in batches)
     assert max(map(len, batches)) == 16
 
 
 def test_long_prompts_have_smaller_batches() -> None:
-    assert [rows_at(length, 64) for length in (32, 512, 1024, 2048, 2**15)] == [64, 64, 16, 4, 1]
+    assert [batch_rows(length, 64) for length in (32, 512, 1024, 2048, 2**15)] == [64, 64, 16, 4, 1]
 
 
 @pytest.mark.parametrize("batch", [1, 3, 8, 100, 256])
@@ -155,7 +164,7 @@ def test_sizes_hold_the_batch_and_a_single_row_cheaply_and_divide(batch: int, mu
     assert batch <= sizes[-1] < batch + multiple
     assert sizes[0] <= max(8, multiple)
     assert all(size % multiple == 0 for size in sizes)
-    assert rows_at(4096, batch, multiple) % multiple == 0
+    assert batch_rows(4096, batch, multiple) % multiple == 0
 
 
 @pytest.mark.parametrize(
@@ -167,7 +176,7 @@ def test_strategy_is_the_one_that_the_config_names(model: tuple, decoding: str, 
     config = EvaluationConfig(tests=("bbh",), decoding=decoding, **numbers)
     strategy = make_strategy(model[0], EOS, config)
     assert isinstance(strategy, kind)
-    assert strategy.limit == 5
+    assert strategy.max_new_tokens == 5
     assert getattr(strategy, "temperature", 0) == temperature
 
 

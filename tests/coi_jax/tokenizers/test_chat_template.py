@@ -34,13 +34,17 @@ def test_texts_are_those_of_transformers(name: str, asks: bool) -> None:
     (expected,), _ = render_jinja_template(
         [MESSAGES], chat_template=TEMPLATES[name], add_generation_prompt=asks, **VARIABLES
     )
-    assert made.render(MESSAGES, asks=asks) == made.render(MESSAGES, asks=asks) == expected
+    assert (
+        made.render(MESSAGES, add_generation_prompt=asks)
+        == made.render(MESSAGES, add_generation_prompt=asks)
+        == expected
+    )
     assert expected.strip()
 
 
 def stops(source: str, **fields: Any) -> str:
     with pytest.raises(UserError) as caught:
-        ChatTemplate(source, VARIABLES, "models/x").render([MESSAGES[0] | fields], asks=True)
+        ChatTemplate(source, VARIABLES, "models/x").render([MESSAGES[0] | fields], add_generation_prompt=True)
     assert str(caught.value).startswith("chat template: models/x: stops: ")
     assert "\n" not in str(caught.value)
     return str(caught.value)
@@ -49,7 +53,7 @@ def stops(source: str, **fields: Any) -> str:
 @pytest.mark.parametrize(
     ("source", "says"),
     [
-        ("{{ raise_exception('Only user\nand assistant!') }}", "stops: Only user and assistant!; mend it"),
+        ("{{ raise_exception('Only user\nand assistant!') }}", "stops: Only user and assistant!; fix it"),
         ("{% for m in messages %}", "Unexpected end of template"),
         ("{{ messages[0].content.nothing.at_all }}", "has no attribute 'nothing'"),
         ("{{ 1 / 0 }}", "ZeroDivisionError"),
@@ -75,17 +79,17 @@ def test_what_a_template_may_not_do_is_one_clear_line(source: str, says: str) ->
     ],
 )
 def test_a_template_that_does_not_end_is_stopped(monkeypatch: pytest.MonkeyPatch, source: str) -> None:
-    monkeypatch.setattr(chat_template, "LONGEST", 0.05)
+    monkeypatch.setattr(chat_template, "MAX_SECONDS", 0.05)
     assert "takes longer than 0.05 seconds" in stops(source)
 
 
 def test_messages_are_never_run() -> None:
     content = "{{ raise_exception('run') }} {% for %} {# comment #}"
     made = ChatTemplate("{% for m in messages %}{{ m.content }}{% endfor %}", {}, "here")
-    assert made.render([{"role": "user", "content": content}], asks=True) == content
+    assert made.render([{"role": "user", "content": content}], add_generation_prompt=True) == content
 
 
 def test_the_clock_starts_anew_with_each_conversation(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chat_template, "LONGEST", 0.05)
+    monkeypatch.setattr(chat_template, "MAX_SECONDS", 0.05)
     made = ChatTemplate("{% for a in range(1000) %}{% endfor %}{{ strftime_now('%Y') }}", {}, "here")
-    assert {made.render([], asks=True) for _ in range(20)} == {str(datetime.now().year)}
+    assert {made.render([], add_generation_prompt=True) for _ in range(20)} == {str(datetime.now().year)}

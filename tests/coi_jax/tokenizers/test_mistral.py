@@ -7,7 +7,7 @@ from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
 
 from coi_jax.common.errors import UserError
 from coi_jax.tokenizers.mistral import MISTRAL, MistralVocabulary
-from coi_jax.tokenizers.protocol import Converses
+from coi_jax.tokenizers.protocol import SupportsChat
 from tests.helpers.tokenizer_folders import LOOKALIKES, TORTURE
 
 VOCABULARIES = {version: MistralVocabulary(version) for version in ("v1", "v3")}
@@ -55,7 +55,7 @@ def test_fingerprints_differ() -> None:
 @pytest.mark.parametrize("version", list(MISTRAL))
 def test_conversations_are_mistral_commons(version: str) -> None:
     vocabulary, reference = MistralVocabulary(version), MISTRAL[version]()
-    assert isinstance(vocabulary, Converses)
+    assert isinstance(vocabulary, SupportsChat)
     for text in (*TORTURE, *LOOKALIKES):
         made = [UserMessage(content=text), AssistantMessage(content=f"yes {text}"), UserMessage(content="more")]
         for turns in (1, 3):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from coi_jax.common.errors import UserError
 from coi_jax.tokenizers.mistral import MISTRAL, MistralVocabulary
-from coi_jax.tokenizers.protocol import Converses, Vocabulary
+from coi_jax.tokenizers.protocol import SupportsChat, Vocabulary
 from coi_jax.tokenizers.published import ChatVocabulary, TokenizerVocabulary, open_tokenizer
 from tests.helpers.tokenizer_folders import CHATS, FAMILIES, LOOKALIKES, TORTURE, write_json
 
@@ -47,7 +47,7 @@ def folder(family: str) -> Path:
 
 @functools.cache
 def ours(family: str) -> TokenizerVocabulary:
-    return open_tokenizer(str(folder(family)), "plain", encodes="t5" in family)
+    return open_tokenizer(str(folder(family)), "plain", for_t5="t5" in family)
 
 
 @functools.cache
@@ -64,7 +64,7 @@ def theirs(family: str) -> Any:
 
 def framed(vocabulary: TokenizerVocabulary, text: str) -> list[int]:
     begin = [] if vocabulary.bos_id is None else [vocabulary.bos_id]
-    return begin + vocabulary.encode(text) + [vocabulary.eos_id] * vocabulary.ends_inputs
+    return begin + vocabulary.encode(text) + [vocabulary.eos_id] * vocabulary.add_eos_to_inputs
 
 
 def copy_of(family: str, path: Path) -> Path:
@@ -87,7 +87,7 @@ def test_a_real_vocabulary_of_32000_pieces(tmp_path: Path) -> None:
     """Mistral's, as mistral-common ships it and reads it: no text becomes a control token there either."""
     reference = MistralVocabulary("v1")
     shutil.copy(MISTRAL["v1"]().instruct_tokenizer.tokenizer.file_path, tmp_path / "tokenizer.model")
-    vocabulary = open_tokenizer(str(tmp_path / "tokenizer.model"), "plain", rows=32_000)
+    vocabulary = open_tokenizer(str(tmp_path / "tokenizer.model"), "plain", embedding_rows=32_000)
     assert (vocabulary.size, vocabulary.bos_id, vocabulary.stop_ids, vocabulary.pad_id) == (32_000, 1, (2,), 0)
     for text in (*TORTURE, *LOOKALIKES):
         assert vocabulary.encode(text) == reference.encode(text)
@@ -153,7 +153,7 @@ SPECIAL = {
 @pytest.mark.parametrize("family", SPECIAL)
 def test_special_ids(family: str) -> None:
     made = ours(family)
-    assert (made.bos_id, made.stop_ids, made.pad_id, made.size, made.ends_inputs) == SPECIAL[family]
+    assert (made.bos_id, made.stop_ids, made.pad_id, made.size, made.add_eos_to_inputs) == SPECIAL[family]
     assert made.eos_id == made.stop_ids[0] == theirs(family).eos_token_id
     assert made.size == len(theirs(family))
 
@@ -185,10 +185,12 @@ def test_special_tokens_past_the_embedding_count_only_where_something_writes_the
     }
     change(path / "tokenizer_config.json", added_tokens_decoder=config["added_tokens_decoder"] | {"520": image})
     sizes = [
-        open_tokenizer(str(path), template, rows=rows).size for template in ("plain", "chat") for rows in (0, 520, 600)
+        open_tokenizer(str(path), template, embedding_rows=rows).size
+        for template in ("plain", "chat")
+        for rows in (0, 520, 600)
     ]
     assert sizes == [521, 520, 521] * 2
-    assert open_tokenizer(str(folder("alpaca_model")), "plain", rows=520).size == 521
+    assert open_tokenizer(str(folder("alpaca_model")), "plain", embedding_rows=520).size == 521
 
 
 def test_a_vocabulary_is_known_by_the_bytes_of_its_files(tmp_path: Path) -> None:
@@ -221,7 +223,7 @@ def prompt_ids(vocabulary: ChatVocabulary, contents: list[str]) -> list[int]:
 
 @pytest.mark.parametrize("family", CHATS)
 def test_conversations_are_those_of_transformers(family: str) -> None:
-    assert isinstance(chat(family), Converses)
+    assert isinstance(chat(family), SupportsChat)
     for contents in CONVERSATIONS:
         expected = theirs(family).apply_chat_template(messages(contents), add_generation_prompt=True)
         assert prompt_ids(chat(family), contents) == expected, contents

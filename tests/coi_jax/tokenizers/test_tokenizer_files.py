@@ -55,9 +55,9 @@ def test_the_tokenizers_config_has_the_last_word() -> None:
     )
     assert named.special_tokens() == {"eos_token": "<end>", "pad_token": "<pad>"}
     ends = {"config": {"eos_token_id": 2, "pad_token_id": 0}, "generation_config": {"eos_token_id": [3, 4]}}
-    assert files(**ends).ids_of("eos_token_id") == [3, 4]
-    assert files(**ends).ids_of("pad_token_id") == [0]
-    assert files().ids_of("eos_token_id") == []
+    assert files(**ends).token_ids("eos_token_id") == [3, 4]
+    assert files(**ends).token_ids("pad_token_id") == [0]
+    assert files().token_ids("eos_token_id") == []
 
 
 def test_added_tokens_come_from_the_newest_file_that_lists_them() -> None:

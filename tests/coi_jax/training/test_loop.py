@@ -14,7 +14,7 @@ from coi_jax.runs import checkpoint
 from coi_jax.runs.metrics_log import read_metrics
 from coi_jax.runs.run_folder import RunFolder, open_run
 from coi_jax.training import loop
-from coi_jax.training.loop import Job, Termination, prepare
+from coi_jax.training.loop import Termination, TrainingJob, prepare
 from tests.helpers import tiny_models
 from tests.helpers.tiny_models import StandInLoader, run_config
 from tests.helpers.tokenizer_folders import FAMILIES
@@ -29,13 +29,13 @@ def known_peak(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def make_job(
     folder: Path, config: RunConfig, fingerprint: str = "some data", network: Network | None = None, **mesh: int
-) -> Job:
+) -> TrainingJob:
     loader = StandInLoader(config.train.length.count, fingerprint)
     network = network or tiny_models.network()
     return loop.make_job(config, open_run(folder, config), tiny_models.mesh(**mesh), loader, network)
 
 
-def fit(job: Job) -> tuple[int, float]:
+def fit(job: TrainingJob) -> tuple[int, float]:
     with tiny_models.quick_compilation():
         return loop.fit(job)
 
@@ -102,7 +102,7 @@ def test_a_run_that_was_killed_goes_on_from_its_last_checkpoint_on_any_mesh(tmp_
         return step(state, batch)
 
     with pytest.raises(KeyboardInterrupt):
-        fit(Job(**{**vars(job), "step": break_at_seven}))
+        fit(TrainingJob(**{**vars(job), "step": break_at_seven}))
     assert checkpoint.latest_step(killed / "checkpoints") == 4
     assert fit(make_job(killed, config, fsdp=2, tensor=2))[0] == 10
     assert [row["step"] for row in numbers(killed)] == list(range(1, 11))

@@ -8,7 +8,7 @@ from coi_jax.common.errors import UserError
 from coi_jax.models.flops import Costs, Work
 from coi_jax.runs.metrics_log import read_metrics
 from coi_jax.runs.run_folder import RunFolder
-from coi_jax.training.progress_log import Report, Window
+from coi_jax.training.progress_log import ProgressLog, ThroughputWindow
 from coi_jax.training.step import StepMetrics
 
 COSTS = Costs(token=1, encoder_token=1, pair=0, encoder_pair=0)
@@ -22,8 +22,8 @@ def metrics(loss: float) -> StepMetrics:
     return StepMetrics(jnp.float32(loss), *(jnp.float32(0.5),) * 5, work=work(10))
 
 
-def report(folder: Path, done: int = 0) -> Report:
-    return Report(RunFolder(folder), total=5, done=done, every=2, costs=COSTS, peak=1e12)
+def report(folder: Path, done: int = 0) -> ProgressLog:
+    return ProgressLog(RunFolder(folder), total_steps=5, start_step=done, log_every=2, costs=COSTS, peak_flops=1e12)
 
 
 def test_every_second_step_and_the_last_are_logged(tmp_path: Path) -> None:
@@ -57,14 +57,14 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
 def test_speeds_leave_out_the_first_step_and_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([100.0, 101.0, 103.0])  # the first step ends, with its compilation, at 100
     monkeypatch.setattr("time.perf_counter", lambda: next(clock))
-    window = Window()
+    window = ThroughputWindow()
     window.add(work(1000), 9e9)
-    assert window.speeds(1e9) == {}
+    assert window.throughput(1e9) == {}
     window.add(work(30), 6e9)
     window.add(work(60), 3e9)
-    speeds = window.speeds(1e10)
-    assert speeds == pytest.approx(
+    throughput = window.throughput(1e10)
+    assert throughput == pytest.approx(
         {"seconds_per_step": 1.5, "tokens_per_second": 30.0, "examples_per_second": 4 / 3, "mfu": 0.3}
     )
     window.restart()
-    assert window.speeds(1e9) == {}
+    assert window.throughput(1e9) == {}

@@ -29,13 +29,13 @@ from coi_jax.runs import checkpoint
 from coi_jax.runs.run_folder import open_run
 from coi_jax.training import loop
 from coi_jax.training import step as train_step
-from coi_jax.training.loop import Job
+from coi_jax.training.loop import TrainingJob
 from coi_jax.weights import hf_names
 from coi_jax.weights.hf_config import architecture
 from coi_jax.weights.hf_names import to_params
 from coi_jax.weights.initial_weights import PretrainedWeights, initial_weights, open_weights
 from coi_jax.weights.mesh_loading import load_params
-from coi_jax.weights.safetensors_files import SINGLE, Spec, write_tensors
+from coi_jax.weights.safetensors_files import SINGLE, TensorSpec, write_tensors
 from coi_jax.weights.sources import folder_identity
 from tests.helpers import published_models, tiny_models, trained_runs
 from tests.helpers.paths import ROOT
@@ -157,7 +157,7 @@ def test_a_config_that_its_own_tensors_contradict(folder: Path, network: Network
         open_weights(str(copy), wrong)
 
 
-def make_job(folder: Path, config: RunConfig, **axes: int) -> Job:
+def make_job(folder: Path, config: RunConfig, **axes: int) -> TrainingJob:
     run = open_run(folder, config)
     network = build(config.model, ROWS, config.lora)
     note = initial_weights(run, config, network).record()
@@ -166,15 +166,15 @@ def make_job(folder: Path, config: RunConfig, **axes: int) -> Job:
     return loop.make_job(config, run, tiny_models.mesh(**axes), loader, network)
 
 
-def begin(job: Job) -> tuple[Params, Params | None, int]:
+def begin(job: TrainingJob) -> tuple[Params, Params | None, int]:
     with checkpoint.Checkpoints(job.run.checkpoints, keep=1) as checkpoints:
-        state, done = loop.begin(job, checkpoints)
+        state, done = loop.restore_or_init(job, checkpoints)
         if not done:
             checkpoints.save(state._replace(step=jnp.asarray(3)), 3, job.position)
     return jax.device_get(state.params), jax.device_get(state.frozen), done
 
 
-def recorded_identity(job: Job) -> str:
+def recorded_identity(job: TrainingJob) -> str:
     assert isinstance(job.initial_weights, PretrainedWeights)
     return job.initial_weights.recorded_identity()
 
@@ -286,7 +286,7 @@ from coi_jax.weights.mesh_loading import load_params
 
 source, out, config_file = sys.argv[1:]
 overrides = {"vocabulary.kind": "bytes"}
-network = build(convert.run_config(Folder(source, "src"), config_file, overrides).model, 259)
+network = build(convert.imported_config(Folder(source, "src"), config_file, overrides).model, 259)
 
 def peak():
     return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
@@ -297,17 +297,17 @@ def raised(work):
     work()
     print(work.__name__, peak() - before)
 
-def into_run():
-    convert.into_run(Folder(source, "src"), out + "/run", config_file, overrides)
+def import_model():
+    convert.import_model(Folder(source, "src"), out + "/run", config_file, overrides)
 
-def into_published():
-    convert.into_published(RunFolder(out + "/run"), out + "/back", None, 10**9)
+def export_model():
+    convert.export_model(RunFolder(out + "/run"), out + "/back", None, 10**9)
 
 def load():
     global params
     params = load_params(open_weights(source, network), network, None)
 
-for work in (into_run, into_published, load):
+for work in (import_model, export_model, load):
     raised(work)
 """
 
@@ -317,7 +317,7 @@ def test_host_memory_holds_a_few_tensors_and_never_the_model(tmp_path: Path) -> 
     network = build(DecoderConfig(**config, **published_models.RUN), 1)
     places = hf_names.places(network.config, network.abstract())
     bfloat16 = np.dtype(ml_dtypes.bfloat16)
-    specs = [Spec(key, place.tensor_shape, bfloat16) for place in places.values() for key in place.keys]
+    specs = [TensorSpec(key, place.tensor_shape, bfloat16) for place in places.values() for key in place.keys]
     with atomic_folder(tmp_path / "model", marker="config.json") as folder:
         zeros = {spec.key: np.broadcast_to(np.zeros((), bfloat16), spec.shape) for spec in specs}
         write_tensors(folder, specs, zeros.__getitem__, 10**9)

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from coi_jax.common.errors import UserError
 from coi_jax.common.storage import Folder, atomic_folder
-from coi_jax.weights.safetensors_files import INDEX, SINGLE, Spec, TensorFolder, write_tensors
+from coi_jax.weights.safetensors_files import INDEX, SINGLE, TensorFolder, TensorSpec, write_tensors
 
 RANDOM = np.random.default_rng(0)
 TENSORS = {
@@ -23,7 +23,7 @@ TENSORS = {
     "d.weight": RANDOM.normal(size=(1, 1)),
     "é": np.asarray(3, np.float32),
 }
-SPECS = [Spec(key, tensor.shape, tensor.dtype) for key, tensor in TENSORS.items()]
+SPECS = [TensorSpec(key, tensor.shape, tensor.dtype) for key, tensor in TENSORS.items()]
 
 
 @pytest.fixture(params=["local", "bucket"])

@@ -87,6 +87,6 @@ def test_prompts_are_encoded_by_their_template(folders: Path) -> None:
     assert adapter == PromptVocabulary(chat, "chat")
     assert adapter != PromptVocabulary(chat, "plain")
     assert adapter != SeqioVocabulary(chat)
-    t5 = open_tokenizer(str(folders / "t5"), "plain", encodes=True)
+    t5 = open_tokenizer(str(folders / "t5"), "plain", for_t5=True)
     assert PromptVocabulary(t5, "plain").encode("sort") == [*t5.encode("sort"), t5.eos_id]
     assert SeqioVocabulary(t5).encode("sort") == t5.encode("sort")

@@ -4,7 +4,7 @@ import jax
 import pytest
 
 from coi_jax.common.errors import UserError
-from coi_jax.training.loop import Job
+from coi_jax.training.loop import TrainingJob
 from launch.preflight import fit, programs
 from launch.preflight.hlo_costs import Costs
 from launch.preflight.programs import Memory, Program
@@ -23,7 +23,7 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Instead of compiling, takes memory for what each policy keeps of a row, and for the parts of its positions."""
     rows_of_chip: list[int] = []
 
-    def compile_train(job: Job, rows: int, topology: Topology) -> Program:
+    def compile_train(job: TrainingJob, rows: int, topology: Topology) -> Program:
         settings, mesh = job.config, job.mesh.shape
         share = rows / (mesh["replica"] * mesh["fsdp"] * settings.train.microbatches)
         rows_of_chip.append(int(share))

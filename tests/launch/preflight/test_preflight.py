@@ -9,7 +9,7 @@ import pytest
 
 from coi_jax.common import cli, files
 from coi_jax.models import build, flops
-from coi_jax.training.loop import Job
+from coi_jax.training.loop import TrainingJob
 from launch.preflight import __main__ as preflight
 from launch.preflight import programs
 from launch.preflight.hlo_costs import Costs
@@ -108,7 +108,7 @@ def test_people_read_the_same(result: dict[str, Any], config_file: Path) -> None
 def without_compiling(monkeypatch: pytest.MonkeyPatch) -> None:
     """Train steps take a GiB for each thing that their backward pass keeps."""
 
-    def compile_train(job: Job, rows: int, topology: Topology) -> Program:
+    def compile_train(job: TrainingJob, rows: int, topology: Topology) -> Program:
         kept = {"none": 3, "dots_attention": 2}.get(job.config.model.remat, 1)
         memory = Memory({"parameters": 0, "temporaries": kept * GIB}, topology.hbm)
         return Program("train", memory, Costs(1e12, 1e9, (), 0), 0.0, 0.0)
