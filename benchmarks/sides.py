@@ -12,7 +12,7 @@ import statistics
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
@@ -38,15 +38,16 @@ class Side:
     Args:
       module: what the child runs, as `benchmarks.training_side_ours`.
       settings: the JSON file that it makes its object from.
+      environment: variables of the child, in place of those of `ENVIRONMENT`.
     """
 
-    def __init__(self, module: str, settings: Path) -> None:
+    def __init__(self, module: str, settings: Path, environment: Mapping[str, str] | None = None) -> None:
         self.module = module
         paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-        environment = ENVIRONMENT | os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+        variables = ENVIRONMENT | dict(environment or {}) | os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
         self._child = subprocess.Popen(
             [sys.executable, "-m", module, str(settings)],
-            env=environment,
+            env=variables,
             text=True,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
