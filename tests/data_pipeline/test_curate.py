@@ -12,7 +12,7 @@ from werkzeug.serving import make_server
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
 from data_pipeline import curate
-from data_pipeline.build.review.chain_outcomes import SPARE, WRITTEN, Outcome
+from data_pipeline.build.review.chain_outcomes import NOT_SELECTED, WRITTEN, Outcome
 from data_pipeline.curate import CurationSession
 from tests.helpers import browsers
 from tests.helpers.browsers import text, until
@@ -25,7 +25,7 @@ HOSTILE = "</script><script>document.title = 'HACKED'</script><b>bold</b>"
 @pytest.fixture
 def found() -> list[Outcome]:
     drafts = [draft(f"{HOSTILE} {n}", 2 + n % 3, opinion(score)) for n, score in enumerate(SCORES)]
-    return [Outcome(one, WRITTEN if one.opinion and one.opinion.valid else SPARE) for one in drafts]
+    return [Outcome(one, WRITTEN if one.opinion and one.opinion.valid else NOT_SELECTED) for one in drafts]
 
 
 @pytest.fixture
