@@ -93,7 +93,7 @@ def test_a_reader_that_stops_early_says_nothing(tmp_path: Path, capsys: pytest.C
         with contextlib.suppress(UserError):
             found = read_array(path)
             next(found)
-            found.close()
+            del found
     gc.collect()
     assert capsys.readouterr().err == ""
 
