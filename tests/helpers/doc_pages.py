@@ -30,8 +30,14 @@ SMALL = {
         "--config.data.batch.rows=4",
         "--config.model.scan_unroll=1",
     ],
+    "launch.sweep": [
+        "--config.evaluation.tests=('proc1_test',)",
+        "--config.evaluation.max_new_tokens=8",
+        "--config.evaluation.bootstrap=10",
+    ],
     "coi_jax.evaluate": ["--limit=2", "--config.evaluation.max_new_tokens=8", "--config.evaluation.bootstrap=10"],
 }
+SMALL["launch.sweep"] += SMALL["coi_jax.train"]
 
 
 def blocks(path: Path, info: str) -> list[tuple[str, str]]:
