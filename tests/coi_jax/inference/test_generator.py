@@ -140,11 +140,11 @@ def test_known_answers_are_not_given_again(model: tuple) -> None:
 
 
 @pytest.mark.parametrize(("length", "padded"), [(1, 32), (32, 32), (33, 64), (64, 64), (600, 1024)])
-def test_bucket_is_the_next_power_of_two(length: int, padded: int) -> None:
+def test_pad_length_is_the_next_power_of_two(length: int, padded: int) -> None:
     assert pad_length(length) == padded
 
 
-def test_plan_takes_every_prompt_once_and_mixes_no_buckets() -> None:
+def test_batches_take_every_prompt_once_and_have_one_pad_length() -> None:
     lengths = np.random.default_rng(0).integers(1, 300, 500).tolist()
     batches = plan_batches(lengths, 16)
     assert sorted(index for batch in batches for index in batch) == list(range(500))
@@ -169,11 +169,18 @@ def test_sizes_hold_the_batch_and_a_single_row_cheaply_and_divide(batch: int, mu
 
 @pytest.mark.parametrize(
     ("decoding", "kind", "temperature"),
-    [("greedy", SingleStrategy, None), ("sample", SingleStrategy, 0.7), ("beam", BeamStrategy, 0)],
+    [
+        ({"kind": "greedy"}, SingleStrategy, None),
+        ({"kind": "sample", "temperature": 0.7, "top_p": 0.5}, SingleStrategy, 0.7),
+        ({"kind": "beam", "beams": 4}, BeamStrategy, 0),
+    ],
+    ids=["greedy", "sample", "beam"],
 )
-def test_strategy_is_the_one_that_the_config_names(model: tuple, decoding: str, kind: type, temperature: float) -> None:
-    numbers = {"temperature": 0.7, "top_p": 0.5, "beams": 4, "max_new_tokens": 5, "batch": 2, "bootstrap": 10}
-    config = EvaluationConfig(tests=("bbh",), decoding=decoding, **numbers)
+def test_strategy_is_the_one_that_the_config_names(
+    model: tuple, decoding: dict, kind: type, temperature: float
+) -> None:
+    numbers = {"max_new_tokens": 5, "batch": 2, "bootstrap": 10}
+    config = EvaluationConfig.model_validate({"tests": ("bbh",), "decoding": decoding, **numbers})
     strategy = make_strategy(model[0], EOS, config)
     assert isinstance(strategy, kind)
     assert strategy.max_new_tokens == 5
