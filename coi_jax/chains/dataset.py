@@ -7,7 +7,7 @@ import collections
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import IO, Any
 
 from etils import epath
@@ -189,3 +189,22 @@ def read_chains(folder: PathLike, split: str, length: int | None = None) -> Iter
             raise UserError("dataset", f"{path}:{number}", str(error)) from None
         if length is None or chain.length == length:
             yield chain
+
+
+def write_chains(folder: PathLike, splits: Mapping[str, Iterable[Chain]], *, source: str, licence: str) -> None:
+    """Write a dataset folder, which appears when it is whole.
+
+    Args:
+      folder: a new folder, or an earlier dataset of the same source, which is replaced.
+      splits: the chains of each split, as `{"train": …, "test": …}`.
+      source: where the chains come from, for the manifest.
+      licence: of the chains, for the manifest.
+
+    Raises:
+      UserError: the folder holds other files.
+    """
+    with DatasetWriter(folder, source) as writer:
+        for split, chains in splits.items():
+            for chain in chains:
+                writer.add(split, chain)
+        writer.finish(licence, {})

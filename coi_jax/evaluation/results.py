@@ -47,7 +47,7 @@ def make_results(
         "arm": arm,
         "examples": len(chains),
         "incomplete": sum(not prediction.complete for prediction in predictions),
-        "scores": _with_intervals(scores, resamples, seed),
+        "scores": with_intervals(scores, resamples, seed),
         "label_only_baseline": metrics.spell(metrics.means(score(targets, metrics.labels_only(targets)))),
         "gold_prefix_baseline": metrics.spell(metrics.means(score(targets, metrics.without_final(targets)))),
         "steps": metrics.step_counts(scores),
@@ -55,7 +55,14 @@ def make_results(
     }
 
 
-def _with_intervals(scores: metrics.ExampleScores, resamples: int, seed: int) -> dict[str, dict[str, float]]:
+def with_intervals(scores: metrics.ExampleScores, resamples: int, seed: int) -> dict[str, dict[str, float]]:
+    """Return the mean of each score and its 95% bootstrap interval, x 100.
+
+    Args:
+      scores: of every example.
+      resamples: number of bootstrap resamples.
+      seed: of the resampling.
+    """
     means = metrics.means(scores)
     low, high = bootstrap(np.stack([scores[key] for key in means], axis=1), resamples, seed)
     return {
