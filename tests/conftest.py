@@ -42,3 +42,13 @@ def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     root = tmp_path_factory.mktemp("buckets")
     with emulated_buckets(root):
         yield "gs://bucket"
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses by the marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of pages `browser`, and those whose fixtures take so long that one worker makes them `slow`."""
+    for item in items:
+        if "browser" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.browser)
+        if item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.slow)

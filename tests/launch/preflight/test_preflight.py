@@ -18,7 +18,7 @@ from launch.preflight.text_report import render
 from launch.preflight.topologies import GIB, Topology
 from tests.helpers.tiny_models import run_config
 
-pytestmark = pytest.mark.xdist_group("preflight")  # its fixtures take long: one worker makes them
+pytestmark = [pytest.mark.tpu, pytest.mark.xdist_group("preflight")]  # its fixtures take long: one worker makes them
 
 ROWS, LENGTH = 16, 128
 CONFIG = run_config(

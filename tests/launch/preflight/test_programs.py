@@ -10,6 +10,8 @@ from launch.preflight import hlo, hlo_costs, programs, topologies
 from launch.preflight.hlo_costs import Costs
 from launch.preflight.programs import Memory
 
+pytestmark = pytest.mark.tpu
+
 LAYERS = 6
 SPECS = PartitionSpec("fsdp"), PartitionSpec(None, "fsdp")
 

@@ -65,6 +65,7 @@ def test_without_libtpu_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
 SLICES = [*map(topologies.parse, ("v4-8", "v5e-1", "v5e-8", "v5p-16", "v6e-8")), Topology("v5e", (2, 2), slices=2)]
 
 
+@pytest.mark.tpu
 @pytest.mark.parametrize("topology", SLICES, ids=lambda topology: topology.name)
 def test_every_chip_is_one_device(topology: Topology) -> None:
     devices = topologies.devices(topology)
@@ -72,6 +73,7 @@ def test_every_chip_is_one_device(topology: Topology) -> None:
     assert {device.platform for device in devices} == {"tpu"}
 
 
+@pytest.mark.tpu
 @pytest.mark.parametrize("version", CHIPS)
 def test_libtpu_says_that_a_chip_has_this_much_memory(version: str) -> None:
     topology = topologies.parse({"v4": "v4-8", "v5e": "v5e-4", "v5p": "v5p-8", "v6e": "v6e-4"}[version])

@@ -80,6 +80,7 @@ def tpu_mesh() -> jax.sharding.Mesh:
     )
 
 
+@pytest.mark.tpu
 @pytest.mark.parametrize(("head_dim", "window", "cap"), [(64, 0, 0.0), (256, 300, 50.0)])
 def test_compiles_for_a_tpu(head_dim: int, window: int, cap: float) -> None:
     """Also with heads that do not fill a register of 128 lanes."""
