@@ -21,11 +21,11 @@ from coi_jax.chains.chain import Chain, join
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
 from coi_jax.common.storage import Folder, PathLike
-from coi_jax.convert import run_config
+from coi_jax.convert import imported_config
 from coi_jax.evaluation.metrics import score_examples
 from coi_jax.evaluation.results import with_intervals
 from coi_jax.generate import generate
-from coi_jax.inference.model import Model, begin_untrained, load_model
+from coi_jax.inference.model import Model, init_untrained_run, load_model
 from coi_jax.parallel.processes import start_jax
 
 ONE_AT_A_TIME = {"evaluation.batch": 1}
@@ -97,11 +97,11 @@ def load_weights(
     """
     start_jax()
     source = Folder(folder, "folder")
-    values = run_config(source, str(config), {**(overrides or {})}).model_dump(mode="json")
+    values = imported_config(source, str(config), {**(overrides or {})}).model_dump(mode="json")
     with tempfile.TemporaryDirectory() as temporary:
         path = Path(temporary) / "config.json"
         files.write_json(path, values)
-        begin_untrained(workdir, str(path), {"weights.folder": source.url})
+        init_untrained_run(workdir, str(path), {"weights.folder": source.url})
     return load_model(workdir, ONE_AT_A_TIME)
 
 

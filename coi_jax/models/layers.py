@@ -52,8 +52,8 @@ def parameter(
     shape: tuple[int, ...],
     axes: tuple[str | None, ...],
     std: float,
-    kind: type[nnx.Param] = nnx.Param,
-) -> nnx.Param:
+    kind: type[nnx.Param[Any]] = nnx.Param,
+) -> nnx.Param[Any]:
     """An fp32 parameter drawn from a truncated normal, carrying its logical axes as metadata `axes`."""
     unit_std = jax.random.truncated_normal(key, -2.0, 2.0, shape) / 0.87962566  # std after cutting at 2
     return kind(unit_std * std, axes=axes)
@@ -106,7 +106,7 @@ class Adapter(nnx.Module):
     A starts random, as wide as in the authors' code, and B at zero, so that nothing is added before the first step.
     """
 
-    def __init__(self, kernel: nnx.Param, inputs: int, lora: LoraConfig, *, rngs: nnx.Rngs) -> None:
+    def __init__(self, kernel: nnx.Param[Any], inputs: int, lora: LoraConfig, *, rngs: nnx.Rngs) -> None:
         """`inputs` of the kernel's axes are inputs, after the axis of the stack, if there is one."""
         self.scaling, self.rate = lora.scaling, lora.dropout
         shape, axes, stacked = kernel.shape, kernel.axes, int(kernel.axes[0] == "layers")

@@ -251,7 +251,7 @@ def _make(network: Network, key: Key[Array, ""]) -> Decoder | T5:
 
 
 @functools.cache
-def _split(network: Network) -> tuple[Any, nnx.State, dict[str, Linear]]:
+def _split(network: Network) -> tuple[Any, nnx.State[Any, Any], dict[str, Linear]]:
     """The module's structure and its abstract state, made once for each network, and its linear maps by name."""
     module = nnx.eval_shape(lambda: _make(network, jax.random.key(0)))
     structure, state = nnx.split(module)

@@ -1,6 +1,7 @@
 """The tokenizers of Mistral's models, from the files that mistral-common ships."""
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import mistral_common
 import numpy as np
@@ -15,7 +16,7 @@ from coi_jax.common import files
 from coi_jax.common.errors import UserError, nearest
 from coi_jax.tokenizers.protocol import strip_special_ids
 
-MISTRAL: dict[str, Callable[[], MistralTokenizer]] = {
+MISTRAL: dict[str, Callable[[], MistralTokenizer[Any, Any, Any, Any, Any]]] = {
     "v1": MistralTokenizer.v1,
     "v2": MistralTokenizer.v2,
     "v3": MistralTokenizer.v3,

@@ -150,7 +150,7 @@ class Lengths:
 
     def __init__(self, vocabulary: Vocabulary, template: str, limits: Sequence[int]) -> None:
         self._vocabulary, self._template, self._limits = vocabulary, template, limits
-        self._values: dict[tuple[str, int], tuple[array.array, ...]] = {}
+        self._values: dict[tuple[str, int], tuple[array.array[int], ...]] = {}
 
     def add(self, split: str, chain: Chain) -> None:
         """Add a chain. Tokens are those of the prompt and of the targets with their end mark."""
@@ -171,7 +171,7 @@ class Lengths:
         """Return, by split and length, percentiles of each measure, and how many chains each limit would cut."""
         return [self._line(split, length, values) for (split, length), values in sorted(self._values.items())]
 
-    def _line(self, split: str, length: int, values: tuple[array.array, ...]) -> dict[str, Any]:
+    def _line(self, split: str, length: int, values: tuple["array.array[int]", ...]) -> dict[str, Any]:
         measures = dict(zip(self.MEASURES, values, strict=True))
         cut = {str(limit): sum(value > limit for value in measures["tokens"]) for limit in self._limits}
         measured = {name: percentiles_of(value) for name, value in measures.items()}

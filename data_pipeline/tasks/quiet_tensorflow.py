@@ -7,6 +7,8 @@ import contextlib
 import os
 from collections.abc import Iterator
 
+__all__ = ["tf"]
+
 
 @contextlib.contextmanager
 def _no_stderr() -> Iterator[None]:

@@ -130,7 +130,7 @@ class AskFn(beam.DoFn):
         """Release the answerer, once at the end."""
         self._answerer.release()
 
-    def _next(self) -> Iterator[beam.pvalue.TaggedOutput]:
+    def _next(self) -> Iterator[Any]:
         row, future = self._done.get()
         self._waiting -= 1
         PROGRESS.advance()

@@ -174,12 +174,12 @@ def _reasons(pattern: str) -> dict[str, int]:
     return counts
 
 
-def rows_of(stage: Stage, tag: str = OUT) -> beam.PTransform:
+def rows_of(stage: Stage, tag: str = OUT) -> beam.PTransform[Any, Any]:
     """Return the rows of a stage, in a pipeline."""
     return f"read {stage.name} {tag}" >> _Read(stage.pattern(tag))
 
 
-class _Read(beam.PTransform):
+class _Read(beam.PTransform[Any, Any]):
     def __init__(self, pattern: str) -> None:
         super().__init__()
         self._pattern = pattern

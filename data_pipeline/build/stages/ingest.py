@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import apache_beam as beam
+from apache_beam.transforms import combiners
 
 from coi_jax.common import files
 from data_pipeline.build import instruction_sources
@@ -47,7 +48,7 @@ def ingest(pipeline: beam.Pipeline, config: SeedsConfig, seed: int) -> dict[str,
         | "merge" >> beam.ParDo(_Merge(config, seed)).with_outputs(OUT, REJECTED)
     )
     seeds = (read[OUT], merged[OUT]) | "all seeds" >> beam.Flatten()
-    groups = seeds | beam.Map(lambda seed: seed.group) | beam.Distinct() | beam.combiners.ToList()
+    groups = seeds | beam.Map(lambda seed: seed.group) | beam.Distinct() | combiners.ToList()
     for_tests = groups | "for tests" >> beam.Map(groups_for_tests, config.test_share)
     divided = seeds | "divide" >> beam.Map(_with_split, beam.pvalue.AsSingleton(for_tests))
     kept = _without_leaks(divided)
@@ -85,7 +86,7 @@ class _Merge(beam.DoFn):
         yield from map(_tagged, instruction_sources.merge(group[1], self._config, self._seed))
 
 
-def _tagged(found: Seed | Piece | Refused) -> beam.pvalue.TaggedOutput:
+def _tagged(found: Seed | Piece | Refused) -> Any:
     if isinstance(found, Piece):
         return beam.pvalue.TaggedOutput(PIECES, (found.seed.id, found))
     return beam.pvalue.TaggedOutput(REJECTED if isinstance(found, Refused) else OUT, found)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import apache_beam as beam
+from apache_beam.transforms import combiners
 
 from coi_jax.common import files
 from data_pipeline.build import rules
@@ -34,9 +35,9 @@ def join(chains: Flow, pairs: Flow, tasks: Flow, config: JoinsConfig, seed: int)
     candidates = (
         chains
         | "join" >> beam.FlatMap(_joined, successors, by_id, seed)
-        | "lowest hashes" >> beam.combiners.Top.SmallestPerKey(config.per_categories, key=lambda ranked: ranked[0])
+        | "lowest hashes" >> combiners.Top.SmallestPerKey(config.per_categories, key=lambda ranked: ranked[0])
         | "by split" >> beam.FlatMap(lambda group: [(group[0][0], ranked) for ranked in group[1]])
-        | "at most" >> beam.combiners.Top.SmallestPerKey(config.most, key=lambda ranked: ranked[0])
+        | "at most" >> combiners.Top.SmallestPerKey(config.most, key=lambda ranked: ranked[0])
         | "one by one" >> beam.FlatMap(lambda group: [row for _, row in group[1]])
     )
     return {OUT: candidates}

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import apache_beam as beam
+from apache_beam.transforms import combiners
 
 from coi_jax.common import files
 from data_pipeline.build import rules
@@ -49,7 +50,7 @@ def pair(rows: Flow, config: PairsConfig, seed: int) -> dict[str, Flow]:
     """
     tasks = rows | "tasks" >> beam.Map(Seed.from_row)
     keyed = tasks | "group" >> beam.Map(_keyed) | beam.GroupByKey()
-    groups = keyed | beam.combiners.ToList() | "in order" >> beam.Map(_groups, seed)
+    groups = keyed | combiners.ToList() | "in order" >> beam.Map(_groups, seed)
     selected = groups | "select" >> beam.FlatMap(select_pairs, config.tasks_per_categories, seed)
     counts = groups | "count" >> beam.Map(_count_row)
     return {OUT: _candidates(selected, tasks, config.instances_per_tasks, seed), COUNTS: counts}

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import apache_beam as beam
+from apache_beam.transforms import combiners
 
 from coi_jax.common import files
 from data_pipeline.build.build_config import SelectionConfig
@@ -35,7 +36,7 @@ def select(rows: list[Flow], tasks: Flow, config: SelectionConfig, seed: int, de
     chosen = (
         decided[OUT]
         | "rank" >> beam.Map(_ranked, seed, decisions)
-        | "best" >> beam.combiners.Top.SmallestPerKey(config.per_categories, key=lambda ranked: ranked[0])
+        | "best" >> combiners.Top.SmallestPerKey(config.per_categories, key=lambda ranked: ranked[0])
         | "one by one" >> beam.FlatMap(lambda group: [row for _, row in group[1]])
     )
     if config.singles:
