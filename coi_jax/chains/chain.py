@@ -59,12 +59,12 @@ class Chain:
         return render([output or "" for output in self.outputs])
 
     def row(self) -> dict[str, Any]:
-        """The chain as a JSON object, a line of a dataset's file."""
+        """Return the chain as a JSON object, a line of a dataset's file."""
         return asdict(self) | {"steps": [asdict(step) for step in self.steps]}
 
     @classmethod
     def from_row(cls, row: dict[str, Any]) -> "Chain":
-        """The chain of a JSON object.
+        """Return the chain of a JSON object.
 
         Raises:
           UserError: a key is missing, unknown, or of the wrong type; it names the key.
@@ -91,19 +91,19 @@ def _check_row(row: dict[str, Any], types: dict[str, Any], what: str) -> None:
 
 
 def join(instructions: Sequence[str]) -> str:
-    """The instructions as one: "A and then B"."""
+    """Join instructions into one: "A and then B"."""
     return JOINER.join(instructions)
 
 
 def label(step: int, length: int) -> str:
-    """The label before the output of `step` (from 1) in a chain of `length` steps."""
+    """Return the label before the output of `step` (from 1) in a chain of `length` steps."""
     if step == length:
         return f"Task {step} output:"
     return f"Task {step} output and task {step + 1} input:"
 
 
 def render(outputs: Sequence[str]) -> str:
-    r"""The canonical text of a chain's outputs.
+    r"""Render a chain's outputs in their canonical text.
 
     Example: `("A", "B")` → `"Task 1 output and task 2 input: A\nTask 2 output: B"`. A single output has no label.
     """
@@ -113,7 +113,7 @@ def render(outputs: Sequence[str]) -> str:
 
 
 def parse(text: str) -> tuple[str, ...]:
-    """The outputs in a text, in any spelling; a text without labels is one output.
+    """Parse the outputs in a text, in any spelling; a text without labels is one output.
 
     Labels count from 1 without a gap; a label of another number is read as content. What `render` wrote comes back
     exactly; from other spellings the white space around an output is dropped.
@@ -129,7 +129,7 @@ def parse(text: str) -> tuple[str, ...]:
 
 
 def is_well_formed(text: str, length: int) -> bool:
-    """Whether a text has exactly the labels of a chain of `length` steps, in order, and nothing before them."""
+    """Return whether a text has exactly the labels of a chain of `length` steps, in order, and nothing before them."""
     labels = _labels(text)
     if length == 1:
         return not labels
@@ -139,7 +139,7 @@ def is_well_formed(text: str, length: int) -> bool:
 
 
 def _labels(text: str) -> list[re.Match[str]]:
-    """The labels that count: numbered 1, 2, 3 …, and each naming the step after it, if any."""
+    """Return the labels that count: numbered 1, 2, 3 …, and each naming the step after it, if any."""
     found: list[re.Match[str]] = []
     for match in _LABEL.finditer(text):
         number = len(found) + 1

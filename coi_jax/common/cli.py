@@ -1,4 +1,4 @@
-"""What every command line shares: help that fits a screen, one-line errors, dotted config overrides."""
+"""The parts that all command lines share: help that fits a screen, one-line errors, dotted config overrides."""
 
 import argparse
 import errno
@@ -25,12 +25,12 @@ class Parser(argparse.ArgumentParser):
     """An ArgumentParser whose errors are one line."""
 
     def error(self, message: str) -> NoReturn:
-        """Prints `message` with the way to the help, and exits with status 2."""
+        """Print `message` with the way to the help, and exit with status 2."""
         self.exit(EXIT_USER_ERROR, f"error: {message}; see --help\n")
 
 
 def parser(description: str | None) -> Parser:
-    """A parser that shows defaults and keeps the description's own line breaks."""
+    """Return a parser that shows defaults and keeps the description's own line breaks."""
 
     class Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
         pass
@@ -62,7 +62,7 @@ def split_overrides(argv: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
 
 
 def run(main: Callable[[], int]) -> int:
-    """Calls `main`; a user's mistake becomes one line on stderr and status 2, a full disk likewise."""
+    """Call `main`; a user's mistake becomes one line on stderr and status 2, a full disk likewise."""
     quiet_libtpu()
     try:
         status = main()
@@ -89,7 +89,7 @@ def run(main: Callable[[], int]) -> int:
 
 
 def quiet_libtpu() -> None:
-    """Answers libtpu's questions where this machine has no TPU; on one that has, libtpu finds out for itself."""
+    """Answer libtpu's questions where this machine has no TPU; on one that has, libtpu finds out for itself."""
     if not [*glob.glob("/dev/accel*"), *glob.glob("/dev/vfio/*")]:
         for name, value in NO_TPU.items():
             os.environ.setdefault(name, value)

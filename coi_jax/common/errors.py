@@ -1,11 +1,11 @@
-"""The one error that is the user's to mend."""
+"""The one error that the user can correct."""
 
 import difflib
 import os
 
 
 class UserError(ValueError):
-    """A mistake in what the user gave: a field, the value found there, and how to mend it.
+    """A mistake in what the user gave: a field, the value found there, and how to correct it.
 
     Command lines print it as one line and exit with status 2 (`coi_jax.common.cli.run`).
     """
@@ -16,7 +16,7 @@ class UserError(ValueError):
 
 
 def shorten(value: object, limit: int = 400) -> str:
-    """`repr` of a value, on one line, cut in the middle where it is longer than `limit` characters."""
+    """Return the `repr` of a value, on one line, cut in the middle where it is longer than `limit` characters."""
     value = os.fspath(value) if isinstance(value, os.PathLike) else value
     text = value if isinstance(value, str) and value.isprintable() else repr(value)
     if len(text) <= limit:
@@ -25,7 +25,7 @@ def shorten(value: object, limit: int = 400) -> str:
 
 
 def nearest(name: str, known: list[str]) -> str:
-    """What to say of an unknown name: the closest known one, or all of them."""
+    """Return a hint about an unknown name: the closest known one, or all of them."""
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     if close:
         return f"unknown; did you mean {close[0]!r}?"

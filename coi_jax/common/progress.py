@@ -1,4 +1,4 @@
-"""Progress bars with an ETA, on standard error; a line now and then where that is not a terminal."""
+"""Progress bars with an ETA, on standard error; one line per interval where that is not a terminal."""
 
 import sys
 import time
@@ -23,7 +23,7 @@ _hidden = False
 
 
 def hide() -> None:
-    """Shows no bars in this process from now on: another one, which does the same work, shows them."""
+    """Show no bars in this process from now on: another one, which does the same work, shows them."""
     global _hidden
     _hidden = True
 
@@ -62,7 +62,7 @@ class Bar:
             self._rich.stop()
 
     def advance(self, count: int = 1, note: str = "") -> None:
-        """Counts `count` more done; `note` stands at the end of the bar."""
+        """Count `count` more items as done; `note` is shown at the end of the bar."""
         self._done += count
         if self._rich:
             self._rich.update(self._task, completed=self._done, note=note)
@@ -79,7 +79,7 @@ class Bar:
 
 
 def track(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
-    """Yields `items` while a bar counts them."""
+    """Yield `items` while a bar counts them."""
     if total is None and isinstance(items, Sized):
         total = len(items)
     with Bar(description, total) as bar:

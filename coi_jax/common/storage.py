@@ -60,7 +60,8 @@ def _unreadable_scheme(scheme: str) -> str:
     try:
         fsspec.get_filesystem_class(SCHEMES[scheme])
     except (ImportError, ValueError) as error:
-        return f"cannot be reached: {error}"
+        extra = "; pip install 'coi-jax[gcs]'" if scheme == "gs" else ""
+        return f"cannot be reached: {error}{extra}"
     return ""
 
 
@@ -192,6 +193,18 @@ def local_writer(target: PathLike) -> Iterator[pathlib.Path]:
         path = pathlib.Path(folder) / as_path(target).name
         yield path
         copy_file(path, target)
+
+
+@contextlib.contextmanager
+def local_reader(path: PathLike) -> Iterator[pathlib.Path]:
+    """Yield a local file with the bytes of another, for the time of a block."""
+    if is_local(path):
+        yield pathlib.Path(path)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        copy = pathlib.Path(folder) / as_path(path).name
+        copy_file(path, copy)
+        yield copy
 
 
 def local_copy(path: PathLike, name: str) -> pathlib.Path:

@@ -11,6 +11,7 @@ import ml_collections
 
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
+from coi_jax.common.storage import as_path, local_reader
 
 ROOT = Path(__file__).parents[2]  # where `configs.base` is imported from
 
@@ -23,11 +24,11 @@ def read(path: files.PathLike) -> dict[str, Any]:
     """
     name, _, argument = str(path).partition(".py:")
     if argument:
-        return _get_config(Path(f"{name}.py"), argument)
-    return files.read_json(path, "config") if Path(path).suffix == ".json" else _get_config(Path(path), None)
+        return _get_config(f"{name}.py", argument)
+    return files.read_json(path, "config") if str(path).endswith(".json") else _get_config(path, None)
 
 
-def _get_config(path: Path, argument: str | None) -> dict[str, Any]:
+def _get_config(path: files.PathLike, argument: str | None) -> dict[str, Any]:
     get_config = getattr(load_module(path, "config", "configs/"), "get_config", None)
     if get_config is None:
         raise UserError("config", path, "has no get_config(); see configs/")
@@ -42,20 +43,26 @@ def _get_config(path: Path, argument: str | None) -> dict[str, Any]:
     return config.to_dict()
 
 
-def load_module(path: Path, field: str, examples: str) -> ModuleType:
+def load_module(path: files.PathLike, field: str, examples: str) -> ModuleType:
     """Import a Python file that a user named.
 
     Args:
-      path: of the file.
+      path: of the file, local or in a bucket.
       field: what the user named it for, as "config".
       examples: the folder that has others of its kind, for the error.
 
     Raises:
       UserError: there is no such file, or importing it raises.
     """
-    if not path.is_file():
+    place = as_path(path, field)
+    if not place.exists() or place.is_dir():
         raise UserError(field, path, f"no such file; see {examples}")
-    spec = importlib.util.spec_from_file_location(f"coi_{field}", path)
+    with local_reader(place) as file:
+        return _import(file, path, field, examples)
+
+
+def _import(file: Path, path: files.PathLike, field: str, examples: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"coi_{field}", file)
     if spec is None or spec.loader is None:
         raise UserError(field, path, f"not a Python file; see {examples}")
     module = importlib.util.module_from_spec(spec)

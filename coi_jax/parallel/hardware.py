@@ -1,11 +1,11 @@
-"""How fast the machine multiplies matrices: published for chips that are known, else measured."""
+"""The peak rate at which the machine multiplies matrices: published for known chips, else measured."""
 
 import time
 
 import jax
 import jax.numpy as jnp
 
-# Dense bf16 operations a second of one chip, by the start of `device_kind` (vendors' data sheets).
+# Dense bf16 operations per second of one chip, by the start of `device_kind` (vendors' data sheets).
 PUBLISHED: dict[str, float] = {
     "TPU v4": 275e12,
     "TPU v5 lite": 197e12,
@@ -19,10 +19,10 @@ PUBLISHED: dict[str, float] = {
 
 
 def matmul_peak(dtype: str) -> float:
-    """Operations a second of all devices together, in the compute dtype.
+    """Return the operations per second of all devices together, in the compute dtype.
 
     Published for known chips in bfloat16. Elsewhere the best of a few square products; the simulated devices of one
-    CPU share it, so they count once a process.
+    CPU share it, so they count once per process.
     """
     device = jax.devices()[0]
     published = [peak for kind, peak in PUBLISHED.items() if device.device_kind.startswith(kind)]
@@ -33,7 +33,13 @@ def matmul_peak(dtype: str) -> float:
 
 
 def measure(dtype: str, size: int, repeats: int = 5) -> float:
-    """Operations a second of [size, size] products on one device: the best of `repeats`."""
+    """Measure the operations per second of [size, size] products on one device.
+
+    Args:
+      dtype: of the matrices.
+      size: their rows and columns.
+      repeats: measurements, of which the best counts.
+    """
     matrix = jnp.ones((size, size), dtype)
     multiply = jax.jit(jnp.matmul)
     multiply(matrix, matrix).block_until_ready()

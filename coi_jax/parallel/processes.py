@@ -1,8 +1,8 @@
-"""Several processes that work as one, one on each host: how they find each other, and what the first does for all.
+"""Several processes that work as one, one on each host: their start-up, and work that the primary process does for all.
 
 Every process runs the same command and the same computations on its part of the global arrays. What is not a
-computation is done once, by the first process: it alone writes files, starts other programs and says how far it is.
-The run folder, the dataset and the token caches lie where all of them can read.
+computation is done once, by the primary process: it alone writes files, starts other programs and reports progress.
+The run folder, the dataset and the token caches are where all of them can read, as in a bucket.
 """
 
 import importlib.util
@@ -23,15 +23,15 @@ from coi_jax.common import progress
 from coi_jax.common.errors import UserError
 from coi_jax.common.storage import PathLike, as_path
 
-# The environment variables that name the others, where nothing else does.
-COORDINATOR, COUNT, INDEX = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
+# The environment variables that name the other processes, where no cluster does.
+COORDINATOR, PROCESS_COUNT, PROCESS_INDEX = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
 
-DAY_MS = 24 * 60 * 60 * 1000  # the longest that others wait for the first: it may be writing token caches
-LEAVE_SECONDS = 120  # how long a process that ends waits for the others to end too, before all are ended
+DAY_MS = 24 * 60 * 60 * 1000  # the longest that others wait for the primary process: it may be writing token caches
+LEAVE_SECONDS = 120  # that a process at its end waits for the others, before all are stopped
 
 
 def start_jax(*, heeds_sigterm: bool = False) -> None:
-    """Joins the other hosts where the environment names them, and keeps compiled programs between runs.
+    """Join the other hosts where the environment names them, and keep compiled programs between runs.
 
     Args:
       heeds_sigterm: the command asks JAX whether a host got SIGTERM, which else ends it as any other.
@@ -46,26 +46,26 @@ def start_jax(*, heeds_sigterm: bool = False) -> None:
 
 
 def join() -> None:
-    """Joins the other processes, where the environment tells of any; call it before JAX computes anything.
+    """Join the other processes, where the environment names any; call it before JAX computes anything.
 
     Raises:
       UserError: a number is no number, or they do not find each other.
     """
     if jax.distributed.is_initialized() or not are_several():
         return
-    count, index = _number(COUNT), _number(INDEX)
+    count, index = _number(PROCESS_COUNT), _number(PROCESS_INDEX)
     try:
         jax.distributed.initialize(num_processes=count, process_id=index, shutdown_timeout_seconds=LEAVE_SECONDS)
     except (ValueError, RuntimeError) as error:
         address = os.environ.get(COORDINATOR, "not set")
-        hint = f"{str(error).splitlines()[0]} Set {COUNT} and {INDEX} too, and start the command on every host"
+        hint = f"{str(error).splitlines()[0]} Set {PROCESS_COUNT}, {PROCESS_INDEX} too; start the command on every host"
         raise UserError(COORDINATOR, address, hint) from None
     if not is_primary():
         progress.hide()
 
 
 def are_several() -> bool:
-    """Whether the environment tells of other processes: by name, as the hosts of a slice, or of several slices."""
+    """Return whether the environment names other processes: directly, or as the hosts of one or several slices."""
     if COORDINATOR in os.environ or "MEGASCALE_COORDINATOR_ADDRESS" in os.environ:
         return True
     for variable in ("TPU_PROCESS_ADDRESSES", "TPU_WORKER_HOSTNAMES"):
@@ -75,7 +75,7 @@ def are_several() -> bool:
 
 
 def _is_cloud_tpu() -> bool:
-    """Whether this is a TPU VM that asks Google Cloud's metadata for its slice: JAX sets a variable where it is not."""
+    """Return whether this is a TPU VM, which asks Google Cloud for its slice: JAX sets a variable where it is not."""
     wants_tpu = "tpu" in os.environ.get("JAX_PLATFORMS", "tpu")
     return wants_tpu and "TPU_SKIP_MDS_QUERY" not in os.environ and importlib.util.find_spec("libtpu") is not None
 
@@ -90,68 +90,68 @@ def _number(variable: str) -> int | None:
 
 
 def is_primary() -> bool:
-    """Whether this process is the one that writes and speaks."""
+    """Return whether this process is the primary one, which writes files and reports progress."""
     return jax.process_index() == 0
 
 
 def print_primary(line: str) -> None:
-    """Prints a line once, not once a process."""
+    """Print a line on the primary process alone."""
     if is_primary():
         print(line, flush=True)
 
 
 def log_primary(line: str) -> None:
-    """Prints a line on standard error, once."""
+    """Print a line on standard error, on the primary process alone."""
     if is_primary():
         print(line, file=sys.stderr, flush=True)
 
 
 def on_primary(work: Callable[[], Any]) -> Any:
-    """What `work` returns on the first process, which alone calls it while the others wait.
+    """Call `work` on the primary process while the others wait; return its result on every process.
 
     Args:
       work: returns JSON.
 
     Raises:
-      UserError, OSError: what `work` raised, on every process.
+      UserError, OSError: raised by `work`, on every process.
       RuntimeError: on the others, where `work` failed otherwise.
     """
     if jax.process_count() == 1:
         return work()
-    result, error = _attempt(work) if is_primary() else (None, None)
+    result, error = _result_or_error(work) if is_primary() else (None, None)
     multihost.get_barrier_sync_fn()(key="on_primary", timeout_ms=DAY_MS)  # a collective must not wait for so long
-    reply = json.loads(_broadcast(json.dumps({"result": result, "error": _spelt(error)})))
+    reply = json.loads(_broadcast(json.dumps({"result": result, "error": _error_to_json(error)})))
     if error is not None:
         raise error
     if reply["error"]:
-        raise _error(*reply["error"])
+        raise _error_from_json(*reply["error"])
     return reply["result"]
 
 
-def _attempt(work: Callable[[], Any]) -> tuple[Any, Exception | None]:
+def _result_or_error(work: Callable[[], Any]) -> tuple[Any, Exception | None]:
     try:
         return work(), None
     except Exception as error:
         return None, error
 
 
-def _spelt(error: Exception | None) -> list[Any] | None:
-    """An error as JSON: its kind, and what another of that kind is made of."""
+def _error_to_json(error: Exception | None) -> list[Any] | None:
+    """Return an error as JSON: its kind, and the arguments of its class."""
     if error is None:
         return None
     if isinstance(error, UserError):
         return ["user", error.field, str(error.value), error.hint]
     if isinstance(error, OSError):
         return ["os", error.errno, error.strerror, str(error.filename)]
-    return ["other", f"the first process failed: {type(error).__name__}: {error}"]
+    return ["other", f"the primary process failed: {type(error).__name__}: {error}"]
 
 
-def _error(kind: str, *parts: Any) -> Exception:
+def _error_from_json(kind: str, *parts: Any) -> Exception:
     return {"user": UserError, "os": OSError, "other": RuntimeError}[kind](*parts)
 
 
 def _broadcast(text: str) -> str:
-    """The first process's text on every process."""
+    """Return the primary process's text on every process."""
     data = np.frombuffer(text.encode("utf-8"), np.uint8)
     size = int(multihost_utils.broadcast_one_to_all(np.asarray(len(data), np.int32)))
     padded = np.zeros(1 << size.bit_length(), np.uint8)  # few shapes, as each is compiled
@@ -161,7 +161,7 @@ def _broadcast(text: str) -> str:
 
 
 def check_shared(field: str, path: PathLike) -> None:
-    """Raise UserError, on every process, where one of them does not see a file that the first has written."""
+    """Raise UserError, on every process, where one of them does not see a file that the primary one has written."""
     seen = multihost_utils.process_allgather(np.asarray(bool(as_path(path).exists())))
     if not np.all(seen):
         hint = f"is not seen by process {int(np.argmin(seen))}; name a folder that all hosts share"

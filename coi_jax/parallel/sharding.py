@@ -53,7 +53,7 @@ LARGE = 2**17
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
-    """The mesh of a config over `devices` (all there are); the axis that is -1 takes what the others leave.
+    """Return the mesh of a config over `devices` (all there are); the axis that is -1 takes what the others leave.
 
     Raises:
       UserError: an axis is not positive, more than one is -1, the product is not the number of devices, or slices of a
@@ -65,12 +65,12 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
 
 
 def abstract_mesh(replica: int = 1, fsdp: int = 1, tensor: int = 1, sequence: int = 1) -> AbstractMesh:
-    """A mesh of no devices, to work out how arrays would lie on it."""
+    """Return a mesh without devices, to compute the layout of arrays on it."""
     return AbstractMesh((replica, fsdp, tensor, sequence), MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
 
 
 def arrange(sizes: tuple[int, ...], devices: list[Any]) -> np.ndarray:
-    """Devices so that neighbours in the mesh are neighbours on the chips' network, and slices differ in `replica`."""
+    """Order devices: neighbors in the mesh are neighbors in the chips' network, and slices differ in `replica`."""
     slices = len({device.slice_index for device in devices}) if hasattr(devices[0], "slice_index") else 1
     replica, *within = sizes
     if replica % slices == 0 and slices > 1:
@@ -83,7 +83,7 @@ def arrange(sizes: tuple[int, ...], devices: list[Any]) -> np.ndarray:
 
 
 def mesh_sizes(config: MeshConfig, devices: int) -> tuple[int, ...]:
-    """The size of every mesh axis on so many devices; raises as `make_mesh`."""
+    """Return the size of every mesh axis on a number of devices; raise as `make_mesh`."""
     sizes = {axis: getattr(config, axis) for axis in MESH_AXES}
     for axis, size in sizes.items():
         if size == 0 or size < -1:
@@ -99,22 +99,22 @@ def mesh_sizes(config: MeshConfig, devices: int) -> tuple[int, ...]:
 
 
 def data_parallel(mesh: AnyMesh) -> int:
-    """Into how many parts the mesh divides the rows of a batch."""
+    """Return the number of parts into which the mesh divides the rows of a batch."""
     return math.prod(mesh.shape[axis] for axis in ACTIVATION_RULES["batch"])
 
 
 def batch_sharding(mesh: AnyMesh) -> NamedSharding:
-    """Of every array of a batch, [rows, length]."""
+    """Return the sharding of every array of a batch, [rows, length]."""
     return NamedSharding(mesh, PartitionSpec(ACTIVATION_RULES["batch"], ACTIVATION_RULES["length"]))
 
 
 def replicated(mesh: AnyMesh) -> NamedSharding:
-    """The whole value on every device."""
+    """Return the sharding that has the whole value on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def shardings(logical_axes: Any, abstract: Any, mesh: AnyMesh) -> Any:
-    """A NamedSharding for every parameter; for a quantised one a tree like it, whose scales lie as their channels.
+    """Return a NamedSharding for every parameter, and for a quantized one a tree whose scales lie as their channels.
 
     Where `tensor` is a multiple of the key-value heads, each of its devices holds all of them, as every serving system
     does: their projections are small, and the query heads that share a key-value head lie on several devices.
@@ -173,14 +173,14 @@ def _mend(name: str, shape: tuple[int, ...], axis: str, dimension: int, parts: i
 
 
 def rule(rules: dict[str, tuple[str, ...]], axis: str) -> tuple[str, ...]:
-    """The mesh axes of a logical axis; raises UserError where the table has no such name."""
+    """Return the mesh axes of a logical axis; raise UserError where the table has no such name."""
     if axis not in rules:
         raise UserError("logical axis", axis, nearest(axis, list(rules)))
     return rules[axis]
 
 
 def like_parameters(tree: Any, params: Any, mesh: AnyMesh) -> Any:
-    """Shardings of an optimizer's state from those of the parameters.
+    """Return the shardings of an optimizer's state from those of the parameters.
 
     A leaf belongs to the parameter whose path ends its own. It has the parameter's shape (Adam's moments), or that
     shape without one dimension (Adafactor's factored moments, Shazeer & Stern 2018, section 3), and is divided as the
@@ -198,7 +198,7 @@ def like_parameters(tree: Any, params: Any, mesh: AnyMesh) -> Any:
 
 
 def zip_shapes(abstract: Any, shardings: Any) -> Any:
-    """Tree of pairs (shape, sharding)."""
+    """Return a tree of pairs (shape, sharding)."""
     return jax.tree.map(lambda leaf, sharding: (leaf.shape, sharding), abstract, shardings)
 
 
@@ -223,17 +223,17 @@ def _state_sharding(
 
 
 def keys(path: tuple[Any, ...]) -> tuple[str, ...]:
-    """A tree path as plain strings."""
+    """Return a tree path as plain strings."""
     return tuple(jax.tree_util.keystr((key,), simple=True) for key in path)
 
 
 def path_name(path: tuple[Any, ...]) -> str:
-    """A tree path as one dotted name."""
+    """Return a tree path as one dotted name."""
     return ".".join(keys(path))
 
 
 def constrain(x: Shaped[Array, "..."], axes: LogicalAxes) -> Shaped[Array, "..."]:
-    """Fixes how an activation lies on the mesh in use (`jax.set_mesh`); the identity where there is none.
+    """Constrain the layout of an activation on the mesh in use (`jax.set_mesh`); the identity where there is none.
 
     A dimension that its mesh axes do not divide (one prompt on eight devices) is left whole.
 
@@ -247,7 +247,7 @@ def constrain(x: Shaped[Array, "..."], axes: LogicalAxes) -> Shaped[Array, "..."
 
 
 def activation_spec(shape: Sequence[int], axes: LogicalAxes) -> PartitionSpec:
-    """How an activation lies on the mesh in use: for each dimension the mesh axes that divide it, or None."""
+    """Return the layout of an activation on the mesh in use: the mesh axes that divide each dimension, or None."""
     mesh = jax.sharding.get_abstract_mesh()
     sizes = dict(mesh.shape)
     entries = [() if axis is None else rule(ACTIVATION_RULES, axis) for axis in axes]
@@ -257,26 +257,26 @@ def activation_spec(shape: Sequence[int], axes: LogicalAxes) -> PartitionSpec:
 
 
 def whole(x: Shaped[Array, "*shape"]) -> Shaped[Array, "*shape"]:
-    """The same array on every device of the mesh in use: what a host reads, where others have a part of the batch."""
+    """Replicate an array on every device of the mesh in use, so that a host reads the parts that others computed."""
     if jax.sharding.get_abstract_mesh().empty:
         return x
     return jax.lax.with_sharding_constraint(x, PartitionSpec())
 
 
 def spec_axes(spec: PartitionSpec) -> tuple[str, ...]:
-    """All mesh axes of a spec."""
+    """Return all mesh axes of a spec."""
     entries = ((entry,) if isinstance(entry, str) else entry for entry in spec if entry)
     return tuple(name for entry in entries for name in entry)
 
 
 def divides(axis: str) -> bool:
-    """Whether the mesh in use (`jax.set_mesh`) divides a logical axis of activations."""
+    """Return whether the mesh in use (`jax.set_mesh`) divides a logical axis of activations."""
     mesh = jax.sharding.get_abstract_mesh()
     return not mesh.empty and math.prod(mesh.shape[name] for name in rule(ACTIVATION_RULES, axis)) > 1
 
 
 def check_lengths(lengths: Sequence[int], mesh: Mesh) -> None:
-    """Raises UserError where the mesh does not divide the positions of a row."""
+    """Raise UserError where the mesh does not divide the positions of a row."""
     parts = mesh.shape["sequence"]
     for length in lengths:
         if length % parts:

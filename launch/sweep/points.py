@@ -43,10 +43,10 @@ def expand(sweep: files.PathLike, extra: Mapping[str, Any], out: files.PathLike 
     Raises:
       UserError: the file is not a sweep, a point's config is wrong, or two points are the same.
     """
-    module = _load(Path(sweep))
+    module = _load(sweep)
     folder = as_path(out, "--out") if out is not None else as_path("runs") / Path(sweep).stem
     points: dict[RunConfig, Point] = {}
-    for number, overrides in enumerate(_overrides(module, Path(sweep)), 1):
+    for number, overrides in enumerate(_overrides(module, sweep), 1):
         point = _point(module.CONFIG, overrides, extra, folder, number)
         if point.config in points:
             raise UserError(
@@ -60,7 +60,7 @@ def expand(sweep: files.PathLike, extra: Mapping[str, Any], out: files.PathLike 
     return list(points.values())
 
 
-def _load(path: Path) -> ModuleType:
+def _load(path: files.PathLike) -> ModuleType:
     module = loading.load_module(path, "sweep", "configs/sweeps/")
     for name in ("CONFIG", "sweep"):
         if not hasattr(module, name):
@@ -68,7 +68,7 @@ def _load(path: Path) -> ModuleType:
     return module
 
 
-def _overrides(module: ModuleType, path: Path) -> list[dict[str, Any]]:
+def _overrides(module: ModuleType, path: files.PathLike) -> list[dict[str, Any]]:
     try:
         points = list(module.sweep())
     except Exception as error:

@@ -21,6 +21,7 @@ from typing import Any
 import fsspec
 from etils.epath import backend
 from fsspec.registry import _registry
+from orbax.checkpoint._src.path import gcs_utils
 
 ROOT_VARIABLE = "EMULATED_BUCKETS"
 SITE = pathlib.Path(__file__).parent / "bucket_site"
@@ -210,9 +211,12 @@ def emulated_buckets(root: pathlib.Path) -> Iterator[None]:
     os.environ.update(variables)
     install()
     backend.fsspec_backend._get_filesystem.cache_clear()
+    get_bucket = gcs_utils.get_bucket
+    gcs_utils.get_bucket = lambda name: None  # Orbax asks Google's client whether a bucket has folders; these have none
     try:
         yield
     finally:
+        gcs_utils.get_bucket = get_bucket
         for protocol in BucketFileSystem.protocol:
             _registry.pop(protocol, None)
         backend.fsspec_backend._get_filesystem.cache_clear()

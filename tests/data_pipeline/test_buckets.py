@@ -1,0 +1,106 @@
+"""The commands of `data_pipeline` on folders in a bucket, and what they refuse to replace."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coi_jax.chains.dataset import DatasetWriter, read_chains, read_manifest
+from coi_jax.common import cli, files, storage
+from coi_jax.config.run import load_config
+from coi_jax.data import token_cache
+from coi_jax.data.task_specs import training_tasks
+from data_pipeline import cache
+from data_pipeline.audit import __main__ as audit
+from data_pipeline.build import __main__ as build
+from data_pipeline.procedural import __main__ as procedural
+from data_pipeline.release import __main__ as release
+from tests.helpers.paths import QUICKSTART
+from tests.helpers.token_caches import make_chain, write_dataset
+
+SMALL = [
+    *("--operations", "lists", "--max_level", "1", "--lengths", "1,2", "--test_lengths", "1,2"),
+    *("--train_count", "4", "--validation_count", "1", "--rephrased_count", "1", "--test_count", "1"),
+]
+ROW = {"instruction": "Name a color.", "input": "grass", "output": "green"}
+
+
+def run(main: Any, *arguments: object) -> int:
+    return cli.run(lambda: main([str(argument) for argument in arguments]))
+
+
+def test_a_dataset_is_written_audited_and_cached(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    data = f"{bucket}/data"
+    assert run(procedural.main, "--out", data, *SMALL) == 0
+    assert run(procedural.main, "--out", tmp_path / "data", *SMALL) == 0
+    assert storage.list_files(data) == storage.list_files(tmp_path / "data")
+    assert all(files.sha256(f"{data}/{name}") == digest for name, digest in read_manifest(data)["sha256"].items())
+    assert read_manifest(data) == read_manifest(tmp_path / "data")
+    capsys.readouterr()
+    assert run(audit.main, "--data", data, "--vocabulary", "bytes", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["data"] == data
+    fields = {"arm": "coi1", "data.folder": data, "data.cache_folder": f"{bucket}/caches", "vocabulary.kind": "bytes"}
+    fields |= {"evaluation.tests": ("proc1_test",)}
+    config = load_config(QUICKSTART, fields)
+    assert run(cache.main, "--config", QUICKSTART, *(f"--config.{name}={value}" for name, value in fields.items())) == 0
+    (opened,) = token_cache.find(config, training_tasks(config)) or []
+    assert storage.list_files(opened.folder) == ["cache.json", "examples.array_record", "lengths.npy"]
+    assert [opened[index].chain for index in range(4)] == list(read_chains(data, "train", 1))
+    assert {path.name for path in tmp_path.iterdir()} == {"cache", "data"}
+
+
+def test_a_release_is_imported_from_a_bucket_into_a_bucket(bucket: str) -> None:
+    files.write_text(f"{bucket}/release/data/train/coi_1.json", json.dumps([ROW]))
+    assert run(release.main, "--src", f"{bucket}/release", "--out", f"{bucket}/data") == 0
+    assert [chain.outputs for chain in read_chains(f"{bucket}/data", "train")] == [("green",)]
+
+
+def write(folder: Path, source: str) -> None:
+    with DatasetWriter(folder, source) as writer:
+        writer.add("train", make_chain(1, 1))
+        writer.finish("none", {})
+
+
+@pytest.mark.parametrize("command", ["procedural", "release", "build"])
+def test_no_command_replaces_the_dataset_of_another(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "data"
+    write(out, "another job")
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    files.write_text(tmp_path / "release" / "data" / "train" / "coi_1.json", json.dumps([ROW]))
+    options = {"procedural": SMALL, "release": ["--src", tmp_path / "release"], "build": []}[command]
+    mains: dict[str, Any] = {"procedural": procedural.main, "release": release.main, "build": build.main}
+    assert run(mains[command], "--out", out, *options) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith(f"error: out: {out}: holds a dataset of source 'another job', and this command writes ")
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_a_command_replaces_its_own_dataset_but_not_what_was_added(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "data"
+    assert run(procedural.main, "--out", out, *SMALL) == 0
+    assert run(procedural.main, "--out", out, *SMALL, "--seed", "1") == 0
+    (out / "notes.txt").write_text("precious")
+    assert run(procedural.main, "--out", out, *SMALL) == 2
+    assert "holds notes.txt, which is not of the dataset" in capsys.readouterr().err
+    assert (out / "notes.txt").read_text() == "precious"
+
+
+def test_a_cache_replaces_no_other_folder(tmp_path: Path) -> None:
+    write_dataset(tmp_path / "data", {1: 3})
+    fields = {"arm": "coi1", "data.folder": str(tmp_path / "data"), "data.cache_folder": str(tmp_path / "caches")}
+    config = load_config(QUICKSTART, fields | {"vocabulary.kind": "bytes"})
+    (folder,) = cache.write(config, ["train_length1"])
+    (folder / "cache.json").unlink()
+    (folder / "notes.txt").write_text("precious")
+    with pytest.raises(ValueError, match=r"holds notes\.txt, which is not of a cache; move it"):
+        cache.write(config, ["train_length1"])
+    assert (folder / "notes.txt").read_text() == "precious"
