@@ -107,6 +107,6 @@ def test_tables_replace_their_own_files_alone(tmp_path: Path, capsys: pytest.Cap
 
 def test_a_config_file_may_be_in_a_bucket(bucket: str) -> None:
     files.write_bytes(f"{bucket}/configs/quickstart.py", QUICKSTART.read_bytes())
-    assert load_config(f"{bucket}/configs/quickstart.py") == load_config(QUICKSTART)
+    assert load_config(f"{bucket}/configs/quickstart.py", {}) == load_config(QUICKSTART, {})
     with pytest.raises(UserError, match=r"config: gs://bucket/none\.py: no such file"):
-        load_config(f"{bucket}/none.py")
+        load_config(f"{bucket}/none.py", {})

@@ -66,7 +66,7 @@ class BucketFileSystem(fsspec.AbstractFileSystem):
 
     def _rm(self, path: str) -> None:
         place = self._place(path)
-        if not place.is_dir():
+        if place.is_file():  # a folder goes with its last object
             place.unlink()
             _remove_empty(place.parent)
 

@@ -1,0 +1,40 @@
+"""Sweeps whose run folders are in a bucket."""
+
+from pathlib import Path
+
+import pytest
+
+from coi_jax.common import files
+from coi_jax.common.errors import UserError
+from launch.sweep.point_state import claim, is_scored, is_trained, state
+from launch.sweep.points import Point, expand
+from tests.helpers.paths import CONFIGS
+
+
+def points(out: str | Path) -> list[Point]:
+    return expand(CONFIGS / "sweeps" / "quickstart.py", {}, out)
+
+
+def test_a_point_in_a_bucket_is_followed_from_new_to_done(bucket: str) -> None:
+    point = points(f"{bucket}/sweep")[0]
+    assert str(point.folder).startswith(f"{bucket}/sweep/")
+    assert state(point) == "new"
+    claim(point)
+    assert state(point) == "partial"
+    checkpoint = point.folder / "checkpoints" / "2"
+    files.write_json(checkpoint / "position" / "metadata", {"total_steps": 2})
+    assert not is_trained(point)  # until Orbax has marked it as whole
+    files.write_text(checkpoint / "commit_success.txt", "whole")
+    assert is_trained(point)
+    assert not is_scored(point)
+    for test in point.config.evaluation.tests:
+        files.write_json(point.folder / "eval" / test / "results.json", {"provenance": {"checkpoint": "2-abc"}})
+    assert state(point) == "done"
+
+
+def test_a_folder_of_something_else_is_not_claimed(tmp_path: Path) -> None:
+    point = points(tmp_path)[0]
+    files.write_text(point.folder / "thesis.txt", "precious")
+    with pytest.raises(UserError, match=r"--out: .*: is there already; name a new folder"):
+        claim(point)
+    assert [path.name for path in point.folder.iterdir()] == ["thesis.txt"]
