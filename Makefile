@@ -42,7 +42,7 @@ check: .venv/test.stamp
 BUILD_DOCS := NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs build --strict --quiet
 docs: .venv/test.stamp
 	@$(BUILD_DOCS)
-	@echo "open site/index.html"
+	@echo "open site/index.html; with search: .venv/bin/mkdocs serve"
 
 test: check
 	@$(RUN) pytest -n 2 --dist loadgroup

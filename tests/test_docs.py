@@ -109,6 +109,12 @@ def test_named_files_exist(page: Path) -> None:
     assert "@@" not in text
 
 
+def test_the_navigation_has_every_page() -> None:
+    pages = {str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")}
+    assert pages == set(navigation())
+
+
+@pytest.mark.slow
 def test_marked_blocks_run_in_order(tmp_path: Path) -> None:
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     for path in PAGES:

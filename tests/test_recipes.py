@@ -14,7 +14,7 @@ import pytest
 from tests.helpers.doc_pages import lines, run, small
 from tests.helpers.paths import ROOT
 
-pytestmark = pytest.mark.xdist_group("recipes")  # one worker makes the run that all pages begin with
+pytestmark = [pytest.mark.xdist_group("recipes"), pytest.mark.slow]  # one worker makes the run that all begin with
 
 PAGES = sorted(path for path in (ROOT / "docs" / "contributing").glob("*.md") if path.stem != "index")
 BLOCK = re.compile(r'^```(\w+)(?: title="([^"]+)")?( output)?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
