@@ -80,7 +80,7 @@ def compare(network: Network, params: Params, batches: Sequence[Batch]) -> dict[
         )
         held = dataclasses.replace(network, lora=lora)
         adapters, _ = held.split(held.init(jax.random.key(0)))
-        base = jax.jit(held.hold)(params)
+        base = jax.jit(held.cast_base)(params)
         logits = jax.jit(held.logits)
         ours = [at_targets(logits(held.join(adapters, base), batch), batch) for batch in batches]
         exact = exact or ours

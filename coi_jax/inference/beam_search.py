@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from coi_jax.inference.decoding import unify_eos
-from coi_jax.models.kv_cache import Cache, take
+from coi_jax.models.kv_cache import Cache, gather_rows
 from coi_jax.models.network import Network, Params
 
 LENGTH_EXPONENT = 0.6  # α of Wu et al., 2016, section 7
@@ -77,7 +77,9 @@ class BeamStrategy:
         """Return the state of rows `indices`."""
         names = ("ended", "tokens", "scores", "finished", "finished_scores")
         flat = (indices[:, None] * self.beams + jnp.arange(self.beams)[None]).reshape(-1)
-        return state._replace(cache=take(state.cache, flat), **{name: getattr(state, name)[indices] for name in names})
+        return state._replace(
+            cache=gather_rows(state.cache, flat), **{name: getattr(state, name)[indices] for name in names}
+        )
 
     def answers(self, state: BeamState) -> Int[Array, "B T"]:
         """Return the best finished continuation of each row; the best of all where a row never ended."""
@@ -86,7 +88,7 @@ class BeamStrategy:
         return _pick(jnp.concatenate([state.finished, state.tokens], axis=1), jnp.argmax(scores, axis=1)[:, None])[:, 0]
 
     def _repeat(self, cache: Cache, batch: int) -> Cache:
-        return take(cache, jnp.repeat(jnp.arange(batch), self.beams))
+        return gather_rows(cache, jnp.repeat(jnp.arange(batch), self.beams))
 
     def _expand(self, logits: Float[Array, "BK V"], state: BeamState) -> BeamState:
         """Add a token to each beam; rows that have ended stay as they are."""
@@ -122,7 +124,7 @@ class BeamStrategy:
 
     def _reorder(self, cache: Cache, parents: Int[Array, "B K"]) -> Cache:
         first = jnp.arange(len(parents))[:, None] * self.beams
-        return take(cache, (first + parents).reshape(-1))
+        return gather_rows(cache, (first + parents).reshape(-1))
 
 
 def _pick(tokens: Int[Array, "B N T"], indices: Int[Array, "B M"]) -> Int[Array, "B M T"]:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from coi_jax.inference import sampling
-from coi_jax.models.kv_cache import Cache, take
+from coi_jax.models.kv_cache import Cache, gather_rows
 from coi_jax.models.network import Network, Params
 
 
@@ -109,7 +109,7 @@ class SingleStrategy:
     def select_rows(self, state: SingleState, indices: Int[Array, " new"]) -> SingleState:
         """Return the state of rows `indices`."""
         kept = {name: getattr(state, name)[indices] for name in ("ended", "tokens", "last", "keys")}
-        return state._replace(cache=take(state.cache, indices), **kept)
+        return state._replace(cache=gather_rows(state.cache, indices), **kept)
 
     def answers(self, state: SingleState) -> Int[Array, "B T"]:
         """Return the tokens written."""

@@ -132,7 +132,7 @@ class Generator:
     shapes: set[tuple[str, int, int, int]] = field(default_factory=set)  # compiled (program, length, rows, capacity)
 
     def __post_init__(self) -> None:
-        self.params = self.strategy.network.for_decoding(self.params)
+        self.params = self.strategy.network.cast_for_decoding(self.params)
 
     def run(self, prompts: Sequence[Prompt], skip: frozenset[str] = frozenset()) -> Iterator[Answer]:
         """Yield the answer of every prompt as soon as it is complete; leave out those whose id is in `skip`.

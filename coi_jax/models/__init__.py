@@ -1,7 +1,7 @@
-"""The networks: a Llama-type decoder and T5 v1.1 behind one contract (`coi_jax.models.network`)."""
+"""The networks: a Llama-type decoder and T5 behind one interface (`coi_jax.models.network`)."""
 
-from coi_jax.models.kv_cache import Cache, take
+from coi_jax.models.kv_cache import Cache, gather_rows
 from coi_jax.models.losses import LossSums
 from coi_jax.models.network import Network, Params, build
 
-__all__ = ["Cache", "LossSums", "Network", "Params", "build", "take"]
+__all__ = ["Cache", "LossSums", "Network", "Params", "build", "gather_rows"]

@@ -1,4 +1,4 @@
-"""The one attention function, its masks, and the projections around it.
+"""Attention, its masks, and the projections around it.
 
 Dimensions: B batch, L queries, M keys, H query heads, K key-value heads (H = G·K), C head_dim, D model_dim.
 """
@@ -17,114 +17,136 @@ from coi_jax.models.kv_cache import KeyValues
 from coi_jax.models.layers import Linear, softcap, split_key
 from coi_jax.parallel.sharding import constrain
 
-MASKED = -1e30  # finite, so that a row with nothing to look at gives numbers and not NaN
-SMALLEST_BLOCK = 128  # queries that are computed together
-MOST_BLOCKS = 8  # of a row: each is compiled by itself
+MASKED = -1e30  # finite, so that a query that may attend to nothing gives numbers and not NaN
+MIN_BLOCK = 128  # queries of a block
+MAX_BLOCKS = 8  # blocks of a row, each of which is compiled by itself
 
 
 def causal_mask(length: int) -> Bool[Array, "1 L L"]:
-    """True where a key is not later than the query."""
+    """Return True where a key is not later than the query."""
     return jnp.tri(length, dtype=bool)[None]
 
 
 def segment_mask(queries: Int[Array, "B L"], keys: Int[Array, "B M"]) -> Bool[Array, "B L M"]:
-    """True where query and key belong to the same packed example (padding is segment 0)."""
+    """Return True where query and key belong to the same packed example (padding is segment 0)."""
     return queries[:, :, None] == keys[:, None, :]
 
 
 def length_mask(lengths: Int[Array, "B"], slots: int) -> Bool[Array, "B M"]:
-    """True in the first `lengths` slots of each row."""
+    """Return True in the first `lengths` slots of each row."""
     return jnp.arange(slots)[None, :] < lengths[:, None]
 
 
 class AttentionPattern(NamedTuple):
-    """Which keys the queries of the same rows may see: of their own example, up to themselves, not too far back."""
+    """The keys that the queries of the same rows may attend to: causal, within an example, within a window."""
 
-    segments: Int[Array, "B L"] | None  # of packed rows (padding is segment 0); None: each row is one example
-    window: int = 0  # a query sees so many positions up to its own; 0: all before it
+    segments: Int[Array, "B L"] | None  # numbers of the examples of packed rows, 0 for padding; None: one example a row
+    window: int = 0  # positions that a query attends to, its own included; 0: all up to its own
 
-    def first_key(self, query: int) -> int:
-        """The first position that a query may see."""
+    def first_visible_key(self, query: int) -> int:
+        """Return the first position that a query may attend to."""
         return max(0, query - self.window + 1) if self.window else 0
 
     def mask(self, queries: slice, keys: slice) -> Bool[Array, "#B L M"]:
-        """True where the query of a row may see the key of a column."""
+        """Return True where the query of a row may attend to the key of a column."""
         row, column = (np.arange(part.start, part.stop) for part in (queries, keys))
-        back = row[:, None] - column[None, :]
-        seen = jnp.asarray((back >= 0) & (back < self.window if self.window else True))[None]
-        return seen if self.segments is None else seen & segment_mask(self.segments[:, queries], self.segments[:, keys])
+        distance = row[:, None] - column[None, :]
+        mask = jnp.asarray((distance >= 0) & (distance < self.window if self.window else True))[None]
+        return mask if self.segments is None else mask & segment_mask(self.segments[:, queries], self.segments[:, keys])
 
 
-def attend_rows(
+def causal_self_attention(
     query: Float[Array, "B H L C"],
-    memory: KeyValues,
-    sight: AttentionPattern,
+    kv: KeyValues,
+    pattern: AttentionPattern,
     *,
     scale: float,
     cap: float,
     kernel: str = "xla",
 ) -> Float[Array, "B H L C"]:
-    """Causal attention of rows to themselves, by the kernel that `kernels.choose` makes of `kernel`.
+    """Compute causal self-attention of rows with the kernel that `selection.select_kernel` selects.
 
-    All give the same but for rounding; "xla" takes everything everywhere.
+    All kernels give the same result but for rounding; "xla" supports all inputs on all platforms.
+
+    Args:
+      query: queries, not scaled yet.
+      kv: keys and values.
+      pattern: the keys that each query may attend to.
+      scale: factor of the scores.
+      cap: soft cap of the scores; 0 for none.
+      kernel: `config.model.attention`.
     """
-    segments, window = sight
+    segments, window = pattern
 
-    def by_xla(query: Array, memory: KeyValues, segments: Array | None) -> Array:
-        return blockwise_attention(query, memory, AttentionPattern(segments, window), scale=scale, cap=cap)
+    def by_xla(query: Array, kv: KeyValues, segments: Array | None) -> Array:
+        return blockwise_attention(query, kv, AttentionPattern(segments, window), scale=scale, cap=cap)
 
-    chosen = selection.choose(kernel, query, packed=segments is not None, cap=cap)
+    chosen = selection.select_kernel(kernel, query, packed=segments is not None, cap=cap)
     if chosen == "splash":
-        return splash.attend_rows(query, memory, segments, window=window, scale=scale, cap=cap)
+        return splash.causal_self_attention(query, kv, segments, window=window, scale=scale, cap=cap)
     if chosen == "cudnn":
-        return cudnn.attend_rows(query, memory, segments, window=window, scale=scale, otherwise=by_xla)
-    return by_xla(query, memory, segments)
+        return cudnn.causal_self_attention(query, kv, segments, window=window, scale=scale, fallback=by_xla)
+    return by_xla(query, kv, segments)
 
 
 def blockwise_attention(
-    query: Float[Array, "B H L C"], memory: KeyValues, sight: AttentionPattern, *, scale: float, cap: float
+    query: Float[Array, "B H L C"], kv: KeyValues, pattern: AttentionPattern, *, scale: float, cap: float
 ) -> Float[Array, "B H L C"]:
-    """Causal attention of rows to themselves, block by block of queries, each with only the keys that it may see.
+    """Compute causal self-attention of rows block by block of queries, each with only the keys that it may attend to.
 
-    Of the scores of a row, about half are later keys, and with a window most are too early: they are never computed.
-    Where devices share out the positions of a row there is one block.
+    About half of the scores of a row belong to later keys, and with a window most belong to keys outside it: these are
+    never computed. Where devices share the positions of a row there is one block.
+
+    Args:
+      query: queries, not scaled yet.
+      kv: keys and values.
+      pattern: the keys that each query may attend to.
+      scale: factor of the scores.
+      cap: soft cap of the scores; 0 for none.
     """
-    mixed = []
-    for queries in blocks(query.shape[2]):
-        keys = slice(sight.first_key(queries.start), queries.stop)
-        seen = KeyValues(memory.keys[:, :, keys], memory.values[:, :, keys])
-        mixed.append(attend(query[:, :, queries], seen, sight.mask(queries, keys), scale=scale, cap=cap))
-    return mixed[0] if len(mixed) == 1 else jnp.concatenate(mixed, axis=2)
+    attended = []
+    for queries in query_blocks(query.shape[2]):
+        keys = slice(pattern.first_visible_key(queries.start), queries.stop)
+        visible, mask = KeyValues(kv.keys[:, :, keys], kv.values[:, :, keys]), pattern.mask(queries, keys)
+        attended.append(dot_product_attention(query[:, :, queries], visible, mask, scale=scale, cap=cap))
+    return attended[0] if len(attended) == 1 else jnp.concatenate(attended, axis=2)
 
 
-def blocks(length: int) -> list[slice]:
-    """The blocks of queries of a row."""
+def query_blocks(length: int) -> list[slice]:
+    """Return the positions of each block of queries of a row."""
     mesh = jax.sharding.get_abstract_mesh()
-    shared_out = not mesh.empty and mesh.shape.get("sequence", 1) > 1
-    size = length if shared_out else max(SMALLEST_BLOCK, -(-length // MOST_BLOCKS))
+    is_divided = not mesh.empty and mesh.shape.get("sequence", 1) > 1
+    size = length if is_divided else max(MIN_BLOCK, -(-length // MAX_BLOCKS))
     return [slice(start, min(start + size, length)) for start in range(0, length, size)]
 
 
-def attend(
+def dot_product_attention(
     query: Float[Array, "B H L C"],
-    memory: KeyValues,
+    kv: KeyValues,
     mask: Bool[Array, "#B #L M"],
     *,
     scale: float,
     bias: Float[Array, "H #L M"] | None = None,
     cap: float = 0.0,
 ) -> Float[Array, "B H L C"]:
-    """Softmax attention (Vaswani et al. 2017, section 3.2), in fp32 between the two products.
+    """Compute softmax attention (Vaswani et al. 2017, section 3.2), in fp32 between the two products.
 
-    Consecutive groups of H / K query heads share one key-value head (Ainslie et al. 2023). `bias` is added to
-    the scores before the softmax, and `cap` bends them before that. The sum that normalises the weights divides the
-    mixed values rather than the weights: that saves passes over [L, M] arrays, most of all in the backward pass (Dao
-    et al. 2022, section 3.1).
+    Consecutive groups of H / K query heads share one key-value head (Ainslie et al. 2023). The sum that normalizes the
+    weights divides the weighted values rather than the weights: that saves passes over [L, M] arrays, most of all in
+    the backward pass (Dao et al. 2022, section 3.1).
+
+    Args:
+      query: queries, not scaled yet.
+      kv: keys and values.
+      mask: True where a query may attend to a key.
+      scale: factor of the scores.
+      bias: added to the scores after the soft cap.
+      cap: soft cap of the scores; 0 for none.
     """
     batch, heads, length, head_dim = query.shape
-    kv_heads = memory.keys.shape[1]
+    kv_heads = kv.keys.shape[1]
     grouped = (query * scale).reshape(batch, kv_heads, heads // kv_heads, length, head_dim)
-    scores = jnp.einsum("bkglc,bkmc->bkglm", grouped, memory.keys, preferred_element_type=jnp.float32)
+    scores = jnp.einsum("bkglc,bkmc->bkglm", grouped, kv.keys, preferred_element_type=jnp.float32)
     scores = softcap(scores, cap)
     if bias is not None:
         scores = scores + bias.reshape(1, kv_heads, heads // kv_heads, *bias.shape[1:])
@@ -132,13 +154,13 @@ def attend(
     peaks = jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True))
     weights = jnp.exp(scores - peaks)
     totals = jnp.sum(weights, axis=-1, keepdims=True)
-    mixed = jnp.einsum(
+    attended = jnp.einsum(
         "bkglm,bkmc->bkglc",
         weights.astype(query.dtype),
-        memory.values,
+        kv.values,
         preferred_element_type=jnp.float32,
     )
-    return checkpoint_name((mixed / totals).astype(query.dtype).reshape(batch, heads, length, head_dim), "attention")
+    return checkpoint_name((attended / totals).astype(query.dtype).reshape(batch, heads, length, head_dim), "attention")
 
 
 class Attention(nnx.Module):
@@ -155,7 +177,17 @@ class Attention(nnx.Module):
         query_scale: float = 1.0,
         bias: bool = False,
     ) -> None:
-        """`query_scale` multiplies the initial queries; queries, keys and values may have a bias."""
+        """Initialize the projections.
+
+        Args:
+          model_dim: channels of the inputs and of the output.
+          heads: query heads.
+          kv_heads: key-value heads.
+          head_dim: channels of a head.
+          rngs: keys of the initial values.
+          query_scale: factor of the initial queries.
+          bias: whether queries, keys and values have a bias.
+        """
         self.heads, self.kv_heads = heads, kv_heads
         key_axes = {"kv_heads": kv_heads, "head": head_dim}
         query_axes = {"heads": heads, "head": head_dim}
@@ -165,26 +197,28 @@ class Attention(nnx.Module):
         self.output = Linear(query_axes, {"embed": model_dim}, rngs=rngs)
 
     def queries(self, x: Float[Array, "B L D"], key: Key[Array, ""] | None = None) -> Float[Array, "B H L C"]:
-        """The queries of every position. Here and below `key` is of the adapters' dropout."""
+        """Return the queries of every position. Here and below `key` is for the adapters' dropout."""
         projected = checkpoint_name(self.query(x, key), "projections")
         return constrain(split_heads(projected, self.heads), ("batch", "heads", "length", "head"))
 
     def keys_values(self, x: Float[Array, "B M D"], key: Key[Array, ""] | None = None) -> KeyValues:
-        """The keys and values of every position; each device holds those of whole rows, for its queries."""
+        """Return the keys and values of every position; each device holds those of whole rows, for its queries."""
         whole_rows = ("batch", "kv_heads", None, "head")
         projections = zip((self.key, self.value), split_key(key, 2), strict=True)
         projected = (checkpoint_name(part(x, key), "projections") for part, key in projections)
         keys, values = (split_heads(part, self.kv_heads) for part in projected)
         return KeyValues(constrain(keys, whole_rows), constrain(values, whole_rows))
 
-    def join(self, mixed: Float[Array, "B H L C"], key: Key[Array, ""] | None = None) -> Float[Array, "B L D"]:
+    def project_output(
+        self, attended: Float[Array, "B H L C"], key: Key[Array, ""] | None = None
+    ) -> Float[Array, "B L D"]:
         """Project from heads back to model_dim."""
-        batch, _, length, _ = mixed.shape
-        flat = mixed.transpose(0, 2, 1, 3).reshape(batch, length, -1)
+        batch, _, length, _ = attended.shape
+        flat = attended.transpose(0, 2, 1, 3).reshape(batch, length, -1)
         return checkpoint_name(self.output(flat, key), "projections")
 
 
 def split_heads(x: Float[Array, "B L E"], heads: int) -> Float[Array, "B heads L C"]:
-    """[batch, length, heads · head] to [batch, heads, length, head]."""
+    """Reshape [batch, length, heads · head_dim] to [batch, heads, length, head_dim]."""
     batch, length, _ = x.shape
     return x.reshape(batch, length, heads, -1).transpose(0, 2, 1, 3)

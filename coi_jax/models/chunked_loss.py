@@ -1,4 +1,4 @@
-"""The loss without the logits of a whole batch: a device's positions are taken chunk by chunk.
+"""Compute the loss chunk by chunk of a device's positions, so that the logits of a whole batch never exist.
 
 Dimensions: B rows, L length, D model_dim, V vocabulary; of one device N positions, of one chunk P.
 """
@@ -28,10 +28,10 @@ def chunked_loss_sums(
     weights: Int[Array, "B L"],
     chunk: int,
 ) -> LossSums:
-    """`loss_sums` of the logits of hidden states, of which few exist at once.
+    """Return `loss_sums` of the logits of hidden states, of which only one chunk exists at a time.
 
-    Positions stay on the device that holds them. The output layer comes to it once, in the dtype of `hidden`, and its
-    gradient is summed over devices once, after the last chunk.
+    Positions stay on the device that holds them. The output layer is gathered to it once, in the dtype of `hidden`, and
+    its gradient is summed over devices once, after the last chunk.
 
     Args:
       unembed: the output layer.
@@ -45,21 +45,21 @@ def chunked_loss_sums(
     spec = activation_spec(targets.shape, ("batch", "length"))
     axes = spec_axes(spec)
 
-    def of_device(head: Any, *rows: Array) -> LossSums:
+    def device_sums(head: Any, *rows: Array) -> LossSums:
         positions = (part.reshape(-1, *part.shape[2:]) for part in rows)
         sums = _in_chunks(unembed, chunk, axes)(_varying(head, axes), *positions)
         return jax.tree.map(lambda leaf: leaf[None], sums)
 
     if not axes:
-        return jax.tree.map(jnp.sum, of_device(head, hidden, targets, weights))
-    by_device = jax.shard_map(
-        of_device, in_specs=(PartitionSpec(), spec, spec, spec), out_specs=PartitionSpec(axes), axis_names={*axes}
+        return jax.tree.map(jnp.sum, device_sums(head, hidden, targets, weights))
+    sharded_sums = jax.shard_map(
+        device_sums, in_specs=(PartitionSpec(), spec, spec, spec), out_specs=PartitionSpec(axes), axis_names={*axes}
     )
-    return jax.tree.map(jnp.sum, by_device(head, hidden, targets, weights))
+    return jax.tree.map(jnp.sum, sharded_sums(head, hidden, targets, weights))
 
 
 def _in_dtype(head: Any, dtype: jnp.dtype) -> Any:
-    """The matrices as they will be multiplied; a quantised one stays as it is, with its scales."""
+    """Cast the matrices to the compute dtype; a quantized one stays as it is, with its scales."""
     leaves = jax.tree.leaves(head)
     if not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves):
         return head
@@ -67,16 +67,16 @@ def _in_dtype(head: Any, dtype: jnp.dtype) -> Any:
 
 
 def _varying(tree: Any, axes: tuple[str, ...]) -> Any:
-    """A copy on every device along some mesh axes, so that each keeps a gradient of its own."""
+    """Mark a tree as varying along some mesh axes, so that each device there has a gradient of its own."""
     return jax.tree.map(lambda leaf: jax.lax.pcast(leaf, axes, to="varying"), tree) if axes else tree
 
 
 def _in_chunks(unembed: Unembed, chunk: int, axes: tuple[str, ...]) -> Callable[..., LossSums]:
-    """`loss_sums` as a function of the output layer and of N positions.
+    """Return `loss_sums` as a function of the output layer and of N positions.
 
-    Where a gradient is asked for, the forward pass computes it with the loss, to which it is proportional: no logits
-    are computed twice (as in Liger's fused cross entropy, Hsu et al. 2024). The output layer's, if it is trained, is
-    summed in fp32.
+    In differentiation the forward pass computes the gradient with the loss, to whose cotangent it is proportional: no
+    logits are computed twice (as in Liger's fused cross entropy, Hsu et al. 2024). The gradient of the output layer, if
+    it is trained, is summed in fp32.
     """
 
     def sums(head: Any, part: Positions) -> LossSums:
@@ -89,7 +89,7 @@ def _in_chunks(unembed: Unembed, chunk: int, axes: tuple[str, ...]) -> Callable[
         return _sum(parts)
 
     def forward(head: Any, *positions: CustomVJPPrimal) -> tuple[LossSums, Any]:
-        trained, frozen = _by_perturbation(head)
+        trained, frozen = _split_trained(head)
         values = custom_vjp_primal_tree_values(positions)
 
         def loss(trained: Any, hidden: Array, rest: Any) -> tuple[Array, LossSums]:
@@ -116,7 +116,7 @@ def _in_chunks(unembed: Unembed, chunk: int, axes: tuple[str, ...]) -> Callable[
 
 
 def _split(positions: Positions, chunk: int) -> Positions:
-    """[N, …] to [chunks, P, …]: as few chunks as `chunk` allows, alike, the last padded with weights of 0."""
+    """Reshape [N, …] to [chunks, P, …]: as few equal chunks as `chunk` allows, the last padded with weights of 0."""
     count = len(positions[0])
     chunks = -(-count // chunk)
     size = -(-count // chunks)
@@ -137,8 +137,8 @@ def _to_float32(tree: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf.astype(jnp.float32), tree)
 
 
-def _by_perturbation(head: Any) -> tuple[Any, Any]:
-    """The parameters that a gradient is asked for, and the others; each tree has None in place of the other's."""
+def _split_trained(head: Any) -> tuple[Any, Any]:
+    """Return the parameters that are differentiated, and the others; each tree has None in place of the other's."""
 
     def is_leaf(node: Any) -> bool:
         return isinstance(node, CustomVJPPrimal)

@@ -1,7 +1,7 @@
 """The decoder of the Llama, Mistral, Qwen and Gemma families: one network, whose config spells their differences.
 
 RMSNorm, rotary positions, grouped-query attention and a gated MLP (Touvron et al. 2023). Layers may alternate between
-two kinds: local ones, which see a window, and global ones, which see everything before.
+two kinds: local ones, which attend within a sliding window, and global ones, which attend to everything before.
 
 Dimensions: B batch, L length, H query heads, C head_dim, D model_dim, V vocabulary.
 """
@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from coi_jax.config.model import DecoderConfig
 from coi_jax.models import kv_cache
-from coi_jax.models.attention import Attention, AttentionPattern, attend, attend_rows
+from coi_jax.models.attention import Attention, AttentionPattern, causal_self_attention, dot_product_attention
 from coi_jax.models.kv_cache import Cache, KeyValues
 from coi_jax.models.layer_stacks import LayerIndex
 from coi_jax.models.layers import (
@@ -26,15 +26,15 @@ from coi_jax.models.layers import (
     Embedding,
     Linear,
     RMSNorm,
+    constrain_residual,
     dropout,
     layer_keys,
-    residual,
-    scan,
+    scan_layers,
     softcap,
     split_key,
-    stack,
+    stack_layers,
 )
-from coi_jax.models.rotary import Rotation, frequencies, rotate, rotation
+from coi_jax.models.rotary import CosSin, apply_rotary, rotary_cos_sin, rotary_frequencies
 
 Value = TypeVar("Value")
 Heads = Float[Array, "B H L C"]
@@ -63,27 +63,29 @@ class DecoderLayer(nnx.Module):
         )
         self.mlp = MLP(config.model_dim, config.mlp_dim, ACTIVATIONS[config.activation], rngs=rngs)
 
-    def project(
-        self, x: Float[Array, "B L D"], angles: Rotation, key: Key[Array, ""] | None = None
+    def project_qkv(
+        self, x: Float[Array, "B L D"], angles: CosSin, key: Key[Array, ""] | None = None
     ) -> tuple[Heads, KeyValues]:
-        """The rotated queries of `x`, and its rotated keys with their values."""
-        query_key, memory_key = split_key(key, 2)
+        """Return the rotated queries of `x`, and its rotated keys with their values."""
+        query_key, kv_key = split_key(key, 2)
         normed = x if self.config.norm_placement == "post" else self.attention_norm(x)
         query = self.attention.queries(normed, query_key)
-        keys, values = self.attention.keys_values(normed, memory_key)
+        keys, values = self.attention.keys_values(normed, kv_key)
         if self.config.qk_norm:
             query, keys = self.query_norm(query), self.key_norm(keys)
-        return rotate(query, angles), KeyValues(rotate(keys, angles), values)
+        return apply_rotary(query, angles), KeyValues(apply_rotary(keys, angles), values)
 
-    def finish(
-        self, x: Float[Array, "B L D"], mixed: Heads, key: Key[Array, ""] | None = None
+    def finish_layer(
+        self, x: Float[Array, "B L D"], attended: Heads, key: Key[Array, ""] | None = None
     ) -> Float[Array, "B L D"]:
-        """Add what attention gave, then the MLP."""
+        """Add the projected output of attention to the residual stream `x`, then the MLP's output."""
         keys, rate, placement = split_key(key, 4), self.config.dropout, self.config.norm_placement
-        mixed_in = self.attention.join(mixed, keys[2])
-        x = x + dropout(mixed_in if placement == "pre" else self.attention_post_norm(mixed_in), rate, keys[0])
-        added = self.mlp(x if placement == "post" else self.mlp_norm(x), key=keys[3])
-        return residual(x + dropout(added if placement == "pre" else self.mlp_post_norm(added), rate, keys[1]))
+        output = self.attention.project_output(attended, keys[2])
+        x = x + dropout(output if placement == "pre" else self.attention_post_norm(output), rate, keys[0])
+        output = self.mlp(x if placement == "post" else self.mlp_norm(x), key=keys[3])
+        return constrain_residual(
+            x + dropout(output if placement == "pre" else self.mlp_post_norm(output), rate, keys[1])
+        )
 
 
 class Decoder(nnx.Module):
@@ -91,54 +93,64 @@ class Decoder(nnx.Module):
 
     def __init__(self, config: DecoderConfig, vocabulary_size: int, *, rngs: nnx.Rngs) -> None:
         self.config = config
-        # Every layer adds about a unit of variance, beside which smaller embeddings would hardly be seen. A table that
-        # is scaled or tied must stay small all the same: it is multiplied by √model_dim, or makes the logits.
+        # Every layer adds about a unit of variance, next to which smaller embeddings would be lost. A table that is
+        # scaled or tied must be small all the same: it is multiplied by √model_dim, or it computes the logits.
         small = config.tied_embedding or config.scaled_embedding
         std = config.model_dim**-0.5 if small else 1.0
         self.embedding = Embedding(vocabulary_size, config.model_dim, std=std, rngs=rngs)
-        self.layers = stack(lambda keys: DecoderLayer(config, rngs=keys), config.layers, rngs=rngs)
+        self.layers = stack_layers(lambda keys: DecoderLayer(config, rngs=keys), config.layers, rngs=rngs)
         self.final_norm = RMSNorm(config.model_dim, config.norm_epsilon, config.norm_offset)
         if not config.tied_embedding:
             self.head = Linear({"embed": config.model_dim}, {"vocabulary": vocabulary_size}, rngs=rngs)
 
     def hidden(self, batch: Mapping[str, Array], key: Key[Array, ""] | None = None) -> Float[Array, "B L D"]:
-        """The normed last hidden states of a packed batch: `tokens`, `segments` and `positions`, all [B, L]."""
-        return self._forward(batch["tokens"], batch["positions"], batch["segments"], key, remember=False)[0]
+        """Return the normed last hidden states of a packed batch: `tokens`, `segments` and `positions`, all [B, L]."""
+        return self._forward(batch["tokens"], batch["positions"], batch["segments"], key, return_kv=False)[0]
 
     def unembed(self, hidden: Float[Array, "B L D"]) -> Float[Array, "B L V"]:
-        """Logits of hidden states."""
+        """Return the logits of hidden states."""
         logits = self.embedding.attend(hidden) if self.config.tied_embedding else self.head(hidden)
         return softcap(logits, self.config.logits_softcap)
 
     def prefill(
         self, prompts: Int[Array, "B L"], lengths: Int[Array, "B"], max_new_tokens: int
     ) -> tuple[Float[Array, "B V"], Cache]:
-        """Logits after the last token of each right-padded prompt, and room for `max_new_tokens` more."""
+        """Return the logits after each right-padded prompt, and a cache with room for `max_new_tokens` more.
+
+        Args:
+          prompts: token ids.
+          lengths: tokens of each prompt.
+          max_new_tokens: free slots of the cache.
+        """
         positions = jnp.broadcast_to(jnp.arange(prompts.shape[1])[None], prompts.shape)
-        hidden, memory = self._forward(prompts, positions, None, None, remember=True)
+        hidden, kv = self._forward(prompts, positions, None, None, return_kv=True)
         last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)
-        seen = jnp.where(positions < lengths[:, None], positions, kv_cache.EMPTY)
-        return self.unembed(last)[:, 0], kv_cache.begin(memory, seen, lengths, max_new_tokens)
+        written = jnp.where(positions < lengths[:, None], positions, kv_cache.EMPTY)
+        return self.unembed(last)[:, 0], kv_cache.from_prompt(kv, written, lengths, max_new_tokens)
 
     def decode_step(self, cache: Cache, tokens: Int[Array, "B"]) -> tuple[Float[Array, "B V"], Cache]:
-        """Logits after one more token of each row. At most `max_new_tokens` steps fit."""
+        """Return the logits after one more token of each row. The cache has room for `max_new_tokens` steps."""
         position, positions = cache.length[:, None], cache.next_positions()
-        angles = self._of_kinds(lambda local: self._rotation(position, local))
-        mask = self._of_kinds(lambda local: kv_cache.visible(positions, position, self.config.window if local else 0))
+        angles = self._per_layer_kind(lambda local: self._rotation(position, local))
+        mask = self._per_layer_kind(
+            lambda local: kv_cache.decode_mask(positions, position, self.config.window if local else 0)
+        )
 
         def body(
             layer: DecoderLayer, carry: tuple[Array, KeyValues], inputs: tuple[LayerIndex, Local]
         ) -> tuple[tuple[Array, KeyValues], None]:
-            (x, memory), (index, local) = carry, inputs
-            query, new = layer.project(x, _choose(angles, local))
-            memory = kv_cache.write(memory, new, index, cache.slot)
-            past = kv_cache.read(memory, index)
-            mixed = attend(query, past, _choose(mask, local), scale=self._scale, cap=self.config.attention_softcap)
-            return (layer.finish(x, mixed), memory), None
+            (x, kv), (index, local) = carry, inputs
+            query, new = layer.project_qkv(x, _select_kind(angles, local))
+            kv = kv_cache.write(kv, new, index, cache.slot)
+            past = kv_cache.read(kv, index)
+            attended = dot_product_attention(
+                query, past, _select_kind(mask, local), scale=self._scale, cap=self.config.attention_softcap
+            )
+            return (layer.finish_layer(x, attended), kv), None
 
         carry = (self._embed(tokens[:, None], None), cache.self_attention)
-        (x, memory), _ = self._scan(body, carry, np.arange(self.config.layers))
-        return self.unembed(self.final_norm(x))[:, 0], cache.grown(memory, positions)
+        (x, kv), _ = self._scan(body, carry, np.arange(self.config.layers))
+        return self.unembed(self.final_norm(x))[:, 0], cache.advance(kv, positions)
 
     def _forward(
         self,
@@ -147,63 +159,64 @@ class Decoder(nnx.Module):
         segments: Int[Array, "B L"] | None,
         key: Key[Array, ""] | None,
         *,
-        remember: bool,
+        return_kv: bool,
     ) -> tuple[Float[Array, "B L D"], Any]:
-        """The normed last hidden states, and all layers' keys and values (None without `remember`)."""
-        angles = self._of_kinds(lambda local: self._rotation(positions, local))
-        sights = self._of_kinds(lambda local: AttentionPattern(segments, self.config.window if local else 0))
+        """Return the normed last hidden states, and all layers' keys and values (None unless `return_kv`)."""
+        angles = self._per_layer_kind(lambda local: self._rotation(positions, local))
+        patterns = self._per_layer_kind(lambda local: AttentionPattern(segments, self.config.window if local else 0))
         embedding_key, rest = split_key(key, 2)
 
         def body(layer: DecoderLayer, x: Array, inputs: tuple[Array | None, Local]) -> tuple[Array, KeyValues | None]:
             (project_key, finish_key), local = split_key(inputs[0], 2), inputs[1]
-            query, memory = layer.project(x, _choose(angles, local), project_key)
-            mixed = _switch(local, [functools.partial(self._attend_rows, query, memory, sight) for sight in sights])
-            return layer.finish(x, mixed, finish_key), memory if remember else None
+            query, kv = layer.project_qkv(x, _select_kind(angles, local), project_key)
+            attend = functools.partial(self._self_attention, query, kv)
+            attended = _apply_kind(local, [functools.partial(attend, pattern) for pattern in patterns])
+            return layer.finish_layer(x, attended, finish_key), kv if return_kv else None
 
         x = self._embed(tokens, embedding_key)
-        x, memory = self._scan(body, x, layer_keys(rest, self.config.layers))
-        return self.final_norm(x), memory
+        x, kv = self._scan(body, x, layer_keys(rest, self.config.layers))
+        return self.final_norm(x), kv
 
-    def _attend_rows(self, query: Heads, memory: KeyValues, sight: AttentionPattern) -> Heads:
+    def _self_attention(self, query: Heads, kv: KeyValues, pattern: AttentionPattern) -> Heads:
         cap, kernel = self.config.attention_softcap, self.config.attention
-        return attend_rows(query, memory, sight, scale=self._scale, cap=cap, kernel=kernel)
+        return causal_self_attention(query, kv, pattern, scale=self._scale, cap=cap, kernel=kernel)
 
     @property
     def _scale(self) -> float:
         return self.config.attention_scale_dim**-0.5
 
-    def _of_kinds(self, make: Callable[[bool], Value]) -> list[Value]:
-        """What `make(local)` gives for the kinds of layers that there are: one kind, or global and local."""
+    def _per_layer_kind(self, make: Callable[[bool], Value]) -> list[Value]:
+        """Return `make(local)` for each kind of layers that there is: one kind, or global and local."""
         if self.config.global_layer_interval:
             return [make(False), make(True)]
         return [make(bool(self.config.window))]
 
     def _scan(self, body: Any, carry: Any, inputs: Any) -> tuple[Any, Any]:
-        """Scans `body` over the layers; with its input it gets the layer's kind, None where there is one."""
+        """Scan `body` over the layers; its input says whether the layer is local, None where all are of one kind."""
         config = self.config
         numbers = np.arange(1, config.layers + 1)
         local = numbers % config.global_layer_interval != 0 if config.global_layer_interval else None
-        return scan(body, self.layers, carry, (inputs, local), remat=config.remat, unroll=config.scan_unroll)
+        return scan_layers(body, self.layers, carry, (inputs, local), remat=config.remat, unroll=config.scan_unroll)
 
-    def _rotation(self, positions: Int[Array, "B L"], local: bool) -> Rotation:
-        return rotation(positions, frequencies(self.config.rope, self.config.head_dim, local=local))
+    def _rotation(self, positions: Int[Array, "B L"], local: bool) -> CosSin:
+        return rotary_cos_sin(positions, rotary_frequencies(self.config.rope, self.config.head_dim, local=local))
 
     def _embed(self, tokens: Int[Array, "B L"], key: Key[Array, ""] | None) -> Float[Array, "B L D"]:
         embedded = self.embedding(tokens, jnp.dtype(self.config.dtype))
         if self.config.scaled_embedding:
             embedded = embedded * jnp.asarray(self.config.model_dim**0.5, embedded.dtype)
-        return residual(dropout(embedded, self.config.dropout, key))
+        return constrain_residual(dropout(embedded, self.config.dropout, key))
 
 
-def _choose(kinds: list[Value], local: Local) -> Value:
-    """The value of a layer's kind, of those that all kinds have."""
+def _select_kind(kinds: list[Value], local: Local) -> Value:
+    """Return the value for a layer's kind, of the values for all kinds."""
     if local is None or isinstance(local, np.bool_):
         return kinds[int(local or 0)]
-    return jax.tree.map(lambda everywhere, nearby: jnp.where(local, nearby, everywhere), *kinds)
+    return jax.tree.map(lambda of_global, of_local: jnp.where(local, of_local, of_global), *kinds)
 
 
-def _switch(local: Local, kinds: list[Callable[[], Heads]]) -> Heads:
-    """Computes for a layer's kind alone: kernels need to know the window when they are compiled."""
+def _apply_kind(local: Local, kinds: list[Callable[[], Heads]]) -> Heads:
+    """Call the function for a layer's kind alone: kernels must know the window when they are compiled."""
     if local is None or isinstance(local, np.bool_):
         return kinds[int(local or 0)]()
     return jax.lax.cond(local, kinds[1], kinds[0])

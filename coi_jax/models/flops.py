@@ -1,10 +1,10 @@
-"""What a batch asks of a network, counted in floating-point operations of its matrix products.
+"""Model FLOPs: the floating-point operations of matrix products that a batch needs, forward and backward.
 
-Forward and backward pass of a matrix of N elements take 6·N operations a token (Kaplan et al. 2020, section 2.1): 2
-forward, 2 for the gradient of its input and 2 for its own, which a frozen matrix has not. Attention takes 12 · heads ·
-head width operations for every pair of query and key that a layer looks at (4 forward: scores and mixture; twice that
-backward). Nothing goes backward below the first stack of layers that is trained. Only real tokens and pairs within one
-example count: what a program spends on padding, on masked pairs or on computing again is not work.
+A matrix of N elements takes 6·N operations per token (Kaplan et al. 2020, section 2.1): 2 forward, 2 for the gradient
+of its input and 2 for its own gradient, which a frozen matrix does not have. Attention takes 12 · heads · head_dim
+operations for every pair of query and key in a layer (4 forward: scores and weighted values; twice that backward).
+There is no backward pass below the first stack of layers that is trained. Only real tokens and pairs within one example
+count: padding, masked pairs and rematerialization do not.
 """
 
 from collections.abc import Mapping
@@ -21,23 +21,23 @@ from coi_jax.parallel.sharding import path_name
 
 
 class Work(NamedTuple):
-    """The size of a batch, padding left out. Encoder parts are 0 in a decoder's batch."""
+    """The size of a batch without padding. Encoder parts are 0 in a decoder's batch."""
 
     examples: Float[Array, ""]
     tokens: Float[Array, ""]  # prompt and target positions of the decoder
     encoder_tokens: Float[Array, ""]
-    pairs: Float[Array, ""]  # of decoder query and earlier-or-same key that it sees, in the mean of all layers
+    pairs: Float[Array, ""]  # of decoder query and key that it attends to, the mean over layers
     encoder_pairs: Float[Array, ""]
     cross_pairs: Float[Array, ""]  # of decoder query and encoder key
 
 
 def count_work(batch: Mapping[str, Int[Array, "rows _"]], config: DecoderConfig | T5Config) -> Work:
-    """Counts a packed batch on the device, inside a jitted function."""
+    """Count a packed batch on the device, inside a jitted function."""
     decoder = batch["segments"]
     encoder = batch.get("encoder_segments", decoder[:, :0])
     tokens = _sum(decoder > 0)
     if isinstance(config, DecoderConfig):
-        pairs = _sum(jnp.where(decoder > 0, keys_seen(batch["positions"] + 1, config), 0))
+        pairs = _sum(jnp.where(decoder > 0, mean_visible_keys(batch["positions"] + 1, config), 0))
     else:
         pairs = (_pairs(decoder, decoder) + tokens) / 2
     return Work(
@@ -50,12 +50,12 @@ def count_work(batch: Mapping[str, Int[Array, "rows _"]], config: DecoderConfig 
     )
 
 
-def keys_seen(causal: Any, config: DecoderConfig) -> Any:
-    """Keys that a query sees in the mean of all layers, of `causal` keys of its example up to itself.
+def mean_visible_keys(causal: Any, config: DecoderConfig) -> Any:
+    """Return the number of keys that a query attends to, the mean over layers.
 
     Args:
-      causal: numbers, as an array of JAX or NumPy.
-      config: that says which layers have a window.
+      causal: the number of keys of its example up to itself, an array of JAX or NumPy.
+      config: the model section, which gives the layers with a window.
     """
     if not config.local_layers:
         return causal
@@ -63,8 +63,8 @@ def keys_seen(causal: Any, config: DecoderConfig) -> Any:
     return (1 - local) * causal + local * causal.clip(max=config.window)
 
 
-def example_pairs(lengths: Float[np.ndarray, " N"], config: DecoderConfig | T5Config) -> Float[np.ndarray, " N"]:
-    """The pairs of examples of some decoder positions, as `count_work` counts them."""
+def attention_pairs(lengths: Float[np.ndarray, " N"], config: DecoderConfig | T5Config) -> Float[np.ndarray, " N"]:
+    """Return the pairs of query and key of examples with `lengths` decoder positions, as `count_work` counts them."""
     pairs = lengths * (lengths + 1) / 2
     if not isinstance(config, DecoderConfig) or not config.local_layers:
         return pairs
@@ -81,7 +81,7 @@ def _sum(values: Array) -> Float[Array, ""]:
 
 
 class Costs(NamedTuple):
-    """Operations of forward and backward pass: of one token in the matrices it meets, of one pair in all layers."""
+    """Operations forward and backward: of one token in all matrices that it passes, of one pair in all layers."""
 
     token: int
     encoder_token: int
@@ -89,21 +89,21 @@ class Costs(NamedTuple):
     encoder_pair: int
 
 
-ENCODER, DECODER, HEAD = range(3)  # the stacks, in the order that they are computed in
+ENCODER, DECODER, HEAD = range(3)  # the stacks, in the order of the forward pass
 
 
 def costs(network: Network) -> Costs:
-    """The costs of a network, from the shapes of its parameters."""
+    """Return the costs of a network, from the shapes of its parameters."""
     config = network.config
     sizes = {path_name(path): int(np.prod(leaf.shape)) for path, leaf in _matrices(network)}
     trained = {name for name in sizes if network.lora is None or "adapter" in name}
     first = min(map(_stack, trained))
 
     def operations(name: str) -> int:
-        passes = 3 if name in trained else 2 if _reaches(name, first) else 1
+        passes = 3 if name in trained else 2 if _needs_input_gradient(name, first) else 1
         return 2 * passes * sizes[name]
 
-    encoder = sum(operations(name) for name in sizes if _meets_encoder(name))
+    encoder = sum(operations(name) for name in sizes if _reads_encoder(name))
     token = sum(operations(name) for name in sizes) - encoder
     scores = config.heads * config.head_dim
     pair, encoder_pair = (scores * (12 if first <= stack else 4) for stack in (DECODER, ENCODER))
@@ -118,25 +118,25 @@ def _stack(name: str) -> int:
     return HEAD if name.startswith(("head", "embedding")) else DECODER
 
 
-def _reaches(name: str, first: int) -> bool:
-    """Whether the gradient of a matrix's input is needed: something before it, or in its stack, is trained."""
-    return first <= (ENCODER if _meets_encoder(name) else _stack(name))
+def _needs_input_gradient(name: str, first: int) -> bool:
+    """Return whether the gradient of a matrix's input is needed: something before it, or in its stack, is trained."""
+    return first <= (ENCODER if _reads_encoder(name) else _stack(name))
 
 
 def _matrices(network: Network) -> list[tuple[Any, Any]]:
-    """Every parameter that tokens are multiplied with: an embedding that is not also the head is only looked up."""
+    """Return the parameters that are multiplied with; an embedding that is not also the head is only looked up."""
     leaves = jax.tree_util.tree_leaves_with_path(network.abstract(), is_leaf=lambda node: hasattr(node, "shape"))
     tied = network.config.tied_embedding
     return [item for item in leaves if tied or not path_name(item[0]).startswith("embedding")]
 
 
-def _meets_encoder(name: str) -> bool:
-    """The encoder itself, and the decoder's keys and values of what it wrote."""
+def _reads_encoder(name: str) -> bool:
+    """Return whether a matrix is of the encoder, or of the decoder's keys and values of the encoder's output."""
     return name.startswith("encoder") or "cross_attention.key" in name or "cross_attention.value" in name
 
 
 def model_flops(work: Work, costs: Costs) -> float:
-    """Operations of a forward and a backward pass over a batch of numbers on the host."""
+    """Return the operations of a forward and a backward pass over a batch, from numbers on the host."""
     matrices = costs.token * float(work.tokens) + costs.encoder_token * float(work.encoder_tokens)
     decoder = costs.pair * (float(work.pairs) + float(work.cross_pairs))
     return matrices + decoder + costs.encoder_pair * float(work.encoder_pairs)

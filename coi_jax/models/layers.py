@@ -1,4 +1,4 @@
-"""Building blocks that both networks share: linear maps, embedding, norm, gated MLP, dropout, scanned stacks.
+"""Building blocks of both networks: linear maps, embedding, norm, gated MLP, dropout, scanned stacks of layers.
 
 Dimensions: B batch, L length, D inputs, E outputs, V vocabulary.
 """
@@ -15,20 +15,21 @@ from jaxtyping import Array, Float, Int, Key
 
 from coi_jax.config.model import LoraConfig
 from coi_jax.models import layer_stacks
-from coi_jax.models.quantization import Held, dense
+from coi_jax.models.quantization import MaybeQuantized, dequantize
 from coi_jax.parallel.sharding import constrain, divides
 
 Layer = TypeVar("Layer", bound=nnx.Module)
 Carry = TypeVar("Carry")
 
 
-# What a layer keeps for the backward pass, which computes the rest again; by the memory that they take, least first.
-# Layers give names to what may be kept (`checkpoint_name`): "attention" is what a kernel gives (with XLA's attention,
-# which must be computed again for its own gradient, keeping it gains little), "projections" are queries, keys, values
-# and what joins the residual after attention. The names of others for the same: full and dots (T5X, where dots is
-# "minimal"), attention ("save_context"), projections ("save_dot_except_mlp"), dots_attention ("minimal_with_context").
+# Rematerialization policies: the activations of a layer that the backward pass finds saved, the others are recomputed;
+# ordered by the memory that they take, least first. Layers name activations with `checkpoint_name`: "attention" is the
+# output of an attention kernel (saving that of XLA's attention gains little: its own gradient recomputes it),
+# "projections" are queries, keys, values and the output projection. The same policies elsewhere: T5X's "full" and
+# "minimal" (dots), MaxText's "save_dot_except_mlp" (projections), "save_context" (attention) and
+# "minimal_with_context" (dots_attention).
 def _keep(*names: str) -> Callable[..., Any]:
-    """Keeps what has one of some names; cuDNN's output, with "attention", is known by its primitive alone."""
+    """Return a policy that saves activations of some names, and cuDNN's output, which its primitive identifies."""
     named = checkpoint_policies.save_only_these_names(*names)
 
     def keep(primitive: Any, *args: Any, **params: Any) -> Any:
@@ -54,7 +55,15 @@ def parameter(
     std: float,
     kind: type[nnx.Param[Any]] = nnx.Param,
 ) -> nnx.Param[Any]:
-    """An fp32 parameter drawn from a truncated normal, carrying its logical axes as metadata `axes`."""
+    """Draw an fp32 parameter from a truncated normal distribution, with its logical axes as metadata `axes`.
+
+    Args:
+      key: of the random numbers.
+      shape: of the parameter.
+      axes: logical name of each axis, or None.
+      std: standard deviation after truncation.
+      kind: class of the parameter.
+    """
     unit_std = jax.random.truncated_normal(key, -2.0, 2.0, shape) / 0.87962566  # std after cutting at 2
     return kind(unit_std * std, axes=axes)
 
@@ -62,7 +71,7 @@ def parameter(
 class Linear(nnx.Module):
     """A linear map; kernel and bias keep their named axes, the product is a plain matrix product.
 
-    The kernel may be held quantised, and an adapter may add to the product (`adapt`).
+    The kernel may be quantized, and an adapter may add to the product (`add_adapter`).
     """
 
     def __init__(
@@ -74,7 +83,15 @@ class Linear(nnx.Module):
         scale: float = 1.0,
         bias: bool = False,
     ) -> None:
-        """`inputs` and `outputs` map logical axis to size; initial std is `scale` / sqrt(number of inputs)."""
+        """Initialize kernel and bias.
+
+        Args:
+          inputs: size of each logical axis of the inputs.
+          outputs: size of each logical axis of the outputs.
+          rngs: keys of the initial values.
+          scale: the initial standard deviation is `scale` / √(number of inputs).
+          bias: whether there is a bias.
+        """
         shape = (*inputs.values(), *outputs.values())
         self.inputs = len(inputs)
         self.kernel = parameter(rngs.params(), shape, (*inputs, *outputs), scale * size(inputs) ** -0.5)
@@ -83,31 +100,38 @@ class Linear(nnx.Module):
             self.bias = nnx.Param(jnp.zeros(tuple(outputs.values())), axes=tuple(outputs))
 
     def __call__(self, x: Float[Array, "*rows D"], key: Key[Array, ""] | None = None) -> Float[Array, "*rows E"]:
-        """Multiply in the dtype of `x`; `key` is of the adapter's dropout."""
+        """Multiply in the dtype of `x`; `key` is for the adapter's dropout."""
         product = matmul(x, _matrix(self.kernel[...], x))
         if self.has_bias:
             product = product + self.bias[...].reshape((1,) * (x.ndim - 1) + (-1,)).astype(x.dtype)
         return product + self.adapter(x, key) if self.has_adapter else product
 
-    def adapt(self, lora: LoraConfig, rngs: nnx.Rngs) -> None:
-        """Puts an adapter beside the kernel, or beside each kernel of a stack."""
+    def add_adapter(self, lora: LoraConfig, rngs: nnx.Rngs) -> None:
+        """Add an adapter to the kernel, or to each kernel of a stack."""
         self.has_adapter = True
         self.adapter = Adapter(self.kernel, self.inputs, lora, rngs=rngs)
 
     @property
     def stacked(self) -> bool:
-        """Whether this is a stack of linear maps, one a layer."""
+        """Return whether this is a stack of linear maps, one a layer."""
         return self.kernel.axes[0] == "layers"
 
 
 class Adapter(nnx.Module):
-    """What low-rank adaptation adds to a linear map: dropout(x) A B · scaling (Hu et al. 2021, section 4.1).
+    """A low-rank adapter, which adds dropout(x) A B · scaling to a linear map (Hu et al. 2021, section 4.1).
 
-    A starts random, as wide as in the authors' code, and B at zero, so that nothing is added before the first step.
+    A starts random, with the authors' standard deviation, and B at zero: nothing is added before the first step.
     """
 
     def __init__(self, kernel: nnx.Param[Any], inputs: int, lora: LoraConfig, *, rngs: nnx.Rngs) -> None:
-        """`inputs` of the kernel's axes are inputs, after the axis of the stack, if there is one."""
+        """Initialize A and B.
+
+        Args:
+          kernel: of the linear map, which may be stacked over layers.
+          inputs: how many of the kernel's axes are inputs; they come after the axis of the stack.
+          lora: rank, scaling and dropout.
+          rngs: keys of the initial values.
+        """
         self.scaling, self.rate = lora.scaling, lora.dropout
         shape, axes, stacked = kernel.shape, kernel.axes, int(kernel.axes[0] == "layers")
         end = stacked + inputs
@@ -122,15 +146,15 @@ class Adapter(nnx.Module):
         return matmul(low * self.scaling, _matrix(self.b[...], low))
 
 
-def _matrix(kernel: Held, x: Float[Array, "*rows D"]) -> Float[Array, "D E"]:
-    """A kernel as a matrix that `x` can be multiplied with."""
-    return dense(kernel, x.dtype).reshape(x.shape[-1], -1)
+def _matrix(kernel: MaybeQuantized, x: Float[Array, "*rows D"]) -> Float[Array, "D E"]:
+    """Return a kernel as a matrix in the dtype of `x`."""
+    return dequantize(kernel, x.dtype).reshape(x.shape[-1], -1)
 
 
 def matmul(x: Float[Array, "*rows D"], kernel: Float[Array, "D E"]) -> Float[Array, "*rows E"]:
-    """`x @ kernel`, with all rows in one dimension where they can be: a CPU then has the kernel's gradient sooner.
+    """Return `x @ kernel`, with rows and positions in one dimension: a CPU computes the kernel's gradient faster then.
 
-    Where the mesh divides both rows and positions it cannot divide their product without moving them.
+    They stay two dimensions where the mesh divides positions: one dimension could not be divided without moving data.
     """
     if divides("length"):
         return x @ kernel
@@ -138,7 +162,7 @@ def matmul(x: Float[Array, "*rows D"], kernel: Float[Array, "D E"]) -> Float[Arr
 
 
 def size(axes: dict[str, int]) -> int:
-    """The product of the sizes of some axes."""
+    """Return the product of the sizes of some axes."""
     product = 1
     for length in axes.values():
         product *= length
@@ -146,24 +170,24 @@ def size(axes: dict[str, int]) -> int:
 
 
 class Embedding(nnx.Module):
-    """Token embeddings, usable as the output head too where the two are tied."""
+    """Token embeddings, which are the output head too where the two are tied."""
 
     def __init__(self, vocabulary_size: int, model_dim: int, *, std: float, rngs: nnx.Rngs) -> None:
         self.table = parameter(rngs.params(), (vocabulary_size, model_dim), ("vocabulary", "embed"), std)
 
     def __call__(self, tokens: Int[Array, "*rows"], dtype: jnp.dtype) -> Float[Array, "*rows D"]:
-        """Look the tokens up; every device holds whole embeddings then, as it does whole kernels."""
+        """Look the tokens up, in a table that is gathered along fsdp first, as kernels are."""
         return constrain(self.table[...].astype(dtype), ("vocabulary", "embed"))[tokens]
 
     def attend(self, x: Float[Array, "*rows D"]) -> Float[Array, "*rows V"]:
-        """Logits: the product of every position with every embedding."""
+        """Return logits: the product of every position with every embedding."""
         return matmul(x, self.table[...].astype(x.dtype).T)
 
 
 class RMSNorm(nnx.Module):
     """Root-mean-square norm with a scale and no bias, in fp32 (Zhang and Sennrich 2019, equation 4).
 
-    The parameter is the scale less `offset`: checkpoints of Gemma hold what is to be added to 1.
+    The parameter is the scale minus `offset`: checkpoints of Gemma hold scale - 1.
     """
 
     def __init__(self, model_dim: int, epsilon: float, offset: int = 0) -> None:
@@ -187,7 +211,7 @@ class MLP(nnx.Module):
     def __init__(
         self, model_dim: int, mlp_dim: int, activation: Callable[[Array], Array], *, gated: bool = True, rngs: nnx.Rngs
     ) -> None:
-        # Cheap to compute again, and three arrays as wide as the MLP need not be kept then.
+        # Recomputing it is cheap, and saves three activations of mlp_dim channels.
         self.inner = jax.checkpoint(lambda up, gate: activation(up) if gate is None else activation(gate) * up)
         self.has_gate = gated
         if gated:
@@ -198,7 +222,7 @@ class MLP(nnx.Module):
     def __call__(
         self, x: Float[Array, "*rows D"], rate: float = 0.0, key: Key[Array, ""] | None = None
     ) -> Float[Array, "*rows D"]:
-        """Apply the block, with dropout on its inner activations; the residual is the caller's."""
+        """Apply the block, with dropout on its inner activations; the caller adds the residual."""
         keys = split_key(key, 4)
         gate = self.gate(x, keys[0]) if self.has_gate else None
         inner = self.inner(self.up(x, keys[1]), gate)
@@ -206,12 +230,12 @@ class MLP(nnx.Module):
 
 
 def softcap(x: Float[Array, "*shape"], cap: float) -> Float[Array, "*shape"]:
-    """Bend x to cap · tanh(x / cap), which stays below the cap (Gemma team 2024, section 2); 0 caps nothing."""
+    """Return cap · tanh(x / cap) (Gemma team 2024, section 2), or x where `cap` is 0."""
     return cap * jnp.tanh(x / cap) if cap else x
 
 
-def residual(x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
-    """The stream between layers, laid out on the mesh."""
+def constrain_residual(x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
+    """Constrain the residual stream between layers to its sharding on the mesh."""
     return constrain(x, ("batch", "length", "embed"))
 
 
@@ -224,17 +248,17 @@ def dropout(x: Float[Array, "*shape"], rate: float, key: Key[Array, ""] | None) 
 
 
 def split_key(key: Key[Array, ""] | None, count: int) -> list[Key[Array, ""] | None]:
-    """`count` keys; Nones where `key` is None."""
+    """Split a key into `count` keys; Nones where `key` is None."""
     return [None] * count if key is None else list(jax.random.split(key, count))
 
 
 def layer_keys(key: Key[Array, ""] | None, layers: int) -> Key[Array, "layers"] | None:
-    """A key for each layer, as an array to scan; None where `key` is None."""
+    """Return a key for each layer, as an array to scan over; None where `key` is None."""
     return None if key is None else jax.random.split(key, layers)
 
 
-def stack(make: Callable[[nnx.Rngs], Layer], layers: int, *, rngs: nnx.Rngs) -> Layer:
-    """One module that holds the parameters of `layers` modules, stacked along a first axis 'layers'."""
+def stack_layers(make: Callable[[nnx.Rngs], Layer], layers: int, *, rngs: nnx.Rngs) -> Layer:
+    """Return one module with the parameters of `layers` modules, stacked along a first axis "layers"."""
     keys = jax.random.split(rngs.params(), layers)
     stacked = nnx.vmap(lambda key: make(nnx.Rngs(params=key)))(keys)
     for _, node in nnx.iter_graph(stacked):
@@ -243,7 +267,7 @@ def stack(make: Callable[[nnx.Rngs], Layer], layers: int, *, rngs: nnx.Rngs) -> 
     return stacked
 
 
-def scan(
+def scan_layers(
     body: Callable[[Any, Carry, Any], tuple[Carry, Any]],
     layers: nnx.Module,
     carry: Carry,
@@ -255,12 +279,12 @@ def scan(
     """Run `body(layer, carry, input) -> (carry, output)` over the layers of a stack.
 
     Args:
-        body: one layer's work.
-        layers: the module of `stack`.
-        carry: what flows from layer to layer.
-        inputs: a tree whose leaves have one entry a layer on their first axis.
-        remat: 'none', or the name of a policy of REMAT_POLICIES for what the backward pass may keep.
-        unroll: layers in one iteration; with all of them in one there is no loop, which a CPU runs faster.
+      body: computes one layer.
+      layers: the module that `stack_layers` returned.
+      carry: the value passed from layer to layer.
+      inputs: a tree whose leaves have one entry for each layer on their first axis.
+      remat: "none", or a policy of REMAT_POLICIES for the activations that are saved for the backward pass.
+      unroll: layers in one iteration; all of them in one is no loop, which is faster on a CPU.
     """
     structure, params = nnx.split(layers)
 
@@ -270,7 +294,7 @@ def scan(
     def rematerialized(step: Callable[..., Any]) -> Callable[..., Any]:
         if remat == "none":
             return step
-        # Inside a loop of one layer an iteration nothing can be shared, so the barrier against it only costs.
+        # In a loop of one layer an iteration there are no common subexpressions, so the barrier only costs.
         return jax.checkpoint(step, policy=REMAT_POLICIES[remat], prevent_cse=unroll > 1)
 
     return layer_stacks.scan(step, carry, (params, inputs), unroll=unroll, remat=rematerialized)

@@ -1,4 +1,4 @@
-"""Cross entropy as sums, so that microbatches, hosts and packed rows add up to the same number.
+"""Cross entropy as sums over tokens, so that microbatches, hosts and packed rows add up to the same number.
 
 Dimensions: B rows, L length, V vocabulary.
 """
@@ -19,7 +19,7 @@ class LossSums(NamedTuple):
 
 
 def loss_sums(logits: Float[Array, "B L V"], targets: Int[Array, "B L"], weights: Int[Array, "B L"]) -> LossSums:
-    """Cross entropy, count and hits of the positions whose weight is 1."""
+    """Return cross entropy, number and correct predictions of the positions whose weight is 1."""
     weights = weights.astype(jnp.float32)
     logits = logits.astype(jnp.float32)
     is_target = jnp.arange(logits.shape[-1])[None, None] == targets[:, :, None]

@@ -1,8 +1,8 @@
-"""The contract of every network, and the façade that keeps NNX out of the rest of the project.
+"""The interface of every network, which keeps NNX out of the rest of the project.
 
-Parameters are a plain nested dict of fp32 arrays: what optax, Orbax and `jax.jit` see. With low-rank adapters those
-are trained alone, and the rest is a frozen base that may be held in fewer bytes; `split` parts the two and `join` puts
-them together. `Network` itself is static and hashable, so jitted functions close over it.
+Parameters are a plain nested dict of fp32 arrays: what optax, Orbax and `jax.jit` see. With low-rank adapters only
+those are trained, and the rest is a frozen base that may be stored in fewer bytes; `split` separates the two and `join`
+puts them together. `Network` itself is static and hashable, so jitted functions close over it.
 """
 
 import functools
@@ -20,12 +20,12 @@ from coi_jax.common.errors import UserError
 from coi_jax.config.model import DecoderConfig, LoraConfig, T5Config
 from coi_jax.models.chunked_loss import chunked_loss_sums
 from coi_jax.models.decoder import Decoder
-from coi_jax.models.kv_cache import Cache, laid_out, unstack_layers
+from coi_jax.models.kv_cache import Cache, constrain_cache, unstack_layers
 from coi_jax.models.layer_stacks import restack, unstack
 from coi_jax.models.layers import Linear
-from coi_jax.models.lora import adapt, linear_maps, product
+from coi_jax.models.lora import add_adapters, linear_maps, lora_delta
 from coi_jax.models.losses import LossSums, loss_sums
-from coi_jax.models.quantization import Held, dense, narrow, quantize
+from coi_jax.models.quantization import MaybeQuantized, cast_unquantized, dequantize, quantize
 from coi_jax.models.t5 import T5
 from coi_jax.parallel.sharding import constrain
 
@@ -44,31 +44,31 @@ class Network:
 
     @property
     def has_dropout(self) -> bool:
-        """Whether a key changes anything."""
+        """Return whether there is any dropout, so that a key changes the loss."""
         return bool(self.config.dropout or (self.lora and self.lora.dropout))
 
     def init(self, key: Key[Array, ""]) -> Params:
-        """Fresh parameters, a pure function of `key`."""
-        return self.hold(nnx.to_pure_dict(nnx.state(_make(self, key))))
+        """Return random parameters, a pure function of `key`."""
+        return self.cast_base(nnx.to_pure_dict(nnx.state(_make(self, key))))
 
     def abstract(self) -> Params:
-        """The parameters' shapes and dtypes (`jax.ShapeDtypeStruct` leaves), without computing any."""
-        return jax.eval_shape(self.hold, nnx.to_pure_dict(_split(self)[1]))
+        """Return the parameters' shapes and dtypes (`jax.ShapeDtypeStruct` leaves), without computing any."""
+        return jax.eval_shape(self.cast_base, nnx.to_pure_dict(_split(self)[1]))
 
     def logical_axes(self) -> Params:
-        """For every parameter a tuple with the logical name of each of its axes, None where it has none."""
+        """Return for every parameter the logical names of its axes; None for an axis that has none."""
         flat = {path: variable.axes for path, variable in nnx.to_flat_state(_split(self)[1])}
         return nnx.traversals.unflatten_mapping(flat)
 
     def parameter_counts(self) -> dict[str, int]:
-        """How many parameters are trained, and how many there are, adapters included."""
+        """Return the number of parameters that are trained, and of all, adapters included."""
         flat = nnx.traversals.flatten_mapping(self.abstract())
         sizes = {path: math.prod(leaf.shape) for path, leaf in flat.items()}
         trained = sum(size for path, size in sizes.items() if self.lora is None or _is_adapter(path))
         return {"trained": trained, "total": sum(sizes.values())}
 
     def split(self, tree: Params) -> tuple[Params, Params | None]:
-        """A tree like that of the parameters as two: what is trained, and the frozen base, None without adapters."""
+        """Split a tree like that of the parameters into what is trained and the frozen base (None without adapters)."""
         if self.lora is None:
             return tree, None
         flat = nnx.traversals.flatten_mapping(tree)
@@ -77,39 +77,41 @@ class Network:
         return nnx.traversals.unflatten_mapping(trained), nnx.traversals.unflatten_mapping(frozen)
 
     def join(self, trained: Params, frozen: Params | None) -> Params:
-        """The tree that `split` parted."""
+        """Return the tree that `split` has split."""
         if frozen is None:
             return trained
         flat = nnx.traversals.flatten_mapping(trained) | nnx.traversals.flatten_mapping(frozen)
         return nnx.traversals.unflatten_mapping(flat)
 
     def merge(self, params: Params) -> Params:
-        """fp32 parameters of the network without adapters, which are folded into their kernels here."""
+        """Return fp32 parameters of the network without adapters, which are merged into their kernels."""
         flat = nnx.traversals.flatten_mapping(params)
-        merged = {path: dense(leaf, jnp.float32) for path, leaf in flat.items() if not _is_adapter(path)}
-        for name, linear in self.adapted.items():
+        merged = {path: dequantize(leaf, jnp.float32) for path, leaf in flat.items() if not _is_adapter(path)}
+        for name, linear in self.adapted_linear_maps.items():
             path = tuple(name.split("."))
             a, b = flat[*path, "adapter", "a"], flat[*path, "adapter", "b"]
-            merged[*path, "kernel"] += product(a, b, linear.adapter.scaling, stacked=linear.stacked)
+            merged[*path, "kernel"] += lora_delta(a, b, linear.adapter.scaling, stacked=linear.stacked)
         return nnx.traversals.unflatten_mapping(merged)
 
     @property
     def linear_maps(self) -> dict[str, Linear]:
-        """The linear maps by their dotted names, with shapes in place of values."""
+        """Return the linear maps by their dotted names, with shapes in place of values."""
         return _split(self)[2]
 
     @property
-    def adapted(self) -> dict[str, Linear]:
-        """Those that have adapters."""
+    def adapted_linear_maps(self) -> dict[str, Linear]:
+        """Return the linear maps that have adapters, by their dotted names."""
         return {name: linear for name, linear in self.linear_maps.items() if linear.has_adapter}
 
-    def hold(self, params: Params) -> Params:
-        """Parameters in fp32 as this network holds them."""
+    def cast_base(self, params: Params) -> Params:
+        """Return parameters, given in fp32, in the dtypes that this network stores them in."""
         flat = nnx.traversals.flatten_mapping(params)
-        return nnx.traversals.unflatten_mapping({path: self.hold_one(path, leaf) for path, leaf in flat.items()})
+        return nnx.traversals.unflatten_mapping(
+            {path: self.cast_base_parameter(path, leaf) for path, leaf in flat.items()}
+        )
 
-    def hold_one(self, path: tuple[str, ...], array: Array) -> Held:
-        """One parameter in fp32 as this network holds it: a matrix of the frozen base as `lora.base_dtype` says."""
+    def cast_base_parameter(self, path: tuple[str, ...], array: Array) -> MaybeQuantized:
+        """Return one parameter, given in fp32, as this network stores it: matrices of the base in `lora.base_dtype`."""
         if self.lora is None or self.lora.base_dtype == "float32" or not _is_matrix(path):
             return array
         linear = self.linear_maps.get(".".join(path[:-1]))
@@ -117,20 +119,20 @@ class Network:
             return quantize(array, tuple(range(1, 1 + linear.inputs)))
         return array.astype(jnp.bfloat16)
 
-    def for_decoding(self, params: Params) -> Params:
-        """Parameters in the dtype that they are multiplied in: a step that writes a token reads little else."""
+    def cast_for_decoding(self, params: Params) -> Params:
+        """Return parameters with matrices in the compute dtype: reading them is most of the time of a decode step."""
         flat = nnx.traversals.flatten_mapping(params)
         dtype = self.config.dtype
-        held = {path: narrow(leaf, dtype) if _is_matrix(path) else leaf for path, leaf in flat.items()}
-        return nnx.traversals.unflatten_mapping(held)
+        cast = {path: cast_unquantized(leaf, dtype) if _is_matrix(path) else leaf for path, leaf in flat.items()}
+        return nnx.traversals.unflatten_mapping(cast)
 
     def logits(self, params: Params, batch: Batch) -> Float[Array, "rows length vocabulary"]:
-        """Logits at every target position of a packed batch, in the compute dtype, without dropout."""
+        """Return the logits at every target position of a packed batch, in the compute dtype, without dropout."""
         module = self.module(params)
         return _sharded(module.unembed(module.hidden(batch)))
 
     def loss(self, params: Params, batch: Batch, *, key: Key[Array, ""] | None = None) -> LossSums:
-        """Sums over the target tokens of a packed batch; dropout only with a `key`."""
+        """Return sums over the target tokens of a packed batch; dropout only with a `key`."""
         module = self.module(params)
         hidden = module.hidden(batch, key)
         if not self.config.loss_chunk:
@@ -151,20 +153,26 @@ class Network:
         *,
         max_new_tokens: int,
     ) -> tuple[Float[Array, "batch vocabulary"], Cache]:
-        """Read right-padded prompts; the logits of each row's first new token, and the cache to go on with.
+        """Read right-padded prompts; return the logits of each row's first new token, and the cache.
 
         Args:
-            params: the parameters.
-            prompts: token ids; what lies after a row's length is ignored.
-            lengths: tokens of each prompt, at least 1.
-            max_new_tokens: how many tokens will be generated at most; sets the size of the cache.
+          params: the parameters.
+          prompts: token ids; those after a row's length are ignored.
+          lengths: tokens of each prompt, at least 1.
+          max_new_tokens: the most tokens that will be generated; sets the size of the cache.
         """
         return _next_sharded(*self.module(params).prefill(prompts, lengths, max_new_tokens))
 
     def decode_step(
         self, params: Params, cache: Cache, tokens: Int[Array, "batch"]
     ) -> tuple[Float[Array, "batch vocabulary"], Cache]:
-        """Append one token to each row; the logits of the next one, and the grown cache."""
+        """Append one token to each row; return the logits of the next one, and the cache after it.
+
+        Args:
+          params: the parameters.
+          cache: of `prefill` or of an earlier step.
+          tokens: one id for each row.
+        """
         return _next_sharded(*self.module(params).decode_step(cache, tokens))
 
     def decode_while(
@@ -201,12 +209,17 @@ class Network:
         return params | {stack: nnx.traversals.unflatten_mapping(layers)}
 
     def module(self, params: Params) -> Decoder | T5:
-        """The NNX module around these parameters, for those who need a part of the network."""
+        """Return the NNX module around these parameters, for callers that need a part of the network."""
         return nnx.merge(_split(self)[0], params)
 
 
 def build(config: DecoderConfig | T5Config, vocabulary_size: int, lora: LoraConfig | None = None) -> Network:
-    """The network of a model config for token ids below `vocabulary_size`, with adapters where `lora` is given.
+    """Return the network of a model config, with adapters where `lora` is given.
+
+    Args:
+      config: the model section.
+      vocabulary_size: one more than the largest token id.
+      lora: the adapters, or None.
 
     Raises:
       UserError: the config's embedding has fewer rows, or `lora` names something that is not a linear map.
@@ -226,11 +239,11 @@ def _sharded(logits: Float[Array, "rows length vocabulary"]) -> Float[Array, "ro
 def _next_sharded(
     logits: Float[Array, "batch vocabulary"], cache: Cache
 ) -> tuple[Float[Array, "batch vocabulary"], Cache]:
-    return constrain(logits, ("batch", "vocabulary")), laid_out(cache)
+    return constrain(logits, ("batch", "vocabulary")), constrain_cache(cache)
 
 
 def _is_matrix(path: tuple[str, ...]) -> bool:
-    """Whether a parameter is multiplied with, in the compute dtype."""
+    """Return whether a parameter is a matrix that activations are multiplied with, in the compute dtype."""
     return path[-1] == "kernel" or path == ("embedding", "table")
 
 
@@ -246,13 +259,13 @@ def _make(network: Network, key: Key[Array, ""]) -> Decoder | T5:
     else:
         module = Decoder(config, network.vocabulary_size, rngs=rngs)
     if network.lora:
-        adapt(module, network.lora, rngs=rngs)
+        add_adapters(module, network.lora, rngs=rngs)
     return module
 
 
 @functools.cache
 def _split(network: Network) -> tuple[Any, nnx.State[Any, Any], dict[str, Linear]]:
-    """The module's structure and its abstract state, made once for each network, and its linear maps by name."""
+    """Return the module's structure, its abstract state and its linear maps by name; computed once for each network."""
     module = nnx.eval_shape(lambda: _make(network, jax.random.key(0)))
     structure, state = nnx.split(module)
     return structure, state, linear_maps(module)

@@ -1,6 +1,6 @@
-"""Rotary positions (Su et al. 2021, section 3.2.2) and their stretching for longer texts.
+"""Rotary position embeddings (Su et al. 2021, section 3.2.2) and their scaling for longer texts.
 
-Dimensions: B batch, L length, H heads, C head width.
+Dimensions: B batch, L length, H heads, C head_dim.
 """
 
 import math
@@ -11,27 +11,32 @@ from jaxtyping import Array, Float, Int
 
 from coi_jax.config.model import RopeConfig
 
-Rotation = tuple[Float[Array, "B L half"], Float[Array, "B L half"]]
+CosSin = tuple[Float[Array, "B L half"], Float[Array, "B L half"]]
 
 
-def rotation(positions: Int[Array, "B L"], frequencies: np.ndarray) -> Rotation:
-    """Cosines and sines of each position's angles, in fp32."""
+def rotary_cos_sin(positions: Int[Array, "B L"], frequencies: np.ndarray) -> CosSin:
+    """Return the cosines and sines of the angles of each position, in fp32."""
     angles = positions[:, :, None].astype(jnp.float32) * jnp.asarray(frequencies)[None, None]
     return jnp.cos(angles), jnp.sin(angles)
 
 
-def rotate(x: Float[Array, "B H L C"], angles: Rotation) -> Float[Array, "B H L C"]:
-    """Turn each pair (i, i + C/2) by its angle: the pairing of Llama's published checkpoints."""
+def apply_rotary(x: Float[Array, "B H L C"], angles: CosSin) -> Float[Array, "B H L C"]:
+    """Rotate each pair of channels (i, i + C/2) by its angle: the pairing of Llama's published checkpoints."""
     cosine, sine = (part[:, None] for part in angles)
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-    turned = jnp.concatenate([first * cosine - second * sine, second * cosine + first * sine], axis=-1)
-    return turned.astype(x.dtype)
+    rotated = jnp.concatenate([first * cosine - second * sine, second * cosine + first * sine], axis=-1)
+    return rotated.astype(x.dtype)
 
 
-def frequencies(rope: RopeConfig, head_dim: int, *, local: bool = False) -> np.ndarray:
-    """Radians a position for each pair of a head, fp32 [head_dim / 2]; `local` are those of a layer with a window.
+def rotary_frequencies(rope: RopeConfig, head_dim: int, *, local: bool = False) -> np.ndarray:
+    """Return the angle per position, in radians, of each pair of channels: fp32 [head_dim / 2].
 
-    All are 0 in layers that are not turned.
+    All are 0 in layers without rotary positions.
+
+    Args:
+      rope: base and scaling.
+      head_dim: channels of a head.
+      local: whether the layer has a sliding window.
     """
     if not (local or rope.everywhere):
         return np.zeros(head_dim // 2, np.float32)
@@ -40,16 +45,16 @@ def frequencies(rope: RopeConfig, head_dim: int, *, local: bool = False) -> np.n
         return 1 / np.float32(rope.local_theta) ** exponents
     plain = 1 / np.float32(rope.theta) ** exponents
     if rope.scaling == "llama3":
-        return _by_wavelength(plain, rope)
+        return _llama3_frequencies(plain, rope)
     return plain / np.float32(rope.factor)
 
 
-def _by_wavelength(plain: np.ndarray, rope: RopeConfig) -> np.ndarray:
-    """Llama 3.1's rule (Grattafiori et al. 2024, and the reference code published with the model).
+def _llama3_frequencies(plain: np.ndarray, rope: RopeConfig) -> np.ndarray:
+    """Scale frequencies by Llama 3.1's rule (Grattafiori et al. 2024, and the reference code of the model).
 
-    Angles that turn less than `low_frequency` times in the original length are stretched by `factor`, those that turn
-    more than `high_frequency` times not at all, those between in part.
+    Frequencies of less than `low_frequency` rotations in the original length are divided by `factor`, those of more
+    than `high_frequency` rotations are kept, and those between are interpolated.
     """
-    turns = rope.original_length * plain / (2 * math.pi)
-    kept = np.clip((turns - rope.low_frequency) / (rope.high_frequency - rope.low_frequency), 0, 1)
+    rotations = rope.original_length * plain / (2 * math.pi)
+    kept = np.clip((rotations - rope.low_frequency) / (rope.high_frequency - rope.low_frequency), 0, 1)
     return ((1 - kept) * plain / rope.factor + kept * plain).astype(np.float32)

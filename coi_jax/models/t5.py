@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from coi_jax.config.model import T5Config
 from coi_jax.models import kv_cache
-from coi_jax.models.attention import Attention, attend, causal_mask, length_mask, segment_mask
+from coi_jax.models.attention import Attention, causal_mask, dot_product_attention, length_mask, segment_mask
 from coi_jax.models.kv_cache import Cache, KeyValues
 from coi_jax.models.layer_stacks import LayerIndex
 from coi_jax.models.layers import (
@@ -25,16 +25,16 @@ from coi_jax.models.layers import (
     Embedding,
     Linear,
     RMSNorm,
+    constrain_residual,
     dropout,
     layer_keys,
     parameter,
-    residual,
-    scan,
+    scan_layers,
     split_key,
-    stack,
+    stack_layers,
 )
 
-START = 0  # the decoder's first input, T5's padding id
+START_ID = 0  # the decoder's first input: T5's padding id
 
 gelu = functools.partial(jax.nn.gelu, approximate=True)
 
@@ -42,11 +42,16 @@ gelu = functools.partial(jax.nn.gelu, approximate=True)
 def relative_bucket(
     distance: Int[Array, "*shape"], buckets: int, max_distance: int, *, bidirectional: bool
 ) -> Int[Array, "*shape"]:
-    """The bucket of each distance key position - query position (Raffel et al. 2020, section 2.1).
+    """Return the bucket of each distance key position - query position (Raffel et al. 2020, section 2.1).
 
     Half of the buckets hold one small distance each, the other half grow logarithmically up to `max_distance`,
-    beyond which all distances share the last. With `bidirectional` each direction has half of the buckets;
-    without, keys after the query share bucket 0.
+    beyond which all distances share the last.
+
+    Args:
+      distance: key position - query position.
+      buckets: number of buckets.
+      max_distance: the distance from which on all share a bucket.
+      bidirectional: whether each direction has half of the buckets; else keys after the query share bucket 0.
     """
     offset = jnp.zeros_like(distance)
     if bidirectional:
@@ -69,21 +74,21 @@ class RelativeBias(nnx.Module):
         shape = (config.relative_buckets, config.heads)
         self.table = parameter(rngs.params(), shape, ("buckets", "heads"), config.model_dim**-0.5)
 
-    def at(self, distances: Int[Array, "N"]) -> Float[Array, "H N"]:
-        """The bias at some distances key position - query position."""
+    def at_distances(self, distances: Int[Array, "N"]) -> Float[Array, "H N"]:
+        """Return the bias at some distances key position - query position."""
         table = self.table[...]
         return table[relative_bucket(distances, len(table), self.max_distance, bidirectional=self.bidirectional)].T
 
-    def square(self, length: int) -> Float[Array, "H length length"]:
-        """The bias between all positions of a row.
+    def bias_matrix(self, length: int) -> Float[Array, "H length length"]:
+        """Return the bias between all positions of a row.
 
-        It depends on the distance alone, so 2 · length numbers are looked up and each query's row is the one before it
-        shifted by one: repeated end to end and read back with one number less a row. The gradient of that is a sum,
-        where that of a lookup for every pair is a slow scatter.
+        It depends on the distance alone: 2 · length numbers are looked up, and each query's row is the one before it
+        shifted by one. Repeating the numbers end to end and reshaping to rows that are one number shorter gives that
+        matrix. The gradient is then a sum, where that of a lookup for every pair is a slow scatter.
         """
         distances = jnp.concatenate([jnp.arange(length), jnp.arange(-length, 0)])
         period = 2 * length
-        repeated = jnp.tile(self.at(distances), (1, length))[:, : length * (period - 1)]
+        repeated = jnp.tile(self.at_distances(distances), (1, length))[:, : length * (period - 1)]
         return repeated.reshape(-1, length, period - 1)[:, :, :length]
 
 
@@ -104,13 +109,13 @@ class EncoderLayer(nnx.Module):
         bias: Float[Array, "H S S"],
         key: Key[Array, ""] | None = None,
     ) -> Float[Array, "B S D"]:
-        """The layer's output."""
+        """Return the layer's output; `key` is for dropout."""
         keys = split_key(key, 6)
         normed = self.attention_norm(x)
-        query, memory = self.attention.queries(normed, keys[3]), self.attention.keys_values(normed, keys[4])
-        mixed = attend(query, memory, mask, scale=1.0, bias=bias)
-        x = x + dropout(self.attention.join(mixed, keys[5]), self.rate, keys[0])
-        return residual(x + dropout(self.mlp(self.mlp_norm(x), self.rate, keys[1]), self.rate, keys[2]))
+        query, kv = self.attention.queries(normed, keys[3]), self.attention.keys_values(normed, keys[4])
+        attended = dot_product_attention(query, kv, mask, scale=1.0, bias=bias)
+        x = x + dropout(self.attention.project_output(attended, keys[5]), self.rate, keys[0])
+        return constrain_residual(x + dropout(self.mlp(self.mlp_norm(x), self.rate, keys[1]), self.rate, keys[2]))
 
 
 class DecoderLayer(nnx.Module):
@@ -125,33 +130,44 @@ class DecoderLayer(nnx.Module):
         self.mlp_norm = RMSNorm(config.model_dim, config.norm_epsilon)
         self.mlp = make_mlp(config, rngs)
 
-    def project(
+    def project_qkv(
         self, x: Float[Array, "B L D"], key: Key[Array, ""] | None = None
     ) -> tuple[Float[Array, "B H L C"], KeyValues]:
-        """Queries, keys and values of self-attention."""
-        query_key, memory_key = split_key(key, 2)
+        """Return queries, keys and values of self-attention."""
+        query_key, kv_key = split_key(key, 2)
         normed = self.attention_norm(x)
-        return self.attention.queries(normed, query_key), self.attention.keys_values(normed, memory_key)
+        return self.attention.queries(normed, query_key), self.attention.keys_values(normed, kv_key)
 
-    def finish(
+    def finish_layer(
         self,
         x: Float[Array, "B L D"],
         query: Float[Array, "B H L C"],
-        memory: KeyValues,
+        kv: KeyValues,
         mask: Bool[Array, "#B #L M"],
         bias: Float[Array, "H L M"],
         encoded: KeyValues,
         encoded_mask: Bool[Array, "B #L S"],
         key: Key[Array, ""] | None = None,
     ) -> Float[Array, "B L D"]:
-        """Attend to `memory`, then to the keys and values of the encoder, then the MLP."""
+        """Attend to the decoder's own keys, then to the encoder's, then apply the MLP.
+
+        Args:
+          x: the residual stream.
+          query: queries of self-attention.
+          kv: keys and values of self-attention.
+          mask: True where a query may attend to a key.
+          bias: relative position bias of self-attention.
+          encoded: keys and values of the encoder's output.
+          encoded_mask: True where a query may attend to an encoder position.
+          key: of dropout; None for no dropout.
+        """
         keys = split_key(key, 7)
-        mixed = attend(query, memory, mask, scale=1.0, bias=bias)
-        x = x + dropout(self.attention.join(mixed, keys[4]), self.rate, keys[0])
+        attended = dot_product_attention(query, kv, mask, scale=1.0, bias=bias)
+        x = x + dropout(self.attention.project_output(attended, keys[4]), self.rate, keys[0])
         query = self.cross_attention.queries(self.cross_norm(x), keys[5])
-        mixed = attend(query, encoded, encoded_mask, scale=1.0)
-        x = x + dropout(self.cross_attention.join(mixed, keys[6]), self.rate, keys[1])
-        return residual(x + dropout(self.mlp(self.mlp_norm(x), self.rate, keys[2]), self.rate, keys[3]))
+        attended = dot_product_attention(query, encoded, encoded_mask, scale=1.0)
+        x = x + dropout(self.cross_attention.project_output(attended, keys[6]), self.rate, keys[1])
+        return constrain_residual(x + dropout(self.mlp(self.mlp_norm(x), self.rate, keys[2]), self.rate, keys[3]))
 
 
 class T5(nnx.Module):
@@ -161,18 +177,18 @@ class T5(nnx.Module):
         self.config = config
         self.embedding = Embedding(vocabulary_size, config.model_dim, std=1.0, rngs=rngs)
         self.encoder_bias = RelativeBias(config, bidirectional=True, rngs=rngs)
-        self.encoder = stack(lambda keys: EncoderLayer(config, rngs=keys), config.layers, rngs=rngs)
+        self.encoder = stack_layers(lambda keys: EncoderLayer(config, rngs=keys), config.layers, rngs=rngs)
         self.encoder_norm = RMSNorm(config.model_dim, config.norm_epsilon)
         self.decoder_bias = RelativeBias(config, bidirectional=False, rngs=rngs)
-        self.decoder = stack(lambda keys: DecoderLayer(config, rngs=keys), config.decoder_layers, rngs=rngs)
+        self.decoder = stack_layers(lambda keys: DecoderLayer(config, rngs=keys), config.decoder_layers, rngs=rngs)
         self.decoder_norm = RMSNorm(config.model_dim, config.norm_epsilon)
         if not config.tied_embedding:
             self.head = Linear({"embed": config.model_dim}, {"vocabulary": vocabulary_size}, rngs=rngs)
 
     def hidden(self, batch: Mapping[str, Array], key: Key[Array, ""] | None = None) -> Float[Array, "B L D"]:
-        """The decoder's normed last hidden states.
+        """Return the decoder's normed last hidden states of a packed batch.
 
-        Of a packed batch: `encoder_tokens`, `encoder_segments` [B, S]; `tokens`, `segments` [B, L].
+        The batch has `encoder_tokens` and `encoder_segments` [B, S], `tokens` and `segments` [B, L].
         """
         encoder_key, decoder_key = split_key(key, 2)
         sources, segments = batch["encoder_segments"], batch["segments"]
@@ -180,7 +196,7 @@ class T5(nnx.Module):
         return self._decode(batch["tokens"], segments, encoded, segment_mask(segments, sources), decoder_key)
 
     def unembed(self, hidden: Float[Array, "B L D"]) -> Float[Array, "B L V"]:
-        """Logits of hidden states."""
+        """Return the logits of hidden states."""
         if self.config.tied_embedding:
             return self.embedding.attend(hidden * self.config.model_dim**-0.5)
         return self.head(hidden)
@@ -188,8 +204,14 @@ class T5(nnx.Module):
     def encode(
         self, tokens: Int[Array, "B S"], mask: Bool[Array, "B #S S"], key: Key[Array, ""] | None = None
     ) -> Float[Array, "B S D"]:
-        """The encoder's output."""
-        bias = self.encoder_bias.square(tokens.shape[1])
+        """Return the encoder's output.
+
+        Args:
+          tokens: token ids.
+          mask: True where a position may attend to another.
+          key: of dropout; None for no dropout.
+        """
+        bias = self.encoder_bias.bias_matrix(tokens.shape[1])
 
         def body(layer: EncoderLayer, x: Array, key: Array | None) -> tuple[Array, None]:
             return layer(x, mask, bias, key), None
@@ -202,7 +224,13 @@ class T5(nnx.Module):
     def prefill(
         self, prompts: Int[Array, "B S"], lengths: Int[Array, "B"], max_new_tokens: int
     ) -> tuple[Float[Array, "B V"], Cache]:
-        """Encode the prompts and decode the start token; every layer's keys of the prompt are computed here, once."""
+        """Encode the prompts and decode the start token; compute every layer's keys and values of the prompts once.
+
+        Args:
+          prompts: token ids, right-padded.
+          lengths: tokens of each prompt.
+          max_new_tokens: free slots of the cache.
+        """
         batch, length = prompts.shape
         prompt_mask = length_mask(lengths, length)
         encoded = self.encode(prompts, prompt_mask[:, None])
@@ -220,30 +248,30 @@ class T5(nnx.Module):
             length=jnp.zeros((batch,), jnp.int32),
             slot=jnp.zeros((), jnp.int32),
         )
-        return self.decode_step(cache, jnp.full((batch,), START, jnp.int32))
+        return self.decode_step(cache, jnp.full((batch,), START_ID, jnp.int32))
 
     def decode_step(self, cache: Cache, tokens: Int[Array, "B"]) -> tuple[Float[Array, "B V"], Cache]:
-        """Logits after one more token of each row. At most `max_new_tokens` steps fit."""
+        """Return the logits after one more token of each row. The cache has room for `max_new_tokens` steps."""
         assert cache.cross_valid is not None  # prefill made this cache
         cross_mask = cache.cross_valid[:, None]
         positions = cache.next_positions()
-        mask = kv_cache.visible(positions, cache.length[:, None], 0)
-        bias = self.decoder_bias.at(jnp.arange(positions.shape[1]) - cache.slot)[:, None]
+        mask = kv_cache.decode_mask(positions, cache.length[:, None], 0)
+        bias = self.decoder_bias.at_distances(jnp.arange(positions.shape[1]) - cache.slot)[:, None]
 
         def body(
             layer: DecoderLayer, carry: tuple[Array, KeyValues], inputs: tuple[LayerIndex, KeyValues]
         ) -> tuple[tuple[Array, KeyValues], None]:
-            (x, memory), (index, cross) = carry, inputs
-            query, new = layer.project(x)
-            memory = kv_cache.write(memory, new, index, cache.slot)
-            past = kv_cache.read(memory, index)
-            x = layer.finish(x, query, past, mask, bias, cross, cross_mask)
-            return (x, memory), None
+            (x, kv), (index, cross) = carry, inputs
+            query, new = layer.project_qkv(x)
+            kv = kv_cache.write(kv, new, index, cache.slot)
+            past = kv_cache.read(kv, index)
+            x = layer.finish_layer(x, query, past, mask, bias, cross, cross_mask)
+            return (x, kv), None
 
         carry = (self._embed(tokens[:, None], None), cache.self_attention)
         inputs = (np.arange(self.config.decoder_layers), cache.cross_attention)
-        (x, memory), _ = self._scan(body, self.decoder, carry, inputs)
-        return self.unembed(self.decoder_norm(x))[:, 0], cache.grown(memory, positions)
+        (x, kv), _ = self._scan(body, self.decoder, carry, inputs)
+        return self.unembed(self.decoder_norm(x))[:, 0], cache.advance(kv, positions)
 
     def _decode(
         self,
@@ -253,15 +281,15 @@ class T5(nnx.Module):
         encoded_mask: Bool[Array, "B L S"],
         key: Key[Array, ""] | None,
     ) -> Float[Array, "B L D"]:
-        """The normed last hidden states of the decoder."""
+        """Return the normed last hidden states of the decoder."""
         mask = causal_mask(tokens.shape[1]) & segment_mask(segments, segments)
-        bias = self.decoder_bias.square(tokens.shape[1])
+        bias = self.decoder_bias.bias_matrix(tokens.shape[1])
 
         def body(layer: DecoderLayer, x: Array, key: Array | None) -> tuple[Array, None]:
             keys = split_key(key, 3)
-            query, memory = layer.project(x, keys[0])
+            query, kv = layer.project_qkv(x, keys[0])
             cross = layer.cross_attention.keys_values(encoded, keys[1])
-            return layer.finish(x, query, memory, mask, bias, cross, encoded_mask, keys[2]), None
+            return layer.finish_layer(x, query, kv, mask, bias, cross, encoded_mask, keys[2]), None
 
         keys = split_key(key, 3)
         x = self._embed(tokens, keys[0])
@@ -270,21 +298,21 @@ class T5(nnx.Module):
 
     def _scan(self, body: Any, layers: nnx.Module, carry: Any, inputs: Any) -> tuple[Any, Any]:
         config = self.config
-        return scan(body, layers, carry, inputs, remat=config.remat, unroll=config.scan_unroll)
+        return scan_layers(body, layers, carry, inputs, remat=config.remat, unroll=config.scan_unroll)
 
     def _embed(self, tokens: Int[Array, "B L"], key: Key[Array, ""] | None) -> Float[Array, "B L D"]:
         embedded = self.embedding(tokens, jnp.dtype(self.config.dtype))
-        return residual(dropout(embedded, self.config.dropout, key))
+        return constrain_residual(dropout(embedded, self.config.dropout, key))
 
 
 def make_mlp(config: T5Config, rngs: nnx.Rngs) -> MLP:
-    """With a gated GELU, or a plain ReLU."""
+    """Return an MLP with a gated GELU, or with a plain ReLU."""
     gated = config.mlp == "gated_gelu"
     return MLP(config.model_dim, config.mlp_dim, gelu if gated else jax.nn.relu, gated=gated, rngs=rngs)
 
 
 def make_attention(config: T5Config, rngs: nnx.Rngs) -> Attention:
-    """T5 does not scale scores by 1/√(head width), so its queries start smaller by that factor."""
+    """Return the projections; T5 does not scale scores by 1/√head_dim, so its queries start smaller by that factor."""
     return Attention(
         config.model_dim,
         config.heads,

@@ -47,7 +47,7 @@ def load_params(source: WeightSource, network: Network, mesh: Mesh | None) -> Pa
 
             if isinstance(leaf, jax.ShapeDtypeStruct):
                 return load_parameter(source, place, leaf, advance)
-            hold = functools.partial(network.hold_one, sharding.keys(path))
+            hold = functools.partial(network.cast_base_parameter, sharding.keys(path))
             return _load_quantized(source, place, leaf, plain_leaf.sharding, hold, advance)
 
         return jax.tree_util.tree_map_with_path(load_leaf, plain, base)

@@ -40,7 +40,7 @@ def tensors(network: Network, adapters: Params) -> dict[str, Float[np.ndarray, "
     """Return A and B of every layer by peft's keys, as torch stores them: [outputs, inputs]."""
     flat = nnx.traversals.flatten_mapping(adapters)
     found = {}
-    for name, linear in network.adapted.items():
+    for name, linear in network.adapted_linear_maps.items():
         a, b = (np.asarray(flat[*name.split("."), "adapter", part]) for part in ("a", "b"))
         rank = a.shape[-1]
         layers = zip(a, b, strict=True) if linear.stacked else [(a, b)]
@@ -70,7 +70,7 @@ def adapter_config(network: Network, base: str) -> dict[str, Any]:
 
 def target_modules(network: Network) -> list[str]:
     """Return the suffixes of module names that have adapters; whole names where other modules share the suffix."""
-    adapted = [key for name, linear in network.adapted.items() for key in _keys(network, name, linear)]
+    adapted = [key for name, linear in network.adapted_linear_maps.items() for key in _keys(network, name, linear)]
     every = [key for name, linear in network.linear_maps.items() for key in _keys(network, name, linear)]
     ends = sorted({key.split(".")[-1] for key in adapted})
     meant = [key for key in every if key.split(".")[-1] in ends]

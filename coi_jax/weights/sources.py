@@ -16,8 +16,8 @@ from flax import nnx
 from coi_jax.common import files
 from coi_jax.common.storage import Folder, PathLike, absolute, is_local
 from coi_jax.models import Network, Params
-from coi_jax.models.lora import product
-from coi_jax.models.quantization import dense
+from coi_jax.models.lora import lora_delta
+from coi_jax.models.quantization import dequantize
 from coi_jax.runs import checkpoint
 from coi_jax.runs.run_folder import RunFolder
 from coi_jax.weights.hf_names import Place, places, resolve
@@ -99,14 +99,14 @@ class MergedWeights:
         """See `WeightSource.layer`."""
         layer = self._base.layer(place, number).astype(np.float32)
         *name, last = place.path.split(".")
-        held = self._network.hold_one((*name, last), jnp.asarray(layer[None] if place.stacked else layer))
-        values = dense(held, jnp.dtype(np.float32))
-        linear = self._network.adapted.get(".".join(name))
+        held = self._network.cast_base_parameter((*name, last), jnp.asarray(layer[None] if place.stacked else layer))
+        values = dequantize(held, jnp.dtype(np.float32))
+        linear = self._network.adapted_linear_maps.get(".".join(name))
         if last == "kernel" and linear is not None:
             a, b = (jnp.asarray(self._adapters[*name, "adapter", part]) for part in ("a", "b"))
             if place.stacked:
                 a, b = a[number, None], b[number, None]
-            values += product(a, b, linear.adapter.scaling, stacked=place.stacked)
+            values += lora_delta(a, b, linear.adapter.scaling, stacked=place.stacked)
         return np.asarray(values[0] if place.stacked else values)
 
     def dtype(self, _: Place) -> np.dtype:

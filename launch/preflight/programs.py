@@ -153,7 +153,7 @@ def abstract_prompts(config: RunConfig, mesh: Mesh) -> tuple[Any, ...]:
 def _placed_params(network: Network, mesh: Mesh) -> Any:
     """As the generator holds them."""
     places = sharding.shardings(network.logical_axes(), network.abstract(), mesh)
-    return jax.tree.map(_placed, jax.eval_shape(network.for_decoding, network.abstract()), places)
+    return jax.tree.map(_placed, jax.eval_shape(network.cast_for_decoding, network.abstract()), places)
 
 
 def _placed(leaf: Any, place: Any) -> jax.ShapeDtypeStruct:

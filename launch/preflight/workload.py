@@ -13,7 +13,7 @@ from coi_jax.data import token_cache
 from coi_jax.data.loader import Loader
 from coi_jax.data.row_shape import RowShape
 from coi_jax.data.task_specs import training_tasks
-from coi_jax.models.flops import Work, example_pairs
+from coi_jax.models.flops import Work, attention_pairs
 from coi_jax.tokenizers.vocabulary import load_vocabulary
 
 # Share of positions that packing leaves useful where nothing is known of the lengths: of full rows, and where a step is
@@ -94,7 +94,7 @@ def _work(
         len(needs),
         tokens.sum(),
         encoder.sum(),
-        example_pairs(tokens, config).sum(),
+        attention_pairs(tokens, config).sum(),
         (encoder**2).sum(),
         (tokens * encoder).sum(),
     )

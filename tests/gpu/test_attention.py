@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from coi_jax.models import build
-from coi_jax.models.attention import AttentionPattern, attend
+from coi_jax.models.attention import AttentionPattern, dot_product_attention
 from coi_jax.models.kernels import cudnn
 from coi_jax.models.kv_cache import KeyValues
 from coi_jax.models.layers import REMAT_POLICIES
@@ -25,17 +25,17 @@ SEGMENTS = {
 }
 
 
-def with_gradients(attend: Callable[..., jax.Array], device: jax.Device) -> Any:
+def with_gradients(dot_product_attention: Callable[..., jax.Array], device: jax.Device) -> Any:
     random = np.random.default_rng(0)
     arrays = [random.normal(size=(2, heads, LENGTH, 64)) for heads in (8, 2, 2)]
     arguments = [jax.device_put(jnp.asarray(array, jnp.bfloat16), device) for array in arrays]
 
     def total(query: jax.Array, keys: jax.Array, values: jax.Array) -> tuple[jax.Array, jax.Array]:
-        mixed = attend(query, KeyValues(keys, values)).astype(jnp.float32)
-        return jnp.sum(jnp.sin(mixed)), mixed
+        attended = dot_product_attention(query, KeyValues(keys, values)).astype(jnp.float32)
+        return jnp.sum(jnp.sin(attended)), attended
 
-    (_, mixed), gradients = jax.jit(jax.value_and_grad(total, (0, 1, 2), has_aux=True))(*arguments)
-    return [np.asarray(leaf, np.float32) for leaf in (mixed, *gradients)]
+    (_, attended), gradients = jax.jit(jax.value_and_grad(total, (0, 1, 2), has_aux=True))(*arguments)
+    return [np.asarray(leaf, np.float32) for leaf in (attended, *gradients)]
 
 
 @pytest.mark.parametrize("rows", SEGMENTS)
@@ -44,16 +44,16 @@ def with_gradients(attend: Callable[..., jax.Array], device: jax.Device) -> Any:
 def test_gives_what_xla_gives(gpu: jax.Device, rows: str, window: int, policy: str) -> None:
     segments = None if SEGMENTS[rows] is None else jax.device_put(jnp.asarray(SEGMENTS[rows], jnp.int32), gpu)
 
-    def by_xla(query: jax.Array, memory: KeyValues, segments: jax.Array | None) -> jax.Array:
-        return attend(
-            query, memory, AttentionPattern(segments, window).mask(slice(0, LENGTH), slice(0, LENGTH)), scale=SCALE
+    def by_xla(query: jax.Array, kv: KeyValues, segments: jax.Array | None) -> jax.Array:
+        return dot_product_attention(
+            query, kv, AttentionPattern(segments, window).mask(slice(0, LENGTH), slice(0, LENGTH)), scale=SCALE
         )
 
     @functools.partial(jax.checkpoint, policy=REMAT_POLICIES[policy])
-    def by_cudnn(query: jax.Array, memory: KeyValues) -> jax.Array:
-        return cudnn.attend_rows(query, memory, segments, window=window, scale=SCALE, otherwise=by_xla)
+    def by_cudnn(query: jax.Array, kv: KeyValues) -> jax.Array:
+        return cudnn.causal_self_attention(query, kv, segments, window=window, scale=SCALE, fallback=by_xla)
 
-    expected = with_gradients(lambda query, memory: by_xla(query, memory, segments), gpu)
+    expected = with_gradients(lambda query, kv: by_xla(query, kv, segments), gpu)
     for ours, theirs in zip(with_gradients(by_cudnn, gpu), expected, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=0.02 * np.abs(theirs).max())
 

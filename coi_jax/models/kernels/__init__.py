@@ -1,1 +1,1 @@
-"""Attention kernels of accelerators, and which of them is used."""
+"""The attention kernels of accelerators, and the selection of one of them."""

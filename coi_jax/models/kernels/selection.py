@@ -1,4 +1,4 @@
-"""Which kernel computes the attention of packed rows: that of the platform, where it can take them."""
+"""Select the kernel for the attention of packed rows: the platform's own, where it supports them, else XLA."""
 
 import jax
 from jaxtyping import Array, Float
@@ -6,35 +6,41 @@ from jaxtyping import Array, Float
 from coi_jax.common.errors import UserError
 from coi_jax.models.kernels import cudnn, splash
 
-OF_PLATFORM = {"tpu": "splash", "gpu": "cudnn", "cuda": "cudnn"}
+PLATFORM_KERNELS = {"tpu": "splash", "gpu": "cudnn", "cuda": "cudnn"}
 
 
-def choose(asked: str, query: Float[Array, "B H L C"], *, packed: bool, cap: float) -> str:
-    """The kernel for some rows: "xla", "splash" or "cudnn".
+def select_kernel(requested: str, query: Float[Array, "B H L C"], *, packed: bool, cap: float) -> str:
+    """Return the kernel for some rows: "xla", "splash" or "cudnn".
 
     Args:
-      asked: `config.model.attention`.
-      query: of these rows.
+      requested: `config.model.attention`.
+      query: the queries of these rows.
       packed: whether a row may hold several examples.
-      cap: that bends the scores; 0 caps nothing.
+      cap: the soft cap of the scores; 0 for none.
 
     Raises:
-      UserError: the one that was asked for cannot take them.
+      UserError: the requested kernel does not support them.
     """
-    here = OF_PLATFORM.get(platform(), "xla")
-    kernel = here if asked == "auto" else asked
+    default = PLATFORM_KERNELS.get(platform(), "xla")
+    kernel = default if requested == "auto" else requested
     if kernel == "xla":
         return kernel
-    if kernel != here:
-        raise UserError("config.model.attention", asked, f'not a kernel of platform "{platform()}"; take "auto"')
-    obstacle = splash.obstacle(query) if kernel == "splash" else cudnn.obstacle(query, packed=packed, cap=cap)
-    if obstacle and asked != "auto":
-        raise UserError("config.model.attention", asked, f'{obstacle}; or take "auto"')
-    return "xla" if obstacle else kernel
+    if kernel != default:
+        raise UserError("config.model.attention", requested, f'not a kernel of platform "{platform()}"; take "auto"')
+    if kernel == "splash":
+        reason = splash.unsupported_reason(query)
+    else:
+        reason = cudnn.unsupported_reason(query, packed=packed, cap=cap)
+    if reason and requested != "auto":
+        raise UserError("config.model.attention", requested, f'{reason}; or take "auto"')
+    return "xla" if reason else kernel
 
 
 def platform() -> str:
-    """Of the mesh in use, whose devices need not be there (it may be compiled for only), else of this machine."""
+    """Return the platform of the mesh in use, else of this machine.
+
+    The devices of a mesh may be absent: a program can be compiled for them all the same.
+    """
     mesh = jax.sharding.get_abstract_mesh()
     device = None if mesh.empty else mesh.abstract_device
     return jax.default_backend() if device is None else device.platform

@@ -1,9 +1,9 @@
-"""Attention on TPUs by JAX's splash kernel, which skips the blocks of scores that a mask empties.
+"""Attention on TPUs with JAX's splash kernel, which skips blocks of scores that are masked altogether.
 
 It never holds the scores in the chip's main memory, so its memory grows with a row's length and not with its square.
 Key-value heads are shared inside the kernel, not repeated.
 
-Dimensions: B batch, L positions, H query heads, K key-value heads, C head width; lower case for those of one device.
+Dimensions: B batch, L positions, H query heads, K key-value heads, C head_dim; lower case for those of one device.
 """
 
 from typing import Any
@@ -13,24 +13,24 @@ from jax.experimental.pallas.ops.tpu import splash_attention as splash
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
-from coi_jax.models.kernels.shard_map import Queries, Segments, by_device, local_shape
+from coi_jax.models.kernels.shard_map import Queries, Segments, local_shape, shard_attention
 from coi_jax.models.kv_cache import KeyValues
 
-# Positions are taken in blocks of so many, the largest that divides a device's: 512 as in MaxText, 128 at least.
+# Positions in a block: the largest of these that divides a device's positions; MaxText uses 512.
 BLOCKS = (512, 256, 128)
 
 
-def obstacle(query: Queries) -> str:
-    """Why the kernel cannot take some rows; empty where it can."""
+def unsupported_reason(query: Queries) -> str:
+    """Return why the kernel does not support some rows; "" where it does."""
     length = local_shape(query)[2]
     return (
         f"a device's positions of a row must be a multiple of {BLOCKS[-1]}, not {length}" if length % BLOCKS[-1] else ""
     )
 
 
-def attend_rows(
+def causal_self_attention(
     query: Queries,
-    memory: KeyValues,
+    kv: KeyValues,
     segments: Segments,
     *,
     window: int,
@@ -38,35 +38,44 @@ def attend_rows(
     cap: float,
     interpret: bool = False,
 ) -> Queries:
-    """Causal attention of packed rows to themselves.
+    """Compute causal self-attention of packed rows.
 
     Args:
-      query: not scaled yet.
-      memory: keys and values.
-      segments: of packed rows, or None.
-      window: positions that a query sees; 0: all up to its own.
-      scale: of the scores.
-      cap: that bends the scores; 0 caps nothing.
-      interpret: compute without a TPU, slowly.
+      query: queries, not scaled yet.
+      kv: keys and values.
+      segments: numbers of the examples of packed rows, or None.
+      window: positions that a query attends to, its own included; 0 for all up to its own.
+      scale: factor of the scores.
+      cap: soft cap of the scores; 0 for none.
+      interpret: run in Pallas' interpreter, without a TPU and slowly.
     """
     _, heads, own, _ = local_shape(query)
     kernel, specs = _kernel(heads, query.shape[2], query.shape[2] // own, window, cap, interpret)
 
-    def of_device(
+    def local_attention(
         query: Float[Array, "b h l c"],
-        memory: KeyValues,
+        kv: KeyValues,
         ids: Int[Array, "b l"] | None,
         key_ids: Int[Array, "b L"] | None,
         kernel: Any,
     ) -> Float[Array, "b h l c"]:
         segments = None if ids is None or key_ids is None else splash.SegmentIds(ids, key_ids)
-        return jax.vmap(kernel)(query, memory.keys, memory.values, segments)
+        return jax.vmap(kernel)(query, kv.keys, kv.values, segments)
 
-    return by_device(of_device, query * scale, memory, segments, kernel, specs)
+    return shard_attention(local_attention, query * scale, kv, segments, kernel, specs)
 
 
 def _kernel(heads: int, length: int, shards: int, window: int, cap: float, interpret: bool) -> tuple[Any, Any]:
-    """The kernel of a device's heads, and how its mask is divided where `shards` devices have a row's queries."""
+    """Return the kernel for a device's heads, and the PartitionSpecs of its mask.
+
+    Args:
+      heads: query heads of a device.
+      length: positions of a row.
+      shards: devices that share the queries of a row.
+      window: as in `causal_self_attention`.
+      cap: as in `causal_self_attention`.
+      interpret: as in `causal_self_attention`.
+    """
     shape = (length, length)
     if 0 < window < length:
         mask: splash.Mask = splash.LocalMask(shape, (window - 1, 0), 0, shard_count=shards)
@@ -89,7 +98,7 @@ def _kernel(heads: int, length: int, shards: int, window: int, cap: float, inter
 
 
 def _block_sizes(queries: int, keys: int) -> splash.BlockSizes:
-    """The largest blocks of queries and keys, forward and backward alike."""
+    """Return the largest blocks of queries and keys, the same in the forward and the backward pass."""
     q, k = (next(block for block in BLOCKS if positions % block == 0) for positions in (queries, keys))
     return splash.BlockSizes(
         block_q=q,

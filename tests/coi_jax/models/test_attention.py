@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from coi_jax.models import attention
-from coi_jax.models.attention import AttentionPattern, attend, blocks, blockwise_attention
+from coi_jax.models.attention import AttentionPattern, blockwise_attention, dot_product_attention, query_blocks
 from coi_jax.models.kv_cache import KeyValues
 
 LENGTH, WINDOW = 300, 40
@@ -22,21 +22,21 @@ def arrays(seed: int) -> tuple[jax.Array, KeyValues]:
 @pytest.mark.parametrize("packed", [False, True])
 def test_rows_in_blocks_give_what_whole_rows_give(window: int, packed: bool) -> None:
     segments = jnp.asarray(np.repeat([[1, 2, 3], [1, 2, 0]], LENGTH // 3, axis=1)) if packed else None
-    sight, whole = AttentionPattern(segments, window), slice(0, LENGTH)
+    pattern, whole = AttentionPattern(segments, window), slice(0, LENGTH)
 
     @jax.jit
-    def by_blocks(query: jax.Array, memory: KeyValues) -> jax.Array:
-        return blockwise_attention(query, memory, sight, scale=0.3, cap=5.0)
+    def by_blocks(query: jax.Array, kv: KeyValues) -> jax.Array:
+        return blockwise_attention(query, kv, pattern, scale=0.3, cap=5.0)
 
     @jax.jit
-    def at_once(query: jax.Array, memory: KeyValues) -> jax.Array:
-        return attend(query, memory, sight.mask(whole, whole), scale=0.3, cap=5.0)
+    def at_once(query: jax.Array, kv: KeyValues) -> jax.Array:
+        return dot_product_attention(query, kv, pattern.mask(whole, whole), scale=0.3, cap=5.0)
 
-    assert len(blocks(LENGTH)) == 3
+    assert len(query_blocks(LENGTH)) == 3
     given = arrays(0)
     np.testing.assert_allclose(by_blocks(*given), at_once(*given), atol=2e-6)
     ours, theirs = (
-        jax.jit(jax.grad(lambda query, memory, f=f: jnp.sum(f(query, memory) ** 2), (0, 1)))(*given)
+        jax.jit(jax.grad(lambda query, kv, f=f: jnp.sum(f(query, kv) ** 2), (0, 1)))(*given)
         for f in (by_blocks, at_once)
     )
     for one, other in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
@@ -48,13 +48,13 @@ def test_a_mask_is_that_of_the_definition() -> None:
     for row, column in ((0, 0), (0, 39), (0, 40), (50, 10), (50, 11), (99, 138)):
         back = (100 + row) - (61 + column)
         assert seen[row, column] == (0 <= back < WINDOW)
-    assert AttentionPattern(None, WINDOW).first_key(100) == 61
-    assert AttentionPattern(None, WINDOW).first_key(3) == AttentionPattern(None).first_key(100) == 0
+    assert AttentionPattern(None, WINDOW).first_visible_key(100) == 61
+    assert AttentionPattern(None, WINDOW).first_visible_key(3) == AttentionPattern(None).first_visible_key(100) == 0
 
 
 @pytest.mark.parametrize(("length", "number"), [(1, 1), (128, 1), (129, 2), (1024, 8), (4096, 8), (5000, 8)])
 def test_blocks_hold_every_query_once(length: int, number: int) -> None:
-    found = blocks(length)
+    found = query_blocks(length)
     assert len(found) == number
     assert [position for part in found for position in range(part.start, part.stop)] == list(range(length))
 
@@ -62,5 +62,5 @@ def test_blocks_hold_every_query_once(length: int, number: int) -> None:
 def test_where_devices_share_out_positions_there_is_one_block() -> None:
     mesh = jax.make_mesh((2,), ("sequence",), axis_types=(jax.sharding.AxisType.Auto,))
     with jax.set_mesh(mesh):
-        assert len(blocks(4096)) == 1
+        assert len(query_blocks(4096)) == 1
     assert attention.MASKED < -1e29

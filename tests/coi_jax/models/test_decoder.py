@@ -8,8 +8,8 @@ import torch
 from transformers.models.llama import modeling_llama
 
 from coi_jax.config.model import DecoderConfig
-from coi_jax.models.attention import AttentionPattern, attend_rows
-from coi_jax.models.rotary import frequencies, rotate, rotation
+from coi_jax.models.attention import AttentionPattern, causal_self_attention
+from coi_jax.models.rotary import apply_rotary, rotary_cos_sin, rotary_frequencies
 from tests.helpers import reference_layers
 from tests.helpers.reference_layers import assert_equal, random, torch_of
 from tests.helpers.tiny_networks import DECODER, change, greedy, pack, tokens
@@ -48,7 +48,9 @@ def test_norm(first_layers: tuple) -> None:
 def test_rotation(first_layers: tuple) -> None:
     _, _, config = first_layers
     query = random(2, config.heads, LENGTH, config.head_dim)
-    ours = rotate(query, rotation(jnp.asarray(positions()), frequencies(config.rope, config.head_dim)))
+    ours = apply_rotary(
+        query, rotary_cos_sin(jnp.asarray(positions()), rotary_frequencies(config.rope, config.head_dim))
+    )
     theirs, _ = modeling_llama.apply_rotary_pos_emb(
         torch_of(query), torch_of(query), *their_angles(config, positions())
     )
@@ -69,12 +71,14 @@ def their_mask() -> torch.Tensor:
 def test_attention(first_layers: tuple) -> None:
     theirs, ours, config = first_layers
     x = random(2, LENGTH, config.model_dim)
-    angles = rotation(jnp.asarray(near()), frequencies(config.rope, config.head_dim))
-    query, memory = ours.attention.queries(x), ours.attention.keys_values(x)
-    memory = memory._replace(keys=rotate(memory.keys, angles))
-    mixed = attend_rows(rotate(query, angles), memory, AttentionPattern(None), scale=config.head_dim**-0.5, cap=0.0)
+    angles = rotary_cos_sin(jnp.asarray(near()), rotary_frequencies(config.rope, config.head_dim))
+    query, kv = ours.attention.queries(x), ours.attention.keys_values(x)
+    kv = kv._replace(keys=apply_rotary(kv.keys, angles))
+    attended = causal_self_attention(
+        apply_rotary(query, angles), kv, AttentionPattern(None), scale=config.head_dim**-0.5, cap=0.0
+    )
     expected, _ = theirs.self_attn(torch_of(x), their_angles(config, near()), their_mask())
-    assert_equal(ours.attention.join(mixed), expected)
+    assert_equal(ours.attention.project_output(attended), expected)
 
 
 def test_mlp(first_layers: tuple) -> None:
@@ -86,11 +90,11 @@ def test_mlp(first_layers: tuple) -> None:
 def test_layer(first_layers: tuple) -> None:
     theirs, ours, config = first_layers
     x = random(2, LENGTH, config.model_dim)
-    angles = rotation(jnp.asarray(near()), frequencies(config.rope, config.head_dim))
-    query, memory = ours.project(x, angles)
+    angles = rotary_cos_sin(jnp.asarray(near()), rotary_frequencies(config.rope, config.head_dim))
+    query, kv = ours.project_qkv(x, angles)
     expected = theirs(torch_of(x), their_mask(), position_embeddings=their_angles(config, near()))
-    mixed = attend_rows(query, memory, AttentionPattern(None), scale=config.head_dim**-0.5, cap=0.0)
-    assert_equal(ours.finish(x, mixed), expected)
+    attended = causal_self_attention(query, kv, AttentionPattern(None), scale=config.head_dim**-0.5, cap=0.0)
+    assert_equal(ours.finish_layer(x, attended), expected)
 
 
 def test_logits(pair: tuple) -> None:

@@ -28,7 +28,7 @@ def test_a_window_hides_pairs_in_the_layers_that_have_one(every: int, local: int
     work = flops.count_work(jax.tree.map(jnp.asarray, tiny_models.batch(rows=1)), config)
     everywhere, nearby = 6 * 7 / 2 + 8 * 9 / 2, (1 + 2 + 3 * 4) + (1 + 2 + 3 * 6)
     np.testing.assert_allclose(work.pairs, (local * nearby + (6 - local) * everywhere) / 6, rtol=1e-6)
-    np.testing.assert_allclose(flops.example_pairs(np.array([6.0, 8.0]), config).sum(), work.pairs, rtol=1e-6)
+    np.testing.assert_allclose(flops.attention_pairs(np.array([6.0, 8.0]), config).sum(), work.pairs, rtol=1e-6)
 
 
 def test_both_sides_of_a_t5_are_counted() -> None:

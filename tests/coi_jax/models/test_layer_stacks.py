@@ -9,7 +9,7 @@ import pytest
 
 from coi_jax.models import layer_stacks
 from coi_jax.models.layer_stacks import map_stacks, read_layer, restack, unstack, update_layer
-from coi_jax.models.quantization import dense, quantize
+from coi_jax.models.quantization import dequantize, quantize
 
 LAYERS, ROWS, WIDTH = 3, 2, 4
 STACK = jnp.asarray(np.random.default_rng(0).normal(size=(LAYERS, ROWS, WIDTH)), jnp.float32)
@@ -44,7 +44,7 @@ def test_a_scan_over_unstacked_layers_is_an_unrolled_loop(quantized: bool) -> No
 
     def step(carry: jax.Array, inputs: tuple[Any, Any]) -> tuple[jax.Array, jax.Array]:
         layer, index = inputs
-        carry = jnp.tanh(carry + dense(layer, jnp.float32)) * (1 + index)
+        carry = jnp.tanh(carry + dequantize(layer, jnp.float32)) * (1 + index)
         return carry, carry.sum()
 
     def run(layers: Any) -> tuple[jax.Array, jax.Array]:

@@ -12,7 +12,7 @@ import qwix
 from coi_jax.common.errors import UserError
 from coi_jax.config.model import LoraConfig
 from coi_jax.models import Network, Params, build
-from coi_jax.models.quantization import dense, quantize
+from coi_jax.models.quantization import dequantize, quantize
 from tests.coi_jax.models.test_network import LENGTH, packed
 from tests.helpers import tiny_models
 from tests.helpers.tiny_networks import CONFIGS, VOCABULARY, greedy, pack, pack_pairs, tokens
@@ -169,7 +169,7 @@ def test_an_int8_channel_is_off_by_half_a_step_at_most() -> None:
     held = jax.jit(quantize, static_argnums=1)(kernel, (1,))
     assert held.qvalue.dtype == jnp.int8
     assert held.scale.shape == (2, 1, 3, 5)
-    assert jnp.all(jnp.abs(dense(held, jnp.float32) - kernel) <= 0.5001 * held.scale)
+    assert jnp.all(jnp.abs(dequantize(held, jnp.float32) - kernel) <= 0.5001 * held.scale)
     np.testing.assert_allclose(held.scale[:, 0], jnp.abs(kernel).max(axis=1) / 127.5, rtol=1e-6)
 
 
@@ -178,7 +178,7 @@ def test_the_frozen_base_is_held_in_fewer_bytes(kind: str, params: Params, appli
     whole = with_random_adapters(adapted(kind), params)
     for base_dtype in ("bfloat16", "int8"):
         network = adapted(kind, base_dtype=base_dtype)
-        held = jax.jit(network.hold)(whole)
+        held = jax.jit(network.cast_base)(whole)
         assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), held) == jax.tree.map(
             lambda leaf: (leaf.shape, leaf.dtype), network.abstract()
         )
@@ -201,7 +201,7 @@ def check_kinds(held: Params, base_dtype: str) -> None:
 
 def test_cached_decoding_with_adapters_on_an_int8_base_equals_the_full_forward_pass(kind: str, params: Params) -> None:
     network = adapted(kind, base_dtype="int8")
-    held = jax.jit(network.hold)(with_random_adapters(network, params))
+    held = jax.jit(network.cast_base)(with_random_adapters(network, params))
     prompts = [tokens(1, 3), tokens(2, 7)]
     with tiny_models.quick_compilation():
         answers = greedy(network, held, prompts, steps=8)

@@ -7,7 +7,7 @@ import pytest
 
 from coi_jax.config.model import DecoderConfig, T5Config
 from coi_jax.config.run import MeshConfig
-from coi_jax.models import Network, Params, build, take
+from coi_jax.models import Network, Params, build, gather_rows
 from coi_jax.models.kv_cache import unstack_layers
 from coi_jax.models.layer_stacks import restack
 from coi_jax.parallel import sharding
@@ -118,10 +118,10 @@ def test_take_repeats_drops_and_reorders_rows(kind: str, pair: tuple) -> None:
     chosen = jnp.asarray([2, 0, 0, 1, 2])
     next_tokens = jnp.asarray([8, 9, 10])
     expected, _ = step(params, cache, next_tokens)
-    ours, _ = step(params, take(cache, chosen), next_tokens[chosen])
+    ours, _ = step(params, gather_rows(cache, chosen), next_tokens[chosen])
     np.testing.assert_allclose(ours, expected[chosen], atol=1e-5)
-    apart = take(unstack_layers(cache), chosen)
-    jax.tree.map(np.testing.assert_array_equal, restack(apart), take(cache, chosen))
+    apart = gather_rows(unstack_layers(cache), chosen)
+    jax.tree.map(np.testing.assert_array_equal, restack(apart), gather_rows(cache, chosen))
     ours, _ = step(network.unstack_layers(params), apart, next_tokens[chosen])
     np.testing.assert_allclose(ours, expected[chosen], atol=1e-5)
 
@@ -227,7 +227,7 @@ def test_mesh_changes_no_result(kind: str, config: Config) -> None:
 def test_decoding_reads_matrices_in_the_compute_dtype(kind: str, config: Config, pair: tuple) -> None:
     """Which changes no logits: they would be rounded at every use."""
     network = build(change(config, dtype="bfloat16"), VOCABULARY)
-    held = network.for_decoding(pair[1])
+    held = network.cast_for_decoding(pair[1])
     kept = {path: leaf.dtype for path, leaf in jax.tree_util.tree_leaves_with_path(held)}
     assert {str(dtype) for dtype in kept.values()} == {"bfloat16", "float32"}
     assert sum(leaf.nbytes for leaf in jax.tree.leaves(held)) < 0.55 * sum(

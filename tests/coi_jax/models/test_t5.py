@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers.models.t5.modeling_t5 import T5Attention
 
-from coi_jax.models.attention import attend, causal_mask, length_mask
+from coi_jax.models.attention import causal_mask, dot_product_attention, length_mask
 from coi_jax.models.t5 import relative_bucket
 from tests.helpers import reference_layers
 from tests.helpers.reference_layers import assert_equal, random, torch_of
@@ -45,7 +45,7 @@ def test_relative_bias(pair: tuple, length: int) -> None:
     theirs, network, params = pair
     for ours, stack in (("encoder_bias", theirs.encoder), ("decoder_bias", theirs.decoder)):
         expected = stack.block[0].layer[0].SelfAttention.compute_bias(length, length)[0]
-        assert_equal(getattr(network.module(params), ours).square(length), expected)
+        assert_equal(getattr(network.module(params), ours).bias_matrix(length), expected)
 
 
 def test_norm_and_mlp(pair: tuple) -> None:
@@ -62,15 +62,17 @@ def test_attention(pair: tuple) -> None:
     ours, theirs = reference_layers.layer(module.encoder, 0).attention, theirs.encoder.block[0].layer[0].SelfAttention
     x = random(2, SOURCE, network.config.model_dim)
     mask = length_mask(jnp.asarray([SOURCE, 4]), SOURCE)[:, None]
-    bias = module.encoder_bias.square(SOURCE)
-    mixed = attend(ours.queries(x), ours.keys_values(x), mask, scale=1.0, bias=bias)
-    assert_equal(ours.join(mixed), theirs(torch_of(x), position_bias=torch_of(bias)[None] + their_mask(mask))[0])
+    bias = module.encoder_bias.bias_matrix(SOURCE)
+    attended = dot_product_attention(ours.queries(x), ours.keys_values(x), mask, scale=1.0, bias=bias)
+    assert_equal(
+        ours.project_output(attended), theirs(torch_of(x), position_bias=torch_of(bias)[None] + their_mask(mask))[0]
+    )
 
 
 def test_encoder_layer(pair: tuple) -> None:
     theirs, network, params = pair
     module = network.module(params)
-    x, bias = random(2, SOURCE, network.config.model_dim), module.encoder_bias.square(SOURCE)
+    x, bias = random(2, SOURCE, network.config.model_dim), module.encoder_bias.bias_matrix(SOURCE)
     ours = reference_layers.layer(module.encoder, 1)(x, whole(SOURCE), bias)
     expected = theirs.encoder.block[1](torch_of(x), position_bias=torch_of(bias)[None])
     assert_equal(ours, expected[0])
@@ -79,11 +81,11 @@ def test_encoder_layer(pair: tuple) -> None:
 def test_decoder_layer(pair: tuple) -> None:
     theirs, network, params = pair
     module = network.module(params)
-    layer, bias = reference_layers.layer(module.decoder, 2), module.decoder_bias.square(LENGTH)
+    layer, bias = reference_layers.layer(module.decoder, 2), module.decoder_bias.bias_matrix(LENGTH)
     x, encoded = random(2, LENGTH, network.config.model_dim), random(2, SOURCE, network.config.model_dim)
-    query, memory = layer.project(x)
+    query, kv = layer.project_qkv(x)
     cross = layer.cross_attention.keys_values(encoded)
-    ours = layer.finish(x, query, memory, causal_mask(LENGTH), bias, cross, whole(SOURCE))
+    ours = layer.finish_layer(x, query, kv, causal_mask(LENGTH), bias, cross, whole(SOURCE))
     expected = theirs.decoder.block[2](
         torch_of(x),
         position_bias=torch_of(bias)[None] + their_mask(causal_mask(LENGTH)),

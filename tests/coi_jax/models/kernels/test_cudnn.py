@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax._src.cudnn import fused_attention_stablehlo
 
-from coi_jax.models.attention import AttentionPattern, attend
+from coi_jax.models.attention import AttentionPattern, dot_product_attention
 from coi_jax.models.kernels import cudnn
 from coi_jax.models.kv_cache import KeyValues
 from coi_jax.models.layers import REMAT_POLICIES
@@ -32,8 +32,8 @@ def rows_of(lengths: list[int], length: int) -> np.ndarray:
 @settings(max_examples=30, deadline=None)
 def test_spans_hold_every_position_once_in_order(lengths: list[list[int]]) -> None:
     segments = np.stack([rows_of(row, 64) for row in lengths])
-    starts, counts = map(np.asarray, cudnn.examples(jnp.asarray(segments, jnp.int32)))
-    assert starts.shape == (len(lengths), cudnn.most_examples(64))
+    starts, counts = map(np.asarray, cudnn.example_spans(jnp.asarray(segments, jnp.int32)))
+    assert starts.shape == (len(lengths), cudnn.max_examples(64))
     for row, begins, sizes in zip(segments, starts, counts, strict=True):
         held = begins >= 0
         assert (held == (sizes > 0)).all()
@@ -46,7 +46,7 @@ def test_spans_hold_every_position_once_in_order(lengths: list[list[int]]) -> No
 def test_ragged_causal_attention_sees_what_the_mask_shows() -> None:
     """Causal within each span, and no further back than the window: the contract of the kernel."""
     segments = jnp.asarray(rows_of([5, 1, 9, 20], 48)[None], jnp.int32)
-    (starts,), (counts,) = map(np.asarray, cudnn.examples(segments))
+    (starts,), (counts,) = map(np.asarray, cudnn.example_spans(segments))
     seen = np.zeros((48, 48), bool)
     for start, count in zip(starts[starts >= 0], counts[counts >= 0], strict=True):
         distance = np.arange(count)[:, None] - np.arange(count)[None]
@@ -61,10 +61,10 @@ def _as_on_a_hopper(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cudnn, "is_hopper", lambda: True)
 
 
-def by_xla(query: jax.Array, memory: KeyValues, segments: jax.Array | None) -> jax.Array:
-    return attend(
+def by_xla(query: jax.Array, kv: KeyValues, segments: jax.Array | None) -> jax.Array:
+    return dot_product_attention(
         query,
-        memory,
+        kv,
         AttentionPattern(segments, WINDOW).mask(slice(0, query.shape[2]), slice(0, query.shape[2])),
         scale=SCALE,
     )
@@ -76,12 +76,12 @@ def program(policy: str, packed: bool = True, heads: int = 4) -> str:
     ids = jax.ShapeDtypeStruct((4, LENGTH), jnp.int32) if packed else None
 
     @functools.partial(jax.checkpoint, policy=REMAT_POLICIES[policy])
-    def attend_rows(query: jax.Array, keys: jax.Array, values: jax.Array, ids: jax.Array | None) -> jax.Array:
-        memory = KeyValues(keys, values)
-        return cudnn.attend_rows(query, memory, ids, window=WINDOW, scale=SCALE, otherwise=by_xla)
+    def causal_self_attention(query: jax.Array, keys: jax.Array, values: jax.Array, ids: jax.Array | None) -> jax.Array:
+        kv = KeyValues(keys, values)
+        return cudnn.causal_self_attention(query, kv, ids, window=WINDOW, scale=SCALE, fallback=by_xla)
 
     def total(*arguments: jax.Array) -> jax.Array:
-        return jnp.sum(attend_rows(*arguments).astype(jnp.float32) ** 2)
+        return jnp.sum(causal_self_attention(*arguments).astype(jnp.float32) ** 2)
 
     traced = jax.jit(jax.value_and_grad(total, (0, 1, 2))).trace(*shapes, ids)
     return traced.lower(lowering_platforms=("cuda",)).as_text()
@@ -122,17 +122,19 @@ def test_a_device_of_a_mesh_calls_with_its_own_rows_and_heads() -> None:
 @pytest.mark.usefixtures("_as_on_a_hopper")
 def test_a_batch_beyond_the_bound_is_computed_by_xla(monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel's branch is not taken, so that it can be a constant here."""
-    monkeypatch.setattr(cudnn, "_fused", lambda query, *_: jnp.zeros_like(query))
+    monkeypatch.setattr(cudnn, "_fused_attention", lambda query, *_: jnp.zeros_like(query))
     random = np.random.default_rng(0)
     query, keys, values = (jnp.asarray(random.normal(size=(2, heads, 64, 8)), jnp.bfloat16) for heads in (4, 2, 2))
     many, few = (np.stack([rows_of([3] * count, 64), rows_of([64], 64)]) for count in (9, 3))
 
-    def attend_rows(segments: np.ndarray) -> jax.Array:
-        ids, memory = jnp.asarray(segments, jnp.int32), KeyValues(keys, values)
-        return jax.jit(functools.partial(cudnn.attend_rows, window=0, scale=SCALE, otherwise=by_xla))(
-            query, memory, ids
+    def causal_self_attention(segments: np.ndarray) -> jax.Array:
+        ids, kv = jnp.asarray(segments, jnp.int32), KeyValues(keys, values)
+        return jax.jit(functools.partial(cudnn.causal_self_attention, window=0, scale=SCALE, fallback=by_xla))(
+            query, kv, ids
         )
 
     expected = by_xla(query, KeyValues(keys, values), jnp.asarray(many, jnp.int32))
-    np.testing.assert_allclose(*(part.astype(jnp.float32) for part in (attend_rows(many), expected)), atol=1e-2)
-    assert not attend_rows(few).any()
+    np.testing.assert_allclose(
+        *(part.astype(jnp.float32) for part in (causal_self_attention(many), expected)), atol=1e-2
+    )
+    assert not causal_self_attention(few).any()

@@ -18,15 +18,15 @@ def rows(length: int = 256, head_dim: int = 64, dtype: str = "bfloat16") -> jax.
     return jnp.zeros((2, 4, length, head_dim), dtype)
 
 
-def choose(asked: str, query: jax.Array, cap: float = 0.0) -> str:
-    return selection.choose(asked, query, packed=True, cap=cap)
+def select_kernel(requested: str, query: jax.Array, cap: float = 0.0) -> str:
+    return selection.select_kernel(requested, query, packed=True, cap=cap)
 
 
 def test_a_cpu_has_none() -> None:
-    assert [choose(asked, rows()) for asked in ("auto", "xla")] == ["xla", "xla"]
-    for asked in ("splash", "cudnn"):
+    assert [select_kernel(requested, rows()) for requested in ("auto", "xla")] == ["xla", "xla"]
+    for requested in ("splash", "cudnn"):
         with pytest.raises(UserError, match=rf'config\.model\.attention: {asked}: .*platform "cpu"'):
-            choose(asked, rows())
+            select_kernel(requested, rows())
 
 
 def test_the_platform_is_that_of_the_mesh_in_use() -> None:
@@ -37,12 +37,12 @@ def test_the_platform_is_that_of_the_mesh_in_use() -> None:
 
 def test_a_tpu_takes_rows_of_whole_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(selection, "platform", lambda: "tpu")
-    assert choose("auto", rows(), cap=30.0) == choose("splash", rows(dtype="float32")) == "splash"
-    assert choose("auto", rows(200)) == "xla"
+    assert select_kernel("auto", rows(), cap=30.0) == select_kernel("splash", rows(dtype="float32")) == "splash"
+    assert select_kernel("auto", rows(200)) == "xla"
     with pytest.raises(UserError, match=r"multiple of 128, not 200"):
-        choose("splash", rows(200))
+        select_kernel("splash", rows(200))
     with jax.set_mesh(tiny_models.mesh(sequence=4)):
-        assert choose("auto", rows()) == "xla"  # 64 positions a device
+        assert select_kernel("auto", rows()) == "xla"  # 64 positions a device
 
 
 GPU_OBSTACLES = [
@@ -57,20 +57,20 @@ GPU_OBSTACLES = [
 def test_a_gpu_has_limits(monkeypatch: pytest.MonkeyPatch, fields: dict, cap: float, says: str) -> None:
     monkeypatch.setattr(selection, "platform", lambda: "gpu")
     monkeypatch.setattr(cudnn, "is_hopper", lambda: True)
-    assert choose("auto", rows()) == "cudnn"
-    assert choose("auto", rows(**fields), cap) == "xla"
+    assert select_kernel("auto", rows()) == "cudnn"
+    assert select_kernel("auto", rows(**fields), cap) == "xla"
     with pytest.raises(UserError, match=re.escape(says)):
-        choose("cudnn", rows(**fields), cap)
+        select_kernel("cudnn", rows(**fields), cap)
 
 
 def test_older_gpus_and_divided_rows_are_left_to_xla(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(selection, "platform", lambda: "gpu")
     monkeypatch.setattr(cudnn, "is_hopper", lambda: False)
-    assert choose("auto", rows()) == "xla"
-    assert selection.choose("auto", rows(), packed=False, cap=0.0) == "cudnn"
+    assert select_kernel("auto", rows()) == "xla"
+    assert selection.select_kernel("auto", rows(), packed=False, cap=0.0) == "cudnn"
     monkeypatch.setattr(cudnn, "is_hopper", lambda: True)
     with jax.set_mesh(tiny_models.mesh(sequence=2)), pytest.raises(UserError, match=r"set config\.mesh\.sequence to 1"):
-        choose("cudnn", rows())
+        select_kernel("cudnn", rows())
 
 
 def test_a_t5_asks_for_no_kernel() -> None:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from coi_jax.models.attention import AttentionPattern, attend_rows
+from coi_jax.models.attention import AttentionPattern, causal_self_attention
 from coi_jax.models.kernels import splash
 from coi_jax.models.kv_cache import KeyValues
 from launch.preflight import topologies
@@ -36,21 +36,21 @@ def segments() -> jax.Array:
     return jnp.asarray(rows, jnp.int32)
 
 
-def with_gradients(attend: Attend, arguments: Arguments) -> Any:
+def with_gradients(dot_product_attention: Attend, arguments: Arguments) -> Any:
     def total(arguments: Arguments) -> tuple[jax.Array, jax.Array]:
-        mixed = attend(*arguments)
-        return jnp.sum(jnp.sin(mixed)), mixed
+        attended = dot_product_attention(*arguments)
+        return jnp.sum(jnp.sin(attended)), attended
 
     return jax.jit(jax.value_and_grad(total, has_aux=True))(arguments)
 
 
 def by_xla(segments: jax.Array | None, window: int, cap: float) -> Attend:
-    return lambda query, memory: attend_rows(query, memory, AttentionPattern(segments, window), scale=SCALE, cap=cap)
+    return lambda query, kv: causal_self_attention(query, kv, AttentionPattern(segments, window), scale=SCALE, cap=cap)
 
 
 def by_splash(segments: jax.Array | None, window: int, cap: float) -> Attend:
     settings = {"window": window, "scale": SCALE, "cap": cap, "interpret": True}
-    return lambda query, memory: splash.attend_rows(query, memory, segments, **settings)
+    return lambda query, kv: splash.causal_self_attention(query, kv, segments, **settings)
 
 
 def assert_same(ours: Any, expected: Any) -> None:
@@ -85,10 +85,10 @@ def tpu_mesh() -> jax.sharding.Mesh:
 def test_compiles_for_a_tpu(head_dim: int, window: int, cap: float) -> None:
     """Also with heads that do not fill a register of 128 lanes."""
     shapes = [jax.ShapeDtypeStruct((2, heads, 512, head_dim), jnp.bfloat16) for heads in (8, 4, 4)]
-    attend = functools.partial(splash.attend_rows, window=window, scale=SCALE, cap=cap)
+    dot_product_attention = functools.partial(splash.causal_self_attention, window=window, scale=SCALE, cap=cap)
 
     def total(query: jax.Array, keys: jax.Array, values: jax.Array, segments: jax.Array) -> jax.Array:
-        return jnp.sum(attend(query, KeyValues(keys, values), segments).astype(jnp.float32))
+        return jnp.sum(dot_product_attention(query, KeyValues(keys, values), segments).astype(jnp.float32))
 
     with jax.set_mesh(tpu_mesh()):
         lowered = jax.jit(jax.grad(total, (0, 1, 2))).lower(*shapes, jax.ShapeDtypeStruct((2, 512), jnp.int32))
