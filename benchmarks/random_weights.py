@@ -12,7 +12,7 @@ from coi_jax.common import files
 from coi_jax.config.run import RunConfig, validate
 from coi_jax.models import Network, Params, build
 from coi_jax.weights.hf_config import published
-from coi_jax.weights.hf_names import places
+from coi_jax.weights.hf_names import parameter_mappings
 from coi_jax.weights.safetensors_files import Tensor, TensorSpec, write_tensors
 from coi_jax.weights.sources import CONFIG, InMemoryWeights
 
@@ -31,14 +31,14 @@ def save(network: Network, params: Params, folder: Path, dtype: np.dtype) -> Non
     """Write a network's parameters, and the config.json that describes it."""
     folder.mkdir(parents=True)
     source = InMemoryWeights(params)
-    where = places(network.config, network.abstract())
-    parts = {key: (place, number) for place in where.values() for number, key in enumerate(place.keys)}
+    mappings = parameter_mappings(network.config, network.abstract())
+    parts = {key: (mapping, number) for mapping in mappings.values() for number, key in enumerate(mapping.keys)}
 
     def read(key: str) -> Tensor:
-        place, number = parts[key]
-        return place.to_tensor(source.layer(place, number))
+        mapping, number = parts[key]
+        return mapping.to_tensor(source.layer(mapping, number))
 
-    specs = [TensorSpec(key, place.tensor_shape, dtype) for key, (place, _) in parts.items()]
+    specs = [TensorSpec(key, mapping.tensor_shape, dtype) for key, (mapping, _) in parts.items()]
     write_tensors(folder, specs, read, LARGEST_FILE)
     ends = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}  # whoever generates says which
     files.write_json(folder / CONFIG, published(network.config, network.vocabulary_size) | ends)

@@ -33,7 +33,7 @@ from coi_jax.runs.run_folder import RunFolder, keep_vocabulary
 from coi_jax.runs.streamed_checkpoint import Streamed
 from coi_jax.weights import peft, publish
 from coi_jax.weights.hf_config import architecture
-from coi_jax.weights.hf_names import Place, places
+from coi_jax.weights.hf_names import ParameterMapping, parameter_mappings
 from coi_jax.weights.initial_weights import PretrainedWeights, open_weights
 from coi_jax.weights.safetensors_files import Tensor
 from coi_jax.weights.sources import CONFIG, WeightSource, is_run
@@ -163,17 +163,17 @@ def write_checkpoint(run: RunFolder, network: Network, source: WeightSource, dty
       dtype: the dtype of all parameters; each one's own where None.
     """
     abstract = network.abstract()
-    where = places(network.config, abstract)
-    with Bar("writing tensors", sum(len(place.keys) for place in where.values())) as bar:
+    mappings = parameter_mappings(network.config, abstract)
+    with Bar("writing tensors", sum(len(mapping.keys) for mapping in mappings.values())) as bar:
 
-        def read(place: Place, number: int) -> Tensor:
-            bar.advance(note=place.path)
-            return source.layer(place, number)
+        def read(mapping: ParameterMapping, number: int) -> Tensor:
+            bar.advance(note=mapping.path)
+            return source.layer(mapping, number)
 
         def leaf(path: tuple[Any, ...], like: jax.ShapeDtypeStruct) -> Streamed:
-            place = where[path_name(path)]
-            kept = dtype or source.dtype(place)
-            return Streamed(like.shape, kept, len(place.keys), functools.partial(read, place))
+            mapping = mappings[path_name(path)]
+            kept = dtype or source.dtype(mapping)
+            return Streamed(like.shape, kept, len(mapping.keys), functools.partial(read, mapping))
 
         step = run.checkpoints / "0"
         step.mkdir(parents=True)

@@ -1,7 +1,7 @@
-"""Published checkpoints: where each parameter lies, by the names that the families give (`Family.tensors`).
+"""Map the parameters of a network to the tensors of a published checkpoint, by the names in `Family.tensors`.
 
-A linear map of torch is [outputs, inputs]; a kernel here is [inputs…, outputs…], with heads apart from their channels,
-and stacked over the layers. All else is laid out alike.
+A linear map of torch is [outputs, inputs]; a kernel here is [inputs…, outputs…], with separate axes for heads and
+channels, and stacked over the layers. All other parameters have the same layout.
 """
 
 import math
@@ -23,7 +23,7 @@ from coi_jax.parallel.sharding import keys
 
 Tensor = Shaped[np.ndarray, "..."]
 
-# The config's fields that a tensor's axes come from, by the end of the parameter's path.
+# The fields of the model section that give the axes of a tensor, by the end of the parameter's path.
 SIZES = {
     "embedding.table": "vocabulary_size × model_dim",
     "head.kernel": "vocabulary_size × model_dim",
@@ -48,25 +48,25 @@ _UNUSED = re.compile("|".join(family.unused_keys for family in FAMILIES.values()
 
 
 def tensor_names(config: DecoderConfig | T5Config) -> TensorNames:
-    """Return the names of a network's tensors: those of the first family that has its switches."""
+    """Return the names of a network's tensors: those of the first family whose networks have its switches."""
     section = config.model_dump()
     tables = (table for family in FAMILIES.values() for table in family.tensors)
     return next(table for table in tables if table.switches.items() <= section.items())
 
 
 def names(config: DecoderConfig | T5Config) -> dict[str, str]:
-    """Return the key of each parameter's path; {} stands for the number of the layer."""
+    """Return the key of each parameter by its path; {} stands for the number of the layer."""
     return tensor_names(config).keys
 
 
-def copies(config: DecoderConfig | T5Config) -> dict[str, str]:
-    """Return the keys that a checkpoint may hold besides, and for each the key whose tensor must be the same."""
+def duplicate_keys(config: DecoderConfig | T5Config) -> dict[str, str]:
+    """Return the redundant keys that a checkpoint may have, and for each the key whose tensor must be the same."""
     table = tensor_names(config)
     tied_head = (table.keys["head.kernel"],) if config.tied_embedding else ()
     return dict.fromkeys((*tied_head, *table.embedding_copies), table.keys["embedding.table"])
 
 
-def common_key(key: str) -> str | None:
+def canonical_key(key: str) -> str | None:
     """Return a key without a prefix that only some checkpoints have; None where the network has no such part."""
     if _UNUSED.fullmatch(key):
         return None
@@ -77,14 +77,14 @@ def common_key(key: str) -> str | None:
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a parameter lies, and how a tensor becomes it.
+class ParameterMapping:
+    """The tensors of a checkpoint that make up one parameter.
 
     Attributes:
-      path: of the parameter.
-      keys: of its tensors, one for each layer where it is stacked.
-      shape: of the parameter; of one layer of it where it is stacked.
-      stacked: whether it has a first axis of layers.
+      path: the dotted path of the parameter.
+      keys: keys of its tensors; one for each layer if it is stacked.
+      shape: shape of the parameter; of one layer if it is stacked.
+      stacked: whether its first axis is layers.
     """
 
     path: str
@@ -94,34 +94,34 @@ class Place:
 
     @property
     def is_kernel(self) -> bool:
-        """Whether it is a linear map, which torch holds the other way round."""
+        """Return whether it is a linear map, which torch transposes."""
         return self.path.endswith(".kernel")
 
     @property
     def tensor_shape(self) -> tuple[int, ...]:
-        """The shape of one tensor: [outputs, inputs] of a linear map, heads and channels in one axis."""
+        """Return the shape of one tensor: [outputs, inputs] of a linear map, with heads and channels in one axis."""
         if self.is_kernel:
             inputs = 2 if self.path.endswith(".output.kernel") else 1  # heads and channels
             return math.prod(self.shape[inputs:]), math.prod(self.shape[:inputs])
         return (math.prod(self.shape),) if self.path.endswith(".bias") else self.shape
 
     def from_tensor(self, tensor: Tensor) -> Tensor:
-        """One layer of the parameter: a view, for axes are only swapped and split."""
+        """Return one layer of the parameter as a view: axes are only swapped and split."""
         return (tensor.T if self.is_kernel else tensor).reshape(self.shape)
 
     def to_tensor(self, layer: Tensor) -> Tensor:
-        """The tensor of one layer of the parameter; a view, as above."""
+        """Return the tensor of one layer of the parameter, as a view."""
         if self.is_kernel:
             return layer.reshape(self.tensor_shape[::-1]).T
         return layer.reshape(self.tensor_shape)
 
 
-def places(config: DecoderConfig | T5Config, abstract: Params) -> dict[str, Place]:
-    """The place of every parameter of a tree, by its path.
+def parameter_mappings(config: DecoderConfig | T5Config, abstract: Params) -> dict[str, ParameterMapping]:
+    """Return the mapping of every parameter of a tree, by its path.
 
     Args:
-      config: of the network.
-      abstract: leaves have a `shape`; it may be a part of the network's parameters.
+      config: the model section.
+      abstract: a tree whose leaves have a `shape`; it may be a part of the network's parameters.
     """
     table = names(config)
     found = {}
@@ -129,54 +129,58 @@ def places(config: DecoderConfig | T5Config, abstract: Params) -> dict[str, Plac
         name = ".".join(keys(path))
         stacked = "{}" in table[name]
         numbered = tuple(table[name].format(layer) for layer in range(leaf.shape[0])) if stacked else (table[name],)
-        found[name] = Place(name, numbered, tuple(leaf.shape[1:] if stacked else leaf.shape), stacked)
+        found[name] = ParameterMapping(name, numbered, tuple(leaf.shape[1:] if stacked else leaf.shape), stacked)
     return found
 
 
-class Held(NamedTuple):
-    """How a checkpoint names what a network needs.
+class ResolvedKeys(NamedTuple):
+    """The keys of a checkpoint for the tensors of a network.
 
     Attributes:
-      keys: by the key that `names` gives, the checkpoint's own.
-      twins: pairs of the checkpoint's own keys whose tensors must be the same.
+      keys: the checkpoint's own key, by the key that `names` gives.
+      duplicates: pairs of the checkpoint's own keys whose tensors must be the same.
     """
 
     keys: dict[str, str]
-    twins: list[tuple[str, str]]
+    duplicates: list[tuple[str, str]]
 
 
-def resolve(
-    config: DecoderConfig | T5Config, where: dict[str, Place], shapes: Mapping[str, tuple[int, ...]], source: object
-) -> Held:
-    """Finds every tensor of a network in a checkpoint.
+def resolve_keys(
+    config: DecoderConfig | T5Config,
+    mappings: dict[str, ParameterMapping],
+    shapes: Mapping[str, tuple[int, ...]],
+    source: object,
+) -> ResolvedKeys:
+    """Find every tensor of a network in a checkpoint.
 
     Args:
-      config: of the network.
-      where: of `places`, of all its parameters.
-      shapes: of the checkpoint's tensors, by key.
+      config: the model section.
+      mappings: `parameter_mappings` of all parameters.
+      shapes: shapes of the checkpoint's tensors, by key.
       source: the checkpoint, for the error.
 
     Raises:
       UserError: keys are missing, are not the network's, or hold tensors of another shape; it lists all of them.
     """
-    held = {common: key for key in shapes if (common := common_key(key)) is not None}
-    twins = []
-    for copy, original in copies(config).items():
-        if copy in held:
-            copied = held.pop(copy)
-            if held.setdefault(original, copied) != copied:
-                twins.append((held[original], copied))
-    due = {key: place for place in where.values() for key in place.keys}
-    wrong = [key for key, place in due.items() if key in held and tuple(shapes[held[key]]) != place.tensor_shape]
+    found = {common: key for key in shapes if (common := canonical_key(key)) is not None}
+    duplicates = []
+    for copy, original in duplicate_keys(config).items():
+        if copy in found:
+            copied = found.pop(copy)
+            if found.setdefault(original, copied) != copied:
+                duplicates.append((found[original], copied))
+    expected = {key: mapping for mapping in mappings.values() for key in mapping.keys}
+    present = [key for key in expected if key in found]
+    wrong = [key for key in present if tuple(shapes[found[key]]) != expected[key].tensor_shape]
     lists = {
-        "missing": condense([key for key in due if key not in held]),
-        "not of this network": condense([held[key] for key in held if key not in due]),
-        "of another shape": [_shape_error(key, shapes[held[key]], due[key]) for key in _one_a_layer(wrong)],
+        "missing": summarize_keys([key for key in expected if key not in found]),
+        "not of this network": summarize_keys([found[key] for key in found if key not in expected]),
+        "of another shape": [_shape_error(key, shapes[found[key]], expected[key]) for key in _first_of_layers(wrong)],
     }
     if any(lists.values()):
-        text = "; ".join(f"{what}: {_first(found)}" for what, found in lists.items() if found)
+        text = "; ".join(f"{what}: {_first(keys)}" for what, keys in lists.items() if keys)
         raise UserError("weights", source, f"{text}; does the config describe another network?")
-    return Held({key: held[key] for key in due}, twins)
+    return ResolvedKeys({key: found[key] for key in expected}, duplicates)
 
 
 def _first(found: list[str], limit: int = 12) -> str:
@@ -184,13 +188,13 @@ def _first(found: list[str], limit: int = 12) -> str:
     return ", ".join(found[:limit]) + more
 
 
-def _shape_error(key: str, shape: tuple[int, ...], place: Place) -> str:
-    fields = next(fields for end, fields in SIZES.items() if place.path.endswith(end))
-    return f"{key} {list(shape)}, where {list(place.tensor_shape)} is due ({fields})"
+def _shape_error(key: str, shape: tuple[int, ...], mapping: ParameterMapping) -> str:
+    fields = next(fields for end, fields in SIZES.items() if mapping.path.endswith(end))
+    return f"{key} {list(shape)}, where {list(mapping.tensor_shape)} is due ({fields})"
 
 
-def condense(keys: Sequence[str]) -> list[str]:
-    """Keys that differ in the number of their layer become one.
+def summarize_keys(keys: Sequence[str]) -> list[str]:
+    """Return keys with those that differ only in the number of their layer as one.
 
     Example: `["layers.0.a", "layers.1.a", "layers.3.a", "b"]` → `["layers.0-1,3.a", "b"]`.
     """
@@ -201,8 +205,8 @@ def condense(keys: Sequence[str]) -> list[str]:
     return [head + _ranges(sorted(layers)) + tail for (head, tail), layers in groups.items()]
 
 
-def _one_a_layer(keys: Sequence[str]) -> list[str]:
-    """The first of the keys that differ in the number of their layer."""
+def _first_of_layers(keys: Sequence[str]) -> list[str]:
+    """Return the first of the keys that differ only in the number of their layer."""
     return list({_split_layer(key)[::2]: key for key in reversed(keys)}.values())[::-1]
 
 
@@ -222,31 +226,31 @@ def _ranges(numbers: list[int]) -> str:
 
 
 def to_params(config: DecoderConfig | T5Config, abstract: Params, tensors: Mapping[str, Tensor]) -> Params:
-    """A tree of parameters (or of their gradients) from the tensors of a small checkpoint, all in memory.
+    """Return a tree of parameters (or of their gradients) from the tensors of a small checkpoint, all in memory.
 
     Args:
-      config: of the network.
-      abstract: of `Network.abstract`.
-      tensors: by key.
+      config: the model section.
+      abstract: `Network.abstract()`.
+      tensors: the tensors by key.
 
     Raises:
       UserError: a key is missing, is not the network's, or holds a tensor of another shape.
     """
-    where = places(config, abstract)
-    held = resolve(config, where, {key: tensor.shape for key, tensor in tensors.items()}, "in memory")
+    mappings = parameter_mappings(config, abstract)
+    resolved = resolve_keys(config, mappings, {key: tensor.shape for key, tensor in tensors.items()}, "in memory")
 
     def leaf(path: tuple[jax.tree_util.DictKey, ...], _: jax.ShapeDtypeStruct) -> Tensor:
-        place = where[".".join(keys(path))]
-        layers = [place.from_tensor(tensors[held.keys[key]]) for key in place.keys]
-        return np.stack(layers) if place.stacked else layers[0].copy()
+        mapping = mappings[".".join(keys(path))]
+        layers = [mapping.from_tensor(tensors[resolved.keys[key]]) for key in mapping.keys]
+        return np.stack(layers) if mapping.stacked else layers[0].copy()
 
     return jax.tree_util.tree_map_with_path(leaf, abstract)
 
 
 def to_tensors(config: DecoderConfig | T5Config, params: Params) -> Iterator[tuple[str, Tensor]]:
-    """The key and the tensor of each parameter, layer by layer."""
-    where = places(config, params)
+    """Yield the key and the tensor of each parameter, layer by layer."""
+    mappings = parameter_mappings(config, params)
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        place = where[".".join(keys(path))]
-        for number, key in enumerate(place.keys):
-            yield key, place.to_tensor(np.asarray(leaf[number] if place.stacked else leaf))
+        mapping = mappings[".".join(keys(path))]
+        for number, key in enumerate(mapping.keys):
+            yield key, mapping.to_tensor(np.asarray(leaf[number] if mapping.stacked else leaf))

@@ -20,7 +20,7 @@ from coi_jax.common.progress import Bar
 from coi_jax.models import Network, Params
 from coi_jax.parallel import sharding
 from coi_jax.runs import checkpoint
-from coi_jax.weights.hf_names import Place, places
+from coi_jax.weights.hf_names import ParameterMapping, parameter_mappings
 from coi_jax.weights.safetensors_files import Tensor
 from coi_jax.weights.sources import WeightSource
 
@@ -36,45 +36,48 @@ def load_params(source: WeightSource, network: Network, mesh: Mesh | None) -> Pa
     plain = checkpoint.placed_params(dataclasses.replace(network, lora=None), mesh)
     held = checkpoint.placed_params(network, mesh)
     base = network.split(held)[1] if network.lora else held
-    where = places(network.config, plain)
-    with Bar("reading weights", sum(len(place.keys) for place in where.values())) as bar:
+    mappings = parameter_mappings(network.config, plain)
+    with Bar("reading weights", sum(len(mapping.keys) for mapping in mappings.values())) as bar:
 
         def load_leaf(path: tuple[Any, ...], plain_leaf: jax.ShapeDtypeStruct, leaf: Any) -> Any:
-            place = where[sharding.path_name(path)]
+            mapping = mappings[sharding.path_name(path)]
 
             def advance() -> None:
-                bar.advance(note=place.path)
+                bar.advance(note=mapping.path)
 
             if isinstance(leaf, jax.ShapeDtypeStruct):
-                return load_parameter(source, place, leaf, advance)
+                return load_parameter(source, mapping, leaf, advance)
             hold = functools.partial(network.cast_base_parameter, sharding.keys(path))
-            return _load_quantized(source, place, leaf, plain_leaf.sharding, hold, advance)
+            return _load_quantized(source, mapping, leaf, plain_leaf.sharding, hold, advance)
 
         return jax.tree_util.tree_map_with_path(load_leaf, plain, base)
 
 
 def load_parameter(
-    source: WeightSource, place: Place, target: jax.ShapeDtypeStruct, advance: Callable[[], None] = lambda: None
+    source: WeightSource,
+    mapping: ParameterMapping,
+    target: jax.ShapeDtypeStruct,
+    advance: Callable[[], None] = lambda: None,
 ) -> Shaped[Array, "..."]:
     """Return one parameter, read a layer at a time into its place on the devices.
 
     Args:
       source: the weights to read.
-      place: the parameter to read.
+      mapping: the parameter to read.
       target: its shape, with its layers, and the dtype and the sharding to give it.
       advance: called after each layer.
     """
-    if not place.stacked:
-        whole = _put(source.layer(place, 0), target.sharding).astype(target.dtype)
+    if not mapping.stacked:
+        whole = _put(source.layer(mapping, 0), target.sharding).astype(target.dtype)
         advance()
         return whole
     stack = _zeros(target.shape, target.dtype, target.sharding)()
-    return _fill(stack, _layer_writer(target.sharding), source, place, target.sharding, advance)
+    return _fill(stack, _layer_writer(target.sharding), source, mapping, target.sharding, advance)
 
 
 def _load_quantized(
     source: WeightSource,
-    place: Place,
+    mapping: ParameterMapping,
     target: Any,
     stack_sharding: Sharding,
     hold: Callable[[Array], Any],
@@ -84,7 +87,7 @@ def _load_quantized(
 
     Args:
       source: the weights to read.
-      place: the stacked parameter to read.
+      mapping: the stacked parameter to read.
       target: a tree of shapes, dtypes and shardings: values and scales.
       stack_sharding: the sharding of the stack in fp32.
       hold: quantizes a stack, each layer by itself.
@@ -103,20 +106,20 @@ def _load_quantized(
         return jax.tree.map(lambda part: jnp.zeros(part.shape, part.dtype), target)
 
     write_layer = jax.jit(write, donate_argnums=0, out_shardings=shardings)
-    return _fill(jax.jit(zeros, out_shardings=shardings)(), write_layer, source, place, stack_sharding, advance)
+    return _fill(jax.jit(zeros, out_shardings=shardings)(), write_layer, source, mapping, stack_sharding, advance)
 
 
 def _fill(
     stack: Any,
     write_layer: Callable[..., Any],
     source: WeightSource,
-    place: Place,
+    mapping: ParameterMapping,
     stack_sharding: Sharding,
     advance: Callable[[], None],
 ) -> Any:
     """Return the stack with all its layers written."""
-    for number in range(len(place.keys)):
-        layer = _put(source.layer(place, number), _layer_sharding(stack_sharding))
+    for number in range(len(mapping.keys)):
+        layer = _put(source.layer(mapping, number), _layer_sharding(stack_sharding))
         stack = jax.block_until_ready(write_layer(stack, layer, np.int32(number)))  # or the host would read ahead
         advance()
     return stack

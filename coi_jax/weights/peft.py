@@ -1,4 +1,4 @@
-"""Adapters as the library peft keeps them: `adapter_model.safetensors` and `adapter_config.json`."""
+"""Export adapters in the format of the library peft: `adapter_model.safetensors` and `adapter_config.json`."""
 
 from typing import Any
 

@@ -12,11 +12,11 @@ from coi_jax.models import Network
 from coi_jax.runs.run_folder import RunFolder
 from coi_jax.tokenizers.protocol import Vocabulary
 from coi_jax.weights.hf_config import architecture, published, text_config
-from coi_jax.weights.hf_names import places
+from coi_jax.weights.hf_names import parameter_mappings
 from coi_jax.weights.safetensors_files import Tensor, TensorSpec, write_tensors
 from coi_jax.weights.sources import CONFIG, FIELD, WeightSource, is_run
 
-# What belongs to a model besides its tensors, where it has them.
+# The files of a published model besides its tensors; none has all of them.
 SMALL_FILES = (
     CONFIG,
     "generation_config.json",
@@ -58,14 +58,14 @@ def write(
     Raises:
       UserError: no published family computes what the network does, or there is something at `out`.
     """
-    where = places(network.config, network.abstract())
-    parts = {key: (place, number) for place in where.values() for number, key in enumerate(place.keys)}
-    specs = [TensorSpec(key, place.tensor_shape, dtype or source.dtype(place)) for key, (place, _) in parts.items()]
+    mappings = parameter_mappings(network.config, network.abstract())
+    parts = {key: (mapping, number) for mapping in mappings.values() for number, key in enumerate(mapping.keys)}
+    specs = [TensorSpec(key, mapping.tensor_shape, dtype or source.dtype(mapping)) for key, (mapping, _) in parts.items()]
     values = config_values(run, network, max(specs, key=lambda spec: spec.bytes).dtype)
 
     def read(key: str) -> Tensor:
-        place, number = parts[key]
-        return place.to_tensor(source.layer(place, number))
+        mapping, number = parts[key]
+        return mapping.to_tensor(source.layer(mapping, number))
 
     with atomic_folder(out, marker=CONFIG) as folder:
         write_tensors(folder, sorted(specs, key=_layer), read, max_shard_bytes)

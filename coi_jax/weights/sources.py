@@ -20,7 +20,7 @@ from coi_jax.models.lora import lora_delta
 from coi_jax.models.quantization import dequantize
 from coi_jax.runs import checkpoint
 from coi_jax.runs.run_folder import RunFolder
-from coi_jax.weights.hf_names import Place, places, resolve
+from coi_jax.weights.hf_names import ParameterMapping, parameter_mappings, resolve_keys
 from coi_jax.weights.safetensors_files import Tensor, TensorFolder
 
 FIELD = "config.weights.folder"
@@ -31,10 +31,10 @@ CONFIG = "config.json"
 class WeightSource(Protocol):
     """All parameters of a network without its adapters, read a layer at a time."""
 
-    def layer(self, place: Place, number: int) -> Tensor:
+    def layer(self, mapping: ParameterMapping, number: int) -> Tensor:
         """Return one layer of a stacked parameter, or the whole of an unstacked one, in the dtype it is stored in."""
 
-    def dtype(self, place: Place) -> np.dtype:
+    def dtype(self, mapping: ParameterMapping) -> np.dtype:
         """Return the dtype that a parameter is stored in."""
 
 
@@ -48,19 +48,19 @@ class PublishedWeights:
           UserError: a tensor is missing, has another shape or no place in the network, or tied tensors differ.
         """
         self._tensors = tensors
-        where = places(network.config, network.abstract())
+        mappings = parameter_mappings(network.config, network.abstract())
         shapes = {key: entry.shape for key, entry in tensors.entries.items()}
-        self._resolved = resolve(network.config, where, shapes, tensors.folder.url)
-        for twins in self._resolved.twins:
-            tensors.check_equal(*twins)
+        self._resolved = resolve_keys(network.config, mappings, shapes, tensors.folder.url)
+        for pair in self._resolved.duplicates:
+            tensors.check_equal(*pair)
 
-    def layer(self, place: Place, number: int) -> Tensor:
+    def layer(self, mapping: ParameterMapping, number: int) -> Tensor:
         """See `WeightSource.layer`."""
-        return place.from_tensor(self._tensors.read(self._resolved.keys[place.keys[number]]))
+        return mapping.from_tensor(self._tensors.read(self._resolved.keys[mapping.keys[number]]))
 
-    def dtype(self, place: Place) -> np.dtype:
+    def dtype(self, mapping: ParameterMapping) -> np.dtype:
         """See `WeightSource.dtype`; the widest where layers differ."""
-        entries = [self._tensors.entries[self._resolved.keys[key]] for key in place.keys]
+        entries = [self._tensors.entries[self._resolved.keys[key]] for key in mapping.keys]
         return functools.reduce(jnp.promote_types, [entry.dtype for entry in entries])
 
 
@@ -72,14 +72,14 @@ class CheckpointWeights:
         self._folder = absolute(folder)
         self._store = functools.cache(self._open)
 
-    def layer(self, place: Place, number: int) -> Tensor:
+    def layer(self, mapping: ParameterMapping, number: int) -> Tensor:
         """See `WeightSource.layer`."""
-        store = self._store(place.path)
-        return np.asarray((store[number] if place.stacked else store).read().result())
+        store = self._store(mapping.path)
+        return np.asarray((store[number] if mapping.stacked else store).read().result())
 
-    def dtype(self, place: Place) -> np.dtype:
+    def dtype(self, mapping: ParameterMapping) -> np.dtype:
         """See `WeightSource.dtype`."""
-        return np.dtype(self._store(place.path).dtype.numpy_dtype)
+        return np.dtype(self._store(mapping.path).dtype.numpy_dtype)
 
     def _open(self, path: str) -> tensorstore.TensorStore:
         base = f"{self._folder}/" if not is_local(self._folder) else {"driver": "file", "path": f"{self._folder}/"}
@@ -95,21 +95,21 @@ class MergedWeights:
         self._base, self._network = base, network
         self._adapters = nnx.traversals.flatten_mapping(jax.device_get(adapters))
 
-    def layer(self, place: Place, number: int) -> Tensor:
+    def layer(self, mapping: ParameterMapping, number: int) -> Tensor:
         """See `WeightSource.layer`."""
-        layer = self._base.layer(place, number).astype(np.float32)
-        *name, last = place.path.split(".")
-        held = self._network.cast_base_parameter((*name, last), jnp.asarray(layer[None] if place.stacked else layer))
+        layer = self._base.layer(mapping, number).astype(np.float32)
+        *name, last = mapping.path.split(".")
+        held = self._network.cast_base_parameter((*name, last), jnp.asarray(layer[None] if mapping.stacked else layer))
         values = dequantize(held, jnp.dtype(np.float32))
         linear = self._network.adapted_linear_maps.get(".".join(name))
         if last == "kernel" and linear is not None:
             a, b = (jnp.asarray(self._adapters[*name, "adapter", part]) for part in ("a", "b"))
-            if place.stacked:
+            if mapping.stacked:
                 a, b = a[number, None], b[number, None]
-            values += lora_delta(a, b, linear.adapter.scaling, stacked=place.stacked)
-        return np.asarray(values[0] if place.stacked else values)
+            values += lora_delta(a, b, linear.adapter.scaling, stacked=mapping.stacked)
+        return np.asarray(values[0] if mapping.stacked else values)
 
-    def dtype(self, _: Place) -> np.dtype:
+    def dtype(self, _: ParameterMapping) -> np.dtype:
         """See `WeightSource.dtype`."""
         return np.dtype(np.float32)
 
@@ -121,14 +121,14 @@ class InMemoryWeights:
         """Read from `params`, which hold no adapters."""
         self._leaves = nnx.traversals.flatten_mapping(params)
 
-    def layer(self, place: Place, number: int) -> Tensor:
+    def layer(self, mapping: ParameterMapping, number: int) -> Tensor:
         """See `WeightSource.layer`."""
-        leaf = self._leaves[tuple(place.path.split("."))]
-        return np.asarray(leaf[number] if place.stacked else leaf)
+        leaf = self._leaves[tuple(mapping.path.split("."))]
+        return np.asarray(leaf[number] if mapping.stacked else leaf)
 
-    def dtype(self, place: Place) -> np.dtype:
+    def dtype(self, mapping: ParameterMapping) -> np.dtype:
         """See `WeightSource.dtype`."""
-        return np.dtype(self._leaves[tuple(place.path.split("."))].dtype)
+        return np.dtype(self._leaves[tuple(mapping.path.split("."))].dtype)
 
 
 def is_run(folder: str) -> bool:

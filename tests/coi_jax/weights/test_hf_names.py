@@ -6,7 +6,15 @@ import pytest
 
 from coi_jax.common.errors import UserError
 from coi_jax.models import build
-from coi_jax.weights.hf_names import common_key, condense, names, places, resolve, to_params, to_tensors
+from coi_jax.weights.hf_names import (
+    canonical_key,
+    names,
+    parameter_mappings,
+    resolve_keys,
+    summarize_keys,
+    to_params,
+    to_tensors,
+)
 from tests.helpers.published_models import model, section
 from tests.helpers.reference_models import FAMILIES
 from tests.helpers.tiny_networks import DECODER, T5, VOCABULARY, change
@@ -35,18 +43,18 @@ def test_every_tensor_of_a_family_has_its_place(family: str) -> None:
 @pytest.mark.parametrize("placement", ["pre", "post", "sandwich"])
 def test_every_parameter_of_a_decoder_has_a_name_wherever_its_norms_are(placement: str) -> None:
     network = build(change(DECODER, norm_placement=placement, qkv_bias=True, qk_norm=True), VOCABULARY)
-    found = places(network.config, network.abstract())
-    keys = [key for place in found.values() for key in place.keys]
+    found = parameter_mappings(network.config, network.abstract())
+    keys = [key for mapping in found.values() for key in mapping.keys]
     assert len(keys) == len(set(keys))
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_shapes_of_tensors_follow_from_those_of_parameters(name: str) -> None:
     network = build(CONFIGS[name], VOCABULARY)
-    for place in places(network.config, network.abstract()).values():
-        assert place.to_tensor(np.zeros(place.shape)).shape == place.tensor_shape
-        assert place.from_tensor(np.zeros(place.tensor_shape)).shape == place.shape
-        assert place.shape in [leaf.shape[place.stacked :] for leaf in jax.tree.leaves(network.abstract())]
+    for mapping in parameter_mappings(network.config, network.abstract()).values():
+        assert mapping.to_tensor(np.zeros(mapping.shape)).shape == mapping.tensor_shape
+        assert mapping.from_tensor(np.zeros(mapping.tensor_shape)).shape == mapping.shape
+        assert mapping.shape in [leaf.shape[mapping.stacked :] for leaf in jax.tree.leaves(network.abstract())]
 
 
 def test_a_norm_after_attention_has_another_meaning_in_gemma() -> None:
@@ -69,25 +77,25 @@ def test_a_norm_after_attention_has_another_meaning_in_gemma() -> None:
     ],
 )
 def test_keys_of_some_checkpoints_only(key: str, common: str | None) -> None:
-    assert common_key(key) == common
+    assert canonical_key(key) == common
 
 
 def test_layers_are_told_in_ranges() -> None:
     keys = [f"model.layers.{number}.a.weight" for number in (0, 1, 2, 5)] + ["model.norm.weight"]
-    assert condense(keys) == ["model.layers.0-2,5.a.weight", "model.norm.weight"]
-    assert condense([]) == []
+    assert summarize_keys(keys) == ["model.layers.0-2,5.a.weight", "model.norm.weight"]
+    assert summarize_keys([]) == []
 
 
 @pytest.fixture(scope="module")
 def shapes() -> dict[str, tuple[int, ...]]:
     """Of a checkpoint that fits `DECODER`."""
-    found = places(DECODER, build(DECODER, VOCABULARY).abstract())
-    return {key: place.tensor_shape for place in found.values() for key in place.keys}
+    found = parameter_mappings(DECODER, build(DECODER, VOCABULARY).abstract())
+    return {key: mapping.tensor_shape for mapping in found.values() for key in mapping.keys}
 
 
 def find(shapes: dict[str, tuple[int, ...]], tied: bool = False) -> object:
     network = build(change(DECODER, tied_embedding=tied), VOCABULARY)
-    return resolve(network.config, places(network.config, network.abstract()), shapes, "folder")
+    return resolve_keys(network.config, parameter_mappings(network.config, network.abstract()), shapes, "folder")
 
 
 def test_missing_unknown_and_misshapen_tensors_are_told_in_one_line(shapes: dict[str, tuple[int, ...]]) -> None:
@@ -113,9 +121,9 @@ def test_a_checkpoint_of_more_layers_does_not_fit(shapes: dict[str, tuple[int, .
 
 
 def test_a_tied_head_may_be_there_twice_or_under_its_other_name(shapes: dict[str, tuple[int, ...]]) -> None:
-    assert find(shapes, tied=True).twins == [("model.embed_tokens.weight", "lm_head.weight")]
+    assert find(shapes, tied=True).duplicates == [("model.embed_tokens.weight", "lm_head.weight")]
     once = {key: shape for key, shape in shapes.items() if key != "lm_head.weight"}
-    assert find(once, tied=True).twins == []
+    assert find(once, tied=True).duplicates == []
     other = {key: shape for key, shape in shapes.items() if key != "model.embed_tokens.weight"}
     assert find(other, tied=True).keys["model.embed_tokens.weight"] == "lm_head.weight"
     with pytest.raises(UserError, match=r"missing: lm_head.weight"):
@@ -123,7 +131,7 @@ def test_a_tied_head_may_be_there_twice_or_under_its_other_name(shapes: dict[str
 
 
 def test_a_t5_may_hold_its_embedding_three_times() -> None:
-    where = places(T5, build(T5, VOCABULARY).abstract())
-    shapes = {key: place.tensor_shape for place in where.values() for key in place.keys}
+    mappings = parameter_mappings(T5, build(T5, VOCABULARY).abstract())
+    shapes = {key: mapping.tensor_shape for mapping in mappings.values() for key in mapping.keys}
     more = {f"{stack}.embed_tokens.weight": shapes["shared.weight"] for stack in ("encoder", "decoder")}
-    assert resolve(T5, where, shapes | more, "folder").twins == [("shared.weight", key) for key in more]
+    assert resolve_keys(T5, mappings, shapes | more, "folder").duplicates == [("shared.weight", key) for key in more]

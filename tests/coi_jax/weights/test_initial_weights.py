@@ -315,9 +315,9 @@ for work in (import_model, export_model, load):
 def test_host_memory_holds_a_few_tensors_and_never_the_model(tmp_path: Path) -> None:
     config = architecture(WIDE)
     network = build(DecoderConfig(**config, **published_models.RUN), 1)
-    places = hf_names.places(network.config, network.abstract())
+    mappings = hf_names.parameter_mappings(network.config, network.abstract())
     bfloat16 = np.dtype(ml_dtypes.bfloat16)
-    specs = [TensorSpec(key, place.tensor_shape, bfloat16) for place in places.values() for key in place.keys]
+    specs = [TensorSpec(key, mapping.tensor_shape, bfloat16) for mapping in mappings.values() for key in mapping.keys]
     with atomic_folder(tmp_path / "model", marker="config.json") as folder:
         zeros = {spec.key: np.broadcast_to(np.zeros((), bfloat16), spec.shape) for spec in specs}
         write_tensors(folder, specs, zeros.__getitem__, 10**9)

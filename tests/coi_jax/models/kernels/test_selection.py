@@ -25,7 +25,7 @@ def select_kernel(requested: str, query: jax.Array, cap: float = 0.0) -> str:
 def test_a_cpu_has_none() -> None:
     assert [select_kernel(requested, rows()) for requested in ("auto", "xla")] == ["xla", "xla"]
     for requested in ("splash", "cudnn"):
-        with pytest.raises(UserError, match=rf'config\.model\.attention: {asked}: .*platform "cpu"'):
+        with pytest.raises(UserError, match=rf'config\.model\.attention: {requested}: .*platform "cpu"'):
             select_kernel(requested, rows())
 
 
