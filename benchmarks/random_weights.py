@@ -11,7 +11,7 @@ from benchmarks import sides
 from coi_jax.common import files
 from coi_jax.config.run import RunConfig, validate
 from coi_jax.models import Network, Params, build
-from coi_jax.weights.hf_config import published
+from coi_jax.weights.hf_config import to_hf_config
 from coi_jax.weights.hf_names import parameter_mappings
 from coi_jax.weights.safetensors_files import Tensor, TensorSpec, write_tensors
 from coi_jax.weights.sources import CONFIG, InMemoryWeights
@@ -41,7 +41,7 @@ def save(network: Network, params: Params, folder: Path, dtype: np.dtype) -> Non
     specs = [TensorSpec(key, mapping.tensor_shape, dtype) for key, (mapping, _) in parts.items()]
     write_tensors(folder, specs, read, LARGEST_FILE)
     ends = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}  # whoever generates says which
-    files.write_json(folder / CONFIG, published(network.config, network.vocabulary_size) | ends)
+    files.write_json(folder / CONFIG, to_hf_config(network.config, network.vocabulary_size) | ends)
 
 
 class Writer:

@@ -32,7 +32,7 @@ from coi_jax.runs import checkpoint, run_folder, streamed_checkpoint
 from coi_jax.runs.run_folder import RunFolder, keep_vocabulary
 from coi_jax.runs.streamed_checkpoint import Streamed
 from coi_jax.weights import peft, publish
-from coi_jax.weights.hf_config import architecture
+from coi_jax.weights.hf_config import from_hf_config
 from coi_jax.weights.hf_names import ParameterMapping, parameter_mappings
 from coi_jax.weights.initial_weights import PretrainedWeights, open_weights
 from coi_jax.weights.safetensors_files import Tensor
@@ -140,7 +140,7 @@ def imported_config(source: Folder, config_file: str, overrides: Mapping[str, An
       overrides: dotted fields of it to change.
     """
     values = load_config(config_file, overrides).model_dump(mode="json")
-    network = architecture(source.read_json(CONFIG))
+    network = from_hf_config(source.read_json(CONFIG))
     of_the_run = set(model_section(network).model_fields) - set(network)
     values["model"] = {name: values["model"][name] for name in of_the_run} | network
     values["model"]["scan_unroll"] = min(values["model"]["scan_unroll"], network["layers"])

@@ -1,4 +1,4 @@
-"""A published checkpoint's config.json and the model section of a run's config, each from the other.
+"""Convert the config.json of a published checkpoint to the model section of a run's config, and back.
 
 Every field of config.json is one of three: it says what the network is (`Family.defaults`), it must have the one value
 that the network here computes (`Family.fixed`), or it changes nothing in what the network computes (`IGNORED_FIELDS`).
@@ -87,7 +87,7 @@ IGNORED_FIELDS = {
 REFUSED = {"quantization_config": "its weights are quantised; take the checkpoint in full precision"}
 
 
-def architecture(values: Mapping[str, Any]) -> Fields:
+def from_hf_config(values: Mapping[str, Any]) -> Fields:
     """Return the fields of a model section that a config.json decides: all but those of the run (dropout, dtype, …).
 
     Raises:
@@ -117,21 +117,23 @@ def _check(family: Family, values: Mapping[str, Any]) -> None:
         if name in REFUSED:
             raise UserError(f"config.json: {name}", value, REFUSED[name])
         if name in family.fixed:
-            due = family.fixed[name]
-            if value is not None and value != due:
-                raise UserError(f"config.json: {name}", value, f"the network here only computes a {kind} with {due!r}")
+            fixed = family.fixed[name]
+            if value is not None and value != fixed:
+                raise UserError(
+                    f"config.json: {name}", value, f"the network here only computes a {kind} with {fixed!r}"
+                )
         elif name not in family.defaults and name not in IGNORED_FIELDS and value:
             hint = f"is no field of {kind} that is known here; take it out if it changes nothing that is computed"
             raise UserError(f"config.json: {name}", value, hint)
 
 
-def published(config: DecoderConfig | T5Config, vocabulary_size: int, model_type: str = "") -> Fields:
-    """Return the fields of a config.json that say what a network is: `architecture` reads the same network from them.
+def to_hf_config(config: DecoderConfig | T5Config, vocabulary_size: int, model_type: str = "") -> Fields:
+    """Return the fields of a config.json that say what a network is: `from_hf_config` reads it back.
 
     Args:
-      config: of the network.
-      vocabulary_size: rows of its embedding.
-      model_type: the family to publish it as, if it can be; else, and where "", the first that can.
+      config: the model section.
+      vocabulary_size: rows of the embedding.
+      model_type: the preferred family; another is taken if this one does not compute what the network does.
 
     Raises:
       UserError: no published family computes what the network does; it names a field that none has.
@@ -141,7 +143,7 @@ def published(config: DecoderConfig | T5Config, vocabulary_size: int, model_type
     differences = {}
     for family in sorted(candidates, key=lambda family: family.model_type != model_type):
         values = {"model_type": family.model_type, "architectures": [family.architecture]} | family.write(section)
-        found = architecture(values)
+        found = from_hf_config(values)
         unlike = [name for name in found if found[name] != section[name]]
         if not unlike:
             return values
@@ -152,20 +154,20 @@ def published(config: DecoderConfig | T5Config, vocabulary_size: int, model_type
     raise UserError(f"config.model.{field}", section[field], hint)
 
 
-def fields(kind: str) -> tuple[str, ...]:
+def network_fields(kind: str) -> tuple[str, ...]:
     """Return the fields of a model section ("decoder" or "t5") that say what the network is, and not how it is run."""
     family = next(family for family in FAMILIES.values() if family.switches["kind"] == kind)
-    return tuple(architecture({"model_type": family.model_type}))
+    return tuple(from_hf_config({"model_type": family.model_type}))
 
 
-def check_same(section: Mapping[str, Any], due: Mapping[str, Any], source: object) -> None:
+def check_same_network(section: Mapping[str, Any], expected: Mapping[str, Any], source: object) -> None:
     """Raise UserError for the first field of a model section that a checkpoint contradicts.
 
     Args:
-      section: the run's.
-      due: `architecture` of the checkpoint.
-      source: the checkpoint.
+      section: the model section of the run.
+      expected: `from_hf_config` of the checkpoint.
+      source: the checkpoint, for the error.
     """
-    for name in sorted(due, key=lambda name: name != "kind"):
-        if section[name] != due[name]:
-            raise UserError(f"config.model.{name}", section[name], f"the checkpoint {source} has {due[name]!r}")
+    for name in sorted(expected, key=lambda name: name != "kind"):
+        if section[name] != expected[name]:
+            raise UserError(f"config.model.{name}", section[name], f"the checkpoint {source} has {expected[name]!r}")

@@ -20,7 +20,7 @@ from coi_jax.parallel import processes
 from coi_jax.runs import checkpoint
 from coi_jax.runs.run_folder import RunFolder
 from coi_jax.weights import publish
-from coi_jax.weights.hf_config import architecture, check_same, fields
+from coi_jax.weights.hf_config import check_same_network, from_hf_config, network_fields
 from coi_jax.weights.mesh_loading import load_params
 from coi_jax.weights.safetensors_files import TensorFolder
 from coi_jax.weights.sources import (
@@ -192,7 +192,7 @@ def open_weights(folder: str, network: Network, field: str = FIELD) -> WeightSou
         return _open_run(RunFolder(folder), network, field)
     place = Folder(folder, field)
     tensors = TensorFolder(place)
-    check_same(_model_fields(network), architecture(place.read_json(CONFIG)), folder)
+    check_same_network(_model_fields(network), from_hf_config(place.read_json(CONFIG)), folder)
     return PublishedWeights(tensors, network)
 
 
@@ -202,7 +202,9 @@ def _open_run(run: RunFolder, network: Network, field: str) -> WeightSource:
         raise UserError(field, run.path, "has no checkpoint yet; train it first (python -m coi_jax.train)")
     own = build(config.model, run.load_vocabulary().size, config.lora)
     expected = _model_fields(own)
-    check_same(_model_fields(network), {name: expected[name] for name in fields(config.model.kind)}, run.path)
+    check_same_network(
+        _model_fields(network), {name: expected[name] for name in network_fields(config.model.kind)}, run.path
+    )
     if own.lora is None:
         return CheckpointWeights(run.checkpoints / str(step) / "params")
     adapters = checkpoint.restore_params(run.checkpoints, own, step=step)

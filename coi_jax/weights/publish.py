@@ -11,7 +11,7 @@ from coi_jax.families.registry import FAMILIES
 from coi_jax.models import Network
 from coi_jax.runs.run_folder import RunFolder
 from coi_jax.tokenizers.protocol import Vocabulary
-from coi_jax.weights.hf_config import architecture, published, text_config
+from coi_jax.weights.hf_config import from_hf_config, text_config, to_hf_config
 from coi_jax.weights.hf_names import parameter_mappings
 from coi_jax.weights.safetensors_files import Tensor, TensorSpec, write_tensors
 from coi_jax.weights.sources import CONFIG, FIELD, WeightSource, is_run
@@ -60,7 +60,9 @@ def write(
     """
     mappings = parameter_mappings(network.config, network.abstract())
     parts = {key: (mapping, number) for mapping in mappings.values() for number, key in enumerate(mapping.keys)}
-    specs = [TensorSpec(key, mapping.tensor_shape, dtype or source.dtype(mapping)) for key, (mapping, _) in parts.items()]
+    specs = [
+        TensorSpec(key, mapping.tensor_shape, dtype or source.dtype(mapping)) for key, (mapping, _) in parts.items()
+    ]
     values = config_values(run, network, max(specs, key=lambda spec: spec.bytes).dtype)
 
     def read(key: str) -> Tensor:
@@ -91,11 +93,11 @@ def config_values(run: RunFolder, network: Network, dtype: np.dtype) -> dict[str
     original: dict[str, Any] = {}
     if (run.published / CONFIG).exists():
         original = dict(text_config(files.read_json(run.published / CONFIG)))
-    values = published(network.config, network.vocabulary_size, original.get("model_type", ""))
+    values = to_hf_config(network.config, network.vocabulary_size, original.get("model_type", ""))
     replaced = {*FAMILIES[values["model_type"]].defaults, "dtype"}
     kept = {name: value for name, value in original.items() if name not in replaced}
     merged = (kept or _ids(run.load_vocabulary())) | values | {"torch_dtype": dtype.name}
-    assert architecture(merged) == architecture(values)
+    assert from_hf_config(merged) == from_hf_config(values)
     return merged
 
 

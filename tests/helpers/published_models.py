@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrainedModel
 
 from coi_jax.config.model import DecoderConfig, T5Config, model_section
-from coi_jax.weights.hf_config import architecture
+from coi_jax.weights.hf_config import from_hf_config
 from tests.helpers.configs import RUN_FIELDS
 from tests.helpers.reference_models import FAMILIES, reference
 
@@ -34,7 +34,7 @@ def save(folder: Path, family: str, dtype: torch.dtype = torch.float32, **change
 
 def section(theirs: PreTrainedModel, **changes: Any) -> DecoderConfig | T5Config:
     """Our model section of a model of transformers."""
-    fields = architecture(theirs.config.to_dict()) | RUN_FIELDS | changes
+    fields = from_hf_config(theirs.config.to_dict()) | RUN_FIELDS | changes
     return model_section(fields).model_validate(fields)
 
 

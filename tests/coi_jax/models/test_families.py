@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from coi_jax.config.model import model_section
 from coi_jax.models import Network, Params, build
-from coi_jax.weights.hf_config import architecture
+from coi_jax.weights.hf_config import from_hf_config
 from coi_jax.weights.hf_names import to_params
 from tests.helpers import tiny_models, tiny_networks
 from tests.helpers.configs import RUN_FIELDS
@@ -33,7 +33,7 @@ Triple = tuple[PreTrainedModel, Network, Params]
 def triple(request: pytest.FixtureRequest) -> Triple:
     """The reference, the network, and the parameters of both."""
     theirs = reference(FAMILIES[request.param])
-    fields = architecture(theirs.config.to_dict()) | RUN_FIELDS
+    fields = from_hf_config(theirs.config.to_dict()) | RUN_FIELDS
     network = build(model_section(fields).model_validate(fields), VOCABULARY)
     weights = {name: numpy(weight) for name, weight in theirs.state_dict().items()}
     return theirs, network, jax.tree.map(jnp.asarray, to_params(network.config, network.abstract(), weights))

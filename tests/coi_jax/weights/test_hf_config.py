@@ -9,7 +9,7 @@ import pytest
 from coi_jax.common.errors import UserError
 from coi_jax.config.model import DecoderConfig, T5Config, model_section
 from coi_jax.families.registry import FAMILIES, PRESETS
-from coi_jax.weights.hf_config import IGNORED_FIELDS, architecture, check_same, fields, published
+from coi_jax.weights.hf_config import IGNORED_FIELDS, check_same_network, from_hf_config, network_fields, to_hf_config
 from tests.helpers import tiny_networks
 from tests.helpers.published_models import RUN
 from tests.helpers.reference_models import FAMILIES as REFERENCES
@@ -36,23 +36,23 @@ def config_class(kind: str) -> type:
 @pytest.mark.parametrize("family", REFERENCES)
 def test_a_family_there_and_back_is_the_same(family: str) -> None:
     theirs = REFERENCES[family]
-    ours = make(architecture(theirs.to_dict()))
-    written = published(ours, ours.vocabulary_size, theirs.model_type)
+    ours = make(from_hf_config(theirs.to_dict()))
+    written = to_hf_config(ours, ours.vocabulary_size, theirs.model_type)
     assert written["model_type"] == theirs.model_type
-    assert architecture(type(theirs)(**written).to_dict()) == architecture(theirs.to_dict())
+    assert from_hf_config(type(theirs)(**written).to_dict()) == from_hf_config(theirs.to_dict())
 
 
 @pytest.mark.parametrize("preset", [name for name, values in PRESETS.items() if "layers" in values])
 def test_every_preset_can_be_published(preset: str) -> None:
     ours = make(PRESETS[preset])
-    found = make(architecture(published(ours, ours.vocabulary_size)))
+    found = make(from_hf_config(to_hf_config(ours, ours.vocabulary_size)))
     assert found == ours
 
 
 @pytest.mark.parametrize("kind", FAMILIES)
 def test_what_a_file_leaves_out_is_as_in_transformers(kind: str) -> None:
     family, theirs = FAMILIES[kind], config_class(kind)().to_dict()
-    assert architecture({"model_type": kind}) == architecture(theirs)
+    assert from_hf_config({"model_type": kind}) == from_hf_config(theirs)
     assert not {name for name, value in family.fixed.items() if theirs.get(name) not in (None, value)}
     assert set(theirs) - set(family.defaults) - set(family.fixed) - IGNORED_FIELDS <= {
         name for name in theirs if not theirs[name]
@@ -63,20 +63,20 @@ def test_an_entry_of_the_table_is_all_that_a_new_family_needs(monkeypatch: pytes
     """A Qwen 2.5 whose queries and keys are normalized, which no published family is."""
     qwen = FAMILIES["qwen2"]
     odd = tiny_networks.change(tiny_networks.DECODER, qk_norm=True, qkv_bias=True, window=0, global_layer_interval=0)
-    new = replace(qwen, model_type="qwen_normed", architecture="Normed", switches=qwen.switches | {"qk_norm": True})
+    new = replace(qwen, model_type="qwen_normed", from_hf_config="Normed", switches=qwen.switches | {"qk_norm": True})
     with pytest.raises(UserError, match="no published family"):
-        published(odd, 40)
+        to_hf_config(odd, 40)
     monkeypatch.setitem(FAMILIES, new.model_type, new)
-    values = published(odd, 40)
+    values = to_hf_config(odd, 40)
     assert (values["model_type"], values["architectures"]) == ("qwen_normed", ["Normed"])
-    assert architecture(values) == {name: odd.model_dump()[name] for name in fields("decoder")} | {
+    assert from_hf_config(values) == {name: odd.model_dump()[name] for name in network_fields("decoder")} | {
         "vocabulary_size": 40
     }
 
 
 def test_fields_are_those_of_a_network_and_not_of_a_run() -> None:
     for config in tiny_networks.CONFIGS.values():
-        assert set(config.model_dump()) - set(fields(config.kind)) == set(RUN)
+        assert set(config.model_dump()) - set(network_fields(config.kind)) == set(RUN)
 
 
 @pytest.mark.parametrize(
@@ -92,29 +92,29 @@ def test_fields_are_those_of_a_network_and_not_of_a_run() -> None:
     ],
 )
 def test_windows(values: dict[str, Any], due: tuple[int, int]) -> None:
-    found = architecture(values)
+    found = from_hf_config(values)
     assert (found["window"], found["global_layer_interval"]) == due
 
 
 def test_version_5_of_transformers_spells_rotary_positions_otherwise() -> None:
     older = {"model_type": "llama", "rope_theta": 5e5, "rope_scaling": LLAMA3}
     newer = {"model_type": "llama", "rope_parameters": LLAMA3 | {"rope_theta": 5e5}}
-    assert architecture(older)["rope"] == architecture(newer)["rope"]
+    assert from_hf_config(older)["rope"] == from_hf_config(newer)["rope"]
     linear = {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6}
     both = {"full_attention": linear, "sliding_attention": {"rope_type": "default", "rope_theta": 2e4}}
-    found = architecture({"model_type": "gemma3_text", "rope_parameters": both})["rope"]
+    found = from_hf_config({"model_type": "gemma3_text", "rope_parameters": both})["rope"]
     assert (found["theta"], found["local_theta"], found["scaling"], found["factor"]) == (1e6, 2e4, "linear", 8.0)
 
 
 def test_layers_of_exaone_4_that_see_everything_are_turned_only_where_no_layer_has_a_window() -> None:
-    assert not architecture({"model_type": "exaone4"})["rope"]["everywhere"]
-    assert architecture({"model_type": "exaone4", "sliding_window": None})["rope"]["everywhere"]
+    assert not from_hf_config({"model_type": "exaone4"})["rope"]["everywhere"]
+    assert from_hf_config({"model_type": "exaone4", "sliding_window": None})["rope"]["everywhere"]
 
 
 def test_the_language_model_of_gemma_3_with_a_vision_tower() -> None:
     text = {"model_type": "gemma3_text", "num_hidden_layers": 34, "hidden_size": 2560}
     values = {"model_type": "gemma3", "text_config": text, "vision_config": {"hidden_size": 7}}
-    assert architecture(values) == architecture(text)
+    assert from_hf_config(values) == from_hf_config(text)
 
 
 @pytest.mark.parametrize(
@@ -137,24 +137,24 @@ def test_the_language_model_of_gemma_3_with_a_vision_tower() -> None:
 )
 def test_what_the_network_does_not_compute_stops(values: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError) as caught:
-        architecture(values)
+        from_hf_config(values)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_what_is_off_may_have_any_name() -> None:
-    assert architecture({"model_type": "qwen2", "use_mrope": False}) == architecture({"model_type": "qwen2"})
+    assert from_hf_config({"model_type": "qwen2", "use_mrope": False}) == from_hf_config({"model_type": "qwen2"})
 
 
 def test_a_network_of_no_family_cannot_be_published() -> None:
     odd = tiny_networks.change(tiny_networks.DECODER, qk_norm=True, qkv_bias=True)
     with pytest.raises(UserError, match="no published family has this together with the other fields"):
-        published(odd, 40)
+        to_hf_config(odd, 40)
 
 
 def test_a_model_section_that_a_checkpoint_contradicts() -> None:
     section = tiny_networks.DECODER.model_dump()
-    due = {name: section[name] for name in fields("decoder")}
-    check_same(section, due, "folder")
+    due = {name: section[name] for name in network_fields("decoder")}
+    check_same_network(section, due, "folder")
     with pytest.raises(UserError, match=r"config.model.mlp_dim: 28: the checkpoint folder has 99"):
-        check_same(section, due | {"mlp_dim": 99}, "folder")
+        check_same_network(section, due | {"mlp_dim": 99}, "folder")

@@ -31,7 +31,7 @@ from coi_jax.training import loop
 from coi_jax.training import step as train_step
 from coi_jax.training.loop import TrainingJob
 from coi_jax.weights import hf_names
-from coi_jax.weights.hf_config import architecture
+from coi_jax.weights.hf_config import from_hf_config
 from coi_jax.weights.hf_names import to_params
 from coi_jax.weights.initial_weights import PretrainedWeights, initial_weights, open_weights
 from coi_jax.weights.mesh_loading import load_params
@@ -313,7 +313,7 @@ for work in (import_model, export_model, load):
 
 
 def test_host_memory_holds_a_few_tensors_and_never_the_model(tmp_path: Path) -> None:
-    config = architecture(WIDE)
+    config = from_hf_config(WIDE)
     network = build(DecoderConfig(**config, **published_models.RUN), 1)
     mappings = hf_names.parameter_mappings(network.config, network.abstract())
     bfloat16 = np.dtype(ml_dtypes.bfloat16)

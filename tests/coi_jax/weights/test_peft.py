@@ -20,7 +20,7 @@ from coi_jax.common.errors import UserError
 from coi_jax.config.model import LoraConfig, model_section
 from coi_jax.models import Network, Params, build
 from coi_jax.weights import peft
-from coi_jax.weights.hf_config import architecture
+from coi_jax.weights.hf_config import from_hf_config
 from coi_jax.weights.hf_names import to_params
 from tests.coi_jax.models.test_families import TOLERANCE, batch_of, their_logits
 from tests.helpers import tiny_models
@@ -39,7 +39,7 @@ def adapted(theirs: PreTrainedModel, **fields: object) -> Network:
         "rank_stabilized": False,
         "base_dtype": "float32",
     }
-    section = architecture(theirs.config.to_dict()) | RUN_FIELDS
+    section = from_hf_config(theirs.config.to_dict()) | RUN_FIELDS
     config = model_section(section).model_validate(section)
     return build(config, VOCABULARY, LoraConfig.model_validate(values | fields))
 
