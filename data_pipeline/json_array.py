@@ -63,7 +63,7 @@ class _ArrayReader:
             raise self._error("", f"has text after its array of {self._number} rows; fetch it again")
 
     def _events(self) -> Iterator[Event]:
-        """The parser's events; its errors become the user's."""
+        """Yield the parser's events; its errors become the user's."""
         depth, ended = 0, False
         parser = _PARSER.basic_parse(self._file, buf_size=CHUNK_BYTES)
         try:
@@ -89,7 +89,7 @@ class _ArrayReader:
         return self._error(where, f"not JSON ({error}); the file may be cut short: fetch it again")
 
     def _element(self, event: Event, events: Iterator[Event]) -> Any:
-        """The element that begins with an event."""
+        """Return the element that begins with an event."""
         builder, depth = ObjectBuilder(), 0
         while True:
             name, value = event

@@ -28,6 +28,6 @@ def _cell(value: object) -> str:
 
 
 def _holds_numbers(column: Sequence[str]) -> bool:
-    """Whether most of the cells that are not empty begin with a digit, or stand for no number."""
+    """Return whether most of the cells that are not empty begin with a digit, or stand for no number."""
     filled = [cell for cell in column if cell]
     return 2 * sum(cell[0].isdigit() or cell == "–" for cell in filled) > len(filled)

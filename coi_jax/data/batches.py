@@ -17,7 +17,7 @@ Batch = dict[str, Int32[np.ndarray, "rows _"]]
 
 
 def fill(rows: Sequence[Sequence[Pair]], shape: RowShape, vocabulary: Vocabulary) -> Batch:
-    """The arrays of some rows.
+    """Return the arrays of some rows.
 
     Decoder, [rows, length]: `tokens`, `targets` (the token after each), `weights` (1 where the target belongs to an
     answer), `segments`, `positions` (from 0 in each example).

@@ -60,7 +60,7 @@ class Loader:
         self._of_step = functools.lru_cache(maxsize=2 * STEPS_AHEAD)(self._plan.of_step)
 
     def _fit(self, config: RunConfig) -> "_Places":
-        """The examples that are kept, and how many ids of each; counts those that are not."""
+        """Return the examples that are kept, and how many ids of each; counts those that are not."""
         fitted = [self._shape.fit(cache.lengths, config.data.overlong) for cache in self._caches]
         self._counts = {
             "examples": sum(map(len, self._caches)),
@@ -88,11 +88,11 @@ class Loader:
         return files.digest([config.seed, config.model.kind, data, caches])
 
     def batch(self, step: int) -> Batch:
-        """All rows of a step; the arrays of `coi_jax.data.batches.fill`."""
+        """Return all rows of a step; the arrays of `coi_jax.data.batches.fill`."""
         return self.rows(step, slice(0, self.rows_per_step))
 
     def rows(self, step: int, part: slice) -> Batch:
-        """Some rows of a step, without reading the others.
+        """Return some rows of a step, without reading the others.
 
         Raises:
           IndexError: the run has no such step.
@@ -104,7 +104,7 @@ class Loader:
         return fill(self._read(padded[part]), self._shape, self._vocabulary)
 
     def _read(self, rows: Rows) -> list[list[Pair]]:
-        """The ids of the examples of some rows; one read of each cache."""
+        """Return the ids of the examples of some rows; one read of each cache."""
         examples = np.concatenate([np.zeros(0, np.int64), *rows])
         pairs: dict[int, Pair] = {}
         for task, cache in enumerate(self._caches):
@@ -136,7 +136,7 @@ class Loader:
         return jax.make_array_from_callback((self.rows_per_step, array.shape[1]), sharding, part)
 
     def statistics(self) -> dict[str, Any]:
-        """What became of the examples, and how full the rows are.
+        """Return what became of the examples, and how full the rows are.
 
         `examples`, `dropped`, `cut`: counts. `rows_per_step`, `steps_per_epoch`, `total_steps`. `packing_efficiency`:
         share of positions that are not padding (of the encoder, in a T5; `packing_efficiency_targets` of its decoder):
@@ -154,7 +154,7 @@ class Loader:
 
 
 def span(indices: Iterable[tuple[slice, ...] | None], rows: int) -> slice:
-    """The rows from the first to the last that some devices hold; an index of None is the whole array."""
+    """Return the rows from the first to the last that some devices hold; an index of None is the whole array."""
     parts = [index[0].indices(rows) if index else (0, rows, 1) for index in indices]
     return slice(min(start for start, _, _ in parts), max(stop for _, stop, _ in parts))
 

@@ -20,7 +20,7 @@ _EPOCH, _TASK, _BLOCK, ROWS = range(4)  # what a permutation is of, so that no t
 
 @functools.lru_cache(maxsize=16)
 def permutation(size: int, *seed: int) -> Order:
-    """A permutation of `range(size)`: the ranks of raw Philox numbers, which no release of numpy changes."""
+    """Return a permutation of `range(size)`: the ranks of raw Philox numbers, which no release of numpy changes."""
     numbers = np.random.Philox(np.random.SeedSequence(seed)).random_raw(size)
     return np.argsort(numbers, kind="stable")
 
@@ -47,7 +47,7 @@ class Stream:
         self.block_size = sum(sizes) if mixing == "concatenate" else max(sum(sizes), math.ceil(2 / shares.min()))
 
     def block(self, number: int) -> Order:
-        """The examples of one block, in order."""
+        """Return the examples of one block, in order."""
         if self._mixing == "concatenate":
             return permutation(self.block_size, self._seed, _EPOCH, number)
         starts, stops = self._taken(number), self._taken(number + 1)
@@ -55,7 +55,7 @@ class Stream:
         return np.concatenate(parts)[permutation(self.block_size, self._seed, _BLOCK, number)]
 
     def _taken(self, blocks: int) -> list[int]:
-        """How many examples of each task the first blocks have; exact in closed form."""
+        """Return how many examples of each task the first blocks have; exact in closed form."""
         up_to = np.floor(blocks * self.block_size * self._share_up_to + 0.5).astype(np.int64)
         return np.diff(up_to, prepend=0).tolist()
 

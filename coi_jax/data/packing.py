@@ -25,7 +25,7 @@ class _OpenRows:
         self._rooms |= 1 << room
 
     def take(self, need: int, other_need: int) -> tuple[int, int, int] | None:
-        """The (row, room, other room) that an example fits best, taken out; None where no row was found."""
+        """Return the (row, room, other room) that an example fits best, taken out; None where no row was found."""
         room, rooms, tries = need, self._rooms >> need, 0
         while rooms:
             skip = (rooms & -rooms).bit_length() - 1
@@ -47,7 +47,7 @@ class _OpenRows:
 
 
 def pack(needs: Int[np.ndarray, "examples sides"], capacity: Sequence[int]) -> list[list[int]]:
-    """Puts every example into a row.
+    """Put every example into a row.
 
     Args:
       needs: positions that an example takes on each of a row's one or two sides.

@@ -50,7 +50,7 @@ class RowShape:
         return lengths if self.targets_length else (lengths.sum(1, keepdims=True) + self.begins - 1)
 
     def fit(self, lengths: Lengths, rule: Literal["drop", "cut_inputs", "cut_targets"]) -> Fitted:
-        """Makes examples fit a row.
+        """Make examples fit a row.
 
         "cut_inputs" cuts the end of a prompt, where its input is, and leaves the answer whole; "cut_targets" cuts the
         end of an answer, as the paper's trainer did. An example that would be left without a prompt or without an

@@ -46,7 +46,7 @@ class ExamplesPlan:
         self.useful = self._useful()
 
     def of_step(self, step: int) -> Rows:
-        """The rows of a step that have examples; at most `rows`."""
+        """Return the rows of a step that have examples; at most `rows`."""
         start = step * self._examples
         examples = self._stream.take(start, min(start + self._examples, self._end))
         return [examples[row] for row in pack(self._needs[examples], self._capacity)]
@@ -58,7 +58,7 @@ class ExamplesPlan:
 
 
 def _rows_for(asked: int | None, fullest: int, multiple: int) -> int:
-    """The rows of a step: as asked, or as many as the fullest step needs."""
+    """Return the rows of a step: as asked, or as many as the fullest step needs."""
     needed = -(-fullest // multiple) * multiple
     if asked and asked < fullest:
         raise UserError(
@@ -72,7 +72,7 @@ def _rows_for(asked: int | None, fullest: int, multiple: int) -> int:
 
 
 def check_divides(rows: int, multiple: int) -> None:
-    """Raises UserError where devices and microbatches do not share a step's rows evenly."""
+    """Raise UserError where devices and microbatches do not share a step's rows evenly."""
     if rows % multiple:
         below, above = rows // multiple * multiple, -(-rows // multiple) * multiple
         choice = f"{below} or {above}" if below else f"{above}"
@@ -113,7 +113,7 @@ class TokensPlan:
         return [examples[rows[row]] for row in permutation(len(rows), self._seed, ROWS, block)]
 
     def _start(self, block: int) -> int:
-        """The first row of a block. Blocks of the same examples have as many rows, whatever their order."""
+        """Return the first row of a block. Blocks of the same examples have as many rows, whatever their order."""
         if self._same_size:
             return block * len(self._block(0))
         while len(self._starts) <= block:
@@ -133,7 +133,7 @@ class TokensPlan:
         return bisect.bisect_right(self._starts, row) - 1
 
     def of_step(self, step: int) -> Rows:
-        """The rows of a step that have examples; `rows`, but for the last step of a run counted in epochs."""
+        """Return the rows of a step that have examples; `rows`, but for the last step of a run counted in epochs."""
         row, end = step * self.rows, min((step + 1) * self.rows, self._end)
         rows: Rows = []
         while row < end:

@@ -10,6 +10,6 @@ CONFIG = "configs/quickstart.py"
 
 
 def sweep() -> Iterator[dict[str, Any]]:
-    """One point for each arm."""
+    """Yield one point for each arm."""
     for arm in ("coi1", "coi12", "coi123"):
         yield {"arm": arm}

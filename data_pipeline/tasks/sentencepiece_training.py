@@ -59,14 +59,14 @@ def ensure_trained(config: RunConfig) -> epath.Path:
 
 
 def _lines(config: RunConfig) -> Iterator[str]:
-    """The lines of all prompts and targets; the newline itself is a piece of its own."""
+    """Yield the lines of all prompts and targets; the newline itself is a piece of its own."""
     for chain in read_chains(config.data.folder, config.data.split):
         for text in (prompts.prompt(chain.instruction, chain.input, config.data.template), chain.targets):
             yield from filter(None, text.split("\n"))
 
 
 def train(lines: Iterable[str], size: int, options: Mapping[str, Any] = OPTIONS) -> bytes:
-    """A SentencePiece model of `size` pieces, the same bytes for the same lines.
+    """Return a SentencePiece model of `size` pieces, the same bytes for the same lines.
 
     Raises:
       UserError: the lines hold fewer pieces, or have more different characters than that; it names a size that fits.

@@ -58,7 +58,7 @@ class SeqioVocabulary(seqio.Vocabulary):
         return np.array(self._encode(raw.decode("utf-8")), np.int32)
 
     def decode_tf(self, ids: tf.Tensor) -> tf.Tensor:
-        """The texts of ids of any rank, each up to its end."""
+        """Return the texts of ids of any rank, each up to its end."""
         return self._decode_tf(ids)
 
     def _decode_tf(self, ids: tf.Tensor) -> tf.Tensor:

@@ -62,5 +62,5 @@ class Coi(tfds.core.GeneratorBasedBuilder):
 
 
 def to_chain(example: dict[str, Any]) -> Chain:
-    """The chain of an example, as numpy values."""
+    """Return the chain of an example, as numpy values."""
     return Chain.from_row(json.loads(example["chain"]))

@@ -93,7 +93,7 @@ def _parser() -> cli.Parser:
 
 
 def cells(folder: PathLike) -> list[Cell]:
-    """All cells, model by model."""
+    """Return all cells, model by model."""
     return [
         Cell(model, topology, config, own | of_slice, as_path(folder, "--out") / f"{_stem(model)}_{topology}.json")
         for model, (config, own) in MODELS.items()

@@ -62,7 +62,7 @@ def measure(config: RunConfig, multiple: int, means: Means) -> Workload:
 
 
 def _find(config: RunConfig) -> list[token_cache.TokenCache] | None:
-    """The caches of a config; None where the dataset or one of them is not there."""
+    """Return the caches of a config; None where the dataset or one of them is not there."""
     try:
         return token_cache.find(config, training_tasks(config))
     except UserError:

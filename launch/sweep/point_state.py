@@ -56,5 +56,5 @@ def _total_steps(checkpoint: epath.Path) -> int:
 
 
 def _scored_step(results: epath.Path) -> str:
-    """The step of a checkpoint that is spelled `600-1f3a…`, step and hash."""
+    """Return the step of a checkpoint that is spelled `600-1f3a…`, step and hash."""
     return files.read_json(results, "results")["provenance"]["checkpoint"].split("-")[0]
