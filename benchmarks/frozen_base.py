@@ -53,7 +53,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def read(config: RunConfig, run: RunFolder, vocabulary: Vocabulary, names: Sequence[str], limit: int) -> list[Batch]:
-    """Return the first examples of some test sets that fit a row, each in a row of its own."""
+    """Return the first examples of some test sets that fit a row, each in a row of its own.
+
+    Args:
+      config: of the run.
+      run: its folder.
+      vocabulary: of the run.
+      names: of test sets.
+      limit: examples of each.
+    """
     kept = run.vocabulary if run.vocabulary.is_file() else None
     caches = token_cache.open_or_write(config, [evaluation_task(config, name) for name in names], kept)
     begins = int(config.model.kind == "decoder" and vocabulary.bos_id is not None)
@@ -71,7 +79,13 @@ def read(config: RunConfig, run: RunFolder, vocabulary: Vocabulary, names: Seque
 
 
 def compare(network: Network, params: Params, batches: Sequence[Batch]) -> dict[str, Any]:
-    """Return what each way of holding the parameters gives, beside float32."""
+    """Return what each way of holding the parameters gives, beside float32.
+
+    Args:
+      network: without adapters.
+      params: in float32.
+      batches: of examples with targets.
+    """
     found: dict[str, Any] = {}
     exact = None
     for base_dtype in ("float32", "bfloat16", "int8"):
@@ -94,7 +108,13 @@ def at_targets(logits: Array, batch: Batch) -> Float[np.ndarray, "targets vocabu
 
 
 def errors(ours: list[np.ndarray], exact: list[np.ndarray], batches: Sequence[Batch]) -> dict[str, float]:
-    """Return the loss, and how far the logits are from those of float32."""
+    """Return the loss, and how far the logits are from those of float32.
+
+    Args:
+      ours: logits of the held parameters.
+      exact: logits of float32.
+      batches: that they are of.
+    """
     logits, expected = np.concatenate(ours), np.concatenate(exact)
     targets = np.concatenate([batch["targets"][batch["weights"] == 1] for batch in batches])
     likelihoods = np.asarray(jax.nn.log_softmax(logits))[np.arange(len(targets)), targets]

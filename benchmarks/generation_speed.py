@@ -52,7 +52,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def prepare(model: Model, folder: Path, tasks: Sequence[str], limit: int | None) -> dict[str, Any]:
-    """Write the weights for both sides; return their settings."""
+    """Write the weights for both sides; return their settings.
+
+    Args:
+      model: that is measured.
+      folder: for weights and settings.
+      tasks: names of test sets.
+      limit: prompts of each.
+    """
     specs = [evaluation_task(model.config, name) for name in tasks]
     prompts = []
     for tokens in token_cache.open_or_write(model.config, specs, model.kept_vocabulary):
@@ -79,7 +86,16 @@ def compare(
     tolerance: float,
     names: Sequence[str] = ("ours", "peer"),
 ) -> dict[str, Any]:
-    """Let the sides answer in turn, and set their speeds and answers side by side."""
+    """Let the sides answer in turn, and set their speeds and answers side by side.
+
+    Args:
+      settings: of both sides.
+      folder: for their settings files.
+      batches: prompts generated together.
+      repeats: timed runs.
+      tolerance: largest gap of logits where answers part.
+      names: of the sides.
+    """
     files.write_json(folder / "generate.json", settings)
     with contextlib.ExitStack() as stack:
         contestants = {
@@ -117,7 +133,14 @@ def _seconds(side: Side, batch: int) -> float:
 
 
 def parting_gaps(peer: Side, ours: Answers, theirs: Answers, eos_id: int) -> list[float]:
-    """For each prompt whose answers differ: how far apart the peer's logits of the two tokens are where they part."""
+    """For each prompt whose answers differ: how far apart the peer's logits of the two tokens are where they part.
+
+    Args:
+      peer: the side that is asked for logits.
+      ours: answers of this project.
+      theirs: answers of the peer.
+      eos_id: that ends an answer.
+    """
     prefixes, tokens = [], []
     for index, (left, right) in enumerate(zip(ours, theirs, strict=True)):
         if left != right:
@@ -130,7 +153,13 @@ def parting_gaps(peer: Side, ours: Answers, theirs: Answers, eos_id: int) -> lis
 
 
 def speeds(seconds: dict[str, list[float]], answers: dict[str, Answers], limit: int) -> dict[str, Any]:
-    """Examples and new tokens a second of both sides, and the ratio of their times run by run."""
+    """Examples and new tokens a second of both sides, and the ratio of their times run by run.
+
+    Args:
+      seconds: of each run, by side.
+      answers: of each side.
+      limit: new tokens per answer.
+    """
     written = {name: sum(map(len, found)) for name, found in answers.items()}
     lengths = [len(answer) for answer in answers["ours"]]
     return {
@@ -152,7 +181,13 @@ def speeds(seconds: dict[str, list[float]], answers: dict[str, Answers], limit: 
 
 
 def agreement(answers: dict[str, Answers], gaps: Sequence[float], tolerance: float) -> dict[str, Any]:
-    """Return how many answers are the same, and where others part, how far the choice was from a tie."""
+    """Return how many answers are the same, and where others part, how far the choice was from a tie.
+
+    Args:
+      answers: of each side.
+      gaps: of logits, where answers part.
+      tolerance: largest gap that counts as a tie.
+    """
     equal = [all(answer == same[0] for answer in same) for same in zip(*answers.values(), strict=True)]
     return {
         "equal_answers": sum(equal),

@@ -120,7 +120,13 @@ def _parser() -> cli.Parser:
 
 
 def run_config(size: dict[str, Any], part: str, overrides: dict[str, Any]) -> RunConfig:
-    """Return the config of this project's side: that of Mistral-7B, with the model of a size."""
+    """Return the config of this project's side: that of Mistral-7B, with the model of a size.
+
+    Args:
+      size: an entry of `SIZES`.
+      part: "full", "lora" or "decode".
+      overrides: of the command line.
+    """
     model = {f"model.{name}": value for name, value in size["model"].items()} | {"model.dtype": size["dtype"]}
     fixed = {
         "data.batch": {"count": "tokens", "rows": size["rows"]},
@@ -138,7 +144,14 @@ def run_config(size: dict[str, Any], part: str, overrides: dict[str, Any]) -> Ru
 
 
 def prepare(config: RunConfig, size: dict[str, Any], folder: Path, steps: int) -> dict[str, Any]:
-    """Write batches, and weights where the folder has none yet; return the settings of both sides."""
+    """Write batches, and weights where the folder has none yet; return the settings of both sides.
+
+    Args:
+      config: of this project's side.
+      size: an entry of `SIZES`.
+      folder: for weights and batches.
+      steps: batches to write.
+    """
     values = config.model_dump(mode="json")
     values["weights"]["folder"] = str(folder / "weights")
     settings = {
@@ -183,7 +196,13 @@ class Run(NamedTuple):
 
 
 def tune(settings: dict[str, Any], size: dict[str, Any], repeats: int) -> dict[str, Any]:
-    """Let each side take the same steps, one side after the other: together they do not fit."""
+    """Let each side take the same steps, one side after the other: together they do not fit.
+
+    Args:
+      settings: of both sides.
+      size: an entry of `SIZES`.
+      repeats: timed steps.
+    """
     runs = {"ours": first_that_fits("benchmarks.training_side_ours", our_ways(settings), {}, repeats)}
     if not (missing := peer_obstacle(size["device"])):
         which = {"recipe": "packed"}
@@ -233,6 +252,12 @@ def peer_ways(settings: dict[str, Any], rows: int) -> dict[str, dict[str, Any]]:
 def first_that_fits(module: str, ways: dict[str, dict[str, Any]], which: dict[str, Any], repeats: int) -> Run:
     """Return the steps of a side, made in the first way that its memory holds.
 
+    Args:
+      module: of the side.
+      ways: settings by description, tried in order.
+      which: arguments of the side's steps.
+      repeats: timed steps.
+
     Raises:
       UserError: it holds none.
     """
@@ -269,13 +294,25 @@ def operations(config: RunConfig, batches: Sequence[Batch]) -> list[float]:
 
 
 def mfu(run: Run, work: Sequence[float], peak: float) -> dict[str, float]:
-    """Return the share of the device's matmul peak that the timed steps made use of."""
+    """Return the share of the device's matmul peak that the timed steps made use of.
+
+    Args:
+      run: of a side.
+      work: floating-point operations of each step.
+      peak: of the device, per second.
+    """
     seconds = [step["seconds"] for step in run.steps[1:]]
     return sides.spread([each / time / peak for each, time in zip(work, seconds, strict=True)], 4)
 
 
 def decode(settings: dict[str, Any], size: dict[str, Any], repeats: int) -> dict[str, Any]:
-    """Let both sides write the same number of tokens after each of a batch of prompts."""
+    """Let both sides write the same number of tokens after each of a batch of prompts.
+
+    Args:
+      settings: of both sides.
+      size: an entry of `SIZES`.
+      repeats: timed runs.
+    """
     random = np.random.default_rng(settings["config"]["seed"])
     lengths = np.exp(random.normal(np.log(MEDIAN_LENGTH), LENGTH_SIGMA, size["prompts"])).astype(int)
     most = settings["config"]["data"]["length"] // 2

@@ -24,7 +24,14 @@ from coi_jax.tokenizers.vocabulary import load_vocabulary
 
 
 def count(config: RunConfig, mode: str, examples: int, rows: int) -> RunConfig:
-    """Return the config with steps of `examples` examples, or of `rows` rows, over one epoch."""
+    """Return the config with steps of `examples` examples, or of `rows` rows, over one epoch.
+
+    Args:
+      config: to change.
+      mode: "examples" or "tokens".
+      examples: per step.
+      rows: per step.
+    """
     data = {
         "examples": {"count": "examples", "examples": examples, "rows": 0},
         "tokens": {"count": "tokens", "examples": 0, "rows": rows},
@@ -36,7 +43,14 @@ def count(config: RunConfig, mode: str, examples: int, rows: int) -> RunConfig:
 def measure(
     config: RunConfig, caches: list[token_cache.TokenCache], vocabulary: Vocabulary, seconds: float
 ) -> dict[str, Any]:
-    """Read steps for some time, from the first again where the epoch is over."""
+    """Read steps for some time, from the first again where the epoch is over.
+
+    Args:
+      config: of the run.
+      caches: to read.
+      vocabulary: that they were written with.
+      seconds: to read for.
+    """
     loader = Loader(config, caches, vocabulary)
     sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     examples = tokens = 0

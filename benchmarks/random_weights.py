@@ -28,7 +28,14 @@ def draw(config: RunConfig, folder: Path) -> int:
 
 
 def save(network: Network, params: Params, folder: Path, dtype: np.dtype) -> None:
-    """Write a network's parameters, and the config.json that describes it."""
+    """Write a network's parameters, and the config.json that describes it.
+
+    Args:
+      network: whose parameters they are.
+      params: to write.
+      folder: new.
+      dtype: that they are written in.
+    """
     folder.mkdir(parents=True)
     source = InMemoryWeights(params)
     mappings = parameter_mappings(network.config, network.abstract())

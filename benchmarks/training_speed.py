@@ -75,7 +75,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def prepare(config: RunConfig, folder: Path, steps: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Write weights and batches for both sides; return their settings, and what is to be said of the data."""
+    """Write weights and batches for both sides; return their settings, and what is to be said of the data.
+
+    Args:
+      config: of this project's side.
+      folder: for weights and batches.
+      steps: batches to write.
+    """
     wanted = [task for task in training_tasks(config) if task.length in CHAINS]
     caches = token_cache.open_or_write(config, wanted)
     vocabulary = load_vocabulary(config)
@@ -116,7 +122,13 @@ def count(batch: Mapping[str, np.ndarray]) -> dict[str, int]:
 
 
 def compare(settings: dict[str, Any], counts: list[dict[str, int]], tolerance: float) -> dict[str, Any]:
-    """Let the contestants take their steps in turn, and set their speeds and losses side by side."""
+    """Let the contestants take their steps in turn, and set their speeds and losses side by side.
+
+    Args:
+      settings: of both sides.
+      counts: of tokens in each batch.
+      tolerance: largest difference of losses.
+    """
     path = Path(settings["folder"]) / "train.json"
     files.write_json(path, settings)
     with Side("benchmarks.training_side_ours", path) as ours, Side("benchmarks.training_side_peer", path) as peer:
@@ -142,7 +154,13 @@ def compare(settings: dict[str, Any], counts: list[dict[str, int]], tolerance: f
 
 
 def summarise(taken: dict[str, Steps], counts: list[dict[str, int]], tolerance: float) -> dict[str, Any]:
-    """Speeds of the timed steps, ratios step by step, and how far the losses of all steps differ."""
+    """Speeds of the timed steps, ratios step by step, and how far the losses of all steps differ.
+
+    Args:
+      taken: steps of each contestant.
+      counts: of tokens in each batch.
+      tolerance: largest difference of losses.
+    """
     seconds = {name: [step["seconds"] for step in steps[1:]] for name, steps in taken.items()}
     losses = {name: [step["losses"][0] for step in steps] for name, steps in taken.items()}
     apart = np.ptp(np.array(list(losses.values())), axis=0)

@@ -79,7 +79,13 @@ class Bar:
 
 
 def track(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
-    """Yield `items` while a bar counts them."""
+    """Yield `items` while a bar counts them.
+
+    Args:
+      items: to yield.
+      description: what the bar says.
+      total: how many items there are; None asks `items`, if it knows.
+    """
     if total is None and isinstance(items, Sized):
         total = len(items)
     with Bar(description, total) as bar:

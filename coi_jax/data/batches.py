@@ -23,6 +23,11 @@ def fill(rows: Sequence[Sequence[Pair]], shape: RowShape, vocabulary: Vocabulary
     answer), `segments`, `positions` (from 0 in each example).
     T5: `encoder_tokens`, `encoder_segments` [rows, length]; `tokens` (targets shifted right behind a pad id),
     `targets`, `weights`, `segments` [rows, targets_length].
+
+    Args:
+      rows: the examples of each row, as (inputs, targets).
+      shape: of a row.
+      vocabulary: whose pad and begin ids are used.
     """
     if shape.targets_length:
         return _fill_t5(rows, shape, vocabulary)

@@ -51,7 +51,16 @@ RENAMED = {
 
 
 def sizes(layers: int, model_dim: int, heads: int, kv_heads: int, head_dim: int, mlp_dim: int) -> Fields:
-    """Return the fields of a model section that differ between the models of one family."""
+    """Return the fields of a model section that differ between the models of one family.
+
+    Args:
+      layers: number of layers.
+      model_dim: width of the residual stream.
+      heads: query heads.
+      kv_heads: key-value heads.
+      head_dim: width of a head.
+      mlp_dim: width of the MLP.
+    """
     return dict(
         layers=layers,
         model_dim=model_dim,

@@ -9,7 +9,15 @@ V11 = T5 | dict(mlp="gated_gelu", tied_embedding=False)
 
 
 def sizes(layers: int, model_dim: int, heads: int, head_dim: int, mlp_dim: int) -> Fields:
-    """Return the fields of a model section that differ between the models of one family."""
+    """Return the fields of a model section that differ between the models of one family.
+
+    Args:
+      layers: number of layers of encoder and decoder each.
+      model_dim: width of the residual stream.
+      heads: heads.
+      head_dim: width of a head.
+      mlp_dim: width of the MLP.
+    """
     return dict(
         layers=layers, decoder_layers=layers, model_dim=model_dim, heads=heads, head_dim=head_dim, mlp_dim=mlp_dim
     )

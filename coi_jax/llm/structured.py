@@ -78,7 +78,13 @@ def response_format(structured: str, kind: type[pydantic.BaseModel]) -> dict[str
 
 
 async def ask(client: Client, call: Call, kind: type[Answer]) -> Outcome[Answer]:
-    """Ask for a reply of a form, and a second time, with what was wrong, where the first has another one."""
+    """Ask for a reply of a form, and a second time, with what was wrong, where the first has another one.
+
+    Args:
+      client: that is asked.
+      call: the question.
+      kind: the schema of the reply.
+    """
     raw: list[str] = []
     keys: list[str] = []
     usage, fault = NO_USAGE, ""
@@ -124,7 +130,13 @@ def read(reply: Reply, kind: type[Answer]) -> Answer:
 
 
 def repair(call: Call, reply: Reply, fault: str) -> Call:
-    """Return the call that asks for the same once more, with the reply that was wrong and what was wrong with it."""
+    """Return the call that asks for the same once more, with the reply that was wrong and what was wrong with it.
+
+    Args:
+      call: the question.
+      reply: that cannot be used.
+      fault: what is wrong with it.
+    """
     wish = f"That cannot be used ({shorten(fault, 200)}). Reply again, with one JSON object of the form asked for."
     turns = (Message("assistant", reply.text), Message("user", wish))
     return dataclasses.replace(call, messages=(*call.messages, *turns))

@@ -19,7 +19,13 @@ class LossSums(NamedTuple):
 
 
 def loss_sums(logits: Float[Array, "B L V"], targets: Int[Array, "B L"], weights: Int[Array, "B L"]) -> LossSums:
-    """Return cross entropy, number and correct predictions of the positions whose weight is 1."""
+    """Return cross entropy, number and correct predictions of the positions whose weight is 1.
+
+    Args:
+      logits: of each position.
+      targets: ids due at each position.
+      weights: 1 where a position counts, else 0.
+    """
     weights = weights.astype(jnp.float32)
     logits = logits.astype(jnp.float32)
     is_target = jnp.arange(logits.shape[-1])[None, None] == targets[:, :, None]

@@ -65,7 +65,14 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
 
 
 def abstract_mesh(replica: int = 1, fsdp: int = 1, tensor: int = 1, sequence: int = 1) -> AbstractMesh:
-    """Return a mesh without devices, to compute the layout of arrays on it."""
+    """Return a mesh without devices, to compute the layout of arrays on it.
+
+    Args:
+      replica: size of the axis between slices.
+      fsdp: size of the axis that divides parameters and rows.
+      tensor: size of the axis that divides heads, MLP and vocabulary.
+      sequence: size of the axis that divides positions.
+    """
     return AbstractMesh((replica, fsdp, tensor, sequence), MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
 
 

@@ -68,6 +68,11 @@ def _lines(config: RunConfig) -> Iterator[str]:
 def train(lines: Iterable[str], size: int, options: Mapping[str, Any] = OPTIONS) -> bytes:
     """Return a SentencePiece model of `size` pieces, the same bytes for the same lines.
 
+    Args:
+      lines: of text, without their newlines.
+      size: number of pieces.
+      options: of SentencePiece's trainer.
+
     Raises:
       UserError: the lines hold fewer pieces, or have more different characters than that; it names a size that fits.
     """

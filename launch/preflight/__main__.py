@@ -81,6 +81,13 @@ def preflight(
 ) -> dict[str, Any]:
     """Return all that is told of a config on a topology, as JSON.
 
+    Args:
+      config: of the run.
+      topology: to compile for.
+      means: lengths and number of examples, where no token caches are there.
+      price: of a chip per hour in US dollars; None tells no cost.
+      generation: whether prefill and decode are compiled too.
+
     Raises:
       UserError: libtpu is missing, or the mesh does not fit the topology, the batch or the network.
     """

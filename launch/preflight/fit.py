@@ -42,6 +42,12 @@ class Attempt:
 def search(config: RunConfig, devices: list[Any], topology: Topology, means: Means) -> list[Attempt]:
     """Attempts up to the first that fits; the config itself is the first of them.
 
+    Args:
+      config: of the run.
+      devices: of the topology.
+      topology: to compile for.
+      means: lengths and number of examples, where no token caches are there.
+
     Raises:
       UserError: the mesh of the config itself does not fit the topology, its rows or its network.
     """
@@ -66,6 +72,11 @@ def candidates(config: RunConfig, chips: int, means: Means) -> Iterator[Changes]
     """Yield what is tried: to keep less for the backward pass, then to take the rows in more parts, then other meshes.
 
     On another mesh the rows are taken whole, then one by one.
+
+    Args:
+      config: of the run.
+      chips: in the topology.
+      means: lengths and number of examples, where no token caches are there.
     """
     remats = [{"model.remat": remat} for remat in REMAT[REMAT.index(config.model.remat) + 1 :]]
     yield from remats
@@ -110,6 +121,13 @@ def _mesh(*sizes: int) -> Changes:
 
 def attempt(config: RunConfig, changes: Changes, devices: list[Any], topology: Topology, means: Means) -> Attempt:
     """Compile the train step of a changed config, unless its state alone is too large.
+
+    Args:
+      config: of the run.
+      changes: dotted fields that are changed.
+      devices: of the topology.
+      topology: to compile for.
+      means: lengths and number of examples, where no token caches are there.
 
     Raises:
       UserError: the mesh does not fit the topology, the batch or the network.

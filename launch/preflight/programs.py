@@ -87,7 +87,13 @@ def vocabulary_size(config: RunConfig) -> int:
 
 
 def train_job(config: RunConfig, mesh: Mesh, total_steps: int) -> TrainingJob:
-    """Return what training prepares, for a mesh; raises UserError where the mesh does not fit the config."""
+    """Return what training prepares, for a mesh; raises UserError where the mesh does not fit the config.
+
+    Args:
+      config: of the run.
+      mesh: to train on.
+      total_steps: of the run.
+    """
     network = build(config.model, vocabulary_size(config), config.lora)
     return make_job(config, RunFolder(""), mesh, Steps(total_steps), network)
 
@@ -101,7 +107,13 @@ def state_memory(job: TrainingJob) -> dict[str, int]:
 
 
 def compile_train(job: TrainingJob, rows: int, topology: Topology) -> Program:
-    """Return the train step on batches of so many rows."""
+    """Return the train step on batches of so many rows.
+
+    Args:
+      job: of `train_job`.
+      rows: of a batch.
+      topology: to compile for.
+    """
     state = train_step.abstract_state(job.network, job.optimizer)
     batch = abstract_batch(job.config, rows)
     known = state_memory(job) | {
@@ -120,7 +132,13 @@ def abstract_batch(config: RunConfig, rows: int) -> dict[str, jax.ShapeDtypeStru
 
 
 def compile_generation(config: RunConfig, mesh: Mesh, topology: Topology) -> list[Program]:
-    """Prefill and decode of the longest prompts, with room for the longest answers. Of decode one token is counted."""
+    """Prefill and decode of the longest prompts, with room for the longest answers. Of decode one token is counted.
+
+    Args:
+      config: of the run.
+      mesh: to generate on.
+      topology: to compile for.
+    """
     network = build(config.model, vocabulary_size(config), config.lora)
     strategy = generator.make_strategy(network, EOS_ID, config.evaluation)
     params = _placed_params(network, mesh)

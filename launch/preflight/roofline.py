@@ -61,7 +61,13 @@ class Estimate:
 
 
 def estimate(costs: Costs, topology: Topology, mesh: Mesh) -> Estimate:
-    """Return the least and the most that a program's costs take on a topology."""
+    """Return the least and the most that a program's costs take on a topology.
+
+    Args:
+      costs: of one run of the program.
+      topology: that runs it.
+      mesh: whose axes the collectives use.
+    """
     devices = list(mesh.devices.flat)
     exchange = sum(item.wire_bytes / bandwidth(item, topology, devices) for item in costs.collectives)
     chip = topology.chip
@@ -69,7 +75,13 @@ def estimate(costs: Costs, topology: Topology, mesh: Mesh) -> Estimate:
 
 
 def bandwidth(collective: Collective, topology: Topology, devices: Sequence[Any]) -> float:
-    """Return bytes a second that each chip of a collective can receive."""
+    """Return bytes a second that each chip of a collective can receive.
+
+    Args:
+      collective: whose group of chips communicates.
+      topology: that the chips are in.
+      devices: of the mesh, in its order.
+    """
     if collective.kind == BETWEEN_SLICES:
         return topology.chip.network / (2 * (topology.slices - 1) / topology.slices)  # a ring of slices
     members = [devices[number] for number in collective.group]
@@ -81,5 +93,11 @@ def bandwidth(collective: Collective, topology: Topology, devices: Sequence[Any]
 
 
 def mfu(model_flops: float, seconds: float, topology: Topology) -> float:
-    """Share of the chips' peak that goes into the model's own operations (Chowdhery et al. 2022, appendix B)."""
+    """Share of the chips' peak that goes into the model's own operations (Chowdhery et al. 2022, appendix B).
+
+    Args:
+      model_flops: of the step on all chips.
+      seconds: of the step.
+      topology: that runs it.
+    """
     return model_flops / (seconds * topology.chip.peak * topology.chips)

@@ -115,6 +115,11 @@ def _aliases() -> dict[str, str]:
 def parse(text: str, slices: int = 1, memory: int | None = None) -> Topology:
     """Return the topology of a name. Examples: `v5e:16x16`, `v5e-256`, `v5litepod-256`, `v5p-128`.
 
+    Args:
+      text: the name.
+      slices: number of slices.
+      memory: of a chip in bytes, in place of its data sheet's.
+
     Raises:
       UserError: there is none of this name, or `slices` is not positive.
     """

@@ -54,6 +54,11 @@ class Workload:
 def measure(config: RunConfig, multiple: int, means: Means) -> Workload:
     """Return the workload of a config whose rows must be a multiple of some number.
 
+    Args:
+      config: of the run.
+      multiple: that the rows of a step must divide by: data-parallel devices × microbatches.
+      means: used where no token caches are there.
+
     Raises:
       UserError: the config's rows do not divide, or do not hold a step's examples or even one.
     """
