@@ -314,7 +314,7 @@ for work in (import_model, export_model, load):
 
 def test_host_memory_holds_a_few_tensors_and_never_the_model(tmp_path: Path) -> None:
     config = from_hf_config(WIDE)
-    network = build(DecoderConfig(**config, **published_models.RUN), 1)
+    network = build(DecoderConfig(**config, **published_models.RUN_FIELDS), 1)
     mappings = hf_names.parameter_mappings(network.config, network.abstract())
     bfloat16 = np.dtype(ml_dtypes.bfloat16)
     specs = [TensorSpec(key, mapping.tensor_shape, bfloat16) for mapping in mappings.values() for key in mapping.keys]
