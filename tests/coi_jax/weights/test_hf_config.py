@@ -11,7 +11,7 @@ from coi_jax.config.model import DecoderConfig, T5Config, model_section
 from coi_jax.families.registry import FAMILIES, PRESETS
 from coi_jax.weights.hf_config import IGNORED_FIELDS, check_same_network, from_hf_config, network_fields, to_hf_config
 from tests.helpers import tiny_networks
-from tests.helpers.published_models import RUN
+from tests.helpers.configs import RUN_FIELDS
 from tests.helpers.reference_models import FAMILIES as REFERENCES
 
 LLAMA3 = {
@@ -24,7 +24,7 @@ LLAMA3 = {
 
 
 def make(values: dict[str, Any]) -> DecoderConfig | T5Config:
-    return model_section(values).model_validate(values | RUN)
+    return model_section(values).model_validate(values | RUN_FIELDS)
 
 
 def config_class(kind: str) -> type:
@@ -63,7 +63,7 @@ def test_an_entry_of_the_table_is_all_that_a_new_family_needs(monkeypatch: pytes
     """A Qwen 2.5 whose queries and keys are normalized, which no published family is."""
     qwen = FAMILIES["qwen2"]
     odd = tiny_networks.change(tiny_networks.DECODER, qk_norm=True, qkv_bias=True, window=0, global_layer_interval=0)
-    new = replace(qwen, model_type="qwen_normed", from_hf_config="Normed", switches=qwen.switches | {"qk_norm": True})
+    new = replace(qwen, model_type="qwen_normed", architecture="Normed", switches=qwen.switches | {"qk_norm": True})
     with pytest.raises(UserError, match="no published family"):
         to_hf_config(odd, 40)
     monkeypatch.setitem(FAMILIES, new.model_type, new)
@@ -76,7 +76,7 @@ def test_an_entry_of_the_table_is_all_that_a_new_family_needs(monkeypatch: pytes
 
 def test_fields_are_those_of_a_network_and_not_of_a_run() -> None:
     for config in tiny_networks.CONFIGS.values():
-        assert set(config.model_dump()) - set(network_fields(config.kind)) == set(RUN)
+        assert set(config.model_dump()) - set(network_fields(config.kind)) == set(RUN_FIELDS)
 
 
 @pytest.mark.parametrize(
