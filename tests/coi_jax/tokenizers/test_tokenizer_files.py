@@ -42,9 +42,9 @@ def test_a_folder_without_a_tokenizer(tmp_path: Path) -> None:
     (tmp_path / "vocab.json").write_text("{}")
     with pytest.raises(UserError, match=r"has no tokenizer\.json, tokenizer\.model, spiece\.model"):
         read_tokenizer(str(tmp_path))
-    with pytest.raises(UserError, match=r"config\.vocabulary\.file: .*none: no such folder"):
+    with pytest.raises(UserError, match=r"config\.vocabulary\.folder: .*none: no such folder"):
         read_tokenizer(str(tmp_path / "none"))
-    with pytest.raises(UserError, match=r"config\.vocabulary\.file: odd://x: cannot be reached"):
+    with pytest.raises(UserError, match=r"config\.vocabulary\.folder: odd://x: cannot be reached"):
         read_tokenizer("odd://x")
 
 

@@ -19,12 +19,16 @@ SWITCHES = {
     "model__global_layer_interval": 3,
     "model__qk_norm": True,
     "model__qkv_bias": True,
-    "model__norms": "both",
+    "model__norm_placement": "sandwich",
     "model__norm_offset": 1,
     "model__scaled_embedding": True,
     "model__tied_embedding": True,
     "model__attention_softcap": 20.0,
     "model__logits_softcap": 10.0,
+}
+OPTIMIZERS = {
+    "adamw": tiny_models.OPTIMIZER,
+    "adafactor": tiny_models.OPTIMIZER.model_copy(update={"name": "adafactor", "options": {}}),
 }
 MESHES = [
     ("decoder", {"fsdp": 2}),
@@ -45,8 +49,7 @@ def on_device(one: dict[str, np.ndarray]) -> dict[str, jax.Array]:
 
 @functools.cache
 def on_one_device(kind: str, optimizer: str = "adamw") -> tuple[list[float], object]:
-    config = tiny_models.OPTIMIZER.model_copy(update={"name": optimizer})
-    trained = Trained(make(kind), mesh(), config)
+    trained = Trained(make(kind), mesh(), OPTIMIZERS[optimizer])
     return trained.run([batch(kind, seed) for seed in range(BATCHES)]), jax.device_get(trained.state.params)
 
 
@@ -86,8 +89,7 @@ def test_adapters_are_trained_alone_and_alike_on_any_mesh(kind: str, base_dtype:
 
 
 def test_adafactor_gives_the_same_on_any_mesh() -> None:
-    config = tiny_models.OPTIMIZER.model_copy(update={"name": "adafactor"})
-    trained = Trained(network(), mesh(fsdp=2, tensor=2), config)
+    trained = Trained(network(), mesh(fsdp=2, tensor=2), OPTIMIZERS["adafactor"])
     losses = trained.run([batch(seed=seed) for seed in range(BATCHES)])
     np.testing.assert_allclose(losses, on_one_device("decoder", "adafactor")[0], rtol=1e-5)
 
