@@ -127,7 +127,7 @@ def compare(
 
 
 def _seconds(side: Side, batch: int) -> float:
-    """Of a run whose programs are compiled."""
+    """Return the seconds of a run whose programs are compiled."""
     side.ask("generate", batch=batch)
     return float(side.ask("generate", batch=batch)["seconds"])
 

@@ -188,7 +188,7 @@ def synthetic_batches(config: RunConfig, steps: int) -> list[Batch]:
 
 
 class Run(NamedTuple):
-    """What a side gave: how it fitted into memory, each of its steps, and what it ran on."""
+    """The result of a side: how it fitted into memory, each of its steps, and its device."""
 
     way: str
     steps: training_speed.Steps

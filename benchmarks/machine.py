@@ -1,4 +1,4 @@
-"""What a measurement was made on: processor, accelerator and versions, for the JSON of every benchmark."""
+"""The machine of a measurement: processor, accelerator and versions, for the JSON of every benchmark."""
 
 import importlib.metadata
 import os

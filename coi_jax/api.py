@@ -46,7 +46,7 @@ class AnswerStep:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model wrote for a chain of instructions.
+    """The answer of a model to a chain of instructions.
 
     Attributes:
       steps: the parts of the text, in order.

@@ -1,4 +1,4 @@
-"""What every package may use: errors, files, command lines, progress. No JAX, nothing of chains."""
+"""Shared by every package: errors, files, command lines, progress. No JAX, nothing of chains."""
 
 import os
 

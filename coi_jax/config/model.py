@@ -1,4 +1,4 @@
-"""What there is to say of a network: one decoder and one T5 whose switches spell the differences between families.
+"""The config of a network: one decoder and one T5 whose switches spell the differences between families.
 
 The families and their published sizes are rows of `coi_jax.families.registry`.
 """
@@ -143,7 +143,7 @@ class LoraConfig(Section):
 
     @property
     def scaling(self) -> float:
-        """What an adapter's product is multiplied by."""
+        """The factor that an adapter's product is multiplied by."""
         return self.alpha / (self.rank**0.5 if self.rank_stabilized else self.rank)
 
     @pydantic.field_validator("targets")

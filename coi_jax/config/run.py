@@ -82,7 +82,7 @@ BatchConfig = Annotated[ExampleBatchConfig | TokenBatchConfig, Field(discriminat
 
 
 class DataConfig(Section):
-    """Which rows make a step's batch, and how."""
+    """The data of a run: its rows, and the batches that they make."""
 
     folder: str  # the dataset folder
     cache_folder: str  # where token caches are kept, shared by all runs
@@ -126,7 +126,7 @@ class StepsConfig(Section):
 
 
 class TrainConfig(Section):
-    """How long to train, and what to write down on the way."""
+    """The length of training, its logs and checkpoints."""
 
     length: Annotated[EpochsConfig | StepsConfig, Field(discriminator="unit")]
     microbatches: PositiveInt  # a step's rows are taken in this many parts, their gradients summed
@@ -136,7 +136,7 @@ class TrainConfig(Section):
 
 
 class WeightsConfig(Section):
-    """What training begins from."""
+    """The weights that training begins from."""
 
     folder: str | None  # a published folder, local or gs://…, or a run's; None: random weights
 
@@ -149,7 +149,7 @@ class WeightsConfig(Section):
 
 
 class MeshConfig(Section):
-    """How many devices stand along each axis; at most one axis may be -1, the rest of the devices."""
+    """The number of devices along each axis; at most one axis may be -1, the rest of the devices."""
 
     replica: int  # between slices: data-parallel copies
     fsdp: int  # parameters and batch are divided
@@ -182,7 +182,7 @@ DecodingConfig = Annotated[GreedyConfig | SamplingConfig | BeamSearchConfig, Fie
 
 
 class EvaluationConfig(Section):
-    """How answers are generated and scored."""
+    """The generation and scoring of answers."""
 
     tests: tuple[str, ...]  # names of test sets, as coi2_test
     decoding: DecodingConfig

@@ -160,7 +160,7 @@ def span(indices: Iterable[tuple[slice, ...] | None], rows: int) -> slice:
 
 
 class _Places:
-    """Where the stream's examples lie: example number → cache and row in it."""
+    """The places of the stream's examples: example number → cache and row in it."""
 
     def __init__(self, kept: list[np.ndarray], lengths: np.ndarray) -> None:
         self.kept, self.lengths = kept, lengths

@@ -1,4 +1,4 @@
-"""What an example takes of a row, and what becomes of one that is longer."""
+"""The shape of a packed row, and the rule for examples that are longer."""
 
 from dataclasses import dataclass
 from typing import Literal, NamedTuple

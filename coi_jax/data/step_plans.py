@@ -1,4 +1,4 @@
-"""Which examples share which row of which step, by either way of counting a step.
+"""Plans of steps: the examples that share each row of each step, by either way of counting a step.
 
 Both plans have `of_step(step)`, the rows of a step that have examples, and know the `rows` of a step, the
 `steps_per_epoch` (not a whole number), the `total_steps` of the run, and `useful`, the share of positions that are not

@@ -1,4 +1,4 @@
-"""What the families of decoders share: sizes, rotary positions, sliding windows, and their spelling in config.json."""
+"""Shared by the families of decoders: sizes, rotary positions, sliding windows, and their spelling in config.json."""
 
 import re
 

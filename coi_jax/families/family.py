@@ -9,7 +9,7 @@ Fields = dict[str, Any]
 
 @dataclass(frozen=True)
 class TensorNames:
-    """How `transformers` names the tensors of some networks.
+    """The names that `transformers` gives the tensors of some networks.
 
     Attributes:
       switches: fields of a model section; the names are those of every network that has these values.

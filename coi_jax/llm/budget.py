@@ -1,4 +1,4 @@
-"""What calls cost, and a budget that is never exceeded, however many workers spend from it.
+"""The cost of calls, and a budget that is never exceeded, however many workers spend from it.
 
 Workers share a folder, which may be in a bucket. A worker takes a *lease* of some dollars by writing a file there, and
 counts the leases of all: where they exceed the budget together it gives its own back and stops. So money is spent only

@@ -1,4 +1,4 @@
-"""What is asked of a language model, and what it replied."""
+"""Calls of a language model, and its replies."""
 
 import functools
 import json

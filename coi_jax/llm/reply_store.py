@@ -1,4 +1,4 @@
-"""Where completed replies are kept, by the address of their call: what is here is never asked, or paid, again.
+"""Stores of completed replies, by the key of their call: a stored reply is never asked or paid for again.
 
 A store is a SQLite file by default; a folder, which may be in a bucket (`gs://…`), serves workers on many machines.
 """

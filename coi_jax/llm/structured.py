@@ -20,14 +20,14 @@ BUDGET = "budget"  # why a call has no answer
 
 
 class Usage(NamedTuple):
-    """What replies took; stored ones too, which cost nothing again."""
+    """The usage of replies; stored ones count too, though they cost nothing again."""
 
     calls: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
     def plus(self, reply: Reply) -> "Usage":
-        """With one reply more."""
+        """Return the usage with one more reply."""
         return Usage(
             self.calls + 1, self.prompt_tokens + reply.prompt_tokens, self.completion_tokens + reply.completion_tokens
         )

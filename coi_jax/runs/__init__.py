@@ -1,1 +1,1 @@
-"""What a run keeps: its folder, checkpoints, train state and metrics."""
+"""The files of a run: its folder, checkpoints, train state and metrics."""

@@ -61,7 +61,7 @@ class _Mirror:
 
     @property
     def is_due(self) -> bool:
-        """Whether it is time for another upload."""
+        """Return whether it is time for another upload."""
         return time.monotonic() - self._uploaded > storage.UPLOAD_SECONDS
 
     def upload(self) -> None:

@@ -102,7 +102,7 @@ class RunFolder:
 
     @property
     def has_begun(self) -> bool:
-        """Whether anything was made with the config: not so where its data could not be read."""
+        """Return whether anything was made with the config: not so where its data could not be read."""
         return bool(self.environment.exists() or (self.path / "eval").exists())
 
     @property

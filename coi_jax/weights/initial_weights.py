@@ -1,4 +1,4 @@
-"""What a run begins from: random weights, a published folder, or another run; and the frozen base of its adapters.
+"""The weights that a run begins from: random, of a published folder, or of another run; and its frozen base.
 
 `initial_weights` is the one answer for training, inference and conversion. With low-rank adapters the initial weights
 are the frozen base: the same at every step, kept once, and checked against what the adapters were trained beside.

@@ -28,7 +28,7 @@ FAILURES = 300
 
 @dataclass(frozen=True)
 class Settings:
-    """What to generate.
+    """The settings of a generation.
 
     Attributes:
       seed: the same seed and settings give the same bytes.

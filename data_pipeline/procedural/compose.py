@@ -154,7 +154,7 @@ class Composer:
 
 
 class Usage:
-    """How often each operation was used at each position, and which combinations came to nothing."""
+    """Counts of each operation at each position, and the combinations that came to nothing."""
 
     def __init__(self) -> None:
         self.fruitless: set[Combination] = set()

@@ -1,4 +1,4 @@
-"""What an operation is, and the parameters that its instruction may name."""
+"""Operations, and the parameters that their instructions may name."""
 
 import functools
 import re

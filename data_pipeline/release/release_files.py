@@ -67,7 +67,7 @@ CHECKSUMS = {
 
 
 class Form(Enum):
-    """How a file writes its rows."""
+    """The form in which a file writes its rows."""
 
     CHAIN = "instructions joined with ' and then ', outputs with labels"
     FUSED = "instructions fused into one, outputs with labels"

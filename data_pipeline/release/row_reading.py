@@ -36,7 +36,7 @@ class Reading:
 
 @dataclass
 class Survey:
-    """What the rows of a release teach about its irregular ones: `learn` all of them, then `settle`."""
+    """Knowledge from the rows of a release about its irregular ones: `learn` all of them, then `settle`."""
 
     instructions: collections.Counter[str] = field(default_factory=collections.Counter)
     _long: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""What to change of a config so that its train step fits into a chip's memory, the least costly first."""
+"""A search for changes of a config so that its train step fits into a chip's memory, the least costly first."""
 
 import contextlib
 import math
@@ -35,12 +35,12 @@ class Attempt:
 
     @property
     def fits(self) -> bool:
-        """Whether the train step can run."""
+        """Return whether the train step can run."""
         return self.program is not None and self.memory.fits
 
 
 def search(config: RunConfig, devices: list[Any], topology: Topology, means: Means) -> list[Attempt]:
-    """Attempts up to the first that fits; the config itself is the first of them.
+    """Return attempts up to the first that fits; the config itself is the first of them.
 
     Args:
       config: of the run.

@@ -113,7 +113,7 @@ class Computation:
 
     @cached_property
     def users(self) -> dict[str, list[Instruction]]:
-        """Which instructions take an instruction's value."""
+        """Return the instructions that take an instruction's value."""
         users: dict[str, list[Instruction]] = {name: [] for name in self.instructions}
         for line in self.instructions.values():
             for operand in set(line.operands):

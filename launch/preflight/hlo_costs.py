@@ -1,4 +1,4 @@
-"""What one step asks of one chip, read from its optimized HLO: operations, memory traffic, collectives."""
+"""The costs of one step on one chip, read from its optimized HLO: operations, memory traffic, collectives."""
 
 import math
 import re
@@ -55,7 +55,7 @@ class Collective:
 
     @property
     def wire_bytes(self) -> float:
-        """What each chip has to receive, on a ring (Chan et al. 2007, section 4)."""
+        """Bytes that each chip receives, on a ring (Chan et al. 2007, section 4)."""
         chips = max(len(self.group), 1)
         share = {"all-reduce": 2 * (chips - 1) / chips, "collective-permute": 1.0, BETWEEN_SLICES: 1.0}
         return self.bytes * share.get(self.kind, (chips - 1) / chips)
@@ -63,7 +63,7 @@ class Collective:
 
 @dataclass(frozen=True)
 class Costs:
-    """Of one run of a program on one chip.
+    """The costs of one run of a program on one chip.
 
     Attributes:
       flops: operations of matrix products.
@@ -156,7 +156,7 @@ def _valid(given: int, made: int, size: int, window: dict[str, str]) -> int:
 
 
 def _kernel_flops(computation: Computation, line: Instruction) -> float:
-    """Of a splash attention kernel, whose causal mask leaves half of all pairs of a query and a key."""
+    """Return the operations of a splash attention kernel; its causal mask leaves half of all pairs."""
     products = next((number for name, number in SPLASH.items() if name in line.name), 0)
     if not _is_kernel(line) or not products:
         return 0.0

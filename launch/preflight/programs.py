@@ -50,13 +50,13 @@ class Memory:
 
     @property
     def fits(self) -> bool:
-        """Whether the program can run."""
+        """Return whether the program can run."""
         return self.total <= self.capacity
 
 
 @dataclass(frozen=True)
 class Program:
-    """What is known of a compiled program; `costs` is None where it was too large to be compiled to its end."""
+    """A compiled program; `costs` is None where it was too large to be compiled to its end."""
 
     name: str
     memory: Memory
@@ -67,7 +67,7 @@ class Program:
 
 @dataclass
 class Steps:
-    """What `make_job` asks of a loader: a run of some steps whose batches are nowhere."""
+    """A stand-in for the loader: a run of some steps without batches."""
 
     total_steps: int
     fingerprint: str = ""

@@ -1,4 +1,4 @@
-"""How long a program would take if chips did what their data sheets say (Williams et al. 2009).
+"""A roofline: the time of a program if chips reach their data sheets (Williams et al. 2009).
 
 Operations, memory and exchanges may run at once, so the longest of the three is the least time; their sum is what it
 takes where nothing overlaps. The truth lies between for programs that keep the cores busy, and above for others.
@@ -35,17 +35,17 @@ class Estimate:
 
     @property
     def least(self) -> float:
-        """Where the three overlap whole."""
+        """Seconds where the three overlap completely."""
         return max(self.compute, self.memory, self.exchange)
 
     @property
     def most(self) -> float:
-        """Where none overlaps."""
+        """Seconds where none overlaps."""
         return self.compute + self.memory + self.exchange
 
     @property
     def bound(self) -> str:
-        """What takes longest."""
+        """The one of the three that takes longest."""
         return max(("compute", "memory", "exchange"), key=lambda name: float(getattr(self, name)))
 
     def to_dict(self) -> dict[str, Any]:

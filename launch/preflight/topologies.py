@@ -18,7 +18,7 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Chip:
-    """What is known of a chip.
+    """The data sheet of a chip.
 
     Attributes:
       name: as the data sheets write it.
@@ -72,7 +72,7 @@ class Topology:
 
     @property
     def chip(self) -> Chip:
-        """What is known of its chips."""
+        """The data sheet of its chips."""
         return CHIPS[self.version]
 
     @property

@@ -1,4 +1,4 @@
-"""How much text a step and a run hold: from the token caches where they are there, else from given means."""
+"""The workload of a step and a run: from the token caches where they are there, else from given means."""
 
 import math
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ FULL_ROWS, COUNTED_EXAMPLES = 0.99, 0.87
 
 @dataclass(frozen=True)
 class Means:
-    """What stands in for data that is not there: mean ids of an example's prompt and answer, and how many there are."""
+    """Means that stand in for absent data: ids of an example's prompt and answer, and the number of examples."""
 
     inputs: float
     targets: float
@@ -32,7 +32,7 @@ class Means:
 
 @dataclass(frozen=True)
 class Workload:
-    """What a step and a run hold.
+    """The workload of a step and a run.
 
     Attributes:
       rows: of a step.

@@ -16,7 +16,7 @@ VALID_SHARE_LONGER = 0.59
 
 
 class Composable(ReplyForm):
-    """Whether the second instruction can be carried out on the output of the first, and why."""
+    """A verdict: can the second instruction be carried out on the output of the first, and why."""
 
     reason: Text
     composable: bool

@@ -27,7 +27,7 @@ class Outcome:
 
 
 class Backend(Protocol):
-    """Where points run. A context manager: `with backend:`; an interruption inside it stops the running point.
+    """A place where points run. A context manager: `with backend:`; an interruption inside it stops the running point.
 
     Attributes:
       stopped: whether it was told to stop; it starts no other point then.
