@@ -6,6 +6,7 @@ os.environ["USE_TF"] = "0"  # or transformers imports TensorFlow
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -113,7 +114,7 @@ def test_short_names_stand_for_all_modules_that_have_them() -> None:
 
 
 def test_a_network_without_adapters_has_none_to_export(tmp_path: Path) -> None:
-    network = adapted(reference(FAMILIES["Llama 2"]), rank=0)
+    network = replace(adapted(reference(FAMILIES["Llama 2"])), lora=None)
     with pytest.raises(UserError, match="trained all weights"):
         peft.export(tmp_path / "out", network, {}, base="")
     assert not (tmp_path / "out").exists()
