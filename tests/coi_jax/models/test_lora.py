@@ -153,15 +153,17 @@ def test_the_scaling_is_alpha_by_the_rank_or_by_its_root() -> None:
 
 @pytest.mark.parametrize(
     ("fields", "says"),
-    [({"rank": 0, "base_dtype": "int8"}, "all weights are trained"), ({"targets": "("}, "not a regular expression")],
+    [({"rank": 0}, "greater than 0"), ({"targets": "("}, "not a regular expression")],
 )
 def test_fields_that_mean_nothing_are_refused(fields: dict[str, object], says: str) -> None:
     with pytest.raises(ValueError, match=says):
         lora(**fields)
 
 
-def test_a_rank_of_zero_is_the_plain_network(kind: str) -> None:
-    assert build(CONFIGS[kind], VOCABULARY, lora(rank=0)) == build(CONFIGS[kind], VOCABULARY)
+def test_a_network_without_lora_has_no_adapters_and_no_frozen_base(kind: str) -> None:
+    network = build(CONFIGS[kind], VOCABULARY, None)
+    assert network.adapted_linear_maps == {}
+    assert network.split(network.abstract()) == (network.abstract(), None)
 
 
 def test_an_int8_channel_is_off_by_half_a_step_at_most() -> None:
