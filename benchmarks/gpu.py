@@ -272,7 +272,9 @@ def first_that_fits(module: str, ways: dict[str, dict[str, Any]], which: dict[st
             if not any(sign in str(error) for sign in OUT_OF_MEMORY):
                 raise
     raise UserError(
-        "config.data.batch.rows", settings["config"]["data"]["rows"], f"{module} has no memory for it; take fewer"
+        "config.data.batch.rows",
+        settings["config"]["data"]["batch"]["rows"],
+        f"{module} has no memory for it; take fewer",
     )
 
 

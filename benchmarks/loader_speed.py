@@ -32,12 +32,14 @@ def count(config: RunConfig, mode: str, examples: int, rows: int) -> RunConfig:
       examples: per step.
       rows: per step.
     """
-    data = {
-        "examples": {"count": "examples", "examples": examples, "rows": 0},
-        "tokens": {"count": "tokens", "examples": 0, "rows": rows},
+    batch = {
+        "examples": {"count": "examples", "examples": examples, "rows": None},
+        "tokens": {"count": "tokens", "rows": rows},
     }[mode]
     values = config.model_dump(mode="json")
-    return validate(values | {"data": values["data"] | data, "train": values["train"] | {"epochs": 1.0, "steps": 0}})
+    values["data"]["batch"] = batch
+    values["train"]["length"] = {"unit": "epochs", "count": 1.0}
+    return validate(values)
 
 
 def measure(

@@ -157,10 +157,9 @@ class Contestant:
 def make_optimizer(parameters: list[torch.nn.Parameter], settings: dict[str, Any]) -> torch.optim.Optimizer:
     """AdamW in torch's fused form (Trainer's default), or Adafactor as Trainer has it."""
     if settings["name"] == "adamw":
-        betas = (settings["b1"], settings["b2"])
-        return torch.optim.AdamW(
-            parameters, settings["learning_rate"], betas, settings["epsilon"], settings["weight_decay"], fused=True
-        )
+        options, rate, decay = settings["options"], settings["learning_rate"], settings["weight_decay"]
+        betas = (options["b1"], options["b2"])
+        return torch.optim.AdamW(parameters, rate, betas, options["epsilon"], decay, fused=True)
     from transformers.optimization import Adafactor
 
     return Adafactor(parameters, settings["learning_rate"], relative_step=False)

@@ -19,6 +19,7 @@ from tests.helpers.bucket import emulated_buckets  # noqa: E402
 from tests.helpers.paths import SHARED  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.devices()  # made now, before a test changes XLA_FLAGS for its children
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -48,7 +48,10 @@ def test_decoding_writes_the_tokens_of_the_peer(
 def test_a_side_takes_the_first_way_that_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "greedy_side.py").write_text(GREEDY)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    ways = {str(bytes): {"folder": str(tmp_path), "bytes": bytes, "config": {"data": {"rows": 4}}} for bytes in (9, 5)}
+    ways = {
+        str(bytes): {"folder": str(tmp_path), "bytes": bytes, "config": {"data": {"batch": {"rows": 4}}}}
+        for bytes in (9, 5)
+    }
     run = gpu.first_that_fits("greedy_side", ways, {}, repeats=2)
     assert (run.way, run.steps, run.device) == ("5", [0, 1, 2], {"device": "none"})
     with pytest.raises(UserError, match="take fewer"):

@@ -97,8 +97,7 @@ def _parameters(network: Network, mesh: AbstractMesh) -> str:
 
 def _optimizers(network: Network, mesh: AbstractMesh) -> Iterator[str]:
     """Both optimizers' states: how many leaves lie as their parameter does, and one by one those that do not."""
-    for name in ("adamw", "adafactor"):
-        config = tiny_models.OPTIMIZER.model_copy(update={"name": name})
+    for name, config in tiny_models.OPTIMIZERS.items():
         optimizer = make_optimizer(config, make_schedule(config, 10), network.split(network.logical_axes())[0])
         state = train_step.abstract_state(network, optimizer)
         placed = train_step.state_shardings(network, optimizer, mesh)

@@ -119,6 +119,10 @@ OPTIMIZER = OptimizerConfig(
     weight_decay=0.1,
     clip_norm=1.0,
 )
+OPTIMIZERS = {
+    "adamw": OPTIMIZER,
+    "adafactor": OPTIMIZER.model_copy(update={"name": "adafactor", "options": {}}),
+}
 
 
 class Trained:

@@ -31,7 +31,7 @@ T5 = {
         "vocabulary_size": None,
         "layers": 1,
         "decoder_layers": 1,
-        "width": 8,
+        "model_dim": 8,
         "heads": 1,
         "head_dim": 8,
         "mlp_dim": 8,

@@ -153,9 +153,9 @@ def test_networks_take_their_loss_in_chunks(kind: str, tied: bool) -> None:
         batch = pack_pairs([[(tokens(1, 4), tokens(2, 5)), (tokens(3, 6), tokens(4, 7))]], 15)
     params = build(config, VOCABULARY).init(jax.random.key(0))
 
-    def loss_and_gradients(chunk: int) -> Any:
+    def loss_and_gradients(chunk: int | None) -> Any:
         network = build(change(config, loss_chunk=chunk), VOCABULARY)
         return jax.jit(jax.value_and_grad(lambda params: network.loss(params, batch).loss))(params)
 
     with tiny_models.quick_compilation():
-        assert_same(loss_and_gradients(4), loss_and_gradients(0), 1e-5)
+        assert_same(loss_and_gradients(4), loss_and_gradients(None), 1e-5)

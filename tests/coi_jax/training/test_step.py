@@ -26,10 +26,6 @@ SWITCHES = {
     "model__attention_softcap": 20.0,
     "model__logits_softcap": 10.0,
 }
-OPTIMIZERS = {
-    "adamw": tiny_models.OPTIMIZER,
-    "adafactor": tiny_models.OPTIMIZER.model_copy(update={"name": "adafactor", "options": {}}),
-}
 MESHES = [
     ("decoder", {"fsdp": 2}),
     ("decoder", {"replica": 2, "tensor": 2, "sequence": 2}),
@@ -49,7 +45,7 @@ def on_device(one: dict[str, np.ndarray]) -> dict[str, jax.Array]:
 
 @functools.cache
 def on_one_device(kind: str, optimizer: str = "adamw") -> tuple[list[float], object]:
-    trained = Trained(make(kind), mesh(), OPTIMIZERS[optimizer])
+    trained = Trained(make(kind), mesh(), tiny_models.OPTIMIZERS[optimizer])
     return trained.run([batch(kind, seed) for seed in range(BATCHES)]), jax.device_get(trained.state.params)
 
 
@@ -89,7 +85,7 @@ def test_adapters_are_trained_alone_and_alike_on_any_mesh(kind: str, base_dtype:
 
 
 def test_adafactor_gives_the_same_on_any_mesh() -> None:
-    trained = Trained(network(), mesh(fsdp=2, tensor=2), OPTIMIZERS["adafactor"])
+    trained = Trained(network(), mesh(fsdp=2, tensor=2), tiny_models.OPTIMIZERS["adafactor"])
     losses = trained.run([batch(seed=seed) for seed in range(BATCHES)])
     np.testing.assert_allclose(losses, on_one_device("decoder", "adafactor")[0], rtol=1e-5)
 

@@ -105,5 +105,5 @@ def test_a_state_that_is_too_large_is_not_compiled(compiled: list[int]) -> None:
 def test_the_config_itself_must_match_the_topology(compiled: list[int]) -> None:
     with pytest.raises(UserError, match=r"config\.mesh: .*does not make 4 devices"):
         search(10**9, mesh__fsdp=3)
-    with pytest.raises(UserError, match=r"config\.data\.rows: 6"):
+    with pytest.raises(UserError, match=r"config\.data\.batch\.rows: 6"):
         search(10**9, data__batch__rows=6)

@@ -1,7 +1,6 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
+from etils import epath
 
 from coi_jax.common.errors import UserError
 from coi_jax.config.run import RunConfig
@@ -55,7 +54,7 @@ def test_rows_that_do_not_divide_or_hold_no_example_are_mistakes() -> None:
 
 def test_caches_that_are_there_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     lengths = np.array([[50, 30], [20, 10], [100, 99], [300, 5]], np.int32)
-    stored = [token_cache.TokenCache(Path("cache"), "hash", lengths, 4.0)]
+    stored = [token_cache.TokenCache(epath.Path("cache"), "hash", lengths, 4.0)]
     monkeypatch.setattr(token_cache, "find", lambda config, specs: stored)
     ours = config(data__batch__rows=4, **epochs(2.0))
     load = workload.measure(ours, 4, MEANS)
