@@ -16,7 +16,7 @@ from coi_jax.llm.settings import EndpointConfig
 HOPELESS = {401: "the key is wrong", 403: "the key does not allow it", 404: "there is no such model or address"}
 DECLINED = (400, 413, 422)  # statuses that say that this call, and no other, is wrong
 POOL = 8  # connections
-OUT_OF_MONEY = "insufficient_quota"  # a 429 that no waiting mends
+OUT_OF_MONEY = "insufficient_quota"  # a 429 that waiting does not cure
 
 
 class Busy(Exception):

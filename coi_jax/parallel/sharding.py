@@ -162,7 +162,7 @@ def _parameter_spec(name: str, shape: tuple[int, ...], axes: LogicalAxes, mesh: 
     for dimension, axis, mesh_axes in zip(shape, axes, entries, strict=True):
         parts = math.prod(mesh.shape[mesh_axis] for mesh_axis in mesh_axes)
         if dimension % parts:
-            raise UserError(f"config.mesh.{mesh_axes[0]}", parts, _mend(name, shape, str(axis), dimension, parts))
+            raise UserError(f"config.mesh.{mesh_axes[0]}", parts, _hint(name, shape, str(axis), dimension, parts))
     parts = math.prod(mesh.shape[mesh_axis] for mesh_axes in entries for mesh_axis in mesh_axes)
     elements = math.prod(dimension for dimension, axis in zip(shape, axes, strict=True) if axis != "layers")
     is_small = elements < LARGE or "rank" in axes or any(shared)
@@ -172,7 +172,7 @@ def _parameter_spec(name: str, shape: tuple[int, ...], axes: LogicalAxes, mesh: 
     return PartitionSpec(*(entry or None for entry in entries))
 
 
-def _mend(name: str, shape: tuple[int, ...], axis: str, dimension: int, parts: int) -> str:
+def _hint(name: str, shape: tuple[int, ...], axis: str, dimension: int, parts: int) -> str:
     says = f"does not divide {axis} = {dimension} of parameter {name} {shape}; "
     if axis == "vocabulary":
         return says + f"set config.model.vocabulary_size to {-(-dimension // parts) * parts}, or take another mesh"

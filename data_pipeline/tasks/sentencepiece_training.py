@@ -82,11 +82,11 @@ def train(lines: Iterable[str], size: int, options: Mapping[str, Any] = OPTIONS)
             sentence_iterator=iter(lines), model_writer=model, vocab_size=size, **options
         )
     except RuntimeError as error:
-        raise UserError("config.vocabulary.size", size, _mend(str(error))) from None
+        raise UserError("config.vocabulary.size", size, _hint(str(error))) from None
     return model.getvalue()
 
 
-def _mend(message: str) -> str:
+def _hint(message: str) -> str:
     """SentencePiece's complaint about a size, as advice."""
     if largest := re.search(r"value <= (\d+)", message):
         return f"the dataset has text for at most {largest[1]} pieces; choose at most that"
