@@ -27,6 +27,8 @@ from data_pipeline.tasks.sentencepiece_training import train
 from tests.helpers import tokenizer_folders
 from tests.helpers.paths import GOLDENS
 
+pytestmark = pytest.mark.xdist_group("golden ids")  # its fixture takes long: one worker makes it
+
 GOLDEN = GOLDENS / "ids.json"
 CHAINS = (
     Chain("a", "test", "b a", "Sort the words. and then Count them.", (Step("Sort.", "a b"), Step("Count.", "2"))),

@@ -26,6 +26,8 @@ from data_pipeline.procedural import __main__ as procedural
 from tests.helpers import tiny_models
 from tests.helpers.paths import ROOT
 
+pytestmark = pytest.mark.xdist_group("golden")  # its fixture takes long: one worker makes it
+
 GOLDEN = ROOT / "tests" / "goldens" / "results.json"
 STEPS = 20
 OPERATIONS = "reverse_words,remove_first_word,remove_last_word,keep_first_two_words,swap_first_and_last_word"
