@@ -22,7 +22,8 @@ Schedule = Callable[[Int[Array, ""]], Float[Array, ""]]
 
 # The schedule after warm-up: its functions take the peak and the number of steps after which it would be 0.
 SCHEDULES: dict[str, Callable[[float, int], optax.Schedule]] = {
-    "linear": lambda peak, steps: optax.linear_schedule(peak, 0.0, steps),
+    # As optax.linear_schedule but for its last bit, by which the recorded results would differ after many steps.
+    "linear": lambda peak, steps: lambda step: peak * (1.0 - jnp.clip(step / steps, 0.0, 1.0)),
     "cosine": optax.cosine_decay_schedule,
     "constant": lambda peak, steps: optax.constant_schedule(peak),
 }
@@ -40,11 +41,10 @@ def make_schedule(config: OptimizerConfig, steps: int) -> Schedule:
     if config.schedule not in SCHEDULES:
         raise UserError("config.optimizer.schedule", config.schedule, nearest(config.schedule, list(SCHEDULES)))
     warmup = math.ceil(config.warmup_ratio * steps)
-    schedule = SCHEDULES[config.schedule](config.learning_rate, max(steps - warmup, 1))
+    share = SCHEDULES[config.schedule](1.0, max(steps - warmup, 1))  # of the peak
     if warmup:
-        rise = optax.linear_schedule(config.learning_rate / warmup, config.learning_rate, max(warmup - 1, 1))
-        schedule = optax.join_schedules([rise, schedule], [warmup])
-    return lambda step: jnp.asarray(schedule(step), jnp.float32)
+        share = optax.join_schedules([lambda step: (step + 1) / warmup, share], [warmup])
+    return lambda step: jnp.asarray(config.learning_rate * share(step), jnp.float32)
 
 
 def scale_by_adamw(*, b1: float, b2: float, epsilon: float) -> optax.GradientTransformation:
