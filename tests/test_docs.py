@@ -4,6 +4,8 @@ All commands are known to their parsers. Blocks marked `bash run` and `python ru
 navigation in one empty folder, as they stand there but for flags that make them small.
 """
 
+import ast
+import functools
 import re
 import shlex
 from collections.abc import Iterator
@@ -87,7 +89,11 @@ CONFIGURED = [
 def test_every_override_is_a_field_that_takes_the_value(command: str) -> None:
     words = shlex.split(command)
     overrides = dict(word.removeprefix("--config.").split("=", 1) for word in words if word.startswith("--config."))
-    load_config(ROOT / words[words.index("--config") + 1], overrides)
+    config = load_config(f"{ROOT}/{words[words.index('--config') + 1]}", overrides)
+    for name, text in overrides.items():
+        if name != "model.preset":  # the name of a group of fields, not one itself
+            value = functools.reduce(getattr, name.split("."), config)
+            assert text in (str(value), str(getattr(value, "kind", value))) or value == ast.literal_eval(text)
 
 
 def test_every_make_target_exists() -> None:

@@ -79,7 +79,7 @@ class BucketFileSystem(fsspec.AbstractFileSystem):
         if mode == "rb":
             return open(self._place(path), "rb")
         if mode != "wb":
-            raise NotImplementedError(f"an object cannot be opened with mode {mode}")
+            raise io.UnsupportedOperation(f"an object cannot be opened with mode {mode}")
         return _Upload(self._place(path))
 
 
