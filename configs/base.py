@@ -64,7 +64,13 @@ def _run() -> ConfigDict:
 
 
 def data(template: str, batch: ConfigDict, length: int) -> ConfigDict:
-    """Return which rows make a step's batch, and how."""
+    """Return which rows make a step's batch, and how.
+
+    Args:
+      template: how an example is laid out as text: plain, alpaca, chat or mistral.
+      batch: the rows of a step: `examples` or `full_rows`.
+      length: positions in a packed row; of the encoder, in a T5.
+    """
     return ConfigDict(
         dict(
             folder="data/release",  # the dataset folder

@@ -107,7 +107,13 @@ def file_version(path: PathLike) -> str:
 
 
 def read_range(path: PathLike, start: int = 0, end: int | None = None) -> bytes:
-    """Read the bytes of a file from `start` to `end`, in one request of a bucket; to the end of the file where None."""
+    """Read a range of the bytes of a file, in one request of a bucket.
+
+    Args:
+      path: the file, local or in a bucket.
+      start: the first byte.
+      end: the byte after the last; None: the end of the file.
+    """
     if is_local(path):
         with open(path, "rb") as file:
             file.seek(start)

@@ -66,7 +66,13 @@ class DecoderLayer(nnx.Module):
     def project_qkv(
         self, x: Float[Array, "B L D"], angles: CosSin, key: Key[Array, ""] | None = None
     ) -> tuple[Heads, KeyValues]:
-        """Return the rotated queries of `x`, and its rotated keys with their values."""
+        """Return the rotated queries of `x`, and its rotated keys with their values.
+
+        Args:
+          x: the residual stream.
+          angles: cosines and sines of the rotary embedding at each position.
+          key: of dropout; None: no dropout.
+        """
         query_key, kv_key = split_key(key, 2)
         normed = x if self.config.norm_placement == "post" else self.attention_norm(x)
         query = self.attention.queries(normed, query_key)
@@ -78,7 +84,13 @@ class DecoderLayer(nnx.Module):
     def finish_layer(
         self, x: Float[Array, "B L D"], attended: Heads, key: Key[Array, ""] | None = None
     ) -> Float[Array, "B L D"]:
-        """Add the projected output of attention to the residual stream `x`, then the MLP's output."""
+        """Add the projected output of attention to the residual stream, then the MLP's output.
+
+        Args:
+          x: the residual stream.
+          attended: the output of each head.
+          key: of dropout; None: no dropout.
+        """
         keys, rate, placement = split_key(key, 4), self.config.dropout, self.config.norm_placement
         output = self.attention.project_output(attended, keys[2])
         x = x + dropout(output if placement == "pre" else self.attention_post_norm(output), rate, keys[0])

@@ -240,7 +240,13 @@ def constrain_residual(x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
 
 
 def dropout(x: Float[Array, "*shape"], rate: float, key: Key[Array, ""] | None) -> Float[Array, "*shape"]:
-    """Zero elements with probability `rate` and scale the rest; the identity where `key` is None."""
+    """Zero random elements and scale the rest, so that the expected value stays the same.
+
+    Args:
+      x: an array of any shape.
+      rate: the probability that an element is zeroed.
+      key: of the random choice; None: `x` is returned as it is.
+    """
     if key is None or rate == 0.0:
         return x
     kept = jax.random.bernoulli(key, 1.0 - rate, x.shape)
@@ -258,7 +264,13 @@ def layer_keys(key: Key[Array, ""] | None, layers: int) -> Key[Array, "layers"] 
 
 
 def stack_layers(make: Callable[[nnx.Rngs], Layer], layers: int, *, rngs: nnx.Rngs) -> Layer:
-    """Return one module with the parameters of `layers` modules, stacked along a first axis "layers"."""
+    """Return one module with the parameters of several modules, stacked along a first axis "layers".
+
+    Args:
+      make: returns one module, with random parameters.
+      layers: how many modules are stacked.
+      rngs: of the random parameters.
+    """
     keys = jax.random.split(rngs.params(), layers)
     stacked = nnx.vmap(lambda key: make(nnx.Rngs(params=key)))(keys)
     for _, node in nnx.iter_graph(stacked):

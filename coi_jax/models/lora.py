@@ -15,6 +15,11 @@ from coi_jax.models.layers import Linear
 def add_adapters(module: nnx.Module, lora: LoraConfig, *, rngs: nnx.Rngs) -> None:
     """Add adapters to the linear maps of a network that `lora.targets` matches.
 
+    Args:
+      module: the network, which is changed in place.
+      lora: the config of the adapters.
+      rngs: of the adapters' random parameters.
+
     Raises:
       UserError: it matches none, or something that is not a linear map.
     """

@@ -132,7 +132,13 @@ class Network:
         return _sharded(module.unembed(module.hidden(batch)))
 
     def loss(self, params: Params, batch: Batch, *, key: Key[Array, ""] | None = None) -> LossSums:
-        """Return sums over the target tokens of a packed batch; dropout only with a `key`."""
+        """Return sums over the target tokens of a packed batch.
+
+        Args:
+          params: the parameters.
+          batch: packed rows with targets and weights.
+          key: of dropout; None: no dropout.
+        """
         module = self.module(params)
         hidden = module.hidden(batch, key)
         if not self.config.loss_chunk:

@@ -26,7 +26,13 @@ ABSENT = -1  # start and length of examples that a row does not have
 
 
 def unsupported_reason(query: Queries, *, packed: bool, cap: float) -> str:
-    """Return why the kernel does not support some rows; "" where it does."""
+    """Return why the kernel does not support some rows; "" where it does.
+
+    Args:
+      query: the queries of the rows.
+      packed: whether a row may hold several examples.
+      cap: the soft cap of scores; 0 for none.
+    """
     length, head_dim = query.shape[2:]
     checks = {
         f"computes in bfloat16 or float16, not in {query.dtype}": query.dtype not in (jnp.bfloat16, jnp.float16),
