@@ -31,7 +31,7 @@ from coi_jax.common import cli, files
 from coi_jax.common.errors import UserError
 from coi_jax.llm.settings import EndpointConfig
 from data_pipeline.build import __main__ as build
-from data_pipeline.build import llm_stages, rules
+from data_pipeline.build import config_loading, llm_stages, rules
 from data_pipeline.build.asking.ask_transform import EndpointAnswerer
 from data_pipeline.build.drafts import Instance, Seed
 from data_pipeline.build.engine.stage_runner import OUT, Stage, StageRunner, rows_of
@@ -102,7 +102,7 @@ def measure_dry_run(folder: str, rows: int) -> dict[str, Any]:
 
 def measure_rules(folder: str, tasks: int) -> dict[str, Any]:
     """Return the seconds and memory of the stage that judges all pairs, and the number of pairs."""
-    config, given = build.load("configs/build/procedural.py", {}).pairs, stage_of(folder, tasks)
+    config, given = config_loading.load("configs/build/procedural.py", {}).pairs, stage_of(folder, tasks)
     runner = StageRunner(folder, [build.RUNNER])
     began = time.perf_counter()
     stage = runner.run("pairs", None, [given], lambda start: pairing.pair(start | rows_of(given), config, 0))
@@ -209,7 +209,7 @@ def _endpoint(base_url: str) -> EndpointConfig:
     if not base_url:
         raise UserError("base_url", base_url, "name an endpoint on this machine: this makes many calls")
     os.environ.setdefault("OPENAI_API_KEY", "any")
-    endpoint = build.load("configs/build/procedural.py", {}).endpoint
+    endpoint = config_loading.load("configs/build/procedural.py", {}).endpoint
     return endpoint.model_copy(update={"base_url": base_url, "model": "any"})
 
 

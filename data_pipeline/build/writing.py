@@ -2,11 +2,15 @@
 
 import collections
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from coi_jax.chains.chain import Chain
 from coi_jax.chains.dataset import DatasetWriter
+from coi_jax.common import files
 from coi_jax.common.storage import PathLike
+from data_pipeline.build import instruction_sources, llm_stages
+from data_pipeline.build.asking.questions import prompt_identity
 from data_pipeline.build.build_config import BuildConfig
 from data_pipeline.build.drafts import Draft
 from data_pipeline.build.engine.stage_runner import REJECTED
@@ -16,6 +20,18 @@ from data_pipeline.build.stages import variants
 SOURCE = "coi_jax.build"
 PROVENANCE = "provenance"
 NO_OTHER = "no other chain of its length has other tasks"
+
+
+def manifest_notes(config: BuildConfig, built: BuildResult) -> dict[str, Any]:
+    """Return the manifest's notes on a build: everything that its chains depend on."""
+    return {
+        "licences": [seed["licence"] for seed in built.tasks.read()],
+        "config": config.model_dump(mode="json", exclude={"store"}),
+        "sources": [Path(path).name for source in config.seeds.sources for path in instruction_sources.paths(source)],
+        "prompts": {prompt: prompt_identity(prompt) for prompt in llm_stages.prompts()},
+        "stages": {stage.name: stage.counts for stage in built.every},
+        "identity": files.digest([stage.identity for stage in built.every]),
+    }
 
 
 def write(out: PathLike, config: BuildConfig, result: BuildResult, notes: dict[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from coi_jax.common import cli, files
 from coi_jax.common.errors import UserError
 from coi_jax.llm import Answered, Rejected
 from data_pipeline.build import __main__ as build
+from data_pipeline.build import config_loading
 from data_pipeline.build.asking import oracle
 from data_pipeline.build.asking.oracle import Oracle
 from data_pipeline.build.asking.questions import Question
@@ -74,7 +75,7 @@ def built(argv: list[str]) -> BuildResult:
     arguments, _ = build._parser().parse_known_args(rest)
     if arguments.llm:
         overrides["llm"] = arguments.llm
-    config = build.load(arguments.config, overrides)
+    config = config_loading.load(arguments.config, overrides)
     work = f"{arguments.out}.work"
     return Build(config, StageRunner(f"{work}/stages", []), Payment(f"{work}/spending", None), Decisions()).run()
 
@@ -119,4 +120,4 @@ def test_a_model_that_errs_is_told_from_one_that_does_not(tmp_path: Path, monkey
 
 def test_the_oracle_takes_no_other_tasks() -> None:
     with pytest.raises(UserError, match="give sources of that kind"):
-        build.load("configs/build/super_ni.py", {"llm": "procedural"})
+        config_loading.load("configs/build/super_ni.py", {"llm": "procedural"})
