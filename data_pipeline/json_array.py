@@ -1,132 +1,145 @@
 """Reads a JSON array one element at a time, so that a file need not fit in memory.
 
-The parser is ijson's, in its Python implementation: the C implementation turns half a surrogate pair into "?", and a
-row must be kept as it is.
+The elements are read as strictly as any other JSON (`coi_jax.common.json_reader`).
 """
 
 import codecs
-import collections
-import contextlib
-import decimal
 import json
 from collections.abc import Callable, Iterator
 from typing import IO, Any
 
-import ijson
-from ijson.common import JSONError, ObjectBuilder
-
 from coi_jax.common.errors import UserError
-from coi_jax.common.storage import PathLike, as_path
+from coi_jax.common.files import MAX_LINE_BYTES
+from coi_jax.common.json_reader import JsonError, parse_value
+from coi_jax.common.storage import PathLike, open_input
 
 CHUNK_BYTES = 1 << 16
-MAX_DEPTH = 500  # of lists and objects within a row
-_STARTS, _ENDS = ("start_array", "start_map"), ("end_array", "end_map")
-_PARSER = ijson.get_backend("python")
-Event = tuple[str, Any]
+MAX_CHARACTERS = MAX_LINE_BYTES  # of an element
+_LONGEST_TOKEN = 16  # characters at the end of a chunk that may be the beginning of a literal, exponent or escape
+_SPACE = " \t\r\n"
 
 
-def read_array(path: PathLike, field: str = "file") -> Iterator[Any]:
+def read_array(path: PathLike, field: str = "file", *, allow_surrogates: bool = False) -> Iterator[Any]:
     """Yield the elements of the JSON array in a UTF-8 file, in order.
+
+    Args:
+      path: of the file.
+      field: its name in an error.
+      allow_surrogates: whether a string may hold half of a surrogate pair.
 
     Raises:
       UserError: the file is missing, empty, not UTF-8, not one JSON array, or cut short; it names the element.
     """
-    try:
-        with as_path(path, field).open("rb") as file:
-            yield from _ArrayReader(file, path, field).elements()
-    except FileNotFoundError:
-        raise UserError(field, path, "no such file; check the path") from None
+    with open_input(path, field) as file:
+        yield from _ArrayReader(file, path, field, allow_surrogates).elements()
 
 
 class _ArrayReader:
-    """Puts the parser's events together to elements, and says at which element a file goes wrong."""
+    """Reads elements from a text of which only the part that is not read yet is in memory."""
 
-    def __init__(self, file: IO[bytes], path: PathLike, field: str) -> None:
-        self._path, self._field = path, field
+    def __init__(self, file: IO[bytes], path: PathLike, field: str, allow_surrogates: bool) -> None:
+        self._path, self._field, self._allow_surrogates = path, field, allow_surrogates
         self._file = _Utf8File(file, self._error)
+        self._text, self._place = "", 0
         self._number = 0  # of elements that are complete
 
     def _error(self, where: str, hint: str) -> UserError:
         return UserError(self._field, f"{self._path}{where}", hint)
 
+    def _row_error(self, reason: str) -> UserError:
+        return self._error(f" (row {self._number}, after {self._number} rows)", reason)
+
     def elements(self) -> Iterator[Any]:
         """Yield the elements."""
-        events = self._events()
-        if next(events)[0] != "start_array":
-            raise self._error("", "is not a JSON array of rows; check that it is a file of the release")
-        for event in events:
-            if event[0] == "end_array":
-                break
-            yield self._element(event, events)
+        self._begin()
+        ended = self._skip("]")
+        while not ended:
+            yield self._element()
             self._number += 1
-        if next(events, None) is not None:
+            ended = self._skip("]")
+            if not ended and not self._skip(","):
+                raise self._row_error(_syntax("Expecting ',' delimiter" if self._next() else "it ends"))
+        if self._next():
             raise self._error("", f"has text after its array of {self._number} rows; fetch it again")
 
-    def _events(self) -> Iterator[Event]:
-        """Yield the parser's events; its errors become the user's."""
-        depth, ended = 0, False
-        parser = _PARSER.basic_parse(self._file, buf_size=CHUNK_BYTES)
-        try:
-            for event in parser:
-                depth += (event[0] in _STARTS) - (event[0] in _ENDS)
-                if depth > MAX_DEPTH:
-                    raise self._error(f" (row {self._number})", "is nested too deep to be a row; correct the file")
-                ended = depth == 0
-                yield event
-        except (JSONError, json.JSONDecodeError) as error:
-            raise self._file.failure or self._syntax_error(error, ended) from None
-        finally:  # a parser that is left in the middle would complain on standard error
-            self._file.end()
-            with contextlib.suppress(JSONError, json.JSONDecodeError):
-                collections.deque(parser, maxlen=0)
+    def _begin(self) -> None:
+        if not self._next():
+            raise self._error("", "is empty; fetch it again")
+        if not self._skip("["):
+            raise self._error("", "is not a JSON array of rows; name another file")
 
-    def _syntax_error(self, error: Exception, ended: bool) -> UserError:
-        if self._file.is_blank:
-            return self._error("", "is empty; fetch it again")
-        if ended:
-            return self._error("", f"has text after its array of {self._number} rows; fetch it again")
-        where = f" (row {self._number}, after {self._number} rows)"
-        return self._error(where, f"not JSON ({error}); the file may be cut short: fetch it again")
-
-    def _element(self, event: Event, events: Iterator[Event]) -> Any:
-        """Return the element that begins with an event."""
-        builder, depth = ObjectBuilder(), 0
+    def _next(self) -> str:
+        """Return the next character that is no white space; "" at the end of the file."""
         while True:
-            name, value = event
-            builder.event(name, float(value) if isinstance(value, decimal.Decimal) else value)
-            depth += (name in _STARTS) - (name in _ENDS)
-            if not depth:
-                return builder.value
-            event = next(events)
+            while self._place < len(self._text) and self._text[self._place] in _SPACE:
+                self._place += 1
+            if self._place < len(self._text) or not self._fill():
+                return self._text[self._place : self._place + 1]
+
+    def _skip(self, character: str) -> bool:
+        """Skip a character after white space; return whether it is there."""
+        found = self._next() == character
+        self._place += found
+        return found
+
+    def _fill(self) -> bool:
+        """Read as much text again as is not read yet, at least a chunk; return whether there is more."""
+        rest = self._text[self._place :]
+        more = self._file.read(max(CHUNK_BYTES, len(rest)))
+        self._text, self._place = rest + more, 0
+        return bool(more)
+
+    def _element(self) -> Any:
+        """Return the element that begins here, with as much text of the file as it takes."""
+        self._next()
+        while True:
+            try:
+                value, end = parse_value(self._text, self._place, allow_surrogates=self._allow_surrogates)
+                length = end - self._place
+                # A number may go on in the next chunk, as `1e` of `1e5`.
+                if end + _LONGEST_TOKEN <= len(self._text) or not self._fill():
+                    self._place += length
+                    return value
+            except JsonError as error:
+                raise self._row_error(str(error)) from None
+            except json.JSONDecodeError as error:
+                if self._is_definite(error) or not self._fill():
+                    raise self._row_error(_syntax(error.msg)) from None
+            if len(self._text) > MAX_CHARACTERS + CHUNK_BYTES:
+                raise self._row_error(f"is longer than {MAX_CHARACTERS >> 20} MiB; shorten the row")
+
+    def _is_definite(self, error: json.JSONDecodeError) -> bool:
+        """Return whether more text cannot mend an error: it is not at the end, as that of a text cut short is."""
+        return not error.msg.startswith("Unterminated") and error.pos < len(self._text) - _LONGEST_TOKEN
+
+
+def _syntax(reason: str) -> str:
+    return f"not JSON ({reason}); the file may be cut short: fetch it again"
 
 
 class _Utf8File:
-    """A file that keeps the place of a byte that is not UTF-8 as its failure, and leaves out a byte order mark."""
+    """A file that is decoded while it is read, without a byte order mark."""
 
     def __init__(self, file: IO[bytes], error: Callable[[str, str], UserError]) -> None:
         self._file, self._error = file, error
         self._decoder = codecs.getincrementaldecoder("utf-8-sig")()
         self._bytes_read, self._ended = 0, False
-        self.is_blank = True
-        self.failure: UserError | None = None
 
-    def end(self) -> None:
-        """Read no more."""
-        self._ended = True
+    def read(self, size: int) -> str:
+        """Return some text of about `size` bytes; none at the end of the file.
 
-    def read(self, size: int = -1) -> bytes:
-        """Return about `size` bytes; none at the end of the file, or where it is not UTF-8."""
-        while size and not self._ended:  # the parser asks for no byte first, to see the type
+        Raises:
+          UserError: the file is not UTF-8.
+        """
+        while not self._ended:
             data = self._file.read(size)
             self._ended = not data
             try:
                 text = self._decoder.decode(data, final=not data)
             except UnicodeDecodeError as error:
                 where = f" (byte {self._bytes_read + error.start} or just before)"
-                self.failure = self._error(where, "is not UTF-8; convert the file")
-                break
+                raise self._error(where, "is not UTF-8; convert the file") from None
             self._bytes_read += len(data)
-            self.is_blank = self.is_blank and not text.strip()
             if text:
-                return text.encode("utf-8")
-        return b""
+                return text
+        return ""

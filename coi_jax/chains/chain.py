@@ -16,7 +16,8 @@ from coi_jax.common.errors import UserError
 JOINER = " and then "
 
 _LABEL = re.compile(r"(?<!\\)task ?([0-9]+) output(?: and task ?([0-9]+) input)?:", re.IGNORECASE)
-_LABEL_IN_CONTENT = re.compile(r"(\\*)(task ?[0-9]+ output(?: and task ?[0-9]+ input)?:)", re.IGNORECASE)
+# The look-behind lets a run of backslashes be tried once, and not from each of its backslashes.
+_LABEL_IN_CONTENT = re.compile(r"(?<!\\)(\\*)(task ?[0-9]+ output(?: and task ?[0-9]+ input)?:)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ def _labels(text: str) -> list[re.Match[str]]:
     found: list[re.Match[str]] = []
     for match in _LABEL.finditer(text):
         number = len(found) + 1
-        if int(match[1]) == number and match[2] in (None, str(number + 1)):
+        if match[1].lstrip("0") == str(number) and match[2] in (None, str(number + 1)):
             found.append(match)
     return found
 

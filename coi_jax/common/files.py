@@ -1,14 +1,19 @@
 """Text, JSON and JSON-lines files, local or in a bucket: read with clear errors, written whole or not at all."""
 
+import codecs
 import functools
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Iterator
 from typing import IO, Any
 
 from coi_jax.common.errors import UserError
-from coi_jax.common.storage import AppendFile, PathLike, as_path, atomic_file, file_version, is_local
+from coi_jax.common.json_reader import BYTE_ORDER_MARK, MAX_BYTES, JsonError, decode_utf8, parse_field, parse_json
+from coi_jax.common.storage import AppendFile, PathLike, as_path, atomic_file, file_version, is_local, open_input
+
+MAX_LINE_BYTES = 2**26  # of a row in a JSON-lines file
 
 
 def write_text(path: PathLike, text: str) -> None:
@@ -28,20 +33,29 @@ def write_json(path: PathLike, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def read_text(path: PathLike, field: str = "file") -> str:
-    """Read a UTF-8 file.
+def read_bytes(path: PathLike, field: str = "file") -> bytes:
+    """Read a file that a user named.
 
     Raises:
-      UserError: it is missing, a folder, empty, or not UTF-8.
+      UserError: it is missing, a folder, a pipe, cannot be opened, or is too large to be read at once.
+    """
+    with open_input(path, field) as file:
+        data = file.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise UserError(field, path, f"is longer than {MAX_BYTES >> 20} MiB; name another file")
+    return data
+
+
+def read_text(path: PathLike, field: str = "file") -> str:
+    """Read a UTF-8 file, without a byte order mark.
+
+    Raises:
+      UserError: it cannot be read (see `read_bytes`), is empty, or not UTF-8.
     """
     try:
-        text = as_path(path, field).read_bytes().decode("utf-8")
-    except FileNotFoundError:
-        raise UserError(field, path, "no such file; check the path") from None
-    except IsADirectoryError:
-        raise UserError(field, path, "is a folder; name a file") from None
-    except UnicodeDecodeError as error:
-        raise UserError(field, path, f"byte {error.start} is not UTF-8; convert the file") from None
+        text = decode_utf8(read_bytes(path, field)).removeprefix(BYTE_ORDER_MARK)
+    except JsonError as error:
+        raise UserError(field, path, str(error)) from None
     if not text:
         raise UserError(field, path, "is empty; write it again")
     return text
@@ -49,35 +63,47 @@ def read_text(path: PathLike, field: str = "file") -> str:
 
 def read_json(path: PathLike, field: str = "file") -> Any:
     """Read the value of a JSON file; raise UserError where there is none."""
-    try:
-        return json.loads(read_text(path, field))
-    except json.JSONDecodeError as error:
-        raise UserError(
-            field, f"{path}:{error.lineno}", f"not JSON ({error.msg}); it may be cut short: write it again"
-        ) from None
+    return parse_field(read_text(path, field), field, os.fspath(path))
+
+
+def read_object(path: PathLike, field: str = "file") -> dict[str, Any]:
+    """Read the object of a JSON file; raise UserError where there is none."""
+    value = read_json(path, field)
+    if not isinstance(value, dict):
+        raise UserError(field, path, f"holds a {type(value).__name__}, where a JSON object is due; write it again")
+    return value
 
 
 def read_jsonl(path: PathLike, field: str = "file") -> Iterator[dict[str, Any]]:
-    """Yield the objects of a JSON-lines file, one line in memory at a time.
+    """Yield the objects of a JSON-lines file, one line in memory at a time. Blank lines are skipped.
 
     Raises:
-      UserError: the file is missing or not UTF-8, or a line is not a JSON object; it names the line.
+      UserError: the file cannot be read (see `read_bytes`) or a line is not a JSON object; it names the line.
     """
-    try:
-        with as_path(path, field).open("rb") as file:
-            for number, line in enumerate(file, 1):
-                yield _json_object(line, f"{path}:{number}", field)
-    except FileNotFoundError:
-        raise UserError(field, path, "no such file; check the path") from None
+    return (row for _, row in read_placed_jsonl(path, field))
+
+
+def read_placed_jsonl(path: PathLike, field: str = "file") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the objects of a JSON-lines file as `read_jsonl`, each with its place, as `train.jsonl:3`, for errors."""
+    with open_input(path, field) as file:
+        for number in itertools.count(1):  # lines end with "\n" alone: a text may hold other line separators
+            line = file.readline(MAX_LINE_BYTES + 1)
+            if not line:
+                return
+            if number == 1:
+                line = line.removeprefix(codecs.BOM_UTF8)
+            place = f"{path}:{number}"
+            if len(line) > MAX_LINE_BYTES:
+                raise UserError(field, place, f"is longer than {MAX_LINE_BYTES >> 20} MiB; shorten the row")
+            if line.strip():
+                yield place, _json_object(line, place, field)
 
 
 def _json_object(line: bytes, where: str, field: str) -> dict[str, Any]:
     try:
-        row = json.loads(line.decode("utf-8"))
-    except UnicodeDecodeError:
-        raise UserError(field, where, "not UTF-8; convert the file") from None
-    except json.JSONDecodeError as error:
-        raise UserError(field, where, f"not JSON ({error.msg}); the file may be cut short") from None
+        row = parse_json(line)
+    except JsonError as error:
+        raise UserError(field, where, str(error)) from None
     if not isinstance(row, dict):
         raise UserError(field, where, f"a {type(row).__name__}, where a JSON object is due")
     return row

@@ -9,10 +9,10 @@ absent. Object stores cannot append either: `AppendFile` uploads the whole file 
 
 import contextlib
 import hashlib
-import json
 import os
 import pathlib
 import shutil
+import stat
 import tempfile
 import time
 import uuid
@@ -23,6 +23,7 @@ import fsspec
 from etils import epath
 
 from coi_jax.common.errors import UserError
+from coi_jax.common.json_reader import parse_field
 
 PathLike = str | os.PathLike[str]
 
@@ -142,6 +143,55 @@ def file_identity(path: epath.Path, done: Callable[[], None] = lambda: None) -> 
             digest.update(block)
             done()
     return digest.hexdigest()
+
+
+def open_input(path: PathLike, field: str = "file") -> IO[bytes]:
+    """Open a file that a user named, for reading.
+
+    Args:
+      path: of the file.
+      field: its name in an error.
+
+    Raises:
+      UserError: it is missing, cannot be opened, or is something else than a file.
+    """
+    place = as_path(path, field)
+    try:
+        reason = _not_a_file(place)
+        if not reason:
+            return place.open("rb")
+    except OSError as error:
+        reason = _unreadable(error)
+    raise UserError(field, path, reason)
+
+
+def _not_a_file(path: epath.Path) -> str:
+    """Return why a local path is no file; "" where it is. A pipe is refused, since opening it would wait.
+
+    Raises:
+      FileNotFoundError: there is nothing at the path.
+    """
+    if not is_local(path):
+        return ""
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as error:  # ValueError: the path holds a null character
+        return _unreadable(error)
+    if stat.S_ISDIR(mode):
+        return _unreadable(IsADirectoryError())
+    return "" if stat.S_ISREG(mode) else "is a pipe or a device; name a file"
+
+
+def _unreadable(error: OSError | ValueError) -> str:
+    match error:
+        case FileNotFoundError():
+            return "no such file; check the path"
+        case IsADirectoryError():
+            return "is a folder; name a file"
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return f"cannot be read ({reason}); check the path"
 
 
 def list_files(folder: PathLike) -> list[str]:
@@ -405,20 +455,19 @@ class Folder:
           end: the byte after the last; the end of the file where None.
 
         Raises:
-          UserError: the file is not there.
+          UserError: the file is not there, or cannot be read.
         """
         try:
-            return read_range(self.at(name), start, end)
+            reason = _not_a_file(self.at(name))
+            if not reason:
+                return read_range(self.at(name), start, end)
         except FileNotFoundError:
-            raise UserError(self.field, f"{self.url}/{name}", "no such file; the folder is not complete") from None
+            reason = "no such file; the folder is not complete"
+        raise UserError(self.field, f"{self.url}/{name}", reason)
 
     def read_json(self, name: str) -> dict[str, Any]:
         """Read a JSON object; raise UserError where there is none."""
-        try:
-            value = json.loads(self.read(name))
-        except ValueError as error:
-            hint = f"not JSON ({error}); it may be cut short: fetch it again"
-            raise UserError(self.field, f"{self.url}/{name}", hint) from None
+        value = parse_field(self.read(name), self.field, f"{self.url}/{name}")
         if not isinstance(value, dict):
             raise UserError(self.field, f"{self.url}/{name}", "not a JSON object; fetch it again")
         return value

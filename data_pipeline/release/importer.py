@@ -63,7 +63,7 @@ class Importer:
         self._first_steps: dict[str, Chain] = {}
 
     def _rows(self, file: ReleaseFile) -> Iterator[Any]:
-        return read_array(self._folder / file.path, "release file")
+        return read_array(self._folder / file.path, "release file", allow_surrogates=True)  # such a row is rejected
 
     def learn(self, known: Sequence[ReleaseFile]) -> None:
         """Read the files for what their regular rows teach about irregular ones."""

@@ -8,17 +8,20 @@ import collections
 import hashlib
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from coi_jax.chains.chain import JOINER, Chain, Step, join, parse
 from coi_jax.common import files
-from data_pipeline.release.release_files import Form, ReleaseFile
+from coi_jax.common.json_reader import is_utf8
+from data_pipeline.release.release_files import FILES, Form, ReleaseFile
 
 NOT_GIVEN = ""  # the instruction of a step that the release does not tell
 TEXT_KEYS = ("instruction", "input", "output")
 FORM_KEYS = {Form.CHAIN: (), Form.FUSED: (), Form.SUMMARY: ("eng_output",)}
+LONGEST = max(length for file in FILES for length in file.lengths)  # chain of the release
 KNOWN_KEYS = frozenset((*TEXT_KEYS, "eng_output", "summarized_coi"))
 
 
@@ -48,7 +51,7 @@ class Survey:
         if fault(row, Form.CHAIN):
             return
         instructions, outputs = split_instruction(row["instruction"]), split_output(row["output"])
-        if len(outputs) == 1:
+        if not 1 < len(outputs) <= LONGEST:
             return
         if len(instructions) > len(outputs):
             self._long.append((row["input"], instructions, outputs))
@@ -105,15 +108,6 @@ def fault(row: Any, form: Form) -> str | None:
     if not row["instruction"].strip():
         return "empty instruction"
     return None if is_utf8(row) else "holds half a surrogate pair, which UTF-8 cannot write"
-
-
-def is_utf8(row: Any) -> bool:
-    """Return whether all text in a JSON value can be written as UTF-8."""
-    try:
-        json.dumps(row, ensure_ascii=False).encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def writable(row: Any) -> Any:
@@ -195,25 +189,48 @@ def group(parts: Sequence[str], count: int, survey: Survey) -> tuple[str, ...]:
     """Put neighbouring parts together until there are `count` instructions.
 
     Of all ways the one with the most instructions known from regular rows, then with the best known ones, then with
-    the earliest ends, so that a part nobody knows stays with the last step.
+    the earliest ends, so that a part nobody knows stays with the last step. The time grows with the parts, not with the
+    number of ways.
 
     Example: with "A." known, `("A.", "Do b", "do c.")` in two → `("A.", "Do b and then do c.")`.
 
     Args:
       parts: of an instruction that was split.
-      count: of instructions.
+      count: of instructions, no more than parts.
       survey: knows regular instructions.
     """
+    known = _known_spans(parts, count, survey)
+    best = [[*(spans.get(len(parts), 0) for spans in known), -math.inf]]  # of one instruction; none is left at the end
+    for _ in range(1, count):
+        best.append(_one_instruction_more(best[-1], known))
+    ends = [0]
+    for now, after in zip(best[:0:-1], best[-2::-1], strict=True):
+        start = ends[-1]
+        ways = range(start + 1, len(parts))
+        ends.append(next(end for end in ways if known[start].get(end, 0) + after[end] == now[start]))
+    return tuple(join(parts[start:end]) for start, end in itertools.pairwise([*ends, len(parts)]))
 
-    def merit(instructions: tuple[str, ...]) -> tuple[int, int]:
-        seen = [survey.instructions[instruction] for instruction in instructions]
-        return sum(map(bool, seen)), sum(seen)
 
-    return max(_groupings(parts, count), key=merit)
+def _known_spans(parts: Sequence[str], count: int, survey: Survey) -> list[dict[int, int]]:
+    """Return, for each place, the ends of the known instructions that begin there, with what they are worth.
+
+    The number of known instructions outweighs how often they were seen.
+    """
+    longest = 1 + max((text.count(JOINER) for text in survey.instructions), default=0)
+    weight = 1 + count * survey.instructions.total()
+    known: list[dict[int, int]] = [{} for _ in parts]
+    for start in range(len(parts)):
+        for end in range(start + 1, min(start + longest, len(parts)) + 1):
+            seen = survey.instructions[join(parts[start:end])]
+            if seen:
+                known[start][end] = weight + seen
+    return known
 
 
-def _groupings(parts: Sequence[str], count: int) -> Iterator[tuple[str, ...]]:
-    """Yield every way to cut `parts` into `count` runs, earliest ends first (`max` keeps the first of equals)."""
-    for ends in itertools.combinations(range(1, len(parts)), count - 1):
-        edges = (0, *ends, len(parts))
-        yield tuple(join(parts[start:end]) for start, end in itertools.pairwise(edges))
+def _one_instruction_more(best: Sequence[float], known: Sequence[dict[int, int]]) -> list[float]:
+    """Return what the parts from each place on are worth at best, in one instruction more than `best` is of."""
+    found, unknown = [-math.inf] * len(best), -math.inf  # `unknown`: where nobody knows the first instruction
+    for start in reversed(range(len(known))):
+        unknown = max(unknown, best[start + 1])
+        found[start] = max([unknown, *(worth + best[end] for end, worth in known[start].items())])
+    return found

@@ -62,6 +62,8 @@ def test_holds_one_row_at_a_time(tmp_path: Path) -> None:
         (b'["caf\xe9"]', "byte 5.*not UTF-8"),
         (b'["cut in a letter \xc3', "not UTF-8"),
         (b"[" * 100_000, "nested too deep"),
+        (b'[1, {"a": 1, "a": 2}]', "row 1.*twice"),
+        (b"[1, 2, 1" + b"0" * 5000 + b"]", "row 2.*5001 digits"),
     ],
 )
 def test_what_is_not_a_whole_array_is_named(tmp_path: Path, content: bytes, message: str) -> None:
@@ -76,7 +78,9 @@ def test_what_is_not_a_whole_array_is_named(tmp_path: Path, content: bytes, mess
 def test_half_a_surrogate_pair_stays_what_it_is(tmp_path: Path) -> None:
     path = tmp_path / "rows.json"
     path.write_text('["\\ud800"]')
-    assert list(read_array(path)) == ["\ud800"]
+    assert list(read_array(path, allow_surrogates=True)) == ["\ud800"]
+    with pytest.raises(UserError, match=r"row 0.*half of a surrogate pair"):
+        list(read_array(path))
 
 
 def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 
 from coi_jax.chains.chain import Chain, Step, is_well_formed, join, parse, render
 from coi_jax.common.errors import UserError
+from tests.helpers.measured import megabyte_takes_little
 
 PIECES = [
     "Task 1 output:",
@@ -74,6 +75,37 @@ def test_a_text_without_labels_is_one_output() -> None:
 def test_what_a_model_may_write(text: str, outputs: tuple[str, ...]) -> None:
     assert parse(text) == outputs
     assert not is_well_formed(text, 2)
+
+
+@given(backslashes=st.integers(0, 4), ending=st.sampled_from(["", "\\", " x"]), digits=st.integers(1, 3))
+def test_a_label_in_an_output_is_escaped_whatever_stands_before_it(backslashes: int, ending: str, digits: int) -> None:
+    content = "\\" * backslashes + f"Task {'0' * digits}2 output:" + ending
+    assert parse(render((content, content))) == (content, content)
+
+
+def test_leading_zeros_do_not_change_the_number_of_a_label() -> None:
+    assert parse("Task 01 output and task 2 input: A Task 002 output: B") == ("A", "B")
+
+
+def test_a_megabyte_is_parsed_and_rendered_soon_and_in_little_memory() -> None:
+    code = """
+from coi_jax.chains.chain import is_well_formed, parse, render
+def run(text):
+    assert parse(render((text, "b"))) == (text, "b")
+    parse(text)
+    is_well_formed(text, 2)
+"""
+    texts = [
+        "\\" * 2**20,
+        "\\a" * 2**19,
+        f"Task {'1' * 2**20} output: a",
+        f"Task 1 output and task {'2' * 2**20} input: a",
+        "Task " * 2**18,
+        "task 1 output and task 2 input: " * 2**15,
+        "Task 1 output" * 2**16,
+        "\n" * 2**20,
+    ]
+    megabyte_takes_little(code, "ValueError", texts)
 
 
 CHAIN = Chain(

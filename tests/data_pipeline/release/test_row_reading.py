@@ -1,3 +1,5 @@
+import itertools
+import time
 from itertools import pairwise
 from typing import Any
 
@@ -69,6 +71,32 @@ def test_grouping_keeps_every_part_in_order(parts: list[str], data: st.DataObjec
     groups = group(parts, count, survey)
     assert len(groups) == count
     assert JOINER.join(groups) == JOINER.join(parts)
+
+
+@given(st.lists(st.sampled_from("abcd"), min_size=1, max_size=7), st.data())
+def test_grouping_takes_the_best_of_all_ways(parts: list[str], data: st.DataObject) -> None:
+    count = data.draw(st.integers(1, len(parts)))
+    survey = Survey()
+    survey.instructions.update(
+        JOINER.join(words) for words in data.draw(st.lists(st.lists(st.sampled_from("abcd"), min_size=1, max_size=2)))
+    )
+    ends = itertools.combinations(range(1, len(parts)), count - 1)
+    edges = ((0, *inner, len(parts)) for inner in ends)
+    ways = [tuple(JOINER.join(parts[one:next]) for one, next in itertools.pairwise(edge)) for edge in edges]
+
+    def merit(instructions: tuple[str, ...]) -> tuple[int, int]:
+        seen = [survey.instructions[instruction] for instruction in instructions]
+        return sum(map(bool, seen)), sum(seen)
+
+    assert group(parts, count, survey) == max(ways, key=merit)  # `max` keeps the first, with the earliest ends
+
+
+def test_an_instruction_of_thousands_of_joiners_is_grouped_at_once() -> None:
+    row = make(JOINER.join(["Sort."] * 20_000), ["a", "b", "c"])
+    start = time.process_time()
+    shown = instructions(row, COI_3, make("Sort. and then Count. and then Add.", ["a", "b", "d"]))
+    assert time.process_time() - start < 1
+    assert shown == ["Sort.", "Sort.", JOINER.join(["Sort."] * 19_998)]
 
 
 def test_grouping_without_knowledge_leaves_the_rest_to_the_last_step() -> None:
