@@ -3,7 +3,8 @@
   python -m coi_jax.evaluate --workdir runs/coi12 --tasks coi2_test,coi3_test
   python -m coi_jax.evaluate --workdir runs/coi12 --tasks bbh --limit 200 --config.evaluation.decoding=sample
 
-Predictions go to DIR/eval/TEST SET/predictions.jsonl as they are written, scores to results.json beside them.
+Predictions go to DIR/eval/TEST SET/predictions.jsonl as they are written, scores to results.json beside them; those of
+the first examples alone (--limit) to results_first_200.json, which no table reads.
 `--config.evaluation.*`, `--config.mesh.*` and `--config.data.cache_folder` may differ from the run's config.
 """
 
@@ -22,7 +23,7 @@ from coi_jax.common.errors import UserError
 from coi_jax.common.progress import Bar
 from coi_jax.common.storage import AppendFile
 from coi_jax.data import token_cache
-from coi_jax.data.task_specs import evaluation_task
+from coi_jax.data.task_specs import check_sources, evaluation_task
 from coi_jax.data.token_cache import Example, TokenCache
 from coi_jax.evaluation import predictions
 from coi_jax.evaluation.predictions import Prediction
@@ -83,19 +84,23 @@ def evaluate(model: Model, names: Sequence[str], limit: int | None = None) -> li
       UserError: a test set is unknown or the dataset has no row of it; nothing has been predicted then.
     """
     specs = [evaluation_task(model.config, name) for name in names]
+    source = processes.on_primary(lambda: check_sources(model.config.data.folder, names))
     caches = token_cache.open_or_write(model.config, specs, model.kept_vocabulary)
-    return [_evaluate_one(model, name, tokens, limit) for name, tokens in zip(names, caches, strict=True)]
+    return [_evaluate_one(model, name, tokens, limit, source) for name, tokens in zip(names, caches, strict=True)]
 
 
-def _evaluate_one(model: Model, name: str, tokens: TokenCache, limit: int | None) -> dict[str, Any]:
+def _evaluate_one(model: Model, name: str, tokens: TokenCache, limit: int | None, source: str) -> dict[str, Any]:
     examples = [tokens[index] for index in range(min(len(tokens), limit or len(tokens)))]
     folder = model.workdir / "eval" / name
     generated_from = _generated_from(model, tokens)
+    results = folder / ("results.json" if len(examples) == len(tokens) else f"results_first_{len(examples)}.json")
     rows = processes.on_primary(lambda: _open_predictions(name, folder, generated_from))
     existing = {id: Prediction(id, text, complete) for id, text, complete in rows}
     answers = _predict(model, name, examples, folder, existing)
     chains = [example.chain for example in examples]
-    scored: dict[str, Any] = processes.on_primary(lambda: _score(model, name, chains, answers, generated_from))
+    provenance = {"source": source, **generated_from}
+    scored: dict[str, Any] = processes.on_primary(lambda: _score(model, name, chains, answers, provenance))
+    processes.on_primary(lambda: files.write_json(results, scored))
     return scored
 
 
@@ -109,7 +114,7 @@ def _open_predictions(name: str, folder: epath.Path, generated_from: dict[str, A
 def _score(
     model: Model, name: str, chains: Sequence[Chain], answers: Sequence[Prediction], generated_from: dict[str, Any]
 ) -> dict[str, Any]:
-    """Score the answers to a test set and write `results.json`."""
+    """Return the scores of the answers to a test set, with their provenance."""
     provenance = {
         "run": str(model.workdir),
         "dataset": _dataset_hash(model),
@@ -131,7 +136,6 @@ def _score(
             f"{name}: {scored['incomplete']} of {len(chains)} answers reached "
             f"max_new_tokens = {settings.max_new_tokens}"
         )
-    files.write_json(model.workdir / "eval" / name / "results.json", scored)
     return scored
 
 

@@ -3,13 +3,16 @@
 SeqIO tasks are made from a `TaskSpec` (`data_pipeline.tasks`), and the key of a token cache is computed from one.
 """
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from coi_jax.chains.dataset import read_manifest
 from coi_jax.common.errors import UserError
+from coi_jax.common.storage import PathLike
 from coi_jax.config.run import RunConfig, VocabularyConfig
 from coi_jax.data.arms import ARMS, find_arm
-from coi_jax.data.test_sets import find_test_set
+from coi_jax.data.test_sets import check_source, find_test_set
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,22 @@ def evaluation_task(config: RunConfig, name: str) -> TaskSpec:
     """
     test = find_test_set(name)
     return _make_spec(config, name, test.split, test.length, find_arm(config.arm).prompting)
+
+
+def check_sources(folder: PathLike, names: Iterable[str]) -> str:
+    """Check that a dataset may have some test sets, and return its source.
+
+    Args:
+      folder: the dataset folder.
+      names: of the test sets.
+
+    Raises:
+      UserError: there is no dataset, or a test set is for chains of another source.
+    """
+    source: str = read_manifest(folder)["source"]
+    for name in names:
+        check_source(name, source, folder)
+    return source
 
 
 def _make_spec(config: RunConfig, name: str, split: str, length: int | None, prompting: str) -> TaskSpec:

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from coi_jax.common.errors import UserError, nearest
+from coi_jax.common.storage import PathLike
+
+PROCEDURAL = "procedural"  # the `source` in the manifest of a dataset that code has generated
 
 
 @dataclass(frozen=True)
@@ -18,6 +21,7 @@ class TestSet:
       group: the kind of chains; figures have a row of panels for each.
       split: the split of the dataset folder that holds its rows.
       length: the chain length of its rows, σ; None takes the rows of all lengths.
+      source: the only `source` of datasets that have this test set; None where any other source may have it.
       scorer: a name in `metrics.SCORERS`.
     """
 
@@ -27,6 +31,7 @@ class TestSet:
     group: str
     split: str
     length: int | None
+    source: str | None = None
     scorer: str = "chain"
 
 
@@ -41,12 +46,12 @@ TEST_SETS: dict[str, TestSet] = {
         TestSet("coi5_test", "coi", "test", 5),
         TestSet("coi6_test", "coi", "test", 6),
         # Procedural chains, whose answers are computed.
-        TestSet("proc1_test", "proc", "test", 1),
-        TestSet("proc2_test", "proc", "test", 2),
-        TestSet("proc3_test", "proc", "test", 3),
-        TestSet("proc4_test", "proc", "test", 4),
-        TestSet("proc5_test", "proc", "test", 5),
-        TestSet("proc6_test", "proc", "test", 6),
+        TestSet("proc1_test", "proc", "test", 1, PROCEDURAL),
+        TestSet("proc2_test", "proc", "test", 2, PROCEDURAL),
+        TestSet("proc3_test", "proc", "test", 3, PROCEDURAL),
+        TestSet("proc4_test", "proc", "test", 4, PROCEDURAL),
+        TestSet("proc5_test", "proc", "test", 5, PROCEDURAL),
+        TestSet("proc6_test", "proc", "test", 6, PROCEDURAL),
         # BIG-Bench Hard, and WikiLingua as chains of summarization and translation.
         TestSet("bbh", "bbh", "bbh", None),
         TestSet("wikilingua_en_fr", "wikilingua", "wikilingua_en_fr", None),
@@ -64,6 +69,30 @@ def find_test_set(name: str) -> TestSet:
     if name not in TEST_SETS:
         raise UserError("test set", name, nearest(name, list(TEST_SETS)))
     return TEST_SETS[name]
+
+
+def check_source(name: str, source: str, folder: PathLike) -> None:
+    """Check that a dataset may have a test set: scores on chains of another kind would stand under its name.
+
+    Args:
+      name: of the test set.
+      source: what the dataset's manifest says of where its chains come from.
+      folder: the dataset folder, for the message.
+
+    Raises:
+      UserError: the test set is of another source, or the source has test sets of its own.
+    """
+    wanted = find_test_set(name).source
+    own = [test.name for test in TEST_SETS.values() if test.source == source]
+    if wanted is None and own:
+        raise UserError(
+            "test set", name, f"{folder} has chains of source {source!r}; its test sets are {', '.join(own)}"
+        )
+    if wanted not in (None, source):
+        hint = (
+            f"has chains of source {wanted!r}, and {folder} those of {source!r}; take coi2_test or another of this kind"
+        )
+        raise UserError("test set", name, hint)
 
 
 def chain_length(name: str) -> int | None:

@@ -42,8 +42,9 @@ PALETTE = (
 STYLES = dict(zip(ARMS, itertools.cycle(PALETTE), strict=False))
 TITLE = "How well models carry out chains of instructions, by the number of steps in the chain"
 GRAY = "#777777"
-SPREAD = 0.4  # of all arms over one length, so that their intervals do not hide one another
-ARM_SPREAD = 0.08  # of two arms, at most
+DASHES = (0, (4, 3))
+SPREAD = 0.5  # of all arms over one length, so that their markers and intervals do not hide one another
+ARM_SPREAD = 0.16  # of two arms, at most
 
 
 def write(records: Records, folder: files.PathLike) -> list[str]:
@@ -84,7 +85,7 @@ def write_images(records: Records, folder: files.PathLike) -> list[str]:
 
 
 def draw(records: Records) -> Figure:
-    """Return the figure: a row for each group of test sets, a panel for each score."""
+    """Return the figure: a row for each group of test sets, named where there are several, a panel for each score."""
     cells = make_cells(records)
     groups = sorted({_group(cell) for cell in cells})
     figure = Figure(figsize=(10, 1.4 + 3.9 * len(groups)), layout="constrained")
@@ -93,10 +94,31 @@ def draw(records: Records) -> Figure:
         for axes, metric in zip(row, PANELS, strict=True):
             chosen = [cell for cell in cells if (_group(cell), cell.metric) == (group, metric)]
             _draw_panel(axes, metric, chosen, records)
+        if len(groups) > 1:
+            row[0].set_ylabel(_row_title(group, cells), fontsize=10)
     key = functools.partial(figure.legend, frameon=False, fontsize=9.5, title_fontsize=13.5)
     key(handles=_arm_key(records.arms), loc="outside upper center", ncols=3, title=TITLE)
-    key(handles=_marks_key(cells), loc="outside lower center", ncols=4)
+    has_baseline = any(_baseline(metric, cells, records) for metric in PANELS)
+    marks = key(
+        handles=_marks_key(cells, has_baseline), loc="outside lower center", ncols=4, title=describe(records, cells)
+    )
+    marks.get_title().set_fontsize(9.5)
     return figure
+
+
+def describe(records: Records, cells: Sequence[Cell]) -> str:
+    """Return what was measured: the chains behind each point, the seeds of the runs, and the data of the test sets."""
+    counts = sorted({records.examples(cell.test_set) for cell in cells})
+    seeds = sorted({record.seed for cell in cells for record in cell.records})
+    examples = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,}–{counts[-1]:,}"
+    runs = f"seed {seeds[0]}" if len(seeds) == 1 else f"mean over seeds {', '.join(map(str, seeds))}"
+    data = ", ".join(sorted({cell.source for cell in cells}))
+    return f"{examples} chains for each length; {runs}; data: {data}"
+
+
+def _row_title(group: str, cells: Sequence[Cell]) -> str:
+    sources = sorted({cell.source for cell in cells if _group(cell) == group})
+    return f"{group}*_test\n{', '.join(sources)}"
 
 
 def _group(cell: Cell) -> str:
@@ -127,18 +149,25 @@ def _draw_arm(axes: Axes, cells: Sequence[Cell], shift: float) -> None:
     places = [_length(cell) + shift for cell in cells]
     axes.plot(places, [cell.mean for cell in cells], color=color, linewidth=2)
     for place, cell in zip(places, cells, strict=True):
-        axes.vlines(place, *cell.interval, color=color, linewidth=1.4)
+        low, high = cell.interval
+        error = [[max(0.0, cell.mean - low)], [max(0.0, high - cell.mean)]]
+        axes.errorbar(place, cell.mean, error, color=color, elinewidth=1.6, capsize=4, capthick=1.6, zorder=3)
         fill = color if _length(cell) in ARMS[cell.arm].lengths else "white"
         axes.plot(place, cell.mean, marker, color=color, markerfacecolor=fill, markeredgewidth=1.6, markersize=7)
 
 
 def _draw_baseline(axes: Axes, metric: str, cells: Sequence[Cell], records: Records) -> None:
-    """Draw the label-only baseline as a dashed line."""
+    """Draw the label-only baseline as a dashed line, where labels alone earn anything."""
+    if points := _baseline(metric, cells, records):
+        axes.plot(*zip(*points, strict=True), color=GRAY, linewidth=1, linestyle=DASHES, zorder=1)
+
+
+def _baseline(metric: str, cells: Sequence[Cell], records: Records) -> list[tuple[int, float]]:
+    """Return the label-only baseline at each length; nothing where it is 0 at all of them."""
     tests = {_length(cell): cell.test_set for cell in cells}
-    baseline = {length: records.label_only_baseline(test, metric) for length, test in sorted(tests.items())}
-    points = [(length, value) for length, value in baseline.items() if value is not None]
-    if points:
-        axes.plot(*zip(*points, strict=True), color=GRAY, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+    values = {length: records.label_only_baseline(test, metric) for length, test in sorted(tests.items())}
+    points = [(length, value) for length, value in values.items() if value is not None]
+    return points if any(value > 0 for _, value in points) else []
 
 
 def _arm_key(arms: Sequence[str]) -> list[Line2D]:
@@ -157,8 +186,8 @@ def _arm_key(arms: Sequence[str]) -> list[Line2D]:
     ]
 
 
-def _marks_key(cells: Sequence[Cell]) -> list[Line2D]:
-    """Return the legend entries of markers, intervals and the baseline."""
+def _marks_key(cells: Sequence[Cell], has_baseline: bool) -> list[Line2D]:
+    """Return the legend entries of markers, intervals and, where one is drawn, the baseline."""
     seeds = {len(cell.records) > 1 for cell in cells}
     kinds = [
         text
@@ -166,9 +195,10 @@ def _marks_key(cells: Sequence[Cell]) -> list[Line2D]:
         if several in seeds
     ]
     dot = functools.partial(Line2D, [], [], color=GRAY, marker="o", linestyle="", markersize=7, markeredgewidth=1.6)
+    baseline = Line2D([], [], color=GRAY, linewidth=1, linestyle=DASHES, label="label-only baseline (no answers)")
     return [
         dot(label="length was in the tuning data"),
         dot(label="length never seen in tuning", markerfacecolor="white"),
         Line2D([], [], color=GRAY, marker="|", markersize=12, linestyle="", label=", or ".join(kinds)),
-        Line2D([], [], color=GRAY, linewidth=1, linestyle=(0, (4, 3)), label="label-only baseline (no answers)"),
+        *([baseline] if has_baseline else []),
     ]

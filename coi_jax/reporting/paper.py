@@ -21,9 +21,14 @@ def models() -> dict[str, str]:
     return results()["models"]
 
 
-def has(test_set: str) -> bool:
-    """Return whether the paper's table 4 has the test set; it has no procedural ones."""
-    return test_set in results()["table4"]
+def has(test_set: str, source: str) -> bool:
+    """Return whether the paper's table 4 has the test set, with the chains of a dataset of this source.
+
+    Args:
+      test_set: its name.
+      source: what the manifest of the dataset says of where its chains come from.
+    """
+    return test_set in results()["table4"] and results()["sources"].get(test_set, source) == source
 
 
 def arms() -> list[str]:

@@ -35,7 +35,7 @@ IGNORED_FIELDS = (
     "evaluation.batch",
 )
 
-PROVENANCE = ("run", "checkpoint", "dataset", "test_set", "predictions")
+PROVENANCE = ("run", "checkpoint", "dataset", "source", "test_set", "predictions")
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,11 @@ class Cell:
     test_set: str
     metric: str
     records: tuple[Record, ...]
+
+    @property
+    def source(self) -> str:
+        """Return where the chains of the test set come from, by the manifest of their dataset."""
+        return str(self.records[0].provenance["source"])
 
     @property
     def values(self) -> list[float]:
@@ -178,6 +183,14 @@ class Records:
         """
         chosen = [r for r in self.rows if (r.arm, r.test_set) == (arm, test_set) and metric in r.scores]
         return Cell(arm, test_set, metric, tuple(chosen)) if chosen else None
+
+    def source(self, test_set: str) -> str:
+        """Return where the chains of a test set come from, by the manifest of their dataset."""
+        return next(str(row.provenance["source"]) for row in self.rows if row.test_set == test_set)
+
+    def examples(self, test_set: str) -> int:
+        """Return the number of examples of a test set."""
+        return next(row.examples for row in self.rows if row.test_set == test_set)
 
     def label_only_baseline(self, test_set: str, metric: str) -> float | None:
         """Return the score of answers with nothing but labels on a test set; None where no record has it."""

@@ -39,8 +39,13 @@ def write(records: Records, folder: files.PathLike) -> list[str]:
 
 def rows(records: Records) -> list[str]:
     """Return the arms of the table: those with a run, and all of the paper's where it has one of the test sets."""
-    from_paper = paper.arms() if any(map(paper.has, records.test_sets)) else []
+    from_paper = paper.arms() if papers_test_sets(records) else []
     return [arm for arm in ARMS if arm in from_paper or arm in records.arms]
+
+
+def papers_test_sets(records: Records) -> list[str]:
+    """Return the test sets that the paper has numbers for: its own chains, not others under the same name."""
+    return [test for test in records.test_sets if paper.has(test, records.source(test))]
 
 
 def make_cells(records: Records) -> list[dict[str, Any]]:
@@ -48,19 +53,15 @@ def make_cells(records: Records) -> list[dict[str, Any]]:
     cells = [
         records.cell(arm, test, metric) for metric in METRICS for arm in records.arms for test in records.test_sets
     ]
-    return [cell.to_dict() | {"paper": papers_values(cell.arm, cell.test_set, cell.metric)} for cell in cells if cell]
+    return [cell.to_dict() | {"paper": papers_values(cell)} for cell in cells if cell]
 
 
-def papers_values(arm: str, test_set: str, metric: str) -> dict[str, float]:
-    """Return the paper's number for each of its models; empty where it has none.
-
-    Args:
-      arm: its name.
-      test_set: its name.
-      metric: the key of the score.
-    """
-    values = {model: paper.rouge_l(test_set, model, arm) for model in paper.models()}
-    return {model: value for model, value in values.items() if metric == paper.METRIC and value is not None}
+def papers_values(cell: Cell) -> dict[str, float]:
+    """Return the paper's number for each of its models; empty where it has none for these chains and this score."""
+    if cell.metric != paper.METRIC or not paper.has(cell.test_set, cell.source):
+        return {}
+    values = {model: paper.rouge_l(cell.test_set, model, cell.arm) for model in paper.models()}
+    return {model: value for model, value in values.items() if value is not None}
 
 
 def label_only_baselines(records: Records) -> dict[str, dict[str, float | None]]:
@@ -111,7 +112,10 @@ def grid(records: Records, metric: str, show: Callable[[Cell], str]) -> Grid:
       metric: the key of the score.
       show: formats a cell.
     """
-    columns = [(test, model) for test in records.test_sets for model in _columns(test, metric)]
+    shared = papers_test_sets(records) if metric == paper.METRIC else []
+    columns = [
+        (test, model) for test in records.test_sets for model in ["", *(paper.models() if test in shared else ())]
+    ]
     header = ["arm", *(f"{paper.models()[model]}, paper" if model else test for test, model in columns)]
     body = [
         [
@@ -125,11 +129,6 @@ def grid(records: Records, metric: str, show: Callable[[Cell], str]) -> Grid:
     ]
     baseline = ["" if model else _format(records.label_only_baseline(test, metric)) for test, model in columns]
     return [header, *body, [BASELINE, *baseline]]
-
-
-def _columns(test: str, metric: str) -> list[str]:
-    """Return "" for our column, then each of the paper's models where the test set is the paper's."""
-    return ["", *paper.models()] if metric == paper.METRIC and paper.has(test) else [""]
 
 
 def _papers_cell(test: str, model: str, arm: str) -> str:
@@ -170,8 +169,10 @@ def notes(records: Records) -> list[str]:
         "All scores x 100. Brackets: 95% bootstrap interval over examples, of one run. ±: sd over n seeds.",
         f"{BASELINE}: the score of an answer that has the labels and nothing else.",
     ]
-    own = [test for test in records.test_sets if not paper.has(test)]
-    if len(own) < len(records.test_sets):
+    result.append(f"Examples: {', '.join(f'{test} {records.examples(test):,}' for test in records.test_sets)}.")
+    shared = papers_test_sets(records)
+    own = [f"{test} of {records.source(test)}" for test in records.test_sets if test not in shared]
+    if shared:
         result.append(f"Columns marked paper are from {paper.results()['source']}; its models have 7B parameters.")
     if own:
         result.append(f"The paper has no numbers for {', '.join(own)}.")

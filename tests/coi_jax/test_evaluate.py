@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from coi_jax.common import cli, files
+from coi_jax.common.errors import UserError
 from coi_jax.evaluate import main
 from coi_jax.evaluation.predictions import PREDICTIONS
 from coi_jax.runs.run_folder import RunFolder
@@ -115,9 +116,23 @@ def test_another_checkpoint_begins_anew(run: Path, whole: dict[str, Any], capsys
 
 def test_limit_takes_the_first_rows(run: Path, whole: dict[str, Any]) -> None:
     assert evaluate(run, "--tasks=proc1_test", "--limit=2") == 0
-    assert results(run)["proc1_test"]["examples"] == 2
+    assert files.read_json(run / "eval" / "proc1_test" / "results_first_2.json")["examples"] == 2
     assert evaluate(run) == 0
     assert results(run) == whole
+
+
+def test_a_limited_evaluation_leaves_the_results_of_the_whole_set(run: Path, whole: dict[str, Any]) -> None:
+    assert evaluate(run) == 0
+    assert evaluate(run, "--limit=2") == 0
+    assert results(run) == whole
+    assert evaluate(run, "--tasks=proc1_test", f"--limit={whole['proc1_test']['examples']}") == 0
+    assert not list(run.glob("eval/proc1_test/results_first_9*"))
+
+
+def test_a_test_set_of_another_source_is_refused_before_anything_is_generated(run: Path) -> None:
+    with pytest.raises(UserError, match=r"coi2_test: .*chains of source 'procedural'; its test sets are proc1_test"):
+        evaluate(run, "--tasks=proc1_test,coi2_test")
+    assert not (run / "eval").exists()
 
 
 def test_json_is_what_the_files_say(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

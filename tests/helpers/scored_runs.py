@@ -6,11 +6,16 @@ from typing import Any
 from coi_jax.common import files
 from tests.helpers.configs import quickstart_config
 
+RELEASE = "amazon-science/chain-of-instructions"
 BASELINE = {"rouge_l": 36.0, "content_rouge_l": 0.0, "content_exact_match": 0.0, "well_formed": 100.0}
 
 
 def write_run(
-    folder: Path, overrides: dict[str, Any], scores: dict[str, dict[str, float]], test_set: str = "t0"
+    folder: Path,
+    overrides: dict[str, Any],
+    scores: dict[str, dict[str, float]],
+    test_set: str = "t0",
+    source: str = RELEASE,
 ) -> Path:
     """A run of the quickstart's config with `overrides`, scored as `{test set: {score: value}}`."""
     config = quickstart_config({"evaluation.tests": tuple(scores), **overrides})
@@ -29,6 +34,7 @@ def write_run(
                     "run": str(folder),
                     "checkpoint": "600",
                     "dataset": "d0",
+                    "source": source,
                     "test_set": f"{name}-{test_set}",
                     "predictions": f"p-{folder.name}",
                 },

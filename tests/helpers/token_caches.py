@@ -36,7 +36,7 @@ def make_chain(number: int, length: int) -> Chain:
 
 def write_dataset(folder: Path, counts: dict[int, int], tests: int = 5) -> Path:
     """A dataset folder with so many training rows of each length, and `tests` rows of length 2 in split test."""
-    with DatasetWriter(folder, "test") as writer:
+    with DatasetWriter(folder, "procedural") as writer:
         for length, count in counts.items():
             for number in range(count):
                 writer.add("train", make_chain(number, length))

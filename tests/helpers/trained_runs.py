@@ -44,7 +44,7 @@ def make_run(folder: Path, examples: int = 9, **overrides: Any) -> RunFolder:
 
 def write_tests(folder: Path, examples: int) -> None:
     """A dataset with so many test rows of one step and of two."""
-    with DatasetWriter(folder, "test") as writer:
+    with DatasetWriter(folder, "procedural") as writer:
         for length in (1, 2):
             for number in range(examples):
                 writer.add("test", make_chain(number, length))

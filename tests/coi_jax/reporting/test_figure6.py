@@ -1,3 +1,4 @@
+import itertools
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -9,12 +10,13 @@ from coi_jax.common.errors import UserError
 from coi_jax.data.arms import ARMS
 from coi_jax.reporting import figure6
 from coi_jax.reporting.run_records import load
+from tests.helpers import scored_runs
 from tests.helpers.scored_runs import procedural, write_run
 
 
 def three_arms(folder: Path) -> Path:
     for seen, arm in enumerate(("coi1", "coi12", "coi123"), 1):
-        write_run(folder / arm, {"arm": arm}, procedural(95, 20, seen))
+        write_run(folder / arm, {"arm": arm}, procedural(95, 20, seen), source="procedural")
     return folder
 
 
@@ -28,7 +30,7 @@ def curve(axes: Axes, arm: str) -> list[float]:
 def filled(axes: Axes, arm: str) -> list[int]:
     """The lengths at which an arm's marker is filled."""
     color = figure6.STYLES[arm][0]
-    marks = [line for line in axes.lines if same_color(line.get_color(), color) and len(line.get_xdata()) == 1]
+    marks = [line for line in axes.lines if line.get_marker() == figure6.STYLES[arm][1]]
     return [round(float(mark.get_xdata()[0])) for mark in marks if same_color(mark.get_markerfacecolor(), color)]
 
 
@@ -63,9 +65,28 @@ def test_the_key_names_arms_and_intervals(tmp_path: Path) -> None:
     assert "coi12: tuned on chains of 1 or 2 steps" in words
     assert "95% interval" in words
     assert "seeds" not in words
-    write_run(tmp_path / "more", {"arm": "coi1", "seed": 1}, procedural(90, 20, 1))
+    assert "label-only" not in words  # it is 0 in both panels
+    assert figure.legends[-1].get_title().get_text() == "100 chains for each length; seed 0; data: procedural"
+    write_run(tmp_path / "more", {"arm": "coi1", "seed": 1}, procedural(90, 20, 1), source="procedural")
     figure = figure6.draw(load([tmp_path]))
     assert "seeds" in " ".join(text.get_text() for text in figure.legends[-1].get_texts())
+    assert "mean over seeds 0, 1" in figure.legends[-1].get_title().get_text()
+
+
+def test_a_baseline_above_zero_is_drawn_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(scored_runs.BASELINE, "content_rouge_l", 12.0)
+    figure = figure6.draw(load([three_arms(tmp_path)]))
+    dashed = [[line for line in axes.lines if same_color(line.get_color(), figure6.GRAY)] for axes in figure.axes]
+    assert [len(lines) for lines in dashed] == [1, 0]
+    assert "label-only" in " ".join(text.get_text() for text in figure.legends[-1].get_texts())
+
+
+def test_intervals_can_be_seen_beside_their_markers(tmp_path: Path) -> None:
+    figure = figure6.draw(load([three_arms(tmp_path)]))
+    caps = [line for line in figure.axes[0].lines if line.get_marker() == "_"]
+    assert len(caps) == 2 * 3 * 6
+    places = sorted({round(float(line.get_xdata()[0]), 3) for line in caps})
+    assert min(b - a for a, b in itertools.pairwise(places)) >= 0.1
 
 
 def test_released_and_procedural_chains_have_rows_of_their_own(tmp_path: Path) -> None:
@@ -75,6 +96,7 @@ def test_released_and_procedural_chains_have_rows_of_their_own(tmp_path: Path) -
     figure = figure6.draw(load([tmp_path]))
     assert [len(curve(axes, "base")) for axes in figure.axes] == [4, 4, 6, 6]
     assert filled(figure.axes[0], "base") == []
+    assert [axes.get_ylabel().split("\n")[0] for axes in figure.axes] == ["coi*_test", "", "proc*_test", ""]
 
 
 def test_files_open(tmp_path: Path) -> None:

@@ -45,9 +45,9 @@ def test_our_score_stands_beside_the_papers(tmp_path: Path) -> None:
 
 
 def test_procedural_tests_have_the_arms_that_ran_and_a_note(tmp_path: Path) -> None:
-    write_run(tmp_path / "a", {"arm": "coi12"}, procedural(90, 20, 2))
+    write_run(tmp_path / "a", {"arm": "coi12"}, procedural(90, 20, 2), source="procedural")
     assert list(grid_of(tmp_path)) == ["coi12", "label-only baseline"]
-    assert "The paper has no numbers for proc1_test, " in table4.markdown(load([tmp_path]))
+    assert "The paper has no numbers for proc1_test of procedural, " in table4.markdown(load([tmp_path]))
 
 
 def test_several_seeds_are_a_mean_a_deviation_and_a_count(tmp_path: Path) -> None:
@@ -131,7 +131,25 @@ def test_an_arm_that_the_paper_does_not_have_has_empty_cells_there(
     assert list(grid) == [*paper.arms(), "coi4", "label-only baseline"]
     assert grid["coi4"]["coi2_test"] == "70.0 [68.0, 72.0]"
     assert grid["coi4"]["coi2_test Mistral-7B, paper"] == ""
-    assert table4.papers_values("coi4", "coi2_test", "rouge_l") == {}
+    cell = load([tmp_path]).cell("coi4", "coi2_test", "rouge_l")
+    assert cell is not None
+    assert table4.papers_values(cell) == {}
+
+
+def test_chains_of_another_source_do_not_stand_beside_the_papers_numbers(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", {"arm": "coi12"}, {"coi2_test": VALUES, "bbh": VALUES}, source="coi_jax.build")
+    grid = grid_of(tmp_path)
+    assert [name for name in grid["coi12"] if name.startswith("coi2_test")] == ["coi2_test"]
+    assert grid["coi12"]["bbh Mistral-7B, paper"] == "24.4"
+    papers = {cell["test_set"]: cell["paper"] for cell in table4.make_cells(load([tmp_path]))}
+    assert papers["coi2_test"] == {}
+    page = table4.markdown(load([tmp_path]))
+    assert "The paper has no numbers for coi2_test of coi_jax.build." in page
+
+
+def test_the_table_says_how_many_examples_were_scored(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", {"arm": "coi12"}, {"coi2_test": VALUES})
+    assert "Examples: coi2_test 100." in table4.markdown(load([tmp_path]))
 
 
 def test_results_of_an_older_format_are_one_clear_line(tmp_path: Path) -> None:

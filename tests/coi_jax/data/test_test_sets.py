@@ -1,0 +1,30 @@
+import pytest
+
+from coi_jax.common.errors import UserError
+from coi_jax.data.test_sets import check_source
+
+
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        ("proc2_test", "procedural"),
+        ("coi2_test", "amazon-science/chain-of-instructions"),
+        ("coi2_test", "my own"),
+        ("bbh", "x"),
+    ],
+)
+def test_chains_have_the_test_sets_of_their_source(name: str, source: str) -> None:
+    check_source(name, source, "data")
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "message"),
+    [
+        ("coi2_test", "procedural", "data has chains of source 'procedural'; its test sets are proc1_test, proc2_test"),
+        ("proc2_test", "coi_jax.build", "has chains of source 'procedural', and data those of 'coi_jax.build'"),
+        ("coi22_test", "procedural", "coi2_test"),
+    ],
+)
+def test_scores_on_chains_of_another_source_are_refused(name: str, source: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        check_source(name, source, "data")
