@@ -17,7 +17,8 @@ from coi_jax.config import loading
 from coi_jax.config.run import RunConfig, load_config
 from coi_jax.data import task_specs
 
-_READABLE = 40  # characters of an id before its hash
+_READABLE = 120  # characters of an id before its hash; file systems allow 255
+_SHORT = 8  # characters of each value where an id would be longer
 _HASH = 6  # hexadecimal digits of it
 
 
@@ -88,15 +89,19 @@ def _point(base: str, own: Mapping[str, Any], extra: Mapping[str, Any], out: epa
             task_specs.evaluation_task(config, test)
     except UserError as error:
         raise UserError(f"point {number}: {error.field}", error.value, error.hint) from None
-    id = f"{_readable(config.arm, own)}-{files.digest(config.model_dump(mode='json'))[:_HASH]}"
+    id = f"{_readable(config.arm, overrides)}-{files.digest(config.model_dump(mode='json'))[:_HASH]}"
     return Point(id, base, overrides, config, out / id)
 
 
 def _readable(arm: str, overrides: Mapping[str, Any]) -> str:
-    """Return the arm, then what else the sweep sets: `coi12-learning_rate0.001-seed1`."""
-    others = [f"{name.split('.')[-1]}{value}" for name, value in sorted(overrides.items()) if name != "arm"]
-    text = "-".join([arm, *others])
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", text)[:_READABLE].rstrip("-_.")
+    """Return the arm, then what else is set, the seed first: `coi12-seed1-learning_rate0.001`."""
+    names = sorted(overrides.keys() - {"arm"}, key=lambda name: (name != "seed", name))
+    texts = {name: re.sub(r"[^A-Za-z0-9._-]+", "_", str(overrides[name])) for name in names}
+    for length in (None, _SHORT, 0):  # a long id loses the ends of its values, before the names of its fields
+        id = "-".join([arm, *(f"{name.split('.')[-1]}{texts[name][:length]}".rstrip("-_.") for name in names)])
+        if len(id) <= _READABLE:
+            break
+    return id[:_READABLE].rstrip("-_.")
 
 
 def choose(points: list[Point], only: list[str]) -> list[Point]:

@@ -91,10 +91,23 @@ def test_an_id_tells_the_overrides_and_changes_with_any_field(tmp_path: Path) ->
         tmp_path, 'yield {"arm": "coi12", "optimizer.learning_rate": 1e-3, "evaluation.tests": ("bbh",)}'
     )
     (point,), (other,) = expand(path, {}, tmp_path), expand(path, {"seed": 1}, tmp_path)
-    assert point.id.startswith("coi12-tests_bbh_-learning_rate0.001-")
-    assert point.id[:-6] == other.id[:-6]
-    assert point.id != other.id
+    assert point.id.startswith("coi12-tests_bbh-learning_rate0.001-")
+    assert other.id.startswith("coi12-seed1-tests_bbh-learning_rate0.001-")
+    assert point.id[-6:] != other.id[-6:]
     assert other.config.seed == 1
+
+
+def test_an_id_of_many_overrides_names_all_their_fields(tmp_path: Path) -> None:
+    tests = tuple(f"proc{length}_test" for length in range(1, 7))
+    path = write_sweep(
+        tmp_path,
+        f'yield {{"arm": "coi12", "seed": 3, "evaluation.tests": {tests}, "data.folder": "data/" + 90 * "x", '
+        '"optimizer.learning_rate": 1e-3, "train.length.count": 500, "model.layers": 2}',
+    )
+    (point,) = expand(path, {}, tmp_path)
+    for name in ("coi12-seed3-", "folderdata_xxx", "layers2", "learning_rate0.001", "tests_proc", "count500"):
+        assert name in point.id
+    assert len(point.id) <= 127
 
 
 def test_overrides_survive_the_command_line() -> None:
