@@ -18,12 +18,12 @@ from typing import Any
 
 from benchmarks import machine, random_weights, sides
 from benchmarks.sides import Side
-from coi_jax import convert
 from coi_jax.common import cli, files
 from coi_jax.data import token_cache
 from coi_jax.data.task_specs import evaluation_task
 from coi_jax.inference.model import Model, load_model
 from coi_jax.parallel.processes import start_jax
+from coi_jax.weights import conversion
 
 NO_TOKEN = -1  # in the place of an end, where no token is one
 Answers = list[list[int]]  # token ids, of each prompt
@@ -65,7 +65,7 @@ def prepare(model: Model, folder: Path, tasks: Sequence[str], limit: int | None)
     for tokens in token_cache.open_or_write(model.config, specs, model.kept_vocabulary):
         examples = [tokens[index] for index in range(min(len(tokens), limit or len(tokens)))]
         prompts += [model.prompt(example.chain.id, example.inputs).tokens.tolist() for example in examples]
-    convert.export_model(model.run, str(folder / "weights"), None, random_weights.LARGEST_FILE)
+    conversion.export_model(model.run, str(folder / "weights"), None, random_weights.LARGEST_FILE)
     config = model.config.model
     values = config.model_dump(mode="json") | {"vocabulary_size": config.vocabulary_size or model.vocabulary.size}
     return {

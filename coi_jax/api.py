@@ -21,12 +21,12 @@ from coi_jax.chains.chain import Chain, join
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
 from coi_jax.common.storage import Folder, PathLike
-from coi_jax.convert import imported_config
 from coi_jax.evaluation.metrics import score_examples
 from coi_jax.evaluation.results import with_intervals
-from coi_jax.generate import generate
+from coi_jax.inference.answering import generate
 from coi_jax.inference.model import Model, init_untrained_run, load_model
 from coi_jax.parallel.processes import start_jax
+from coi_jax.weights.conversion import imported_config
 
 ONE_AT_A_TIME = {"evaluation.batch": 1}
 

@@ -9,44 +9,28 @@ the first examples alone (--limit) to results_first_200.json, which no table rea
 """
 
 import json
-import os
 import sys
-from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
-from etils import epath
-
-from coi_jax.chains.chain import Chain
-from coi_jax.common import cli, files
+from coi_jax.common import cli
 from coi_jax.common.errors import UserError
-from coi_jax.common.progress import Bar
-from coi_jax.common.storage import AppendFile
-from coi_jax.data import token_cache
-from coi_jax.data.task_specs import check_sources, evaluation_task
-from coi_jax.data.token_cache import Example, TokenCache
-from coi_jax.evaluation import predictions
-from coi_jax.evaluation.predictions import Prediction
-from coi_jax.evaluation.results import make_results
-from coi_jax.evaluation.score_table import show
-from coi_jax.inference.generator import Prompt
-from coi_jax.inference.model import Model, init_untrained_run, load_model
-from coi_jax.parallel import processes
-from coi_jax.parallel.processes import start_jax
-
-# Fields of an evaluation that change no prediction.
-IGNORED_FIELDS = {"tests", "batch", "bootstrap"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
     rest, overrides = cli.split_overrides(sys.argv[1:] if argv is None else argv)
     arguments = _parser().parse_args(rest)
+    # Imported once the command line is right, so that --help and mistakes need no JAX.
+    from coi_jax.evaluation.evaluator import evaluate
+    from coi_jax.evaluation.score_table import show
+    from coi_jax.inference.model import init_untrained_run, load_model
+    from coi_jax.parallel import processes
+
     if arguments.limit is not None and arguments.limit < 1:
         raise UserError("limit", arguments.limit, "give at least 1, or leave it out for all examples")
     if arguments.dataset:
         overrides["data.folder"] = arguments.dataset
-    start_jax()
+    processes.start_jax()
     if arguments.config:
         init_untrained_run(arguments.workdir, arguments.config, overrides)
         overrides = {}
@@ -70,134 +54,6 @@ def _parser() -> cli.Parser:
     parser.add_argument("--config", default="", help="begins a run of published weights as they are: arm base, no step")
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
     return parser
-
-
-def evaluate(model: Model, names: Sequence[str], limit: int | None = None) -> list[dict[str, Any]]:
-    """Predict and score some test sets; return the content of their `results.json`.
-
-    Args:
-      model: the trained run.
-      names: of the test sets.
-      limit: takes only the first so many examples of each test set; None takes all.
-
-    Raises:
-      UserError: a test set is unknown or the dataset has no row of it; nothing has been predicted then.
-    """
-    specs = [evaluation_task(model.config, name) for name in names]
-    source = processes.on_primary(lambda: check_sources(model.config.data.folder, names))
-    caches = token_cache.open_or_write(model.config, specs, model.kept_vocabulary)
-    return [_evaluate_one(model, name, tokens, limit, source) for name, tokens in zip(names, caches, strict=True)]
-
-
-def _evaluate_one(model: Model, name: str, tokens: TokenCache, limit: int | None, source: str) -> dict[str, Any]:
-    examples = [tokens[index] for index in range(min(len(tokens), limit or len(tokens)))]
-    folder = model.workdir / "eval" / name
-    generated_from = _generated_from(model, tokens)
-    results = folder / ("results.json" if len(examples) == len(tokens) else f"results_first_{len(examples)}.json")
-    rows = processes.on_primary(lambda: _open_predictions(name, folder, generated_from))
-    existing = {id: Prediction(id, text, complete) for id, text, complete in rows}
-    answers = _predict(model, name, examples, folder, existing)
-    chains = [example.chain for example in examples]
-    provenance = {"source": source, **generated_from}
-    scored: dict[str, Any] = processes.on_primary(lambda: _score(model, name, chains, answers, provenance))
-    processes.on_primary(lambda: files.write_json(results, scored))
-    return scored
-
-
-def _open_predictions(name: str, folder: epath.Path, generated_from: dict[str, Any]) -> list[tuple[str, str, bool]]:
-    """Prepare a folder for predictions; return id, text and completeness of those that it has already."""
-    if predictions.prepare(folder, generated_from):
-        processes.log_primary(f"{name}: predictions of another checkpoint, test set or way of decoding are replaced")
-    return [(prediction.id, prediction.text, prediction.complete) for prediction in predictions.read(folder)]
-
-
-def _score(
-    model: Model, name: str, chains: Sequence[Chain], answers: Sequence[Prediction], generated_from: dict[str, Any]
-) -> dict[str, Any]:
-    """Return the scores of the answers to a test set, with their provenance."""
-    provenance = {
-        "run": str(model.workdir),
-        "dataset": _dataset_hash(model),
-        **generated_from,
-        "test_set": files.digest([chain.row() for chain in chains]),
-    }
-    settings = model.config.evaluation
-    scored = make_results(
-        name,
-        model.config.arm,
-        chains,
-        answers,
-        resamples=settings.bootstrap,
-        seed=model.config.seed,
-        provenance=provenance,
-    )
-    if scored["incomplete"]:
-        processes.log_primary(
-            f"{name}: {scored['incomplete']} of {len(chains)} answers reached "
-            f"max_new_tokens = {settings.max_new_tokens}"
-        )
-    return scored
-
-
-def _generated_from(model: Model, tokens: TokenCache) -> dict[str, Any]:
-    """Return everything that determines the predictions."""
-    decoding = model.config.evaluation.model_dump(mode="json", exclude=IGNORED_FIELDS)
-    return {"checkpoint": model.checkpoint, "inputs": tokens.hash, "evaluation": decoding, "seed": model.config.seed}
-
-
-def _dataset_hash(model: Model) -> str | None:
-    """Return the hash of the data that the run was trained on; None where the run has no record of it."""
-    path = model.run.environment
-    return files.read_json(path, "environment")["data"]["sha256"] if path.exists() else None
-
-
-def _predict(
-    model: Model, name: str, examples: Sequence[Example], folder: epath.Path, existing: dict[str, Prediction]
-) -> list[Prediction]:
-    """Return the answer to each example: the existing ones, and the missing ones, which are generated."""
-    prompts = [model.prompt(example.chain.id, example.inputs) for example in examples]
-    _check_ids(name, prompts)
-    if longer := sum(map(model.is_longer_than_trained, prompts)):
-        length = model.config.data.length
-        processes.log_primary(
-            f"{name}: {longer} of {len(prompts)} prompts are longer than the {length} positions of a "
-            "training row; they are shown whole"
-        )
-    missing = [prompt for prompt in prompts if prompt.id not in existing]
-    if missing:
-        _write_missing(model, name, examples, prompts, existing, folder)
-    return [existing[prompt.id] for prompt in prompts]
-
-
-def _write_missing(
-    model: Model,
-    name: str,
-    examples: Sequence[Example],
-    prompts: Sequence[Prompt],
-    existing: dict[str, Prediction],
-    folder: epath.Path,
-) -> None:
-    """Generate the answers that are not in `existing` yet, and add them to it and to predictions.jsonl.
-
-    All processes share the work on every batch and so have every answer; the primary process alone writes them.
-    """
-    done = sum(prompt.id in existing for prompt in prompts)
-    path = folder / predictions.PREDICTIONS if processes.is_primary() else os.devnull
-    with Bar(name, len(prompts), done) as bar, AppendFile(path) as file:
-        for answer in model.answers(prompts, frozenset(existing)):
-            chain = examples[answer.index].chain
-            prediction = Prediction(chain.id, model.vocabulary.decode(answer.tokens), answer.complete)
-            predictions.append(file, prediction, chain.targets)
-            existing[chain.id] = prediction
-            bar.advance(note=f"{len(model.generator.shapes)} shapes compiled")
-
-
-def _check_ids(name: str, prompts: Sequence[Prompt]) -> None:
-    repeated = [id for id, count in Counter(prompt.id for prompt in prompts).items() if count > 1]
-    if repeated:
-        raise UserError(
-            f"ids of {name}", repeated[0], "occurs more than once; give every chain of a dataset its own id"
-        )
 
 
 def command() -> int:

@@ -6,159 +6,13 @@ already there is left alone.
   python -m data_pipeline.cache --config configs/quickstart.py --config.arm=coi12
 """
 
-import io
 import json
 import sys
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-import numpy as np
-from array_record.python.array_record_module import ArrayRecordWriter
-from etils import epath
-
-from coi_jax.chains.dataset import read_chains, read_manifest
-from coi_jax.common import cli, files
+from coi_jax.common import cli
 from coi_jax.common.errors import UserError
-from coi_jax.common.progress import track
-from coi_jax.common.storage import PathLike, atomic_folder, file_size, local_writer
-from coi_jax.config.run import RunConfig, load_config
-from coi_jax.data.arms import ARMS, find_arm
-from coi_jax.data.task_specs import TaskSpec, evaluation_task, training_tasks
-from coi_jax.data.token_cache import (
-    INFO,
-    LENGTHS,
-    RECORDS,
-    cache_folder,
-    count_rows,
-    mixture_path,
-    open_cache,
-    pack_record,
-)
-from coi_jax.tokenizers.protocol import Vocabulary
-from coi_jax.tokenizers.vocabulary import load_vocabulary
-from data_pipeline.tasks.quiet_tensorflow import tf  # before all that imports TensorFlow
-from data_pipeline.tasks.sentencepiece_training import ensure_trained
-from data_pipeline.tasks.seqio_tasks import make_mixture, make_task
-
-# One record a chunk reads fastest at random; the ids of one example compress too little to be worth the time.
-WRITER_OPTIONS = "group_size:1,uncompressed"
-
-
-def write(config: RunConfig, names: Sequence[str], vocabulary_copy: PathLike | None = None) -> list[epath.Path]:
-    """Write the caches of some tasks where they are missing, and the mixtures of the arms; return the folders.
-
-    Args:
-      config: the run's.
-      names: of training tasks ("train_length2") and test sets ("coi2_test").
-      vocabulary_copy: a run's own copy of its vocabulary.
-
-    Raises:
-      UserError: a task is unknown or has no rows, or the dataset or vocabulary cannot be read.
-    """
-    if config.vocabulary.kind == "trained" and vocabulary_copy is None:
-        vocabulary_copy = ensure_trained(config)
-    vocabulary = load_vocabulary(config, vocabulary_copy)
-    specs = [_spec(config, name) for name in names]
-    folders = [_write_task(config, spec, vocabulary) for spec in specs]
-    for arm in ARMS:
-        _write_mixture(config.model_copy(update={"arm": arm}), vocabulary)
-    return folders
-
-
-def _training(config: RunConfig) -> list[TaskSpec]:
-    return training_tasks(config) if find_arm(config.arm).is_tuned else []
-
-
-def _spec(config: RunConfig, name: str) -> TaskSpec:
-    training = {spec.name: spec for spec in _training(config)}
-    return training[name] if name in training else evaluation_task(config, name)
-
-
-def _write_task(config: RunConfig, spec: TaskSpec, vocabulary: Vocabulary) -> epath.Path:
-    rows = count_rows(spec)
-    folder, key = cache_folder(config, spec, vocabulary)
-    if open_cache(folder, key):
-        return folder
-    _check_replaceable(folder)
-    # Where another process was first, its cache is as good and stays; a damaged one is replaced.
-    with atomic_folder(folder, marker=INFO, replace=lambda _: open_cache(folder, key) is None) as partial:
-        examples = track(_examples(config, spec, vocabulary), f"tokens of {spec.name}", rows)
-        with local_writer(partial / RECORDS) as path:
-            lengths = _write_records(path, examples)
-        _write_array(partial / LENGTHS, lengths)
-        size = file_size(partial / RECORDS)
-        info = {
-            "hash": key,
-            "examples": len(lengths),
-            "bytes": size,
-            "ids": lengths.sum(0).tolist(),
-            "vocabulary": vocabulary.name,
-            "task": spec.to_dict(),
-        }
-        files.write_json(partial / INFO, info)
-    if not open_cache(folder, key):
-        raise UserError("token cache", folder, "could not be written; remove what stands there and run again")
-    return folder
-
-
-def _check_replaceable(folder: epath.Path) -> None:
-    """Raise UserError where a folder holds anything but the files of a (damaged) cache."""
-    if folder.exists() and not folder.is_dir():
-        raise UserError("token cache", folder, "is a file; remove it and run again")
-    unknown = {path.name for path in folder.iterdir()} - {RECORDS, LENGTHS, INFO} if folder.exists() else set()
-    if unknown:
-        raise UserError("token cache", folder, f"holds {min(unknown)}, which is not of a cache; move it and run again")
-
-
-def _write_array(path: epath.Path, array: np.ndarray) -> None:
-    buffer = io.BytesIO()
-    np.save(buffer, array)
-    files.write_bytes(path, buffer.getvalue())
-
-
-def _examples(config: RunConfig, spec: TaskSpec, vocabulary: Vocabulary) -> Iterator[dict[str, Any]]:
-    """Yield what the SeqIO task makes of the rows, in their order."""
-    dataset = make_task(config, spec, vocabulary).get_dataset(split=spec.split, shuffle=False)
-    try:
-        yield from dataset.as_numpy_iterator()
-    except tf.errors.OpError:
-        # TensorFlow wraps what reading a row raised; reading the rows without it raises that plainly.
-        for _ in read_chains(spec.folder, spec.split):
-            pass
-        raise
-
-
-def _write_records(path: PathLike, examples: Iterator[dict[str, Any]]) -> np.ndarray:
-    """Write the examples; return their numbers of input and target ids, [examples, 2]."""
-    writer = ArrayRecordWriter(str(path), WRITER_OPTIONS)
-    lengths = []
-    try:
-        for example in examples:
-            writer.write(pack_record(example["inputs"], example["targets"], example["chain"]))
-            lengths.append((len(example["inputs"]), len(example["targets"])))
-    finally:
-        try:
-            writer.close()
-        except RuntimeError as error:
-            raise UserError("config.data.cache_folder", path, f"{error}; make room and run again") from None
-    return np.array(lengths, np.int32).reshape(-1, 2)
-
-
-def _write_mixture(config: RunConfig, vocabulary: Vocabulary) -> None:
-    """Write the SeqIO mixture of an arm, its caches with their rates, once they are all there."""
-    specs = _training(config)
-    if not specs or specs[0].split not in read_manifest(config.data.folder)["counts"]:
-        return
-    folders = [cache_folder(config, spec, vocabulary) for spec in specs]
-    if not all(open_cache(*folder) for folder in folders):
-        return
-    tasks = [make_task(config, spec, vocabulary) for spec in specs]
-    mixture = make_mixture(config.arm, tasks)
-    rows = [
-        {"name": task.name, "rate": mixture.get_rate(task), "folder": folder.name, "hash": key}
-        for task, (folder, key) in zip(tasks, folders, strict=True)
-    ]
-    files.write_json(mixture_path(config, [key for _, key in folders]), {"mixture": config.arm, "tasks": rows})
+from coi_jax.config.run import load_config
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -170,9 +24,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--vocabulary", help="a run's own copy of its vocabulary, to be taken instead")
     parser.add_argument("--json", action="store_true", help="print the folders, or the error, as JSON")
     arguments = parser.parse_args(rest)
+    # Imported once the command line is right, so that --help and mistakes need no TensorFlow.
+    from data_pipeline.tasks.cache_writer import needed, write
+
     try:
         config = load_config(arguments.config, overrides)
-        names = arguments.tasks.split(",") if arguments.tasks else _needed(config)
+        names = arguments.tasks.split(",") if arguments.tasks else needed(config)
         folders = [str(folder) for folder in write(config, names, arguments.vocabulary)]
     except UserError as error:
         if not arguments.json:
@@ -181,10 +38,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return cli.EXIT_USER_ERROR
     print(json.dumps({"caches": folders}) if arguments.json else "\n".join(folders))
     return 0
-
-
-def _needed(config: RunConfig) -> list[str]:
-    return [*(spec.name for spec in _training(config)), *config.evaluation.tests]
 
 
 def command() -> int:

@@ -6,6 +6,7 @@ import glob
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from coi_jax.common.errors import UserError
@@ -35,7 +36,13 @@ def parser(description: str | None) -> Parser:
     class Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
         pass
 
-    return Parser(description=description, formatter_class=Formatter, allow_abbrev=False)
+    return Parser(prog=program(), description=description, formatter_class=Formatter, allow_abbrev=False)
+
+
+def program() -> str:
+    """Return how this process was started: `python -m coi_jax.train`, or the name of an installed script."""
+    spec = sys.modules["__main__"].__spec__
+    return Path(sys.argv[0]).name if spec is None else f"python -m {spec.name.removesuffix('.__main__')}"
 
 
 def split_overrides(argv: Sequence[str]) -> tuple[list[str], dict[str, Any]]:

@@ -3,12 +3,16 @@
 To add one, write its module with a function `write(records, folder)` and add an entry here.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from types import ModuleType
+
+from etils import epy
 
 from coi_jax.common import files
-from coi_jax.reporting import figure6, table4
 from coi_jax.reporting.run_records import Records
+
+with epy.lazy_imports():  # on first use: the command's help needs no Matplotlib
+    from coi_jax.reporting import figure6, table4
 
 
 @dataclass(frozen=True)
@@ -17,13 +21,18 @@ class Report:
 
     Attributes:
       title: what it shows, in the help of the command.
-      write: writes its files into a folder and returns their names.
+      module: has a function `write`, which writes the files into a folder and returns their names.
     """
 
     title: str
-    write: Callable[[Records, files.PathLike], list[str]]
+    module: ModuleType
+
+    def write(self, records: Records, folder: files.PathLike) -> list[str]:
+        """Write the files into a folder and return their names."""
+        names: list[str] = self.module.write(records, folder)
+        return names
 
 
 # By their numbers in the paper.
-TABLES = {"4": Report("arms by test sets", table4.write)}
-FIGURES = {"6": Report("scores by chain length", figure6.write)}
+TABLES = {"4": Report("arms by test sets", table4)}
+FIGURES = {"6": Report("scores by chain length", figure6)}

@@ -4,9 +4,10 @@ import contextlib
 import importlib
 import io
 import os
-import sys
 from collections.abc import Iterator
 from unittest import mock
+
+from coi_jax.common import cli
 
 # In the order in which they are used.
 COMMANDS = (
@@ -43,7 +44,8 @@ def help_text(module: str) -> str:
 @contextlib.contextmanager
 def _as_program(module: str) -> Iterator[None]:
     """Give argparse the name and the width of a command that a user starts."""
-    with mock.patch.object(sys, "argv", [f"python -m {module}"]), mock.patch.dict(os.environ, COLUMNS=WIDTH):
+    program = mock.patch.object(cli, "program", return_value=f"python -m {module}")
+    with program, mock.patch.dict(os.environ, COLUMNS=WIDTH):
         yield
 
 

@@ -13,7 +13,7 @@ import transformers
 import coi_jax
 from coi_jax import api
 from coi_jax.chains.dataset import read_manifest
-from coi_jax.generate import generate
+from coi_jax.inference.answering import generate
 from coi_jax.inference.model import Model
 from tests.helpers.paths import ROOT
 from tests.helpers.tokenizer_folders import FAMILIES

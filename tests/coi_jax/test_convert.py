@@ -17,11 +17,12 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from coi_jax import convert, evaluate, generate
 from coi_jax.common import cli
-from coi_jax.common.storage import copy_file, list_files, upload_folder
+from coi_jax.common.storage import Folder, copy_file, list_files, upload_folder
 from coi_jax.inference import model as inference
 from coi_jax.models import build
 from coi_jax.runs import checkpoint
 from coi_jax.runs.run_folder import RunFolder
+from coi_jax.weights import conversion
 from coi_jax.weights.safetensors_files import INDEX, SINGLE
 from tests.helpers import published_models, tiny_models, trained_runs
 from tests.helpers.paths import QUICKSTART
@@ -156,7 +157,7 @@ def test_a_published_model_answers_as_a_run_and_as_it_is(
 
 def test_published_weights_are_scored_as_they_are(tmp_path: Path, source: Path) -> None:
     made = trained_runs.make_run(tmp_path)
-    fields = convert.imported_config(convert.Folder(str(source), "src"), str(made.config), {}).model.model_dump()
+    fields = conversion.imported_config(Folder(str(source), "src"), str(made.config), {}).model.model_dump()
     options = [f"--config.model.{name}={value!r}" for name, value in fields.items()]
     command = [
         "--workdir",

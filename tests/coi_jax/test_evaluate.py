@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from coi_jax.common import cli, files
-from coi_jax.common.errors import UserError
 from coi_jax.evaluate import main
 from coi_jax.evaluation.predictions import PREDICTIONS
 from coi_jax.runs.run_folder import RunFolder
@@ -129,9 +128,11 @@ def test_a_limited_evaluation_leaves_the_results_of_the_whole_set(run: Path, who
     assert not list(run.glob("eval/proc1_test/results_first_9*"))
 
 
-def test_a_test_set_of_another_source_is_refused_before_anything_is_generated(run: Path) -> None:
-    with pytest.raises(UserError, match=r"coi2_test: .*chains of source 'procedural'; its test sets are proc1_test"):
-        evaluate(run, "--tasks=proc1_test,coi2_test")
+def test_a_test_set_of_another_source_is_refused_before_anything_is_generated(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert evaluate(run, "--tasks=proc1_test,coi2_test") == cli.EXIT_USER_ERROR
+    assert "chains of source 'procedural'; its test sets are proc1_test" in capsys.readouterr().err
     assert not (run / "eval").exists()
 
 

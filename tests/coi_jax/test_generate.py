@@ -8,7 +8,8 @@ import pytest
 import transformers
 
 from coi_jax.common import cli
-from coi_jax.generate import describe, main
+from coi_jax.generate import main
+from coi_jax.inference.answering import describe
 from coi_jax.inference.generator import Answer, Prompt
 from coi_jax.inference.model import Model
 from tests.helpers.tokenizer_folders import FAMILIES

@@ -13,10 +13,12 @@ import pytest
 from coi_jax import train
 from coi_jax.common import cli, files
 from coi_jax.config.run import RunConfig
+from coi_jax.parallel import processes
 from coi_jax.runs import checkpoint
 from coi_jax.runs.checkpoint import Checkpoints
 from coi_jax.runs.metrics_log import read_metrics
 from coi_jax.runs.run_folder import RunFolder
+from coi_jax.training import trainer
 from coi_jax.training.loop import TrainingJob, make_job
 from tests.helpers import tiny_models
 from tests.helpers.paths import ROOT
@@ -52,8 +54,8 @@ def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             config, run, tiny_models.mesh(), tiny_models.StandInLoader(config.train.length.count), tiny_models.network()
         )
 
-    monkeypatch.setattr(train, "prepare", prepare)
-    monkeypatch.setattr(train, "start_jax", lambda **_: None)
+    monkeypatch.setattr(trainer, "prepare", prepare)
+    monkeypatch.setattr(processes, "start_jax", lambda **_: None)
     monkeypatch.setattr("coi_jax.parallel.hardware.matmul_peak", lambda dtype: 1e12)
     with tiny_models.quick_compilation():
         yield
@@ -109,7 +111,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_from_the_checkpoint_before(
 def test_a_mistake_is_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, change: list[str], says: str
 ) -> None:
-    monkeypatch.setattr(train, "start_jax", lambda **_: None)
+    monkeypatch.setattr(processes, "start_jax", lambda **_: None)
     (tmp_path / "README.md").write_text("a file")
     change = [item.replace("README.md", str(tmp_path / "README.md")) for item in change]
     says = says.replace("README.md", str(tmp_path / "README.md"))
@@ -124,11 +126,11 @@ def test_compiled_programs_are_kept_where_the_user_says(tmp_path: Path, monkeypa
     monkeypatch.setattr(jax.config, "update", changed.__setitem__)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
-    train.start_jax()
+    processes.start_jax()
     assert changed["jax_compilation_cache_dir"] == str(tmp_path / "coi_jax" / "xla")
     changed.clear()
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "/elsewhere")  # which JAX reads itself
-    train.start_jax()
+    processes.start_jax()
     assert "jax_compilation_cache_dir" not in changed
 
 

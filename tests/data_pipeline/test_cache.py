@@ -12,7 +12,8 @@ from coi_jax.config.run import RunConfig
 from coi_jax.data import prompts, token_cache
 from coi_jax.data.task_specs import evaluation_task, training_tasks
 from coi_jax.tokenizers.vocabulary import load_vocabulary, trained_path
-from data_pipeline import cache as writer
+from data_pipeline import cache
+from data_pipeline.tasks import cache_writer
 from tests.helpers.paths import QUICKSTART
 from tests.helpers.token_caches import small_config, write_dataset
 from tests.helpers.tokenizer_folders import FAMILIES
@@ -30,7 +31,7 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """The reader's child, without the seconds that its TensorFlow takes to start."""
 
     def write(config: RunConfig, specs: list, trained: Path | None) -> None:
-        writer.write(config, [spec.name for spec in specs], trained)
+        cache_writer.write(config, [spec.name for spec in specs], trained)
 
     monkeypatch.setattr(token_cache, "_write_in_child", write)
 
@@ -104,7 +105,7 @@ def test_a_damaged_cache_is_written_again(config: RunConfig, monkeypatch: pytest
 
 
 def test_two_writers_at_once_leave_one_whole_cache(config: RunConfig) -> None:
-    threads = [threading.Thread(target=writer.write, args=(config, ["train_length1"])) for _ in range(2)]
+    threads = [threading.Thread(target=cache_writer.write, args=(config, ["train_length1"])) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -118,9 +119,9 @@ def test_an_interrupted_writer_leaves_nothing(config: RunConfig, monkeypatch: py
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(writer, "_write_records", stop)
+    monkeypatch.setattr(cache_writer, "_write_records", stop)
     with pytest.raises(KeyboardInterrupt):
-        writer.write(config, ["train_length1"])
+        cache_writer.write(config, ["train_length1"])
     assert list(Path(config.data.cache_folder).iterdir()) == []
 
 
@@ -129,7 +130,7 @@ def test_a_bad_row_is_named_with_its_line(config: RunConfig) -> None:
     lines = path.read_text().splitlines()
     path.write_text("\n".join([lines[0], lines[1][:40], *lines[2:]]))
     with pytest.raises(UserError, match=r"train\.jsonl:2: not JSON"):
-        writer.write(config, ["train_length1"])
+        cache_writer.write(config, ["train_length1"])
 
 
 def test_the_command_line(tmp_path: Path, config: RunConfig, capsys: pytest.CaptureFixture[str]) -> None:
@@ -141,17 +142,17 @@ def test_the_command_line(tmp_path: Path, config: RunConfig, capsys: pytest.Capt
         "--config.evaluation.tests=('proc2_test',)",
         "--config.vocabulary.kind=bytes",
     ]
-    assert writer.main(arguments) == 0
+    assert cache.main(arguments) == 0
     assert [Path(line).name.split("-")[0] for line in capsys.readouterr().out.split()] == [
         "train_length1",
         "proc2_test",
     ]
-    assert writer.main([*arguments, "--json", "--tasks=proc2_test"]) == 0
+    assert cache.main([*arguments, "--json", "--tasks=proc2_test"]) == 0
     assert len(json.loads(capsys.readouterr().out)["caches"]) == 1
-    assert writer.main([*arguments, "--json", "--tasks=coi6_test"]) == cli.EXIT_USER_ERROR
+    assert cache.main([*arguments, "--json", "--tasks=coi6_test"]) == cli.EXIT_USER_ERROR
     assert json.loads(capsys.readouterr().out)["error"]["value"].endswith("test.jsonl")
     with pytest.raises(UserError, match="did you mean 'proc2_test'"):
-        writer.main([*arguments, "--tasks=proc2_tests"])
+        cache.main([*arguments, "--tasks=proc2_tests"])
 
 
 def test_a_real_child_writes_and_relays(tmp_path: Path, config: RunConfig) -> None:

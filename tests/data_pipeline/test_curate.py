@@ -13,7 +13,7 @@ from coi_jax.common import files
 from coi_jax.common.errors import UserError
 from data_pipeline import curate
 from data_pipeline.build.review.chain_outcomes import NOT_SELECTED, WRITTEN, Outcome
-from data_pipeline.curate import CurationSession
+from data_pipeline.build.review.curation import CurationSession, application
 from tests.helpers import browsers
 from tests.helpers.browsers import text, until
 from tests.helpers.drafts import draft, opinion
@@ -35,7 +35,7 @@ def session(found: list[Outcome], tmp_path: Path) -> CurationSession:
 
 @pytest.fixture
 def address(session: CurationSession) -> Iterator[str]:
-    server = make_server("127.0.0.1", 0, curate.application(session), threaded=True)
+    server = make_server("127.0.0.1", 0, application(session), threaded=True)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     yield f"http://127.0.0.1:{server.port}/"
@@ -68,7 +68,7 @@ def test_what_is_no_decision_is_refused_and_not_written(session: CurationSession
 
 
 def test_another_site_can_neither_decide_nor_read(session: CurationSession) -> None:
-    client = curate.application(session).test_client()
+    client = application(session).test_client()
     decision = {"id": session.order[0], "decision": "accept"}
     assert client.post("/decisions", json=decision).status_code == 403
     assert client.post("/decisions", json=decision, headers={"X-Token": "guess"}).status_code == 403

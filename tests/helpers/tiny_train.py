@@ -11,7 +11,7 @@ from coi_jax.common import cli
 from coi_jax.config.run import RunConfig
 from coi_jax.parallel import hardware, sharding
 from coi_jax.runs.run_folder import RunFolder
-from coi_jax.training import loop
+from coi_jax.training import loop, trainer
 from coi_jax.training.loop import TrainingJob
 from tests.helpers import tiny_models
 
@@ -31,7 +31,7 @@ def prepare(config: RunConfig, run: RunFolder) -> TrainingJob:
 if __name__ == "__main__":
     jax.config.update("jax_disable_most_optimizations", True)
     hardware.matmul_peak = lambda dtype: 1e12
-    train.prepare = prepare
+    trainer.prepare = prepare
     status = cli.run(train.main)
     heavy = {"tensorflow", "seqio", "apache_beam"} & set(sys.modules)
     print(f"imported: {sorted(heavy)}")

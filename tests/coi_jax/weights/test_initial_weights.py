@@ -277,7 +277,7 @@ MEMORY = """
 import re, sys
 from pathlib import Path
 import jax
-from coi_jax import convert
+from coi_jax.weights import conversion
 from coi_jax.common.storage import Folder
 from coi_jax.models import build
 from coi_jax.runs.run_folder import RunFolder
@@ -286,7 +286,7 @@ from coi_jax.weights.mesh_loading import load_params
 
 source, out, config_file = sys.argv[1:]
 overrides = {"vocabulary.kind": "bytes"}
-network = build(convert.imported_config(Folder(source, "src"), config_file, overrides).model, 259)
+network = build(conversion.imported_config(Folder(source, "src"), config_file, overrides).model, 259)
 
 def peak():
     return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
@@ -298,10 +298,10 @@ def raised(work):
     print(work.__name__, peak() - before)
 
 def import_model():
-    convert.import_model(Folder(source, "src"), out + "/run", config_file, overrides)
+    conversion.import_model(Folder(source, "src"), out + "/run", config_file, overrides)
 
 def export_model():
-    convert.export_model(RunFolder(out + "/run"), out + "/back", None, 10**9)
+    conversion.export_model(RunFolder(out + "/run"), out + "/back", None, 10**9)
 
 def load():
     global params

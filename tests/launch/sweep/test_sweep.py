@@ -52,7 +52,9 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("train", "evaluate"):
         (tmp_path / "coi_jax" / f"{name}.py").write_text(FAKE)
     (tmp_path / "configs").symlink_to(ROOT / "configs")
-    files.write_json(tmp_path / "data/quickstart/manifest.json", {"source": "procedural", "counts": {"train": {"1": 1}}})
+    files.write_json(
+        tmp_path / "data/quickstart/manifest.json", {"source": "procedural", "counts": {"train": {"1": 1}}}
+    )
     monkeypatch.chdir(tmp_path)
     set_fakes(tmp_path)
     return tmp_path
