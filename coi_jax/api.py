@@ -21,7 +21,7 @@ from coi_jax.chains.chain import Chain, join
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
 from coi_jax.common.storage import Folder, PathLike
-from coi_jax.evaluation.metrics import score_examples
+from coi_jax.evaluation.metrics import score_examples, target_of
 from coi_jax.evaluation.results import with_intervals
 from coi_jax.inference.answering import generate
 from coi_jax.inference.model import Model, init_untrained_run, load_model
@@ -144,4 +144,4 @@ def score_predictions(
     """
     if len(chains) != len(texts) or not chains:
         raise UserError("texts", f"{len(texts)} texts for {len(chains)} chains", "give one text for each chain")
-    return with_intervals(score_examples([chain.outputs for chain in chains], texts), resamples, seed)
+    return with_intervals(score_examples([target_of(chain) for chain in chains], texts), resamples, seed)

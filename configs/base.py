@@ -212,6 +212,6 @@ def sampling(temperature: float = 1.0, top_p: float = 1.0) -> ConfigDict:
     return ConfigDict(dict(kind="sample", temperature=temperature, top_p=top_p))
 
 
-def beam_search(beams: int) -> ConfigDict:
-    """Return decoding that keeps the `beams` most likely continuations."""
-    return ConfigDict(dict(kind="beam", beams=beams))
+def beam_search(beams: int, length_penalty: float = 1.0, early_stopping: bool = False) -> ConfigDict:
+    """Return decoding that keeps the `beams` most likely continuations, with the settings of `transformers`."""
+    return ConfigDict(dict(kind="beam", beams=beams, length_penalty=length_penalty, early_stopping=early_stopping))

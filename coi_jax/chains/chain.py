@@ -1,9 +1,9 @@
 r"""The chain: a list of instructions in which the output of one is the input of the next.
 
 The paper writes a chain's outputs as one text, `Task 1 output and task 2 input: A Task 2 output: B`. `render` has one
-canonical spelling of it, `parse` reads that and every spelling of the official release (`Task2 output:`, labels with
-and without a line of their own). A label inside an output is escaped with a backslash, so that
-`parse(render(outputs)) == outputs` whatever the outputs hold.
+canonical spelling of it, `parse` reads that, every spelling of the official release (`Task2 output:`, labels with
+and without a line of their own) and labels in Markdown (`**Task 1 output:**`, `### Task 1 output:`). A label inside an
+output is escaped with a backslash, so that `parse(render(outputs)) == outputs` whatever the outputs hold.
 """
 
 import re
@@ -15,9 +15,19 @@ from coi_jax.common.errors import UserError
 
 JOINER = " and then "
 
-_LABEL = re.compile(r"(?<!\\)task ?([0-9]+) output(?: and task ?([0-9]+) input)?:", re.IGNORECASE)
+_LABEL = re.compile(
+    r"""
+    (?:^[ \t]*(?:(?:\#{1,6}|[-+*>]|[0-9]{1,3}[.)])[ \t]+)*)?  # a heading, quotation, or item of a list
+    (?P<mark>[*_`]{1,3})?                                   # emphasis, which ends before or after the colon
+    (?<!\\)task[ ]?(?P<number>[0-9]+)[ ]output(?:[ ]and[ ]task[ ]?(?P<next>[0-9]+)[ ]input)?
+    (?(mark)(?:(?P=mark):|:(?P=mark))|:)
+    """,
+    re.IGNORECASE | re.MULTILINE | re.VERBOSE,
+)
 # The look-behind lets a run of backslashes be tried once, and not from each of its backslashes.
-_LABEL_IN_CONTENT = re.compile(r"(?<!\\)(\\*)(task ?[0-9]+ output(?: and task ?[0-9]+ input)?:)", re.IGNORECASE)
+_LABEL_IN_CONTENT = re.compile(
+    r"(?<!\\)(\\*)(task ?[0-9]+ output(?: and task ?[0-9]+ input)?[*_`]{0,3}:)", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
@@ -35,7 +45,8 @@ class Chain:
     """An input, the instruction that the model is shown, and the steps behind it.
 
     A single instruction is a chain of length 1. `instruction` is the steps' instructions joined with " and then ", or
-    another wording of them.
+    another wording of them. `published_targets` is the text of the outputs as its publisher spells it, where that is
+    another than `targets`: the reference of scores that are compared with published ones.
     """
 
     id: str
@@ -43,6 +54,7 @@ class Chain:
     input: str
     instruction: str
     steps: tuple[Step, ...]
+    published_targets: str | None = None
 
     @property
     def length(self) -> int:
@@ -61,7 +73,10 @@ class Chain:
 
     def row(self) -> dict[str, Any]:
         """Return the chain as a JSON object, a line of a dataset's file."""
-        return asdict(self) | {"steps": [asdict(step) for step in self.steps]}
+        row = asdict(self) | {"steps": [asdict(step) for step in self.steps]}
+        if self.published_targets is None:
+            del row["published_targets"]
+        return row
 
     @classmethod
     def from_row(cls, row: dict[str, Any]) -> "Chain":
@@ -70,7 +85,8 @@ class Chain:
         Raises:
           UserError: a key is missing, unknown, or of the wrong type; it names the key.
         """
-        _check_row(row, {"id": str, "source": str, "input": str, "instruction": str, "steps": list}, "row")
+        optional = {"published_targets": str} if "published_targets" in row else {}
+        _check_row(row, {"id": str, "source": str, "input": str, "instruction": str, "steps": list} | optional, "row")
         if not row["steps"]:
             raise UserError("steps", row["id"], "a chain has at least one step")
         return cls(**row | {"steps": tuple(_step(step) for step in row["steps"])})
@@ -134,9 +150,26 @@ def is_well_formed(text: str, length: int) -> bool:
     labels = _labels(text)
     if length == 1:
         return not labels
-    forward = [match[2] is not None for match in labels]
+    forward = [match["next"] is not None for match in labels]
     starts_at_once = bool(labels) and not text[: labels[0].start()].strip()
     return starts_at_once and forward == [True] * (length - 1) + [False]
+
+
+def respell_labels(text: str, like: str) -> str:
+    """Return a text with the labels of another one in place of those that say the same.
+
+    Example: `("Task 1 output: a", "task1 output: b")` → `"task1 output: a"`.
+
+    Args:
+      text: of any spelling.
+      like: whose labels are taken.
+    """
+    parts, end = [], 0
+    for label, other in zip(_labels(text), _labels(like), strict=False):
+        if (label["next"] is None) == (other["next"] is None):
+            parts += [text[end : label.start()], other[0]]
+            end = label.end()
+    return "".join([*parts, text[end:]])
 
 
 def _labels(text: str) -> list[re.Match[str]]:
@@ -144,7 +177,7 @@ def _labels(text: str) -> list[re.Match[str]]:
     found: list[re.Match[str]] = []
     for match in _LABEL.finditer(text):
         number = len(found) + 1
-        if match[1].lstrip("0") == str(number) and match[2] in (None, str(number + 1)):
+        if match["number"].lstrip("0") == str(number) and match["next"] in (None, str(number + 1)):
             found.append(match)
     return found
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import pydantic
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, FiniteFloat, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
@@ -176,6 +176,8 @@ class BeamSearchConfig(Section):
 
     kind: Literal["beam"]
     beams: PositiveInt
+    length_penalty: FiniteFloat  # exponent of the length that divides an answer's log-likelihood
+    early_stopping: bool  # end at as many finished answers as beams, though a beam may still lead to a better one
 
 
 DecodingConfig = Annotated[GreedyConfig | SamplingConfig | BeamSearchConfig, Field(discriminator="kind")]

@@ -22,7 +22,7 @@ from coi_jax.inference.generator import Prompt
 from coi_jax.inference.model import Model
 from coi_jax.parallel import processes
 
-# Fields of an evaluation that change no prediction.
+# Fields of an evaluation that change no prediction. In low precision `batch` does: sums are rounded in another order.
 IGNORED_FIELDS = {"tests", "batch", "bootstrap"}
 
 
@@ -95,7 +95,9 @@ def _score(
 
 def _generated_from(model: Model, tokens: TokenCache) -> dict[str, Any]:
     """Return everything that determines the predictions."""
-    decoding = model.config.evaluation.model_dump(mode="json", exclude=IGNORED_FIELDS)
+    is_exact = model.config.model.dtype == "float32"
+    ignored = IGNORED_FIELDS if is_exact else IGNORED_FIELDS - {"batch"}
+    decoding = model.config.evaluation.model_dump(mode="json", exclude=ignored)
     return {"checkpoint": model.checkpoint, "inputs": tokens.hash, "evaluation": decoding, "seed": model.config.seed}
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from jaxtyping import Float
 
-from coi_jax.chains.chain import parse, render
+from coi_jax.chains.chain import Chain, parse, render
 from coi_jax.data.test_sets import find_test_set
 from coi_jax.evaluation.scores import (
     EXACT_MATCH,
@@ -34,7 +34,11 @@ Scorer = Callable[[Sequence[Target], Sequence[str]], ExampleScores]
 def score_examples(targets: Sequence[Target], predictions: Sequence[str]) -> ExampleScores:
     """Return every score of every example, in [0, 1] or NaN."""
     pairs = zip(targets, predictions, strict=True)
-    return _stack([score_answer(Answer(outputs_of(target), prediction)) for target, prediction in pairs])
+    return _stack([score_answer(_answer(target, prediction)) for target, prediction in pairs])
+
+
+def _answer(target: Target, prediction: str) -> Answer:
+    return Answer(outputs_of(target), prediction, target if isinstance(target, str) else None)
 
 
 def score_answer(answer: Answer) -> dict[ScoreKey, float]:
@@ -81,6 +85,11 @@ def _count_step(scores: ExampleScores, step: int) -> dict[str, int]:
 
 def _count(values: Float[np.ndarray, " examples"]) -> int:
     return int(np.sum(~np.isnan(values)))
+
+
+def target_of(chain: Chain) -> str | tuple[str | None, ...]:
+    """Return the target of a chain: its text as published, where that is spelled in another way, else its outputs."""
+    return chain.published_targets or chain.outputs
 
 
 def outputs_of(target: Target) -> Outputs:

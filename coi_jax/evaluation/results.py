@@ -39,7 +39,7 @@ def make_results(
     Raises:
       UserError: there is no such test set.
     """
-    targets = [chain.outputs for chain in chains]
+    targets = [metrics.target_of(chain) for chain in chains]
     score = metrics.find_scorer(task)
     scores = score(targets, [prediction.text for prediction in predictions])
     return {

@@ -3,18 +3,23 @@
 To add a score of whole chains, add an entry to `SCORES` with its function; a score of single steps, to `STEP_SCORES`.
 `results.json` has every score; the terminal, table 4 and figure 6 show those whose entry says so.
 
-Content is *right* when it equals the reference after casefolding, with runs of white space as one space and none at the
-ends. A score that an answer does not have, because a reference is missing, is None.
+Content is *right* when it equals the reference after casefolding, however letters and their marks are composed, with
+runs of white space as one space and none at the ends. A score that an answer does not have, because a reference is
+missing, is None.
 """
 
 import functools
+import string
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from coi_jax.chains.chain import is_well_formed, parse, render
+from coi_jax.chains.chain import is_well_formed, parse, render, respell_labels
 from coi_jax.evaluation.rouge import rouge_l, rouge_l_unicode
 
 Outputs = tuple[str | None, ...]
+
+_WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 @dataclass(frozen=True)
@@ -36,10 +41,12 @@ class Answer:
     Attributes:
       references: the reference output of each step, None where it has none.
       prediction: the text that the model wrote.
+      published: the references as one text with its labels, as published; None: in the canonical spelling.
     """
 
     references: Outputs
     prediction: str
+    published: str | None = None
 
     @functools.cached_property
     def outputs(self) -> tuple[str, ...]:
@@ -66,11 +73,16 @@ class Answer:
     @functools.cached_property
     def reference_text(self) -> str:
         """Return the references as one text with its labels, a missing one as empty."""
-        return render([reference or "" for reference in self.references])
+        return self.published or render([reference or "" for reference in self.references])
 
     @functools.cached_property
     def comparable_text(self) -> str:
-        """Return the prediction without the content of steps that have no reference to compare it with."""
+        """Return the prediction as it is compared with `reference_text`.
+
+        Its labels are spelled as those of the reference, and steps without a reference have no content.
+        """
+        if self.published:
+            return respell_labels(self.prediction, self.published)
         if None not in self.references or len(self.outputs) == 1:
             return self.prediction
         references = (*self.references, *("",) * len(self.outputs))
@@ -79,12 +91,19 @@ class Answer:
 
 
 def is_right(reference: str, content: str | None) -> bool:
-    """Return whether a step's content equals its reference but for case and white space; None is a missing step."""
+    """Return whether a step's content equals its reference but for case, white space, and how letters are composed.
+
+    Args:
+      reference: of the step.
+      content: what the model wrote; None for a missing step.
+    """
     return content is not None and _normalize(content) == _normalize(reference)
 
 
 def _normalize(text: str) -> str:
-    return " ".join(text.casefold().split())
+    """Return a text as the Unicode Standard compares texts without case (section 3.13), with single spaces."""
+    folded = unicodedata.normalize("NFD", text).casefold()
+    return " ".join(unicodedata.normalize("NFD", folded).split())
 
 
 def content_rouge_l(reference: str, content: str | None) -> float:
@@ -105,6 +124,16 @@ def text_rouge_l(answer: Answer) -> float:
 def text_rouge_l_unicode(answer: Answer) -> float:
     """Return Unicode-aware ROUGE-L of the whole text, labels included."""
     return rouge_l_unicode(answer.reference_text, answer.comparable_text)
+
+
+def super_ni_exact_match(answer: Answer) -> float:
+    """Return 1 if the whole text, labels included, equals the reference as Super-NaturalInstructions compares texts."""
+    return float(_normalize_super_ni(answer.comparable_text) == _normalize_super_ni(answer.reference_text))
+
+
+def _normalize_super_ni(text: str) -> str:
+    """Return a text in lower case, without ASCII punctuation, with single spaces (`eval/automatic/evaluation.py`)."""
+    return " ".join(text.lower().translate(_WITHOUT_PUNCTUATION).split())
 
 
 def mean_content_rouge_l(answer: Answer) -> float | None:
@@ -172,6 +201,11 @@ SCORES: dict[str, Score] = {
             key="rouge_l_unicode",
             title="Unicode-aware ROUGE-L of the whole text, labels counted",
             function=text_rouge_l_unicode,
+        ),
+        Score(
+            key="super_ni_exact_match",
+            title="Exact match of the whole text as Super-NaturalInstructions computes it, %",
+            function=super_ni_exact_match,
         ),
         Score(
             key="content_rouge_l",

@@ -1,8 +1,10 @@
 """Beam search: several continuations per row, the best of which by length-normalized likelihood is the answer.
 
-Of the 2K best continuations of a row's K beams, those that end and are among the K best are kept as finished, and
-the K best of the others go on. A row ends when it has K finished ones; at the limit its beams count as they are. So
-one beam is greedy decoding.
+The search is that of `transformers` (`GenerationMixin._beam_search`), with the same two settings. Of the 2K best
+continuations of a row's K beams (more where several tokens end an answer), those that end and are among the K best are
+kept as finished, and the K best of the others go on. With `early_stopping` a row ends when it has K finished
+continuations; without it, when in addition no live beam scores better than the worst of them. At the limit the live
+beams count as they are.
 
 Dimensions: B batch, K beams, T most new tokens, V vocabulary. The cache has B·K rows.
 """
@@ -18,13 +20,12 @@ from coi_jax.inference.decoding import unify_eos
 from coi_jax.models.kv_cache import Cache, gather_rows
 from coi_jax.models.network import Network, Params
 
-LENGTH_EXPONENT = 0.6  # α of Wu et al., 2016, section 7
 WORST = -1e9  # below every log-likelihood, and finite, so that sums of it are
 
 
-def length_penalty(length: Int[Array, ""]) -> Float[Array, ""]:
-    """Return the divisor of a log-likelihood: ((5 + length) / 6)^α (Wu et al., 2016, equation 14)."""
-    return ((5.0 + length.astype(jnp.float32)) / 6.0) ** LENGTH_EXPONENT
+def length_divisor(length: Int[Array, ""], exponent: float) -> Float[Array, ""]:
+    """Return the divisor of a log-likelihood, length^exponent: a larger exponent favors longer answers."""
+    return length.astype(jnp.float32) ** exponent
 
 
 class BeamState(NamedTuple):
@@ -41,13 +42,25 @@ class BeamState(NamedTuple):
 
 @dataclass(frozen=True)
 class BeamStrategy:
-    """Beam search with `beams` beams."""
+    """Beam search.
+
+    Attributes:
+      network: the network that computes the logits.
+      eos_id: the token that ends an answer.
+      max_new_tokens: the limit of new tokens per row.
+      beams: the number of beams, K.
+      other_eos_ids: tokens that end an answer besides.
+      length_penalty: the exponent of the length that divides a log-likelihood.
+      early_stopping: whether a row ends as soon as it has K finished continuations.
+    """
 
     network: Network
     eos_id: int
     max_new_tokens: int
     beams: int
     other_eos_ids: tuple[int, ...] = ()
+    length_penalty: float = 1.0
+    early_stopping: bool = False
 
     def init_state(
         self, logits: Float[Array, "B V"], cache: Cache, keys: Key[Array, " B"], ended: Bool[Array, " B"]
@@ -83,7 +96,7 @@ class BeamStrategy:
 
     def answers(self, state: BeamState) -> Int[Array, "B T"]:
         """Return the best finished continuation of each row; the best of all where a row never ended."""
-        live = jnp.where(state.ended[:, None], WORST, state.scores / length_penalty(state.step))
+        live = jnp.where(state.ended[:, None], WORST, state.scores / self._divisor(state.step))
         scores = jnp.concatenate([state.finished_scores, live], axis=1)
         return _pick(jnp.concatenate([state.finished, state.tokens], axis=1), jnp.argmax(scores, axis=1)[:, None])[:, 0]
 
@@ -98,18 +111,34 @@ class BeamStrategy:
         finished, finished_scores = self._finish(tokens, scores, ends, state)
         scores, best = jax.lax.top_k(jnp.where(ends, WORST, scores), self.beams)
         live = _pick(tokens, best)
-        ended = state.ended | jnp.all(finished_scores > WORST / 2, axis=1)
+        ended = state.ended | self._has_ended(scores, finished_scores, state.step + 1)
         cache = self._reorder(state.cache, jnp.take_along_axis(parents, best, axis=1))
         return BeamState(state.step + 1, ended, live, scores, finished, finished_scores, cache)
+
+    def _has_ended(
+        self, scores: Float[Array, "B K"], finished_scores: Float[Array, "B K"], length: Int[Array, ""]
+    ) -> Bool[Array, " B"]:
+        """Return the rows with K finished continuations that no live beam beats, as long as it is now."""
+        is_full = jnp.all(finished_scores > WORST / 2, axis=1)
+        if self.early_stopping:
+            return is_full
+        return is_full & (scores[:, 0] / self._divisor(length) <= jnp.min(finished_scores, axis=1))
+
+    def _divisor(self, length: Int[Array, ""]) -> Float[Array, ""]:
+        return length_divisor(length, self.length_penalty)
 
     def _candidates(
         self, logits: Float[Array, "BK V"], state: BeamState
     ) -> tuple[Float[Array, "B C"], Int[Array, "B C"], Int[Array, "B C"]]:
-        """Return the best 2K continuations of each row: log-likelihood, beam that they continue, token."""
+        """Return the best continuations of each row: log-likelihood, beam that they continue, token.
+
+        They are so many that at least K of them do not end.
+        """
+        count = self.beams * (2 + len(self.other_eos_ids))
         vocabulary = logits.shape[-1]
         steps = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1).reshape(-1, self.beams, vocabulary)
         total = (state.scores[:, :, None] + steps).reshape(-1, self.beams * vocabulary)
-        scores, flat = jax.lax.top_k(total, min(2 * self.beams, total.shape[1]))
+        scores, flat = jax.lax.top_k(total, min(count, total.shape[1]))
         return scores, flat // vocabulary, unify_eos(flat % vocabulary, self.eos_id, self.other_eos_ids)
 
     def _finish(
@@ -118,7 +147,7 @@ class BeamStrategy:
         """Return the best K of the finished continuations, old and new; an ended row takes no new ones."""
         among_best = jnp.arange(ends.shape[1])[None] < self.beams
         counts = ends & among_best & ~state.ended[:, None] & (scores > WORST / 2)
-        new = jnp.where(counts, scores / length_penalty(state.step + 1), WORST)
+        new = jnp.where(counts, scores / self._divisor(state.step + 1), WORST)
         best_scores, best = jax.lax.top_k(jnp.concatenate([state.finished_scores, new], axis=1), self.beams)
         return _pick(jnp.concatenate([state.finished, tokens], axis=1), best), best_scores
 

@@ -64,8 +64,8 @@ def make_strategy(
       other_eos_ids: tokens that end an answer besides.
     """
     match config.decoding:
-        case BeamSearchConfig(beams=beams):
-            return BeamStrategy(network, eos_id, config.max_new_tokens, beams, other_eos_ids)
+        case BeamSearchConfig(beams=beams, length_penalty=penalty, early_stopping=early):
+            return BeamStrategy(network, eos_id, config.max_new_tokens, beams, other_eos_ids, penalty, early)
         case SamplingConfig(temperature=temperature, top_p=top_p):
             return SingleStrategy(network, eos_id, config.max_new_tokens, temperature, top_p, other_eos_ids)
         case GreedyConfig():

@@ -70,11 +70,14 @@ class Importer:
         for file in known:
             if file.form is Form.SUMMARY or max(file.lengths) == 1:
                 continue
-            for row in self._rows(file):
+            for number, row in enumerate(self._rows(file)):
                 # summarized_coi_3 has fused and explicit instructions, so its rows teach too.
                 if file.form is Form.CHAIN or (isinstance(row, dict) and "summarized_coi" in row):
-                    self._survey.learn(row)
+                    self._survey.learn(row, number if file.split == "train" and not file.union else None)
         self._survey.settle()
+        for file in known:
+            if file.form is Form.FUSED and not file.union:
+                self._survey.locate(file.source, self._rows(file))
 
     def take(self, file: ReleaseFile) -> None:
         """Import a file.

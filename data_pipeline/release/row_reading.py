@@ -9,14 +9,15 @@ import hashlib
 import itertools
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from coi_jax.chains.chain import JOINER, Chain, Step, join, parse
 from coi_jax.common import files
 from coi_jax.common.json_reader import is_utf8
 from data_pipeline.release.release_files import FILES, Form, ReleaseFile
+from data_pipeline.release.row_places import align
 
 NOT_GIVEN = ""  # the instruction of a step that the release does not tell
 TEXT_KEYS = ("instruction", "input", "output")
@@ -42,33 +43,65 @@ class Survey:
     """Knowledge from the rows of a release about its irregular ones: `learn` all of them, then `settle`."""
 
     instructions: collections.Counter[str] = field(default_factory=collections.Counter)
-    _long: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = field(default_factory=list)
+    _long: list[tuple[str, tuple[str, ...], tuple[str, ...], int | None]] = field(default_factory=list)
     _first: dict[str, collections.Counter[str]] = field(default_factory=dict)
     _chains: dict[str, list[tuple[str, ...]]] = field(default_factory=dict)
+    _places: dict[str, dict[int, tuple[str, ...]]] = field(default_factory=dict)
+    _located: dict[tuple[str, int], tuple[str, ...]] = field(default_factory=dict)
 
-    def learn(self, row: Any) -> None:
-        """Take in a row whose instructions are not fused."""
+    def learn(self, row: Any, place: int | None = None) -> None:
+        """Take in a row whose instructions are not fused.
+
+        Args:
+          row: a JSON value.
+          place: its number in a file that has a fused copy; None for rows of other files.
+        """
         if fault(row, Form.CHAIN):
             return
         instructions, outputs = split_instruction(row["instruction"]), split_output(row["output"])
         if not 1 < len(outputs) <= LONGEST:
             return
         if len(instructions) > len(outputs):
-            self._long.append((row["input"], instructions, outputs))
+            self._long.append((row["input"], instructions, outputs, place))
         elif len(instructions) == len(outputs):
             self.instructions.update(instructions)
-            self._remember(row["input"], instructions, outputs)
+            self._remember(row["input"], instructions, outputs, place)
 
     def settle(self) -> None:
         """Group the instructions of the rows that had too many, once all rows are known."""
-        for text, parts, outputs in self._long:
-            self._remember(text, group(parts, len(outputs), self), outputs)
+        for text, parts, outputs, place in self._long:
+            self._remember(text, group(parts, len(outputs), self), outputs, place)
         self._long.clear()
 
-    def _remember(self, text: str, instructions: tuple[str, ...], outputs: Sequence[str]) -> None:
+    def _remember(self, text: str, instructions: tuple[str, ...], outputs: Sequence[str], place: int | None) -> None:
         first = self._first.setdefault(_key(text, outputs[0]), collections.Counter())
         first[instructions[0]] += 1
-        self._chains.setdefault(_key(text, *outputs), []).append(instructions)
+        key = _key(text, *outputs)
+        self._chains.setdefault(key, []).append(instructions)
+        if place is not None:
+            self._places.setdefault(key, {})[place] = instructions
+
+    def locate(self, source: str, rows: Iterable[Any]) -> None:
+        """Find which row of the original each row of a fused copy stands for, by the rows around it.
+
+        Args:
+          source: of the copy, as `Chain.source`.
+          rows: all rows of the copy.
+        """
+        candidates = [self._candidates(row) for row in rows]
+        for number, place in enumerate(align(candidates)):
+            if place is not None:
+                self._located[source, number] = candidates[number][place]
+
+    def _candidates(self, row: Any) -> dict[int, tuple[str, ...]]:
+        """Return the rows of the original that have a fused row's input and outputs, with their instructions."""
+        if fault(row, Form.FUSED):
+            return {}
+        return self._places.get(_key(row["input"], *split_output(row["output"])), {})
+
+    def located(self, source: str, number: int) -> tuple[str, ...] | None:
+        """Return the instructions of the original of row `number` of a fused copy; None where it is not known."""
+        return self._located.get((source, number))
 
     def first_instruction(self, text: str, output: str) -> str:
         """Return the instruction that most often made `output` of the input `text`, or NOT_GIVEN."""
@@ -142,21 +175,29 @@ def read(row: Any, file: ReleaseFile, number: int, survey: Survey) -> Reading:
     if len(outputs) not in file.lengths:
         due = " or ".join(map(str, file.lengths))
         raise NotAChain(f"{len(outputs)} outputs where {due} are due")
-    instructions, note = _instructions(row, outputs, file.form, survey)
+    instructions, note = _instructions(row, outputs, file, number, survey)
     task = file.path.rpartition("/")[2] if file.split == "bbh" else None
     steps = tuple(Step(i, o, task=task) for i, o in zip(instructions, outputs, strict=True))
     shown = row.get("summarized_coi", row["instruction"])
-    return Reading(Chain(f"{file.source}#{number}", file.source, row["input"], shown, steps), note)
+    chain = Chain(f"{file.source}#{number}", file.source, row["input"], shown, steps)
+    if not file.is_training and _is_spelled_otherwise(row["output"], chain):
+        chain = replace(chain, published_targets=row["output"])
+    return Reading(chain, note)
+
+
+def _is_spelled_otherwise(output: str, chain: Chain) -> bool:
+    """Return whether a row's output differs from the canonical text in more than white space."""
+    return len(parse(output)) > 1 and output.split() != chain.targets.split()
 
 
 def _instructions(
-    row: dict[str, str], outputs: Sequence[str], form: Form, survey: Survey
+    row: dict[str, str], outputs: Sequence[str], file: ReleaseFile, number: int, survey: Survey
 ) -> tuple[tuple[str, ...], str | None]:
     """Return the instruction of each step, and how they were found where that is not plain."""
     if len(outputs) == 1:
         return (row["instruction"],), None
-    if form is Form.FUSED and "summarized_coi" not in row:
-        return _recovered(row, outputs, survey)
+    if file.form is Form.FUSED and "summarized_coi" not in row:
+        return _recovered(row, outputs, survey, survey.located(file.source, number))
     parts = split_instruction(row["instruction"])
     if len(parts) == len(outputs):
         return parts, None
@@ -166,11 +207,22 @@ def _instructions(
     return group(parts, len(outputs), survey), "more parts than outputs: grouped"
 
 
-def _recovered(row: dict[str, str], outputs: Sequence[str], survey: Survey) -> tuple[tuple[str, ...], str | None]:
-    """Return the instructions behind a fused one, from other rows with the same input and outputs."""
+def _recovered(
+    row: dict[str, str], outputs: Sequence[str], survey: Survey, located: tuple[str, ...] | None = None
+) -> tuple[tuple[str, ...], str | None]:
+    """Return the instructions behind a fused one, from other rows with the same input and outputs.
+
+    Args:
+      row: the fused row.
+      outputs: its outputs.
+      survey: of all rows.
+      located: the instructions of the row of the original that has its place.
+    """
     known = survey.chains(row["input"], outputs)
     if len(known) == 1:
         return known[0], None
+    if located is not None:
+        return located, f"fused instruction: of {len(known)} chains with these outputs the one at its place in the file"
     if known:
         nearest = max(known, key=lambda instructions: _shared_words(join(instructions), row["instruction"]))
         return nearest, f"fused instruction: of {len(known)} chains with these outputs the one with the nearest words"

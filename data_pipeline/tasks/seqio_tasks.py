@@ -166,7 +166,7 @@ def to_text(dataset: tf.data.Dataset, template: str, prompting: str, examples: S
 
 
 def to_answer(output: str, example: Mapping[str, Any], is_target: bool) -> str | tuple[str | None, ...]:
-    """Return what the metrics compare: the reference outputs of every step, or the text of a prediction.
+    """Return what the metrics compare: the target of the example's chain, or the text of a prediction.
 
     Args:
       output: the decoded text.
@@ -178,4 +178,4 @@ def to_answer(output: str, example: Mapping[str, Any], is_target: bool) -> str |
     """
     if not is_target:
         return output
-    return Chain.from_row(json.loads(example["chain"])).outputs
+    return metrics.target_of(Chain.from_row(json.loads(example["chain"])))

@@ -57,8 +57,10 @@ class Coi(tfds.core.GeneratorBasedBuilder):
 
     def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
         for number, chain in enumerate(read_chains(self.folder, split)):
-            steps = [{name: value or "" for name, value in step.items()} for step in chain.row()["steps"]]
-            yield number, {**chain.row(), "steps": steps, "chain": json.dumps(chain.row(), ensure_ascii=False)}
+            row = chain.row()
+            texts = {name: row[name] for name in ("id", "source", "input", "instruction")}
+            steps = [{name: value or "" for name, value in step.items()} for step in row["steps"]]
+            yield number, {**texts, "steps": steps, "chain": json.dumps(row, ensure_ascii=False)}
 
 
 def to_chain(example: dict[str, Any]) -> Chain:

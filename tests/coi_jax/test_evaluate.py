@@ -70,6 +70,18 @@ def test_scores_do_not_move_with_the_batch(run: Path, whole: dict[str, Any], bat
     assert results(run) == whole
 
 
+def test_answers_of_another_batch_are_not_mixed_in_low_precision(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run(tmp_path, **{"model.dtype": "bfloat16", "evaluation.tests": ("proc1_test",)}).path
+    assert evaluate(run) == 0
+    assert evaluate(run, "--config.evaluation.bootstrap=60") == 0
+    assert "are replaced" not in capsys.readouterr().err
+    assert evaluate(run, "--config.evaluation.batch=3") == 0
+    assert "proc1_test: predictions of another checkpoint" in capsys.readouterr().err
+    assert results(run)["proc1_test"]["provenance"]["evaluation"]["batch"] == 3
+
+
 def test_an_interrupted_file_goes_on_to_the_same_results(run: Path, made: Path, whole: dict[str, Any]) -> None:
     evaluate(run, "--tasks=proc2_test")
     path = run / "eval/proc2_test" / PREDICTIONS

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from coi_jax.inference.beam_search import LENGTH_EXPONENT
 from coi_jax.models import Network, Params
 
 EOS = 1
@@ -69,14 +68,10 @@ def beam(oracle: Oracle, prompt: np.ndarray, limit: int, beams: int) -> list[int
             for token, gain in enumerate(oracle.next(prompt, written))
         ]
         best = sorted(every, key=lambda candidate: -candidate[0])[: 2 * beams]
-        finished += [(score / penalty(length), text) for score, text in best[:beams] if text[-1] == EOS]
+        finished += [(score / length, text) for score, text in best[:beams] if text[-1] == EOS]
         finished = sorted(finished, key=lambda candidate: -candidate[0])[:beams]
         live = [candidate for candidate in best if candidate[1][-1] != EOS][:beams]
-        if len(finished) == beams:
+        if len(finished) == beams and live[0][0] / length <= finished[-1][0]:
             return finished[0][1][:-1]
-    candidates = finished + [(score / penalty(limit), text) for score, text in live]
+    candidates = finished + [(score / limit, text) for score, text in live]
     return [token for token in max(candidates)[1] if token != EOS]
-
-
-def penalty(length: int) -> float:
-    return ((5 + length) / 6) ** LENGTH_EXPONENT

@@ -1,8 +1,10 @@
+from dataclasses import replace
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from coi_jax.chains.chain import Chain, Step, is_well_formed, join, parse, render
+from coi_jax.chains.chain import Chain, Step, is_well_formed, join, parse, render, respell_labels
 from coi_jax.common.errors import UserError
 from tests.helpers.measured import megabyte_takes_little
 
@@ -10,6 +12,10 @@ PIECES = [
     "Task 1 output:",
     "Task2 output:",
     "task 2 output and task 3 input:",
+    "**Task 1 output:**",
+    "Task 1 output**:",
+    "\n- ",
+    "*",
     " and then ",
     "\n",
     "\\",
@@ -43,6 +49,12 @@ SPELLINGS = [
     "Task 1 output and task 2 input: A \nTask2 output: B\n",
     "Task 1 output and task 2 input:\nA\n\nTask 2 output:\nB",
     "task 1 output and task 2 input: A. task 2 output: B",
+    "**Task 1 output and task 2 input:** A\n**Task 2 output:** B",
+    "**Task 1 output and task 2 input**: A\n\n__Task 2 output__: B",
+    "### Task 1 output and task 2 input:\nA\n\n### Task 2 output:\nB",
+    "- *Task 1 output and task 2 input:* A\n- *Task 2 output:* B",
+    "1. Task 1 output and task 2 input: A\n2. Task 2 output: B",
+    "> `Task 1 output and task 2 input`: A\n> `Task 2 output`: B",
 ]
 
 
@@ -51,6 +63,19 @@ def test_every_spelling_of_two_steps(text: str) -> None:
     assert [output.rstrip(".") for output in parse(text)] == ["A", "B"]
     assert is_well_formed(text, 2)
     assert not is_well_formed(text, 3)
+
+
+def test_marks_that_enclose_no_label_are_content() -> None:
+    assert parse("Task 1 output and task 2 input: 5 *Task 2 output: **b**") == ("5 *", "**b**")
+
+
+def test_labels_are_spelled_as_those_of_another_text() -> None:
+    text = "Well. Task 1 output and task 2 input: A\nTask 2 output: B"
+    assert respell_labels(text, "task1 output and task2 input: C Task2 output: D") == (
+        "Well. task1 output and task2 input: A\nTask2 output: B"
+    )
+    assert respell_labels(text, "Task1 output: C Task2 output: D") == text.replace("Task 2 output:", "Task2 output:")
+    assert respell_labels("B", "Task1 output: C Task2 output: D") == "B"
 
 
 def test_three_steps() -> None:
@@ -118,6 +143,9 @@ def test_row_and_back() -> None:
     assert CHAIN.length == 2
     assert CHAIN.instruction == join([step.instruction for step in CHAIN.steps])
     assert parse(CHAIN.targets) == ("a b", "")
+    assert "published_targets" not in CHAIN.row()
+    published = replace(CHAIN, published_targets="Task1 output: a b")
+    assert Chain.from_row(published.row()) == published
 
 
 @pytest.mark.parametrize(
@@ -129,6 +157,7 @@ def test_row_and_back() -> None:
         ({"steps": [{"instruction": "Sort."}]}, "step"),
         ({"steps": [CHAIN.row()["steps"][0] | {"output": 1}]}, "output"),
         ({"colour": "red"}, "colour"),
+        ({"published_targets": None}, "published_targets"),
     ],
 )
 def test_a_wrong_row_is_named(change: dict, named: str) -> None:

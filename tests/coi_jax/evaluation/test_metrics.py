@@ -29,6 +29,37 @@ def test_content_ignores_case_and_white_space() -> None:
     assert scores["content_exact_match"] == scores["content_rouge_l"] == 100
 
 
+def test_content_does_not_depend_on_how_letters_are_composed() -> None:
+    scores = _scores([("été", "\u1e69")], [render(["e\u0301te\u0301", "s\u0307\u0323"])])
+    assert scores["content_exact_match"] == 100
+    assert _scores([("x²", "y")], [render(["x2", "y"])])["content_exact_match"] == 0
+
+
+def test_labels_in_markdown_are_labels() -> None:
+    scores = _scores([("a b", "c")], ["**Task 1 output and task 2 input:** a b\n**Task 2 output:** c"])
+    assert {scores[key] for key in ("rouge_l", "content_exact_match", "well_formed")} == {100.0}
+
+
+PUBLISHED = "Task 1 output and task 2 input: fig pear\nTask2 output: fig"
+
+
+@pytest.mark.parametrize("prediction", [PUBLISHED, render(["fig pear", "fig"])])
+def test_a_published_text_scores_full_whatever_the_spelling_of_labels(prediction: str) -> None:
+    scores = _scores([PUBLISHED], [prediction])
+    whole = ("rouge_l", "rouge_l_unicode", "super_ni_exact_match", "content_exact_match", "well_formed")
+    assert {scores[key] for key in whole} == {100.0}
+    assert _scores([PUBLISHED], ["fig"])["rouge_l"] < 30
+
+
+@pytest.mark.parametrize(
+    ("prediction", "equal"),
+    [("Fig, pear.", 100), ("fig  pear", 100), ("fig-pear", 0), ("the fig pear", 0), ("figpear", 0), ("fíg pear", 0)],
+)
+def test_exact_match_of_super_natural_instructions(prediction: str, equal: float) -> None:
+    """As its `normalize_answer`: lower case, no punctuation, single spaces, articles kept."""
+    assert _scores([("fig pear",)], [prediction])["super_ni_exact_match"] == equal
+
+
 def test_labels_earn_text_score_and_no_content() -> None:
     scores = _scores(GOLD, metrics.labels_only(GOLD))
     assert scores["rouge_l"] > 50

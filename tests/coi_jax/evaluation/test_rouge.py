@@ -33,7 +33,17 @@ def test_unicode_sees_what_ascii_deletes() -> None:
         ("हिन्दी में", ["हिन्दी", "में"]),
         ("Straße 12", ["strasse", "12"]),
         ("— …", []),
+        ("今天很好 abc12", ["今", "天", "很", "好", "abc12"]),
+        ("東京タワー3号", ["東", "京", "タ", "ワ", "ー", "3", "号"]),
+        ("ดีครับ", ["ดี", "ค", "รั", "บ"]),
+        ("안녕 하세요", ["안녕", "하세요"]),
     ],
 )
 def test_unicode_words(text: str, words: list[str]) -> None:
     assert UnicodeTokenizer().tokenize(text) == words
+
+
+def test_scripts_without_spaces_get_a_share() -> None:
+    assert rouge_l_unicode("今天天气很好", "今天天气很") == pytest.approx(10 / 11)
+    assert 0.5 < rouge_l_unicode("สวัสดีครับ", "สวัสดีค่ะ") < 1
+    assert rouge_l_unicode("今天天气很好", "今天天气很好") == 1

@@ -1,10 +1,25 @@
+import itertools
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
+import torch
+from transformers import PreTrainedModel
 
-from coi_jax.inference.beam_search import BeamStrategy, length_penalty
+from coi_jax.config.model import model_section
+from coi_jax.inference.beam_search import BeamStrategy, length_divisor
 from coi_jax.inference.generator import Generator, Prompt
+from coi_jax.models import Network, Params, build
+from coi_jax.models.kv_cache import Cache, KeyValues, from_prompt
+from coi_jax.weights.hf_config import from_hf_config
+from coi_jax.weights.hf_names import to_params
+from tests.helpers.configs import RUN_FIELDS
 from tests.helpers.continuations import EOS, Oracle, beam
+from tests.helpers.reference_layers import numpy
+from tests.helpers.reference_models import FAMILIES, VOCABULARY, reference
+from tests.helpers.tiny_models import quick_compilation
 from tests.helpers.tiny_networks import CONFIGS, network_and_params, tokens
 
 LIMIT = 5
@@ -21,6 +36,80 @@ def test_finds_what_a_search_text_by_text_finds(kind: str, beams: int) -> None:
     assert answers == {n: beam(oracle, prompt.tokens, LIMIT, beams) for n, prompt in enumerate(PROMPTS)}
 
 
-def test_penalty_is_one_at_one_token_and_grows() -> None:
-    assert length_penalty(jnp.asarray(1)) == 1
-    assert 1 < length_penalty(jnp.asarray(10)) < 10
+def test_divisor_is_one_at_one_token_and_grows() -> None:
+    assert length_divisor(jnp.asarray(1), 0.6) == 1
+    assert 1 < length_divisor(jnp.asarray(10), 0.6) < 10
+    assert length_divisor(jnp.asarray(10), 0.0) == 1
+
+
+# A language of five tokens in which the next token follows from the last one.
+END, A, B, C, D = range(5)
+SURE = 1 - 4e-9
+FIRST = jnp.log(jnp.array([[3e-4, 0.999, 1e-4, 4e-4, 2e-4]]))
+NEXT = jnp.log(jnp.full((5, 5), 1e-9).at[jnp.arange(5), jnp.array([END, B, END, END, END])].set(SURE))
+
+
+class Bigrams(Network):
+    """A network whose logits are a table, so that its cache never changes."""
+
+    def decode_step(self, params: Params, cache: Cache, tokens: jax.Array) -> tuple[jax.Array, Cache]:
+        return NEXT[tokens], cache
+
+
+@pytest.mark.parametrize("beams", [1, 4])
+def test_a_row_goes_on_while_a_live_beam_can_win(beams: int) -> None:
+    strategy = BeamStrategy(Bigrams(CONFIGS["decoder"], len(NEXT)), END, 6, beams)
+    nothing = jnp.zeros((1, 1, 1, 1, 1))
+    one_row = jnp.zeros((1, 1), jnp.int32)
+    cache = from_prompt(KeyValues(nothing, nothing), one_row, jnp.ones(1, jnp.int32), extra=0)
+    state = strategy.init_state(FIRST, cache, jax.random.split(jax.random.key(0), 1), jnp.array([False]))
+    while not bool(state.ended[0]) and int(state.step) < 6:
+        state = strategy.advance({}, state)
+    assert strategy.answers(state)[0].tolist() == [A, B, END, END, END, END]
+
+
+NEW_TOKENS = 12
+ENDS = [1, *range(5, VOCABULARY, 6)]  # many, so that answers differ in length
+Pair = tuple[PreTrainedModel, Network, Params]
+
+
+@pytest.fixture(scope="module", params=["Llama 2", "T5 1.1, FLAN-T5"])
+def pair(request: pytest.FixtureRequest) -> Pair:
+    """A model of transformers with random weights, and ours with the same."""
+    theirs = reference(FAMILIES[request.param])
+    fields = from_hf_config(theirs.config.to_dict()) | RUN_FIELDS
+    network = build(model_section(fields).model_validate(fields), VOCABULARY)
+    weights = {name: numpy(weight) for name, weight in theirs.state_dict().items()}
+    return theirs, network, jax.tree.map(jnp.asarray, to_params(network.config, network.abstract(), weights))
+
+
+def expected(theirs: PreTrainedModel, prompts: list[Prompt], settings: dict[str, Any]) -> list[list[int]]:
+    """The answers of transformers, each up to its end."""
+    given = torch.from_numpy(np.stack([prompt.tokens for prompt in prompts]).astype(np.int64))
+    found = theirs.generate(
+        given,
+        attention_mask=torch.ones_like(given),
+        max_new_tokens=NEW_TOKENS,
+        do_sample=False,
+        eos_token_id=ENDS,
+        pad_token_id=0,
+        use_cache=False,  # theirs takes a T5 with as many layers on both sides only
+        **settings,
+    )
+    start = 1 if theirs.config.is_encoder_decoder else given.shape[1]
+    return [list(itertools.takewhile(lambda token: token not in ENDS, row)) for row in found[:, start:].tolist()]
+
+
+@pytest.mark.parametrize(
+    ("beams", "penalty", "early_stopping"), [(3, 1.0, False), (3, 1.0, True), (2, 2.0, False), (4, 0.0, True)]
+)
+def test_equals_transformers(pair: Pair, beams: int, penalty: float, early_stopping: bool) -> None:
+    theirs, network, params = pair
+    settings = {"num_beams": beams, "length_penalty": penalty, "early_stopping": early_stopping}
+    prompts = [Prompt(str(seed), np.asarray(tokens(seed, 6), np.int32)) for seed in range(16)]
+    strategy = BeamStrategy(network, ENDS[0], NEW_TOKENS, beams, tuple(ENDS[1:]), penalty, early_stopping)
+    with quick_compilation():
+        ours = {answer.index: answer.tokens for answer in Generator(params, strategy, 16, 0).run(prompts)}
+    theirs_answers = expected(theirs, prompts, settings)
+    assert [ours[n] for n in range(16)] == theirs_answers
+    assert len(set(map(len, theirs_answers))) > 2

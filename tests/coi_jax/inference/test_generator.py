@@ -172,7 +172,7 @@ def test_sizes_hold_the_batch_and_a_single_row_cheaply_and_divide(batch: int, mu
     [
         ({"kind": "greedy"}, SingleStrategy, None),
         ({"kind": "sample", "temperature": 0.7, "top_p": 0.5}, SingleStrategy, 0.7),
-        ({"kind": "beam", "beams": 4}, BeamStrategy, 0),
+        ({"kind": "beam", "beams": 4, "length_penalty": 0.5, "early_stopping": True}, BeamStrategy, 0),
     ],
     ids=["greedy", "sample", "beam"],
 )
@@ -185,6 +185,8 @@ def test_strategy_is_the_one_that_the_config_names(
     assert isinstance(strategy, kind)
     assert strategy.max_new_tokens == 5
     assert getattr(strategy, "temperature", 0) == temperature
+    assert getattr(strategy, "length_penalty", 0.5) == 0.5
+    assert getattr(strategy, "early_stopping", True)
 
 
 @pytest.mark.parametrize(

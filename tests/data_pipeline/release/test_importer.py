@@ -261,6 +261,8 @@ def test_the_real_release(release_folder: Path, tmp_path: Path) -> None:
     assert by_file == {"train/coi_2.json": 9, "train/coi_3.json": 4, "test/coi2_test.json": 1, "test/coi3_test.json": 1}
 
     rows = [row for split in ("train", "test") for row in read_jsonl(tmp_path / "out" / f"{split}.jsonl")]
+    spelled = {chain.source for chain in read_chains(tmp_path / "out", "test") if chain.published_targets}
+    assert spelled == {"coi2_test.json"}
     steps = [(row["id"], step) for row in rows if len(row["steps"]) > 1 for step in row["steps"]]
     label = re.compile(r"task ?[0-9] output", re.IGNORECASE)
     assert not [id for id, step in steps if step["output"] != step["output"].strip() or label.search(step["output"])]

@@ -141,6 +141,35 @@ def test_of_two_rows_with_the_same_outputs_the_nearest_words_win() -> None:
     assert "2 chains" in (read(fused, file, 0, survey_of(far, near)).note or "")
 
 
+def test_of_two_rows_with_the_same_outputs_the_place_in_the_file_wins() -> None:
+    originals = [
+        make("Write the next message. and then Say whether it is a correct answer.", ["No.", "No"]),
+        make("Write the next message. and then Say whether the message answers the question.", ["No.", "No"]),
+    ]
+    copies = [
+        make("Create a message that answers, then evaluate its correctness.", ["No.", "No"]),
+        make("Create a message and tell if the question is answered.", ["No.", "No"]),
+    ]
+    file, survey = BY_SOURCE["summarized_coi_2.json"], Survey()
+    for number, row in enumerate(originals):
+        survey.learn(row, number)
+    survey.settle()
+    survey.locate(file.source, copies)
+    for number, (row, original) in enumerate(zip(copies, originals, strict=True)):
+        reading = read(row, file, number, survey)
+        assert join([step.instruction for step in reading.chain.steps]) == original["instruction"]
+        assert "its place in the file" in (reading.note or "")
+
+
+def test_a_test_row_keeps_the_text_of_its_outputs_where_it_is_not_canonical() -> None:
+    text = "Task 1 output and task 2 input: fig pear\nTask2 output: fig"
+    row = {"instruction": "Sort the words. and then Keep the first word.", "input": "pear fig", "output": text}
+    assert read(row, BY_SOURCE["coi2_test.json"], 0, Survey()).chain.published_targets == text
+    assert read(row, COI_2, 0, Survey()).chain.published_targets is None
+    canonical = row | {"output": render(["fig pear", "fig"])}
+    assert read(canonical, BY_SOURCE["coi2_test.json"], 0, Survey()).chain.published_targets is None
+
+
 def test_what_nobody_tells_is_not_given() -> None:
     fused = make("Name the river backwards.", ["Elbe", "eblE"])
     file = BY_SOURCE["summarized_coi_2.json"]
