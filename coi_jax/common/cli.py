@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from coi_jax.common.errors import UserError
+from coi_jax.common.errors import UserError, nearest
 
 # What the user's machine or the path that was given is to blame for.
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG)
@@ -29,14 +29,27 @@ class Parser(argparse.ArgumentParser):
         """Print `message` with the way to the help, and exit with status 2."""
         self.exit(EXIT_USER_ERROR, f"error: {message}; see --help\n")
 
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse a command line; a misspelt option is named before any that it leaves missing."""
+        for argument in sys.argv[1:] if args is None else args:
+            name = str(argument).partition("=")[0]
+            if name.startswith("--") and name != "--" and name not in self._option_string_actions:
+                self.error(f"{name}: {nearest(name, list(self._option_string_actions))}")
+        return super().parse_args(args, namespace)
+
+
+class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Keeps a description's line breaks, and shows a default where there is one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        has_default = bool(action.default) or type(action.default) in (int, float)
+        return super()._get_help_string(action) if has_default else action.help
+
 
 def parser(description: str | None) -> Parser:
     """Return a parser that shows defaults and keeps the description's own line breaks."""
 
-    class Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-        pass
-
-    return Parser(prog=program(), description=description, formatter_class=Formatter, allow_abbrev=False)
+    return Parser(prog=program(), description=description, formatter_class=_Formatter, allow_abbrev=False)
 
 
 def program() -> str:
@@ -48,23 +61,24 @@ def program() -> str:
 def split_overrides(argv: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
     """Take `--config.FIELD=VALUE` and `--config.FIELD VALUE` out of a command line.
 
-    Values stay text: a field's type says how it is read (`coi_jax.config.overrides`).
+    Values stay text: a field's type says how it is read (`coi_jax.config.overrides`). As with `ml_collections`,
+    `--config.FLAG` without a value is True, and `--noconfig.FLAG` is False.
 
     Example: `["--workdir", "x", "--config.seed=3"]` → `(["--workdir", "x"], {"seed": "3"})`.
-
-    Raises:
-      UserError: a field has no value.
     """
-    rest, overrides = [], {}
-    arguments = iter(argv)
-    for argument in arguments:
-        if not argument.startswith("--config."):
+    rest: list[str] = []
+    overrides: dict[str, Any] = {}
+    left = list(argv)
+    while left:
+        argument = left.pop(0)
+        if argument.startswith("--noconfig."):
+            overrides[argument.removeprefix("--noconfig.")] = False
+        elif argument.startswith("--config."):
+            name, equals, value = argument.removeprefix("--config.").partition("=")
+            has_value = not equals and left and not left[0].startswith("--")
+            overrides[name] = value if equals else left.pop(0) if has_value else True
+        else:
             rest.append(argument)
-            continue
-        name, equals, value = argument.removeprefix("--config.").partition("=")
-        overrides[name] = value if equals else next(arguments, "--")
-        if not equals and overrides[name].startswith("--"):
-            raise UserError(argument, "", f"write --config.{name}=VALUE")
     return rest, overrides
 
 

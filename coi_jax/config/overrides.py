@@ -38,7 +38,7 @@ def _override(values: dict[str, Any], name: str, value: Any, place: Place) -> No
     for depth, key in enumerate(keys):
         info = _field(place.section(values), keys[: depth + 1], name, value)
         if depth == len(keys) - 1:
-            _set(values, place, key, _parse(value, info), place_of(info))
+            _set(values, place, key, _parse(name, value, info), place_of(info))
             return
         place, values = place_of(info), _inside(values[key], keys[: depth + 1], name, value)
         if not place.options:  # a plain mapping, as an optimizer's options
@@ -91,9 +91,11 @@ def _sets_tag(keys: list[str], place: Place) -> bool:
     return place.tag is not None
 
 
-def _parse(value: Any, info: FieldInfo) -> Any:
-    """Read text as what a field holds."""
+def _parse(name: str, value: Any, info: FieldInfo) -> Any:
+    """Read text as what a field holds; raise UserError where a flag stands without the value that its field needs."""
     types = union_members(info.annotation)
+    if isinstance(value, bool) and bool not in types:
+        raise UserError(f"config.{name}", value, f"is neither true nor false; write --config.{name}=VALUE")
     if not isinstance(value, str) or str not in types:
         return _literal(value)
     return None if value == "None" and type(None) in types else value

@@ -4,7 +4,7 @@ Takes whatever files of the release lie in --src; without --src it first downloa
 checksums. Every row comes out as a chain, is counted as a repeat (union files such as coi_12.json repeat the rows of
 others), or goes whole into rejected.jsonl. manifest.json accounts for all of them.
 
-  python -m data_pipeline.release --src ../shared/data/coi_release --out data/coi
+  python -m data_pipeline.release --out data/coi
 
 The release is CC BY-NC 4.0: do not redistribute what this writes.
 """

@@ -8,6 +8,7 @@ import pytest
 
 from coi_jax.common import cli
 from coi_jax.common.errors import UserError
+from tests.helpers.configs import quickstart_config
 from tests.helpers.paths import ROOT
 
 
@@ -25,9 +26,18 @@ def test_overrides_leave_the_command_line() -> None:
     assert overrides == {"train.length.count": "5", "arm": "coi12", "evaluation.tests": "('a', 'b')"}
 
 
+def test_a_flag_needs_no_value() -> None:
+    argv = ["--config.model.qk_norm", "--noconfig.model.qkv_bias", "--out", "x", "--config.joins.enabled"]
+    rest, overrides = cli.split_overrides(argv)
+    assert rest == ["--out", "x"]
+    assert overrides == {"model.qk_norm": True, "model.qkv_bias": False, "joins.enabled": True}
+
+
 def test_an_override_without_a_value_is_an_error() -> None:
-    with pytest.raises(UserError, match=r"--config\.seed=VALUE"):
-        cli.split_overrides(["--config.seed"])
+    for argument in ("--config.seed", "--noconfig.seed", "--config.arm"):
+        _, overrides = cli.split_overrides([argument])
+        with pytest.raises(UserError, match=r"write --config\.(seed|arm)=VALUE"):
+            quickstart_config(overrides)
 
 
 def _raise(error: BaseException) -> int:
@@ -63,6 +73,32 @@ def test_usage_errors_are_one_line_with_status_2(capsys: pytest.CaptureFixture[s
         parser.parse_args([])
     assert caught.value.code == 2
     assert capsys.readouterr().err == "error: the following arguments are required: --out; see --help\n"
+
+
+@pytest.mark.parametrize(("given", "meant"), [("--work-dir=x", "--workdir"), ("--configs", "--config")])
+def test_a_misspelt_option_is_named_before_what_it_leaves_missing(
+    given: str, meant: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parser = cli.parser("Does something.")
+    parser.add_argument("--workdir", required=True)
+    parser.add_argument("--config", required=True)
+    with pytest.raises(SystemExit):
+        parser.parse_args([given])
+    name = given.partition("=")[0]
+    assert capsys.readouterr().err == f"error: {name}: unknown; did you mean '{meant}'?; see --help\n"
+
+
+def test_help_shows_the_defaults_that_say_something(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = cli.parser("Does something.")
+    parser.add_argument("--out", required=True, help="where to")
+    parser.add_argument("--limit", type=int, help="so many")
+    parser.add_argument("--json", action="store_true", help="for programs")
+    parser.add_argument("--seed", type=int, default=0, help="of the order")
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--help"])
+    printed = capsys.readouterr().out
+    assert "(default: 0)" in printed
+    assert printed.count("default") == 1
 
 
 def test_a_reader_that_has_gone_is_no_mistake() -> None:
