@@ -19,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line."""
     parser = cli.parser(__doc__)
     parser.add_argument("--work", required=True, metavar="DIR", help="work folder of a build")
-    parser.add_argument("--decisions", metavar="FILE", help="None: WORK/decisions.jsonl")
+    parser.add_argument("--decisions", metavar="FILE", help="file of decisions; without it WORK/decisions.jsonl")
     parser.add_argument("--by", default=getpass.getuser(), help="who decides")
     parser.add_argument("--least_score", type=int, default=4, help="the threshold around which chains are doubtful")
     parser.add_argument("--seed", type=int, default=0, help="of the order")
@@ -27,10 +27,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--no_browser", action="store_true", help="only print the address")
     arguments = parser.parse_args(argv)
     # Imported once the command line is right, so that --help and mistakes need no Beam.
-    from werkzeug.serving import make_server
-
     from data_pipeline.build.review import chain_outcomes
-    from data_pipeline.build.review.curation import HOST, CurationSession, application
+    from data_pipeline.build.review.curation import CurationSession
+    from data_pipeline.build.review.curation_page import HOST, make_page_server
 
     path = arguments.decisions or f"{arguments.work}/decisions.jsonl"
     session = CurationSession(
@@ -38,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     if not session.order:
         raise UserError("work", arguments.work, "the build has no whole chain of two steps or more")
-    server = make_server(HOST, arguments.port, application(session), threaded=True)
+    server = make_page_server(session, arguments.port)
     address = f"http://{HOST}:{server.port}/"
     print(f"{address}\n{len(session.order):,} chains; decisions go to {path}; Ctrl+C ends", flush=True)
     if not arguments.no_browser:

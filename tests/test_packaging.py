@@ -73,7 +73,7 @@ def test_the_tested_version_of_every_direct_dependency_is_in_its_range() -> None
 
 
 def test_the_extras_for_accelerators_ask_for_the_same_jax() -> None:
-    for extra in ("gpu", "tpu"):
+    for extra in ("cuda12", "cuda13", "tpu"):
         assert declared(extra)["jax"].specifier == declared()["jax"].specifier
 
 

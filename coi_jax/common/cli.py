@@ -48,7 +48,6 @@ class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescription
 
 def parser(description: str | None) -> Parser:
     """Return a parser that shows defaults and keeps the description's own line breaks."""
-
     return Parser(prog=program(), description=description, formatter_class=_Formatter, allow_abbrev=False)
 
 

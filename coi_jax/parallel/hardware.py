@@ -1,6 +1,8 @@
-"""The peak rate at which the machine multiplies matrices: published for known chips, else measured."""
+"""The accelerators of this machine: whether JAX uses them, and the peak rate at which they multiply matrices."""
 
+import os
 import time
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +18,28 @@ PUBLISHED: dict[str, float] = {
     "NVIDIA H100": 989e12,
     "NVIDIA H200": 989e12,
 }
+
+
+# What stands in /dev where an accelerator is: the kind, and the extra that installs JAX for it.
+DEVICE_FILES = {"nvidia[0-9]*": ("NVIDIA GPU", "cuda12"), "accel[0-9]*": ("TPU", "tpu"), "vfio/[0-9]*": ("TPU", "tpu")}
+
+
+def unused_accelerator(dev: Path = Path("/dev")) -> str | None:
+    """Return a note on an accelerator that JAX leaves unused, though no JAX_PLATFORMS asks for the CPU; else None.
+
+    Args:
+      dev: the folder of device files.
+    """
+    if jax.default_backend() != "cpu" or os.environ.get("JAX_PLATFORMS"):
+        return None
+    found = [names for pattern, names in DEVICE_FILES.items() if any(dev.glob(pattern))]
+    if not found:
+        return None
+    kind, extra = found[0]
+    return (
+        f"warning: JAX computes on the CPU, though this machine has a {kind}; install JAX for it "
+        f"(pip install -c constraints.txt -e '.[{extra}]'), or set JAX_PLATFORMS=cpu"
+    )
 
 
 def matmul_peak(dtype: str) -> float:

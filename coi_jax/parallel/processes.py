@@ -22,6 +22,7 @@ from orbax.checkpoint import multihost
 from coi_jax.common import progress
 from coi_jax.common.errors import UserError
 from coi_jax.common.storage import PathLike, as_path
+from coi_jax.parallel.hardware import unused_accelerator
 
 # The environment variables that name the other processes, where no cluster does.
 COORDINATOR, PROCESS_COUNT, PROCESS_INDEX = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
@@ -43,6 +44,8 @@ def start_jax(*, heeds_sigterm: bool = False) -> None:
         jax.config.update("jax_compilation_cache_dir", str(home / "coi_jax" / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax raises its errors, and logs them with tracebacks too
+    if note := unused_accelerator():
+        log_primary(note)
 
 
 def join() -> None:

@@ -1,7 +1,7 @@
 """People's decisions on chains: a file that a build applies, and their agreement with the models.
 
-A line of the file is `{"id", "decision": "accept" | "edit" | "reject", "by", "steps"}`; `steps` are pairs of
-instruction and output, of an edited chain. The last line on a chain counts.
+A line of the file is `{"id", "decision": "accept" | "edit" | "reject" | "undo", "by", "steps"}`; `steps` are pairs of
+instruction and output, of an edited chain. The last line on a chain counts; "undo" leaves it undecided.
 """
 
 import dataclasses
@@ -15,6 +15,7 @@ from coi_jax.common.storage import PathLike, as_path
 from data_pipeline.build.drafts import Draft
 
 ACCEPT, EDIT, REJECT = DECISIONS = ("accept", "edit", "reject")
+UNDO = "undo"
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,15 @@ def read(path: PathLike) -> Decisions:
     if as_path(path, "decisions").exists():
         for number, row in enumerate(files.read_jsonl(path, "decisions"), 1):
             check(row, f"{path}:{number}")
-            found[row["id"]] = row
+            record(found, row)
     return Decisions(found)
+
+
+def record(rows: dict[str, dict[str, Any]], row: dict[str, Any]) -> None:
+    """Add a decision to some rows by id, where it replaces an earlier one; an undone one leaves them."""
+    rows.pop(row["id"], None)
+    if row["decision"] != UNDO:
+        rows[row["id"]] = row
 
 
 def check(row: Any, where: str) -> None:
@@ -74,7 +82,7 @@ def check(row: Any, where: str) -> None:
     Raises:
       UserError: it is not; it says `where`, and what is wrong.
     """
-    if not isinstance(row, dict) or row.get("decision") not in DECISIONS or not isinstance(row.get("id"), str):
+    if not isinstance(row, dict) or row.get("decision") not in (*DECISIONS, UNDO) or not isinstance(row.get("id"), str):
         raise UserError("decisions", where, f"has no id, or no decision of {', '.join(DECISIONS)}")
     steps = row.get("steps")
     if (steps is not None) != (row["decision"] == EDIT):

@@ -36,7 +36,7 @@ def _parser() -> cli.Parser:
     parser = cli.parser(__doc__)
     parser.add_argument("--sweep", required=True, metavar="FILE", help="a file of configs/sweeps/")
     parser.add_argument("--backend", required=True, choices=list(BACKENDS), help="where the points run")
-    parser.add_argument("--out", metavar="DIR", help="holds the run folders; None: runs/<name of the sweep file>")
+    parser.add_argument("--out", metavar="DIR", help="holds the run folders; without it runs/<name of the sweep file>")
     parser.add_argument("--only", nargs="+", default=[], metavar="ID", help="ids, or beginnings of ids, to run")
     parser.add_argument("--dry_run", action="store_true", help="list the points and their state, and run none")
     return parser

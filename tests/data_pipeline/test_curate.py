@@ -1,5 +1,7 @@
 import json
+import socket
 import threading
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,13 +9,15 @@ import pytest
 from selenium import webdriver
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
-from werkzeug.serving import make_server
+from selenium.webdriver.support.ui import Select
 
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
 from data_pipeline import curate
+from data_pipeline.build import decisions
 from data_pipeline.build.review.chain_outcomes import NOT_SELECTED, WRITTEN, Outcome
-from data_pipeline.build.review.curation import CurationSession, application
+from data_pipeline.build.review.curation import CurationSession
+from data_pipeline.build.review.curation_page import application, make_page_server
 from tests.helpers import browsers
 from tests.helpers.browsers import text, until
 from tests.helpers.drafts import draft, opinion
@@ -35,7 +39,7 @@ def session(found: list[Outcome], tmp_path: Path) -> CurationSession:
 
 @pytest.fixture
 def address(session: CurationSession) -> Iterator[str]:
-    server = make_server("127.0.0.1", 0, application(session), threaded=True)
+    server = make_page_server(session, 0)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     yield f"http://127.0.0.1:{server.port}/"
@@ -75,6 +79,94 @@ def test_another_site_can_neither_decide_nor_read(session: CurationSession) -> N
     assert client.get("/", headers={"Host": "evil.example"}).status_code == 400
     assert client.get("/chains/99").status_code == 404
     assert not session.path.exists()
+
+
+def test_nothing_but_the_page_itself_runs_on_it(session: CurationSession) -> None:
+    reply = application(session).test_client().get("/")
+    policy = reply.headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert "frame-ancestors 'none'" in policy
+    assert "unsafe" not in policy
+    assert reply.headers["X-Frame-Options"] == "DENY"
+    nonce = policy.split("script-src 'nonce-")[1].split("'")[0]
+    assert reply.text.count(f'nonce="{nonce}"') == 2
+
+
+def test_decisions_of_a_session_can_be_undone(session: CurationSession, found: list[Outcome]) -> None:
+    first, second = session.order[:2]
+    for name, decision in ((first, "accept"), (second, "reject"), (first, "reject")):
+        session.decide({"id": name, "decision": decision})
+    shown = [session.undo() for _ in range(3)]
+    assert [one and (one["place"], one["decision"] and one["decision"]["decision"]) for one in shown] == [
+        (0, "accept"),
+        (1, None),
+        (0, None),
+    ]
+    assert session.undo() is None
+    assert session.state()["decided"] == 0
+    assert CurationSession(found, session.path, "another", 4, 0).state()["decided"] == 0
+    assert decisions.read(session.path).rows == {}
+    assert len(rows(session)) == 6  # nothing is erased
+
+
+def test_undoing_needs_the_token_of_the_page(session: CurationSession) -> None:
+    session.decide({"id": session.order[0], "decision": "accept"})
+    assert application(session).test_client().post("/undo", json={}).status_code == 403
+    assert session.state()["decided"] == 1
+
+
+def test_filters_leave_the_chains_that_they_name(session: CurationSession) -> None:
+    scores = [session.chain(place)["chain"]["opinion"]["score"] for place in range(len(SCORES))]
+    doubtful = [place for place, score in enumerate(scores) if score in (3, 4)]  # on either side of the threshold
+    assert session.places("doubtful", "") == doubtful
+    assert "just too little" in session.chain(scores.index(3))["doubt"]
+    assert session.chain(scores.index(5))["doubt"] is None
+    session.decide({"id": session.order[1], "decision": "accept"})
+    session.decide({"id": session.order[2], "decision": "reject"})
+    assert session.places("undecided", "") == [0, 3, 4]
+    assert session.places("accepted", "") == [1]
+    assert session.places("rejected", "") == [2]
+    assert session.places("edited", "") == []
+    assert session.places("all", "") == [0, 1, 2, 3, 4]
+    assert session.places("all", f"DO  {session.order[3].upper()}") == [3]
+    assert session.places("all", "no-such-word") == []
+    assert application(session).test_client().get("/places?show=nothing").status_code == 400
+
+
+def test_a_taken_port_is_one_line(session: CurationSession) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(UserError, match=f"port: {port}: Address already in use; leave --port out"):
+            make_page_server(session, port)
+    with pytest.raises(UserError, match="port: 70000"):
+        make_page_server(session, 70000)
+
+
+def test_serving_logs_nothing(address: str, capfd: pytest.CaptureFixture[str]) -> None:
+    with urllib.request.urlopen(address) as reply:
+        assert reply.status == 200
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_person_filters_jumps_and_undoes(
+    session: CurationSession, address: str, browser: str, tmp_path: Path
+) -> None:
+    with browsers.opened(browser, tmp_path / "profile") as page:
+        page.get(address)
+        shown(page, session.order[0])
+        press(page, "r")
+        shown(page, session.order[1])
+        press(page, "u")
+        assert "your decision" not in shown(page, session.order[0])
+        press(page, "g")
+        ActionChains(page).send_keys("4", Keys.ENTER).perform()
+        shown(page, session.order[3])
+        Select(page.find_element("id", "show")).select_by_visible_text("doubtful")
+        doubtful = session.places("doubtful", "")
+        until(page, lambda page: f"of {len(doubtful)}" in text(page, "#of"))
+        until(page, lambda page: text(page, "#doubt").startswith("Doubtful: the second opinion gives"))
+        page.save_screenshot(str(tmp_path / "curate.png"))
+    assert [row["decision"] for row in rows(session)] == ["reject", "undo"]
 
 
 def test_a_person_decides_by_keyboard(session: CurationSession, address: str, browser: str, tmp_path: Path) -> None:

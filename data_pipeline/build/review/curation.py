@@ -1,22 +1,27 @@
-"""Serve the page on which a person decides on the chains of a build."""
+"""The chains of a build in the order in which a person decides on them, and the file of the decisions."""
 
-import secrets
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
-
-import flask
 
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
 from coi_jax.common.storage import AppendFile, PathLike, as_path
 from data_pipeline.build import decisions
 from data_pipeline.build.decisions import Decisions
-from data_pipeline.build.review import review_order
-from data_pipeline.build.review.build_report import PAGES, chain_row, safe_json
+from data_pipeline.build.review.build_report import chain_row
 from data_pipeline.build.review.chain_outcomes import Outcome
+from data_pipeline.build.review.review_order import doubt, review_order
 
-HOST = "127.0.0.1"  # of this machine alone: the page asks for no password
+# Which chains the page shows, by the decision on each and why it is doubtful.
+FILTERS: dict[str, Callable[[dict[str, Any] | None, str | None], bool]] = {
+    "all": lambda _decision, _doubt: True,
+    "undecided": lambda decision, _doubt: decision is None,
+    "doubtful": lambda _decision, doubt: doubt is not None,
+    "accepted": lambda decision, _doubt: decision is not None and decision["decision"] == decisions.ACCEPT,
+    "edited": lambda decision, _doubt: decision is not None and decision["decision"] == decisions.EDIT,
+    "rejected": lambda decision, _doubt: decision is not None and decision["decision"] == decisions.REJECT,
+}
 
 
 class CurationSession:
@@ -32,13 +37,15 @@ class CurationSession:
 
     def __init__(self, found: Sequence[Outcome], path: PathLike, by: str, least_score: int, seed: int) -> None:
         self.path, self.by = as_path(path, "--decisions"), by
+        self._least_score = least_score
         self._by_id = {one.draft.id: one for one in found}
         drafts = [one.draft for one in found]
-        self.order = [draft.id for draft in review_order.review_order(drafts, least_score, seed)]
+        self.order = [draft.id for draft in review_order(drafts, least_score, seed)]
         self._lock = threading.Lock()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         files.recover_jsonl(path)
         self._rows = dict(decisions.read(path).rows)
+        self._undoable: list[tuple[str, dict[str, Any] | None]] = []  # the chain, and the decision on it before
 
     def state(self) -> dict[str, Any]:
         """Return how many chains are decided, and how far people and second opinions agree."""
@@ -52,7 +59,24 @@ class CurationSession:
     def chain(self, place: int) -> dict[str, Any]:
         """Return the chain at a place of the order, with the decision on it."""
         one = self._by_id[self.order[place]]
-        return {"place": place, "decision": self._rows.get(one.draft.id), "chain": chain_row(one)} | self.state()
+        found = {"place": place, "decision": self._rows.get(one.draft.id), "chain": chain_row(one)}
+        return found | {"doubt": doubt(one.draft, self._least_score)} | self.state()
+
+    def places(self, show: str, words: str) -> list[int]:
+        """Return the places of the chains that a filter leaves, in their order.
+
+        Args:
+          show: a key of `FILTERS`.
+          words: with spaces between them; all must occur in the chain's id, input, instructions or outputs.
+        """
+        chosen = ((place, self._by_id[name]) for place, name in enumerate(self.order))
+        wanted = words.casefold().split()
+        return [
+            place
+            for place, one in chosen
+            if FILTERS[show](self._rows.get(one.draft.id), doubt(one.draft, self._least_score))
+            and all(word in _text(one).casefold() for word in wanted)
+        ]
 
     def first_open(self) -> int:
         """Return the first place without a decision; the last place where all have one."""
@@ -71,34 +95,25 @@ class CurationSession:
         steps = row.get("steps")
         if steps is not None and len(steps) != self._by_id[row["id"]].draft.length:
             raise UserError("steps", len(steps), "an edit keeps the number of steps")
-        with self._lock, AppendFile(self.path) as file:
-            files.append_jsonl(file, row | {"by": self.by})
-            self._rows[row["id"]] = row
+        self._undoable.append((row["id"], self._rows.get(row["id"])))
+        self._write(row)
         return self.state()
 
+    def undo(self) -> dict[str, Any] | None:
+        """Take back the newest decision of this session; return its chain, None where there is no decision left."""
+        if not self._undoable:
+            return None
+        name, before = self._undoable.pop()
+        self._write(before or {"id": name, "decision": decisions.UNDO})
+        return self.chain(self.order.index(name))
 
-def application(session: CurationSession) -> flask.Flask:
-    """Return the page's server. A decision must carry the page's token, so that no other site can send one."""
-    app = flask.Flask(__name__, template_folder=str(PAGES))
-    app.config["TRUSTED_HOSTS"] = [HOST, "localhost"]
-    token = secrets.token_urlsafe()
+    def _write(self, row: dict[str, Any]) -> None:
+        with self._lock, AppendFile(self.path) as file:
+            files.append_jsonl(file, row | {"by": self.by})
+            decisions.record(self._rows, row)
 
-    @app.get("/")
-    def page() -> str:
-        start = {"token": token, "place": session.first_open()}
-        return flask.render_template("curate.html", start=safe_json(start), by=session.by)
 
-    @app.get("/chains/<int:place>")
-    def chain(place: int) -> Any:
-        return session.chain(place) if place < len(session.order) else (flask.jsonify(error="no such chain"), 404)
-
-    @app.post("/decisions")
-    def decide() -> Any:
-        if flask.request.headers.get("X-Token") != token:
-            return flask.jsonify(error="this page is of another run; reload it"), 403
-        try:
-            return session.decide(flask.request.get_json())
-        except UserError as error:
-            return flask.jsonify(error=str(error)), 400
-
-    return app
+def _text(one: Outcome) -> str:
+    draft = one.draft
+    steps = [f"{step.instruction}\n{step.output}\n{step.category}\n{step.task}" for step in draft.steps]
+    return "\n".join([draft.id, draft.input, *steps])

@@ -28,6 +28,27 @@ def _key(draft: Draft, least_score: int, seed: int) -> float:
     return -math.log(uniform) / weight(draft, least_score)
 
 
+def doubt(draft: Draft, least_score: int) -> str | None:
+    """Return why a chain is among the most doubtful; None where it is not.
+
+    Args:
+      draft: the chain.
+      least_score: the threshold of second opinions.
+    """
+    opinion = draft.opinion
+    if opinion is None:
+        return "no second opinion was asked for"
+    if opinion.valid != (opinion.score >= least_score):
+        verdict = "right" if opinion.valid else "wrong"
+        return (
+            f"the second opinion contradicts itself: {verdict}, but {opinion.score} of 5, where {least_score} is needed"
+        )
+    if weight(draft, least_score) == 1:
+        side = "just enough" if opinion.score >= least_score else "just too little"
+        return f"the second opinion gives {opinion.score} of 5, {side}: {least_score} is needed"
+    return None
+
+
 def weight(draft: Draft, least_score: int) -> float:
     """Return 1 for the most doubtful chains, and less the further the score is from the threshold.
 

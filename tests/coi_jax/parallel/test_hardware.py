@@ -1,3 +1,4 @@
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -33,3 +34,20 @@ def test_known_chips_are_looked_up_and_others_measured(
 def test_simulated_devices_share_one_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hardware, "measure", lambda dtype, size: 1e9)
     assert hardware.matmul_peak("float32") == 1e9
+
+
+def test_an_accelerator_that_jax_leaves_unused_is_named_with_its_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+    assert hardware.unused_accelerator(tmp_path) is None
+    (tmp_path / "nvidiactl").touch()
+    assert hardware.unused_accelerator(tmp_path) is None
+    (tmp_path / "nvidia0").touch()
+    assert "'.[cuda12]'" in (hardware.unused_accelerator(tmp_path) or "")
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    assert hardware.unused_accelerator(tmp_path) is None
+    monkeypatch.delenv("JAX_PLATFORMS")
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert hardware.unused_accelerator(tmp_path) is None
