@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,25 @@ def test_a_cell_of_the_heat_map_shows_its_chains(work: Path, browser: str, tmp_p
         page.execute_script("arguments[0].click()", cell)  # type: ignore[no-untyped-call]
         until(page, lambda page: pair in text(page, "#found"))
         assert found(page) < everything
+
+
+def test_the_page_fits_a_phone(work: Path, browser: str, tmp_path: Path) -> None:
+    with browsers.opened(browser, tmp_path) as page:
+        phone = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": False}
+        page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
+        page.get(f"file://{work}/report.html")
+        until(page, lambda page: text(page, "#found"))
+        width = page.execute_script("return document.documentElement.scrollWidth")  # type: ignore[no-untyped-call]
+        assert width <= 390
+
+
+def test_every_column_has_a_heading_and_every_cell_of_the_heat_map_is_explained(work: Path) -> None:
+    html = (work / "report.html").read_text(encoding="utf-8").partition('<script type="application/json"')[0]
+    assert not re.findall(r"<th[^>]*></th>", html)
+    assert not re.findall(r"<td[^>]*></td>", html.replace('<td class="untried" title="', "<td>"))
+    shares = re.findall(r"(\d+) of (\d+) can follow\"[^>]*>(\d+)</td>", html)
+    assert shares
+    assert all(int(shown) == round(100 * int(passed) / int(tried)) for passed, tried, shown in shares)
 
 
 def test_the_page_asks_for_nothing_from_elsewhere(work: Path) -> None:
