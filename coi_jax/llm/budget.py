@@ -3,19 +3,28 @@
 Workers share a folder, which may be in a bucket. A worker takes a *lease* of some dollars by writing a file there, and
 counts the leases of all: where they exceed the budget together it gives its own back and stops. So money is spent only
 under leases that fit the budget. A lease is settled to what was really spent; a call whose reply was lost on its way
-counts with all that it may have cost, and of a worker that was killed the whole lease, as nobody knows what they cost.
+counts with all that it may have cost.
+
+On a local disk a worker also keeps a journal of its calls. It settles the lease of a worker that was killed: to what
+its replies cost, and all that the calls in flight may have cost. In a bucket, where no journal can grow, the whole
+lease of such a worker counts.
 """
 
 import json
+import math
 import threading
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from etils import epath
+
 from coi_jax.common import files
-from coi_jax.common.storage import as_path
-from coi_jax.llm.calls import Reply
+from coi_jax.common.errors import UserError
+from coi_jax.common.storage import as_path, is_local
+from coi_jax.llm.calls import Reply, token_limit
+from coi_jax.llm.spending_journal import Journal, dollars_of_dead, open_journal
 
 PER = 1_000_000  # tokens that a price is of
 LEASES = 200  # parts that a budget is taken in: a killed worker wastes one at most
@@ -38,8 +47,8 @@ class Prices:
 
     def bound(self, body: Mapping[str, Any]) -> float:
         """More than a call of this body can cost: a token of its prompt is a byte at least."""
-        size = len(json.dumps(body, ensure_ascii=False).encode())
-        return (size * self.prompt + body["max_tokens"] * self.completion) / PER
+        size = len(json.dumps(body, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+        return (size * self.prompt + token_limit(body) * self.completion) / PER
 
 
 class BudgetReached(Exception):
@@ -54,15 +63,21 @@ class Budget:
       dollars: of all workers and runs together; None: no limit, spending is only counted.
       prices: of the model.
       in_flight: calls that a worker makes at once; a lease covers at least so many.
+
+    Raises:
+      UserError: the dollars are no number of them.
     """
 
     def __init__(self, folder: str, dollars: float | None, prices: Prices, in_flight: int) -> None:
+        if dollars is not None and not 0 <= dollars < math.inf:
+            raise UserError("budget", dollars, "must be a number of US dollars; leave it out for no limit")
         self.prices = prices
         self._dollars, self._in_flight = dollars, in_flight
         self._root = as_path(folder, "budget")
         self._root.mkdir(parents=True, exist_ok=True)
         self._lock = threading.Lock()
         self._name = uuid.uuid4().hex
+        self._journal: Journal | None = None
         self._leased = self._spent = self._reserved = 0.0
 
     def reserve(self, body: Mapping[str, Any]) -> float:
@@ -76,6 +91,7 @@ class Budget:
             while self._spent + self._reserved + bound > self._leased:
                 self._lease(bound)
             self._reserved += bound
+            self._note(bound)
         return bound
 
     def settle(self, bound: float, cost: float) -> None:
@@ -83,13 +99,29 @@ class Budget:
         with self._lock:
             self._reserved -= bound
             self._spent += cost
+            self._note(cost - bound)
+
+    def hand_over(self, name: str, bound: float) -> None:
+        """Set money aside, of what this worker reserved, for work that outlives it, until `record` corrects it.
+
+        Args:
+          name: of the work.
+          bound: US dollars that it may cost.
+        """
+        self.record(name, bound)
+        self.settle(bound, 0.0)
+        self.close()
+
+    def record(self, name: str, cost: float) -> None:
+        """Count some work, by its name, with what it cost."""
+        self._write(name, cost)
 
     def close(self) -> None:
         """Give back what this worker leased and neither spent nor set aside."""
         with self._lock:
             if self._leased:
-                self._leased = self._spent + self._reserved
-                self._write(self._leased)
+                self._leased = max(self._spent + self._reserved, 0.0)  # which rounding may leave just below nothing
+                self._write(self._name, self._leased)
 
     def total(self) -> float:
         """Return what all workers and runs have spent or leased."""
@@ -97,6 +129,8 @@ class Budget:
 
     def _lease(self, bound: float) -> None:
         """Enlarge this worker's lease, by no more than the budget has left."""
+        if self._journal is None and is_local(self._root):
+            self._journal = open_journal(self._path(self._name, ".journal"))
         before = self._leased
         others = self.total() - before
         needed = self._spent + self._reserved + bound - before
@@ -106,18 +140,46 @@ class Budget:
         if wanted < needed:
             raise BudgetReached
         self._leased = before + wanted
-        self._write(self._leased)
+        self._write(self._name, self._leased)
         if self._dollars is not None and self.total() > self._dollars:  # another worker took some at the same time
             self._leased = before
-            self._write(before)
+            self._write(self._name, before)
             raise BudgetReached
 
-    def _write(self, dollars: float) -> None:
-        files.write_bytes(self._root / f"{self._name}.json", json.dumps({"dollars": dollars}).encode())
+    def _note(self, dollars: float) -> None:
+        if self._journal:
+            self._journal.add(dollars)
+
+    def _path(self, name: str, suffix: str) -> epath.Path:
+        return self._root / f"{name}{suffix}"
+
+    def _write(self, name: str, dollars: float) -> None:
+        files.write_bytes(self._path(name, ".json"), json.dumps({"dollars": dollars}).encode())
 
     def _read(self) -> dict[str, float]:
         found = {}
         for path in self._root.iterdir():
             if path.suffix == ".json" and not path.name.startswith("."):
-                found[path.name] = float(json.loads(path.read_bytes())["dollars"])
+                found[path.name] = self._dollars_of(path)
         return found
+
+    def _dollars_of(self, path: epath.Path) -> float:
+        """Return the dollars of a file; settle it where it is the lease of a worker that was killed."""
+        journal = path.with_suffix(".journal")
+        dead = dollars_of_dead(journal) if path.stem != self._name and is_local(path) else None
+        if dead is None:
+            return _read_dollars(path)
+        self._write(path.stem, dead)
+        journal.unlink(missing_ok=True)
+        return dead
+
+
+def _read_dollars(path: epath.Path) -> float:
+    """Return the dollars of a file; raise UserError where it holds none."""
+    try:
+        dollars = json.loads(path.read_bytes())["dollars"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        dollars = None
+    if isinstance(dollars, bool) or not isinstance(dollars, int | float) or not math.isfinite(dollars):
+        raise UserError("budget", path, 'is damaged; write {"dollars": X} into it, X being what it may have recorded')
+    return float(dollars)

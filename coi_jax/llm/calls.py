@@ -2,13 +2,17 @@
 
 import functools
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from coi_jax.common import files
+from coi_jax.llm.settings import TokenLimitField
 
 CHARACTERS_PER_TOKEN = 3.5  # of English text; real tokenizers take 3.5 to 4.5, so this errs to the dear side
 TOKENS_PER_MESSAGE = 6  # that a chat's layout adds
+MOST_TOKENS = 10_000_000  # that an endpoint may count for one reply; larger counts are taken for nonsense
+TEXT_PARTS = ("text", "output_text")  # types of the parts of a reply that are its text; others hold thoughts
 
 
 @dataclass(frozen=True)
@@ -26,27 +30,32 @@ class Call:
     Attributes:
       model: as the endpoint names it.
       messages: the conversation so far.
-      temperature: of sampling; 0 is greedy.
+      temperature: of sampling; 0 is greedy; None leaves it to the endpoint.
       max_tokens: of the reply.
       response_format: as the API has it, `{"type": "json_schema", …}`; None asks for free text.
+      token_limit_field: the field of the body that holds `max_tokens`.
+      options: more fields of the body.
     """
 
     model: str
     messages: tuple[Message, ...]
-    temperature: float
+    temperature: float | None
     max_tokens: int
     response_format: dict[str, Any] | None = None
+    token_limit_field: TokenLimitField = "max_tokens"
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     @functools.cached_property
     def body(self) -> dict[str, Any]:
         """The request's JSON body, as the chat completions and the Batch API have it."""
-        body = {
-            "model": self.model,
-            "messages": [asdict(message) for message in self.messages],
-            "temperature": self.temperature,
-            "max_tokens": self.max_tokens,
-        }
-        return body | ({"response_format": self.response_format} if self.response_format else {})
+        turns = [asdict(message) for message in self.messages]
+        body: dict[str, Any] = {"model": self.model, "messages": turns}
+        if self.temperature is not None:
+            body["temperature"] = self.temperature
+        body[self.token_limit_field] = self.max_tokens
+        if self.response_format:
+            body["response_format"] = self.response_format
+        return body | dict(self.options)
 
     @functools.cached_property
     def key(self) -> str:
@@ -56,9 +65,7 @@ class Call:
     @functools.cached_property
     def prompt_tokens(self) -> int:
         """About how many tokens the prompt has; the endpoint's own count comes with the reply."""
-        text = sum(estimate_tokens(message.content) for message in self.messages)
-        schema = estimate_tokens(json.dumps(self.response_format)) if self.response_format else 0
-        return text + schema + TOKENS_PER_MESSAGE * len(self.messages)
+        return estimate_prompt_tokens(self.body)
 
 
 def estimate_tokens(text: str) -> int:
@@ -66,15 +73,29 @@ def estimate_tokens(text: str) -> int:
     return int(len(text) / CHARACTERS_PER_TOKEN) + 1
 
 
+def estimate_prompt_tokens(body: Mapping[str, Any]) -> int:
+    """About how many tokens the prompt of a request's body has."""
+    text = sum(estimate_tokens(message["content"]) for message in body["messages"])
+    schema = estimate_tokens(json.dumps(body["response_format"])) if "response_format" in body else 0
+    return text + schema + TOKENS_PER_MESSAGE * len(body["messages"])
+
+
+def token_limit(body: Mapping[str, Any]) -> int:
+    """Return the tokens that a reply to a request's body may have."""
+    return int(body["max_completion_tokens"] if "max_completion_tokens" in body else body["max_tokens"])
+
+
 @dataclass(frozen=True)
 class Reply:
     """A completed reply, good or bad: it has been paid for.
 
     Attributes:
-      text: what the model wrote.
+      text: what the model wrote; of a reply that is no chat completion its whole body.
       finish_reason: "stop", "length" (cut at `max_tokens`), "content_filter", …
       refusal: the model's words where it declined; else "".
-      prompt_tokens, completion_tokens: the endpoint's count.
+      prompt_tokens, completion_tokens: the endpoint's count, or an estimate where it gives none.
+      fault: why the endpoint's body is no chat completion; "" where it is one.
+      is_estimate: whether the tokens are an estimate.
     """
 
     text: str
@@ -82,6 +103,13 @@ class Reply:
     refusal: str
     prompt_tokens: int
     completion_tokens: int
+    fault: str = ""
+    is_estimate: bool = False
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> "Reply":
+        """Return a reply from its fields, also where an earlier version kept the parts of a text as its text."""
+        return cls(**{**row, "text": _text(row["text"])})
 
 
 def read_reply(body: Any) -> Reply:
@@ -91,14 +119,68 @@ def read_reply(body: Any) -> Reply:
       ValueError: it is not one.
     """
     try:
-        choice, usage = body["choices"][0], body.get("usage") or {}
+        choice = body["choices"][0]
         message = choice["message"]
-        return Reply(
-            text=message.get("content") or "",
-            finish_reason=choice.get("finish_reason") or "stop",
-            refusal=message.get("refusal") or "",
-            prompt_tokens=int(usage.get("prompt_tokens", 0)),
-            completion_tokens=int(usage.get("completion_tokens", 0)),
+        text, refusal, finish_reason = (
+            _text(message.get("content")),
+            message.get("refusal"),
+            choice.get("finish_reason"),
         )
+        usage = body.get("usage")
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise ValueError(f"not a chat completion: {type(error).__name__} {error}") from None
+    counts = usage if isinstance(usage, dict) else {}
+    prompt, completion = (_count(counts.get(name)) for name in ("prompt_tokens", "completion_tokens"))
+    return Reply(
+        text=text,
+        finish_reason=finish_reason if isinstance(finish_reason, str) and finish_reason else "stop",
+        refusal=refusal if isinstance(refusal, str) else "",
+        prompt_tokens=prompt,
+        completion_tokens=completion,
+        is_estimate=not prompt or (not completion and bool(text)),
+    )
+
+
+def _text(content: Any) -> str:
+    """Return the text of a message's content, which is a text, a list of parts or nothing."""
+    if content is None or isinstance(content, str):
+        return content or ""
+    if not isinstance(content, list):
+        raise TypeError(f"content is a {type(content).__name__}")
+    return "".join(_part(part) for part in content)
+
+
+def _part(part: Any) -> str:
+    if isinstance(part, str):
+        return part
+    is_text = isinstance(part, dict) and part.get("type", "text") in TEXT_PARTS
+    return part["text"] if is_text and isinstance(part.get("text"), str) else ""
+
+
+def _count(value: Any) -> int:
+    """Return a number of tokens; 0 where the endpoint's is none that can be: absent, negative, not finite."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return int(value) if is_number and 0 <= value <= MOST_TOKENS else 0
+
+
+def unusable_reply(data: bytes, fault: str) -> Reply:
+    """Return the reply that keeps a body which is no chat completion: it was paid for, and another would cost again.
+
+    Args:
+      data: the body.
+      fault: what is wrong with it.
+    """
+    return Reply(data.decode("utf-8", "backslashreplace"), "stop", "", 0, 0, fault, is_estimate=True)
+
+
+def with_estimates(reply: Reply, body: Mapping[str, Any] | None) -> Reply:
+    """Return a reply with an estimate of its tokens where the endpoint counts none.
+
+    Args:
+      reply: as the endpoint sent it.
+      body: of the request, where it is known.
+    """
+    if not reply.is_estimate:
+        return reply
+    prompt = estimate_prompt_tokens(body) if body else 0
+    return replace(reply, prompt_tokens=prompt, completion_tokens=estimate_tokens(reply.text))

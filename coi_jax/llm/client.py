@@ -2,9 +2,10 @@
 
 import asyncio
 import collections
+import sys
 import threading
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, TypeVar
@@ -12,12 +13,13 @@ from typing import Any, TypeVar
 from coi_jax.common.errors import UserError
 from coi_jax.llm.budget import Budget, BudgetReached
 from coi_jax.llm.calls import Call, Reply
-from coi_jax.llm.endpoint import Busy, Endpoint
+from coi_jax.llm.endpoint import Busy, Declined, Endpoint, declines_all
 from coi_jax.llm.rate_limits import RateLimits
 from coi_jax.llm.reply_store import Store
 from coi_jax.llm.settings import EndpointConfig
 
 Value = TypeVar("Value")
+DECLINED_AT_FIRST = 100  # calls after which an endpoint that has answered none is asked no more
 
 
 class NoReply(Exception):
@@ -37,22 +39,31 @@ class Client:
       store: of replies; what it has is not asked again.
       budget: from which every call is paid.
       offline: answer from the store alone.
+      declined: why calls, by their keys, were declined in a batch: they are not asked for again.
 
     Attributes:
-      counts: how many calls were answered from the store ("stored"), were answered by the endpoint ("asked"), and how
-        many attempts failed ("failed").
+      counts: how many calls were answered from the store ("stored"), were answered by the endpoint ("asked"), were
+        declined by it ("declined"), and how many attempts failed ("failed").
     """
 
     def __init__(
-        self, config: EndpointConfig, key: str, store: Store, budget: Budget, *, offline: bool = False
+        self,
+        config: EndpointConfig,
+        key: str,
+        store: Store,
+        budget: Budget,
+        *,
+        offline: bool = False,
+        declined: Mapping[str, str] | None = None,
     ) -> None:
         self.config, self.counts = config, collections.Counter[str]()
-        self._store, self._budget, self._offline = store, budget, offline
+        self._store, self._budget, self._offline, self._declined = store, budget, offline, declined or {}
         self._loop = asyncio.new_event_loop()
         self._threads = ThreadPoolExecutor(min(config.concurrency, 32), thread_name_prefix="store")
         self._asking: dict[str, asyncio.Future[Reply]] = {}
         self._succeeded_at = time.monotonic()
         self._stop: Exception | None = None  # why no call can succeed
+        self._said_impatient = False
         self._thread = threading.Thread(target=self._loop.run_forever, name="llm", daemon=True)
         self._thread.start()
         self.run(self._open(key)).result()
@@ -82,12 +93,14 @@ class Client:
 
         Raises:
           NoReply: the endpoint did not answer.
-          Declined: it never will answer this call.
+          Declined: it will not answer this call as it is.
           BudgetReached: there is no money for it.
           UserError: no call can succeed.
         """
         if call.key in self._asking:
             return await asyncio.shield(self._asking[call.key])
+        if not self._asking:  # the endpoint was not silent while it was not asked
+            self._succeeded_at = time.monotonic()
         future = self._asking[call.key] = self._loop.create_future()
         try:
             reply = await self._find_or_ask(call)
@@ -101,32 +114,40 @@ class Client:
         return reply
 
     async def _find_or_ask(self, call: Call) -> Reply:
-        found = await self._loop.run_in_executor(self._threads, self._store.get, call.key)
+        found = await self._find(call)
         if found is not None:
-            self.counts["stored"] += 1
             return found
+        if call.key in self._declined:
+            raise Declined(self._declined[call.key])
         if self._offline:
             raise NotStored("not stored")
         return await self._ask(call)
 
+    async def _find(self, call: Call) -> Reply | None:
+        """Return the stored reply to a call, if there is one."""
+        found = await self._loop.run_in_executor(self._threads, self._store.get, call.key)
+        self.counts["stored"] += found is not None
+        return found
+
     async def _ask(self, call: Call) -> Reply:
-        """Return the endpoint's reply, after as many attempts as it takes."""
+        """Return the endpoint's reply, after as many attempts as it takes; another process may store it meanwhile."""
         reason = ""
         for attempt in range(self.config.attempts):
+            if attempt and (found := await self._find(call)) is not None:
+                return found
             try:
-                reply = await self._attempt(call)
+                return await self._attempt(call)
             except Busy as busy:
                 self.counts["failed"] += 1
                 reason = str(busy)
                 self._give_up_in_the_end(reason)
-                await self._rate_limits.pause(attempt, busy.retry_after)
+                await self._rate_limits.pause(attempt, self._patient_wait(busy))
+            except Declined as declined:
+                self._count_declined(str(declined))
+                raise
             except UserError as error:
                 self._stop = error
                 raise
-            else:
-                self._succeeded_at = time.monotonic()
-                self.counts["asked"] += 1
-                return reply
         raise NoReply(f"{reason}, after {self.config.attempts} attempts")
 
     async def _attempt(self, call: Call) -> Reply:
@@ -135,16 +156,21 @@ class Client:
             await self._rate_limits.wait(call.prompt_tokens + call.max_tokens)
             if self._stop:
                 raise self._stop
-            bound, cost = await self._reserve(call), 0.0
+            cost = bound = await self._reserve(call)  # which is what it counts with where its reply is lost
             try:
                 reply = await self._endpoint.complete(call)
-                cost = self._budget.prices.of(reply)
+                cost = bound if reply.is_estimate else self._budget.prices.of(reply)
             except Busy as busy:
                 cost = bound if busy.lost else 0.0
+                raise
+            except (Declined, UserError):
+                cost = 0.0
                 raise
             finally:
                 self._settle(bound, cost)
         await self._loop.run_in_executor(self._threads, self._store.put, call.key, reply)
+        self._succeeded_at = time.monotonic()
+        self.counts["asked"] += 1
         return reply
 
     async def _reserve(self, call: Call) -> float:
@@ -165,6 +191,23 @@ class Client:
         self._paying -= 1
         self._settled.set()  # wakes all that wait
         self._settled.clear()
+
+    def _count_declined(self, reason: str) -> None:
+        """Let no call follow where the endpoint has declined many and answered none."""
+        self.counts["declined"] += 1
+        declined, answered = self.counts["declined"], self.counts["asked"] + self.counts["stored"]
+        if declined >= DECLINED_AT_FIRST and not answered and self.config.declined_share < 1:
+            self._stop = declines_all(reason, declined, declined)
+
+    def _patient_wait(self, busy: Busy) -> float:
+        """Return the seconds to wait before the next attempt: no more than patience lasts, which is said once."""
+        left = max(self.config.patience_seconds - (time.monotonic() - self._succeeded_at), 0.0)
+        if busy.retry_after > left and not self._said_impatient:
+            self._said_impatient = True
+            wish = f"note: the endpoint asks to wait {busy.retry_after:,.0f} s ({busy})"
+            line = f"{wish}; it is asked again in {left:,.0f} s, as endpoint.patience_seconds says"
+            print(line, file=sys.stderr, flush=True)
+        return min(busy.retry_after, left)
 
     def _give_up_in_the_end(self, reason: str) -> None:
         """Raise NoReply, for this call and all that follow, where nothing has been answered for too long."""

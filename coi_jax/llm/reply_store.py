@@ -59,13 +59,11 @@ class SqliteStore:
     def get(self, key: str) -> Reply | None:
         """See `Store`."""
         row = self._connection().execute("SELECT reply FROM replies WHERE key = ?", (key,)).fetchone()
-        return Reply(**json.loads(row[0])) if row else None
+        return _decoded(row[0], f"{self.path}, reply {key[:12]}") if row else None
 
     def put(self, key: str, reply: Reply) -> None:
         """See `Store`."""
-        self._connection().execute(
-            "INSERT OR REPLACE INTO replies VALUES (?, ?)", (key, json.dumps(asdict(reply), ensure_ascii=False))
-        )
+        self._connection().execute("INSERT OR REPLACE INTO replies VALUES (?, ?)", (key, _encoded(reply)))
 
     def __iter__(self) -> Iterator[str]:
         return (row[0] for row in self._connection().execute("SELECT key FROM replies ORDER BY key"))
@@ -83,18 +81,32 @@ class FolderStore:
 
     def get(self, key: str) -> Reply | None:
         """See `Store`."""
+        path = self._path(key)
         try:
-            return Reply(**json.loads(self._path(key).read_bytes()))
+            return _decoded(path.read_bytes(), str(path))
         except FileNotFoundError:
             return None
 
     def put(self, key: str, reply: Reply) -> None:
         """See `Store`."""
-        files.write_bytes(self._path(key), json.dumps(asdict(reply), ensure_ascii=False).encode())
+        files.write_bytes(self._path(key), _encoded(reply).encode())
 
     def __iter__(self) -> Iterator[str]:
         paths = self._root.glob("*/*.json")
         return iter(sorted(path.stem for path in paths if not path.name.startswith(".")))
+
+
+def _encoded(reply: Reply) -> str:
+    """Return a reply as ASCII: JSON's own escapes keep whatever a model wrote, halves of surrogate pairs too."""
+    return json.dumps(asdict(reply))
+
+
+def _decoded(data: str | bytes, where: str) -> Reply:
+    """Return a stored reply; raise UserError where it is damaged, as asking again would be paid again."""
+    try:
+        return Reply.from_row(json.loads(data))
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UserError("store", where, f"is damaged ({error}); remove it, and it is asked for again") from None
 
 
 def open_store(path: str) -> Store:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import re
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -13,9 +12,10 @@ from coi_jax.llm.budget import BudgetReached
 from coi_jax.llm.calls import Call, Message, Reply
 from coi_jax.llm.client import Client, NoReply, NotStored
 from coi_jax.llm.endpoint import Declined
+from coi_jax.llm.reply_objects import object_texts, without_thoughts
 
 Answer = TypeVar("Answer", bound=pydantic.BaseModel)
-_FENCED = re.compile(r"```(?:json)?\s*\n(.*)\n\s*```", re.DOTALL)
+QUOTED_CHARACTERS = 4000  # of a reply that a repair shows to the model again: about a page
 BUDGET = "budget"  # why a call has no answer
 
 
@@ -47,11 +47,15 @@ class Answered(Generic[Answer]):
 
 @dataclass(frozen=True)
 class Rejected:
-    """No reply of the wanted form, and none to be had: why, and what the model wrote each time."""
+    """No reply of the wanted form, and none to be had: why, and what the model wrote each time.
+
+    `is_declined` says that the endpoint declined the call: nothing was paid, and another try may find it mended.
+    """
 
     reason: str
     raw: tuple[str, ...]
     usage: Usage = NO_USAGE
+    is_declined: bool = False
 
 
 @dataclass(frozen=True)
@@ -98,10 +102,12 @@ async def ask(client: Client, call: Call, kind: type[Answer]) -> Outcome[Answer]
         except (NoReply, UserError) as error:
             return Unanswered(str(error))
         except Declined as error:
-            return Rejected(f"declined: {error}", tuple(raw), usage)
+            return Rejected(f"declined: {error}", tuple(raw), usage, is_declined=True)
         usage = usage.plus(reply)
         keys.append(call.key)
-        raw.append(reply.refusal or reply.text)
+        raw.append(_encodable(reply.refusal or reply.text))
+        if reply.fault:
+            return Rejected(reply.fault, tuple(raw), usage)
         if reply.refusal or reply.finish_reason == "content_filter":
             return Rejected("refused", tuple(raw), usage)
         try:
@@ -113,30 +119,70 @@ async def ask(client: Client, call: Call, kind: type[Answer]) -> Outcome[Answer]
 
 
 def read(reply: Reply, kind: type[Answer]) -> Answer:
-    """Return the value that a reply spells, alone or in a fenced block.
+    """Return the value that a reply spells: alone, or as the one object of its form behind thoughts or in prose.
 
     Raises:
-      ValueError: it spells none; the message says where, in one line.
+      ValueError: it spells none, or several; the message says where, in one line.
     """
     if reply.finish_reason == "length":
         raise ValueError("cut short: it was longer than it may be")
-    fenced = _FENCED.fullmatch(reply.text.strip())
+    if not _is_encodable(reply.text):
+        raise ValueError("it holds half of a character (a lone surrogate)")
     try:
-        return kind.model_validate_json(fenced[1] if fenced else reply.text)
+        return _value(reply.text, kind)
+    except ValueError as error:
+        found, faults = _values_within(without_thoughts(reply.text), kind)
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise ValueError("it holds several different objects of the form asked for") from None
+        raise faults[0] if len(faults) == 1 else error from None
+
+
+def _values_within(text: str, kind: type[Answer]) -> tuple[list[Answer], list[ValueError]]:
+    """Return the different values that the objects of a text spell, and what is wrong with the other objects."""
+    found: list[Answer] = []
+    faults: list[ValueError] = []
+    for candidate in object_texts(text):
+        try:
+            value = _value(candidate, kind)
+        except ValueError as error:
+            faults.append(error)
+        else:
+            found += [] if value in found else [value]
+    return found, faults
+
+
+def _value(text: str, kind: type[Answer]) -> Answer:
+    try:
+        return kind.model_validate_json(text)
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         raise ValueError(f"{place}: {first['msg']}" if place else first["msg"]) from None
 
 
+def _is_encodable(text: str) -> bool:
+    """Return whether a text can be written as UTF-8: it holds no half of a surrogate pair."""
+    return text.isascii() or text == text.encode("utf-8", "replace").decode()
+
+
+def _encodable(text: str) -> str:
+    r"""Return a text with halves of surrogate pairs written out, as `\ud83d`."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def repair(call: Call, reply: Reply, fault: str) -> Call:
     """Return the call that asks for the same once more, with the reply that was wrong and what was wrong with it.
+
+    Of a long reply only the beginning is shown: the prompt is paid for.
 
     Args:
       call: the question.
       reply: that cannot be used.
       fault: what is wrong with it.
     """
+    text = _encodable(reply.text[:QUOTED_CHARACTERS]) + (" …" if len(reply.text) > QUOTED_CHARACTERS else "")
     wish = f"That cannot be used ({shorten(fault, 200)}). Reply again, with one JSON object of the form asked for."
-    turns = (Message("assistant", reply.text), Message("user", wish))
+    turns = (Message("assistant", text or "(nothing)"), Message("user", wish))
     return dataclasses.replace(call, messages=(*call.messages, *turns))

@@ -52,8 +52,12 @@ def endpoint() -> ConfigDict:
             base_url=None,  # None: of the variable OPENAI_BASE_URL, else OpenAI's
             model=None,  # None: of the variable COI_LLM_MODEL
             key_variable="OPENAI_API_KEY",  # the environment variable that holds the key
-            temperature=0.0,
-            structured="json_schema",  # or json_object, text, where an endpoint knows no schemas
+            temperature=0.0,  # None: not sent
+            token_limit_field="max_tokens",  # or max_completion_tokens, as newer models want it
+            reply_tokens=None,  # of a reply, thinking included; None: as each prompt says
+            reasoning_effort=None,  # "low", …; None: not sent
+            extra_body=ConfigDict(),  # more fields of each request
+            structured="json_schema",  # or json_object, text; an endpoint that knows no schemas is asked for the next
             prompt_price=0.15,  # US dollars per million tokens
             completion_price=0.60,
             batch_price_share=0.5,  # of these, by the Batch API
@@ -61,8 +65,9 @@ def endpoint() -> ConfigDict:
             processes=1,  # that share the two limits below
             requests_per_minute=None,  # None: no limit
             tokens_per_minute=None,
-            timeout_seconds=120.0,
+            timeout_seconds=120.0,  # for a whole reply
             attempts=10,  # for a call that is not answered
             patience_seconds=180.0,  # without any reply, then the endpoint is taken to be down
+            declined_share=0.5,  # of a stage's calls that the endpoint may decline; more stop the build
         )
     )

@@ -162,7 +162,7 @@ class Build:
             make = functools.partial(
                 EndpointAnswerer, endpoint, self.config.store, payment.folder, payment.dollars, offline
             )
-            identity = ["endpoint", endpoint.model, endpoint.temperature, endpoint.structured]
+            identity = endpoint.identity
         key = [identity, endpoint.model_dump(), payment.folder, payment.dollars, offline]
         return identity, (key, make)
 

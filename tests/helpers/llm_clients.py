@@ -27,6 +27,10 @@ def config(url: str, **changes: Any) -> EndpointConfig:
         model="m",
         key_variable="OPENAI_API_KEY",
         temperature=0.0,
+        token_limit_field="max_tokens",
+        reply_tokens=None,
+        reasoning_effort=None,
+        extra_body={},
         structured="json_schema",
         prompt_price=PRICES.prompt,
         completion_price=PRICES.completion,
@@ -38,6 +42,7 @@ def config(url: str, **changes: Any) -> EndpointConfig:
         timeout_seconds=10.0,
         attempts=10,
         patience_seconds=30.0,
+        declined_share=0.5,
     )
     return EndpointConfig(**values | changes)
 

@@ -124,5 +124,13 @@ def _user(words: Prompt, fields: dict[str, str]) -> str:
 def call(question: Question, endpoint: EndpointConfig) -> Call:
     """Return the call that asks a question of an endpoint."""
     form = response_format(endpoint.structured, question.form)
-    limit = prompt(question.prompt).max_tokens
-    return Call(endpoint.model or "", messages(question), endpoint.temperature, limit, form)
+    limit = endpoint.reply_tokens or prompt(question.prompt).max_tokens
+    return Call(
+        endpoint.model or "",
+        messages(question),
+        endpoint.temperature,
+        limit,
+        form,
+        endpoint.token_limit_field,
+        endpoint.request_options,
+    )

@@ -1,13 +1,17 @@
 import json
+import math
 import multiprocessing
+import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from coi_jax.common.errors import UserError
 from coi_jax.llm import Answered, Unanswered, ask
-from coi_jax.llm.budget import Budget, BudgetReached
+from coi_jax.llm.budget import LEASES, Budget, BudgetReached
 from coi_jax.llm.calls import Reply
 from coi_jax.llm.structured import BUDGET
 from tests.helpers.llm_clients import PRICES, Output, call, client
@@ -50,10 +54,61 @@ def test_a_call_costs_no_more_than_its_bound(text: str, tokens: int, used: int) 
     assert PRICES.of(Reply("", "stop", "", size, min(used, tokens))) <= PRICES.bound(body)
 
 
-def test_a_killed_worker_counts_with_its_whole_lease(tmp_path: Path) -> None:
-    killed = Budget(str(tmp_path), 1.0, PRICES, 4)
-    bound = killed.reserve(BODY)
-    assert Budget(str(tmp_path), 1.0, PRICES, 4).total() >= bound
+def pay_and_hang(folder: str, paid: Connection) -> None:
+    """Pays a call, makes another one, and is killed before its reply comes."""
+    budget = Budget(folder, 100.0, PRICES, 4)
+    budget.settle(budget.reserve(BODY), 1e-5)
+    paid.send(budget.reserve(BODY))
+    time.sleep(60)
+
+
+def test_of_killed_workers_the_paid_calls_count_and_those_in_flight(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    for number in range(1, 4):
+        received, sent = context.Pipe(duplex=False)
+        worker = context.Process(target=pay_and_hang, args=(str(tmp_path), sent), daemon=True)
+        worker.start()
+        assert received.poll(20)
+        bound = received.recv()
+        assert Budget(str(tmp_path), None, PRICES, 1).total() >= 100 / LEASES  # it lives, and may spend its lease
+        worker.kill()
+        worker.join()
+        assert Budget(str(tmp_path), None, PRICES, 1).total() == pytest.approx(number * (1e-5 + bound))
+    assert not list(tmp_path.glob("*.journal"))
+
+
+def test_a_worker_that_ends_in_order_is_settled_to_the_same(tmp_path: Path) -> None:
+    budget = Budget(str(tmp_path), 1.0, PRICES, 4)
+    budget.settle(budget.reserve(BODY), 1e-5)
+    budget.close()
+    del budget
+    assert Budget(str(tmp_path), None, PRICES, 1).total() == pytest.approx(1e-5)
+    assert not list(tmp_path.glob("*.journal"))
+
+
+def test_work_that_outlives_its_worker_counts_until_it_is_corrected(tmp_path: Path) -> None:
+    budget = Budget(str(tmp_path), 1.0, PRICES, 1)
+    bound = budget.reserve(BODY)
+    budget.hand_over("batch", bound)
+    assert budget.total() == pytest.approx(bound)
+    del budget
+    other = Budget(str(tmp_path), 1.0, PRICES, 1)
+    assert other.total() == pytest.approx(bound)
+    other.record("batch", 2e-6)
+    assert other.total() == pytest.approx(2e-6)
+
+
+@pytest.mark.parametrize("dollars", [math.nan, math.inf, -1.0])
+def test_a_budget_is_a_number_of_dollars(tmp_path: Path, dollars: float) -> None:
+    with pytest.raises(UserError, match="budget"):
+        Budget(str(tmp_path), dollars, PRICES, 1)
+
+
+@pytest.mark.parametrize("data", ["", "{", "[]", '{"dollars": NaN}', '{"dollars": "1"}', '{"dollars": null}'])
+def test_a_damaged_record_of_spending_is_named(tmp_path: Path, data: str) -> None:
+    (tmp_path / "a.json").write_text(data)
+    with pytest.raises(UserError, match=r"a\.json.*damaged"):
+        Budget(str(tmp_path), 1.0, PRICES, 1).reserve(BODY)
 
 
 def test_what_was_not_spent_goes_back(tmp_path: Path) -> None:

@@ -98,7 +98,12 @@ def test_retry_after_is_honoured_by_all_calls(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("status", "code", "field"),
-    [(401, "", "endpoint.key_variable"), (404, "", "endpoint.model"), (429, "insufficient_quota", "key_variable")],
+    [
+        (401, "", "endpoint.key_variable"),
+        (402, "", "endpoint.key_variable"),
+        (404, "", "endpoint.model"),
+        (429, "insufficient_quota", "key_variable"),
+    ],
 )
 def test_what_no_repetition_mends_stops_at_once(tmp_path: Path, status: int, code: str, field: str) -> None:
     with running(always=[status, code]) as server, client(server.url, tmp_path) as made:

@@ -79,3 +79,33 @@ def test_a_call_holds_the_schema_and_the_question_can_be_read_from_it() -> None:
     assert (name, found) == ("answer", {"definition": "d", "instruction": "i", "input": "x"})
     assert made.body["response_format"]["json_schema"]["strict"]
     assert made.max_tokens == prompt("answer").max_tokens
+
+
+def test_a_call_holds_the_parameters_of_the_config_and_what_is_unset_changes_no_address() -> None:
+    asked, default = Answer("d", "i", "x"), config("u")
+    changed = config(
+        "u",
+        temperature=None,
+        token_limit_field="max_completion_tokens",
+        reply_tokens=9000,
+        reasoning_effort="low",
+        extra_body={"seed": 1},
+    )
+    body = questions.call(asked, changed).body
+    assert {"temperature", "max_tokens"} & set(body) == set()
+    assert (body["max_completion_tokens"], body["reasoning_effort"], body["seed"]) == (9000, "low", 1)
+    assert set(questions.call(asked, default).body) == {
+        "model",
+        "messages",
+        "temperature",
+        "max_tokens",
+        "response_format",
+    }
+    assert default.identity == ["endpoint", "m", 0.0, "json_schema"]
+    assert changed.identity != default.identity
+
+
+@pytest.mark.parametrize("name", ["stream", "n", "max_tokens", "messages"])
+def test_fields_that_change_what_is_paid_are_not_extra(name: str) -> None:
+    with pytest.raises(ValueError, match=f"extra_body.*\n.*{name}"):
+        config("u", extra_body={name: 1})
