@@ -104,7 +104,8 @@ def compare(network: Network, params: Params, batches: Sequence[Batch]) -> dict[
 
 def at_targets(logits: Array, batch: Batch) -> Float[np.ndarray, "targets vocabulary"]:
     """Return the logits of all positions that count."""
-    return np.asarray(logits.astype(jnp.float32))[batch["weights"] == 1]
+    counted: np.ndarray = np.asarray(logits.astype(jnp.float32))[batch["weights"] == 1]
+    return counted
 
 
 def errors(ours: list[np.ndarray], exact: list[np.ndarray], batches: Sequence[Batch]) -> dict[str, float]:

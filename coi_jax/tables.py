@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from coi_jax.common import cli, files
 from coi_jax.common.errors import UserError
-from coi_jax.common.storage import as_path
+from coi_jax.common.storage import PathLike, as_path
 from coi_jax.reporting.registry import FIGURES, TABLES, Report
 from coi_jax.reporting.run_records import load
 
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def check_replaceable(out: files.PathLike) -> None:
+def check_replaceable(out: PathLike) -> None:
     """Raise UserError where a file that would be replaced was not written by this command, by what its JSON holds."""
     folder = as_path(out, "--out")
     if folder.exists() and not folder.is_dir():

@@ -76,7 +76,9 @@ def cached_ids(folder: Path, name: str) -> dict[str, Any]:
     specs = [*training_tasks(config), *(evaluation_task(config, test) for test in TESTS)]
     found = {}
     for spec in specs:
-        (tokens,) = token_cache.find(config, [spec]) or ()
+        caches = token_cache.find(config, [spec])
+        assert caches is not None
+        (tokens,) = caches
         pairs = tokens.ids(range(len(tokens)))
         ids = [[pair[0].tolist(), pair[1].tolist()] for pair in pairs]
         found[spec.name] = {"examples": len(ids), "sha256": files.digest(ids), "first": ids[0]}
@@ -134,12 +136,14 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     path = tmp_path_factory.mktemp("golden") / "results.json"
     environment = {**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
     subprocess.run([sys.executable, "-m", "tests.test_golden_results", path], check=True, env=environment, cwd=ROOT)
-    return json.loads(path.read_text())
+    values: dict[str, Any] = json.loads(path.read_text())
+    return values
 
 
 @pytest.fixture(scope="module")
 def golden() -> dict[str, Any]:
-    return json.loads(GOLDEN.read_text())
+    values: dict[str, Any] = json.loads(GOLDEN.read_text())
+    return values
 
 
 @pytest.mark.parametrize("name", ["decoder_losses", "t5_losses"])

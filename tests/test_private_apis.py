@@ -10,10 +10,10 @@ from types import ModuleType
 
 import orbax.checkpoint as ocp
 import pytest
+from jax._src.cudnn import fused_attention_stablehlo
 
 import coi_jax
 import launch
-from coi_jax.models.kernels import cudnn
 from tests.helpers.paths import ROOT
 
 FOLDERS = ("coi_jax", "data_pipeline", "configs", "launch", "benchmarks")
@@ -90,5 +90,5 @@ def test_cudnn_attention_takes_the_arguments_of_packed_rows(name: str) -> None:
 
     Without it, packed rows on NVIDIA GPUs need `config.model.attention = "xla"`.
     """
-    assert name in inspect.signature(cudnn.dot_product_attention).parameters
-    assert {"CAUSAL", "PADDING_CAUSAL"} <= set(cudnn.MaskType.__members__)
+    assert name in inspect.signature(fused_attention_stablehlo.dot_product_attention).parameters
+    assert {"CAUSAL", "PADDING_CAUSAL"} <= set(fused_attention_stablehlo.MaskType.__members__)

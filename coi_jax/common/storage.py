@@ -159,7 +159,8 @@ def open_input(path: PathLike, field: str = "file") -> IO[bytes]:
     try:
         reason = _not_a_file(place)
         if not reason:
-            return place.open("rb")
+            file: IO[bytes] = place.open("rb")
+            return file
     except OSError as error:
         reason = _unreadable(error)
     raise UserError(field, path, reason)

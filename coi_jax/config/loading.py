@@ -11,12 +11,12 @@ import ml_collections
 
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
-from coi_jax.common.storage import as_path, local_reader
+from coi_jax.common.storage import PathLike, as_path, local_reader
 
 ROOT = Path(__file__).parents[2]  # where `configs.base` is imported from
 
 
-def read(path: files.PathLike) -> dict[str, Any]:
+def read(path: PathLike) -> dict[str, Any]:
     """Return the values of a config file: `FILE.py`, `FILE.py:ARGUMENT` or `FILE.json`.
 
     Raises:
@@ -28,7 +28,7 @@ def read(path: files.PathLike) -> dict[str, Any]:
     return files.read_json(path, "config") if str(path).endswith(".json") else _get_config(path, None)
 
 
-def _get_config(path: files.PathLike, argument: str | None) -> dict[str, Any]:
+def _get_config(path: PathLike, argument: str | None) -> dict[str, Any]:
     get_config = getattr(load_module(path, "config", "configs/"), "get_config", None)
     if get_config is None:
         raise UserError("config", path, "has no get_config(); see configs/")
@@ -40,10 +40,11 @@ def _get_config(path: files.PathLike, argument: str | None) -> dict[str, Any]:
         raise
     except Exception as error:
         raise UserError("config", path, f"{type(error).__name__}: {error}") from None
-    return config.to_dict()
+    values: dict[str, Any] = config.to_dict()
+    return values
 
 
-def load_module(path: files.PathLike, field: str, examples: str) -> ModuleType:
+def load_module(path: PathLike, field: str, examples: str) -> ModuleType:
     """Import a Python file that a user named.
 
     Args:
@@ -61,7 +62,7 @@ def load_module(path: files.PathLike, field: str, examples: str) -> ModuleType:
         return _import(file, path, field, examples)
 
 
-def _import(file: Path, path: files.PathLike, field: str, examples: str) -> ModuleType:
+def _import(file: Path, path: PathLike, field: str, examples: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"coi_{field}", file)
     if spec is None or spec.loader is None:
         raise UserError(field, path, f"not a Python file; see {examples}")

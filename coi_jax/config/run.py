@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal
 import pydantic
 from pydantic import Field, FiniteFloat, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from coi_jax.common import files
 from coi_jax.common.errors import UserError
 from coi_jax.common.schema import Section, Share
+from coi_jax.common.storage import PathLike
 from coi_jax.config import loading, validation
 from coi_jax.config.model import LoraConfig, ModelConfig
 from coi_jax.config.overrides import override
@@ -223,7 +223,7 @@ class RunConfig(Section):
         return self
 
 
-def load_config(path: files.PathLike, overrides: Mapping[str, Any]) -> RunConfig:
+def load_config(path: PathLike, overrides: Mapping[str, Any]) -> RunConfig:
     """Load the config of a file, with overrides.
 
     Args:

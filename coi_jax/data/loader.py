@@ -170,4 +170,5 @@ class _Places:
         return np.searchsorted(self._first, examples, side="right") - 1
 
     def rows_of(self, examples: np.ndarray, task: int) -> list[int]:
-        return self.kept[task][examples - self._first[task]].tolist()
+        rows: list[int] = self.kept[task][examples - self._first[task]].tolist()
+        return rows

@@ -52,12 +52,14 @@ class Stream:
             return permutation(self.block_size, self._seed, _EPOCH, number)
         starts, stops = self._taken(number), self._taken(number + 1)
         parts = [self._of_task(task, *span) for task, span in enumerate(zip(starts, stops, strict=True))]
-        return np.concatenate(parts)[permutation(self.block_size, self._seed, _BLOCK, number)]
+        order: Order = np.concatenate(parts)[permutation(self.block_size, self._seed, _BLOCK, number)]
+        return order
 
     def _taken(self, blocks: int) -> list[int]:
         """Return how many examples of each task the first blocks have; exact in closed form."""
         up_to = np.floor(blocks * self.block_size * self._share_up_to + 0.5).astype(np.int64)
-        return np.diff(up_to, prepend=0).tolist()
+        counts: list[int] = np.diff(up_to, prepend=0).tolist()
+        return counts
 
     def _of_task(self, task: int, start: int, stop: int) -> Order:
         """Positions [start, stop) of a task's own endless order."""
@@ -67,7 +69,8 @@ class Stream:
         if not whole:
             return np.zeros(0, np.int64)
         first = epochs[0] * size
-        return self._first[task] + np.concatenate(whole)[start - first : stop - first]
+        order: Order = self._first[task] + np.concatenate(whole)[start - first : stop - first]
+        return order
 
     def take(self, start: int, stop: int) -> Order:
         """Positions [start, stop) of the stream."""
@@ -75,4 +78,5 @@ class Stream:
         if not blocks:
             return np.zeros(0, np.int64)
         first = blocks[0] * self.block_size
-        return np.concatenate([self.block(number) for number in blocks])[start - first : stop - first]
+        order: Order = np.concatenate([self.block(number) for number in blocks])[start - first : stop - first]
+        return order

@@ -79,4 +79,5 @@ def pack(needs: Int[np.ndarray, "examples sides"], capacity: Sequence[int]) -> l
 def _longest_first(needs: Int[np.ndarray, "examples sides"], capacity: Sequence[int]) -> Int[np.ndarray, " examples"]:
     """Indices by the larger share of a row's two sides; examples of the same needs stay in their order."""
     share = (needs / np.array(capacity)).max(1)
-    return np.lexsort((-needs[:, -1], -needs[:, 0], -share))
+    order: Int[np.ndarray, " examples"] = np.lexsort((-needs[:, -1], -needs[:, 0], -share))
+    return order

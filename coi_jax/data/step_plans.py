@@ -54,7 +54,8 @@ class ExamplesPlan:
     def _useful(self) -> list[float]:
         places = self.total_steps * self.rows * np.array(self._capacity)
         mean = self._needs.mean(0)
-        return (mean * self._end / places).tolist()
+        shares: list[float] = (mean * self._end / places).tolist()
+        return shares
 
 
 def _rows_for(asked: int | None, fullest: int, multiple: int) -> int:

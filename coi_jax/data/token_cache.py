@@ -65,7 +65,8 @@ def pack_record(inputs: Int32[np.ndarray, " inputs"], targets: Int32[np.ndarray,
       chain: the chain's row as JSON.
     """
     ids = np.concatenate([inputs, targets]).astype("<i4")
-    return _HEADER.pack(len(inputs), len(targets)) + ids.tobytes() + chain
+    record: bytes = _HEADER.pack(len(inputs), len(targets)) + ids.tobytes() + chain
+    return record
 
 
 def _split_record(record: bytes) -> tuple[Int32[np.ndarray, " inputs"], Int32[np.ndarray, " targets"], bytes]:
@@ -109,7 +110,8 @@ class TokenCache:
 
     def _read(self, indices: Sequence[int]) -> Sequence[bytes]:
         try:
-            return self._records.__getitems__(indices)
+            records: Sequence[bytes] = self._records.__getitems__(indices)
+            return records
         except (RuntimeError, ValueError, OSError):
             hint = "cannot be read; remove this folder, and it is written again"
             raise UserError("token cache", self.folder, hint) from None

@@ -29,7 +29,8 @@ class UnicodeTokenizer(tokenizers.Tokenizer):
     def tokenize(self, text: str) -> list[str]:
         """Return the words of a text. Example: `"L’Été, déjà!"` → `["l", "été", "déjà"]`, `"你好"` → `["你", "好"]`."""
         folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-        return _WORD.findall(folded)
+        words: list[str] = _WORD.findall(folded)
+        return words
 
 
 @functools.cache

@@ -238,7 +238,8 @@ def decode(strategy: Strategy, params: Params, state: Any, max_active: Int[Array
     """
 
     def should_continue(state: Any) -> Bool[Array, ""]:
-        return (jnp.sum(~state.ended) > max_active) & (state.step < capacity)
+        is_due: Array = (jnp.sum(~state.ended) > max_active) & (state.step < capacity)
+        return is_due
 
     return _readable(strategy.network.decode_while(should_continue, strategy.advance, params, state))
 

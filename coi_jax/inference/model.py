@@ -19,7 +19,7 @@ from coi_jax.data.arms import find_arm
 from coi_jax.inference.generator import Answer, Generator, Prompt, make_strategy
 from coi_jax.models import Network, Params, build
 from coi_jax.parallel import processes, sharding
-from coi_jax.runs import checkpoint
+from coi_jax.runs import checkpoint, checkpoint_steps
 from coi_jax.runs.run_folder import RunFolder, keep_vocabulary, open_run
 from coi_jax.tokenizers.protocol import Vocabulary
 from coi_jax.weights import publish
@@ -78,7 +78,7 @@ class Model:
     def _parameters(self, network: Network) -> Params:
         """Return those of the checkpoint, or the initial weights where nothing was trained."""
         initial = initial_weights(self.run, self.config, network)
-        if not checkpoint.steps(self.run.checkpoints):
+        if not checkpoint_steps.steps(self.run.checkpoints):
             return network.join(*initial.load(self.mesh))
         params = checkpoint.restore_params(self.run.checkpoints, network, step=self.step, mesh=self.mesh)
         return params if network.lora is None else network.join(params, initial.load_frozen_base(self.mesh))

@@ -83,7 +83,7 @@ class Batches:
     def submit(self, calls: dict[str, Body]) -> str:
         """Make a batch of calls, by key, unless there is one of the same; return its id."""
         name = files.digest(sorted(calls))
-        known = {job["calls"]: job["id"] for job in self._known()}
+        known: dict[str, str] = {job["calls"]: job["id"] for job in self._known()}
         if name in known:
             return known[name]
         job = self._find(name)

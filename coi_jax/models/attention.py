@@ -160,7 +160,9 @@ def dot_product_attention(
         kv.values,
         preferred_element_type=jnp.float32,
     )
-    return checkpoint_name((attended / totals).astype(query.dtype).reshape(batch, heads, length, head_dim), "attention")
+    attended = (attended / totals).astype(query.dtype).reshape(batch, heads, length, head_dim)
+    named: Array = checkpoint_name(attended, "attention")
+    return named
 
 
 class Attention(nnx.Module):
@@ -215,7 +217,8 @@ class Attention(nnx.Module):
         """Project from heads back to model_dim."""
         batch, _, length, _ = attended.shape
         flat = attended.transpose(0, 2, 1, 3).reshape(batch, length, -1)
-        return checkpoint_name(self.output(flat, key), "projections")
+        projected: Array = checkpoint_name(self.output(flat, key), "projections")
+        return projected
 
 
 def split_heads(x: Float[Array, "B L E"], heads: int) -> Float[Array, "B heads L C"]:

@@ -48,14 +48,17 @@ def chunked_loss_sums(
     def device_sums(head: Any, *rows: Array) -> LossSums:
         positions = (part.reshape(-1, *part.shape[2:]) for part in rows)
         sums = _in_chunks(unembed, chunk, axes)(_varying(head, axes), *positions)
-        return jax.tree.map(lambda leaf: leaf[None], sums)
+        stacked: LossSums = jax.tree.map(lambda leaf: leaf[None], sums)
+        return stacked
 
     if not axes:
-        return jax.tree.map(jnp.sum, device_sums(head, hidden, targets, weights))
+        sums: LossSums = jax.tree.map(jnp.sum, device_sums(head, hidden, targets, weights))
+        return sums
     sharded_sums = jax.shard_map(
         device_sums, in_specs=(PartitionSpec(), spec, spec, spec), out_specs=PartitionSpec(axes), axis_names={*axes}
     )
-    return jax.tree.map(jnp.sum, sharded_sums(head, hidden, targets, weights))
+    sums = jax.tree.map(jnp.sum, sharded_sums(head, hidden, targets, weights))
+    return sums
 
 
 def _in_dtype(head: Any, dtype: jnp.dtype) -> Any:
@@ -126,11 +129,13 @@ def _split(positions: Positions, chunk: int) -> Positions:
         padded = jnp.pad(part, [(0, missing), *[(0, 0)] * (part.ndim - 1)]) if missing else part
         return padded.reshape(chunks, size, *part.shape[1:])
 
-    return jax.tree.map(split, positions)
+    chunked: Positions = jax.tree.map(split, positions)
+    return chunked
 
 
 def _sum(parts: LossSums) -> LossSums:
-    return jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), parts)
+    total: LossSums = jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), parts)
+    return total
 
 
 def _to_float32(tree: Any) -> Any:

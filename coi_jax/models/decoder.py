@@ -195,7 +195,8 @@ class Decoder(nnx.Module):
 
     @property
     def _scale(self) -> float:
-        return self.config.attention_scale_dim**-0.5
+        scale: float = self.config.attention_scale_dim**-0.5
+        return scale
 
     def _per_layer_kind(self, make: Callable[[bool], Value]) -> list[Value]:
         """Return `make(local)` for each kind of layers that there is: one kind, or global and local."""
@@ -224,11 +225,13 @@ def _select_kind(kinds: list[Value], local: Local) -> Value:
     """Return the value for a layer's kind, of the values for all kinds."""
     if local is None or isinstance(local, np.bool_):
         return kinds[int(local or 0)]
-    return jax.tree.map(lambda of_global, of_local: jnp.where(local, of_local, of_global), *kinds)
+    selected: Value = jax.tree.map(lambda of_global, of_local: jnp.where(local, of_local, of_global), *kinds)
+    return selected
 
 
 def _apply_kind(local: Local, kinds: list[Callable[[], Heads]]) -> Heads:
     """Call the function for a layer's kind alone: kernels must know the window when they are compiled."""
     if local is None or isinstance(local, np.bool_):
         return kinds[int(local or 0)]()
-    return jax.lax.cond(local, kinds[1], kinds[0])
+    heads: Heads = jax.lax.cond(local, kinds[1], kinds[0])
+    return heads

@@ -114,7 +114,8 @@ def allocate(prompt: KeyValues, extra: int) -> KeyValues:
     """Return keys and values with `extra` more slots after those of the prompt."""
     widths = [(0, 0)] * 5
     widths[-2] = (0, extra)
-    return jax.tree.map(lambda leaf: constrain(jnp.pad(leaf, widths), KV_AXES), prompt)
+    kv: KeyValues = jax.tree.map(lambda leaf: constrain(jnp.pad(leaf, widths), KV_AXES), prompt)
+    return kv
 
 
 def write(kv: KeyValues, new: KeyValues, layer: LayerIndex, slot: Int[Array, ""]) -> KeyValues:

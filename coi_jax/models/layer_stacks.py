@@ -53,8 +53,10 @@ def map_stacks(function: Callable[[Any], Any], tree: Any) -> Any:
 def read_layer(stack: Any, layer: LayerIndex) -> Float[Array, "..."]:
     """Return one layer of a stack."""
     if isinstance(stack, _Unstacked):
-        return stack.layers[int(layer)]
-    return jax.lax.dynamic_index_in_dim(stack, layer, keepdims=False)
+        found: Array = stack.layers[int(layer)]
+    else:
+        found = jax.lax.dynamic_index_in_dim(stack, layer, keepdims=False)
+    return found
 
 
 def update_layer(stack: Any, layer: LayerIndex, update: Float[Array, "..."], start: tuple[Any, ...]) -> Any:

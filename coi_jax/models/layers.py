@@ -114,7 +114,7 @@ class Linear(nnx.Module):
     @property
     def stacked(self) -> bool:
         """Return whether this is a stack of linear maps, one a layer."""
-        return self.kernel.axes[0] == "layers"
+        return bool(self.kernel.axes[0] == "layers")
 
 
 class Adapter(nnx.Module):

@@ -53,7 +53,8 @@ class Network:
 
     def abstract(self) -> Params:
         """Return the parameters' shapes and dtypes (`jax.ShapeDtypeStruct` leaves), without computing any."""
-        return jax.eval_shape(self.cast_base, nnx.to_pure_dict(_split(self)[1]))
+        shapes: Params = jax.eval_shape(self.cast_base, nnx.to_pure_dict(_split(self)[1]))
+        return shapes
 
     def logical_axes(self) -> Params:
         """Return for every parameter the logical names of its axes; None for an axis that has none."""
@@ -199,7 +200,8 @@ class Network:
         if self.unrolls_decoding:
             params = self.unstack_layers(params)
             state = state._replace(cache=unstack_layers(state.cache))
-        return restack(jax.lax.while_loop(condition, lambda state: advance(params, state), state))
+        final: State = restack(jax.lax.while_loop(condition, lambda state: advance(params, state), state))
+        return final
 
     @property
     def unrolls_decoding(self) -> bool:
@@ -216,7 +218,8 @@ class Network:
 
     def module(self, params: Params) -> Decoder | T5:
         """Return the NNX module around these parameters, for callers that need a part of the network."""
-        return nnx.merge(_split(self)[0], params)
+        module: Decoder | T5 = nnx.merge(_split(self)[0], params)
+        return module
 
 
 def build(config: DecoderConfig | T5Config, vocabulary_size: int, lora: LoraConfig | None = None) -> Network:

@@ -17,8 +17,10 @@ MaybeQuantized = Any  # an array, or a qwix.QArray: int8 values and their scales
 def dequantize(kernel: MaybeQuantized, dtype: DTypeLike) -> Float[Array, "..."]:
     """Return a parameter's values in a dtype, whether it is quantized or not."""
     if isinstance(kernel, qwix.QArray):
-        return qwix.dequantize(kernel.astype(dtype))
-    return kernel.astype(dtype)
+        values: Array = qwix.dequantize(kernel.astype(dtype))
+    else:
+        values = kernel.astype(dtype)
+    return values
 
 
 def cast_unquantized(kernel: MaybeQuantized, dtype: DTypeLike) -> MaybeQuantized:

@@ -42,8 +42,9 @@ def rotary_frequencies(rope: RopeConfig, head_dim: int, *, local: bool = False) 
         return np.zeros(head_dim // 2, np.float32)
     exponents = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
     if local and rope.local_theta:
-        return 1 / np.float32(rope.local_theta) ** exponents
-    plain = 1 / np.float32(rope.theta) ** exponents
+        local_frequencies: np.ndarray = 1 / np.float32(rope.local_theta) ** exponents
+        return local_frequencies
+    plain: np.ndarray = 1 / np.float32(rope.theta) ** exponents
     if rope.scaling == "llama3":
         return _llama3_frequencies(plain, rope)
     return plain / np.float32(rope.factor)
@@ -57,4 +58,5 @@ def _llama3_frequencies(plain: np.ndarray, rope: RopeConfig) -> np.ndarray:
     """
     rotations = rope.original_length * plain / (2 * math.pi)
     kept = np.clip((rotations - rope.low_frequency) / (rope.high_frequency - rope.low_frequency), 0, 1)
-    return ((1 - kept) * plain / rope.factor + kept * plain).astype(np.float32)
+    frequencies: np.ndarray = ((1 - kept) * plain / rope.factor + kept * plain).astype(np.float32)
+    return frequencies

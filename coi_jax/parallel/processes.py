@@ -150,7 +150,8 @@ def _error_to_json(error: Exception | None) -> list[Any] | None:
 
 
 def _error_from_json(kind: str, *parts: Any) -> Exception:
-    return {"user": UserError, "os": OSError, "other": RuntimeError}[kind](*parts)
+    kinds: dict[str, type[Exception]] = {"user": UserError, "os": OSError, "other": RuntimeError}
+    return kinds[kind](*parts)
 
 
 def _broadcast(text: str) -> str:

@@ -219,7 +219,8 @@ def _state_sharding(
     found = next((known[path[start:]] for start in range(len(path)) if path[start:] in known), None)
     if found is None:
         return replicated(mesh)
-    whole, sharding = found
+    whole: tuple[int, ...] = found[0]
+    sharding: NamedSharding = found[1]
     spec = (*sharding.spec, *(None,) * (len(whole) - len(sharding.spec)))
     if shape == whole:
         return sharding
@@ -250,7 +251,8 @@ def constrain(x: Shaped[Array, "..."], axes: LogicalAxes) -> Shaped[Array, "..."
     """
     if jax.sharding.get_abstract_mesh().empty:
         return x
-    return jax.lax.with_sharding_constraint(x, activation_spec(x.shape, axes))
+    constrained: Array = jax.lax.with_sharding_constraint(x, activation_spec(x.shape, axes))
+    return constrained
 
 
 def activation_spec(shape: Sequence[int], axes: LogicalAxes) -> PartitionSpec:
@@ -267,7 +269,8 @@ def whole(x: Shaped[Array, "*shape"]) -> Shaped[Array, "*shape"]:
     """Replicate an array on every device of the mesh in use, so that a host reads the parts that others computed."""
     if jax.sharding.get_abstract_mesh().empty:
         return x
-    return jax.lax.with_sharding_constraint(x, PartitionSpec())
+    everywhere: Array = jax.lax.with_sharding_constraint(x, PartitionSpec())
+    return everywhere
 
 
 def spec_axes(spec: PartitionSpec) -> tuple[str, ...]:

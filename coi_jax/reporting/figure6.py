@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
+from coi_jax.common.storage import PathLike
 from coi_jax.data.arms import ARMS
 from coi_jax.data.test_sets import TEST_SETS, chain_length
 from coi_jax.evaluation.scores import SCORES
@@ -47,7 +48,7 @@ SPREAD = 0.5  # of all arms over one length, so that their markers and intervals
 ARM_SPREAD = 0.16  # of two arms, at most
 
 
-def write(records: Records, folder: files.PathLike) -> list[str]:
+def write(records: Records, folder: PathLike) -> list[str]:
     """Write the figure as PNG and SVG, with its numbers as JSON, and return the files' names.
 
     The same records give the same bytes.
@@ -71,7 +72,7 @@ def make_cells(records: Records) -> list[Cell]:
     return [cell for cell in cells if cell]
 
 
-def write_images(records: Records, folder: files.PathLike) -> list[str]:
+def write_images(records: Records, folder: PathLike) -> list[str]:
     """Write `figure6.png` and `figure6.svg` and return their names."""
     figure = draw(records)
     names = []

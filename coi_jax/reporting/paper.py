@@ -13,12 +13,14 @@ _FILE = Path(__file__).with_name("paper_results.json")
 @functools.cache
 def results() -> dict[str, Any]:
     """Return the content of `paper_results.json`: the numbers and their source."""
-    return json.loads(_FILE.read_text(encoding="utf-8"))
+    content: dict[str, Any] = json.loads(_FILE.read_text(encoding="utf-8"))
+    return content
 
 
 def models() -> dict[str, str]:
     """Return the paper's models: the key of a column, and its name."""
-    return results()["models"]
+    names: dict[str, str] = results()["models"]
+    return names
 
 
 def has(test_set: str, source: str) -> bool:
@@ -45,4 +47,5 @@ def rouge_l(test_set: str, model: str, arm: str) -> float | None:
       model: a key of `models`.
       arm: its name.
     """
-    return results()["table4"].get(test_set, {}).get(model, {}).get(arm)
+    score: float | None = results()["table4"].get(test_set, {}).get(model, {}).get(arm)
+    return score

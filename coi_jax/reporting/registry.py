@@ -4,15 +4,24 @@ To add one, write its module with a function `write(records, folder)` and add an
 """
 
 from dataclasses import dataclass
-from types import ModuleType
+from typing import Protocol, runtime_checkable
 
 from etils import epy
 
-from coi_jax.common import files
+from coi_jax.common.storage import PathLike
 from coi_jax.reporting.run_records import Records
 
 with epy.lazy_imports():  # on first use: the command's help needs no Matplotlib
     from coi_jax.reporting import figure6, table4
+
+
+@runtime_checkable
+class ReportModule(Protocol):
+    """A module that writes a table or figure."""
+
+    def write(self, records: Records, folder: PathLike) -> list[str]:
+        """Write the files into a folder and return their names."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -25,12 +34,11 @@ class Report:
     """
 
     title: str
-    module: ModuleType
+    module: ReportModule
 
-    def write(self, records: Records, folder: files.PathLike) -> list[str]:
+    def write(self, records: Records, folder: PathLike) -> list[str]:
         """Write the files into a folder and return their names."""
-        names: list[str] = self.module.write(records, folder)
-        return names
+        return self.module.write(records, folder)
 
 
 # By their numbers in the paper.

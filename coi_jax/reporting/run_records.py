@@ -14,7 +14,7 @@ from etils import epath
 
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
-from coi_jax.common.storage import absolute, as_path
+from coi_jax.common.storage import PathLike, absolute, as_path
 from coi_jax.config.run import RunConfig, validate
 from coi_jax.data.arms import ARMS, find_arm
 from coi_jax.data.test_sets import chain_length
@@ -198,7 +198,7 @@ class Records:
         return next((baseline[metric] for baseline in baselines if metric in baseline), None)
 
 
-def load(folders: Sequence[files.PathLike]) -> Records:
+def load(folders: Sequence[PathLike]) -> Records:
     """Read the runs in some folders; each is a run folder or holds run folders.
 
     Raises:

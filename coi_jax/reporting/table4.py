@@ -8,6 +8,7 @@ from typing import Any
 from tabulate import tabulate
 
 from coi_jax.common import files
+from coi_jax.common.storage import PathLike
 from coi_jax.data.arms import ARMS
 from coi_jax.evaluation.scores import SCORES
 from coi_jax.reporting import paper
@@ -21,7 +22,7 @@ BASELINE = "label-only baseline"
 Grid = list[list[str]]
 
 
-def write(records: Records, folder: files.PathLike) -> list[str]:
+def write(records: Records, folder: PathLike) -> list[str]:
     """Write the table as Markdown, CSV and JSON, print it, and return the files' names."""
     print(brief(records))
     cells = make_cells(records)

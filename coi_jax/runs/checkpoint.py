@@ -111,7 +111,8 @@ def latest_step(folder: PathLike) -> int | None:
 
 def read_position(folder: PathLike, step: int) -> Position:
     """Return the position that was saved with a step."""
-    return _read(folder, step, "position", ocp.JsonCheckpointHandler(), ocp.args.JsonRestore())
+    position: Position = _read(folder, step, "position", ocp.JsonCheckpointHandler(), ocp.args.JsonRestore())
+    return position
 
 
 def write_position(folder: PathLike, step: int, position: Position) -> None:
@@ -147,7 +148,10 @@ def restore_params(folder: PathLike, network: Network, *, step: int | None = Non
         raise UserError("checkpoint", place, "none there; train the run first")
     target, _ = network.split(placed_params(network, mesh))
     try:
-        return _read(folder, found, "params", ocp.StandardCheckpointHandler(), ocp.args.StandardRestore(target))
+        params: Params = _read(
+            folder, found, "params", ocp.StandardCheckpointHandler(), ocp.args.StandardRestore(target)
+        )
+        return params
     except ValueError:
         hint = "does not hold this network's parameters; evaluate it with the config that it was trained with"
         raise UserError("checkpoint", as_path(folder) / str(found), hint) from None
@@ -200,8 +204,10 @@ def placed_params(network: Network, mesh: Mesh | None) -> Params:
     abstract = network.abstract()
     one = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     if mesh is None:
-        return jax.tree.map(lambda leaf: _placed(leaf, one), abstract)
-    return jax.tree.map(_placed, abstract, sharding.shardings(network.logical_axes(), abstract, mesh))
+        placed: Params = jax.tree.map(lambda leaf: _placed(leaf, one), abstract)
+    else:
+        placed = jax.tree.map(_placed, abstract, sharding.shardings(network.logical_axes(), abstract, mesh))
+    return placed
 
 
 def _read(folder: PathLike, step: int, item: str, handler: Any, arguments: Any) -> Any:

@@ -60,7 +60,7 @@ class MistralVocabulary:
         """
         made = [MESSAGES[message["role"]](content=message["content"]) for message in messages]
         try:
-            tokens = self._instruct.encode_chat_completion(ChatCompletionRequest(messages=made)).tokens
+            tokens: list[int] = self._instruct.encode_chat_completion(ChatCompletionRequest(messages=made)).tokens
         except MistralCommonException as error:
             raise UserError("config.data.template", "mistral", f"mistral-common says: {error}") from None
         assert tokens[0] == self.bos_id

@@ -73,11 +73,13 @@ class JsonPieces:
 
     def encode(self, text: str) -> list[int]:
         """See `Pieces.encode`."""
-        return self._tokenizer.encode(text, add_special_tokens=False).ids
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
 
     def decode(self, ids: Sequence[int]) -> str:
         """See `Pieces.decode`."""
-        return self._tokenizer.decode(ids, skip_special_tokens=False)
+        text: str = self._tokenizer.decode(ids, skip_special_tokens=False)
+        return text
 
 
 def load_tokenizer(values: Mapping[str, Any]) -> Tokenizer:
@@ -149,8 +151,10 @@ class SentencePieces:
     def _encode_part(self, text: str) -> list[int]:
         """Return the ids of a part; without a prefix, leading spaces are kept only behind an anchor token."""
         if self._prefix == "each" or not text.startswith((SPACE_SYMBOL, " ")):
-            return self._model.encode(text)
-        return self._model.encode("<unk>" + text)[self._anchor :]
+            ids: list[int] = self._model.encode(text)
+        else:
+            ids = self._model.encode("<unk>" + text)[self._anchor :]
+        return ids
 
     def decode(self, ids: Sequence[int]) -> str:
         """See `Pieces.decode`."""
@@ -171,11 +175,13 @@ def _edited(model: bytes, secrets: Secrets, prefix: str) -> bytes:
             piece.piece = secrets.get(piece.piece, piece.piece)
     if prefix != "each":
         proto.normalizer_spec.add_dummy_prefix = False
-    return proto.SerializeToString()
+    data: bytes = proto.SerializeToString()
+    return data
 
 
 def _pattern(token: AddedToken) -> str:
-    return r"\s*" * token.lstrip + f"({re.escape(token.content)})" + r"\s*" * token.rstrip
+    pattern: str = r"\s*" * token.lstrip + f"({re.escape(token.content)})" + r"\s*" * token.rstrip
+    return pattern
 
 
 def _longest_first(token: AddedToken) -> int:

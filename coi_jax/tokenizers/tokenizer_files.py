@@ -14,7 +14,7 @@ from tokenizers import AddedToken
 
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
-from coi_jax.common.storage import Folder, atomic_folder
+from coi_jax.common.storage import Folder, PathLike, atomic_folder
 
 FIELD = "config.vocabulary.folder"
 TOKENIZER, SENTENCEPIECE = "tokenizer.json", "tokenizer.model"
@@ -55,7 +55,7 @@ class TokenizerFiles:
             self._objects[name] = self._parse(name) if name in self.data else {}
         return self._objects[name]
 
-    def write(self, folder: files.PathLike) -> None:
+    def write(self, folder: PathLike) -> None:
         """Write the files into a new folder, which appears when it is complete."""
         marker = TOKENIZER if TOKENIZER in self.data else SENTENCEPIECE
         with atomic_folder(folder, marker=marker, field="tokenizer") as partial:

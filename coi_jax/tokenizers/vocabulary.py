@@ -14,7 +14,7 @@ from etils import epath
 from coi_jax.chains import dataset
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
-from coi_jax.common.storage import as_path
+from coi_jax.common.storage import PathLike, as_path
 from coi_jax.config.run import (
     BytesVocabularyConfig,
     MistralVocabularyConfig,
@@ -80,13 +80,16 @@ class SentencePieceVocabulary:
         has bytes.
         """
         if not self._space_symbol or SPACE_SYMBOL not in text:
-            return self._model.encode(text)
-        first, *rest = (self._model.encode(part) for part in text.split(SPACE_SYMBOL))
-        return first + [token for part in rest for token in [*self._space_symbol, *part]]
+            ids: list[int] = self._model.encode(text)
+        else:
+            first, *rest = (self._model.encode(part) for part in text.split(SPACE_SYMBOL))
+            ids = first + [token for part in rest for token in [*self._space_symbol, *part]]
+        return ids
 
     def decode(self, ids: Iterable[int | np.integer]) -> str:
         """See `Vocabulary.decode`."""
-        return self._model.decode([token for token in strip_special_ids(ids, self) if token < self.size])
+        text: str = self._model.decode([token for token in strip_special_ids(ids, self) if token < self.size])
+        return text
 
 
 def trained_size(config: RunConfig) -> int:
@@ -107,7 +110,7 @@ def trained_path(config: RunConfig) -> epath.Path:
     return as_path(config.data.cache_folder, "config.data.cache_folder") / f"vocabulary-{key[:16]}.model"
 
 
-def load_vocabulary(config: RunConfig, kept: files.PathLike | None = None) -> Vocabulary:
+def load_vocabulary(config: RunConfig, kept: PathLike | None = None) -> Vocabulary:
     """Load the vocabulary that a config names.
 
     Args:
@@ -137,7 +140,7 @@ def load_vocabulary(config: RunConfig, kept: files.PathLike | None = None) -> Vo
             )
 
 
-def read_sentencepiece(path: files.PathLike) -> SentencePieceVocabulary:
+def read_sentencepiece(path: PathLike) -> SentencePieceVocabulary:
     """Load the vocabulary of a SentencePiece model file.
 
     Raises:

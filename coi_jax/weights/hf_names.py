@@ -244,7 +244,8 @@ def to_params(config: DecoderConfig | T5Config, abstract: Params, tensors: Mappi
         layers = [mapping.from_tensor(tensors[resolved.keys[key]]) for key in mapping.keys]
         return np.stack(layers) if mapping.stacked else layers[0].copy()
 
-    return jax.tree_util.tree_map_with_path(leaf, abstract)
+    params: Params = jax.tree_util.tree_map_with_path(leaf, abstract)
+    return params
 
 
 def to_tensors(config: DecoderConfig | T5Config, params: Params) -> Iterator[tuple[str, Tensor]]:

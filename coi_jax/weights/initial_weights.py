@@ -165,7 +165,8 @@ class PretrainedWeights:
         """Return adapters before the first step; XLA drops the random base, which nothing asks for."""
         shardings, _ = self.network.split(_shardings(self.network, mesh))
         init = jax.jit(lambda key: self.network.split(self.network.init(key))[0], out_shardings=shardings)
-        return init(jax.random.key(self.seed))
+        adapters: Params = init(jax.random.key(self.seed))
+        return adapters
 
     def _open_unchanged(self) -> WeightSource:
         """Open the folder, which must hold what the adapters were trained beside."""

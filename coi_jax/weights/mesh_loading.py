@@ -50,7 +50,8 @@ def load_params(source: WeightSource, network: Network, mesh: Mesh | None) -> Pa
             hold = functools.partial(network.cast_base_parameter, sharding.keys(path))
             return _load_quantized(source, mapping, leaf, plain_leaf.sharding, hold, advance)
 
-        return jax.tree_util.tree_map_with_path(load_leaf, plain, base)
+        loaded: Params = jax.tree_util.tree_map_with_path(load_leaf, plain, base)
+        return loaded
 
 
 def load_parameter(
@@ -72,7 +73,8 @@ def load_parameter(
         advance()
         return whole
     stack = _zeros(target.shape, target.dtype, target.sharding)()
-    return _fill(stack, _layer_writer(target.sharding), source, mapping, target.sharding, advance)
+    filled: Array = _fill(stack, _layer_writer(target.sharding), source, mapping, target.sharding, advance)
+    return filled
 
 
 def _load_quantized(
@@ -153,6 +155,7 @@ def _layer_writer(sharding: Sharding) -> Callable[..., Shaped[Array, "..."]]:
     def write(
         stack: Shaped[Array, "layers ..."], layer: Shaped[Array, "..."], number: Int[Array, ""]
     ) -> Shaped[Array, "layers ..."]:
-        return jax.lax.dynamic_update_index_in_dim(stack, layer.astype(stack.dtype), number, 0)
+        updated: Array = jax.lax.dynamic_update_index_in_dim(stack, layer.astype(stack.dtype), number, 0)
+        return updated
 
     return jax.jit(write, donate_argnums=0, out_shardings=sharding)

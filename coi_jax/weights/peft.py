@@ -9,7 +9,7 @@ from safetensors.numpy import save
 
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
-from coi_jax.common.storage import as_path
+from coi_jax.common.storage import PathLike, as_path
 from coi_jax.config.model import T5Config
 from coi_jax.models import Network, Params
 from coi_jax.models.layers import Linear
@@ -18,7 +18,7 @@ from coi_jax.weights.hf_names import names
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
 
-def export(folder: files.PathLike, network: Network, adapters: Params, base: str) -> None:
+def export(folder: PathLike, network: Network, adapters: Params, base: str) -> None:
     """Write a folder that `peft.PeftModel.from_pretrained` reads.
 
     Args:

@@ -63,7 +63,8 @@ class TensorFolder:
         entry = self.entries[key]
         if is_local(self.folder.url):
             with safe_open(self.folder.at(entry.file), framework="numpy") as file:
-                return file.get_tensor(key)
+                tensor: Tensor = file.get_tensor(key)
+                return tensor
         data = self.folder.read(entry.file, entry.start, entry.end)
         return np.frombuffer(data, entry.dtype).reshape(entry.shape)
 

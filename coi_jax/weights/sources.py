@@ -18,7 +18,7 @@ from coi_jax.common.storage import Folder, PathLike, absolute, is_local
 from coi_jax.models import Network, Params
 from coi_jax.models.lora import lora_delta
 from coi_jax.models.quantization import dequantize
-from coi_jax.runs import checkpoint
+from coi_jax.runs import checkpoint, checkpoint_steps
 from coi_jax.runs.run_folder import RunFolder
 from coi_jax.weights.hf_names import ParameterMapping, parameter_mappings, resolve_keys
 from coi_jax.weights.safetensors_files import Tensor, TensorFolder
@@ -128,7 +128,8 @@ class InMemoryWeights:
 
     def dtype(self, mapping: ParameterMapping) -> np.dtype:
         """See `WeightSource.dtype`."""
-        return np.dtype(self._leaves[tuple(mapping.path.split("."))].dtype)
+        dtype: np.dtype = np.dtype(self._leaves[tuple(mapping.path.split("."))].dtype)
+        return dtype
 
 
 def is_run(folder: str) -> bool:
@@ -140,6 +141,6 @@ def folder_identity(folder: str) -> str:
     """Return a hash of the weights in a folder and of its config; reading a large folder takes a while."""
     if is_run(folder):
         checkpoints = RunFolder(folder).checkpoints
-        return checkpoint.identity(checkpoints, max(checkpoint.steps(checkpoints)))
+        return checkpoint.identity(checkpoints, max(checkpoint_steps.steps(checkpoints)))
     place = Folder(folder, FIELD)
     return files.digest([place.identity(CONFIG), TensorFolder(place).identity()])

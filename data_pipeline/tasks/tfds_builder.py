@@ -14,6 +14,7 @@ import tensorflow_datasets as tfds
 from coi_jax.chains.chain import Chain
 from coi_jax.chains.dataset import read_chains, read_manifest
 from coi_jax.common import files
+from coi_jax.common.storage import PathLike
 
 TEXT = tfds.features.Text
 
@@ -33,9 +34,7 @@ class Coi(tfds.core.GeneratorBasedBuilder):
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "Chains with their steps, and each whole as JSON."}  # noqa: RUF012 (TFDS's own field)
 
-    def __init__(
-        self, *, folder: files.PathLike, data_dir: files.PathLike | None = None, version: str | None = None
-    ) -> None:
+    def __init__(self, *, folder: PathLike, data_dir: PathLike | None = None, version: str | None = None) -> None:
         self.folder = folder
         self._manifest = read_manifest(folder)
         content = files.digest(self._manifest["sha256"])[:16]

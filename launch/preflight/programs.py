@@ -184,7 +184,8 @@ def _scalar() -> jax.ShapeDtypeStruct:
 
 def _lower(function: Any, *arguments: Any) -> jax.stages.Lowered:
     """`function` is jitted; its static arguments stand among the others."""
-    return function.lower(*arguments)
+    lowered: jax.stages.Lowered = function.lower(*arguments)
+    return lowered
 
 
 def _bytes(tree: Any, shardings: Any) -> int:

@@ -52,9 +52,11 @@ def _newest(point: Point) -> int | None:
 
 
 def _total_steps(checkpoint: epath.Path) -> int:
-    return files.read_json(checkpoint / "position" / "metadata", "checkpoint")["total_steps"]
+    steps: int = files.read_json(checkpoint / "position" / "metadata", "checkpoint")["total_steps"]
+    return steps
 
 
 def _scored_step(results: epath.Path) -> str:
     """Return the step of a checkpoint that is spelled `600-1f3a…`, step and hash."""
-    return files.read_json(results, "results")["provenance"]["checkpoint"].split("-")[0]
+    identity: str = files.read_json(results, "results")["provenance"]["checkpoint"]
+    return identity.split("-")[0]

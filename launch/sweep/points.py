@@ -12,7 +12,7 @@ from etils import epath
 from coi_jax.chains import dataset
 from coi_jax.common import files
 from coi_jax.common.errors import UserError, nearest
-from coi_jax.common.storage import as_path
+from coi_jax.common.storage import PathLike, as_path
 from coi_jax.config import loading
 from coi_jax.config.run import RunConfig, load_config
 from coi_jax.data import task_specs
@@ -33,7 +33,7 @@ class Point:
     folder: epath.Path
 
 
-def expand(sweep: files.PathLike, extra: Mapping[str, Any], out: files.PathLike | None) -> list[Point]:
+def expand(sweep: PathLike, extra: Mapping[str, Any], out: PathLike | None) -> list[Point]:
     """Return the points of a sweep file, every one validated; `extra` overrides fields of all of them.
 
     Args:
@@ -61,7 +61,7 @@ def expand(sweep: files.PathLike, extra: Mapping[str, Any], out: files.PathLike 
     return list(points.values())
 
 
-def _load(path: files.PathLike) -> ModuleType:
+def _load(path: PathLike) -> ModuleType:
     module = loading.load_module(path, "sweep", "configs/sweeps/")
     for name in ("CONFIG", "sweep"):
         if not hasattr(module, name):
@@ -69,7 +69,7 @@ def _load(path: files.PathLike) -> ModuleType:
     return module
 
 
-def _overrides(module: ModuleType, path: files.PathLike) -> list[dict[str, Any]]:
+def _overrides(module: ModuleType, path: PathLike) -> list[dict[str, Any]]:
     try:
         points = list(module.sweep())
     except Exception as error:

@@ -1,9 +1,11 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmarks import generation_speed
+from benchmarks.sides import Side
 from tests.helpers.trained_runs import make_run
 
 
@@ -25,10 +27,13 @@ def test_both_sides_write_the_same_answers(
     assert report["tokens_per_second"]["ours"]["median"] > report["examples_per_second"]["ours"]["median"]
 
 
-class Recorder:
-    """In the place of the peer's process: keeps what it is asked."""
+class Recorder(Side):
+    """In the place of the peer's process, which is not started: keeps what it is asked."""
 
-    def ask(self, question: str, **arguments: object) -> list[float]:
+    def __init__(self) -> None:
+        self.asked: tuple[str, dict[str, Any]] | None = None
+
+    def ask(self, question: str, **arguments: Any) -> list[float]:
         self.asked = question, arguments
         return [0.25]
 

@@ -24,7 +24,8 @@ TUTORIAL = ROOT / "docs" / "tutorials" / "python_api.md"
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_run(tmp_path_factory.mktemp("made")).path
+    path: Path = make_run(tmp_path_factory.mktemp("made")).path
+    return path
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from coi_jax import evaluate, generate, tables, train
 from coi_jax.common import cli, files, storage
 from coi_jax.common.errors import UserError
 from coi_jax.config.run import load_config
-from coi_jax.runs import checkpoint
+from coi_jax.runs import checkpoint, checkpoint_steps
 from coi_jax.runs.metrics_log import read_metrics
 from coi_jax.training import loop
 from tests.helpers import tiny_models
@@ -76,9 +76,9 @@ def test_a_run_is_trained_and_continued(bucket: str, monkeypatch: pytest.MonkeyP
     with monkeypatch.context() as stopped:
         stopped.setattr(loop.Termination, "requested", lambda self, step: step == 2)
         assert run(train.main, *command) == 0
-    assert checkpoint.steps(f"{bucket}/run/checkpoints") == [2]
+    assert checkpoint_steps.steps(f"{bucket}/run/checkpoints") == [2]
     assert run(train.main, *command) == 0
-    assert max(checkpoint.steps(f"{bucket}/run/checkpoints")) == 4
+    assert max(checkpoint_steps.steps(f"{bucket}/run/checkpoints")) == 4
     assert [row["step"] for row in read_metrics(f"{bucket}/run/metrics.jsonl")] == [1, 2, 3, 4]
     assert len(storage.list_files(f"{bucket}/run/tensorboard")) == 2
     assert not list((tmp_path / "here").iterdir())
@@ -87,9 +87,9 @@ def test_a_run_is_trained_and_continued(bucket: str, monkeypatch: pytest.MonkeyP
 
 def test_an_unfinished_checkpoint_does_not_count(bucket: str) -> None:
     made = make_run(epath.Path(bucket))
-    assert checkpoint.steps(made.checkpoints) == [3]
+    assert checkpoint_steps.steps(made.checkpoints) == [3]
     files.write_text(made.checkpoints / "5" / "params" / "d" / "half", "half")
-    assert checkpoint.steps(made.checkpoints) == [3]
+    assert checkpoint_steps.steps(made.checkpoints) == [3]
     assert checkpoint.latest_step(made.checkpoints) == 3
 
 

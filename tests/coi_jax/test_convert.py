@@ -20,7 +20,7 @@ from coi_jax.common import cli
 from coi_jax.common.storage import Folder, copy_file, list_files, upload_folder
 from coi_jax.inference import model as inference
 from coi_jax.models import build
-from coi_jax.runs import checkpoint
+from coi_jax.runs import checkpoint, checkpoint_steps
 from coi_jax.runs.run_folder import RunFolder
 from coi_jax.weights import conversion
 from coi_jax.weights.safetensors_files import INDEX, SINGLE
@@ -90,7 +90,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 def test_a_bucket_is_a_folder_too(source: Path, tmp_path: Path, bucket: str) -> None:
     upload_folder(source, epath.Path(f"{bucket}/mistral"))
     assert run("--src", f"{bucket}/mistral", "--out", f"{bucket}/run", *BYTES) == 0
-    assert checkpoint.steps(f"{bucket}/run/checkpoints") == [0]
+    assert checkpoint_steps.steps(f"{bucket}/run/checkpoints") == [0]
     assert run("--src", f"{bucket}/run", "--out", f"{bucket}/back", *SMALL) == 0
     (tmp_path / "back").mkdir()
     for name in list_files(f"{bucket}/back"):
@@ -138,7 +138,8 @@ def ask(folder: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
             cli.run(lambda: generate.main([*question, "--config.evaluation.max_new_tokens=5", "--config.mesh.fsdp=1"]))
             == 0
         )
-    return json.loads(capsys.readouterr().out)
+    answer: dict[str, object] = json.loads(capsys.readouterr().out)
+    return answer
 
 
 def test_a_published_model_answers_as_a_run_and_as_it_is(

@@ -22,7 +22,8 @@ pytestmark = pytest.mark.xdist_group("evaluate")  # its fixtures take long: one 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that nobody changes: tests take copies."""
-    return make_run(tmp_path_factory.mktemp("made")).path
+    path: Path = make_run(tmp_path_factory.mktemp("made")).path
+    return path
 
 
 @pytest.fixture
@@ -73,7 +74,8 @@ def test_scores_do_not_move_with_the_batch(run: Path, whole: dict[str, Any], bat
 def test_answers_of_another_batch_are_not_mixed_in_low_precision(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = make_run(tmp_path, **{"model.dtype": "bfloat16", "evaluation.tests": ("proc1_test",)}).path
+    overrides: dict[str, Any] = {"model.dtype": "bfloat16", "evaluation.tests": ("proc1_test",)}
+    run = make_run(tmp_path, **overrides).path
     assert evaluate(run) == 0
     assert evaluate(run, "--config.evaluation.bootstrap=60") == 0
     assert "are replaced" not in capsys.readouterr().err
@@ -161,7 +163,8 @@ def test_table_names_the_test_sets(run: Path, capsys: pytest.CaptureFixture[str]
 
 
 def test_long_prompts_are_shown_whole_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = make_run(tmp_path, **{"data.length": 20, "evaluation.tests": ("proc2_test",)}).path
+    overrides: dict[str, Any] = {"data.length": 20, "evaluation.tests": ("proc2_test",)}
+    run = make_run(tmp_path, **overrides).path
     assert evaluate(run) == 0
     assert "9 of 9 prompts are longer than the 20 positions" in capsys.readouterr().err
 

@@ -25,7 +25,8 @@ FOUND: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_run(tmp_path_factory.mktemp("made")).path
+    path: Path = make_run(tmp_path_factory.mktemp("made")).path
+    return path
 
 
 def generate(run: Path, *options: str) -> int:

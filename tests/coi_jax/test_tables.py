@@ -5,6 +5,7 @@ import pytest
 from coi_jax import tables
 from coi_jax.common import cli, files
 from coi_jax.common.errors import UserError
+from coi_jax.common.storage import PathLike
 from coi_jax.reporting.registry import TABLES, Report
 from coi_jax.reporting.run_records import Records
 from tests.helpers.scored_runs import procedural, write_run
@@ -36,11 +37,12 @@ def test_no_runs_is_one_line(tmp_path: Path) -> None:
 def test_a_table_is_one_entry(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def write(records: Records, folder: files.PathLike) -> list[str]:
-        files.write_text(f"{folder}/table9.md", ", ".join(records.arms))
-        return ["table9.md"]
+    class ArmsTable:
+        def write(self, records: Records, folder: PathLike) -> list[str]:
+            files.write_text(f"{folder}/table9.md", ", ".join(records.arms))
+            return ["table9.md"]
 
-    monkeypatch.setitem(TABLES, "9", Report("arms alone", write))
+    monkeypatch.setitem(TABLES, "9", Report("arms alone", ArmsTable()))
     run = write_run(tmp_path / "a", {"arm": "coi12"}, procedural(90, 20, 2))
     assert tables.main(["--runs", str(run), "--table", "9", "--out", str(tmp_path / "out")]) == 0
     assert (tmp_path / "out" / "table9.md").read_text() == "coi12"

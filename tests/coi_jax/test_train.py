@@ -14,7 +14,7 @@ from coi_jax import train
 from coi_jax.common import cli, files
 from coi_jax.config.run import RunConfig
 from coi_jax.parallel import processes
-from coi_jax.runs import checkpoint
+from coi_jax.runs import checkpoint, checkpoint_steps
 from coi_jax.runs.checkpoint import Checkpoints
 from coi_jax.runs.metrics_log import read_metrics
 from coi_jax.runs.run_folder import RunFolder
@@ -51,7 +51,11 @@ def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     def prepare(config: RunConfig, run: RunFolder) -> TrainingJob:
         return make_job(
-            config, run, tiny_models.mesh(), tiny_models.StandInLoader(config.train.length.count), tiny_models.network()
+            config,
+            run,
+            tiny_models.mesh(),
+            tiny_models.StandInLoader(tiny_models.steps_of(config)),
+            tiny_models.network(),
         )
 
     monkeypatch.setattr(trainer, "prepare", prepare)
@@ -91,7 +95,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_from_the_checkpoint_before(
     assert cli.run(lambda: train.main(arguments(tmp_path, steps=10))) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith(f"error: {tmp_path}: No space left on device; make room")
-    assert checkpoint.steps(tmp_path / "checkpoints") == [5]
+    assert checkpoint_steps.steps(tmp_path / "checkpoints") == [5]
     monkeypatch.setattr(Checkpoints, "save", save)
     assert train.main(arguments(tmp_path, steps=10)) == 0
     assert [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl")] == list(range(1, 11))

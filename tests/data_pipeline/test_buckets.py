@@ -16,6 +16,7 @@ from data_pipeline.audit import __main__ as audit
 from data_pipeline.build import __main__ as build
 from data_pipeline.procedural import __main__ as procedural
 from data_pipeline.release import __main__ as release
+from data_pipeline.tasks import cache_writer
 from tests.helpers.paths import QUICKSTART
 from tests.helpers.token_caches import make_chain, write_dataset
 
@@ -44,7 +45,12 @@ def test_a_dataset_is_written_audited_and_cached(
     capsys.readouterr()
     assert run(audit.main, "--data", data, "--vocabulary", "bytes", "--json") == 0
     assert json.loads(capsys.readouterr().out)["data"] == data
-    fields = {"arm": "coi1", "data.folder": data, "data.cache_folder": f"{bucket}/caches", "vocabulary.kind": "bytes"}
+    fields: dict[str, Any] = {
+        "arm": "coi1",
+        "data.folder": data,
+        "data.cache_folder": f"{bucket}/caches",
+        "vocabulary.kind": "bytes",
+    }
     fields |= {"evaluation.tests": ("proc1_test",)}
     config = load_config(QUICKSTART, fields)
     assert run(cache.main, "--config", QUICKSTART, *(f"--config.{name}={value}" for name, value in fields.items())) == 0
@@ -74,9 +80,9 @@ def test_no_command_replaces_the_dataset_of_another(
     write(out, "another job")
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     files.write_text(tmp_path / "release" / "data" / "train" / "coi_1.json", json.dumps([ROW]))
-    options = {"procedural": SMALL, "release": ["--src", tmp_path / "release"], "build": []}[command]
+    options: dict[str, list[Any]] = {"procedural": SMALL, "release": ["--src", tmp_path / "release"], "build": []}
     mains: dict[str, Any] = {"procedural": procedural.main, "release": release.main, "build": build.main}
-    assert run(mains[command], "--out", out, *options) == 2
+    assert run(mains[command], "--out", out, *options[command]) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith(f"error: out: {out}: holds a dataset of source 'another job', and this command writes ")
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
@@ -96,11 +102,15 @@ def test_a_command_replaces_its_own_dataset_but_not_what_was_added(
 
 def test_a_cache_replaces_no_other_folder(tmp_path: Path) -> None:
     write_dataset(tmp_path / "data", {1: 3})
-    fields = {"arm": "coi1", "data.folder": str(tmp_path / "data"), "data.cache_folder": str(tmp_path / "caches")}
+    fields: dict[str, Any] = {
+        "arm": "coi1",
+        "data.folder": str(tmp_path / "data"),
+        "data.cache_folder": str(tmp_path / "caches"),
+    }
     config = load_config(QUICKSTART, fields | {"vocabulary.kind": "bytes"})
-    (folder,) = cache.write(config, ["train_length1"])
+    (folder,) = cache_writer.write(config, ["train_length1"])
     (folder / "cache.json").unlink()
     (folder / "notes.txt").write_text("precious")
     with pytest.raises(ValueError, match=r"holds notes\.txt, which is not of a cache; move it"):
-        cache.write(config, ["train_length1"])
+        cache_writer.write(config, ["train_length1"])
     assert (folder / "notes.txt").read_text() == "precious"

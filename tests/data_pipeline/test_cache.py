@@ -10,7 +10,7 @@ from coi_jax.common import cli
 from coi_jax.common.errors import UserError
 from coi_jax.config.run import RunConfig
 from coi_jax.data import prompts, token_cache
-from coi_jax.data.task_specs import evaluation_task, training_tasks
+from coi_jax.data.task_specs import TaskSpec, evaluation_task, training_tasks
 from coi_jax.tokenizers.vocabulary import load_vocabulary, trained_path
 from data_pipeline import cache
 from data_pipeline.tasks import cache_writer
@@ -30,7 +30,7 @@ def config(tmp_path: Path) -> RunConfig:
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """The reader's child, without the seconds that its TensorFlow takes to start."""
 
-    def write(config: RunConfig, specs: list, trained: Path | None) -> None:
+    def write(config: RunConfig, specs: list[TaskSpec], trained: Path | None) -> None:
         cache_writer.write(config, [spec.name for spec in specs], trained)
 
     monkeypatch.setattr(token_cache, "_write_in_child", write)

@@ -2,6 +2,7 @@ import contextlib
 import gc
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -27,7 +28,7 @@ VALUES = st.recursive(
 )
 @example(rows=[0.5, 1e30, -2e-30], indent=None, ascii_only=True, chunk=1)
 def test_reads_what_json_reads(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: list, indent: int | None, ascii_only: bool, chunk: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: list[Any], indent: int | None, ascii_only: bool, chunk: int
 ) -> None:
     monkeypatch.setattr(json_array, "CHUNK_BYTES", chunk)
     path = tmp_path / "rows.json"

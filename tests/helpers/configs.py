@@ -16,7 +16,7 @@ LORA = {
 }
 SAMPLING = {"kind": "sample", "temperature": 1.0, "top_p": 1.0}
 # Of the run, not of the network's architecture.
-RUN_FIELDS = {
+RUN_FIELDS: dict[str, Any] = {
     "dropout": 0.0,
     "dtype": "float32",
     "attention": "auto",

@@ -28,7 +28,9 @@ def model(family: str, **changes: Any) -> PreTrainedModel:
 
 def save(folder: Path, family: str, dtype: torch.dtype = torch.float32, **changes: Any) -> Path:
     """Its folder: several files and an index."""
-    model(family, **changes).to(dtype).save_pretrained(folder, max_shard_size="30KB")
+    theirs = model(family, **changes)
+    torch.nn.Module.to(theirs, dtype)
+    theirs.save_pretrained(folder, max_shard_size="30KB")
     return folder
 
 
@@ -48,11 +50,13 @@ def logits(theirs: PreTrainedModel) -> torch.Tensor:
     tokens = torch.from_numpy(np.random.default_rng(0).integers(2, theirs.config.vocab_size, (2, 12)))
     rest = {"decoder_input_ids": tokens.flip(1)} if theirs.config.is_encoder_decoder else {}
     with torch.no_grad():
-        return theirs(input_ids=tokens, **rest).logits
+        found: torch.Tensor = theirs(input_ids=tokens, **rest).logits
+    return found
 
 
 def load(folder: Path) -> PreTrainedModel:
     """The model of a folder, as transformers reads it."""
     is_t5 = "t5" in json.loads((folder / "config.json").read_text())["model_type"]
     kind = AutoModelForSeq2SeqLM if is_t5 else AutoModelForCausalLM
-    return kind.from_pretrained(folder).eval()
+    found: PreTrainedModel = kind.from_pretrained(folder).eval()
+    return found

@@ -1,6 +1,7 @@
 """The reference: transformers on the CPU, with tiny random weights."""
 
 import os
+from typing import TypeVar, overload
 
 os.environ["USE_TF"] = "0"  # or transformers imports TensorFlow
 
@@ -18,11 +19,16 @@ from coi_jax.weights.hf_names import to_params
 from tests.helpers import tiny_networks
 
 torch.set_num_threads(1)  # these products are too small to share, and other tests run beside
+Layer = TypeVar("Layer", bound=nnx.Module)
 
 
+@overload
+def pair(config: DecoderConfig) -> tuple[LlamaForCausalLM, Network, Params]: ...
+@overload
+def pair(config: T5Config) -> tuple[T5ForConditionalGeneration, Network, Params]: ...
 def pair(config: DecoderConfig | T5Config) -> tuple[PreTrainedModel, Network, Params]:
     """The reference with random weights, and the network with the same."""
-    theirs = llama(config) if isinstance(config, DecoderConfig) else t5(config)
+    theirs: PreTrainedModel = llama(config) if isinstance(config, DecoderConfig) else t5(config)
     generator = torch.Generator().manual_seed(7)
     with torch.no_grad():
         for name, weight in theirs.named_parameters():
@@ -49,7 +55,8 @@ def llama(config: DecoderConfig) -> LlamaForCausalLM:
         bos_token_id=None,
         eos_token_id=None,
     )
-    return LlamaForCausalLM(reference).eval()
+    model: LlamaForCausalLM = LlamaForCausalLM(reference).eval()
+    return model
 
 
 def t5(config: T5Config) -> T5ForConditionalGeneration:
@@ -70,23 +77,27 @@ def t5(config: T5Config) -> T5ForConditionalGeneration:
         decoder_start_token_id=0,
         eos_token_id=None,
     )
-    return T5ForConditionalGeneration(reference).eval()
+    model: T5ForConditionalGeneration = T5ForConditionalGeneration(reference).eval()
+    return model
 
 
 def convert(network: Network, weights: dict[str, torch.Tensor]) -> Params:
     """Parameters (or gradients) of the reference as a tree like the network's; every one of them is used."""
     tensors = {name: numpy(weight) for name, weight in weights.items()}
-    return jax.tree.map(jnp.asarray, to_params(network.config, network.abstract(), tensors))
+    params: Params = jax.tree.map(jnp.asarray, to_params(network.config, network.abstract(), tensors))
+    return params
 
 
-def layer(stacked: nnx.Module, index: int) -> nnx.Module:
+def layer(stacked: Layer, index: int) -> Layer:
     """One layer of a stack."""
     structure, params = nnx.split(stacked)
-    return nnx.merge(structure, jax.tree.map(lambda leaf: leaf[index], params))
+    single: Layer = nnx.merge(structure, jax.tree.map(lambda leaf: leaf[index], params))
+    return single
 
 
 def numpy(tensor: torch.Tensor) -> np.ndarray:
-    return tensor.detach().numpy()
+    array: np.ndarray = tensor.detach().numpy()
+    return array
 
 
 def torch_of(array: jax.Array | np.ndarray) -> torch.Tensor:
@@ -104,9 +115,18 @@ def random(*shape: int) -> jax.Array:
     return jnp.asarray(np.random.default_rng(sum(shape)).normal(size=shape), jnp.float32)
 
 
+def gradients_of(theirs: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The gradients of all parameters, every one of which has one."""
+    gradients: dict[str, torch.Tensor] = {}
+    for name, weight in theirs.named_parameters():
+        assert weight.grad is not None, name
+        gradients[name] = weight.grad
+    return gradients
+
+
 def assert_gradients(network: Network, gradients: Params, theirs: PreTrainedModel) -> None:
     """Every gradient equals the reference's to 1e-5 of the largest of its array."""
-    expected = convert(network, {name: weight.grad for name, weight in theirs.named_parameters()})
+    expected = convert(network, gradients_of(theirs))
 
     def compare(ours: jax.Array, theirs: jax.Array) -> None:
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5 * float(jnp.abs(theirs).max()))

@@ -99,8 +99,10 @@ FAMILIES: dict[str, PretrainedConfig] = {
 
 def reference(config: PretrainedConfig) -> PreTrainedModel:
     """The model with random weights: biases and norms too, which start as zeros and ones."""
-    kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-    model = kind.from_config(config).eval()
+    if config.is_encoder_decoder:
+        model: PreTrainedModel = AutoModelForSeq2SeqLM.from_config(config).eval()
+    else:
+        model = AutoModelForCausalLM.from_config(config).eval()
     generator = torch.Generator().manual_seed(7)
     with torch.no_grad():
         for name, weight in model.named_parameters():

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import optax
 
-from coi_jax.config.run import MeshConfig, OptimizerConfig, RunConfig
+from coi_jax.config.run import MeshConfig, OptimizerConfig, RunConfig, StepsConfig
 from coi_jax.families.registry import PRESETS
 from coi_jax.models import Network, build
 from coi_jax.parallel import sharding
@@ -71,6 +71,13 @@ def run_config(kind: str = "decoder", **overrides: Any) -> RunConfig:
     else:
         changes |= {f"model.{name}": value for name, value in DECODER.items()}
     return quickstart_config(changes | dotted(overrides))
+
+
+def steps_of(config: RunConfig) -> int:
+    """The steps of a run whose length is given in steps."""
+    length = config.train.length
+    assert isinstance(length, StepsConfig)
+    return length.count
 
 
 def network(kind: str = "decoder", **overrides: Any) -> Network:
@@ -143,8 +150,8 @@ class Trained:
         with quick_compilation(), jax.set_mesh(mesh):
             shardings = (self.shardings.params, self.shardings.frozen)
             init = jax.jit(lambda key: network.split(network.init(key)), out_shardings=shardings)
-            params = init(jax.random.key(0))
-            self.state: TrainState = train_step.initial_state(*params, self.optimizer, self.shardings)
+            params, frozen = init(jax.random.key(0))
+            self.state: TrainState = train_step.initial_state(params, frozen, self.optimizer, self.shardings)
 
     def run(self, batches: list[dict[str, np.ndarray]]) -> list[float]:
         """Takes a step on each batch; the losses."""
@@ -154,6 +161,11 @@ class Trained:
                 self.state, metrics = self.step(self.state, jax.device_put(one, sharding.batch_sharding(self.mesh)))
                 losses.append(float(metrics.loss))
         return losses
+
+
+def structure(tree: Any) -> Any:
+    """The structure of a tree; JAX's own annotation of it names no type."""
+    return jax.tree.structure(tree)
 
 
 def assert_close(left: Any, right: Any, tolerance: float) -> None:

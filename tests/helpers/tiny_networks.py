@@ -1,9 +1,12 @@
 """Tiny networks and batches that the tests of models share."""
 
+from typing import Any, TypeVar
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from coi_jax.common.schema import Section
 from coi_jax.config.model import DecoderConfig, T5Config
 from coi_jax.families.decoder_common import PLAIN_ROPE
 from coi_jax.families.registry import PRESETS
@@ -11,6 +14,7 @@ from coi_jax.models import Network, Params, build
 from tests.helpers.configs import RUN_FIELDS
 
 VOCABULARY = 40
+Config = TypeVar("Config", bound=Section)
 
 DECODER = DecoderConfig(
     **PRESETS["llama"] | dict(vocabulary_size=None, norm_epsilon=1e-5, rope=PLAIN_ROPE | dict(theta=500.0)),
@@ -33,7 +37,7 @@ T5 = T5Config(
     mlp_dim=28,
     **RUN_FIELDS,
 )
-CONFIGS = {"decoder": DECODER, "t5": T5}
+CONFIGS: dict[str, DecoderConfig | T5Config] = {"decoder": DECODER, "t5": T5}
 
 
 def network_and_params(config: DecoderConfig | T5Config, seed: int = 0) -> tuple[Network, Params]:
@@ -41,7 +45,7 @@ def network_and_params(config: DecoderConfig | T5Config, seed: int = 0) -> tuple
     return network, network.init(jax.random.key(seed))
 
 
-def change(config: DecoderConfig | T5Config, **fields: object) -> DecoderConfig | T5Config:
+def change(config: Config, **fields: Any) -> Config:
     return type(config).model_validate(config.model_dump() | fields)
 
 
@@ -57,7 +61,7 @@ def pack(rows: list[list[np.ndarray]], length: int) -> dict[str, jax.Array]:
             batch["weights"][place], batch["segments"][place] = 1, segment
             batch["positions"][place] = np.arange(len(example) - 1)
             start += len(example) - 1
-    return jax.tree.map(jnp.asarray, batch)
+    return {name: jnp.asarray(array) for name, array in batch.items()}
 
 
 def pack_pairs(rows: list[list[tuple[np.ndarray, np.ndarray]]], length: int) -> dict[str, jax.Array]:
@@ -75,7 +79,7 @@ def pack_pairs(rows: list[list[tuple[np.ndarray, np.ndarray]]], length: int) -> 
             batch["targets"][target] = targets
             batch["weights"][target], batch["segments"][target] = 1, segment
             starts = [starts[0] + len(inputs), starts[1] + len(targets)]
-    return jax.tree.map(jnp.asarray, batch)
+    return {name: jnp.asarray(array) for name, array in batch.items()}
 
 
 def tokens(seed: int, length: int) -> np.ndarray:

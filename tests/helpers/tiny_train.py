@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Iterator
+from unittest import mock
 
 import jax
 
@@ -24,15 +25,15 @@ class SlowLoader(tiny_models.StandInLoader):
 
 
 def prepare(config: RunConfig, run: RunFolder) -> TrainingJob:
-    loader = SlowLoader(config.train.length.count)
+    loader = SlowLoader(tiny_models.steps_of(config))
     return loop.make_job(config, run, sharding.make_mesh(config.mesh), loader, tiny_models.network())
 
 
 if __name__ == "__main__":
     jax.config.update("jax_disable_most_optimizations", True)
     hardware.matmul_peak = lambda dtype: 1e12
-    trainer.prepare = prepare
-    status = cli.run(train.main)
+    with mock.patch.object(trainer, "prepare", prepare):
+        status = cli.run(train.main)
     heavy = {"tensorflow", "seqio", "apache_beam"} & set(sys.modules)
     print(f"imported: {sorted(heavy)}")
     sys.exit(status)

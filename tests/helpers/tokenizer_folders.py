@@ -176,7 +176,7 @@ def qwen(folder: Path) -> None:
 
 
 def _sentencepiece(
-    make: Callable, name: str, size: int, options: dict[str, Any], template: str | None = None, **fields: Any
+    make: Callable[..., Any], name: str, size: int, options: dict[str, Any], template: str | None = None, **fields: Any
 ) -> Callable[[Path], None]:
     def write(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)

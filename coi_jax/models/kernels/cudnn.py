@@ -82,11 +82,12 @@ def causal_self_attention(
             return _fused_attention(query, kv, None, window, scale)
         spans = example_spans(ids)
         fits = jnp.max(_example_count(ids)) <= spans[0].shape[1]
-        return jax.lax.cond(
+        attended: Float[Array, "b h l c"] = jax.lax.cond(
             fits,
             lambda: _fused_attention(query, kv, spans, window, scale),
             lambda: _row_by_row(fallback, query, kv, ids),
         )
+        return attended
 
     return shard_attention(local_attention, query, kv, segments)
 
@@ -139,7 +140,7 @@ def _fused_attention(
         starts, lengths = spans
         offsets = jnp.pad(starts, ((0, 0), (0, 1)), constant_values=ABSENT)
         packed = {"q_seqlen": lengths, "kv_seqlen": lengths, "q_offsets": offsets, "kv_offsets": offsets}
-    attended = dot_product_attention(
+    attended: Float[Array, "b l h c"] = dot_product_attention(
         query.transpose(0, 2, 1, 3),
         keys.transpose(0, 2, 1, 3),
         values.transpose(0, 2, 1, 3),
@@ -164,4 +165,5 @@ def _row_by_row(
         query, kv, segments = jax.tree.map(lambda leaf: leaf[None], row)
         return attention(query, kv, segments)[0]
 
-    return jax.lax.map(one, (query, kv, segments))
+    attended: Float[Array, "b h l c"] = jax.lax.map(one, (query, kv, segments))
+    return attended

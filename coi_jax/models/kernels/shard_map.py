@@ -71,4 +71,5 @@ def _query_spec(query: Queries) -> PartitionSpec:
 def _select_kv_head(query: Float[Array, "b h l c"], kv: KeyValues, group: int) -> KeyValues:
     """Return the one key-value head of a device's query heads, where `tensor` divides the groups of query heads."""
     first = jax.lax.axis_index("tensor") * query.shape[1] // group
-    return jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, first, 1, axis=1), kv)
+    selected: KeyValues = jax.tree.map(lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, first, 1, axis=1), kv)
+    return selected

@@ -60,7 +60,8 @@ def causal_self_attention(
         kernel: Any,
     ) -> Float[Array, "b h l c"]:
         segments = None if ids is None or key_ids is None else splash.SegmentIds(ids, key_ids)
-        return jax.vmap(kernel)(query, kv.keys, kv.values, segments)
+        attended: Float[Array, "b h l c"] = jax.vmap(kernel)(query, kv.keys, kv.values, segments)
+        return attended
 
     return shard_attention(local_attention, query * scale, kv, segments, kernel, specs)
 

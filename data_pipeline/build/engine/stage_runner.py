@@ -176,7 +176,8 @@ def _reasons(pattern: str) -> dict[str, int]:
 
 def rows_of(stage: Stage, tag: str = OUT) -> beam.PTransform[Any, Any]:
     """Return the rows of a stage, in a pipeline."""
-    return f"read {stage.name} {tag}" >> _Read(stage.pattern(tag))
+    read: beam.PTransform[Any, Any] = f"read {stage.name} {tag}" >> _Read(stage.pattern(tag))
+    return read
 
 
 class _Read(beam.PTransform[Any, Any]):

@@ -113,11 +113,12 @@ def _without_leaks(seeds: Flow) -> dict[str, Flow]:
         | "of one task" >> beam.GroupByKey()
     )
     keyed = seeds | "by id" >> beam.Map(lambda seed: (seed.id, seed))
-    return (
+    remaining: dict[str, Flow] = (
         {"seeds": keyed, "dropped": dropped}
         | "with what to remove" >> beam.CoGroupByKey()
         | "remove" >> beam.ParDo(_RemoveInstances()).with_outputs(OUT, REJECTED)
     )
+    return remaining
 
 
 def _fingerprints(seed: Seed) -> Iterator[tuple[tuple[str, str], tuple[str, Place]]]:

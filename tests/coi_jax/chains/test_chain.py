@@ -1,4 +1,5 @@
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -160,6 +161,6 @@ def test_row_and_back() -> None:
         ({"published_targets": None}, "published_targets"),
     ],
 )
-def test_a_wrong_row_is_named(change: dict, named: str) -> None:
+def test_a_wrong_row_is_named(change: dict[str, Any], named: str) -> None:
     with pytest.raises(UserError, match=named):
         Chain.from_row(CHAIN.row() | change)

@@ -65,7 +65,9 @@ def test_a_bad_line_is_named(tmp_path: Path, line: bytes, message: str) -> None:
 
 
 @given(kept=st.lists(st.dictionaries(st.text(), st.integers())), cut=st.integers(min_value=1))
-def test_a_torn_last_line_is_dropped(tmp_path_factory: pytest.TempPathFactory, kept: list[dict], cut: int) -> None:
+def test_a_torn_last_line_is_dropped(
+    tmp_path_factory: pytest.TempPathFactory, kept: list[dict[str, int]], cut: int
+) -> None:
     path = tmp_path_factory.mktemp("torn") / "rows.jsonl"
     with open(path, "w", encoding="utf-8") as file:
         for row in kept:

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,7 +48,7 @@ def test_overrides_by_dotted_name() -> None:
         ({"data.template": "mistral"}, 'is what vocabulary.kind = "mistral" lays out'),
     ],
 )
-def test_a_wrong_field_is_named_with_its_mend(overrides: dict, message: str) -> None:
+def test_a_wrong_field_is_named_with_its_mend(overrides: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
         load_config(QUICKSTART, overrides)
     assert "\n" not in str(caught.value)

@@ -1,6 +1,7 @@
 import subprocess
 import sys
 import textwrap
+from collections.abc import Sequence
 from functools import cache as remember
 from itertools import pairwise
 from pathlib import Path
@@ -138,11 +139,14 @@ def test_iterating_gives_the_batches_on_any_mesh_from_any_step(folder: Path, mod
 def test_a_host_reads_only_its_own_rows(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert span([(slice(4, 6), slice(None)), (slice(6, None), slice(None))], 8) == slice(4, 8)
     assert span([None], 8) == slice(0, 8)
-    loader, read = load(folder, "tokens"), []
+    loader, read = load(folder, "tokens"), list[int]()
     original = token_cache.TokenCache.ids
-    monkeypatch.setattr(
-        token_cache.TokenCache, "ids", lambda self, indices: read.extend(indices) or original(self, indices)
-    )
+
+    def ids(self: token_cache.TokenCache, indices: Sequence[int]) -> list[tuple[np.ndarray, np.ndarray]]:
+        read.extend(indices)
+        return original(self, indices)
+
+    monkeypatch.setattr(token_cache.TokenCache, "ids", ids)
     segments = loader.rows(0, slice(4, 8))["segments"]
     assert len(read) == segments.max(1).sum()
 

@@ -1,5 +1,6 @@
 from collections import Counter
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -11,10 +12,13 @@ from coi_jax.data.mixing import Stream, permutation
 SIZES, RATES = (7, 20, 3), (1.0, 2.0, 0.5)
 
 
+Mixing = Literal["concatenate", "rates"]
+
+
 @pytest.mark.parametrize("mixing", ["concatenate", "rates"])
 @given(cuts=st.lists(st.integers(0, 200), min_size=1, max_size=8))
 @settings(max_examples=50, deadline=None)
-def test_however_it_is_cut_the_stream_is_the_same(mixing: str, cuts: list[int]) -> None:
+def test_however_it_is_cut_the_stream_is_the_same(mixing: Mixing, cuts: list[int]) -> None:
     stream = Stream(SIZES, RATES, mixing, seed=3)
     ends = sorted({0, 200, *cuts})
     parts = [stream.take(start, stop) for start, stop in pairwise(ends)]

@@ -1,3 +1,5 @@
+from typing import Literal
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -6,7 +8,8 @@ from hypothesis import strategies as st
 from coi_jax.data.row_shape import RowShape
 
 DECODER, BEGINS, T5 = RowShape(10, 0, 0), RowShape(10, 0, 1), RowShape(10, 4, 0)
-RULES = ("drop", "cut_inputs", "cut_targets")
+Rule = Literal["drop", "cut_inputs", "cut_targets"]
+RULES: tuple[Rule, ...] = ("drop", "cut_inputs", "cut_targets")
 LENGTHS = np.array([[5, 6], [5, 7], [12, 3], [3, 12], [30, 30]], np.int32)
 
 lengths = st.lists(st.tuples(st.integers(1, 30), st.integers(1, 30)), min_size=1, max_size=30).map(
@@ -15,7 +18,7 @@ lengths = st.lists(st.tuples(st.integers(1, 30), st.integers(1, 30)), min_size=1
 
 
 @given(lengths=lengths, shape=st.sampled_from([DECODER, BEGINS, T5]), rule=st.sampled_from(RULES))
-def test_what_is_kept_fits_and_only_the_named_side_is_cut(lengths: np.ndarray, shape: RowShape, rule: str) -> None:
+def test_what_is_kept_fits_and_only_the_named_side_is_cut(lengths: np.ndarray, shape: RowShape, rule: Rule) -> None:
     fitted = shape.fit(lengths, rule)
     kept = fitted.lengths[fitted.kept]
     assert (shape.needs(kept) <= np.array(shape.capacity)).all()
@@ -47,6 +50,6 @@ def test_a_decoder_does_not_read_its_last_id() -> None:
         (T5, "cut_targets", [[5, 4], [5, 4], [3, 4]]),
     ],
 )
-def test_the_rules(shape: RowShape, rule: str, kept: list[list[int]]) -> None:
+def test_the_rules(shape: RowShape, rule: Rule, kept: list[list[int]]) -> None:
     fitted = shape.fit(LENGTHS, rule)
     assert fitted.lengths[fitted.kept].tolist() == kept

@@ -1,4 +1,5 @@
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from coi_jax.evaluation.scores import SCORES, STEP_SCORES, Answer, Score, ScoreK
 GOLD = [("a red apple", "red apple", "7"), ("two", "three", "four")]
 
 
-def _scores(targets: list, predictions: list[str]) -> dict[str, float]:
+def _scores(targets: Sequence[Sequence[str | None]], predictions: list[str]) -> dict[str, float]:
     return metrics.spell(metrics.means(metrics.score_examples(targets, predictions)))
 
 

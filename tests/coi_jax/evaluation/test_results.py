@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 
 from coi_jax.chains.chain import render
@@ -9,7 +11,7 @@ CHAINS = [make_chain(number, 2) for number in range(20)]
 GENERATED_FROM = {"checkpoint": "3-abc"}
 
 
-def score(texts: list[str], seed: int = 0) -> dict:
+def score(texts: list[str], seed: int = 0) -> dict[str, Any]:
     answers = [Prediction(chain.id, text, text != "") for chain, text in zip(CHAINS, texts, strict=True)]
     return make_results("coi2_test", "coi12", CHAINS, answers, resamples=200, seed=seed, provenance=GENERATED_FROM)
 

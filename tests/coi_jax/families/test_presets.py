@@ -6,7 +6,7 @@ import jax
 import pytest
 
 from coi_jax.common.errors import UserError
-from coi_jax.config.model import model_section
+from coi_jax.config.model import DecoderConfig, model_section
 from coi_jax.config.run import load_config
 from coi_jax.families.registry import FAMILIES, PRESETS, expand
 from coi_jax.models import build
@@ -94,6 +94,7 @@ def test_fields_beside_a_preset_come_first() -> None:
 
 def test_a_preset_can_be_named_on_the_command_line() -> None:
     config = load_config(QUICKSTART, {"model.preset": "qwen3", "model.layers": 3})
+    assert isinstance(config.model, DecoderConfig)
     assert (config.model.qk_norm, config.model.layers, config.model.model_dim) == (True, 3, 128)
 
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from transformers import PreTrainedModel
+from transformers import GenerationMixin, PreTrainedModel
 
 from coi_jax.config.model import model_section
 from coi_jax.inference.beam_search import BeamStrategy, length_divisor
@@ -86,6 +86,7 @@ def pair(request: pytest.FixtureRequest) -> Pair:
 def expected(theirs: PreTrainedModel, prompts: list[Prompt], settings: dict[str, Any]) -> list[list[int]]:
     """The answers of transformers, each up to its end."""
     given = torch.from_numpy(np.stack([prompt.tokens for prompt in prompts]).astype(np.int64))
+    assert isinstance(theirs, GenerationMixin)
     found = theirs.generate(
         given,
         attention_mask=torch.ones_like(given),

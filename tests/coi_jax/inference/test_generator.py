@@ -1,4 +1,5 @@
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from coi_jax.config.run import EvaluationConfig
 from coi_jax.inference import generator
 from coi_jax.inference.beam_search import BeamStrategy
-from coi_jax.inference.decoding import SingleStrategy
+from coi_jax.inference.decoding import SingleStrategy, Strategy
 from coi_jax.inference.generator import (
     Answer,
     Generator,
@@ -18,12 +19,14 @@ from coi_jax.inference.generator import (
     pad_length,
     plan_batches,
 )
-from coi_jax.models import Network
+from coi_jax.models import Network, Params
 from coi_jax.parallel import sharding
 from tests.helpers import tiny_models
 from tests.helpers.continuations import EOS, Oracle, greedy
 from tests.helpers.tiny_models import quick_compilation
 from tests.helpers.tiny_networks import CONFIGS, change, network_and_params, tokens
+
+Model = tuple[Network, Params]
 
 LIMIT = 10
 PROMPTS = [Prompt(f"example {n}", tokens(n, length)) for n, length in enumerate((5, 9, 3, 20, 7, 5, 12, 8))]
@@ -37,20 +40,22 @@ def _small_and_quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
-def make_model(kind: str, **fields: object) -> tuple:
+def make_model(kind: str, **fields: Any) -> Model:
     network, params = network_and_params(change(CONFIGS[kind], **fields))
     return network, jax.tree.map(lambda leaf: 3 * leaf, params)  # surer of itself, so that answers differ in length
 
 
 @pytest.fixture(scope="module")
-def model() -> tuple:
+def model() -> Model:
     return make_model("decoder")
 
 
-def answers(model: tuple, batch: int, **options: object) -> dict[str, list[int]]:
+def answers(model: Model, batch: int, **options: Any) -> dict[str, list[int]]:
     network, params = model
     beams, multiple = options.pop("beams", 0), options.pop("multiple", 1)
-    made = BeamStrategy(network, EOS, LIMIT, beams) if beams else SingleStrategy(network, EOS, LIMIT, **options)
+    made: Strategy = (
+        BeamStrategy(network, EOS, LIMIT, beams) if beams else SingleStrategy(network, EOS, LIMIT, **options)
+    )
     return {PROMPTS[one.index].id: one.tokens for one in Generator(params, made, batch, 0, multiple).run(PROMPTS)}
 
 
@@ -63,7 +68,7 @@ def test_equals_the_full_forward_pass(kind: str) -> None:
     assert len(set(map(tuple, expected.values()))) > 3
 
 
-OPTIONS = {"greedy": {}, "sample": {"temperature": 1.5, "top_p": 0.9}, "beam": {"beams": 3}}
+OPTIONS: dict[str, dict[str, Any]] = {"greedy": {}, "sample": {"temperature": 1.5, "top_p": 0.9}, "beam": {"beams": 3}}
 
 
 @pytest.mark.parametrize(("kind", "decoding"), [("decoder", "greedy"), ("decoder", "beam"), ("t5", "sample")])
@@ -74,7 +79,7 @@ def test_the_batch_does_not_change_an_answer(kind: str, decoding: str) -> None:
     assert written[0].keys() == {prompt.id for prompt in PROMPTS}
 
 
-def test_layers_that_are_not_looped_over_change_no_answer(model: tuple) -> None:
+def test_layers_that_are_not_looped_over_change_no_answer(model: Model) -> None:
     network, params = model
     unrolled = Network(network.config.model_copy(update={"scan_unroll": 3}), network.vocabulary_size)
     assert unrolled.unrolls_decoding
@@ -82,11 +87,11 @@ def test_layers_that_are_not_looped_over_change_no_answer(model: tuple) -> None:
     assert answers((unrolled, params), 8, beams=2) == answers(model, 8, beams=2)
 
 
-def test_one_beam_is_greedy(model: tuple) -> None:
+def test_one_beam_is_greedy(model: Model) -> None:
     assert answers(model, 8, beams=1) == answers(model, 8)
 
 
-def test_draws_depend_on_the_seed_and_not_on_neighbours(model: tuple) -> None:
+def test_draws_depend_on_the_seed_and_not_on_neighbours(model: Model) -> None:
     network, params = model
     strategy = SingleStrategy(network, EOS, LIMIT, temperature=2.0)
 
@@ -99,7 +104,7 @@ def test_draws_depend_on_the_seed_and_not_on_neighbours(model: tuple) -> None:
     assert first != other
 
 
-def test_rows_that_ended_stop_costing_time(model: tuple, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_that_ended_stop_costing_time(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("coi_jax.inference.generator.FIRST_CAPACITY", 128)
     network, params = model
     generator = Generator(params, SingleStrategy(network, EOS, 100, temperature=9.0), 16, 0)
@@ -110,13 +115,13 @@ def test_rows_that_ended_stop_costing_time(model: tuple, monkeypatch: pytest.Mon
     assert all(one.complete == (len(one.tokens) < 100) for one in found)
 
 
-def test_answers_that_reach_the_limit_say_so(model: tuple) -> None:
+def test_answers_that_reach_the_limit_say_so(model: Model) -> None:
     network, params = model
     generator = Generator(params, SingleStrategy(network, -1, LIMIT), 8, 0)
     assert all((len(one.tokens), one.complete) == (LIMIT, False) for one in generator.run(PROMPTS))
 
 
-def test_a_model_may_end_its_answers_in_several_ways(model: tuple) -> None:
+def test_a_model_may_end_its_answers_in_several_ways(model: Model) -> None:
     network, params = model
     whole = answers(model, 8)
     other = max(whole.values(), key=len)[2]
@@ -128,7 +133,7 @@ def test_a_model_may_end_its_answers_in_several_ways(model: tuple) -> None:
         assert found == {id: [*tokens, other][: [*tokens, other].index(other)] for id, tokens in whole.items()}
 
 
-def test_known_answers_are_not_given_again(model: tuple) -> None:
+def test_known_answers_are_not_given_again(model: Model) -> None:
     network, params = model
     generator = Generator(params, SingleStrategy(network, EOS, LIMIT), 3, 0)
     everything = {one.index: one for one in generator.run(PROMPTS)}
@@ -177,7 +182,7 @@ def test_sizes_hold_the_batch_and_a_single_row_cheaply_and_divide(batch: int, mu
     ids=["greedy", "sample", "beam"],
 )
 def test_strategy_is_the_one_that_the_config_names(
-    model: tuple, decoding: dict, kind: type, temperature: float
+    model: Model, decoding: dict[str, Any], kind: type[SingleStrategy | BeamStrategy], temperature: float | None
 ) -> None:
     numbers = {"max_new_tokens": 5, "batch": 2, "bootstrap": 10}
     config = EvaluationConfig.model_validate({"tests": ("bbh",), "decoding": decoding, **numbers})

@@ -72,6 +72,7 @@ def test_a_refusal_is_not_asked_again(tmp_path: Path) -> None:
 def test_a_good_reply_needs_no_repair(tmp_path: Path) -> None:
     with running() as server, client(server.url, tmp_path) as made:
         found = made.run(ask(made, call("a"), Output)).result()
+    assert isinstance(found, Answered)
     assert found == Answered(Output(output="an answer to 2 turns"), (call("a").key,), found.usage)
 
 

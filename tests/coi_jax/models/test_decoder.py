@@ -5,10 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from transformers import LlamaForCausalLM
 from transformers.models.llama import modeling_llama
 
 from coi_jax.config.model import DecoderConfig
+from coi_jax.models import Network, Params
 from coi_jax.models.attention import AttentionPattern, causal_self_attention
+from coi_jax.models.decoder import Decoder, DecoderLayer
 from coi_jax.models.rotary import apply_rotary, rotary_cos_sin, rotary_frequencies
 from tests.helpers import reference_layers
 from tests.helpers.reference_layers import assert_equal, random, torch_of
@@ -18,34 +21,42 @@ LENGTH = 11
 UNROLLED = change(DECODER, heads=5, kv_heads=1, tied_embedding=True, scan_unroll=DECODER.layers)
 VARIANTS = {"scanned": DECODER, "one key head, tied, unrolled": UNROLLED}
 
+Pair = tuple[LlamaForCausalLM, Network, Params]
+Layers = tuple[modeling_llama.LlamaDecoderLayer, DecoderLayer, DecoderConfig]
 
-@pytest.fixture(scope="module", params=VARIANTS.values(), ids=VARIANTS.keys())
-def pair(request: pytest.FixtureRequest) -> tuple:
-    return reference_layers.pair(request.param)
+
+@pytest.fixture(scope="module", params=VARIANTS.values(), ids=list(VARIANTS))
+def pair(request: pytest.FixtureRequest) -> Pair:
+    config: DecoderConfig = request.param
+    return reference_layers.pair(config)
 
 
 @pytest.fixture(scope="module")
-def first_layers(pair: tuple) -> tuple:
+def first_layers(pair: Pair) -> Layers:
     theirs, network, params = pair
-    return theirs.model.layers[1], reference_layers.layer(network.module(params).layers, 1), network.config
+    module, config = network.module(params), network.config
+    assert isinstance(module, Decoder)
+    assert isinstance(config, DecoderConfig)
+    return theirs.model.layers[1], reference_layers.layer(module.layers, 1), config
 
 
 def their_angles(config: DecoderConfig, positions: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
     embedding = modeling_llama.LlamaRotaryEmbedding(reference_layers.llama(config).config)
-    return embedding(torch.zeros(()), torch_of(positions))
+    cosines, sines = embedding(torch.zeros(()), torch_of(positions))
+    return cosines, sines
 
 
 def positions() -> np.ndarray:
     return np.stack([np.arange(LENGTH), np.arange(LENGTH) + 900]).astype(np.int32)
 
 
-def test_norm(first_layers: tuple) -> None:
+def test_norm(first_layers: Layers) -> None:
     theirs, ours, config = first_layers
     x = 10 * random(2, LENGTH, config.model_dim)
     assert_equal(ours.attention_norm(x), theirs.input_layernorm(torch_of(x)))
 
 
-def test_rotation(first_layers: tuple) -> None:
+def test_rotation(first_layers: Layers) -> None:
     _, _, config = first_layers
     query = random(2, config.heads, LENGTH, config.head_dim)
     ours = apply_rotary(
@@ -68,7 +79,7 @@ def their_mask() -> torch.Tensor:
     return torch.from_numpy(np.where(allowed, 0.0, -1e30).astype(np.float32))
 
 
-def test_attention(first_layers: tuple) -> None:
+def test_attention(first_layers: Layers) -> None:
     theirs, ours, config = first_layers
     x = random(2, LENGTH, config.model_dim)
     angles = rotary_cos_sin(jnp.asarray(near()), rotary_frequencies(config.rope, config.head_dim))
@@ -81,13 +92,13 @@ def test_attention(first_layers: tuple) -> None:
     assert_equal(ours.attention.project_output(attended), expected)
 
 
-def test_mlp(first_layers: tuple) -> None:
+def test_mlp(first_layers: Layers) -> None:
     theirs, ours, config = first_layers
     x = random(2, LENGTH, config.model_dim)
     assert_equal(ours.mlp(x), theirs.mlp(torch_of(x)))
 
 
-def test_layer(first_layers: tuple) -> None:
+def test_layer(first_layers: Layers) -> None:
     theirs, ours, config = first_layers
     x = random(2, LENGTH, config.model_dim)
     angles = rotary_cos_sin(jnp.asarray(near()), rotary_frequencies(config.rope, config.head_dim))
@@ -97,13 +108,13 @@ def test_layer(first_layers: tuple) -> None:
     assert_equal(ours.finish_layer(x, attended), expected)
 
 
-def test_logits(pair: tuple) -> None:
+def test_logits(pair: Pair) -> None:
     theirs, network, params = pair
     batch = pack([[tokens(1, LENGTH + 1)], [tokens(2, LENGTH + 1)]], LENGTH)
     assert_equal(jax.jit(network.logits)(params, batch), theirs(torch_of(batch["tokens"])).logits)
 
 
-def test_loss_and_gradients(pair: tuple) -> None:
+def test_loss_and_gradients(pair: Pair) -> None:
     theirs, network, params = pair
     batch = pack([[tokens(1, LENGTH + 1)], [tokens(2, LENGTH - 2)]], LENGTH)
     batch["weights"] = batch["weights"].at[:, :3].set(0)
@@ -117,7 +128,7 @@ def test_loss_and_gradients(pair: tuple) -> None:
     reference_layers.assert_gradients(network, gradients, theirs)
 
 
-def test_greedy_answers(pair: tuple) -> None:
+def test_greedy_answers(pair: Pair) -> None:
     theirs, network, params = pair
     prompts = [tokens(3, 7), tokens(4, 2), tokens(5, 5)]
     ours = greedy(network, params, prompts, steps=8)

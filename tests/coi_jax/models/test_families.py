@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from transformers import PreTrainedModel
+from transformers import GenerationMixin, PreTrainedModel
 
 from coi_jax.config.model import model_section
 from coi_jax.models import Network, Params, build
@@ -19,7 +19,7 @@ from coi_jax.weights.hf_config import from_hf_config
 from coi_jax.weights.hf_names import to_params
 from tests.helpers import tiny_models, tiny_networks
 from tests.helpers.configs import RUN_FIELDS
-from tests.helpers.reference_layers import numpy, torch_of
+from tests.helpers.reference_layers import gradients_of, numpy, torch_of
 from tests.helpers.reference_models import FAMILIES, VOCABULARY, reference
 
 LENGTH = 20  # four windows
@@ -47,11 +47,13 @@ def batch_of(network: Network) -> dict[str, jax.Array]:
     return tiny_networks.pack([[tokens[0]], [tokens[1]]], LENGTH)
 
 
-def their_logits(theirs: PreTrainedModel, batch: dict[str, jax.Array]) -> torch.Tensor:
+def their_logits(theirs: torch.nn.Module, batch: dict[str, jax.Array]) -> torch.Tensor:
     if "encoder_tokens" in batch:
         inputs = torch_of(batch["encoder_tokens"])
-        return theirs(input_ids=inputs, decoder_input_ids=torch_of(batch["tokens"])).logits
-    return theirs(torch_of(batch["tokens"])).logits
+        logits: torch.Tensor = theirs(input_ids=inputs, decoder_input_ids=torch_of(batch["tokens"])).logits
+    else:
+        logits = theirs(torch_of(batch["tokens"])).logits
+    return logits
 
 
 def test_logits_and_gradients(triple: Triple, record_property: Record) -> None:
@@ -80,10 +82,10 @@ def compare_gradients(triple: Triple, batch: dict[str, jax.Array], logits: torch
     )
     theirs.zero_grad()
     (losses * torch_of(batch["weights"]).flatten()).sum().backward()
-    weights = {name: numpy(weight.grad) for name, weight in theirs.named_parameters()}
+    weights = {name: numpy(gradient) for name, gradient in gradients_of(theirs).items()}
     expected = to_params(network.config, network.abstract(), weights)
     differences = jax.tree.map(lambda a, b: float(np.abs(a - b).max() / np.abs(b).max()), ours, expected)
-    worst = max(jax.tree.leaves(differences))
+    worst: float = max(jax.tree.leaves(differences))
     assert worst < TOLERANCE, differences
     return worst
 
@@ -94,6 +96,7 @@ def test_greedy_answers(triple: Triple, record_property: Record) -> None:
     prompts = [tiny_networks.tokens(seed, length) for seed, length in ((3, 11), (4, 2), (5, 7))]
     with tiny_models.quick_compilation():
         ours = tiny_networks.greedy(network, params, prompts, steps=LENGTH)
+    assert isinstance(theirs, GenerationMixin)
     for prompt, answer in zip(prompts, ours, strict=True):
         given, seen = torch_of(prompt)[None], torch.ones(1, len(prompt))
         expected = theirs.generate(given, max_new_tokens=LENGTH, do_sample=False, attention_mask=seen, use_cache=False)

@@ -79,6 +79,6 @@ def test_nothing_goes_backward_below_the_first_adapter() -> None:
 
 
 def test_operations_are_those_of_tokens_and_of_pairs() -> None:
-    work = flops.Work(*(np.float32(n) for n in (1, 10, 20, 30, 40, 50)))
+    work = flops.Work(*(jnp.asarray(n, jnp.float32) for n in (1, 10, 20, 30, 40, 50)))
     costs = flops.Costs(token=2, encoder_token=3, pair=5, encoder_pair=7)
     assert flops.model_flops(work, costs) == 2 * 10 + 3 * 20 + 5 * (30 + 50) + 7 * 40

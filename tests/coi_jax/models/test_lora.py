@@ -46,13 +46,15 @@ def with_random_adapters(network: Network, params: Params) -> Params:
 
 @pytest.fixture(scope="module", params=CONFIGS)
 def kind(request: pytest.FixtureRequest) -> str:
-    return request.param
+    kind: str = request.param
+    return kind
 
 
 @pytest.fixture(scope="module")
 def params(kind: str) -> Params:
     with tiny_models.quick_compilation():
-        return jax.jit(adapted(kind).init)(jax.random.key(0))
+        params: Params = jax.jit(adapted(kind).init)(jax.random.key(0))
+        return params
 
 
 @functools.cache

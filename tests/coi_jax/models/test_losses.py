@@ -17,7 +17,9 @@ def example() -> tuple[jax.Array, jax.Array, jax.Array]:
 def test_sums_are_of_weighted_positions_alone() -> None:
     logits, targets, weights = example()
     sums = loss_sums(logits, targets, weights)
-    log_probabilities = np.take_along_axis(np.asarray(jax.nn.log_softmax(logits)), targets[..., None], -1)[..., 0]
+    log_probabilities = np.take_along_axis(np.asarray(jax.nn.log_softmax(logits)), np.asarray(targets)[..., None], -1)[
+        ..., 0
+    ]
     np.testing.assert_allclose(sums.loss, -(log_probabilities * weights).sum(), rtol=1e-6)
     assert sums.tokens == weights.sum()
     assert sums.correct == ((logits.argmax(-1) == targets) * weights).sum()

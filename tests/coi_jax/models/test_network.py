@@ -1,5 +1,7 @@
 """What every network promises: isolation in packed rows, cached decoding, one result however layers are run."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,11 +18,13 @@ from tests.helpers.tiny_networks import CONFIGS, VOCABULARY, change, network_and
 
 LENGTH = 16
 Config = DecoderConfig | T5Config
+Pair = tuple[Network, Params]
 
 
 @pytest.fixture(scope="module", params=CONFIGS)
 def kind(request: pytest.FixtureRequest) -> str:
-    return request.param
+    kind: str = request.param
+    return kind
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +33,7 @@ def config(kind: str) -> Config:
 
 
 @pytest.fixture(scope="module")
-def pair(config: Config) -> tuple[Network, Params]:
+def pair(config: Config) -> Pair:
     return network_and_params(config)
 
 
@@ -48,7 +52,7 @@ def alone(kind: str) -> dict[str, jax.Array]:
     return pack_pairs([[(tokens(n, 4 + n), tokens(n + 9, 3 + n))] for n in range(3)], LENGTH)
 
 
-def test_packed_examples_equal_each_alone(kind: str, pair: tuple) -> None:
+def test_packed_examples_equal_each_alone(kind: str, pair: Pair) -> None:
     network, params = pair
     logits = jax.jit(network.logits)
     batch, single = packed(kind), alone(kind)
@@ -58,14 +62,14 @@ def test_packed_examples_equal_each_alone(kind: str, pair: tuple) -> None:
         np.testing.assert_allclose(ours, apart[row][single["segments"][row] == 1], atol=1e-5)
 
 
-def test_loss_of_packed_equals_padded(kind: str, pair: tuple) -> None:
+def test_loss_of_packed_equals_padded(kind: str, pair: Pair) -> None:
     network, params = pair
     loss = jax.jit(network.loss)
     together, apart = loss(params, packed(kind)), loss(params, alone(kind))
     np.testing.assert_allclose(together, apart, rtol=1e-5)
 
 
-def test_no_gradient_from_later_tokens_or_other_examples(kind: str, pair: tuple) -> None:
+def test_no_gradient_from_later_tokens_or_other_examples(kind: str, pair: Pair) -> None:
     """Every position has a token of its own, so that a row of the embedding's gradient is one position's."""
     network, params = pair
     own = np.arange(1, 1 + LENGTH, dtype=np.int32)
@@ -85,19 +89,19 @@ def test_no_gradient_from_later_tokens_or_other_examples(kind: str, pair: tuple)
             assert set(np.flatnonzero(rows[21:]) + 1) == set(own[:5] if position < 8 else own[5:9])
 
 
-def full_logits(kind: str, pair: tuple, prompts: list[np.ndarray], answers: np.ndarray) -> jax.Array:
+def full_logits(kind: str, pair: Pair, prompts: list[np.ndarray], answers: np.ndarray) -> jax.Array:
     """Of each row after its prompt and after every answer token but the last, without a cache."""
     network, params = pair
     if kind == "t5":
-        examples = [[(prompt, answer)] for prompt, answer in zip(prompts, answers, strict=True)]
-        return network.logits(params, pack_pairs(examples, LENGTH))[:, : answers.shape[1]]
+        pairs = [[(prompt, answer)] for prompt, answer in zip(prompts, answers, strict=True)]
+        return network.logits(params, pack_pairs(pairs, LENGTH))[:, : answers.shape[1]]
     examples = [[np.concatenate(both)] for both in zip(prompts, answers, strict=True)]
     logits = network.logits(params, pack(examples, LENGTH))
     starts = np.array([len(prompt) - 1 for prompt in prompts])
     return logits[np.arange(len(prompts))[:, None], starts[:, None] + np.arange(answers.shape[1])[None]]
 
 
-def test_cached_decoding_equals_the_full_forward_pass(kind: str, pair: tuple) -> None:
+def test_cached_decoding_equals_the_full_forward_pass(kind: str, pair: Pair) -> None:
     network, params = pair
     prompts = [tokens(1, 3), tokens(2, 9), tokens(3, 1)]
     answers = np.stack([tokens(seed, 6) for seed in (4, 5, 6)])
@@ -110,7 +114,7 @@ def test_cached_decoding_equals_the_full_forward_pass(kind: str, pair: tuple) ->
         np.testing.assert_allclose(logits, expected[:, index + 1], atol=1e-5)
 
 
-def test_take_repeats_drops_and_reorders_rows(kind: str, pair: tuple) -> None:
+def test_take_repeats_drops_and_reorders_rows(kind: str, pair: Pair) -> None:
     network, params = pair
     prompts = [tokens(1, 3), tokens(2, 9), tokens(3, 1)]
     step = jax.jit(network.decode_step)
@@ -134,17 +138,18 @@ def loss_and_gradients(kind: str, config: Config, params: Params) -> tuple[jax.A
         sums = network.loss(params, packed(kind), key=jax.random.key(3))
         return sums.loss / sums.tokens
 
-    return jax.jit(jax.value_and_grad(loss))(params)
+    value, gradients = jax.jit(jax.value_and_grad(loss))(params)
+    return value, gradients
 
 
 @pytest.fixture(scope="module")
-def scanned(kind: str, config: Config, pair: tuple) -> tuple[jax.Array, Params]:
+def scanned(kind: str, config: Config, pair: Pair) -> tuple[jax.Array, Params]:
     return loss_and_gradients(kind, config, pair[1])
 
 
 @pytest.mark.parametrize("fields", [{"remat": "dots", "scan_unroll": 3}, {"remat": "full"}], ids=str)
 def test_unrolling_and_remat_change_no_result(
-    kind: str, config: Config, pair: tuple, scanned: tuple, fields: dict
+    kind: str, config: Config, pair: Pair, scanned: tuple[jax.Array, Params], fields: dict[str, Any]
 ) -> None:
     ours = loss_and_gradients(kind, change(config, **fields), pair[1])
     jax.tree.map(lambda ours, expected: np.testing.assert_allclose(ours, expected, atol=1e-5), ours, scanned)
@@ -161,7 +166,7 @@ def test_remat_by_name_changes_no_result() -> None:
         jax.tree.map(lambda ours, expected: np.testing.assert_allclose(ours, expected, atol=1e-5), ours, expected)
 
 
-def test_dropout_is_a_function_of_its_key(kind: str, config: Config, pair: tuple) -> None:
+def test_dropout_is_a_function_of_its_key(kind: str, config: Config, pair: Pair) -> None:
     _, params = pair
     loss = jax.jit(build(change(config, dropout=0.3), VOCABULARY).loss)
     first, again, other = (loss(params, packed(kind), key=jax.random.key(seed)).loss for seed in (0, 0, 1))
@@ -169,7 +174,7 @@ def test_dropout_is_a_function_of_its_key(kind: str, config: Config, pair: tuple
     assert len({float(first), float(other), float(loss(params, packed(kind)).loss)}) == 3
 
 
-def test_bfloat16_computes_with_fp32_parameters(kind: str, config: Config, pair: tuple) -> None:
+def test_bfloat16_computes_with_fp32_parameters(kind: str, config: Config, pair: Pair) -> None:
     exact, params = pair
     network = build(change(config, dtype="bfloat16"), VOCABULARY)
     assert {leaf.dtype for leaf in jax.tree.leaves(network.abstract())} == {jnp.dtype("float32")}
@@ -180,7 +185,7 @@ def test_bfloat16_computes_with_fp32_parameters(kind: str, config: Config, pair:
     assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(gradients))
 
 
-def test_logical_axes_name_every_dimension(pair: tuple) -> None:
+def test_logical_axes_name_every_dimension(pair: Pair) -> None:
     network, _ = pair
 
     def check(leaf: jax.ShapeDtypeStruct, axes: tuple[str | None, ...]) -> None:
@@ -190,7 +195,7 @@ def test_logical_axes_name_every_dimension(pair: tuple) -> None:
     jax.tree.map(check, network.abstract(), network.logical_axes(), is_leaf=lambda node: isinstance(node, tuple))
 
 
-def test_init_is_a_function_of_its_key(pair: tuple) -> None:
+def test_init_is_a_function_of_its_key(pair: Pair) -> None:
     network, params = pair
     assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), params) == jax.tree.map(
         lambda leaf: (leaf.shape, leaf.dtype), network.abstract()
@@ -200,7 +205,7 @@ def test_init_is_a_function_of_its_key(pair: tuple) -> None:
     assert not np.array_equal(params["head"]["kernel"], other["head"]["kernel"])
 
 
-def test_fresh_network_predicts_about_evenly(kind: str, pair: tuple) -> None:
+def test_fresh_network_predicts_about_evenly(kind: str, pair: Pair) -> None:
     network, params = pair
     sums = network.loss(params, packed(kind))
     assert sums.loss / sums.tokens < 2 * np.log(VOCABULARY)
@@ -224,7 +229,7 @@ def test_mesh_changes_no_result(kind: str, config: Config) -> None:
     )
 
 
-def test_decoding_reads_matrices_in_the_compute_dtype(kind: str, config: Config, pair: tuple) -> None:
+def test_decoding_reads_matrices_in_the_compute_dtype(kind: str, config: Config, pair: Pair) -> None:
     """Which changes no logits: they would be rounded at every use."""
     network = build(change(config, dtype="bfloat16"), VOCABULARY)
     held = network.cast_for_decoding(pair[1])

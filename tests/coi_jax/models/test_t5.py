@@ -5,8 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from transformers.models.t5.modeling_t5 import T5Attention
+from transformers import T5ForConditionalGeneration
+from transformers.models.t5.modeling_t5 import T5Attention, T5LayerFF, T5LayerSelfAttention
 
+from coi_jax.config.model import T5Config
+from coi_jax.models import Network, Params, t5
 from coi_jax.models.attention import causal_mask, dot_product_attention, length_mask
 from coi_jax.models.t5 import relative_bucket
 from tests.helpers import reference_layers
@@ -17,10 +20,26 @@ LENGTH, SOURCE = 9, 13
 UNROLLED = change(T5, heads=4, relative_buckets=32, relative_max_distance=40, scan_unroll=T5.decoder_layers)
 VARIANTS = {"scanned": T5, "unrolled": UNROLLED}
 
+Pair = tuple[T5ForConditionalGeneration, Network, Params]
 
-@pytest.fixture(scope="module", params=VARIANTS.values(), ids=VARIANTS.keys())
-def pair(request: pytest.FixtureRequest) -> tuple:
-    return reference_layers.pair(request.param)
+
+@pytest.fixture(scope="module", params=VARIANTS.values(), ids=list(VARIANTS))
+def pair(request: pytest.FixtureRequest) -> Pair:
+    config: T5Config = request.param
+    return reference_layers.pair(config)
+
+
+def module_of(network: Network, params: Params) -> t5.T5:
+    module = network.module(params)
+    assert isinstance(module, t5.T5)
+    return module
+
+
+def self_attention(stack: torch.nn.Module) -> T5Attention:
+    """The self-attention of transformers' first layer."""
+    layer = stack.get_submodule("block.0.layer.0")
+    assert isinstance(layer, T5LayerSelfAttention)
+    return layer.SelfAttention
 
 
 def whole(length: int) -> jax.Array:
@@ -41,46 +60,48 @@ def test_relative_buckets(bidirectional: bool, buckets: int, max_distance: int) 
 
 
 @pytest.mark.parametrize("length", [1, 2, LENGTH, 40])
-def test_relative_bias(pair: tuple, length: int) -> None:
+def test_relative_bias(pair: Pair, length: int) -> None:
     theirs, network, params = pair
     for ours, stack in (("encoder_bias", theirs.encoder), ("decoder_bias", theirs.decoder)):
-        expected = stack.block[0].layer[0].SelfAttention.compute_bias(length, length)[0]
-        assert_equal(getattr(network.module(params), ours).bias_matrix(length), expected)
+        expected = self_attention(stack).compute_bias(length, length)[0]
+        assert_equal(getattr(module_of(network, params), ours).bias_matrix(length), expected)
 
 
-def test_norm_and_mlp(pair: tuple) -> None:
+def test_norm_and_mlp(pair: Pair) -> None:
     theirs, network, params = pair
-    ours, theirs = reference_layers.layer(network.module(params).encoder, 1), theirs.encoder.block[1].layer[1]
+    ours = reference_layers.layer(module_of(network, params).encoder, 1)
+    their_layer = theirs.encoder.get_submodule("block.1.layer.1")
+    assert isinstance(their_layer, T5LayerFF)
     x = 3 * random(2, LENGTH, network.config.model_dim)
-    assert_equal(ours.mlp_norm(x), theirs.layer_norm(torch_of(x)))
-    assert_equal(ours.mlp(x), theirs.DenseReluDense(torch_of(x)))
+    assert_equal(ours.mlp_norm(x), their_layer.layer_norm(torch_of(x)))
+    assert_equal(ours.mlp(x), their_layer.DenseReluDense(torch_of(x)))
 
 
-def test_attention(pair: tuple) -> None:
+def test_attention(pair: Pair) -> None:
     theirs, network, params = pair
-    module = network.module(params)
-    ours, theirs = reference_layers.layer(module.encoder, 0).attention, theirs.encoder.block[0].layer[0].SelfAttention
+    module = module_of(network, params)
+    ours = reference_layers.layer(module.encoder, 0).attention
+    their_attention = self_attention(theirs.encoder)
     x = random(2, SOURCE, network.config.model_dim)
     mask = length_mask(jnp.asarray([SOURCE, 4]), SOURCE)[:, None]
     bias = module.encoder_bias.bias_matrix(SOURCE)
     attended = dot_product_attention(ours.queries(x), ours.keys_values(x), mask, scale=1.0, bias=bias)
-    assert_equal(
-        ours.project_output(attended), theirs(torch_of(x), position_bias=torch_of(bias)[None] + their_mask(mask))[0]
-    )
+    expected = their_attention(torch_of(x), position_bias=torch_of(bias)[None] + their_mask(mask))[0]
+    assert_equal(ours.project_output(attended), expected)
 
 
-def test_encoder_layer(pair: tuple) -> None:
+def test_encoder_layer(pair: Pair) -> None:
     theirs, network, params = pair
-    module = network.module(params)
+    module = module_of(network, params)
     x, bias = random(2, SOURCE, network.config.model_dim), module.encoder_bias.bias_matrix(SOURCE)
     ours = reference_layers.layer(module.encoder, 1)(x, whole(SOURCE), bias)
     expected = theirs.encoder.block[1](torch_of(x), position_bias=torch_of(bias)[None])
     assert_equal(ours, expected[0])
 
 
-def test_decoder_layer(pair: tuple) -> None:
+def test_decoder_layer(pair: Pair) -> None:
     theirs, network, params = pair
-    module = network.module(params)
+    module = module_of(network, params)
     layer, bias = reference_layers.layer(module.decoder, 2), module.decoder_bias.bias_matrix(LENGTH)
     x, encoded = random(2, LENGTH, network.config.model_dim), random(2, SOURCE, network.config.model_dim)
     query, kv = layer.project_qkv(x)
@@ -100,22 +121,23 @@ def batch_of_two() -> dict[str, jax.Array]:
     return pack_pairs([[(tokens(1, SOURCE), tokens(2, LENGTH))], [(tokens(3, 5), tokens(4, LENGTH))]], SOURCE)
 
 
-def their_logits(theirs: torch.nn.Module, batch: dict[str, jax.Array]) -> torch.Tensor:
-    return theirs(
+def their_logits(theirs: T5ForConditionalGeneration, batch: dict[str, jax.Array]) -> torch.Tensor:
+    logits: torch.Tensor = theirs(
         input_ids=torch_of(batch["encoder_tokens"]),
         attention_mask=torch_of(batch["encoder_segments"]),
         decoder_input_ids=torch_of(batch["tokens"]),
     ).logits
+    return logits
 
 
-def test_logits(pair: tuple) -> None:
+def test_logits(pair: Pair) -> None:
     theirs, network, params = pair
     batch = batch_of_two()
     ours = jax.jit(network.logits)(params, batch)
     assert_equal(ours[:, :LENGTH], their_logits(theirs, batch)[:, :LENGTH])
 
 
-def test_loss_and_gradients(pair: tuple) -> None:
+def test_loss_and_gradients(pair: Pair) -> None:
     theirs, network, params = pair
     batch = batch_of_two()
     sums, gradients = jax.jit(jax.value_and_grad(lambda params: network.loss(params, batch).loss))(params)
@@ -128,7 +150,7 @@ def test_loss_and_gradients(pair: tuple) -> None:
     reference_layers.assert_gradients(network, gradients, theirs)
 
 
-def test_greedy_answers(pair: tuple) -> None:
+def test_greedy_answers(pair: Pair) -> None:
     theirs, network, params = pair
     prompts = [tokens(3, 7), tokens(4, 1), tokens(5, 12)]
     ours = greedy(network, params, prompts, steps=8)

@@ -5,6 +5,8 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from jax.experimental import multihost_utils
+from orbax.checkpoint import multihost
 
 from coi_jax.common.errors import UserError
 from coi_jax.parallel import processes
@@ -86,11 +88,12 @@ class Others:
     """Two processes played by one: `play` runs as either, and what the first sends is what the second gets."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.index, self.sent, self.received = 0, [], 0  # type: tuple[int, list[np.ndarray], int]
+        self.index, self.received = 0, 0
+        self.sent: list[np.ndarray] = []
         monkeypatch.setattr(jax, "process_count", lambda: 2)
         monkeypatch.setattr(jax, "process_index", lambda: self.index)
-        monkeypatch.setattr(processes.multihost, "get_barrier_sync_fn", lambda: lambda key, timeout_ms: None)
-        monkeypatch.setattr(processes.multihost_utils, "broadcast_one_to_all", self.broadcast)
+        monkeypatch.setattr(multihost, "get_barrier_sync_fn", lambda: lambda key, timeout_ms: None)
+        monkeypatch.setattr(multihost_utils, "broadcast_one_to_all", self.broadcast)
 
     def broadcast(self, value: np.ndarray) -> np.ndarray:
         if self.index == 0:
@@ -147,6 +150,6 @@ def test_a_line_is_printed_once(others: Others, capsys: pytest.CaptureFixture[st
 
 def test_a_file_that_one_process_does_not_see_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     processes.check_shared("workdir", os.devnull)
-    monkeypatch.setattr(processes.multihost_utils, "process_allgather", lambda seen: np.array([seen, False]))
+    monkeypatch.setattr(multihost_utils, "process_allgather", lambda seen: np.array([seen, False]))
     with pytest.raises(UserError, match=f"workdir: {os.devnull}: is not seen by process 1"):
         processes.check_shared("workdir", os.devnull)

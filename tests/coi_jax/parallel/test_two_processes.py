@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from coi_jax.common import cli, files
-from coi_jax.runs import checkpoint
+from coi_jax.runs import checkpoint_steps
 from tests.helpers import tiny_models, two_process_worker
 from tests.helpers.paths import ROOT
 from tests.helpers.token_caches import small_config, write_dataset
@@ -137,7 +137,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Story:
     wait_for_step(folder, 2, processes)
     processes[1].send_signal(signal.SIGTERM)
     stopped = stop.finish(processes)
-    saved = checkpoint.steps(folder / "run" / "checkpoints")
+    saved = checkpoint_steps.steps(folder / "run" / "checkpoints")
     end = Launch(folder, "end")
     return Story(folder, stopped, saved, end.finish(end.start()))
 

@@ -2,9 +2,11 @@ import itertools
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.colors import same_color, to_rgb
+from matplotlib.lines import Line2D
 
 from coi_jax.common.errors import UserError
 from coi_jax.data.arms import ARMS
@@ -20,18 +22,24 @@ def three_arms(folder: Path) -> Path:
     return folder
 
 
+def points(line: Line2D) -> np.ndarray:
+    """The points of a line, [points, 2]."""
+    return np.asarray(line.get_xydata(), np.float64)
+
+
 def curve(axes: Axes, arm: str) -> list[float]:
     """The heights of an arm's line."""
     color = figure6.STYLES[arm][0]
-    (line,) = [line for line in axes.lines if same_color(line.get_color(), color) and len(line.get_xdata()) > 1]
-    return [float(height) for height in line.get_ydata()]
+    (line,) = [line for line in axes.lines if same_color(line.get_color(), color) and len(points(line)) > 1]
+    heights: list[float] = points(line)[:, 1].tolist()
+    return heights
 
 
 def filled(axes: Axes, arm: str) -> list[int]:
     """The lengths at which an arm's marker is filled."""
     color = figure6.STYLES[arm][0]
     marks = [line for line in axes.lines if line.get_marker() == figure6.STYLES[arm][1]]
-    return [round(float(mark.get_xdata()[0])) for mark in marks if same_color(mark.get_markerfacecolor(), color)]
+    return [round(points(mark)[0, 0]) for mark in marks if same_color(mark.get_markerfacecolor(), color)]
 
 
 def test_lines_show_the_scores_and_fill_the_lengths_tuned_on(tmp_path: Path) -> None:
@@ -85,7 +93,7 @@ def test_intervals_can_be_seen_beside_their_markers(tmp_path: Path) -> None:
     figure = figure6.draw(load([three_arms(tmp_path)]))
     caps = [line for line in figure.axes[0].lines if line.get_marker() == "_"]
     assert len(caps) == 2 * 3 * 6
-    places = sorted({round(float(line.get_xdata()[0]), 3) for line in caps})
+    places = sorted({round(float(points(line)[0, 0]), 3) for line in caps})
     assert min(b - a for a, b in itertools.pairwise(places)) >= 0.1
 
 

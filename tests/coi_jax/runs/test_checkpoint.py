@@ -8,7 +8,8 @@ import pytest
 
 from coi_jax.common.errors import UserError
 from coi_jax.runs import checkpoint
-from coi_jax.runs.checkpoint import Checkpoints, latest_step, read_position, restore_params, steps
+from coi_jax.runs.checkpoint import Checkpoints, latest_step, read_position, restore_params
+from coi_jax.runs.checkpoint_steps import steps
 from tests.helpers.tiny_models import Trained, mesh, network
 
 
@@ -67,7 +68,7 @@ def test_a_checkpoint_that_is_not_there_is_named(tmp_path: Path, one: Trained) -
 
 
 @pytest.mark.parametrize("changes", [{"model__model_dim": 32}, {"model__layers": 3}, {"model__tied_embedding": True}])
-def test_parameters_of_another_network_are_refused(tmp_path: Path, one: Trained, changes: dict[str, int]) -> None:
+def test_parameters_of_another_network_are_refused(tmp_path: Path, one: Trained, changes: dict[str, Any]) -> None:
     save(tmp_path, one, 3)
     with pytest.raises(UserError, match="does not hold this network's parameters"):
         restore_params(tmp_path, network(**changes))

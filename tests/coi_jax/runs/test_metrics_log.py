@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
+from coi_jax.common.storage import AppendFile
 from coi_jax.runs.metrics_log import MetricsLog, read_metrics
 
 
@@ -53,7 +54,7 @@ def test_what_was_logged_after_the_checkpoint_is_logged_once(tmp_path: Path) -> 
 def test_a_full_disk_is_an_error_at_once(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
     log = MetricsLog.__new__(MetricsLog)
-    log._jsonl = open("/dev/full", "a")
+    log._jsonl = AppendFile("/dev/full")
     with pytest.raises(OSError, match="No space left") as caught:
         log.write(1, {"loss": 1.0})
     assert caught.value.errno == errno.ENOSPC

@@ -1,6 +1,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,7 +34,7 @@ def begin(path: Path) -> None:
     ],
 )
 def test_the_first_field_that_differs_is_named_with_both_values(
-    tmp_path: Path, changes: dict[str, object], says: str
+    tmp_path: Path, changes: dict[str, Any], says: str
 ) -> None:
     begin(tmp_path)
     before = (tmp_path / "config.json").read_bytes()

@@ -9,7 +9,7 @@ from coi_jax.tokenizers import chat_template
 from coi_jax.tokenizers.chat_template import ChatTemplate
 
 MESSAGES = [{"role": "user", "content": "Sort <b> & 'c'.\n\nd é"}, {"role": "assistant", "content": "b"}]
-VARIABLES = {"bos_token": "<s>", "eos_token": "</s>"}
+VARIABLES: dict[str, Any] = {"bos_token": "<s>", "eos_token": "</s>"}
 
 EACH, END = "{% for m in messages %}", "{% endfor %}"
 TEMPLATES = {
@@ -31,9 +31,10 @@ TEMPLATES = {
 @pytest.mark.parametrize("asks", [True, False])
 def test_texts_are_those_of_transformers(name: str, asks: bool) -> None:
     made = ChatTemplate(TEMPLATES[name], VARIABLES, "here")
-    (expected,), _ = render_jinja_template(
+    rendered: Any = render_jinja_template(
         [MESSAGES], chat_template=TEMPLATES[name], add_generation_prompt=asks, **VARIABLES
     )
+    (expected,), _ = rendered
     assert (
         made.render(MESSAGES, add_generation_prompt=asks)
         == made.render(MESSAGES, add_generation_prompt=asks)

@@ -1,7 +1,7 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mistral_common.protocol.instruct.messages import AssistantMessage, UserMessage
+from mistral_common.protocol.instruct.messages import AssistantMessage, ChatMessage, UserMessage
 from mistral_common.protocol.instruct.request import ChatCompletionRequest
 from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
 
@@ -57,7 +57,11 @@ def test_conversations_are_mistral_commons(version: str) -> None:
     vocabulary, reference = MistralVocabulary(version), MISTRAL[version]()
     assert isinstance(vocabulary, SupportsChat)
     for text in (*TORTURE, *LOOKALIKES):
-        made = [UserMessage(content=text), AssistantMessage(content=f"yes {text}"), UserMessage(content="more")]
+        made: list[ChatMessage] = [
+            UserMessage(content=text),
+            AssistantMessage(content=f"yes {text}"),
+            UserMessage(content="more"),
+        ]
         for turns in (1, 3):
             expected = reference.encode_chat_completion(ChatCompletionRequest(messages=made[:turns])).tokens
             messages = [{"role": one.role, "content": str(one.content)} for one in made[:turns]]

@@ -16,14 +16,16 @@ def bpe() -> dict[str, Any]:
     pieces = ["<unk>", "<", "/", "s", ">", "</", "s>", "</s>", "</s></s>", "a"]
     merges = [("<", "/"), ("s", ">"), ("</", "s>"), ("</s>", "</s>")]
     tokenizer = Tokenizer(models.BPE({piece: id for id, piece in enumerate(pieces)}, merges, unk_token="<unk>"))
-    return json.loads(tokenizer.to_str())
+    values: dict[str, Any] = json.loads(tokenizer.to_str())
+    return values
 
 
 def unigram() -> dict[str, Any]:
     pieces = [("<unk>", 0.0), ("</s>", 0.0), *((letter, -2.0) for letter in "</s>a")]
     tokenizer = Tokenizer(models.Unigram(pieces, unk_id=0))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")
-    return json.loads(tokenizer.to_str())
+    values: dict[str, Any] = json.loads(tokenizer.to_str())
+    return values
 
 
 @pytest.mark.parametrize("make", [bpe, unigram])

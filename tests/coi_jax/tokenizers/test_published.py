@@ -243,7 +243,7 @@ def test_a_conversation_has_the_control_tokens_of_its_template_alone(family: str
 
 
 # The token that ends the model's turn in each template, and what begins a prompt.
-TURNS = {
+TURNS: dict[str, tuple[str, str | None]] = {
     "llama3": ("<|eot_id|>", "<|begin_of_text|>"),
     "qwen": ("<|im_end|>", None),
     "llama": ("</s>", "<s>"),
@@ -256,7 +256,9 @@ TURNS = {
 @pytest.mark.parametrize("family", TURNS)
 def test_an_answer_ends_as_a_turn_does(family: str) -> None:
     vocabulary, reference = chat(family), theirs(family)
-    end, begin = (token and reference.convert_tokens_to_ids(token) for token in TURNS[family])
+    end_token, begin_token = TURNS[family]
+    end: int = reference.convert_tokens_to_ids(end_token)
+    begin: int | None = reference.convert_tokens_to_ids(begin_token) if begin_token else None
     assert (vocabulary.eos_id, vocabulary.bos_id) == (end, begin)
     assert set(ours(family).stop_ids) <= set(vocabulary.stop_ids)
     assert vocabulary.decode([*vocabulary.encode("yes"), end, *vocabulary.encode("no")]) == "yes"

@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from etils import epath
@@ -10,7 +11,7 @@ from coi_jax.tokenizers.tokenizer_files import TokenizerFiles, read_tokenizer
 from tests.helpers.tokenizer_folders import FAMILIES
 
 
-def files(**settings: dict) -> TokenizerFiles:
+def files(**settings: dict[str, Any]) -> TokenizerFiles:
     return TokenizerFiles("here", {f"{name}.json": json.dumps(value).encode() for name, value in settings.items()})
 
 
@@ -23,8 +24,8 @@ def test_a_folder_a_link_a_bucket_and_a_file_are_read_alike(tmp_path: Path, buck
     found = read_tokenizer(str(tmp_path / "real"))
     assert "tokenizer.json" in found.data
     assert "tokenizer.model" not in found.data
-    for path in (tmp_path / "links", tmp_path / "real" / "tokenizer.json", f"{bucket}/llama"):
-        assert read_tokenizer(str(path)).data == found.data
+    for place in (tmp_path / "links", tmp_path / "real" / "tokenizer.json", f"{bucket}/llama"):
+        assert read_tokenizer(str(place)).data == found.data
     by_model = read_tokenizer(str(tmp_path / "real" / "tokenizer.model"))
     assert by_model.data.keys() ^ found.data.keys() == {"tokenizer.json", "tokenizer.model"}
 
@@ -54,7 +55,10 @@ def test_the_tokenizers_config_has_the_last_word() -> None:
         special_tokens_map={"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"},
     )
     assert named.special_tokens() == {"eos_token": "<end>", "pad_token": "<pad>"}
-    ends = {"config": {"eos_token_id": 2, "pad_token_id": 0}, "generation_config": {"eos_token_id": [3, 4]}}
+    ends: dict[str, dict[str, Any]] = {
+        "config": {"eos_token_id": 2, "pad_token_id": 0},
+        "generation_config": {"eos_token_id": [3, 4]},
+    }
     assert files(**ends).token_ids("eos_token_id") == [3, 4]
     assert files(**ends).token_ids("pad_token_id") == [0]
     assert files().token_ids("eos_token_id") == []

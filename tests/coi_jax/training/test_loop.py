@@ -30,7 +30,7 @@ def known_peak(monkeypatch: pytest.MonkeyPatch) -> None:
 def make_job(
     folder: Path, config: RunConfig, fingerprint: str = "some data", network: Network | None = None, **mesh: int
 ) -> TrainingJob:
-    loader = StandInLoader(config.train.length.count, fingerprint)
+    loader = StandInLoader(tiny_models.steps_of(config), fingerprint)
     network = network or tiny_models.network()
     return loop.make_job(config, open_run(folder, config), tiny_models.mesh(**mesh), loader, network)
 
@@ -46,7 +46,8 @@ def numbers(folder: Path) -> list[dict[str, Any]]:
 
 
 def params(folder: Path) -> Params:
-    return jax.device_get(checkpoint.restore_params(folder / "checkpoints", tiny_models.network()))
+    restored: Params = jax.device_get(checkpoint.restore_params(folder / "checkpoints", tiny_models.network()))
+    return restored
 
 
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,7 +81,8 @@ def test_adapters_go_on_beside_the_base_that_was_written_once(tmp_path: Path, mo
             *(jax.device_get(read(folder / "checkpoints", network)) for folder in (whole, parted)),
         )
     adapters = checkpoint.restore_params(whole / "checkpoints", network)
-    assert jax.tree.structure(adapters) == jax.tree.structure(network.split(network.abstract())[0])
+    found, expected = map(tiny_models.structure, (adapters, network.split(network.abstract())[0]))
+    assert found == expected
 
 
 def restore_base(checkpoints: Path, network: Network) -> Params:
@@ -107,7 +109,7 @@ def test_a_run_that_was_killed_goes_on_from_its_last_checkpoint_on_any_mesh(tmp_
     assert fit(make_job(killed, config, fsdp=2, tensor=2))[0] == 10
     assert [row["step"] for row in numbers(killed)] == list(range(1, 11))
     losses = [[row["loss"] for row in numbers(folder)] for folder in (killed, whole)]
-    np.testing.assert_allclose(*losses, rtol=1e-5)
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
 
 
 def test_other_data_under_a_checkpoint_is_an_error(tmp_path: Path) -> None:

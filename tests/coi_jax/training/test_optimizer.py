@@ -100,7 +100,8 @@ def update(gradient: float, **fields: object) -> dict[str, jax.Array]:
     config = tiny_models.OPTIMIZER.model_copy(update=fields)
     optimizer = make_optimizer(config, lambda _: jnp.asarray(0.1), AXES)
     gradients = jax.tree.map(lambda leaf: jnp.full_like(leaf, gradient), PARAMS)
-    return optimizer.update(gradients, optimizer.init(PARAMS), PARAMS)[0]
+    updates: dict[str, jax.Array] = optimizer.update(gradients, optimizer.init(PARAMS), PARAMS)[0]
+    return updates
 
 
 @pytest.mark.parametrize("name", ["adamw", "adafactor"])

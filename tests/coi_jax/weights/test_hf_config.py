@@ -30,13 +30,15 @@ def make(values: dict[str, Any]) -> DecoderConfig | T5Config:
 def config_class(kind: str) -> type:
     module = importlib.import_module(f"transformers.models.{kind.removesuffix('_text')}")
     names = {"gemma3_text": "Gemma3TextConfig", "t5": "T5Config", "mt5": "MT5Config"}
-    return getattr(module, names.get(kind, f"{kind.capitalize()}Config"))
+    found: type = getattr(module, names.get(kind, f"{kind.capitalize()}Config"))
+    return found
 
 
 @pytest.mark.parametrize("family", REFERENCES)
 def test_a_family_there_and_back_is_the_same(family: str) -> None:
     theirs = REFERENCES[family]
     ours = make(from_hf_config(theirs.to_dict()))
+    assert ours.vocabulary_size is not None
     written = to_hf_config(ours, ours.vocabulary_size, theirs.model_type)
     assert written["model_type"] == theirs.model_type
     assert from_hf_config(type(theirs)(**written).to_dict()) == from_hf_config(theirs.to_dict())
@@ -45,6 +47,7 @@ def test_a_family_there_and_back_is_the_same(family: str) -> None:
 @pytest.mark.parametrize("preset", [name for name, values in PRESETS.items() if "layers" in values])
 def test_every_preset_can_be_published(preset: str) -> None:
     ours = make(PRESETS[preset])
+    assert ours.vocabulary_size is not None
     found = make(from_hf_config(to_hf_config(ours, ours.vocabulary_size)))
     assert found == ours
 

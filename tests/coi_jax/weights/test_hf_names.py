@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 
 from coi_jax.common.errors import UserError
+from coi_jax.config.model import DecoderConfig, T5Config
 from coi_jax.models import build
 from coi_jax.weights.hf_names import (
+    ResolvedKeys,
     canonical_key,
     names,
     parameter_mappings,
@@ -19,7 +21,7 @@ from tests.helpers.published_models import model, section
 from tests.helpers.reference_models import FAMILIES
 from tests.helpers.tiny_networks import DECODER, T5, VOCABULARY, change
 
-CONFIGS = {
+CONFIGS: dict[str, DecoderConfig | T5Config] = {
     "Llama": DECODER,
     "Qwen": change(DECODER, qkv_bias=True, tied_embedding=True, qk_norm=True),
     "Gemma": change(DECODER, norm_placement="sandwich", qk_norm=True),
@@ -93,7 +95,7 @@ def shapes() -> dict[str, tuple[int, ...]]:
     return {key: mapping.tensor_shape for mapping in found.values() for key in mapping.keys}
 
 
-def find(shapes: dict[str, tuple[int, ...]], tied: bool = False) -> object:
+def find(shapes: dict[str, tuple[int, ...]], tied: bool = False) -> ResolvedKeys:
     network = build(change(DECODER, tied_embedding=tied), VOCABULARY)
     return resolve_keys(network.config, parameter_mappings(network.config, network.abstract()), shapes, "folder")
 

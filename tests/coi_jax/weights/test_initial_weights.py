@@ -38,6 +38,7 @@ from coi_jax.weights.mesh_loading import load_params
 from coi_jax.weights.safetensors_files import SINGLE, TensorSpec, write_tensors
 from coi_jax.weights.sources import folder_identity
 from tests.helpers import published_models, tiny_models, trained_runs
+from tests.helpers.configs import RUN_FIELDS
 from tests.helpers.paths import ROOT
 from tests.helpers.published_models import tensors
 from tests.helpers.tiny_models import StandInLoader, run_config
@@ -162,7 +163,7 @@ def make_job(folder: Path, config: RunConfig, **axes: int) -> TrainingJob:
     network = build(config.model, ROWS, config.lora)
     note = initial_weights(run, config, network).record()
     (folder / "environment.json").write_text(json.dumps({"data": note}))
-    loader = StandInLoader(config.train.length.count)
+    loader = StandInLoader(tiny_models.steps_of(config))
     return loop.make_job(config, run, tiny_models.mesh(**axes), loader, network)
 
 
@@ -179,7 +180,7 @@ def recorded_identity(job: TrainingJob) -> str:
     return job.initial_weights.recorded_identity()
 
 
-def config_of(network: Network, folder: Path, **overrides: Any) -> RunConfig:
+def config_of(network: Network, folder: Path | str, **overrides: Any) -> RunConfig:
     return run_config(model=network.config.model_dump(), weights__folder=str(folder), **overrides)
 
 
@@ -314,7 +315,7 @@ for work in (import_model, export_model, load):
 
 def test_host_memory_holds_a_few_tensors_and_never_the_model(tmp_path: Path) -> None:
     config = from_hf_config(WIDE)
-    network = build(DecoderConfig(**config, **published_models.RUN_FIELDS), 1)
+    network = build(DecoderConfig(**config, **RUN_FIELDS), 1)
     mappings = hf_names.parameter_mappings(network.config, network.abstract())
     bfloat16 = np.dtype(ml_dtypes.bfloat16)
     specs = [TensorSpec(key, mapping.tensor_shape, bfloat16) for mapping in mappings.values() for key in mapping.keys]

@@ -14,11 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig as PeftLoraConfig
 from peft import PeftModel
 from transformers import PreTrainedModel
 
 from coi_jax.common.errors import UserError
-from coi_jax.config.model import LoraConfig, model_section
+from coi_jax.config.model import LoraConfig, T5Config, model_section
 from coi_jax.models import Network, Params, build
 from coi_jax.weights import peft
 from coi_jax.weights.hf_config import from_hf_config
@@ -48,14 +49,16 @@ def adapted(theirs: PreTrainedModel, **fields: object) -> Network:
 def random_adapters(network: Network) -> Params:
     noise = np.random.default_rng(5)
     adapters, _ = network.split(network.abstract())
-    return jax.tree.map(lambda leaf: jnp.asarray(noise.normal(0, 0.2, leaf.shape), jnp.float32), adapters)
+    params: Params = jax.tree.map(lambda leaf: jnp.asarray(noise.normal(0, 0.2, leaf.shape), jnp.float32), adapters)
+    return params
 
 
 def base(network: Network, theirs: PreTrainedModel) -> Params:
     weights = {name: numpy(weight) for name, weight in theirs.state_dict().items()}
     _, frozen = network.split(network.abstract())
     assert frozen is not None
-    return jax.tree.map(jnp.asarray, to_params(network.config, frozen, weights))
+    params: Params = jax.tree.map(jnp.asarray, to_params(network.config, frozen, weights))
+    return params
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -85,6 +88,7 @@ def check_loaded(loaded: PeftModel, network: Network) -> None:
     count = sum(weight.numel() for name, weight in loaded.named_parameters() if "lora_" in name)
     assert count == network.parameter_counts()["trained"]
     [config] = loaded.peft_config.values()
+    assert isinstance(config, PeftLoraConfig)
     assert network.lora is not None
     assert (config.r, config.lora_alpha, config.use_rslora, config.lora_dropout, config.base_model_name_or_path) == (
         3,
@@ -103,6 +107,7 @@ def test_adapters_of_some_modules_of_a_name_are_of_those_alone(tmp_path: Path) -
     peft.export(tmp_path, network, random_adapters(network), base="")
     loaded = PeftModel.from_pretrained(theirs, tmp_path)
     found = {name for name, _ in loaded.named_modules() if name.endswith("lora_A")}
+    assert isinstance(network.config, T5Config)
     layers = (network.config.layers, network.config.decoder_layers)
     assert len(found) == layers[1] + sum(layers)
     assert json.loads((tmp_path / "adapter_config.json").read_text())["base_model_name_or_path"] is None

@@ -3,7 +3,6 @@
 import json
 import struct
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import ml_dtypes
@@ -27,7 +26,7 @@ SPECS = [TensorSpec(key, tensor.shape, tensor.dtype) for key, tensor in TENSORS.
 
 
 @pytest.fixture(params=["local", "bucket"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return str(tmp_path / "model") if request.param == "local" else f"{request.getfixturevalue('bucket')}/model"
 
 
@@ -90,9 +89,9 @@ def test_a_folder_that_is_there_is_not_overwritten(url: str) -> None:
 
 def broken(data: bytes, how: str) -> bytes:
     """A safetensors file that something happened to."""
-    length = struct.unpack("<Q", data[:8])[0]
+    length: int = struct.unpack("<Q", data[:8])[0]
     header = data[8 : 8 + length]
-    cases = {
+    cases: dict[str, bytes] = {
         "empty": b"",
         "cut in its length": data[:5],
         "cut in its header": data[: 8 + length // 2],

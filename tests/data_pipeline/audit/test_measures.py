@@ -3,6 +3,7 @@ import random
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -57,7 +58,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-def findings(folder: Path, limits: tuple[int, ...] = (64, 4096)) -> dict:
+def findings(folder: Path, limits: tuple[int, ...] = (64, 4096)) -> dict[str, Any]:
     return audit(folder, ByteVocabulary(), "plain", limits)
 
 
@@ -74,7 +75,7 @@ def test_leaks_by_length(folder: Path) -> None:
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("xyz"), st.integers(0, 9)), max_size=30))
 def test_leaks_are_those_of_plain_sets(rows: list[tuple[str, str, int]]) -> None:
     leaks = Leaks()
-    splits = {"a": [], "b": []}
+    splits: dict[str, list[tuple[str, str]]] = {"a": [], "b": []}
     for split, instruction, input in rows:
         splits[split].append((instruction, str(input)))
         leaks.add(split, make(0, [instruction], str(input), [""]))
@@ -129,7 +130,7 @@ def test_percentiles_are_nearest_ranks(values: list[int]) -> None:
         assert sum(v < value for v in values) < p * len(values) / 100
 
 
-def lengths_of(found: dict, split: str, length: int) -> dict:
+def lengths_of(found: dict[str, Any], split: str, length: int) -> dict[str, Any]:
     return next(line for line in found["lengths"] if (line["split"], line["length"]) == (split, length))
 
 

@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -24,7 +25,7 @@ class JudgeAgain(Judge):
     """Rejects every chain of two steps whose answer is long."""
 
     def computed_reply(self) -> Judgement:
-        score = 5 if len(self.steps[-1][1].split()) < 6 else 1
+        score: Literal[1, 5] = 5 if len(self.steps[-1][1].split()) < 6 else 1
         return Judgement(reason="By its length.", valid=score == 5, score=score, wrong_step=None)
 
 

@@ -23,7 +23,7 @@ from data_pipeline.release.release_files import FILES
 from tests.helpers.paths import ROOT
 
 COI_1 = [{"instruction": "Name a colour.", "input": "grass", "output": "green"}]
-COI_2 = [
+COI_2: list[dict[str, Any]] = [
     {"instruction": "Name a colour. and then Say its opposite.", "input": "grass", "output": render(["green", "red"])},
     {"instruction": "Name a colour. and then Spell it.", "input": "grass", "output": render(["green", "g-r"])},
     {"instruction": "Name a colour. and then Spell it.", "input": "grass", "output": render(["green", "g-r"])},
@@ -226,7 +226,7 @@ def test_an_out_that_is_a_file_is_one_line(tmp_path: Path, capsys: pytest.Captur
 
 def test_without_src_it_downloads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     closed_port = "http://127.0.0.1:9"
-    arguments = [
+    arguments: list[str | Path] = [
         "--base_url",
         f"{closed_port}/data",
         "--download_folder",
@@ -244,7 +244,15 @@ def test_without_src_it_downloads(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 def test_the_real_release(release_folder: Path, tmp_path: Path) -> None:
     # In a process of its own: the shape checks of tests would take most of the time here.
-    command = [sys.executable, "-m", "data_pipeline.release", "--src", release_folder, "--out", tmp_path / "out"]
+    command: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "data_pipeline.release",
+        "--src",
+        release_folder,
+        "--out",
+        tmp_path / "out",
+    ]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     manifest = read_manifest(tmp_path / "out")
     assert manifest["rejected"] == {}

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -62,11 +63,12 @@ def test_published_tokenizers_are_vocabularies_of_seqio(folders: Path, family: s
         ids = vocabulary.encode(text)
         assert adapter.encode(text) == adapter.encode_tf(tf.constant(text.encode())).numpy().tolist() == ids
         assert adapter.decode(ids) == adapter.decode_tf(tf.constant(ids, tf.int32)).numpy().decode()
-    ids, text = vocabulary.encode("sort"), "sort"
+    nested_ids: list[Any] = vocabulary.encode("sort")
+    nested_text: Any = "sort"
     for _ in range(3):
-        ids, text = [ids, ids], [text, text]
-        decoded = adapter.decode_tf(tf.constant(ids)).numpy()
-        assert np.vectorize(bytes.decode)(decoded).tolist() == text
+        nested_ids, nested_text = [nested_ids, nested_ids], [nested_text, nested_text]
+        decoded = adapter.decode_tf(tf.constant(nested_ids)).numpy()
+        assert np.vectorize(bytes.decode)(decoded).tolist() == nested_text
     ragged = adapter.decode_tf(
         tf.ragged.constant([[], vocabulary.encode("a"), vocabulary.encode("b a")], dtype=tf.int32)
     )

@@ -50,7 +50,8 @@ def result(config_file: Path) -> dict[str, Any]:
     out = config_file.with_name("result.json")
     argv = [f"--config={config_file}", "--topology=v5e:2x2", f"--out={out}", "--price=1.2", *MEANS]
     assert preflight.main(argv) == 0
-    return files.read_json(out)
+    values: dict[str, Any] = files.read_json(out)
+    return values
 
 
 def test_memory_adds_up_and_parameters_are_divided(result: dict[str, Any]) -> None:

@@ -30,11 +30,14 @@ def compiled(unroll: int) -> Costs:
         def loss(x: Array, kernels: Array) -> Float[Array, ""]:
             return jnp.sum(jax.lax.scan(layer, x, kernels, unroll=unroll)[0])
 
-        return jax.grad(loss, argnums=(0, 1))(x, kernels)
+        of_x, of_kernels = jax.grad(loss, argnums=(0, 1))(x, kernels)
+        return of_x, of_kernels
 
     shapes = (256, 256), (LAYERS, 256, 256)
     lowered = jax.jit(gradients).lower(*(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes))
-    return hlo_costs.count(hlo.parse(lowered.compile().as_text()))
+    text = lowered.compile().as_text()
+    assert text is not None
+    return hlo_costs.count(hlo.parse(text))
 
 
 def test_a_scanned_network_costs_what_the_unrolled_one_does() -> None:

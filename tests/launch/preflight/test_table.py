@@ -53,7 +53,7 @@ def children(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         files.write_json(cell.path, result(cell))
         return subprocess.CompletedProcess(command, preflight.EXIT_DOES_NOT_FIT)
 
-    monkeypatch.setattr(table.subprocess, "run", run)
+    monkeypatch.setattr(subprocess, "run", run)
     return commands
 
 

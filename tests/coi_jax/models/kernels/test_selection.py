@@ -1,6 +1,7 @@
 """Which kernel is chosen where."""
 
 import re
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -54,7 +55,7 @@ GPU_OBSTACLES = [
 
 
 @pytest.mark.parametrize(("fields", "cap", "says"), GPU_OBSTACLES, ids=[says for _, _, says in GPU_OBSTACLES])
-def test_a_gpu_has_limits(monkeypatch: pytest.MonkeyPatch, fields: dict, cap: float, says: str) -> None:
+def test_a_gpu_has_limits(monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any], cap: float, says: str) -> None:
     monkeypatch.setattr(selection, "platform", lambda: "gpu")
     monkeypatch.setattr(cudnn, "is_hopper", lambda: True)
     assert select_kernel("auto", rows()) == "cudnn"

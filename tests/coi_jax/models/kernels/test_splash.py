@@ -25,8 +25,8 @@ Attend = Callable[..., jax.Array]
 def arguments() -> Arguments:
     """Rows of two key-value heads, each of which two heads of queries share."""
     random = np.random.default_rng(0)
-    query, keys, values = (random.normal(size=(2, heads, LENGTH, 8)) for heads in (4, 2, 2))
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), (query, KeyValues(keys, values)))
+    query, keys, values = (jnp.asarray(random.normal(size=(2, heads, LENGTH, 8)), jnp.float32) for heads in (4, 2, 2))
+    return query, KeyValues(keys, values)
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +49,9 @@ def by_xla(segments: jax.Array | None, window: int, cap: float) -> Attend:
 
 
 def by_splash(segments: jax.Array | None, window: int, cap: float) -> Attend:
-    settings = {"window": window, "scale": SCALE, "cap": cap, "interpret": True}
-    return lambda query, kv: splash.causal_self_attention(query, kv, segments, **settings)
+    return lambda query, kv: splash.causal_self_attention(
+        query, kv, segments, window=window, scale=SCALE, cap=cap, interpret=True
+    )
 
 
 def assert_same(ours: Any, expected: Any) -> None:
@@ -93,5 +94,6 @@ def test_compiles_for_a_tpu(head_dim: int, window: int, cap: float) -> None:
     with jax.set_mesh(tpu_mesh()):
         lowered = jax.jit(jax.grad(total, (0, 1, 2))).lower(*shapes, jax.ShapeDtypeStruct((2, 512), jnp.int32))
         text = lowered.compile().as_text()
+    assert text is not None
     for phase in ("fwd", "dq", "dkv"):
         assert f"splash_mha_{phase}_segmented" in text

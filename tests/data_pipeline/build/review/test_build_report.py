@@ -61,7 +61,7 @@ def test_a_cell_of_the_heat_map_shows_its_chains(work: Path, browser: str, tmp_p
         everything = found(page)
         cell = page.find_elements(By.CSS_SELECTOR, ".heat td[data-first]")[0]
         pair = f"{cell.get_attribute('data-first')} → {cell.get_attribute('data-second')}"
-        page.execute_script("arguments[0].click()", cell)  # type: ignore[no-untyped-call]
+        page.execute_script("arguments[0].click()", cell)
         until(page, lambda page: pair in text(page, "#found"))
         assert found(page) < everything
 
@@ -72,7 +72,7 @@ def test_the_page_fits_a_phone(work: Path, browser: str, tmp_path: Path) -> None
         page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
         page.get(f"file://{work}/report.html")
         until(page, lambda page: text(page, "#found"))
-        width = page.execute_script("return document.documentElement.scrollWidth")  # type: ignore[no-untyped-call]
+        width = page.execute_script("return document.documentElement.scrollWidth")
         assert width <= 390
 
 

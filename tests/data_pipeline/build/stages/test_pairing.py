@@ -67,7 +67,12 @@ def test_of_many_tasks_a_part_is_ranked_and_every_selected_pair_is_allowed(numbe
         patch.setattr(pairing, "RANKED_PAIRS", 500)
         hashed: list[object] = []
         digest = files.digest
-        patch.setattr(files, "digest", lambda value: hashed.append(value) or digest(value))
+
+        def record(value: object) -> str:
+            hashed.append(value)
+            return digest(value)
+
+        patch.setattr(files, "digest", record)
         selected = list(select_pairs(groups := grouped(tasks), wanted, 0))
         assert list(select_pairs(groups, wanted, 0)) == selected
     assert len(hashed) < 2 * (500 + 9 * 2 * 40) + 3 * number  # the ranked pairs, rounded up, and each task's own
