@@ -80,18 +80,16 @@ def check_source(name: str, source: str, folder: PathLike) -> None:
       folder: the dataset folder, for the message.
 
     Raises:
-      UserError: the test set is of another source, or the source has test sets of its own.
+      UserError: the test set is of another source, or the source has a test set of its own for the same rows.
     """
-    wanted = find_test_set(name).source
-    own = [test.name for test in TEST_SETS.values() if test.source == source]
-    if wanted is None and own:
-        raise UserError(
-            "test set", name, f"{folder} has chains of source {source!r}; its test sets are {', '.join(own)}"
-        )
-    if wanted not in (None, source):
-        hint = (
-            f"has chains of source {wanted!r}, and {folder} those of {source!r}; take coi2_test or another of this kind"
-        )
+    test = find_test_set(name)
+    rows = (test.split, test.length)
+    own = [each.name for each in TEST_SETS.values() if each.source == source and (each.split, each.length) == rows]
+    if test.source is None and own:
+        raise UserError("test set", name, f"{folder} has chains of source {source!r}, whose test set is {own[0]}")
+    if test.source not in (None, source):
+        others = [each.name for each in TEST_SETS.values() if not each.source and (each.split, each.length) == rows]
+        hint = f"is for chains of source {test.source!r}, and {folder} has those of {source!r}: take {others[0]}"
         raise UserError("test set", name, hint)
 
 

@@ -146,7 +146,7 @@ def test_a_test_set_of_another_source_is_refused_before_anything_is_generated(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert evaluate(run, "--tasks=proc1_test,coi2_test") == cli.EXIT_USER_ERROR
-    assert "chains of source 'procedural'; its test sets are proc1_test" in capsys.readouterr().err
+    assert "chains of source 'procedural', whose test set is proc2_test" in capsys.readouterr().err
     assert not (run / "eval").exists()
 
 

@@ -11,6 +11,7 @@ from coi_jax.data.test_sets import check_source
         ("coi2_test", "amazon-science/chain-of-instructions"),
         ("coi2_test", "my own"),
         ("bbh", "x"),
+        ("bbh", "procedural"),
     ],
 )
 def test_chains_have_the_test_sets_of_their_source(name: str, source: str) -> None:
@@ -20,8 +21,12 @@ def test_chains_have_the_test_sets_of_their_source(name: str, source: str) -> No
 @pytest.mark.parametrize(
     ("name", "source", "message"),
     [
-        ("coi2_test", "procedural", "data has chains of source 'procedural'; its test sets are proc1_test, proc2_test"),
-        ("proc2_test", "coi_jax.build", "has chains of source 'procedural', and data those of 'coi_jax.build'"),
+        ("coi2_test", "procedural", "data has chains of source 'procedural', whose test set is proc2_test"),
+        (
+            "proc2_test",
+            "coi_jax.build",
+            "is for chains of source 'procedural', and data has those of 'coi_jax.build': take coi2_test",
+        ),
         ("coi22_test", "procedural", "coi2_test"),
     ],
 )
