@@ -31,7 +31,7 @@ from coi_jax.common import cli, files
 from coi_jax.common.errors import UserError
 from coi_jax.llm.settings import EndpointConfig
 from data_pipeline.build import __main__ as build
-from data_pipeline.build import config_loading, llm_stages, rules
+from data_pipeline.build import build_job, config_loading, llm_stages, rules
 from data_pipeline.build.asking.ask_transform import EndpointAnswerer
 from data_pipeline.build.drafts import Instance, Seed
 from data_pipeline.build.engine.stage_runner import OUT, Stage, StageRunner, rows_of
@@ -103,7 +103,7 @@ def measure_dry_run(folder: str, rows: int) -> dict[str, Any]:
 def measure_rules(folder: str, tasks: int) -> dict[str, Any]:
     """Return the seconds and memory of the stage that judges all pairs, and the number of pairs."""
     config, given = config_loading.load("configs/build/procedural.py", {}).pairs, stage_of(folder, tasks)
-    runner = StageRunner(folder, [build.RUNNER])
+    runner = StageRunner(folder, [build_job.RUNNER])
     began = time.perf_counter()
     stage = runner.run("pairs", None, [given], lambda start: pairing.pair(start | rows_of(given), config, 0))
     seconds = time.perf_counter() - began
@@ -129,7 +129,7 @@ def measure_calls(folder: str, endpoint: EndpointConfig, number: int, latency: f
     make = functools.partial(EndpointAnswerer, endpoint, f"{folder}/replies.sqlite", f"{folder}/spending", None, False)
     entry = llm_stages.find("instructions")
     assert entry
-    runner = StageRunner(folder, [build.RUNNER])
+    runner = StageRunner(folder, [build_job.RUNNER])
     with Memory() as memory:
         began = time.perf_counter()
         stage = runner.run(

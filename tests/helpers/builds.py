@@ -21,7 +21,7 @@ SMALL = {
     "selection.per_categories": 2,
 }
 _processes = multiprocessing.get_context("forkserver")
-_processes.set_forkserver_preload(["data_pipeline.build.__main__", "tests.helpers.builds"])
+_processes.set_forkserver_preload(["data_pipeline.build.build_job", "tests.helpers.builds"])
 
 
 def seeds_config(**changes: Any) -> SeedsConfig:

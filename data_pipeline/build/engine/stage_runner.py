@@ -17,7 +17,7 @@ import fsspec
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from coi_jax.common import files
-from coi_jax.common.errors import UserError
+from coi_jax.common.errors import UserError, nearest
 from coi_jax.common.progress import Bar
 from coi_jax.llm.structured import BUDGET
 from data_pipeline.build.engine.stage_progress import PROGRESS
@@ -162,9 +162,21 @@ def _user_error(error: BaseException | None) -> UserError | None:
     return error
 
 
-def beam_flag_names() -> list[str]:
-    """Return the flags that Beam knows, as `--runner`."""
-    return [f"--{name}" for name in PipelineOptions([]).get_all_options()]
+def check_beam_flags(flags: Sequence[str], own: Sequence[str]) -> None:
+    """Check that Beam knows all flags: a misspelt flag of the command must not start a build.
+
+    Args:
+      flags: that the command does not know.
+      own: the command's flags, for the nearest name.
+
+    Raises:
+      UserError: one is not known; the nearest is given.
+    """
+    known = ["--help", *own, *(f"--{name}" for name in PipelineOptions([]).get_all_options())]
+    for flag in flags:
+        name = flag.partition("=")[0]
+        if name.startswith("-") and name.replace("--no_", "--") not in known:
+            raise UserError("flag", name, nearest(name, known))
 
 
 def _reasons(pattern: str) -> dict[str, int]:

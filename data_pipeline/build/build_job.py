@@ -1,0 +1,106 @@
+"""Run a build from end to end: its forecast, or its questions, its dataset folder and its report."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from coi_jax.chains.dataset import check_replaceable, read_manifest
+from coi_jax.common.storage import PathLike
+from coi_jax.llm.budget import Budget, Prices
+from data_pipeline.build import decisions
+from data_pipeline.build.build_config import BuildConfig
+from data_pipeline.build.decisions import Decisions
+from data_pipeline.build.engine.stage_runner import StageRunner
+from data_pipeline.build.forecast import Forecast, Line
+from data_pipeline.build.pipeline import Build, BuildResult, Payment
+from data_pipeline.build.review import chain_outcomes
+from data_pipeline.build.review.build_report import write_report
+from data_pipeline.build.run_modes import run_directly, run_in_batches
+from data_pipeline.build.writing import SOURCE, manifest_notes, write
+from data_pipeline.text_tables import text_table
+
+RUNNER = "--runner=FnApiRunner"  # the DirectRunner's engine in this process; its other one would be downloaded
+
+
+@dataclass(frozen=True)
+class BuildJob:
+    """A build and where it reads and writes.
+
+    Attributes:
+      config: of the build.
+      out: the dataset folder to write.
+      work: the folder of stages, spending and report.
+      decisions_file: people's decisions; None takes the one in `work`.
+      budget: US dollars, of all runs together; None is no limit.
+      beam_flags: passed to Beam.
+    """
+
+    config: BuildConfig
+    out: str
+    work: str
+    decisions_file: str | None
+    budget: float | None
+    beam_flags: Sequence[str] = ()
+
+    @cached_property
+    def runner(self) -> StageRunner:
+        """Return what runs the stages."""
+        return StageRunner(f"{self.work}/stages", [RUNNER, *self.beam_flags])
+
+    @cached_property
+    def decisions(self) -> Decisions:
+        """Return people's decisions."""
+        return decisions.read(self.decisions_file or f"{self.work}/decisions.jsonl")
+
+    @property
+    def payment(self) -> Payment:
+        """Return where spending is recorded, and its limit."""
+        return Payment(f"{self.work}/spending", self.budget)
+
+    def forecast(self) -> list[Line]:
+        """Return what the build would ask and cost, stage by stage; nothing is asked."""
+        build = Build(self.config, self.runner, self.payment, self.decisions, offline=True)
+        return Forecast(self.config, *build.run_without_asking()).lines()
+
+    def run(self, poll_seconds: float | None) -> str:
+        """Write the dataset folder and the report; return a summary.
+
+        Args:
+          poll_seconds: the pause between polls of a batch, to ask through the Batch API; None asks directly.
+
+        Raises:
+          UserError: the folder holds something else, a question has no answer, or the budget is reached.
+        """
+        check_replaceable(self.out, SOURCE)  # now, and not when all questions have been asked and paid
+        built = self._ask(poll_seconds)
+        write(self.out, self.config, built, manifest_notes(self.config, built))
+        chain_outcomes.write(self.work, built)
+        spent = Budget(self.payment.folder, None, Prices(0.0, 0.0), 1).total()
+        write_report(f"{self.work}/report.html", self.config, built, spent, self.decisions)
+        return summary(self.out, self.work, spent)
+
+    def _ask(self, poll_seconds: float | None) -> BuildResult:
+        if self.config.llm == "endpoint":
+            self.config.endpoint.key()
+            if poll_seconds is not None:
+                return run_in_batches(self.config, self.runner, self.payment, self.decisions, poll_seconds)
+        return run_directly(Build(self.config, self.runner, self.payment, self.decisions), self.budget)
+
+
+def summary(out: PathLike, work: str, spent: float) -> str:
+    """Return a summary of a build, in a few lines.
+
+    Args:
+      out: the dataset folder.
+      work: the work folder.
+      spent: US dollars, of all runs.
+    """
+    manifest = read_manifest(out)
+    counts = manifest["counts"].items()
+    lines = text_table(
+        ["split", "length", "chains"],
+        [[split, length, count] for split, by_length in counts for length, count in by_length.items()],
+    )
+    lines.append(f"{sum(manifest['rejected'].values()):,} rows rejected, each with its reason in {out}/rejected.jsonl")
+    lines.append(f"${spent:.4f} spent on it; the report: {work}/report.html")
+    return "\n".join(lines)
