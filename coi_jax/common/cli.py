@@ -23,7 +23,15 @@ EXIT_BROKEN_PIPE = 141  # whoever read the output, as `head` does, has gone
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser whose errors are one line."""
+    """An ArgumentParser whose errors are one line, and whose help shows a default where there is one."""
+
+    def add_argument(self, *names: str, **settings: Any) -> argparse.Action:
+        """Add an argument; its default is added to its help unless it is None, False or empty."""
+        action = super().add_argument(*names, **settings)
+        has_default = bool(action.default) or type(action.default) in (int, float)
+        if action.help and has_default and argparse.SUPPRESS not in (action.default, action.help):
+            action.help += " (default: %(default)s)"
+        return action
 
     def error(self, message: str) -> NoReturn:
         """Print `message` with the way to the help, and exit with status 2."""
@@ -38,17 +46,10 @@ class Parser(argparse.ArgumentParser):
         return super().parse_args(args, namespace)
 
 
-class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Keeps a description's line breaks, and shows a default where there is one."""
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        has_default = bool(action.default) or type(action.default) in (int, float)
-        return super()._get_help_string(action) if has_default else action.help
-
-
 def parser(description: str | None) -> Parser:
     """Return a parser that shows defaults and keeps the description's own line breaks."""
-    return Parser(prog=program(), description=description, formatter_class=_Formatter, allow_abbrev=False)
+    layout = argparse.RawDescriptionHelpFormatter
+    return Parser(prog=program(), description=description, formatter_class=layout, allow_abbrev=False)
 
 
 def program() -> str:
