@@ -66,7 +66,7 @@ class _ArrayReader:
         if not self._next():
             raise self._error("", "is empty; fetch it again")
         if not self._skip("["):
-            raise self._error("", "is not a JSON array of rows; name another file")
+            raise self._error("", "is not a JSON array of rows; if each line is a row, name the file .jsonl")
 
     def _next(self) -> str:
         """Return the next character that is no white space; "" at the end of the file."""

@@ -10,13 +10,14 @@ def text_table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> list
     cells = [[_cell(value) for value in row] for row in rows]
     # With the headers as a row: tabulate makes columns two characters wider than their headers.
     text = tabulate.tabulate([headers, *cells], (), "plain", colalign=_alignment(cells), disable_numparse=True)
-    return [line.rstrip() for line in text.splitlines()]
+    return [line.rstrip() for line in text.split("\n")]
 
 
 def markdown_table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
     """Return the lines of a Markdown table."""
     cells = [[_cell(value) for value in row] for row in rows]
-    return tabulate.tabulate(cells, headers, "github", colalign=_alignment(cells), disable_numparse=True).splitlines()
+    text = tabulate.tabulate(cells, headers, "github", colalign=_alignment(cells), disable_numparse=True)
+    return text.split("\n")
 
 
 def _alignment(rows: Sequence[Sequence[str]]) -> list[str] | None:

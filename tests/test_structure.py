@@ -94,3 +94,48 @@ def test_no_test_is_skipped() -> None:
         for path in TESTS
     }
     assert not {name: words for name, words in found.items() if words}
+
+
+# Where JSON is parsed, or text cut into lines, by other means than `coi_jax.common.json_reader` and `files`, and why.
+OTHER_READERS = {
+    "coi_jax/common/json_reader.py": "the strict reader itself",
+    "coi_jax/data/prompts.py": "conversations that the same module laid out",
+    "coi_jax/parallel/processes.py": "messages between the processes of one run, and the first line of an exception",
+    "coi_jax/tokenizers/template_worker.py": "requests of the process that started it",
+    "data_pipeline/build/stages/pairing.py": "keys that the same stage made",
+    "data_pipeline/tasks/seqio_tasks.py": "chains that were checked when the dataset was read",
+    "data_pipeline/tasks/tfds_builder.py": "chains that were checked when the dataset was read",
+    "launch/preflight/hlo.py": "a program that the compiler printed",
+}
+LENIENT = {
+    "loads",
+    "load",
+    "splitlines",
+    "raw_decode",
+    "JSONDecoder",
+    "model_validate_json",
+    "validate_json",
+    "get_json",
+}
+
+
+def is_lenient(node: ast.AST) -> bool:
+    """Whether a part of a program is a call that reads JSON or lines without limits."""
+    if not isinstance(node, ast.Attribute) or node.attr not in LENIENT:
+        return False
+    owner = node.value.id if isinstance(node.value, ast.Name) else ""
+    return owner == "json" or node.attr not in ("load", "loads")
+
+
+def test_whatever_others_wrote_is_read_by_the_strict_reader() -> None:
+    packages = [path for path in SOURCES if path.relative_to(ROOT).parts[0] in ("coi_jax", "data_pipeline", "launch")]
+    packages = [path for path in packages if path.parent != ROOT / "coi_jax" / "llm"]  # which has readers of its own
+    found = {path.relative_to(ROOT).as_posix() for path in packages if any(map(is_lenient, nodes(path)))}
+    assert not found - OTHER_READERS.keys()
+    imported_names = {
+        path.relative_to(ROOT).as_posix()
+        for path in packages
+        for node in nodes(path)
+        if isinstance(node, ast.ImportFrom) and node.module == "json"
+    }
+    assert not imported_names

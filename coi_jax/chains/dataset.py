@@ -5,20 +5,49 @@ The manifest is written last, so a folder that has one is whole.
 
 import collections
 import contextlib
+import functools
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
-from typing import IO, Any
+from typing import IO, Annotated, Any
 
+import pydantic
 from etils import epath
+from pydantic import Field
 
 from coi_jax.chains.chain import Chain
 from coi_jax.common import files
 from coi_jax.common.errors import UserError, nearest
-from coi_jax.common.storage import PathLike, as_path, atomic_folder
+from coi_jax.common.schema import check_value
+from coi_jax.common.storage import PathLike, as_path, atomic_folder, file_version, open_input
 
 MANIFEST = "manifest.json"
 REJECTED = "rejected"
+
+Split = Annotated[str, Field(pattern=r"^[^/\\\x00]+$")]  # the name of a file, without .jsonl
+Length = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,8}$")]
+Count = Annotated[int, Field(ge=0)]
+
+
+class Manifest(pydantic.BaseModel):
+    """The schema of `manifest.json`.
+
+    Attributes:
+      source: where the chains come from.
+      licence: of the chains.
+      counts: chains of each length, by split.
+      rejected: rows that were not chains, by reason.
+      sha256: of each file.
+      notes: the importer's own.
+    """
+
+    source: str
+    licence: str
+    counts: dict[Split, dict[Length, Count]]
+    rejected: dict[str, Count]
+    sha256: dict[str, str]
+    notes: dict[str, Any]
 
 
 def check_replaceable(folder: PathLike, source: str) -> None:
@@ -39,12 +68,13 @@ def check_replaceable(folder: PathLike, source: str) -> None:
     names = {path.name for path in target.iterdir()}
     if names and MANIFEST not in names:
         raise UserError("out", folder, "holds other files; name a new or empty folder")
-    manifest = files.read_json(target / MANIFEST, "out") if names else {}
-    if names and (not isinstance(manifest, dict) or manifest.get("source") != source):
-        found = manifest.get("source") if isinstance(manifest, dict) else manifest
-        hint = f"holds a dataset of source {found!r}, and this command writes {source!r}; name a new folder"
+    manifest = read_manifest(folder) if names else {"source": source, "sha256": {}}
+    if manifest["source"] != source:
+        hint = (
+            f"holds a dataset of source {manifest['source']!r}, and this command writes {source!r}; name a new folder"
+        )
         raise UserError("out", folder, hint)
-    unknown = sorted(names - {MANIFEST, *manifest.get("sha256", {})})
+    unknown = sorted(names - {MANIFEST, *manifest["sha256"]})
     if unknown:
         raise UserError("out", folder, f"holds {unknown[0]}, which is not of the dataset; move it or name a new folder")
 
@@ -149,25 +179,53 @@ def read_manifest(folder: PathLike) -> dict[str, Any]:
     """Read the manifest of a dataset folder.
 
     Raises:
-      UserError: the folder is missing or is not a (whole) dataset.
+      UserError: the folder is missing or is not a (whole) dataset, or the manifest is not as its schema has it.
     """
     path = as_path(folder, "dataset folder") / MANIFEST
     if not path.exists():
         raise UserError("dataset folder", folder, f"has no {MANIFEST}; build or import the dataset first")
-    manifest: dict[str, Any] = files.read_json(path, "dataset folder")
+    manifest = files.read_object(path, "dataset folder")
+    check_value(Manifest, manifest, "dataset folder", path)
     return manifest
 
 
 def split_path(folder: PathLike, split: str) -> epath.Path:
-    """Return the file of a split.
+    """Return the file of a split, after a check that it is the one that the manifest describes.
 
     Raises:
-      UserError: the folder is missing or is not a (whole) dataset, or has no such split.
+      UserError: the folder is missing or is not a (whole) dataset, or has no such split; a row of the split is not a
+        chain; or the file differs from the manifest's hash or counts.
     """
-    splits = list(read_manifest(folder)["counts"])
-    if split not in splits:
-        raise UserError("split", split, f"{nearest(split, splits)} (in {folder})")
-    return as_path(folder) / f"{split}.jsonl"
+    manifest = read_manifest(folder)
+    if split not in manifest["counts"]:
+        raise UserError("split", split, f"{nearest(split, list(manifest['counts']))} (in {folder})")
+    path = as_path(folder) / f"{split}.jsonl"
+    with open_input(path, "dataset"):  # which says what is wrong where it cannot be opened
+        counts = _count_chains(os.fspath(path), file_version(path))
+    wanted = {length: number for length, number in manifest["counts"][split].items() if number}
+    if counts != wanted:
+        hint = f"the numbers of chains by length are {counts}, but {wanted} in {MANIFEST}; write the dataset again"
+        raise UserError("dataset", path, hint)
+    if files.cached_sha256(path) != manifest["sha256"].get(path.name):
+        hint = f"has another SHA-256 than in {MANIFEST}: it was changed after the dataset was written; write it again"
+        raise UserError("dataset", path, hint)
+    return path
+
+
+@functools.lru_cache(maxsize=64)
+def _count_chains(path: str, _: str) -> dict[str, int]:
+    """Return the number of chains of each length in a file, counted once for as long as the file stays as it is."""
+    counts = collections.Counter(chain.length for chain in _read_file(path))
+    return {str(length): counts[length] for length in sorted(counts)}
+
+
+def _read_file(path: PathLike) -> Iterator[Chain]:
+    for place, row in files.read_placed_jsonl(path, "dataset"):
+        try:
+            chain = Chain.from_row(row)
+        except UserError as error:
+            raise UserError("dataset", place, str(error)) from None
+        yield chain
 
 
 def read_chains(folder: PathLike, split: str, length: int | None = None) -> Iterator[Chain]:
@@ -179,14 +237,9 @@ def read_chains(folder: PathLike, split: str, length: int | None = None) -> Iter
       length: of the chains; all lengths where None.
 
     Raises:
-      UserError: the folder has no such split, or a row is not a chain; it names file and line.
+      UserError: the split cannot be read; see `split_path`.
     """
-    path = split_path(folder, split)
-    for number, row in enumerate(files.read_jsonl(path, "dataset"), 1):
-        try:
-            chain = Chain.from_row(row)
-        except UserError as error:
-            raise UserError("dataset", f"{path}:{number}", str(error)) from None
+    for chain in _read_file(split_path(folder, split)):
         if length is None or chain.length == length:
             yield chain
 

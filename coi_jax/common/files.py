@@ -6,12 +6,14 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Iterator
-from typing import IO, Any
+from collections.abc import Iterator, Sequence
+from typing import IO, Any, TypeVar
 
 from coi_jax.common.errors import UserError
 from coi_jax.common.json_reader import BYTE_ORDER_MARK, MAX_BYTES, JsonError, decode_utf8, parse_field, parse_json
 from coi_jax.common.storage import AppendFile, PathLike, as_path, atomic_file, file_version, is_local, open_input
+
+Value = TypeVar("Value")
 
 MAX_LINE_BYTES = 2**26  # of a row in a JSON-lines file
 
@@ -74,6 +76,26 @@ def read_object(path: PathLike, field: str = "file") -> dict[str, Any]:
     return value
 
 
+def read_value(path: PathLike, keys: Sequence[str], kind: type[Value], field: str) -> Value:
+    """Read one value of a JSON file.
+
+    Args:
+      path: of the file.
+      keys: of objects within one another, which lead to the value.
+      kind: the type of the value.
+      field: the name of the file in an error.
+
+    Raises:
+      UserError: the file has no such value.
+    """
+    value: Any = read_object(path, field)
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    if not isinstance(value, kind):
+        raise UserError(field, path, f"has no {kind.__name__} {'.'.join(keys)}; write it again")
+    return value
+
+
 def read_jsonl(path: PathLike, field: str = "file") -> Iterator[dict[str, Any]]:
     """Yield the objects of a JSON-lines file, one line in memory at a time. Blank lines are skipped.
 
@@ -127,9 +149,7 @@ def recover_jsonl(path: PathLike) -> None:
 
 def sha256(path: PathLike) -> str:
     """Return the SHA-256 of a file's bytes, in hexadecimal."""
-    with as_path(path).open("rb") as file:
-        if is_local(path):
-            return hashlib.file_digest(file, "sha256").hexdigest()
+    with open_input(path) as file:
         found = hashlib.sha256()
         while block := file.read(2**24):
             found.update(block)

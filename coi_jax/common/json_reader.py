@@ -33,6 +33,10 @@ class JsonError(ValueError):
         self.line = line
 
 
+class NotJson(JsonError):
+    """A text that is no JSON at all, such as one that is cut short."""
+
+
 def parse_json(data: bytes | str) -> Any:
     """Return the value of a JSON text.
 
@@ -45,10 +49,10 @@ def parse_json(data: bytes | str) -> Any:
     try:
         value, end = parse_value(text, len(text) - len(text.lstrip(" \t\r\n")))
     except json.JSONDecodeError as error:
-        raise JsonError(f"not JSON ({error.msg}); it may be cut short: write it again", error.lineno) from None
+        raise NotJson(f"not JSON ({error.msg}); it may be cut short: write it again", error.lineno) from None
     if rest := text[end:].strip(" \t\r\n"):
         line = 1 + text.count("\n", 0, len(text.rstrip()) - len(rest))
-        raise JsonError(f"not JSON (text after the value: {shorten(rest, 20)}); write it again", line)
+        raise NotJson(f"not JSON (text after the value: {shorten(rest, 20)}); write it again", line)
     return value
 
 
@@ -88,7 +92,8 @@ def parse_value(text: str, start: int, *, allow_surrogates: bool = False) -> tup
         raise _too_deep() from None
     _check_depth(value, text.count("[", start, end) + text.count("{", start, end))
     if not allow_surrogates and _SURROGATE_ESCAPE.search(text, start, end) and not is_utf8(value):
-        raise JsonError("holds half of a surrogate pair, which UTF-8 cannot write; correct the text")
+        place = f"{_find_surrogate(value)}: " if isinstance(value, dict | list) else ""
+        raise JsonError(f"{place}holds half of a surrogate pair, which UTF-8 cannot write; correct the text")
     return value, end
 
 
@@ -107,6 +112,16 @@ def is_utf8(value: Any) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def _find_surrogate(value: Any) -> str:
+    """Return the keys and indices that lead to the first text that UTF-8 cannot write, as `Instances.0.input`."""
+    if isinstance(value, dict | list):
+        for key, part in value.items() if isinstance(value, dict) else enumerate(value):
+            if not is_utf8([key, part]):
+                inner = _find_surrogate(part)
+                return f"{shorten(key, 100)}.{inner}" if inner else shorten(key, 100)
+    return ""
 
 
 def _check_depth(value: Any, containers: int) -> None:
@@ -152,7 +167,7 @@ def _checked(digits: str) -> str:
 
 
 def _constant(name: str) -> Any:
-    raise JsonError(f"{name} is not JSON; write null, or a number")
+    raise NotJson(f"{name} is not JSON; write null, or a number")
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_float=_float, parse_int=_integer, parse_constant=_constant)

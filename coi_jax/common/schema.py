@@ -1,10 +1,13 @@
-"""The base of all configs: sections of fields that pydantic validates."""
+"""Schemas that pydantic validates: the base of all configs, and the check of a JSON value against one."""
 
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
 import pydantic
 from pydantic import Field
 
+from coi_jax.common.errors import UserError
+
+Model = TypeVar("Model", bound=pydantic.BaseModel)
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -12,3 +15,25 @@ class Section(pydantic.BaseModel):
     """A group of fields; frozen, and nothing besides them is allowed."""
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
+
+
+def check_value(schema: type[Model], value: Any, field: str, where: object) -> Model:
+    """Return a JSON value as its schema has it; no type is converted into another.
+
+    Args:
+      schema: of the value.
+      value: as it was read.
+      field: the name of the value in an error.
+      where: where it was read from.
+
+    Raises:
+      UserError: the value has not this schema; it names the first place that differs.
+    """
+    try:
+        return schema.model_validate(value, strict=True)
+    except pydantic.ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"])) or "value"
+        raise UserError(
+            field, where, f"{place}: {first['msg'].replace('Input should', 'should')}; correct it"
+        ) from None

@@ -10,7 +10,6 @@ ArrayRecord reads local files alone: the records of a cache in a bucket are copi
 import functools
 import importlib.util
 import io
-import json
 import os
 import struct
 import subprocess
@@ -30,6 +29,7 @@ from coi_jax.chains.chain import Chain
 from coi_jax.chains.dataset import read_manifest, split_path
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
+from coi_jax.common.json_reader import parse_json
 from coi_jax.common.storage import PathLike, as_path, file_size, local_copy
 from coi_jax.config.run import RunConfig
 from coi_jax.data.arms import find_arm
@@ -106,7 +106,7 @@ class TokenCache:
         if not 0 <= index < len(self):
             raise IndexError(index)
         inputs, targets, chain = _split_record(self._read([index])[0])
-        return Example(inputs, targets, Chain.from_row(json.loads(chain)))
+        return Example(inputs, targets, Chain.from_row(parse_json(chain)))
 
     def _read(self, indices: Sequence[int]) -> Sequence[bytes]:
         try:
@@ -191,7 +191,7 @@ def open_cache(folder: PathLike, key: str) -> TokenCache | None:
     """Return the cache in a folder; None where there is none, or a damaged one."""
     place = as_path(folder)
     try:
-        info = json.loads((place / INFO).read_bytes())
+        info = parse_json((place / INFO).read_bytes())
         lengths = np.load(io.BytesIO((place / LENGTHS).read_bytes()))
         found = (info["hash"], info["examples"], info["bytes"])
         is_whole = found == (key, len(lengths), file_size(place / RECORDS))
@@ -224,7 +224,7 @@ def find(
 def _with_rates(config: RunConfig, caches: list[TokenCache]) -> list[TokenCache] | None:
     try:
         path = mixture_path(config, [cache.hash for cache in caches])
-        rates = {task["hash"]: task["rate"] for task in json.loads(path.read_bytes())["tasks"]}
+        rates = {task["hash"]: task["rate"] for task in parse_json(path.read_bytes())["tasks"]}
         return [replace(cache, rate=float(rates[cache.hash])) for cache in caches]
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -272,10 +272,9 @@ def _child_environment() -> dict[str, str]:
 
 def _relay(child: subprocess.CompletedProcess[str]) -> NoReturn:
     """Raise the child's own UserError, which it printed as JSON."""
-    lines = child.stdout.splitlines()
     try:
-        error: dict[str, Any] = json.loads(lines[-1])["error"]
-    except (IndexError, ValueError, KeyError, TypeError):
+        error: dict[str, Any] = parse_json(child.stdout.rstrip("\n").rpartition("\n")[2])["error"]
+    except (ValueError, KeyError, TypeError):
         raise UserError(
             "python -m data_pipeline.cache",
             f"exit status {child.returncode}",

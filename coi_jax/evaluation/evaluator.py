@@ -104,7 +104,7 @@ def _generated_from(model: Model, tokens: TokenCache) -> dict[str, Any]:
 def _dataset_hash(model: Model) -> str | None:
     """Return the hash of the data that the run was trained on; None where the run has no record of it."""
     path = model.run.environment
-    return files.read_json(path, "environment")["data"]["sha256"] if path.exists() else None
+    return files.read_value(path, ("data", "sha256"), str, "environment") if path.exists() else None
 
 
 def _predict(

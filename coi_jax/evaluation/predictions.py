@@ -53,12 +53,12 @@ def prepare(folder: PathLike, generated_from: dict[str, Any]) -> bool:
 def read(folder: PathLike) -> Iterator[Prediction]:
     """Yield the predictions of a folder."""
     path = as_path(folder) / PREDICTIONS
-    for number, row in enumerate(files.read_jsonl(path, "predictions"), 1):
-        try:
-            yield Prediction(row["id"], row["prediction"], row["complete"])
-        except KeyError as error:
-            where = f"{path}:{number}"
-            raise UserError("predictions", where, f"has no {error}; remove the file and evaluate again") from None
+    for place, row in files.read_placed_jsonl(path, "predictions"):
+        for key, kind in {"id": str, "prediction": str, "complete": bool}.items():
+            if not isinstance(row.get(key), kind):
+                hint = f"has no {kind.__name__} {key!r}; remove the file and evaluate again"
+                raise UserError("predictions", place, hint)
+        yield Prediction(row["id"], row["prediction"], row["complete"])
 
 
 def append(file: IO[str] | AppendFile, prediction: Prediction, target: str) -> None:

@@ -1,9 +1,10 @@
 """The paper's own numbers, which tables show beside this project's."""
 
 import functools
-import json
 from pathlib import Path
 from typing import Any
+
+from coi_jax.common import files
 
 METRIC = "rouge_l"  # the score that the paper's tables have
 
@@ -13,8 +14,7 @@ _FILE = Path(__file__).with_name("paper_results.json")
 @functools.cache
 def results() -> dict[str, Any]:
     """Return the content of `paper_results.json`: the numbers and their source."""
-    content: dict[str, Any] = json.loads(_FILE.read_text(encoding="utf-8"))
-    return content
+    return files.read_object(_FILE)
 
 
 def models() -> dict[str, str]:

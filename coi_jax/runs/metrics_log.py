@@ -1,6 +1,7 @@
 """A run's numbers, written twice: metrics.jsonl for programs, TensorBoard events for people."""
 
 import json
+import math
 import pathlib
 import tempfile
 import time
@@ -11,6 +12,7 @@ from etils import epath
 from tensorboardX import SummaryWriter
 
 from coi_jax.common import files, storage
+from coi_jax.common.errors import UserError
 from coi_jax.common.storage import AppendFile, PathLike, as_path, is_local
 
 
@@ -44,7 +46,10 @@ class MetricsLog:
 
     def write(self, step: int, numbers: Mapping[str, float]) -> None:
         """Write the numbers of a step; `step` counts from 1."""
-        files.append_jsonl(self._jsonl, {"step": step, **numbers})
+        finite = {
+            name: number if math.isfinite(number) else None for name, number in numbers.items()
+        }  # JSON has no NaN
+        files.append_jsonl(self._jsonl, {"step": step, **finite})
         for name, number in numbers.items():
             self._events.add_scalar(name, number, step)
         if self._mirror and self._mirror.is_due:
@@ -76,8 +81,17 @@ class _Mirror:
 
 
 def read_metrics(path: PathLike) -> list[dict[str, Any]]:
-    """Return the rows of a metrics.jsonl, in the order of their steps."""
-    return list(files.read_jsonl(path, "metrics"))
+    """Return the rows of a metrics.jsonl, in the order of their steps; a number that was not finite is None.
+
+    Raises:
+      UserError: a line is not a row of a step; it names the line.
+    """
+    rows = []
+    for place, row in files.read_placed_jsonl(path, "metrics"):
+        if type(row.get("step")) is not int:
+            raise UserError("metrics", place, "has no step; remove the line")
+        rows.append(row)
+    return rows
 
 
 def _drop_after(path: epath.Path, step: int) -> None:

@@ -166,9 +166,23 @@ def open_tokenizer(path: str, template: str, *, for_t5: bool = False, embedding_
         return TokenizerVocabulary(source, for_t5=for_t5, embedding_rows=embedding_rows)
     except UserError:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError) as error:  # a file is other than its format says
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise source.error(f"cannot be read ({reason}); copy the folder again") from None
+    except (
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        ArithmeticError,
+    ) as error:  # a file is other than its format says
+        raise _unreadable(source, error) from None
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # of the tokenizers library, which is no Exception
+            raise
+        raise _unreadable(source, error) from None
+
+
+def _unreadable(source: TokenizerFiles, error: BaseException) -> UserError:
+    reason = " ".join(f"{type(error).__name__}: {error}".split())
+    return source.error(f"cannot be read ({reason}); copy the folder again")
 
 
 def _pieces(source: TokenizerFiles, names: dict[str, str]) -> Pieces:

@@ -5,7 +5,6 @@ Which file defines what, and which takes precedence, is as in `transformers` (`t
 
 import functools
 import hashlib
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +13,7 @@ from tokenizers import AddedToken
 
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
+from coi_jax.common.json_reader import JsonError, parse_json
 from coi_jax.common.storage import Folder, PathLike, atomic_folder
 
 FIELD = "config.vocabulary.folder"
@@ -24,6 +24,7 @@ SPECIAL_MAP, ADDED = "special_tokens_map.json", "added_tokens.json"
 GENERATION, MODEL_CONFIG = "generation_config.json", "config.json"
 SETTINGS = (CONFIG, SPECIAL_MAP, ADDED, GENERATION, MODEL_CONFIG, TEMPLATE)
 EXTRA_IDS = 100  # T5's sentinels, where its files do not count them
+MOST_EXTRA_IDS = 10_000
 SPECIAL_NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 
@@ -64,9 +65,10 @@ class TokenizerFiles:
 
     def _parse(self, name: str) -> dict[str, Any]:
         try:
-            value = json.loads(self.data[name])
-        except ValueError as error:
-            raise self.error(f"{name} is not JSON ({error}); copy it again", name) from None
+            value = parse_json(self.data[name])
+        except JsonError as error:
+            reason = str(error)
+            raise self.error(f"is {reason}" if reason.startswith("not") else reason, name) from None
         if not isinstance(value, dict):
             raise self.error(f"{name} holds a {type(value).__name__}, not an object; copy it again", name)
         return value
@@ -146,6 +148,8 @@ class TokenizerFiles:
         if not self.is_t5 or SENTENCEPIECE not in self.data:
             return {}
         count = self.json(CONFIG).get("extra_ids", EXTRA_IDS)
+        if not 0 <= count <= MOST_EXTRA_IDS:
+            raise self.error(f"extra_ids is {count}, not from 0 to {MOST_EXTRA_IDS}; correct it", CONFIG)
         return {
             len(self.pieces) - 1 + count - number: AddedToken(f"<extra_id_{number}>", special=True)
             for number in range(count)

@@ -6,6 +6,7 @@ A field that is none of them is an error, unless it is off. Where a file leaves 
 `transformers` counts.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -81,9 +82,9 @@ IGNORED_FIELDS = {
     "is_gated_act",
     "hidden_act",
     "_sliding_window_pattern",
-    "unsloth_version",
-    "unsloth_fixed",
 }
+IGNORED_NAMES = re.compile(r"is_\w+_config|transformers\.js\w*|unsloth_\w+")  # notes of those who made the checkpoint
+LAYERS, MOST_LAYERS = {"num_hidden_layers", "num_layers", "num_decoder_layers"}, 10_000
 REFUSED = {"quantization_config": "its weights are quantised; take the checkpoint in full precision"}
 
 
@@ -97,16 +98,23 @@ def from_hf_config(values: Mapping[str, Any]) -> Fields:
     family = FAMILIES[values["model_type"]]
     _check(family, values)
     given = {name: value for name, value in values.items() if name in family.defaults}
-    return family.switches | family.read(family.defaults | given)
+    _check_layers(given)
+    try:
+        return family.switches | family.read(family.defaults | given)
+    except UserError:
+        raise
+    except (TypeError, ValueError, KeyError, AttributeError, ArithmeticError) as error:
+        hint = f"is not as {family.architecture} has it ({type(error).__name__}: {error}); fetch the file again"
+        raise UserError("config.json", given, hint) from None
 
 
 def text_config(values: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the part of a config.json that describes the language model; raise UserError where its type is unknown."""
     kind = values.get("model_type")
     nested = {family.nested_type: name for name, family in FAMILIES.items() if family.nested_type}
-    if kind in nested and isinstance(values.get("text_config"), dict):
+    if isinstance(kind, str) and kind in nested and isinstance(values.get("text_config"), dict):
         return text_config({"model_type": nested[kind]} | values["text_config"])
-    if kind not in FAMILIES:
+    if not isinstance(kind, str) or kind not in FAMILIES:
         raise UserError("config.json: model_type", kind, nearest(str(kind), [*FAMILIES, *nested]))
     return values
 
@@ -114,7 +122,7 @@ def text_config(values: Mapping[str, Any]) -> Mapping[str, Any]:
 def _check(family: Family, values: Mapping[str, Any]) -> None:
     kind = family.model_type
     for name, value in values.items():
-        if name in REFUSED:
+        if name in REFUSED and value is not None:
             raise UserError(f"config.json: {name}", value, REFUSED[name])
         if name in family.fixed:
             fixed = family.fixed[name]
@@ -122,9 +130,18 @@ def _check(family: Family, values: Mapping[str, Any]) -> None:
                 raise UserError(
                     f"config.json: {name}", value, f"the network here only computes a {kind} with {fixed!r}"
                 )
-        elif name not in family.defaults and name not in IGNORED_FIELDS and value:
+        elif value and not (name in family.defaults or name in IGNORED_FIELDS or IGNORED_NAMES.fullmatch(name)):
             hint = f"is no field of {kind} that is known here; take it out if it changes nothing that is computed"
             raise UserError(f"config.json: {name}", value, hint)
+
+
+def _check_layers(values: Mapping[str, Any]) -> None:
+    """Raise UserError where a count of layers is no such; everything after it takes time for each layer."""
+    for name in LAYERS & values.keys():
+        if type(values[name]) is not int or not 0 < values[name] <= MOST_LAYERS:
+            raise UserError(
+                f"config.json: {name}", values[name], f"is no whole number from 1 to {MOST_LAYERS}; correct it"
+            )
 
 
 def to_hf_config(config: DecoderConfig | T5Config, vocabulary_size: int, model_type: str = "") -> Fields:

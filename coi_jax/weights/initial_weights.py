@@ -141,8 +141,7 @@ class PretrainedWeights:
 
     def recorded_identity(self) -> str:
         """Return the identity that `record` returned before the first step."""
-        found: str = files.read_json(self.run.environment, "environment")["data"]["weights"]
-        return found
+        return files.read_value(self.run.environment, ("data", "weights"), str, "environment")
 
     def load(self, mesh: Mesh | None) -> tuple[Params, Params | None]:
         """See `InitialWeights.load`."""

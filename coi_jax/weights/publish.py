@@ -92,7 +92,7 @@ def config_values(run: RunFolder, network: Network, dtype: np.dtype) -> dict[str
     """
     original: dict[str, Any] = {}
     if (run.published / CONFIG).exists():
-        original = dict(text_config(files.read_json(run.published / CONFIG)))
+        original = dict(text_config(files.read_object(run.published / CONFIG, "config.json")))
     values = to_hf_config(network.config, network.vocabulary_size, original.get("model_type", ""))
     replaced = {*FAMILIES[values["model_type"]].defaults, "dtype"}
     kept = {name: value for name, value in original.items() if name not in replaced}

@@ -10,15 +10,18 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
+import pydantic
 from jaxtyping import Shaped
+from pydantic import Field
 from safetensors import SafetensorError, safe_open
 
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
+from coi_jax.common.json_reader import JsonError, parse_json
 from coi_jax.common.progress import Bar
 from coi_jax.common.storage import BLOCK, Folder, PathLike, as_path, is_local
 
@@ -31,6 +34,7 @@ DTYPES: dict[str, np.dtype] = {
 }
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 LENGTH_BYTES = 8  # of a header's length, little-endian
+LARGEST = 2**60  # elements of a tensor
 LONGEST_HEADER = 100_000_000  # bytes; the library's own limit
 Tensor = Shaped[np.ndarray, "..."]
 
@@ -56,7 +60,13 @@ class TensorFolder:
         """
         self.folder = folder
         self.files = _files(folder)
-        self.entries = {key: entry for name in self.files for key, entry in read_header(folder, name).items()}
+        self.entries: dict[str, TensorEntry] = {}
+        for name in self.files:
+            entries = read_header(folder, name)
+            if twice := self.entries.keys() & entries.keys():
+                hint = f"{min(twice)} is in {self.entries[min(twice)].file} too; fetch the folder again"
+                raise UserError(folder.field, f"{folder}/{name}", hint)
+            self.entries |= entries
 
     def read(self, key: str) -> Tensor:
         """Return a tensor: from a local file by the memory map of the safetensors library, else from a byte range."""
@@ -95,7 +105,7 @@ def _files(folder: Folder) -> list[str]:
     names = folder.names()
     if INDEX in names:
         table = folder.read_json(INDEX).get("weight_map")
-        if not isinstance(table, dict) or not table:
+        if not isinstance(table, dict) or not table or not all(isinstance(name, str) for name in table.values()):
             raise UserError(folder.field, f"{folder}/{INDEX}", "has no weight_map; fetch it again")
         absent = sorted(set(table.values()) - set(names))
         if absent:
@@ -119,9 +129,12 @@ def read_header(folder: Folder, name: str) -> dict[str, TensorEntry]:
     if size < LENGTH_BYTES or length > LONGEST_HEADER or begin > size:
         raise UserError(folder.field, where, f"is no whole safetensors file ({size} bytes); fetch it again")
     try:
-        header = json.loads(folder.read(name, LENGTH_BYTES, begin))
+        header = parse_json(folder.read(name, LENGTH_BYTES, begin))
         entries = {key: _entry(name, begin, value) for key, value in header.items() if key != "__metadata__"}
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except JsonError as error:
+        hint = f"has a header that is not of safetensors ({str(error).partition(';')[0]}); fetch it again"
+        raise UserError(folder.field, where, hint) from None
+    except (ValueError, AttributeError):
         raise UserError(folder.field, where, "has a header that is not of safetensors; fetch it again") from None
     for key, value in header.items():
         if key in entries and value["dtype"] not in DTYPES:
@@ -130,6 +143,7 @@ def read_header(folder: Folder, name: str) -> dict[str, TensorEntry]:
     due = max((entry.end for entry in entries.values()), default=begin)
     if due > size:
         raise UserError(folder.field, where, f"is cut short: {size} of {due} bytes; fetch it again")
+    _check_layout(entries, begin, size, folder.field, where)
     if is_local(folder.url):
         check_with_library(folder, name)
     return entries
@@ -145,13 +159,36 @@ def check_with_library(folder: Folder, name: str) -> None:
         raise UserError(folder.field, f"{folder}/{name}", hint) from None
 
 
-def _entry(file: str, begin: int, value: Mapping[str, Any]) -> TensorEntry:
+class _Header(pydantic.BaseModel):
+    """What a header says of one tensor."""
+
+    dtype: str
+    shape: Annotated[list[Annotated[int, Field(ge=0)]], Field(max_length=32)]
+    data_offsets: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=2, max_length=2)]
+
+
+def _entry(file: str, begin: int, value: Any) -> TensorEntry:
     """Return a tensor's entry; raise ValueError where its bytes are not as many as its shape needs."""
-    dtype, shape = DTYPES.get(value["dtype"], np.dtype(np.uint8)), tuple(map(int, value["shape"]))
-    start, end = value["data_offsets"]
-    if value["dtype"] in DTYPES and (start < 0 or end - start != math.prod(shape) * dtype.itemsize):
+    header = _Header.model_validate(value, strict=True)
+    dtype = DTYPES.get(header.dtype, np.dtype(np.uint8))
+    start, end = header.data_offsets
+    if end < start or (header.dtype in DTYPES and end - start != math.prod(header.shape) * dtype.itemsize):
         raise ValueError(value)
-    return TensorEntry(file, dtype, shape, begin + start, begin + end)
+    if math.prod(max(size, 1) for size in header.shape) > LARGEST:  # which numpy refuses, also of an empty array
+        raise ValueError(value)
+    return TensorEntry(file, dtype, tuple(header.shape), begin + start, begin + end)
+
+
+def _check_layout(entries: Mapping[str, TensorEntry], begin: int, size: int, field: str, where: str) -> None:
+    """Raise UserError where tensors overlap, or leave bytes of the file to nobody: both may be a forged file."""
+    last, name = begin, ""
+    for key, entry in sorted(entries.items(), key=lambda item: (item[1].start, item[1].end)):
+        if entry.start != last:
+            fault = f"{key} overlaps {name or 'the header'}" if entry.start < last else f"a gap before {key}"
+            raise UserError(field, where, f"is not a valid safetensors file ({fault}); fetch it again")
+        last, name = entry.end, key
+    if last != size:
+        raise UserError(field, where, f"is not a valid safetensors file ({size - last} bytes too many); fetch it again")
 
 
 class TensorSpec(NamedTuple):

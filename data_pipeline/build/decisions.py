@@ -63,8 +63,8 @@ def read(path: PathLike) -> Decisions:
     """
     found: dict[str, dict[str, Any]] = {}
     if as_path(path, "decisions").exists():
-        for number, row in enumerate(files.read_jsonl(path, "decisions"), 1):
-            check(row, f"{path}:{number}")
+        for place, row in files.read_placed_jsonl(path, "decisions"):
+            check(row, place)
             record(found, row)
     return Decisions(found)
 

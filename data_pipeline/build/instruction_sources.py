@@ -7,7 +7,6 @@ depends on nothing else; rows that turn out to be unusable on the way are refuse
 import dataclasses
 import fnmatch
 import heapq
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from coi_jax.chains.chain import Chain
 from coi_jax.chains.dataset import read_manifest, split_path
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
+from coi_jax.common.json_reader import JsonError, NotJson, parse_json
 from coi_jax.common.storage import as_path
 from data_pipeline.build import rules
 from data_pipeline.build.build_config import SeedsConfig, SourceConfig
@@ -80,11 +80,19 @@ def read_super_ni(path: str, config: SeedsConfig, seed: int) -> Iterator[Seed | 
     """
     name = Path(path).stem
     try:
-        task = json.loads(files.read_text(path, "seeds.sources"))
-        definition = " ".join(_texts(task["Definition"])).strip()
-        rows = list(task["Instances"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        yield Refused(f"not a task of Super-NaturalInstructions ({type(error).__name__}: {error})", {"file": path})
+        task = parse_json(files.read_text(path, "seeds.sources"))
+    except NotJson as error:
+        yield Refused(f"not a task of Super-NaturalInstructions: {error}", {"file": path})
+        return
+    except JsonError as error:
+        raise UserError("seeds.sources", path, str(error)) from None
+    rows = task.get("Instances") if isinstance(task, dict) else None
+    if not isinstance(rows, list):
+        yield Refused("not a task of Super-NaturalInstructions: it has no list of Instances", {"file": path})
+        return
+    definition = " ".join(_texts(task.get("Definition"))).strip()
+    if not definition:
+        yield Refused("a task without a Definition", {"file": path})
         return
     languages = {text for key in ("Input", "Output", "Instruction") for text in _texts(task.get(f"{key}_language"))}
     if config.languages and not (languages and languages <= set(config.languages)):
@@ -178,13 +186,15 @@ def is_closed(outputs: Iterable[str]) -> bool:
 
 def read_alpaca(path: str) -> Iterator[Piece | Refused]:
     """Read the rows of a JSON or JSONL file with `instruction`, `input` and `output`."""
-    rows = files.read_jsonl(path, "seeds.sources") if path.endswith(".jsonl") else read_array(path)
+    rows = files.read_jsonl(path, "seeds.sources") if path.endswith(".jsonl") else read_array(path, "seeds.sources")
     for row in rows:
         known = isinstance(row, dict) and all(isinstance(row.get(key), str) for key in ("instruction", "output"))
         if not known or not row["instruction"].strip() or not row["output"].strip():
             yield Refused("not a row of instruction, input and output", row)
+        elif not isinstance(row.get("input") or "", str):
+            yield Refused("an input that is no text", row)
         else:
-            yield _piece("alpaca", "", row["instruction"], str(row.get("input") or ""), row["output"], None)
+            yield _piece("alpaca", "", row["instruction"], row.get("input") or "", row["output"], None)
 
 
 def read_dataset(path: str, folder: str) -> Iterator[Piece | Refused]:

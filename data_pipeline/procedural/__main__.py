@@ -15,6 +15,8 @@ from data_pipeline.procedural import catalogue, splits
 from data_pipeline.procedural.chain_generator import Generator, Settings, write
 from data_pipeline.procedural.compose import Limits
 
+MAX_LENGTH = 100  # steps of a chain
+
 
 def _parser() -> argparse.ArgumentParser:
     parser = cli.parser(__doc__)
@@ -69,6 +71,8 @@ def _lengths(field: str, text: str) -> list[int]:
     lengths = _integers(field, text, 1)
     if len(set(lengths)) < len(lengths):
         raise UserError(field, text, "name each length once")
+    if max(lengths) > MAX_LENGTH:
+        raise UserError(field, text, f"must be at most {MAX_LENGTH}")
     return lengths
 
 

@@ -87,7 +87,11 @@ class Generator:
             return UserError(f"{split}_count", self.settings.counts[split][length], f"{found}; ask for fewer, {hint}")
         field, kind = ("test_lengths", "held out for test") if split == splits.TEST else ("lengths", "left to teach")
         count = len(self.settings.operations)
-        return UserError(field, length, f"no combination of the {count} operations is {kind}; choose more operations")
+        return UserError(
+            field,
+            length,
+            f"no combination of the {count} operations is {kind}; choose more operations or a shorter length",
+        )
 
     def _find(
         self, split: str, length: int, usage: Usage, seen: set[tuple[str, Combination]], random: Random

@@ -7,12 +7,16 @@ from random import Random
 from typing import Any
 
 from data_pipeline.procedural.operation import Operation
-from data_pipeline.procedural.splits import is_held_out, is_taught
+from data_pipeline.procedural.splits import is_held_out, stays_taught
 
 Combination = tuple[Operation, ...]
 
 TRIALS = 40
 """Values tried before two operations are taken not to go together."""
+
+SEARCHED = 50_000
+"""Combinations and their beginnings that are looked at before a length is taken to have none: some seconds. The runs
+that may be held out grow with the square of the length, so of very long combinations hardly any is taught."""
 
 SLACK = 3
 """Uses by which an operation may run ahead of another; with none, the same few combinations would come round again."""
@@ -98,6 +102,7 @@ class Composer:
         self._operations, self._one_in, self._limits = tuple(operations), one_in, limits
         self._followers = {first: self._following(first, degenerate) for first in operations}
         self._extensible = [set(operations)]
+        self._searched = 0
 
     def _following(self, first: Operation, degenerate: bool) -> tuple[Operation, ...]:
         fitting = (second for second in self._operations if second.source is first.result)
@@ -109,7 +114,7 @@ class Composer:
         return any(found is not None and (degenerate or not found.degenerate) for found in runs)
 
     def draw(self, length: int, held_out: bool, usage: "Usage", random: Random) -> Combination | None:
-        """Return a combination, held out or taught, of the least used operations; None where there is none.
+        """Return a combination, held out or taught, of the least used operations; None where none is found.
 
         Args:
           length: number of operations.
@@ -117,6 +122,7 @@ class Composer:
           usage: counts of earlier uses.
           random: breaks ties.
         """
+        self._searched = 0
         return self._extend((), length, held_out, usage, random)
 
     def _extend(
@@ -125,6 +131,9 @@ class Composer:
         if len(prefix) == length:
             return prefix
         for operation in usage.order(self._choices(prefix, length), len(prefix), random):
+            self._searched += 1
+            if self._searched > SEARCHED:
+                return None
             extended = (*prefix, operation)
             if extended not in usage.fruitless and self._is_possible(extended, length, held_out):
                 found = self._extend(extended, length, held_out, usage, random)
@@ -146,10 +155,10 @@ class Composer:
         return self._extensible[count]
 
     def _is_possible(self, prefix: Combination, length: int, held_out: bool) -> bool:
-        """Return whether a combination that begins so can become the wanted kind: taught, or else held out."""
+        """Return whether a combination can become the wanted kind, taught or else held out, as its beginning could."""
         names = [operation.name for operation in prefix]
         if not held_out:
-            return is_taught(names, self._one_in)
+            return stays_taught(names, self._one_in)
         return len(prefix) < length or length == 1 or is_held_out(names, self._one_in)
 
 

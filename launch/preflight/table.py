@@ -51,8 +51,8 @@ class Cell:
         """Return its result; None where there is none, or one of other overrides."""
         if not self.path.is_file():
             return None
-        result: dict[str, Any] = files.read_json(self.path)
-        return result if result["overrides"] == split_overrides(override_flags(self.overrides))[1] else None
+        result = files.read_object(self.path)
+        return result if result.get("overrides") == split_overrides(override_flags(self.overrides))[1] else None
 
     def command(self) -> list[str]:
         """Return what makes its result."""

@@ -52,11 +52,9 @@ def _newest(point: Point) -> int | None:
 
 
 def _total_steps(checkpoint: epath.Path) -> int:
-    steps: int = files.read_json(checkpoint / "position" / "metadata", "checkpoint")["total_steps"]
-    return steps
+    return files.read_value(checkpoint / "position" / "metadata", ("total_steps",), int, "checkpoint")
 
 
 def _scored_step(results: epath.Path) -> str:
     """Return the step of a checkpoint that is spelled `600-1f3a…`, step and hash."""
-    identity: str = files.read_json(results, "results")["provenance"]["checkpoint"]
-    return identity.split("-")[0]
+    return files.read_value(results, ("provenance", "checkpoint"), str, "results").split("-")[0]

@@ -1,4 +1,5 @@
 import json
+import re
 import socket
 import threading
 import urllib.request
@@ -167,6 +168,34 @@ def test_a_person_filters_jumps_and_undoes(
         until(page, lambda page: text(page, "#doubt").startswith("Doubtful: the second opinion gives"))
         page.save_screenshot(str(tmp_path / "curate.png"))
     assert [row["decision"] for row in rows(session)] == ["reject", "undo"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[" * 100_000,
+        b'{"id": "\xff", "decision": "accept"}',
+        b'{"id": "a", "id": "b", "decision": "accept"}',
+        b'{"id": 1' + b"0" * 5000 + b', "decision": "accept"}',
+        b'{"id": "ID", "decision": "edit", "steps": [["\\ud800", ""], ["a", "b"]]}',
+        b'{"id": "ID", "decision": "edit", "steps": NaN}',
+        b'{"id": "ID", "decision": ["accept"]}',
+        b'{"id": "ID", "decision": "edit", "steps": [[1, 2], {}]}',
+    ],
+    ids=lambda body: str(body[:30]),
+)
+def test_a_request_that_is_no_decision_is_refused_with_a_reason(session: CurationSession, body: bytes) -> None:
+    client = application(session).test_client()
+    token = re.search(r'"token": *"([^"]+)"', client.get("/").text)
+    assert token
+    reply = client.post(
+        "/decisions", data=body.replace(b"ID", session.order[0].encode()), headers={"X-Token": token[1]}
+    )
+    assert reply.status_code == 400
+    assert "decision" in json.loads(reply.text)["error"]
+    assert not session.path.exists()
 
 
 def test_a_person_decides_by_keyboard(session: CurationSession, address: str, browser: str, tmp_path: Path) -> None:

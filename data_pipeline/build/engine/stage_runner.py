@@ -18,6 +18,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from coi_jax.common import files
 from coi_jax.common.errors import UserError, nearest
+from coi_jax.common.json_reader import JsonError, parse_json
 from coi_jax.common.progress import Bar
 from coi_jax.llm.structured import BUDGET
 from data_pipeline.build.engine.stage_progress import PROGRESS
@@ -74,7 +75,17 @@ class Stage:
             places = sorted(place for number, file in enumerate(opened) for place in _lines(number, file))
             for _, number, start in places:
                 opened[number].seek(start)
-                yield json.loads(opened[number].readline())
+                yield _row(opened[number].readline())
+
+
+def _row(line: str | bytes, where: str = "a line of a stage") -> Row:
+    """Return the row that a line of a stage's files spells; raise UserError where the file is damaged."""
+    try:
+        row: Row = parse_json(line)
+    except JsonError as error:
+        hint = f"{str(error).partition(';')[0]}; remove the stage's folder, and it is made again"
+        raise UserError("work folder", where, hint) from None
+    return row
 
 
 def _lines(number: int, file: IO[bytes]) -> Iterator[tuple[bytes, int, int]]:
@@ -90,7 +101,7 @@ def read_rows(pattern: str) -> Iterator[Row]:
     system, path = fsspec.core.url_to_fs(pattern)
     for name in sorted(system.glob(path)):
         with system.open(name, "rt", encoding="utf-8") as file:
-            yield from map(json.loads, file)
+            yield from map(_row, file)
 
 
 class StageRunner:
@@ -129,7 +140,7 @@ class StageRunner:
         folder = f"{self.folder}/{name}-{identity[:12]}"
         system, root = fsspec.core.url_to_fs(folder)
         if system.exists(f"{root}/{MARKER}"):
-            return Stage(name, folder, identity, json.loads(system.cat_file(f"{root}/{MARKER}")))
+            return Stage(name, folder, identity, _row(system.cat_file(f"{root}/{MARKER}"), f"{folder}/{MARKER}"))
         if system.exists(root):
             system.rm(root, recursive=True)
         system.makedirs(root, exist_ok=True)
@@ -200,4 +211,4 @@ class _Read(beam.PTransform[Any, Any]):
     def expand(self, start: Any) -> Flow:
         """Read the files as rows."""
         lines = start | beam.io.ReadFromText(self._pattern)
-        return lines | beam.Map(json.loads)
+        return lines | beam.Map(_row)

@@ -8,9 +8,11 @@ import flask
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
 from coi_jax.common.errors import UserError
+from coi_jax.common.json_reader import parse_field
 from data_pipeline.build.review.build_report import PAGES, safe_json
 from data_pipeline.build.review.curation import FILTERS, CurationSession
 
+MOST_BYTES = 2**24  # of a decision
 HOST = "127.0.0.1"  # of this machine alone: the page asks for no password
 
 # Nothing but the page's own script and style runs, and no other site can show the page in a frame.
@@ -30,6 +32,7 @@ class QuietHandler(WSGIRequestHandler):
 def application(session: CurationSession) -> flask.Flask:
     """Return the page's server. A decision must carry the page's token, so that no other site can send one."""
     app = flask.Flask(__name__, template_folder=str(PAGES))
+    app.config["MAX_CONTENT_LENGTH"] = MOST_BYTES
     app.config["TRUSTED_HOSTS"] = [HOST, "localhost"]
     token, nonce = secrets.token_urlsafe(), secrets.token_urlsafe()
 
@@ -76,7 +79,7 @@ def application(session: CurationSession) -> flask.Flask:
         if is_foreign():
             return foreign
         try:
-            return session.decide(flask.request.get_json())
+            return session.decide(parse_field(flask.request.get_data(), "decision", "the page's"))
         except UserError as error:
             return flask.jsonify(error=str(error)), 400
 

@@ -112,7 +112,7 @@ def _lines(child: "subprocess.Popen[str]") -> Iterator[str]:
 
 
 def _last_line(log: epath.Path) -> str:
-    lines = [line for line in log.read_bytes().decode("utf-8", "replace").splitlines() if line.strip()]
+    lines = [line for line in log.read_bytes().decode("utf-8", "replace").split("\n") if line.strip()]
     return f"{lines[-1].strip()} (all of it in {log})"
 
 

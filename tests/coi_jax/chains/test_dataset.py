@@ -1,10 +1,13 @@
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from coi_jax.chains.chain import Chain, Step
-from coi_jax.chains.dataset import DatasetWriter, read_chains, read_manifest
+from coi_jax.chains.dataset import DatasetWriter, read_chains, read_manifest, split_path, write_chains
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
 
@@ -50,6 +53,105 @@ def test_writing_twice_gives_the_same_bytes(tmp_path: Path) -> None:
     write(tmp_path / "b")
     for name in ("manifest.json", "train.jsonl", "test.jsonl", "rejected.jsonl"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def change_manifest(folder: Path, **changes: Any) -> None:
+    files.write_json(folder / "manifest.json", files.read_object(folder / "manifest.json") | changes)
+
+
+def test_a_split_that_was_changed_after_it_was_written_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    write(folder)
+    list(read_chains(folder, "train"))
+    path = folder / "train.jsonl"
+    path.write_text(path.read_text().replace("out 0", "out 9"))
+    with pytest.raises(UserError, match=r"train\.jsonl: has another SHA-256 than in manifest\.json"):
+        list(read_chains(folder, "train"))
+    list(read_chains(folder, "test"))
+
+
+@pytest.mark.parametrize("counts", [{"1": 7, "2": 2, "3": 2}, {"1": 3, "2": 2}, {}, {"1": 3, "2": 2, "3": 2, "4": 1}])
+def test_counts_that_differ_from_the_rows_are_refused(tmp_path: Path, counts: dict[str, int]) -> None:
+    folder = tmp_path / "data"
+    write(folder)
+    change_manifest(folder, counts={"train": counts})
+    with pytest.raises(UserError, match=r"train\.jsonl: the numbers of chains by length are .*'1': 3"):
+        split_path(folder, "train")
+    change_manifest(folder, counts={"train": {"1": 3, "2": 2, "3": 2, "9": 0}})
+    assert list(read_chains(folder, "train")) == CHAINS
+
+
+def test_a_split_without_a_hash_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "data")
+    change_manifest(tmp_path / "data", sha256={})
+    with pytest.raises(UserError, match="SHA-256"):
+        split_path(tmp_path / "data", "train")
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"counts": [1]}, "counts: should be a valid dict"),
+        ({"counts": {"train": {"2": "many"}}}, r"counts\.train\.2: should be a valid integer"),
+        ({"counts": {"train": {"2": 1.0}}}, r"counts\.train\.2"),
+        ({"counts": {"train": {"2": -1}}}, r"counts\.train\.2"),
+        ({"counts": {"train": {"two": 1}}}, r"counts\.train\.two"),
+        ({"counts": {"../train": {"2": 1}}}, r"counts\.\.\./train"),
+        ({"sha256": {"train.jsonl": 3}}, r"sha256\.train\.jsonl"),
+        ({"licence": None}, "licence"),
+        ({"notes": []}, "notes"),
+    ],
+)
+def test_a_manifest_has_a_schema(tmp_path: Path, changes: dict[str, Any], reason: str) -> None:
+    write(tmp_path / "data")
+    change_manifest(tmp_path / "data", **changes)
+    with pytest.raises(UserError, match=reason) as caught:
+        read_manifest(tmp_path / "data")
+    assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match=reason), DatasetWriter(tmp_path / "data", "made here"):
+        pass
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", "3", '{"source": "s"}', "[" * 5000, '{"source": "a", "source": "b"}', "", "{"]
+)
+def test_what_is_no_manifest_is_one_line(tmp_path: Path, content: str) -> None:
+    write(tmp_path / "data")
+    (tmp_path / "data" / "manifest.json").write_text(content)
+    with pytest.raises(UserError, match=r"manifest\.json") as caught:
+        read_manifest(tmp_path / "data")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("make", [lambda path: path.symlink_to(path), os.mkfifo, Path.mkdir, lambda path: None])
+def test_what_stands_in_place_of_a_split_is_one_line(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    write(tmp_path / "data")
+    path = tmp_path / "data" / "train.jsonl"
+    path.unlink()
+    make(path)
+    with pytest.raises(UserError, match=r"train\.jsonl") as caught:
+        list(read_chains(tmp_path / "data", "train"))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("part", ['"\\ud800"', "NaN", "[" * 2000 + "]" * 2000, "1" * 5000, '{"a": 1, "a": 2}'])
+def test_a_row_beyond_the_limits_of_json_is_named(tmp_path: Path, part: str) -> None:
+    write(tmp_path / "data")
+    path = tmp_path / "data" / "train.jsonl"
+    path.write_text(path.read_text().replace('"in"', part))
+    with pytest.raises(UserError, match=r"train\.jsonl:1: ") as caught:
+        list(read_chains(tmp_path / "data", "train"))
+    assert "\n" not in str(caught.value)
+
+
+def test_null_characters_blank_lines_and_a_byte_order_mark_are_read(tmp_path: Path) -> None:
+    odd = Chain("odd", "made", "a\0b\u2028c", "Do.", (Step("Do.", "\0"),))
+    write_chains(tmp_path / "data", {"train": [odd]}, source="s", licence="l")
+    assert list(read_chains(tmp_path / "data", "train")) == [odd]
+    path = tmp_path / "data" / "train.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf\n" + path.read_bytes() + b"\n\n")
+    change_manifest(tmp_path / "data", sha256={"train.jsonl": files.sha256(path)})
+    assert list(read_chains(tmp_path / "data", "train")) == [odd]
 
 
 def test_an_interrupted_write_leaves_the_old_dataset(tmp_path: Path) -> None:

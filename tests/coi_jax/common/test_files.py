@@ -1,4 +1,6 @@
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -98,3 +100,55 @@ def test_a_long_value_is_shortened_to_one_line() -> None:
 def test_nearest_names() -> None:
     assert "did you mean 'adamw'" in nearest("adam", ["adamw", "adafactor"])
     assert nearest("xyz", ["adamw", "adafactor"]) == "unknown; one of adamw, adafactor"
+
+
+def test_blank_lines_and_a_byte_order_mark_are_skipped_and_lines_end_with_a_newline_alone(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"a": "1"}\r\n\n \t\n' + '{"a": "x\u2028y\x85z"}\n\n'.encode())
+    assert list(files.read_placed_jsonl(path)) == [(f"{path}:1", {"a": "1"}), (f"{path}:4", {"a": "x\u2028y\x85z"})]
+    (tmp_path / "value.json").write_bytes(b'\xef\xbb\xbf\n{"a": 1}\n\n')
+    assert files.read_object(tmp_path / "value.json") == {"a": 1}
+
+
+def test_an_object_is_read_and_nothing_else(tmp_path: Path) -> None:
+    files.write_json(tmp_path / "list.json", [])
+    with pytest.raises(UserError, match="a list, where a JSON object is due"):
+        files.read_object(tmp_path / "list.json")
+
+
+def make_loop(path: Path) -> None:
+    path.symlink_to(path)
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (make_loop, "symbolic links"),
+        (os.mkfifo, "a pipe or a device"),
+        (Path.mkdir, "is a folder"),
+        (lambda path: path.symlink_to("/dev/zero"), "a pipe or a device"),
+        (lambda path: path.symlink_to("nowhere"), "no such file"),
+    ],
+)
+def test_what_is_no_file_is_one_line_and_never_waits(tmp_path: Path, make: Callable[[Path], None], reason: str) -> None:
+    path = tmp_path / "data.jsonl"
+    make(path)
+    for read in (
+        files.read_text,
+        files.read_json,
+        files.read_bytes,
+        files.sha256,
+        lambda path: list(files.read_jsonl(path)),
+    ):
+        with pytest.raises(UserError, match=reason):
+            read(path)
+
+
+def test_a_row_that_is_too_long_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "MAX_LINE_BYTES", 20)
+    (tmp_path / "rows.jsonl").write_text('{"a": 1}\n' + json.dumps({"a": "x" * 20}))
+    with pytest.raises(UserError, match=r"rows.jsonl:2: is longer"):
+        list(files.read_jsonl(tmp_path / "rows.jsonl"))
+    monkeypatch.setattr(files, "MAX_BYTES", 20)
+    with pytest.raises(UserError, match=r"rows.jsonl: is longer"):
+        files.read_text(tmp_path / "rows.jsonl")

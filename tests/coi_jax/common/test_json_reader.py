@@ -79,6 +79,11 @@ def test_a_value_within_a_text_may_keep_half_a_surrogate_pair() -> None:
     assert is_utf8(["😀"])
 
 
+def test_the_place_of_half_a_surrogate_pair_is_named() -> None:
+    with pytest.raises(JsonError, match=r"^rows\.1\.input: holds half"):
+        parse_json('{"rows": [{"input": "\\ud83d\\ude00"}, {"input": "\\ud800"}]}')
+
+
 def test_the_error_of_a_file_names_its_line() -> None:
     with pytest.raises(UserError, match=r"^config: run.json:3: not JSON"):
         parse_field(b'{\n"a": 1,\n}', "config", "run.json")

@@ -1,4 +1,6 @@
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -51,3 +53,16 @@ def test_what_is_no_prediction_is_named(tmp_path: Path, line: str) -> None:
     (tmp_path / PREDICTIONS).write_text(line, encoding="utf-8")
     with pytest.raises(UserError, match=r"predictions\.jsonl:1"):
         list(predictions.read(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "row", [{"id": "a"}, {"id": 1, "prediction": "b", "complete": True}, {"id": "a", "prediction": None}]
+)
+def test_a_line_that_is_no_prediction_is_named(tmp_path: Path, row: dict[str, Any]) -> None:
+    (tmp_path / "predictions.jsonl").write_text(
+        '{"id": "a", "prediction": "b\\u0000", "complete": true}\n' + json.dumps(row)
+    )
+    found = predictions.read(tmp_path)
+    assert next(found).text == "b\0"
+    with pytest.raises(UserError, match=r"predictions\.jsonl:2: has no "):
+        next(found)

@@ -1,10 +1,12 @@
 import errno
+import math
 import struct
 from pathlib import Path
 
 import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
+from coi_jax.common.errors import UserError
 from coi_jax.common.storage import AppendFile
 from coi_jax.runs.metrics_log import MetricsLog, read_metrics
 
@@ -58,3 +60,20 @@ def test_a_full_disk_is_an_error_at_once(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No space left") as caught:
         log.write(1, {"loss": 1.0})
     assert caught.value.errno == errno.ENOSPC
+
+
+def test_numbers_that_are_not_finite_are_null_and_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    log = MetricsLog(path, tmp_path / "tensorboard", start=0)
+    log.write(1, {"loss": math.nan, "norm": math.inf, "rate": 0.5})
+    log.close()
+    MetricsLog(path, tmp_path / "tensorboard", start=1).close()
+    assert read_metrics(path) == [{"step": 1, "loss": None, "norm": None, "rate": 0.5}]
+
+
+@pytest.mark.parametrize("line", ["{}", '{"step": "1"}', '{"step": NaN}', '{"step": 1, "step": 2}', "[" * 5000])
+def test_a_damaged_line_is_named(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(f'{{"step": 1}}\n{line}\n')
+    with pytest.raises(UserError, match=r"metrics\.jsonl:2: "):
+        MetricsLog(path, tmp_path / "tensorboard", start=1)

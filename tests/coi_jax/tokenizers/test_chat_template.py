@@ -1,4 +1,12 @@
+import re
+import resource
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,6 +15,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 from coi_jax.common.errors import UserError
 from coi_jax.tokenizers import chat_template
 from coi_jax.tokenizers.chat_template import ChatTemplate
+from tests.helpers.paths import ROOT
 
 MESSAGES = [{"role": "user", "content": "Sort <b> & 'c'.\n\nd é"}, {"role": "assistant", "content": "b"}]
 VARIABLES: dict[str, Any] = {"bos_token": "<s>", "eos_token": "</s>"}
@@ -94,3 +103,88 @@ def test_the_clock_starts_anew_with_each_conversation(monkeypatch: pytest.Monkey
     monkeypatch.setattr(chat_template, "MAX_SECONDS", 0.05)
     made = ChatTemplate("{% for a in range(1000) %}{% endfor %}{{ strftime_now('%Y') }}", {}, "here")
     assert {made.render([], add_generation_prompt=True) for _ in range(20)} == {str(datetime.now().year)}
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("{{ '%4000000000d' % 1 }}", "more than 512 MiB of memory"),
+        ("{{ '%.*f' % (2000000000, 1.5) }}", "memory|ValueError|OverflowError"),
+        ("{{ 'a'.ljust(4000000000) }}", "more than 512 MiB of memory"),
+        ("{{ 'a'.zfill(4000000000) | length }}", "more than 512 MiB of memory"),
+        ("{{ 'a' | center(4000000000) }}", "more than 512 MiB of memory"),
+        ("{{ messages | slice(10 ** 6) | map('list') | list | length * 9 ** 9 }}", "longer than|memory|larger than"),
+        ("{{ messages | batch(4000000000, 'x') | list | length }}", "longer than|memory"),
+        ("{{ lipsum(n=1000000) }}", "longer than|memory"),
+        ("{{ 'x' | indent(4000000000, true) }}", "more than 512 MiB of memory"),
+        ("{% set ns = namespace(x='a') %}{% for i in range(60) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}", "memory"),
+        ("{% for a in range(20000) %}" + "x" * 1000 + "{% endfor %}", "writes more than 16 MiB"),
+        ("{{ '\\ud800' }}", "surrogates not allowed"),
+        ("{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}", "stops: "),
+        ("{{ " + "-" * 50_000 + "1 }}", "stops: "),
+        ("{{ 'a'" + " ~ 'a'" * 50_000 + " }}", "stops: "),
+    ],
+    ids=lambda given: given[:30],
+)
+def test_a_template_that_takes_too_much_is_stopped(monkeypatch: pytest.MonkeyPatch, source: str, says: str) -> None:
+    monkeypatch.setattr(chat_template, "MAX_SECONDS", 0.5)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert re.search(says, stops(source))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**17  # KiB: nothing large was made here
+    assert ChatTemplate("{{ 1 }}", {}, "here").render([], add_generation_prompt=True) == "1"
+
+
+def test_one_process_renders_all_conversations() -> None:
+    made = [ChatTemplate(source, VARIABLES, "here") for source in ("{{ messages[0].content }}", "{{ bos_token }}")]
+    one = chat_template._WORKER._process
+    for number in range(200):
+        message = {"role": "user", "content": str(number) * 100}
+        assert made[0].render([message], add_generation_prompt=True) == message["content"]
+        assert made[1].render([message], add_generation_prompt=True) == "<s>"
+    assert chat_template._WORKER._process is one
+
+
+def test_threads_get_their_own_renderings() -> None:
+    made = ChatTemplate("{{ messages[0].content }}", {}, "here")
+    with ThreadPoolExecutor(8) as pool:
+        texts = [str(number) * 1000 for number in range(200)]
+        messages = [[{"role": "user", "content": text}] for text in texts]
+        assert list(pool.map(lambda one: made.render(one, add_generation_prompt=True), messages)) == texts
+
+
+FORKS = """
+import os
+from coi_jax.tokenizers import chat_template
+made = chat_template.ChatTemplate("{{ messages[0].content }}", {}, "here")
+child = os.fork()
+name = "parent" if child else "child"
+for number in range(50):
+    text = f"{name} {number}"
+    assert made.render([{"role": "user", "content": text}], add_generation_prompt=True) == text
+if child:
+    assert os.waitpid(child, 0)[1] == 0
+    print(chat_template._WORKER._process.pid, flush=True)
+    os.kill(os.getpid(), 9)
+"""
+
+
+def test_a_forked_process_renders_by_itself_and_the_renderer_ends_with_the_process_that_uses_it() -> None:
+    done = subprocess.run([sys.executable, "-c", FORKS], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    renderer = int(done.stdout)
+    end = time.monotonic() + 10
+    while time.monotonic() < end and Path(f"/proc/{renderer}/stat").exists():
+        if Path(f"/proc/{renderer}/stat").read_text().split()[2] == "Z":
+            break
+        time.sleep(0.02)
+    else:
+        assert not Path(f"/proc/{renderer}").exists()
+
+
+def test_a_megabyte_of_messages_is_rendered_soon() -> None:
+    made = ChatTemplate("{% for m in messages %}<|{{ m.role }}|>{{ m.content | trim }}{% endfor %}", {}, "here")
+    messages = [{"role": "user", "content": "word " * 200}] * 1000
+    start = time.monotonic()
+    text = made.render(messages, add_generation_prompt=True)
+    assert len(text) > 900_000
+    assert time.monotonic() - start < 5

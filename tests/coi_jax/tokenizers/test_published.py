@@ -291,11 +291,16 @@ DAMAGE = {
         (b"[]", "holds a list"),
         (b"{}", "cannot be read"),
         (b'{"model": {"vocab": 3}}', "cannot be read"),
+        (b"[" * 100_000, "nested too deep"),
+        (b'{"model": 1, "model": 2}', "twice"),
+        (b'{"added_tokens": [{"id": 1' + b"0" * 5000 + b"}]}", "5001 digits"),
+        (b'{"model": {"vocab": {"\\ud800": 1}}}', "half of a surrogate pair"),
     ],
     "tokenizer_config.json": [
         (b'{"eos_token": 5}', "cannot be read"),
         (b"{", "is not JSON"),
         (b'{"added_tokens_decoder": 5}', "cannot be read"),
+        (b'{"model_max_length": Infinity}', "Infinity is not JSON"),
     ],
     "chat_template.jinja": [
         (b"{% if %}", "Expected an expression"),
@@ -320,6 +325,16 @@ def test_a_damaged_model_is_one_clear_line(tmp_path: Path, data: bytes) -> None:
     (path / "tokenizer.model").write_bytes(data)
     with pytest.raises(UserError, match="not a SentencePiece model"):
         open_tokenizer(str(path), "plain")
+
+
+def test_what_the_library_panics_at_is_one_clear_line(tmp_path: Path) -> None:
+    path = copy_of("t5", tmp_path / "damaged")
+    values = json.loads((path / "tokenizer.json").read_text())
+    values["post_processor"]["special_tokens"] = {}
+    write_json(path / "tokenizer.json", values)
+    with pytest.raises(UserError, match=r"cannot be read .PanicException") as caught:
+        open_tokenizer(str(path), "plain", for_t5=True)
+    assert "\n" not in str(caught.value)
 
 
 def test_files_that_do_not_say_enough(tmp_path: Path) -> None:

@@ -135,6 +135,13 @@ def test_the_language_model_of_gemma_3_with_a_vision_tower() -> None:
         ({"model_type": "llama", "rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "default, linear and llama3"),
         ({"model_type": "llama", "rope_scaling": {"type": "linear"}}, "linear needs 'factor'"),
         ({"model_type": "llama", "quantization_config": {"bits": 4}}, "full precision"),
+        ({"model_type": ["llama"]}, "model_type: ['llama']: unknown"),
+        ({"model_type": "llama", "num_hidden_layers": 10**18}, "num_hidden_layers: 1000000000000000000: is no whole"),
+        ({"model_type": "t5", "num_layers": 2.5}, "num_layers: 2.5: is no whole number"),
+        ({"model_type": "llama", "num_hidden_layers": -1}, "num_hidden_layers: -1"),
+        ({"model_type": "llama", "hidden_size": "big", "head_dim": None}, "is not as LlamaForCausalLM has it"),
+        ({"model_type": "llama", "num_attention_heads": 0, "head_dim": None}, "ZeroDivisionError"),
+        ({"model_type": "llama", "rope_scaling": 3}, "is not as LlamaForCausalLM has it"),
         ({"model_type": "llama", "residual_multiplier": 0.2}, "is no field of llama that is known here"),
     ],
 )
@@ -147,6 +154,13 @@ def test_what_the_network_does_not_compute_stops(values: dict[str, Any], said: s
 
 def test_what_is_off_may_have_any_name() -> None:
     assert from_hf_config({"model_type": "qwen2", "use_mrope": False}) == from_hf_config({"model_type": "qwen2"})
+
+
+@pytest.mark.parametrize(
+    "field", [{"quantization_config": None}, {"is_llama_config": True}, {"transformers.js_config": {"dtype": "q4"}}]
+)
+def test_fields_that_change_nothing_are_read(field: dict[str, Any]) -> None:
+    assert from_hf_config({"model_type": "llama"} | field) == from_hf_config({"model_type": "llama"})
 
 
 def test_a_network_of_no_family_cannot_be_published() -> None:

@@ -3,7 +3,9 @@
 import json
 import struct
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -143,6 +145,80 @@ def test_broken_files_are_one_line(tmp_path: Path, how: str, said: str) -> None:
     assert said in str(caught.value)
     assert f"src: {path}" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def rewritten(data: bytes, change: Callable[[str], str], padding: bytes = b"") -> bytes:
+    """A safetensors file with another header."""
+    length = struct.unpack("<Q", data[:8])[0]
+    text = change(data[8 : 8 + length].decode()).encode()
+    return struct.pack("<Q", len(text)) + text + data[8 + length :] + padding
+
+
+def with_entry(key: str, **changes: Any) -> Callable[[str], str]:
+    def change(text: str) -> str:
+        header = json.loads(text)
+        header[key] = header.get(key, header["a.weight"]) | changes
+        return json.dumps(header)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (with_entry("copy"), "is not a valid safetensors file (copy overlaps a.weight)"),
+        (with_entry("a.weight", shape=[-3, -5]), "has a header that is not of safetensors"),
+        (with_entry("a.weight", shape=[15.0]), "has a header that is not of safetensors"),
+        (with_entry("a.weight", shape=[True, 15]), "has a header that is not of safetensors"),
+        (with_entry("a.weight", shape=["15"]), "has a header that is not of safetensors"),
+        (with_entry("a.weight", shape=[1] * 70 + [15]), "has a header that is not of safetensors"),
+        (with_entry("a.weight", data_offsets=[0, 0], shape=[0, 2**63]), "has a header that is not of safetensors"),
+        (with_entry("a.weight", data_offsets=[60, 0]), "has a header that is not of safetensors"),
+        (with_entry("a.weight", data_offsets=[-60, 0]), "has a header that is not of safetensors"),
+        (with_entry("a.weight", data_offsets=[0]), "has a header that is not of safetensors"),
+        (with_entry("a.weight", dtype=["F32"]), "has a header that is not of safetensors"),
+        (lambda text: text.replace("[3,5]", "[1e999]"), "not of safetensors (the number 1e999 is too large)"),
+        (lambda text: text.replace("[3,5]", "[Infinity]"), "not of safetensors (Infinity is not JSON)"),
+        (lambda text: text.replace("[3,5]", f"[{'9' * 5000}]"), "a number of 5000 digits is too long"),
+        (lambda text: text.replace("[3,5]", "[" * 5000), "nested too deep"),
+        (lambda text: text.replace('"b.weight"', '"a.weight"'), "has the key a.weight twice"),
+        (lambda text: text.replace("b.weight", "b\\ud800"), "half of a surrogate pair"),
+    ],
+)
+def test_forged_headers_are_refused(url: str, change: Callable[[str], str], said: str) -> None:
+    """In a bucket too, where the library does not read them."""
+    folder = write(url, 10**9)
+    folder.at(SINGLE).write_bytes(rewritten(folder.read(SINGLE), change))
+    with pytest.raises(UserError) as caught:
+        TensorFolder(folder)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_bytes_that_no_tensor_has_are_refused(url: str) -> None:
+    folder = write(url, 10**9)
+    data = folder.read(SINGLE)
+    folder.at(SINGLE).write_bytes(data + b"more")
+    with pytest.raises(UserError, match="4 bytes too many"):
+        TensorFolder(folder)
+    folder.at(SINGLE).write_bytes(rewritten(data, lambda text: json.dumps({"é": json.loads(text)["é"]})))
+    with pytest.raises(UserError, match="a gap before é"):
+        TensorFolder(folder)
+
+
+def test_a_tensor_in_two_files_is_refused(url: str) -> None:
+    folder = write(url, 60)
+    names = TensorFolder(folder).files
+    folder.at(names[1]).write_bytes(folder.read(names[0]))
+    with pytest.raises(UserError, match=f"{names[1]}: a.weight is in {names[0]} too"):
+        TensorFolder(folder)
+
+
+@pytest.mark.parametrize("table", [{"a": 3}, {"a": ["model.safetensors"]}, [], "text"])
+def test_an_index_that_names_no_files_is_refused(tmp_path: Path, table: object) -> None:
+    (tmp_path / INDEX).write_text(json.dumps({"weight_map": table}))
+    with pytest.raises(UserError, match="has no weight_map"):
+        TensorFolder(Folder(str(tmp_path), "src"))
 
 
 def test_folders_that_are_not_whole(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,51 @@ def test_other_languages_and_what_is_no_task_are_refused(folder: Path) -> None:
     assert broken.reason.startswith("not a task of Super-NaturalInstructions")
 
 
+def test_a_task_without_a_definition_is_refused(tmp_path: Path) -> None:
+    for number, definition in enumerate(([], [" "], None, 3)):
+        made = super_ni_tasks.task("x", "Misc.", [{"id": "a", "input": "b", "output": ["c"]}]) | {
+            "Definition": definition
+        }
+        (tmp_path / f"task{number:03d}_x.json").write_text(json.dumps(made))
+    seeds, refused = read(tmp_path, "task*")
+    assert not seeds
+    assert [one.reason for one in refused] == ["a task without a Definition"] * 4
+
+
+@pytest.mark.parametrize("instances", [None, 3, "text", {"a": 1}])
+def test_a_task_whose_instances_are_no_list_is_refused(tmp_path: Path, instances: object) -> None:
+    (tmp_path / "task001_x.json").write_text(
+        json.dumps(super_ni_tasks.task("x", "Misc.", []) | {"Instances": instances})
+    )
+    _, (refused,) = read(tmp_path, "task*")
+    assert refused.reason.startswith("not a task of Super-NaturalInstructions")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('{"Instances": [{}, {"input": "\\ud800"}]}', "Instances.1.input: holds half of a surrogate pair"),
+        ('{"Instances": ' + "[" * 3000 + "]" * 3000 + "}", "nested too deep"),
+        ('{"Instances": [], "Instances": []}', "twice"),
+        ('{"Instances": [1' + "0" * 5000 + "]}", "5001 digits"),
+        ("", "is empty"),
+    ],
+    ids=lambda given: given[:20],
+)
+def test_a_task_beyond_the_limits_of_json_is_one_line(tmp_path: Path, text: str, reason: str) -> None:
+    (tmp_path / "task001_x.json").write_text(text)
+    with pytest.raises(UserError, match=reason) as caught:
+        read(tmp_path, "task*")
+    assert "task001_x.json" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_pipe_in_place_of_a_task_is_named_and_does_not_wait(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "task001_x.json")
+    with pytest.raises(UserError, match="is a pipe or a device"):
+        read(tmp_path, "task*")
+
+
 def test_as_many_instances_are_taken_as_wanted_whatever_their_order(folder: Path, tmp_path: Path) -> None:
     (seed,), _ = read(folder, "task005*", instances=3)
     assert len(seed.instances) == 3
@@ -96,6 +142,26 @@ def test_rows_of_alpaca_files_become_tasks_by_their_instruction(tmp_path: Path, 
     assert [len(seed.instances) for seed in seeds if isinstance(seed, Seed)] == [2, 1]
     assert isinstance(seeds[1], Seed)
     assert seeds[1].takes == (NOTHING,)  # it can come first only
+
+
+def test_an_input_that_is_no_text_is_refused_and_never_spelled_as_python(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    given = [["x", {"y": 1}], {"y": 1}, 3, True, 1.5]
+    path.write_text(json.dumps([{"instruction": "Name a fruit.", "input": one, "output": "A fig."} for one in given]))
+    found = list(instruction_sources.read_alpaca(str(path)))
+    assert [one.reason for one in found if isinstance(one, Refused)] == ["an input that is no text"] * len(given)
+    path.write_text(json.dumps([{"instruction": "Name a fruit.", "input": None, "output": "A fig."}]))
+    (piece,) = instruction_sources.read_alpaca(str(path))
+    assert not isinstance(piece, Refused)
+    assert piece.instance.input == ""
+
+
+def test_a_byte_order_mark_blank_lines_and_other_line_separators_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    row = json.dumps({"instruction": "Name a fruit.", "input": "a\u2028b\x85", "output": "A fig."}, ensure_ascii=False)
+    path.write_bytes(b"\xef\xbb\xbf" + f"{row}\n\n \r\n{row}\n\n".encode())
+    pieces = list(instruction_sources.read_alpaca(str(path)))
+    assert [piece.instance.input for piece in pieces if not isinstance(piece, Refused)] == ["a\u2028b"] * 2
 
 
 def test_single_instructions_of_a_dataset_are_taken_and_longer_chains_are_not(tmp_path: Path) -> None:

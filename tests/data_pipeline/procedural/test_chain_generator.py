@@ -13,7 +13,7 @@ from coi_jax.chains.chain import Chain, Step, join
 from coi_jax.chains.dataset import DatasetWriter, read_chains, read_manifest
 from coi_jax.common import cli
 from coi_jax.common.errors import UserError
-from data_pipeline.procedural import catalogue, splits
+from data_pipeline.procedural import catalogue, compose, splits
 from data_pipeline.procedural.__main__ import main
 from data_pipeline.procedural.chain_generator import Generator, Settings
 from data_pipeline.procedural.compose import Limits
@@ -195,6 +195,8 @@ def test_follow_judges_each_step_by_the_output_before_it() -> None:
         ("--train_count 5,5", "train_count: 5,5: give one number, or one for each of the 3 lengths"),
         ("--train_count 0 --validation_count 0 --rephrased_count 0 --test_count 0", "ask for at least one chain"),
         ("--lengths 0", "lengths: 0: must be at least 1"),
+        ("--lengths 101", "lengths: 101: must be at most 100"),
+        ("--test_lengths 1" + "0" * 5000, "write whole numbers"),
         ("--lengths 2,2", "lengths: 2,2: name each length once"),
         ("--min_items 1", "min_items: 1: must be at least 2"),
         ("--max_items 2", "max_items: 2: must be at least 3"),
@@ -213,6 +215,16 @@ def test_an_impossible_request_is_told_in_one_line(
     error = capsys.readouterr().err
     assert told in error
     assert error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_length_that_has_no_combination_is_told_within_seconds(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A taught combination of 30 operations exists at best among more than anybody can look through."""
+    monkeypatch.setattr(compose, "SEARCHED", 2000)
+    with pytest.raises(UserError, match=r"lengths: 30: no combination .* is left to teach; choose .* a shorter length"):
+        main(["--out", str(tmp_path / "out"), "--lengths", "30", "--operations", "lists"])
     assert not list(tmp_path.iterdir())
 
 

@@ -8,6 +8,8 @@ from typing import Any
 import jax.numpy as jnp
 import pytest
 
+from coi_jax.chains.chain import Chain, Step
+from coi_jax.chains.dataset import write_chains
 from coi_jax.common import cli, files
 from coi_jax.common.errors import UserError
 from coi_jax.config.run import load_config
@@ -52,9 +54,8 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("train", "evaluate"):
         (tmp_path / "coi_jax" / f"{name}.py").write_text(FAKE)
     (tmp_path / "configs").symlink_to(ROOT / "configs")
-    files.write_json(
-        tmp_path / "data/quickstart/manifest.json", {"source": "procedural", "counts": {"train": {"1": 1}}}
-    )
+    chain = Chain("a", "procedural", "b a", "Sort.", (Step("Sort.", "a b"),))
+    write_chains(tmp_path / "data/quickstart", {"train": [chain]}, source="procedural", licence="Apache-2.0")
     monkeypatch.chdir(tmp_path)
     set_fakes(tmp_path)
     return tmp_path
