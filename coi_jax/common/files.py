@@ -142,6 +142,7 @@ def recover_jsonl(path: PathLike) -> None:
     """Drop a last line that an interruption cut short, so that appending can go on; an object is never cut short."""
     if not is_local(path) or not as_path(path).exists():
         return
+    open_input(path).close()  # or an error that says what stands in place of the file
     with open(path, "rb+") as file:
         data = file.read()
         file.truncate(data.rfind(b"\n") + 1)

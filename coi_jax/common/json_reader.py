@@ -20,6 +20,7 @@ from coi_jax.common.errors import UserError, shorten
 MAX_BYTES = 2**28  # of a text that is parsed at once
 MAX_DEPTH = 100  # of lists and objects within one another
 MAX_DIGITS = 300  # of a number: every such integer is a finite float too
+SHORT = 7  # characters, fewer than `"\\ud800"` has
 BYTE_ORDER_MARK = "\ufeff"
 _CONTAINERS = (dict, list)
 _SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")  # also of whole pairs
@@ -90,6 +91,8 @@ def parse_value(text: str, start: int, *, allow_surrogates: bool = False) -> tup
         value, end = _DECODER.raw_decode(text, start)
     except RecursionError:
         raise _too_deep() from None
+    if end - start <= SHORT:  # too short for either fault
+        return value, end
     _check_depth(value, text.count("[", start, end) + text.count("{", start, end))
     if not allow_surrogates and _SURROGATE_ESCAPE.search(text, start, end) and not is_utf8(value):
         place = f"{_find_surrogate(value)}: " if isinstance(value, dict | list) else ""

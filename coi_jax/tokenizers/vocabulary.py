@@ -149,7 +149,7 @@ def read_sentencepiece(path: PathLike) -> SentencePieceVocabulary:
     place = as_path(path, "vocabulary file")
     if not place.exists() or place.is_dir():
         raise UserError("vocabulary file", path, "no such file; name a SentencePiece .model file")
-    model = place.read_bytes()
+    model = files.read_bytes(place, "vocabulary file")
     if not model:  # SentencePiece would take it for "no model" and crash later
         raise UserError("vocabulary file", path, "is empty, not a SentencePiece model; name a .model file")
     try:

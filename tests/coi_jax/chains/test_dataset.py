@@ -10,6 +10,7 @@ from coi_jax.chains.chain import Chain, Step
 from coi_jax.chains.dataset import DatasetWriter, read_chains, read_manifest, split_path, write_chains
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
+from tests.helpers.measured import megabyte_takes_little
 
 
 def chain(number: int, length: int) -> Chain:
@@ -185,3 +186,18 @@ def test_a_broken_row_is_named_by_file_and_line(tmp_path: Path, line: str) -> No
         file.write(line + "\n")
     with pytest.raises(UserError, match=r"train\.jsonl:8"):
         list(read_chains(tmp_path / "data", "train"))
+
+
+CODE = """
+from coi_jax.chains.dataset import read_chains, write_chains
+from coi_jax.chains.chain import Chain, Step, UserError
+def run(text):
+    chain = Chain("a", "s", text, text, (Step(text, text),))
+    write_chains({path!r}, {{"train": [chain]}}, source="s", licence="l")
+    assert list(read_chains({path!r}, "train")) == [chain]
+"""
+
+
+def test_chains_of_a_megabyte_are_written_and_read_soon_and_in_little_memory(tmp_path: Path) -> None:
+    texts = [piece * (2**20 // len(piece)) for piece in ("word ", "\\", "\n", '"', "é\u2028", "\0", "Task 1 output: ")]
+    megabyte_takes_little(CODE.format(path=str(tmp_path / "data")), "UserError", texts)
