@@ -21,9 +21,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     rest, overrides = cli.split_overrides(sys.argv[1:] if argv is None else argv)
     arguments = _parser().parse_args(rest)
     # Imported once the command line is right, so that --help and mistakes need no JAX.
-    from coi_jax.evaluation.evaluator import evaluate
+    from coi_jax.evaluation.evaluator import evaluate_newest
     from coi_jax.evaluation.score_table import show
-    from coi_jax.inference.model import init_untrained_run, load_model
+    from coi_jax.inference.model import init_untrained_run
     from coi_jax.parallel import processes
 
     if arguments.limit is not None and arguments.limit < 1:
@@ -34,9 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.config:
         init_untrained_run(arguments.workdir, arguments.config, overrides)
         overrides = {}
-    model = load_model(arguments.workdir, overrides, arguments.source or None)
-    names = arguments.tasks.split(",") if arguments.tasks else model.config.evaluation.tests
-    scored = evaluate(model, names, arguments.limit)
+    names = arguments.tasks.split(",") if arguments.tasks else None
+    scored = evaluate_newest(arguments.workdir, overrides, arguments.source or None, names, arguments.limit)
     if arguments.json:
         processes.print_primary(json.dumps(scored, ensure_ascii=False))
     elif processes.is_primary():

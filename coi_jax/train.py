@@ -3,7 +3,7 @@
   python -m coi_jax.train --config configs/quickstart.py --workdir runs/coi12 --config.arm=coi12
 
 Any field of the config can be set with --config.FIELD=VALUE, as in --config.optimizer.learning_rate=1e-4.
-SIGTERM finishes the step, saves, and exits with status 0.
+SIGTERM or Ctrl-C finishes the step and saves; the status is 0 after SIGTERM and 130 after Ctrl-C.
 """
 
 import sys
@@ -26,8 +26,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     from coi_jax.training.trainer import train
 
     processes.start_jax(heeds_sigterm=True)
-    processes.print_primary(train(config, arguments.workdir))
-    return 0
+    trained = train(config, arguments.workdir)
+    processes.print_primary(trained.report)
+    return cli.EXIT_INTERRUPTED if trained.is_interrupted else 0
 
 
 def command() -> int:

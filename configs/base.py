@@ -169,7 +169,8 @@ def train(length: ConfigDict, checkpoint_every: int = 100) -> ConfigDict:
             microbatches=1,  # parts of a step's rows, one after another
             log_every=10,  # steps
             checkpoint_every=checkpoint_every,  # steps
-            keep_checkpoints=1,
+            checkpoint_minutes=30.0,  # since the last checkpoint; None: only by steps
+            keep_checkpoints=2,  # the newest, and one to go on from where that is damaged
         )
     )
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from coi_jax.common import child_processes
 from coi_jax.common.errors import UserError, nearest
 
 # What the user's machine or the path that was given is to blame for.
@@ -84,6 +85,7 @@ def split_overrides(argv: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
 
 def run(main: Callable[[], int]) -> int:
     """Call `main`; a user's mistake becomes one line on stderr and status 2, a full disk likewise."""
+    child_processes.end_with_parent()
     quiet_libtpu()
     try:
         status = main()

@@ -1,5 +1,6 @@
 """Progress bars with an ETA, on standard error; one line per interval where that is not a terminal."""
 
+import contextlib
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
@@ -68,7 +69,8 @@ class Bar:
             self._rich.update(self._task, completed=self._done, note=note)
         elif not _hidden and time.monotonic() - self._printed_at >= SECONDS_BETWEEN_LINES:
             self._printed_at = time.monotonic()
-            print(self._line(note), file=sys.stderr, flush=True)
+            with contextlib.suppress(OSError):  # whoever read the lines has gone; the work goes on
+                print(self._line(note), file=sys.stderr, flush=True)
 
     def _line(self, note: str) -> str:
         speed = (self._done - self._began_with) / (time.monotonic() - self._began_at)

@@ -12,9 +12,9 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Section(pydantic.BaseModel):
-    """A group of fields; frozen, and nothing besides them is allowed."""
+    """A group of fields; frozen, and nothing besides them is allowed. Numbers are finite."""
 
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 def check_value(schema: type[Model], value: Any, field: str, where: object) -> Model:

@@ -355,6 +355,17 @@ def _move_objects(partial: epath.Path, target: epath.Path, marker: str) -> None:
         system.mv(f"{source}/{name}", f"{place}/{name}")
 
 
+def rename_folder(source: epath.Path, target: epath.Path) -> None:
+    """Give a folder another name that is not taken; in a bucket object by object."""
+    if is_local(source):
+        os.replace(source, target)
+        return
+    system, place = fsspec.url_to_fs(os.fspath(source))
+    _, new_place = fsspec.url_to_fs(os.fspath(target))
+    for name in list_files(source):
+        system.mv(f"{place}/{name}", f"{new_place}/{name}")
+
+
 def remove_folder(path: epath.Path) -> None:
     """Remove a folder with all that it holds, where there is one."""
     if is_local(path):
@@ -400,17 +411,19 @@ class AppendFile:
         if not self._is_local:
             self._is_changed = True
             if time.monotonic() - self._uploaded > UPLOAD_SECONDS:
-                self._upload()
+                self.upload()
 
-    def _upload(self) -> None:
+    def upload(self) -> None:
+        """Bring what was written into the bucket now; a local file has it already."""
+        if self._is_local or not self._is_changed:
+            return
         self._file.seek(0)
         self._path.write_bytes(self._file.read().encode("utf-8"))  # which leaves the position at the end
         self._uploaded, self._is_changed = time.monotonic(), False
 
     def close(self) -> None:
         """Close the file, after a last upload to a bucket."""
-        if not self._is_local and self._is_changed:
-            self._upload()
+        self.upload()
         self._file.close()
 
 

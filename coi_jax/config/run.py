@@ -132,6 +132,7 @@ class TrainConfig(Section):
     microbatches: PositiveInt  # a step's rows are taken in this many parts, their gradients summed
     log_every: PositiveInt  # steps
     checkpoint_every: PositiveInt  # steps; the last step is always kept
+    checkpoint_minutes: PositiveFloat | None  # a checkpoint also after this long without one; None: only by steps
     keep_checkpoints: PositiveInt
 
 

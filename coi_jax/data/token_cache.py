@@ -27,7 +27,7 @@ from jaxtyping import Int32
 
 from coi_jax.chains.chain import Chain
 from coi_jax.chains.dataset import read_manifest, split_path
-from coi_jax.common import files
+from coi_jax.common import child_processes, files
 from coi_jax.common.errors import UserError
 from coi_jax.common.json_reader import parse_json
 from coi_jax.common.storage import PathLike, as_path, file_size, local_copy
@@ -267,7 +267,7 @@ def _write_in_child(config: RunConfig, specs: Sequence[TaskSpec], vocabulary_cop
 def _child_environment() -> dict[str, str]:
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
-    return os.environ | quiet | {"PYTHONPATH": os.pathsep.join(paths)}
+    return os.environ | quiet | {"PYTHONPATH": os.pathsep.join(paths)} | child_processes.environment()
 
 
 def _relay(child: subprocess.CompletedProcess[str]) -> NoReturn:

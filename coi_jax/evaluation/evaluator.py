@@ -1,17 +1,20 @@
 """Generate and score the answers of a run to test sets, each answer once."""
 
+import contextlib
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 from etils import epath
 
 from coi_jax.chains.chain import Chain
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
+from coi_jax.common.folder_lock import folder_lock
 from coi_jax.common.progress import Bar
-from coi_jax.common.storage import AppendFile
+from coi_jax.common.storage import AppendFile, PathLike
 from coi_jax.data import token_cache
 from coi_jax.data.task_specs import check_sources, evaluation_task
 from coi_jax.data.token_cache import Example, TokenCache
@@ -19,11 +22,44 @@ from coi_jax.evaluation import predictions
 from coi_jax.evaluation.predictions import Prediction
 from coi_jax.evaluation.results import make_results
 from coi_jax.inference.generator import Prompt
-from coi_jax.inference.model import Model
+from coi_jax.inference.model import Model, load_model
 from coi_jax.parallel import processes
+from coi_jax.runs import checkpoint
+from coi_jax.runs.damage import DamagedCheckpoint
 
 # Fields of an evaluation that change no prediction. In low precision `batch` does: sums are rounded in another order.
 IGNORED_FIELDS = {"tests", "batch", "bootstrap"}
+
+
+def evaluate_newest(
+    workdir: PathLike,
+    overrides: Mapping[str, Any],
+    source: PathLike | None = None,
+    names: Sequence[str] | None = None,
+    limit: int | None = None,
+) -> list[dict[str, Any]]:
+    """Evaluate the newest checkpoint of a run that is not damaged, and name those that are.
+
+    Args:
+      workdir: the run folder.
+      overrides: as `load_model`.
+      source: as `load_model`.
+      names: of the test sets; None takes the config's.
+      limit: as `evaluate`.
+
+    Raises:
+      UserError: as `load_model` and `evaluate`, or the only checkpoint is damaged.
+    """
+    before = None
+    while True:
+        model = load_model(workdir, overrides, source, before)
+        try:
+            return evaluate(model, names or model.config.evaluation.tests, limit)
+        except DamagedCheckpoint as damage:
+            if jax.process_count() > 1 or checkpoint.latest_step(model.run.checkpoints, damage.step) is None:
+                raise  # other hosts may not have noticed the damage
+            processes.log_primary(f"{damage.what}; the one before it is evaluated")
+            before = damage.step
 
 
 def evaluate(model: Model, names: Sequence[str], limit: int | None = None) -> list[dict[str, Any]]:
@@ -46,8 +82,17 @@ def evaluate(model: Model, names: Sequence[str], limit: int | None = None) -> li
 def _evaluate_one(model: Model, name: str, tokens: TokenCache, limit: int | None, source: str) -> dict[str, Any]:
     examples = [tokens[index] for index in range(min(len(tokens), limit or len(tokens)))]
     folder = model.workdir / "eval" / name
-    generated_from = _generated_from(model, tokens)
     results = folder / ("results.json" if len(examples) == len(tokens) else f"results_first_{len(examples)}.json")
+    with contextlib.ExitStack() as stack:
+        processes.on_primary(lambda: stack.enter_context(folder_lock(folder, "workdir")))
+        return _evaluate_locked(model, name, tokens, examples, source, results)
+
+
+def _evaluate_locked(
+    model: Model, name: str, tokens: TokenCache, examples: Sequence[Example], source: str, results: epath.Path
+) -> dict[str, Any]:
+    """Predict and score a test set whose folder no other process writes into; write the results."""
+    folder, generated_from = results.parent, _generated_from(model, tokens)
     rows = processes.on_primary(lambda: _open_predictions(name, folder, generated_from))
     existing = {id: Prediction(id, text, complete) for id, text, complete in rows}
     answers = _predict(model, name, examples, folder, existing)

@@ -98,7 +98,9 @@ class Model:
         return len(prompt.tokens) > self.config.data.length
 
 
-def load_model(workdir: PathLike, overrides: Mapping[str, Any], source: PathLike | None = None) -> Model:
+def load_model(
+    workdir: PathLike, overrides: Mapping[str, Any], source: PathLike | None = None, before: int | None = None
+) -> Model:
     """Load the model of a run folder.
 
     Args:
@@ -106,6 +108,7 @@ def load_model(workdir: PathLike, overrides: Mapping[str, Any], source: PathLike
       overrides: dotted fields of the sections that an evaluation may change.
       source: the run that trained the network, where that is not `workdir`: prompted baselines use the network of
         another run, and have a folder and an arm of their own.
+      before: takes the newest checkpoint of fewer steps than this; None takes the newest.
 
     Raises:
       UserError: there is no run, it has no checkpoint yet, or an override would need another training.
@@ -117,7 +120,7 @@ def load_model(workdir: PathLike, overrides: Mapping[str, Any], source: PathLike
             may = ", ".join([*(f"{section}*" for section in OVERRIDABLE_SECTIONS), *OVERRIDABLE_FIELDS])
             raise UserError(f"config.{name}", value, f"is fixed by the training of {run.path}; only {may} may differ")
     config = load_config(run.config, overrides)
-    step = checkpoint.latest_step(run.checkpoints)
+    step = checkpoint.latest_step(run.checkpoints, before)
     if step is None and not is_untrained(config):
         raise UserError("workdir", run.path, "has no checkpoint yet; train it first (python -m coi_jax.train)")
     if source:

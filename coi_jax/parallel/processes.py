@@ -43,7 +43,8 @@ def start_jax(*, heeds_sigterm: bool = False) -> None:
         home = Path(os.environ.get("XDG_CACHE_HOME", "") or Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(home / "coi_jax" / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-    logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax raises its errors, and logs them with tracebacks too
+    for name in ("absl", "asyncio"):  # Orbax raises its errors, and logs them with tracebacks too
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     if note := unused_accelerator():
         log_primary(note)
 

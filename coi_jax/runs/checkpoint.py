@@ -2,9 +2,11 @@
 
 Orbax writes a step's folder under a temporary name and renames it last (in a bucket it adds a marker file last), so a
 checkpoint is whole or absent. Arrays are saved in their own shape, whatever the mesh, and are restored onto any other.
+The position holds a checksum of every array: a checkpoint that was damaged later is noticed when it is restored.
 """
 
 import errno
+import itertools
 from typing import Any
 
 import jax
@@ -13,13 +15,18 @@ from jax.sharding import Mesh
 
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
-from coi_jax.common.storage import PathLike, absolute, as_path, file_identity, list_files
+from coi_jax.common.storage import PathLike, absolute, as_path, file_identity, list_files, rename_folder
 from coi_jax.models import Network, Params
 from coi_jax.parallel import processes, sharding
+from coi_jax.runs import checksums
 from coi_jax.runs.checkpoint_steps import COMMITTED, needs_commit, steps
+from coi_jax.runs.damage import DamagedCheckpoint, damage_errors
 from coi_jax.runs.train_state import TrainState
 
 Position = dict[str, Any]  # JSON: where the run stands, and of which data
+ARRAYS = "arrays"  # the checksums in a saved position
+DIGEST = "digest"  # of the rest of a saved position
+BASE_ARRAYS = "checksums.json"  # those of a frozen base, in its folder
 
 
 class Checkpoints:
@@ -59,7 +66,7 @@ class Checkpoints:
         items = {
             "params": ocp.args.StandardSave(state.params, save_args=jax.tree.map(by_layer, state.params)),
             "optimizer": ocp.args.StandardSave(state.opt_state),
-            "position": ocp.args.JsonSave(position | {"step": step}),
+            "position": ocp.args.JsonSave(_signed(position | {"step": step, ARRAYS: _checksums(state)})),
         }
         with storage_errors(self._folder):
             self._manager.save(step, args=ocp.args.Composite(**items), force=True)
@@ -71,15 +78,36 @@ class Checkpoints:
           step: of a whole checkpoint.
           abstract: shapes and dtypes of the state.
           shardings: the layout that the state gets.
+
+        Raises:
+          DamagedCheckpoint: it cannot be read, or holds other numbers than were saved.
         """
         target = jax.tree.map(_placed, abstract, shardings)
         items = {
             "params": ocp.args.StandardRestore(target.params),
             "optimizer": ocp.args.StandardRestore(target.opt_state),
         }
-        restored = self._manager.restore(step, args=ocp.args.Composite(**items))
+        with damage_errors(self._folder, step):
+            restored = self._manager.restore(step, args=ocp.args.Composite(**items))
         count = jax.device_put(jax.numpy.asarray(step, jax.numpy.int32), shardings.step)
-        return TrainState(restored["params"], restored["optimizer"], count)
+        state = TrainState(restored["params"], restored["optimizer"], count)
+        _verify(self._folder, step, {"params": state.params, "optimizer": state.opt_state})
+        return state
+
+    def set_aside(self, damage: DamagedCheckpoint) -> None:
+        """Rename a damaged checkpoint to `damaged-<step>`, so that the one before is the newest.
+
+        Raises:
+          DamagedCheckpoint: there is none before, or other hosts may not have noticed the damage.
+        """
+        if jax.process_count() > 1 or not any(step < damage.step for step in steps(self._folder)):
+            raise damage
+        folder = as_path(self._folder)
+        names = (f"damaged-{damage.step}" + (f"-{number}" if number else "") for number in itertools.count())
+        place = next(folder / name for name in names if not (folder / name).exists())
+        rename_folder(folder / str(damage.step), place)
+        self._manager.reload()
+        processes.log_primary(f"{damage.what}; it is kept as {place.name}, and the one before it is used")
 
 
 class storage_errors:
@@ -103,16 +131,39 @@ def _placed(leaf: Any, place: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
 
 
-def latest_step(folder: PathLike) -> int | None:
-    """Return the newest step that has a whole checkpoint, as the primary process sees it."""
-    step: int | None = processes.on_primary(lambda: max(steps(folder), default=None))
+def latest_step(folder: PathLike, before: int | None = None) -> int | None:
+    """Return the newest step that has a whole checkpoint, as the primary process sees it.
+
+    Args:
+      folder: the run's `checkpoints`.
+      before: a step that the newest has to come before; None takes any.
+    """
+
+    def find() -> int | None:
+        return max((step for step in steps(folder) if before is None or step < before), default=None)
+
+    step: int | None = processes.on_primary(find)
     return step
 
 
 def read_position(folder: PathLike, step: int) -> Position:
-    """Return the position that was saved with a step."""
-    position: Position = _read(folder, step, "position", ocp.JsonCheckpointHandler(), ocp.args.JsonRestore())
-    return position
+    """Return the position that was saved with a step; raise DamagedCheckpoint where it cannot be read."""
+    position = _read_position(folder, step)
+    return {name: value for name, value in position.items() if name not in (ARRAYS, DIGEST)}
+
+
+def _read_position(folder: PathLike, step: int) -> Position:
+    with damage_errors(folder, step):
+        position: Position = _read(folder, step, "position", ocp.JsonCheckpointHandler(), ocp.args.JsonRestore())
+        if DIGEST in position and (position != _signed(position) or position["step"] != step):
+            raise ValueError("the position is not what was saved")
+        return position
+
+
+def _signed(position: Position) -> Position:
+    """Return a position with a digest of itself, which tells a damaged one."""
+    body = {name: value for name, value in position.items() if name != DIGEST}
+    return body | {DIGEST: files.digest(body)}
 
 
 def write_position(folder: PathLike, step: int, position: Position) -> None:
@@ -125,7 +176,7 @@ def write_position(folder: PathLike, step: int, position: Position) -> None:
     """
     place = absolute(folder) / str(step)
     with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as writer:
-        writer.save(place / "position", args=ocp.args.JsonSave(position | {"step": step}))
+        writer.save(place / "position", args=ocp.args.JsonSave(_signed(position | {"step": step})))
     if needs_commit(place):
         files.write_text(place / COMMITTED, f"{step} was written whole\n")
 
@@ -141,20 +192,45 @@ def restore_params(folder: PathLike, network: Network, *, step: int | None = Non
 
     Raises:
       UserError: there is no such checkpoint, or it holds another network's parameters.
+      DamagedCheckpoint: it cannot be read, or holds other numbers than were saved.
     """
     found = latest_step(folder) if step is None else step
     if found not in steps(folder):
         place = folder if step is None else as_path(folder) / str(step)
         raise UserError("checkpoint", place, "none there; train the run first")
     target, _ = network.split(placed_params(network, mesh))
-    try:
+    _check_network(folder, found, target)
+    with damage_errors(folder, found):
         params: Params = _read(
             folder, found, "params", ocp.StandardCheckpointHandler(), ocp.args.StandardRestore(target)
         )
-        return params
-    except ValueError:
+    _verify(folder, found, {"params": params})
+    return params
+
+
+def _check_network(folder: PathLike, step: int, target: Params) -> None:
+    """Raise UserError where a checkpoint holds other parameters than a network's, by names and shapes."""
+    stored = _read_position(folder, step).get(ARRAYS)
+    if stored is None:  # written without checksums, as by a conversion
+        with damage_errors(folder, step), ocp.Checkpointer(ocp.StandardCheckpointHandler()) as reader:
+            metadata = reader.metadata(absolute(folder) / str(step) / "params").item_metadata
+        found = checksums.shapes({"params": metadata.tree})
+    else:
+        found = {path: text.split()[0] for path, text in stored.items() if path.startswith("['params']")}
+    if found != checksums.shapes({"params": target}):
         hint = "does not hold this network's parameters; evaluate it with the config that it was trained with"
-        raise UserError("checkpoint", as_path(folder) / str(found), hint) from None
+        raise UserError("checkpoint", as_path(folder) / str(step), hint)
+
+
+def _checksums(state: TrainState) -> dict[str, str]:
+    return checksums.checksums({"params": state.params, "optimizer": state.opt_state})
+
+
+def _verify(folder: PathLike, step: int, tree: dict[str, Any]) -> None:
+    """Raise DamagedCheckpoint where restored arrays are not those that were saved."""
+    stored = _read_position(folder, step).get(ARRAYS)
+    if stored is not None and (path := checksums.differing(tree, stored)):
+        raise DamagedCheckpoint(folder, step, f"{path} is not what was saved")
 
 
 def save_base(folder: PathLike, frozen: Params | None) -> None:
@@ -166,6 +242,8 @@ def save_base(folder: PathLike, frozen: Params | None) -> None:
     with storage_errors(folder), ocp.Checkpointer(ocp.StandardCheckpointHandler()) as writer:
         save_args = jax.tree.map(by_layer, frozen)
         writer.save(absolute(folder), args=ocp.args.StandardSave(frozen, save_args=save_args), force=True)
+    found = checksums.checksums(frozen)
+    processes.on_primary(lambda: files.write_json(as_path(folder) / BASE_ARRAYS, found))
 
 
 def restore_base(folder: PathLike, network: Network, mesh: Mesh | None = None) -> Params:
@@ -184,6 +262,9 @@ def restore_base(folder: PathLike, network: Network, mesh: Mesh | None = None) -
     _, target = network.split(placed_params(network, mesh))
     with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as reader:
         base: Params = reader.restore(absolute(folder), args=ocp.args.StandardRestore(target))
+    stored = as_path(folder) / BASE_ARRAYS
+    if stored.exists() and (path := checksums.differing(base, files.read_json(stored, "base"))):
+        raise UserError("base", folder, f"is damaged ({path} is not what was saved); restore its files")
     return base
 
 

@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from etils import epath
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.summary_pb2 import Summary
 
 from coi_jax.common import files, storage
 from coi_jax.common.errors import UserError
@@ -33,9 +35,7 @@ class MetricsLog:
         _drop_after(as_path(jsonl), start)
         self._jsonl = AppendFile(jsonl)
         self._mirror = None if is_local(tensorboard) else _Mirror(as_path(tensorboard))
-        folder = self._mirror.folder if self._mirror else tensorboard
-        # A file of its own, also within a second of the last; TensorBoard forgets what older ones say of purged steps.
-        self._events = SummaryWriter(str(folder), purge_step=start + 1, filename_suffix=f".from{start}")
+        self._events = _Events(self._mirror.folder if self._mirror else pathlib.Path(tensorboard), start)
 
     def close(self) -> None:
         """Close both files."""
@@ -44,17 +44,42 @@ class MetricsLog:
         if self._mirror:
             self._mirror.close()
 
+    def flush(self) -> None:
+        """Bring all that was written into the bucket now; local files have each row as soon as it is written."""
+        self._jsonl.upload()
+        if self._mirror:
+            self._mirror.upload()
+
     def write(self, step: int, numbers: Mapping[str, float]) -> None:
         """Write the numbers of a step; `step` counts from 1."""
         finite = {
             name: number if math.isfinite(number) else None for name, number in numbers.items()
         }  # JSON has no NaN
         files.append_jsonl(self._jsonl, {"step": step, **finite})
-        for name, number in numbers.items():
-            self._events.add_scalar(name, number, step)
+        self._events.write(step, numbers)
         if self._mirror and self._mirror.is_due:
-            self._events.flush()
             self._mirror.upload()
+
+
+class _Events:
+    """A file of TensorBoard events. tensorboardX's `SummaryWriter` would leave rows to a thread, which a kill loses."""
+
+    def __init__(self, folder: pathlib.Path, start: int) -> None:
+        """Begin a file of its own, also within a second of the last; older ones count up to `start` from here on."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self._writer = EventsWriter(str(folder / "events"), f".from{start}")
+        session = SessionLog(status=SessionLog.START)
+        self._writer.write_event(Event(wall_time=time.time(), step=start + 1, session_log=session))
+
+    def write(self, step: int, numbers: Mapping[str, float]) -> None:
+        """Write the numbers of a step, and flush them."""
+        values = [Summary.Value(tag=name, simple_value=number) for name, number in numbers.items()]
+        self._writer.write_event(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._writer.close()
 
 
 class _Mirror:

@@ -3,6 +3,7 @@
 import importlib.metadata
 import platform
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from etils import epath
 from coi_jax.chains.dataset import split_path
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
+from coi_jax.common.folder_lock import LOCK
 from coi_jax.common.storage import PathLike, as_path
 from coi_jax.config.run import (
     RunConfig,
@@ -24,10 +26,22 @@ from coi_jax.config.run import (
 )
 from coi_jax.data.arms import find_arm
 from coi_jax.parallel import processes
+from coi_jax.runs.checkpoint_steps import steps
 from coi_jax.tokenizers.protocol import Vocabulary
 from coi_jax.tokenizers.vocabulary import load_vocabulary, trained_path
 
 CONFIG = "config.json"
+# Fields that change no step and no weight, so that they may change between launches of a run.
+HARMLESS_FIELDS = (
+    "mesh.",
+    "evaluation.",
+    "data.folder",  # the checkpoint knows which data it was trained on
+    "data.cache_folder",
+    "train.log_every",
+    "train.checkpoint_every",
+    "train.checkpoint_minutes",
+    "train.keep_checkpoints",
+)
 PACKAGES = (
     "jax",
     "jaxlib",
@@ -103,7 +117,7 @@ class RunFolder:
     @property
     def has_begun(self) -> bool:
         """Return whether anything was made with the config: not so where its data could not be read."""
-        return bool(self.environment.exists() or (self.path / "eval").exists())
+        return bool(self.environment.exists() or (self.path / "eval").exists() or steps(self.checkpoints))
 
     @property
     def tensorboard(self) -> epath.Path:
@@ -126,8 +140,8 @@ def open_run(path: PathLike, config: RunConfig) -> RunFolder:
     """Begin a run in an empty or absent folder, or continue one of the same config.
 
     Raises:
-      UserError: the arm is unknown, the folder's run has another config (the first field that differs is named; `mesh`
-        may differ, since it does not change results), or the folder holds something that is no run.
+      UserError: the arm is unknown, the folder's run has another config (the first field that differs is named;
+        those of `HARMLESS_FIELDS` may, and `train.length.count` may grow), or the folder holds what is no run.
     """
     find_arm(config.arm)
     run = RunFolder(path)
@@ -143,17 +157,26 @@ def _open(run: RunFolder, path: epath.Path, config: RunConfig) -> None:
         old = run.load_config()
         if run.has_begun:
             _check_same(old, config, path)
-    elif path.is_dir() and any(path.iterdir()):
+    elif path.is_dir() and any(inner.name != LOCK for inner in path.iterdir()):
         raise UserError("workdir", path, "holds files but no config.json; name an empty or a new folder")
     files.write_json(run.config, config.model_dump(mode="json"))
 
 
 def _check_same(old: RunConfig, new: RunConfig, path: epath.Path) -> None:
     then, now = dict(_fields(old.model_dump(mode="json"))), dict(_fields(new.model_dump(mode="json")))
-    for name in then | now:
-        if not name.startswith("mesh.") and then.get(name) != now.get(name):
+    changed = [name for name in then | now if then.get(name) != now.get(name)]
+    for name in changed:
+        if not (name.startswith(HARMLESS_FIELDS) or _is_longer(name, old, new)):
             hint = f"the run in {path} has {then.get(name)!r}; go on with that, or name another --workdir"
             raise UserError(f"config.{name}", now.get(name), hint)
+    for name in changed:
+        print(f"config.{name}: {now.get(name)!r} from here on, it was {then.get(name)!r}", file=sys.stderr)
+
+
+def _is_longer(name: str, old: RunConfig, new: RunConfig) -> bool:
+    """Return whether a field that differs makes a run longer than it was meant to be."""
+    then, now = old.train.length, new.train.length
+    return name == "train.length.count" and then.unit == now.unit and then.count < now.count
 
 
 def _fields(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -1,19 +1,17 @@
 """Train a run from its config to its last step: prepare what it needs once, then loop over the batches."""
 
 import contextlib
-import signal
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from types import FrameType
-from typing import Any, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import optax
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from coi_jax.common.errors import UserError
-from coi_jax.config.run import RunConfig
+from coi_jax.config.run import RunConfig, TrainConfig
 from coi_jax.data import token_cache
 from coi_jax.data.loader import Loader
 from coi_jax.data.task_specs import training_tasks
@@ -21,6 +19,7 @@ from coi_jax.models import Network, build, flops
 from coi_jax.parallel import hardware, processes, sharding
 from coi_jax.runs import checkpoint
 from coi_jax.runs.checkpoint import Checkpoints
+from coi_jax.runs.damage import DamagedCheckpoint
 from coi_jax.runs.run_folder import RunFolder, keep_vocabulary, write_environment
 from coi_jax.runs.train_state import TrainState
 from coi_jax.tokenizers.vocabulary import load_vocabulary
@@ -28,6 +27,7 @@ from coi_jax.training import optimizer
 from coi_jax.training import step as train_step
 from coi_jax.training.progress_log import ProgressLog
 from coi_jax.training.step import StepFunction
+from coi_jax.training.termination import Termination
 from coi_jax.weights.initial_weights import InitialWeights, initial_weights
 
 
@@ -68,7 +68,8 @@ class TrainingJob:
     @property
     def position(self) -> checkpoint.Position:
         """Return which data the run reads, and for how long; the number of a step is its position there."""
-        return {"total_steps": self.total_steps, "loader": self.loader.fingerprint}
+        length = self.config.train.length.model_dump()
+        return {"total_steps": self.total_steps, "length": length, "loader": self.loader.fingerprint}
 
 
 def prepare(config: RunConfig, run: RunFolder) -> TrainingJob:
@@ -118,10 +119,19 @@ def make_job(config: RunConfig, run: RunFolder, mesh: Mesh, loader: Batches, net
     return TrainingJob(config, run, mesh, loader, network, transformation, shardings, compiled)
 
 
-def fit(job: TrainingJob) -> tuple[int, float]:
-    """Train to the end or until SIGTERM; return the steps taken and the last loss.
+class Fitted(NamedTuple):
+    """How training ended: the steps taken, the last loss, and the signal that stopped it, if one did."""
 
-    The host never waits for the step that it has just started: it reads the metrics of the step before.
+    step: int
+    loss: float
+    signal: int | None
+
+
+def fit(job: TrainingJob) -> Fitted:
+    """Train to the end or until a signal (`Termination`), and save.
+
+    The host never waits for the step that it has just started: it reads the metrics of the step before. Before a
+    checkpoint it waits: numbers that are not finite end the run there, and are never saved.
     """
     settings = job.config.train
     with contextlib.ExitStack() as stack:
@@ -130,6 +140,7 @@ def fit(job: TrainingJob) -> tuple[int, float]:
         state, step = restore_or_init(job, checkpoints)
         progress_log = stack.enter_context(make_progress_log(job, step))
         stop = stack.enter_context(Termination())
+        schedule = CheckpointSchedule(settings)
         batches = job.loader.iterate(step, sharding.batch_sharding(job.mesh))
         while step < job.total_steps and not stop.requested(step):
             batch = next(batches)
@@ -137,24 +148,58 @@ def fit(job: TrainingJob) -> tuple[int, float]:
                 state, metrics = job.step(state, batch)
             step += 1
             progress_log.add(step, metrics)
-            if step % settings.checkpoint_every == 0:
+            if schedule.is_due(step):
                 progress_log.flush()
                 checkpoints.save(state, step, job.position)
         progress_log.flush()
         checkpoints.save(state, step, job.position)
-    return step, progress_log.loss
+    return Fitted(step, progress_log.loss, stop.signal)
+
+
+class CheckpointSchedule:
+    """Says after which steps to save: after every so many, and so many minutes after the last checkpoint.
+
+    All hosts get the same answer, that of the primary process's clock. Several hosts ask it only where a row of metrics
+    is due, since they wait for each other then.
+    """
+
+    def __init__(self, settings: TrainConfig) -> None:
+        self._settings, self._saved_at = settings, time.monotonic()
+
+    def is_due(self, step: int) -> bool:
+        """Return whether to save after `step`, and count the time from there if so."""
+        is_due = step % self._settings.checkpoint_every == 0 or self._is_time(step)
+        if is_due:
+            self._saved_at = time.monotonic()
+        return is_due
+
+    def _is_time(self, step: int) -> bool:
+        minutes = self._settings.checkpoint_minutes
+        if minutes is None or (jax.process_count() > 1 and step % self._settings.log_every != 0):
+            return False
+        is_time: bool = processes.on_primary(lambda: time.monotonic() - self._saved_at >= 60 * minutes)
+        return is_time
 
 
 def restore_or_init(job: TrainingJob, checkpoints: Checkpoints) -> tuple[TrainState, int]:
-    """Return the state of the newest checkpoint, or the initial one, and the steps that it has taken.
+    """Return the state of the newest sound checkpoint, or the initial one, and the steps that it has taken.
+
+    A damaged checkpoint is renamed, and the one before it taken.
 
     Raises:
-      UserError: the checkpoint was trained on other data than the config now leads to.
+      UserError: the checkpoint was trained on other data than the config now leads to, or the only one is damaged.
     """
-    step = checkpoint.latest_step(job.run.checkpoints)
-    if step is None:
-        params, frozen = job.initial_weights.load(job.mesh)
-        return train_step.initial_state(params, frozen, job.optimizer, job.shardings), 0
+    while (step := checkpoint.latest_step(job.run.checkpoints)) is not None:
+        try:
+            return restore(job, checkpoints, step), step
+        except DamagedCheckpoint as damage:
+            checkpoints.set_aside(damage)
+    params, frozen = job.initial_weights.load(job.mesh)
+    return train_step.initial_state(params, frozen, job.optimizer, job.shardings), 0
+
+
+def restore(job: TrainingJob, checkpoints: Checkpoints, step: int) -> TrainState:
+    """Return the state of a checkpoint; raises as `restore_or_init`."""
     position = checkpoint.read_position(job.run.checkpoints, step)
     if position["loader"] != job.loader.fingerprint:
         hint = "was trained on data that has changed since; restore the dataset, or train into another --workdir"
@@ -164,7 +209,7 @@ def restore_or_init(job: TrainingJob, checkpoints: Checkpoints) -> tuple[TrainSt
     state = checkpoints.restore(step, abstract, job.shardings)
     if job.network.lora:
         state = state._replace(frozen=job.initial_weights.load_frozen_base(job.mesh))
-    return state, step
+    return state
 
 
 def make_progress_log(job: TrainingJob, start_step: int) -> ProgressLog:
@@ -177,31 +222,3 @@ def make_progress_log(job: TrainingJob, start_step: int) -> ProgressLog:
         costs=flops.costs(job.network),
         peak_flops=hardware.matmul_peak(job.config.model.dtype),
     )
-
-
-class Termination:
-    """Turns a SIGTERM into a request that the loop checks between steps; a second SIGTERM ends the process.
-
-    Hosts agree on the step through JAX's preemption notice, which reaches each of them at a different time.
-    """
-
-    def __init__(self) -> None:
-        self._signalled = False
-        self._single = jax.process_count() == 1
-
-    def __enter__(self) -> "Termination":
-        if self._single:
-            self._before: Any = signal.signal(signal.SIGTERM, self._note)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._single:
-            signal.signal(signal.SIGTERM, self._before)
-
-    def _note(self, _number: int, _frame: FrameType | None) -> None:
-        self._signalled = True
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-    def requested(self, step: int) -> bool:
-        """Return whether to stop after `step`; all hosts get the same answer."""
-        return self._signalled if self._single else multihost_utils.reached_preemption_sync_point(step)

@@ -45,14 +45,19 @@ class ProgressLog:
         """Take the metrics of a step that may still be running; log those of the step before.
 
         Raises:
-          UserError: the loss of the step before is not finite.
+          UserError: the loss, gradient or parameters of the step before are not finite.
           OSError: the log cannot be written.
         """
-        self.flush()
+        self._take_pending()
         self._pending = (step, metrics)
 
     def flush(self) -> None:
-        """Wait for the last step that was added, and log it; raises as `add`."""
+        """Wait for the last step that was added, and have all rows on disk, as before a checkpoint; raises as `add`."""
+        self._take_pending()
+        if self._log:
+            self._log.flush()
+
+    def _take_pending(self) -> None:
         if self._pending is None:
             return
         step, metrics = self._pending
@@ -61,9 +66,8 @@ class ProgressLog:
 
     def _take(self, step: int, metrics: StepMetrics) -> None:
         self.loss = float(metrics.loss)
-        if not math.isfinite(self.loss):
-            hint = "training diverged; lower config.optimizer.learning_rate or clip gradients, in another --workdir"
-            raise UserError(f"loss of step {step}", self.loss, hint)
+        if not metrics.is_finite:
+            raise _divergence(step, metrics)
         self._bar.advance(1, note=f"loss {self.loss:.3f}")
         self._window.add(metrics.work, model_flops(metrics.work, self._costs))
         if step % self._log_every == 0 or step == self._total_steps:
@@ -113,4 +117,12 @@ class ThroughputWindow:
 
 
 def _numbers(metrics: StepMetrics) -> dict[str, float]:
-    return {name: float(value) for name, value in metrics._asdict().items() if name != "work"}
+    return {name: float(value) for name, value in metrics._asdict().items() if name not in ("is_finite", "work")}
+
+
+def _divergence(step: int, metrics: StepMetrics) -> UserError:
+    """Return the error of a step that gave numbers which are not finite; names the first of them."""
+    numbers = {"loss": float(metrics.loss), "gradient norm": float(metrics.gradient_norm)}
+    name, value = next(((k, v) for k, v in numbers.items() if not math.isfinite(v)), ("parameters", "not finite"))
+    hint = "training diverged; lower config.optimizer.learning_rate or clip gradients, in another --workdir"
+    return UserError(f"{name} of step {step}", value, hint)

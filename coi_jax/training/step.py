@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from coi_jax.models import LossSums, Network, Params
 from coi_jax.models.flops import Work, count_work
@@ -33,6 +33,7 @@ class StepMetrics(NamedTuple):
     parameter_norm: Float[Array, ""]  # before the update
     learning_rate: Float[Array, ""]
     target_tokens: Float[Array, ""]
+    is_finite: Bool[Array, ""]  # the loss, the gradient's norm and the parameters after the update
     work: Work
 
 
@@ -97,19 +98,26 @@ def make_step(
         tokens = jnp.maximum(sums.tokens, 1.0)
         gradient = jax.tree.map(lambda leaf: leaf / tokens, gradient)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        gradient_norm = optax.global_norm(gradient)
         metrics = StepMetrics(
             loss=sums.loss / tokens,
             accuracy=sums.correct / tokens,
-            gradient_norm=optax.global_norm(gradient),
+            gradient_norm=gradient_norm,
             parameter_norm=optax.global_norm(state.params),
             learning_rate=schedule(state.step),
             target_tokens=sums.tokens,
+            is_finite=all_finite((sums.loss, gradient_norm, params)),
             work=count_work(batch, network.config),
         )
-        params = optax.apply_updates(state.params, updates)
         return TrainState(params, opt_state, state.step + 1, state.frozen), metrics
 
     return step
+
+
+def all_finite(tree: Any) -> Bool[Array, ""]:
+    """Return whether all numbers of a tree of arrays are finite."""
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
 
 
 def accumulate(

@@ -1,38 +1,67 @@
 """Train the run of a folder, from its beginning or from its newest checkpoint."""
 
+import contextlib
+import signal
+from typing import NamedTuple
+
+from coi_jax.common.folder_lock import folder_lock
 from coi_jax.common.storage import PathLike
 from coi_jax.config.run import RunConfig
+from coi_jax.parallel import processes
 from coi_jax.runs import checkpoint
+from coi_jax.runs.damage import DamagedCheckpoint
 from coi_jax.runs.run_folder import RunFolder, open_run
 from coi_jax.training.loop import fit, prepare
 from coi_jax.training.optimizer import check_optimizer
 
 
-def train(config: RunConfig, workdir: PathLike) -> str:
-    """Train a run to its last step, or until it is told to stop; return what was done and what comes next.
+class Trained(NamedTuple):
+    """How training ended: what was done and what comes next, and whether Ctrl-C stopped it."""
+
+    report: str
+    is_interrupted: bool = False
+
+
+def train(config: RunConfig, workdir: PathLike) -> Trained:
+    """Train a run to its last step, or until it is told to stop.
 
     Args:
       config: of the run; a folder that exists must be of the same.
       workdir: the run folder, new or to go on with.
 
     Raises:
-      UserError: the folder holds something else, or the config does not fit the data, the devices or the network.
+      UserError: the folder holds something else, another process trains in it, or the config does not fit the data,
+        the devices or the network.
     """
     check_optimizer(config.optimizer)
+    with contextlib.ExitStack() as stack:
+        processes.on_primary(lambda: stack.enter_context(folder_lock(workdir, "workdir")))
+        return _train_locked(config, workdir)
+
+
+def _train_locked(config: RunConfig, workdir: PathLike) -> Trained:
     run = open_run(workdir, config)
-    if is_finished(run):
-        return f"{run.path} is finished already; next: {next_command(run, config)}"
+    if is_finished(run, config):
+        return Trained(f"{run.path} is finished already; next: {next_command(run, config)}")
     job = prepare(config, run)
-    step, loss = fit(job)
+    step, loss, stopped_by = fit(job)
     if step < job.total_steps:
-        return f"stopped and saved at step {step} of {job.total_steps}; run the same command again to go on"
-    return f"trained {step} steps to a loss of {loss:.4f} in {run.path}; next: {next_command(run, config)}"
+        report = f"stopped and saved at step {step} of {job.total_steps}; run the same command again to go on"
+        return Trained(report, is_interrupted=stopped_by == signal.SIGINT)
+    return Trained(f"trained {step} steps to a loss of {loss:.4f} in {run.path}; next: {next_command(run, config)}")
 
 
-def is_finished(run: RunFolder) -> bool:
-    """Return whether the run's newest checkpoint is the one of its last step."""
+def is_finished(run: RunFolder, config: RunConfig) -> bool:
+    """Return whether the run's newest checkpoint is the last one of the length that the config gives."""
     step = checkpoint.latest_step(run.checkpoints)
-    return step is not None and step >= checkpoint.read_position(run.checkpoints, step)["total_steps"]
+    if step is None:
+        return False
+    try:
+        position = checkpoint.read_position(run.checkpoints, step)
+    except DamagedCheckpoint:
+        return False  # which is set aside when training goes on from the one before
+    length = config.train.length.model_dump()
+    return bool(step >= position["total_steps"] and position.get("length", length) == length)
 
 
 def next_command(run: RunFolder, config: RunConfig) -> str:

@@ -4,6 +4,7 @@ A cell is a child process and leaves a JSON file; run again to go on. Of 20 cell
 Example: python -m launch.preflight.table --out runs/preflight
 """
 
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from typing import Any
 
 from etils import epath
 
-from coi_jax.common import cli, files
+from coi_jax.common import child_processes, cli, files
 from coi_jax.common.cli import split_overrides
 from coi_jax.common.errors import UserError
 from coi_jax.common.storage import PathLike, as_path
@@ -110,7 +111,8 @@ def compute(cell: Cell) -> bool:
     if cell.result() is not None:
         return True
     print(f"== {cell.model} on {cell.topology}", file=sys.stderr, flush=True)
-    status = subprocess.run(cell.command(), stdout=subprocess.DEVNULL, check=False).returncode
+    environment = os.environ | child_processes.environment()
+    status = subprocess.run(cell.command(), stdout=subprocess.DEVNULL, env=environment, check=False).returncode
     return status in (0, preflight.EXIT_DOES_NOT_FIT)
 
 

@@ -8,6 +8,7 @@ from typing import Literal
 from etils import epath
 
 from coi_jax.common import files
+from coi_jax.common.errors import UserError
 from coi_jax.common.storage import check_absent
 from coi_jax.runs.checkpoint_steps import steps
 from launch.sweep.points import Point
@@ -38,7 +39,12 @@ def state(point: Point) -> State:
 def is_trained(point: Point) -> bool:
     """Return whether the newest whole checkpoint is of the last step."""
     step = _newest(point)
-    return step is not None and step >= _total_steps(point.folder / "checkpoints" / str(step))
+    if step is None:
+        return False
+    try:
+        return step >= _total_steps(point.folder / "checkpoints" / str(step))
+    except (UserError, KeyError, TypeError):
+        return False  # it is damaged: the trainer goes on from the one before
 
 
 def is_scored(point: Point) -> bool:

@@ -13,7 +13,7 @@ from coi_jax.common.errors import UserError
 from coi_jax.config.run import load_config
 from coi_jax.runs import checkpoint, checkpoint_steps
 from coi_jax.runs.metrics_log import read_metrics
-from coi_jax.training import loop
+from coi_jax.training import termination
 from tests.helpers import tiny_models
 from tests.helpers.paths import QUICKSTART
 from tests.helpers.token_caches import write_caches
@@ -74,7 +74,7 @@ def test_a_run_is_trained_and_continued(bucket: str, monkeypatch: pytest.MonkeyP
     command = ["--config", str(QUICKSTART), "--workdir", f"{bucket}/run", *flags]
     monkeypatch.setattr("coi_jax.parallel.hardware.matmul_peak", lambda dtype: 1e12)
     with monkeypatch.context() as stopped:
-        stopped.setattr(loop.Termination, "requested", lambda self, step: step == 2)
+        stopped.setattr(termination.Termination, "requested", lambda self, step: step == 2)
         assert run(train.main, *command) == 0
     assert checkpoint_steps.steps(f"{bucket}/run/checkpoints") == [2]
     assert run(train.main, *command) == 0

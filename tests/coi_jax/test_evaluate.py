@@ -127,6 +127,20 @@ def test_another_checkpoint_begins_anew(run: Path, whole: dict[str, Any], capsys
     assert found["predictions"] != whole["proc1_test"]["provenance"]["predictions"]
 
 
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_evaluated(
+    run: Path, whole: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = RunFolder(run)
+    save(folder, folder.load_config(), step=9)
+    shutil.rmtree(run / "checkpoints" / "9" / "params")
+    assert evaluate(run) == 0
+    assert "/9 is damaged (" in capsys.readouterr().err
+    assert results(run) == whole
+    shutil.rmtree(run / "checkpoints" / "3" / "params")
+    assert evaluate(run, "--config.evaluation.max_new_tokens=3") == 2
+    assert "remove the folder to train from the beginning" in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_limit_takes_the_first_rows(run: Path, whole: dict[str, Any]) -> None:
     assert evaluate(run, "--tasks=proc1_test", "--limit=2") == 0
     assert files.read_json(run / "eval" / "proc1_test" / "results_first_2.json")["examples"] == 2

@@ -6,12 +6,14 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import pytest
 
 from coi_jax import train
 from coi_jax.common import cli, files
+from coi_jax.common.folder_lock import LOCK, folder_lock
 from coi_jax.config.run import RunConfig
 from coi_jax.parallel import processes
 from coi_jax.runs import checkpoint, checkpoint_steps
@@ -78,6 +80,57 @@ def test_a_run_ends_with_where_it_is_and_what_is_next_and_is_not_run_twice(
     assert train.main(arguments(tmp_path)) == 0
     assert "is finished already" in capsys.readouterr().out
     assert files.sha256(tmp_path / "metrics.jsonl") == before
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGHUP, 0)])
+def test_a_signal_saves_and_the_same_command_goes_on(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    number: signal.Signals,
+    status: int,
+) -> None:
+    iterate = tiny_models.StandInLoader.iterate
+
+    def interrupt_at_three(self: tiny_models.StandInLoader, *arguments: Any) -> Iterator[dict[str, jax.Array]]:
+        for step, batch in enumerate(iterate(self, *arguments), 1):
+            if step == 3:
+                os.kill(os.getpid(), number)
+            yield batch
+
+    monkeypatch.setattr(tiny_models.StandInLoader, "iterate", interrupt_at_three)
+    assert cli.run(lambda: train.main(arguments(tmp_path, steps=5))) == status
+    assert "stopped and saved at step 3 of 5" in capsys.readouterr().out
+    assert checkpoint_steps.steps(tmp_path / "checkpoints") == [3]
+    monkeypatch.setattr(tiny_models.StandInLoader, "iterate", iterate)
+    assert train.main(arguments(tmp_path, steps=5)) == 0
+    assert [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl")] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.usefixtures("here")
+def test_a_finished_run_goes_on_where_more_steps_are_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train.main(arguments(tmp_path)) == 0
+    assert train.main(arguments(tmp_path, steps=5, train__keep_checkpoints=4)) == 0
+    said = capsys.readouterr()
+    assert "config.train.length.count: 5 from here on, it was 3" in said.err
+    assert "trained 5 steps" in said.out
+    assert RunFolder(tmp_path).load_config().train.length.count == 5
+    assert [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl")] == [1, 2, 3, 4, 5]
+    assert train.main(arguments(tmp_path, steps=5)) == 0
+    assert "is finished already" in capsys.readouterr().out
+    assert cli.run(lambda: train.main(arguments(tmp_path, steps=4))) == 2
+
+
+@pytest.mark.usefixtures("here")
+def test_one_process_trains_in_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with folder_lock(tmp_path / "run", "workdir"):
+        assert cli.run(lambda: train.main(arguments(tmp_path / "run"))) == 2
+        assert [path.name for path in (tmp_path / "run").iterdir()] == [LOCK]
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: workdir: {tmp_path}/run: is in use by process {os.getpid()} since ")
+    assert error.count("\n") == 1
+    assert train.main(arguments(tmp_path / "run")) == 0
 
 
 @pytest.mark.usefixtures("here")

@@ -13,6 +13,9 @@ from typing import IO, Any
 
 from etils import epath
 
+from coi_jax.common import child_processes
+from coi_jax.common.errors import UserError
+from coi_jax.common.folder_lock import folder_lock
 from coi_jax.common.storage import AppendFile
 from launch.sweep.backends.protocol import LOG, Outcome, Status
 from launch.sweep.point_state import claim, is_scored, is_trained
@@ -25,12 +28,15 @@ ENVIRONMENT = {"PYTHONUNBUFFERED": "1", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=
 # A child that ends by one of these was told to go; its run is whole and goes on when it is started again.
 PREEMPTING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
+SWEEP_LOCK = ".sweep.lock"  # of a point's folder; the trainer and the evaluator have locks of their own
+
 
 class LocalBackend:
     """Runs points in child processes; once told to stop it passes that on and starts no other.
 
-    Inside `with LocalBackend() as backend:` the first Ctrl-C or SIGTERM asks the running child to save and end, a
-    second one ends it at once.
+    Inside `with LocalBackend() as backend:` the first Ctrl-C, SIGTERM or SIGHUP asks the running child to save and end,
+    a second one ends it at once. A child also saves and ends where this process is killed. A signal that was ignored,
+    as `nohup` ignores SIGHUP, stays ignored.
     """
 
     def __init__(self) -> None:
@@ -38,7 +44,8 @@ class LocalBackend:
         self._child: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> "LocalBackend":
-        self._handlers = {number: signal.signal(number, self._stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        heeded = [number for number in PREEMPTING if signal.getsignal(number) is not signal.SIG_IGN]
+        self._handlers = {number: signal.signal(number, self._stop) for number in heeded}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -52,11 +59,19 @@ class LocalBackend:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._child.pid, signal.SIGKILL if again else signal.SIGTERM)
         if not again:
-            print("stopping: the run is being saved; press Ctrl-C again to end it at once", file=sys.stderr, flush=True)
+            with contextlib.suppress(OSError):  # the terminal may have gone
+                print("stopping: the run is being saved; press Ctrl-C again to end it at once", file=sys.stderr)
 
     def run(self, point: Point) -> Outcome:
-        """Train and evaluate a point, as far as that is not done yet."""
+        """Train and evaluate a point, as far as that is not done yet and no other sweep is at it."""
         claim(point)
+        try:
+            with folder_lock(point.folder, "--out", SWEEP_LOCK):
+                return self._run_locked(point)
+        except UserError as error:
+            return Outcome(point, "failed", str(error))
+
+    def _run_locked(self, point: Point) -> Outcome:
         for name, is_complete, command in (
             ("train", is_trained, train_command(point)),
             ("evaluate", is_scored, evaluate_command(point)),
@@ -86,8 +101,9 @@ class LocalBackend:
             now = datetime.datetime.now().isoformat(" ", "seconds")
             file.write(f"\n# {now} {shlex.join(['python', *command[1:]])}\n")
             for line in _lines(child):
-                print(line, end="", flush=True)
                 file.write(line)
+                with contextlib.suppress(OSError) if self.stopped else contextlib.nullcontext():
+                    print(line, end="", flush=True)
         self._child = None
         return child.returncode
 
@@ -99,7 +115,7 @@ class LocalBackend:
             stderr=subprocess.STDOUT,
             encoding="utf-8",
             errors="replace",
-            env={**ENVIRONMENT, **os.environ},
+            env={**ENVIRONMENT, **os.environ, **child_processes.environment()},
             start_new_session=True,
         )
         return self._child

@@ -146,3 +146,13 @@ def test_the_real_chains_fill_rows_of_2048(release_folder: Path, tmp_path: Path)
     made = config(length=2048, count="tokens", rows=8, epochs=1.0)
     whole = Stream((len(needs),), (1.0,), "concatenate", 0)
     assert TokensPlan(made, whole, needs, shape.capacity, 1).useful[0] >= 0.97
+
+
+@pytest.mark.parametrize("plan", [examples_plan, tokens_plan])
+def test_epochs_that_make_no_step_say_how_many_do(plan: Any) -> None:
+    with pytest.raises(
+        UserError, match=r"config\.train\.length\.count: 0\.0001: makes no step; .* takes (.*) epochs"
+    ) as caught:
+        plan(epochs=0.0001)
+    enough = float(str(caught.value).split(" takes ")[1].split(" epochs")[0])
+    assert plan(epochs=enough * 1.01).total_steps >= 1

@@ -1,8 +1,11 @@
 import errno
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -10,6 +13,8 @@ from coi_jax.common.errors import UserError
 from coi_jax.runs import checkpoint
 from coi_jax.runs.checkpoint import Checkpoints, latest_step, read_position, restore_params
 from coi_jax.runs.checkpoint_steps import steps
+from coi_jax.runs.damage import DamagedCheckpoint, damage_errors
+from coi_jax.runs.train_state import TrainState
 from tests.helpers.tiny_models import Trained, mesh, network
 
 
@@ -107,3 +112,101 @@ def test_a_full_disk_is_one_error_and_leaves_the_earlier_checkpoint(
 def test_other_errors_pass(tmp_path: Path) -> None:
     with pytest.raises(KeyError), checkpoint.storage_errors(tmp_path):
         raise KeyError("other")
+
+
+@pytest.fixture(scope="module")
+def two_steps(one: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Checkpoints of two steps that nobody changes: tests take copies."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    with Checkpoints(folder, keep=3) as checkpoints:
+        for step in (3, 4):
+            checkpoints.save(trained_state(one), step, {"total_steps": 9, "loader": "data"})
+    return folder
+
+
+def trained_state(trained: Trained) -> TrainState:
+    """A state whose moments are not zeros, of which nothing would be written."""
+    moments = jax.tree.map(
+        lambda leaf: (jnp.sin(jnp.arange(leaf.size) + 1.0)).reshape(leaf.shape), trained.state.params
+    )
+    scale = trained.state.opt_state[1]
+    scale = scale._replace(mu=moments, nu=moments)
+    return trained.state._replace(opt_state=(trained.state.opt_state[0], scale, *trained.state.opt_state[2:]))
+
+
+def largest(folder: Path) -> Path:
+    """The largest file with numbers of arrays."""
+    return max((path for path in folder.glob("ocdbt*/d/*")), key=lambda path: path.stat().st_size)
+
+
+def flip_bit(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path.write_bytes(data)
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "a bit of the parameters": lambda step: flip_bit(largest(step / "params")),
+    "a bit of the optimizer": lambda step: flip_bit(largest(step / "optimizer")),
+    "a bit of the position": lambda step: flip_bit(step / "position" / "metadata"),
+    "half a file": lambda step: largest(step / "params").write_bytes(largest(step / "params").read_bytes()[:100]),
+    "no file": lambda step: largest(step / "optimizer").unlink(),
+    "no parameters": lambda step: shutil.rmtree(step / "params"),
+    "no optimizer": lambda step: shutil.rmtree(step / "optimizer"),
+    "no position": lambda step: shutil.rmtree(step / "position"),
+}
+
+
+def restore(checkpoints: Checkpoints, folder: Path, trained: Trained) -> None:
+    """Restore step 4, as training does."""
+    read_position(folder, 4)
+    checkpoints.restore(4, trained.abstract, trained.shardings)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_checkpoint_is_named_and_set_aside_for_the_one_before(
+    tmp_path: Path, one: Trained, two_steps: Path, damage: str
+) -> None:
+    folder = shutil.copytree(two_steps, tmp_path / "run")
+    DAMAGES[damage](folder / "4")
+    with Checkpoints(folder, keep=3) as checkpoints:
+        with pytest.raises(DamagedCheckpoint, match=r"/4: is damaged \(.*; .* go on from step 3") as caught:
+            restore(checkpoints, folder, one)
+        assert "\n" not in str(caught.value)
+        checkpoints.set_aside(caught.value)
+        assert steps(folder) == [3]
+        assert (folder / "damaged-4").is_dir()
+        restored = checkpoints.restore(3, one.abstract, one.shardings)
+        assert_same(restored, trained_state(one)._replace(step=jnp.asarray(3)))
+        checkpoints.save(one.state, 4, {"total_steps": 9, "loader": "data"})
+    assert steps(folder) == [3, 4]
+    assert_same(restore_params(folder, network()), one.state.params)
+
+
+def test_the_only_checkpoint_is_not_set_aside(tmp_path: Path, one: Trained, two_steps: Path) -> None:
+    shutil.copytree(two_steps / "3", tmp_path / "3")
+    shutil.rmtree(tmp_path / "3" / "params")
+    with Checkpoints(tmp_path, keep=3) as checkpoints:
+        with pytest.raises(DamagedCheckpoint, match="remove the folder to train from the beginning") as caught:
+            checkpoints.restore(3, one.abstract, one.shardings)
+        with pytest.raises(DamagedCheckpoint):
+            checkpoints.set_aside(caught.value)
+    assert steps(tmp_path) == [3]
+
+
+def test_a_checkpoint_without_checksums_is_read_as_before(tmp_path: Path, one: Trained, two_steps: Path) -> None:
+    folder = shutil.copytree(two_steps, tmp_path / "run")
+    shutil.rmtree(folder / "4" / "position")
+    checkpoint.write_position(folder, 4, {"total_steps": 9, "loader": "data"})
+    assert_same(restore_params(folder, network(), step=4), one.state.params)
+    with pytest.raises(UserError, match="does not hold this network's parameters"):
+        restore_params(folder, network(model__layers=3), step=4)
+
+
+@pytest.mark.parametrize(
+    "error", [PermissionError("denied"), OSError(errno.EIO, "I/O error"), ValueError("UNAVAILABLE: no network")]
+)
+def test_errors_of_the_storage_are_no_damage(tmp_path: Path, error: Exception) -> None:
+    with pytest.raises(type(error), match=str(error).replace("[", r"\[")) as caught, damage_errors(tmp_path, 3):
+        raise error
+    assert caught.value is error

@@ -77,3 +77,12 @@ def test_a_damaged_line_is_named(tmp_path: Path, line: str) -> None:
     path.write_text(f'{{"step": 1}}\n{line}\n')
     with pytest.raises(UserError, match=r"metrics\.jsonl:2: "):
         MetricsLog(path, tmp_path / "tensorboard", start=1)
+
+
+def test_what_was_flushed_is_on_disk_while_the_run_goes_on(tmp_path: Path) -> None:
+    log = MetricsLog(tmp_path / "metrics.jsonl", tmp_path / "tensorboard", start=0)
+    log.write(1, {"loss": 0.5})
+    log.flush()
+    values = [event.step for event in read_events(tmp_path / "tensorboard") if event.summary.value]
+    assert values == [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl")] == [1]
+    log.close()

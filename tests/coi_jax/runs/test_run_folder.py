@@ -31,6 +31,9 @@ def begin(path: Path) -> None:
         ({"optimizer__options__b2": 0.5}, r"config\.optimizer\.options\.b2: 0\.5: the run in .* has 0\.98"),
         ({"arm": "coi1"}, r"config\.arm: coi1: the run in .* has 'coi123'"),
         ({"seed": 4, "train__length__count": 7}, r"config\.seed: 4: .* has 0"),
+        ({"train__length__count": 7}, r"config\.train\.length\.count: 7: .* has 10"),
+        ({"train__length": {"unit": "epochs", "count": 99.0}}, r"config\.train\.length\.unit: epochs: .* has 'steps'"),
+        ({"train__microbatches": 2}, r"config\.train\.microbatches: 2: .* has 1"),
     ],
 )
 def test_the_first_field_that_differs_is_named_with_both_values(
@@ -58,6 +61,29 @@ def test_another_kind_of_model_differs_too(tmp_path: Path) -> None:
     begin(tmp_path)
     with pytest.raises(UserError, match=r"config\.data\.targets_length"):
         open_run(tmp_path, run_config("t5"))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("train.length.count", 12),
+        ("train.log_every", 5),
+        ("train.checkpoint_every", 50),
+        ("train.checkpoint_minutes", 1.5),
+        ("train.keep_checkpoints", 5),
+        ("evaluation.max_new_tokens", 50),
+        ("evaluation.batch", 7),
+        ("data.cache_folder", "elsewhere"),
+    ],
+)
+def test_fields_that_change_no_step_taken_may_change_and_it_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], field: str, value: object
+) -> None:
+    begin(tmp_path)
+    changes: dict[str, Any] = {field: value}
+    new = run_config(**changes)
+    assert open_run(tmp_path, new).load_config() == new
+    assert f"config.{field}: {value!r} from here on, it was " in capsys.readouterr().err
 
 
 def test_the_mesh_may_change(tmp_path: Path) -> None:

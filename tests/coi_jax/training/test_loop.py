@@ -1,4 +1,7 @@
+import itertools
 import os
+import re
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -10,11 +13,14 @@ import pytest
 from coi_jax.common.errors import UserError
 from coi_jax.config.run import RunConfig
 from coi_jax.models import Network, Params
-from coi_jax.runs import checkpoint
+from coi_jax.runs import checkpoint, checkpoint_steps
 from coi_jax.runs.metrics_log import read_metrics
 from coi_jax.runs.run_folder import RunFolder, open_run
+from coi_jax.runs.train_state import TrainState
 from coi_jax.training import loop
-from coi_jax.training.loop import Termination, TrainingJob, prepare
+from coi_jax.training.loop import CheckpointSchedule, Fitted, TrainingJob, prepare
+from coi_jax.training.step import Batch
+from coi_jax.training.termination import Termination
 from tests.helpers import tiny_models
 from tests.helpers.tiny_models import StandInLoader, run_config
 from tests.helpers.tokenizer_folders import FAMILIES
@@ -35,7 +41,7 @@ def make_job(
     return loop.make_job(config, open_run(folder, config), tiny_models.mesh(**mesh), loader, network)
 
 
-def fit(job: TrainingJob) -> tuple[int, float]:
+def fit(job: TrainingJob) -> Fitted:
     with tiny_models.quick_compilation():
         return loop.fit(job)
 
@@ -124,14 +130,77 @@ def test_rows_that_the_sequence_axis_does_not_divide_are_named(tmp_path: Path) -
         make_job(tmp_path, run_config(), sequence=3)
 
 
-def test_sigterm_is_a_request_once_and_then_the_end() -> None:
-    before = signal.getsignal(signal.SIGTERM)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_is_a_request_once_and_then_the_end(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
     with Termination() as stop:
         assert not stop.requested(1)
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
         assert stop.requested(2)
-        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    assert signal.getsignal(signal.SIGTERM) is before
+        assert stop.signal == number
+        assert signal.getsignal(number) is before
+    assert signal.getsignal(number) is before
+
+
+def test_a_signal_that_is_ignored_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        with Termination() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop.requested(1)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_checkpoints_are_due_by_steps_and_by_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    schedule = CheckpointSchedule(run_config(train__checkpoint_every=4, train__checkpoint_minutes=2.0).train)
+    by_steps = CheckpointSchedule(run_config(train__checkpoint_every=4, train__checkpoint_minutes=None).train)
+    due = []
+    for step in range(1, 10):
+        now[0] += 50
+        due += [step] if schedule.is_due(step) else []
+        assert by_steps.is_due(step) == (step % 4 == 0)
+    assert due == [3, 4, 7, 8]  # at 150 s, then by steps, again 150 s after that, and by steps
+
+
+def test_numbers_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
+    config = run_config(train__checkpoint_every=4, train__keep_checkpoints=1)
+    job = make_job(tmp_path, config)
+    steps = itertools.count(1)
+
+    def poisoned_at_eight(state: TrainState, batch: Batch) -> Any:
+        if next(steps) == 8:
+            state = state._replace(params=jax.tree.map(lambda leaf: (leaf - leaf) / (leaf - leaf), state.params))
+        return job.step(state, batch)
+
+    with pytest.raises(UserError, match=r"loss of step 8: nan: training diverged"):
+        fit(TrainingJob(**{**vars(job), "step": poisoned_at_eight}))
+    assert checkpoint_steps.steps(tmp_path / "checkpoints") == [4]
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params(tmp_path)))
+
+
+def test_an_update_that_is_not_finite_ends_the_last_step_too(tmp_path: Path) -> None:
+    config = run_config(train__length__count=1, optimizer__learning_rate=3e38, optimizer__weight_decay=2.0)
+    with pytest.raises(UserError, match=r"parameters of step 1: not finite: training diverged"):
+        fit(make_job(tmp_path, config))
+    assert checkpoint_steps.steps(tmp_path / "checkpoints") == []
+
+
+def test_a_damaged_checkpoint_is_passed_over_and_the_end_is_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = run_config(train__length__count=6, train__checkpoint_every=2, train__keep_checkpoints=2)
+    fit(make_job(tmp_path, config))
+    whole, rows = params(tmp_path), numbers(tmp_path)
+    shutil.rmtree(tmp_path / "checkpoints" / "6" / "params")
+    assert fit(make_job(tmp_path, config))[0] == 6
+    errors = capsys.readouterr().err
+    assert re.search(r"6 is damaged \(.*\); it is kept as damaged-6, and the one before it is used", errors)
+    assert "going on from step 4" in errors
+    assert numbers(tmp_path) == rows
+    jax.tree.map(np.testing.assert_array_equal, params(tmp_path), whole)
 
 
 def test_a_tokenizer_larger_than_the_embedding_is_known_before_anything_is_written(tmp_path: Path) -> None:

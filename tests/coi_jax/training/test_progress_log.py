@@ -18,8 +18,10 @@ def work(tokens: int) -> Work:
     return Work(*(jnp.float32(n) for n in (2, tokens, 0, 0, 0, 0)))
 
 
-def metrics(loss: float) -> StepMetrics:
-    return StepMetrics(jnp.float32(loss), *(jnp.float32(0.5),) * 5, work=work(10))
+def metrics(loss: float, gradient_norm: float = 0.5, *, is_finite: bool = True) -> StepMetrics:
+    half = jnp.float32(0.5)
+    finite = jnp.asarray(is_finite)
+    return StepMetrics(jnp.float32(loss), half, jnp.float32(gradient_norm), half, half, half, finite, work(10))
 
 
 def report(folder: Path, done: int = 0) -> ProgressLog:
@@ -47,10 +49,18 @@ def test_every_second_step_and_the_last_are_logged(tmp_path: Path) -> None:
     } < set(rows[-1])
 
 
-def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("numbers", "says"),
+    [
+        ((math.nan, math.nan), r"loss of step 1: nan: .*learning_rate"),
+        ((1.0, math.inf), r"gradient norm of step 1: inf: .*learning_rate"),
+        ((1.0, 1.0), r"parameters of step 1: not finite: .*learning_rate"),
+    ],
+)
+def test_numbers_that_are_not_finite_stop_the_run(tmp_path: Path, numbers: tuple[float, float], says: str) -> None:
     with report(tmp_path) as running:
-        running.add(1, metrics(math.nan))
-        with pytest.raises(UserError, match=r"loss of step 1: nan: .*learning_rate"):
+        running.add(1, metrics(*numbers, is_finite=False))
+        with pytest.raises(UserError, match=says):
             running.add(2, metrics(1.0))
 
 

@@ -1,7 +1,10 @@
+import contextlib
+import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +15,15 @@ from coi_jax.chains.chain import Chain, Step
 from coi_jax.chains.dataset import write_chains
 from coi_jax.common import cli, files
 from coi_jax.common.errors import UserError
+from coi_jax.common.folder_lock import folder_lock
 from coi_jax.config.run import load_config
-from coi_jax.runs import checkpoint
+from coi_jax.runs import checkpoint, checkpoint_steps
 from coi_jax.runs.train_state import TrainState
 from launch.sweep import __main__ as sweep
 from launch.sweep.backends import local
 from launch.sweep.backends.protocol import Backend, Outcome
 from launch.sweep.backends.registry import BACKENDS
-from launch.sweep.point_state import is_trained
+from launch.sweep.point_state import claim, is_trained
 from launch.sweep.point_state import state as state_of
 from launch.sweep.points import Point, choose, expand
 from tests.helpers.paths import QUICKSTART, ROOT
@@ -224,18 +228,61 @@ def test_a_killed_point_is_a_failure(workplace: Path, capfd: pytest.CaptureFixtu
     assert "evaluate was ended by SIGKILL; was there too little memory?" in capfd.readouterr().out
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_is_passed_on_so_that_the_run_saves(workplace: Path, number: signal.Signals) -> None:
-    saving = (
-        "signal.signal(signal.SIGTERM, lambda *_: (train(1), sys.exit(0))); print('ready', flush=True); time.sleep(60)"
-    )
-    set_fakes(workplace, train=saving)
+# A trainer that saves when it is told to end, or when the process that started it has ended, as the real one does.
+SAVING = f"""
+import runpy
+signal.signal(signal.SIGTERM, lambda *_, save=train: (save(1), sys.exit(0)))
+runpy.run_path("{ROOT}/coi_jax/common/child_processes.py")["end_with_parent"]()
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+
+@contextlib.contextmanager
+def running_sweep(workplace: Path) -> Iterator[subprocess.Popen[str]]:
+    """A sweep in a process of its own, whose first trainer runs."""
+    set_fakes(workplace, train=SAVING)
     code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from launch.sweep.__main__ import main; sys.exit(main())"
     command = [sys.executable, "-c", code, "--sweep", "configs/sweeps/quickstart.py", "--backend", "local"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         while "ready" not in process.stdout.readline():
             assert process.poll() is None
+        yield process
+
+
+def test_a_killed_sweep_leaves_no_trainer_behind_and_loses_nothing(workplace: Path) -> None:
+    with running_sweep(workplace) as process:
+        process.kill()
+    deadline = time.monotonic() + 20
+    while not (saved := list(workplace.glob("runs/*/*/checkpoints/1/position/metadata"))):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert len(saved) == 1
+
+
+def test_two_sweeps_are_not_at_the_same_point(workplace: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    point = points()[0]
+    claim(point)
+    with folder_lock(point.folder, "--out", local.SWEEP_LOCK):
+        assert run("--only", "coi1-") == 1
+    assert f"is in use by process {os.getpid()}" in capfd.readouterr().out
+    assert state_of(point) == "partial"
+    assert run("--only", "coi1-") == 0
+
+
+def test_a_damaged_last_checkpoint_is_trained_again(workplace: Path) -> None:
+    assert run("--only", "coi1-") == 0
+    point = points()[0]
+    for text in ("", "{}", "[]", '{"total_steps": null}'):
+        (Path(point.folder) / "checkpoints/2/position/metadata").write_text(text)
+        assert state_of(point) == "partial"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_is_passed_on_so_that_the_run_saves(workplace: Path, number: signal.Signals) -> None:
+    with running_sweep(workplace) as process:
+        assert process.stdout is not None
         process.send_signal(number)
         output, began = process.stdout.read(), time.monotonic()
         assert process.wait(timeout=20) == cli.EXIT_INTERRUPTED
@@ -243,6 +290,7 @@ def test_a_signal_is_passed_on_so_that_the_run_saves(workplace: Path, number: si
     assert "0 of 3 points done" in output
     assert "run the same command again" in output
     assert [state_of(point) for point in points()] == ["partial", "new", "new"]
+    assert checkpoint_steps.steps(points()[0].folder / "checkpoints") == [1]
 
 
 class NoMachines:

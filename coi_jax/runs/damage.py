@@ -1,0 +1,57 @@
+"""Damaged checkpoints: files that are missing, cut short or changed since they were saved."""
+
+from coi_jax.common.errors import UserError, shorten
+from coi_jax.common.storage import PathLike, as_path
+from coi_jax.runs.checkpoint_steps import steps
+
+# How TensorStore's errors begin where the storage cannot be reached or has no room: the files may be sound.
+NO_DAMAGE = (
+    "UNAVAILABLE",
+    "RESOURCE_EXHAUSTED",
+    "DEADLINE_EXCEEDED",
+    "PERMISSION_DENIED",
+    "UNAUTHENTICATED",
+    "ABORTED",
+    "CANCELLED",
+)
+
+
+class DamagedCheckpoint(UserError):
+    """A checkpoint that is there but cannot be restored as it was saved.
+
+    Attributes:
+      folder: the run's `checkpoints`.
+      step: of the checkpoint.
+      what: names it, and says what was found.
+    """
+
+    def __init__(self, folder: PathLike, step: int, reason: str) -> None:
+        self.folder, self.step = as_path(folder), step
+        self.what = f"checkpoint {self.folder / str(step)} is damaged ({reason})"
+        older = max((one for one in steps(folder) if one < step), default=None)
+        way = "train from the beginning" if older is None else f"go on from step {older}"
+        hint = f"is damaged ({reason}); restore its files, or remove the folder to {way}"
+        super().__init__("checkpoint", self.folder / str(step), hint)
+
+
+class damage_errors:
+    """Turn what Orbax raises about files that are missing, cut or changed into `DamagedCheckpoint`.
+
+    An error of the storage or of this machine passes as it is: the files may be sound.
+    """
+
+    def __init__(self, folder: PathLike, step: int) -> None:
+        self._folder, self._step = folder, step
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if error is None or isinstance(error, UserError):
+            return
+        while type(error) is Exception and error.__cause__ is not None:  # as Orbax wraps TensorStore's errors
+            error = error.__cause__
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        is_damage = isinstance(error, FileNotFoundError | ValueError | KeyError | TypeError)
+        if is_damage and not lines[0].startswith(NO_DAMAGE):
+            raise DamagedCheckpoint(self._folder, self._step, shorten(lines[0], 160)) from None

@@ -1,0 +1,34 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from coi_jax.runs.checksums import checksums, differing
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int32", "int8"])
+def test_every_bit_counts(dtype: str) -> None:
+    array = np.asarray(jnp.asarray(np.random.default_rng(0).normal(size=(3, 2)) * 50, dtype))
+    unsigned = f"uint{8 * array.itemsize}"
+    expected = checksums({"weight": array})
+    for element in np.ndindex(array.shape):
+        for bit in range(8 * array.itemsize):
+            changed = array.view(unsigned).copy()
+            changed[element] ^= 1 << bit
+            assert differing({"weight": changed.view(array.dtype)}, expected) == "['weight']"
+
+
+def test_the_order_of_elements_counts_and_names_and_shapes_are_told() -> None:
+    one = checksums({"a": jnp.arange(6.0).reshape(2, 3), "b": [jnp.ones((), jnp.bool_)]})
+    assert {path: text.split()[0] for path, text in one.items()} == {"['a']": "float32[2,3]", "['b'][0]": "bool[]"}
+    other = checksums({"a": jnp.arange(6.0)[::-1].reshape(2, 3), "b": [jnp.zeros((), jnp.bool_)]})
+    assert set(one) == set(other)
+    assert all(one[path] != other[path] for path in one)
+
+
+def test_the_layout_on_devices_does_not_count() -> None:
+    array = jnp.asarray(np.random.default_rng(1).normal(size=(8, 4)), jnp.float32)
+    mesh = Mesh(np.array(jax.devices()).reshape(4, 2), ("x", "y"))
+    parted = jax.device_put(array, NamedSharding(mesh, PartitionSpec("x", "y")))
+    assert checksums([parted]) == checksums([array])
