@@ -150,7 +150,7 @@ def _draw_arm(axes: Axes, cells: Sequence[Cell], shift: float) -> None:
     places = [_length(cell) + shift for cell in cells]
     axes.plot(places, [cell.mean for cell in cells], color=color, linewidth=2)
     for place, cell in zip(places, cells, strict=True):
-        low, high = cell.interval
+        low, high = max(0.0, cell.interval[0]), min(100.0, cell.interval[1])
         error = [[max(0.0, cell.mean - low)], [max(0.0, high - cell.mean)]]
         axes.errorbar(place, cell.mean, error, color=color, elinewidth=1.6, capsize=4, capthick=1.6, zorder=3)
         fill = color if _length(cell) in ARMS[cell.arm].lengths else "white"
