@@ -1,22 +1,30 @@
 """Calls by the Batch API: submitted in files, answered within a day at a lower price, collected into a store.
 
 What was submitted is written down in a folder, so that a run that is interrupted goes on with the same jobs. A batch
-carries the hash of its calls: one that was made, but not yet written down, is found again among the endpoint's own.
+carries the hash of its calls: one that was made, but not yet written down, is found again among the endpoint's own. The
+money for a batch is set aside under its own name, as it is spent whether this process lives or not.
 """
 
+import collections
+import contextlib
+import itertools
 import json
 import time
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
+import httpx2  # that the openai client is made with
 import openai
 
 from coi_jax.common import files
 from coi_jax.common.errors import UserError, shorten
 from coi_jax.common.progress import Bar
 from coi_jax.common.storage import AppendFile, PathLike, as_path
+from coi_jax.llm.batch_lines import Failure, Line, read_line, split_lines
 from coi_jax.llm.budget import Budget, BudgetReached
-from coi_jax.llm.calls import read_reply
+from coi_jax.llm.calls import with_estimates
+from coi_jax.llm.endpoint import Declined, status_meaning
+from coi_jax.llm.reply_formats import FORMATS, TEXT, format_of, is_about_formats, note_fallback, with_format
 from coi_jax.llm.reply_store import Store
 from coi_jax.llm.settings import EndpointConfig
 
@@ -24,9 +32,12 @@ ENDPOINT: Final = "/v1/chat/completions"
 WINDOW: Final = "24h"
 MOST_CALLS = 50_000  # in a file, and
 MOST_BYTES = 180 * 2**20  # of it, as OpenAI's Batch API allows (it says 200 MB)
-OPEN = ("validating", "in_progress", "finalizing", "cancelling")
+MOST_LISTED = 1000  # of the endpoint's batches, among which one that was not written down is looked for
+DONE = ("completed", "expired", "cancelled")  # statuses of a batch whose results can be read; others are still open
+NO_BATCHES = (404, 405, 501)  # statuses of an endpoint without a Batch API
 TAG = "coi_calls"  # the metadata that holds a batch's hash
 Body = dict[str, Any]
+Job = dict[str, Any]
 
 
 class Batches:
@@ -38,77 +49,130 @@ class Batches:
       folder: where jobs are written down.
       store: that gets the replies.
       budget: from which calls are paid, with the prices of batches.
+
+    Attributes:
+      declined: why the endpoint declined calls, by their keys.
+      failures: how many calls failed otherwise, by reason; they are asked for again in the next batch.
     """
 
     def __init__(self, config: EndpointConfig, key: str, folder: PathLike, store: Store, budget: Budget) -> None:
         self._client = openai.OpenAI(
             api_key=key, base_url=config.base_url, max_retries=config.attempts, timeout=config.timeout_seconds
         )
+        self._config = config
         self._jobs, self._store, self._budget = as_path(folder) / "jobs.jsonl", store, budget
-        self._reserved: dict[str, float] = {}
+        self.declined: dict[str, str] = {}
+        self.failures: collections.Counter[str] = collections.Counter()
+        self._calls: dict[str, Body] = {}
         self._jobs.parent.mkdir(parents=True, exist_ok=True)
         files.recover_jsonl(self._jobs)
+        self._format = next((job["format"] for job in reversed(self._known()) if job.get("format")), FORMATS[0])
 
     def answer(self, bodies: Iterable[Body], poll_seconds: float) -> int:
-        """Get replies to calls, except those of earlier jobs that are still open; return how many came.
+        """Get replies to calls, those of earlier jobs that are still open too; return how many came.
+
+        Calls that the endpoint declined because of the format of their replies are asked again in a weaker one.
 
         Raises:
           BudgetReached: the budget has not enough for a single call that is missing.
-          UserError: the endpoint refused a batch.
+          UserError: the endpoint refused a batch, has no Batch API, or cannot be reached.
         """
+        self._calls = {files.digest(body): body for body in bodies}
         came = self.collect(poll_seconds)  # jobs of an earlier run may have some of the answers
-        missing = {key: body for body in bodies if self._store.get(key := files.digest(body)) is None}
-        affordable = self._afford(missing)
-        for part in _parts(affordable):
-            self.submit(part)
-        came += self.collect(poll_seconds)
-        for key in list(self._reserved):  # those that got no reply
-            self._settle(key, 0.0)
-        self._budget.close()
-        if missing and not affordable:
-            raise BudgetReached
+        while missing := self._missing():
+            affordable = self._afford(missing)
+            try:
+                for part in _parts(affordable):
+                    self.submit(part)
+            finally:  # each batch counts under its own name from now on
+                self._budget.settle(self._bound(affordable), 0.0)
+                self._budget.close()
+            came += self.collect(poll_seconds)
+            if not affordable:
+                raise BudgetReached
+            if not self._fall_back():
+                break
         return came
+
+    def _missing(self) -> dict[str, Body]:
+        """Return the calls that are neither answered nor declined, in the format that is asked for."""
+        return {
+            key: with_format(body, max(format_of(body), self._format, key=FORMATS.index))
+            for key, body in self._calls.items()
+            if key not in self.declined and self._store.get(key) is None
+        }
 
     def _afford(self, calls: dict[str, Body]) -> dict[str, Body]:
         """Return the first calls that the budget has enough for, which is set aside."""
         found = {}
         for key in sorted(calls):
             try:
-                self._reserved[key] = self._budget.reserve(calls[key])
+                self._budget.reserve(calls[key])
             except BudgetReached:
                 break
             found[key] = calls[key]
         return found
 
+    def _bound(self, calls: dict[str, Body]) -> float:
+        return sum((self._budget.prices.bound(body) for body in calls.values()), 0.0)
+
     def submit(self, calls: dict[str, Body]) -> str:
-        """Make a batch of calls, by key, unless there is one of the same; return its id."""
-        name = files.digest(sorted(calls))
-        known: dict[str, str] = {job["calls"]: job["id"] for job in self._known()}
-        if name in known:
-            return known[name]
-        job = self._find(name)
-        if job is None:
-            lines = "".join(
-                json.dumps({"custom_id": key, "method": "POST", "url": ENDPOINT, "body": body}) + "\n"
-                for key, body in calls.items()
-            )
-            file = self._client.files.create(file=("calls.jsonl", lines.encode()), purpose="batch")
-            job = self._client.batches.create(
-                input_file_id=file.id, endpoint=ENDPOINT, completion_window=WINDOW, metadata={TAG: name[:64]}
-            ).id
-        self._note({"id": job, "calls": name, "number": len(calls), "collected": False})
+        """Make a batch of calls, by key, unless there is an open one of the same; return its id.
+
+        Raises:
+          UserError: the endpoint refuses it, has no Batch API, or cannot be reached.
+        """
+        name = self._name(calls)
+        same = [job for job in self._known() if job["calls"] == name]
+        if found := next((job["id"] for job in same if not job["collected"]), None):
+            return str(found)
+        money, bound = f"batch-{name[:24]}-{len(same)}", self._bound(calls)
+        job = self._find(name, {job["id"] for job in same})
+        self._budget.record(money, bound)
+        job = job or self._create(name, calls, money)
+        note = {"id": job, "calls": name, "number": len(calls), "collected": False, "money": money, "bound": bound}
+        self._note(note | {"format": self._format})
         return job
 
-    def _find(self, name: str) -> str | None:
-        """Return a batch of the endpoint that has these calls, which an earlier run made before it was stopped."""
-        jobs = self._client.batches.list(limit=100)
-        return next((job.id for job in jobs if (job.metadata or {}).get(TAG) == name[:64]), None)
+    def _name(self, calls: dict[str, Body]) -> str:
+        """Return a hash of some calls, and of the format where it is not the one of the calls themselves."""
+        name = files.digest(sorted(calls))
+        weakened = any(body != self._calls.get(key, body) for key, body in calls.items())
+        return files.digest([name, self._format]) if weakened else name
+
+    def _create(self, name: str, calls: dict[str, Body], money: str) -> str:
+        lines = "".join(
+            json.dumps({"custom_id": key, "method": "POST", "url": ENDPOINT, "body": body}) + "\n"
+            for key, body in calls.items()
+        )
+        try:
+            with self._one_line_errors():
+                file = self._client.files.create(file=("calls.jsonl", lines.encode()), purpose="batch")
+                job = self._client.batches.create(
+                    input_file_id=file.id, endpoint=ENDPOINT, completion_window=WINDOW, metadata={TAG: name[:64]}
+                )
+                return _text(job.id)
+        except _Refused:
+            self._budget.record(money, 0.0)
+            raise
+
+    def _find(self, name: str, known: set[str]) -> str | None:
+        """Return a batch of the endpoint that has these calls, which an earlier run made before it was stopped.
+
+        Args:
+          name: of the calls.
+          known: batches that are written down.
+        """
+        with self._one_line_errors():
+            jobs = itertools.islice(self._client.batches.list(limit=100), MOST_LISTED)
+            tagged = (job.id for job in jobs if (job.metadata or {}).get(TAG) == name[:64])
+            return next((job for job in tagged if job not in known), None)
 
     def collect(self, poll_seconds: float) -> int:
         """Wait for all open jobs and keep their replies; return how many there are.
 
         Raises:
-          UserError: the endpoint says that a batch failed.
+          UserError: the endpoint says that a batch failed, or cannot be reached.
         """
         waiting = [job for job in self._known() if not job["collected"]]
         came = 0
@@ -128,51 +192,106 @@ class Batches:
                     time.sleep(poll_seconds)
         return came
 
-    def _collect_one(self, job: dict[str, Any]) -> int | None:
+    def _collect_one(self, job: Job) -> int | None:
         """Return the number of replies that a job gave; None while it is open."""
-        batch = self._client.batches.retrieve(job["id"])
-        if batch.status in OPEN:
-            return None
+        with self._one_line_errors():
+            batch = self._client.batches.retrieve(job["id"])
         if batch.status == "failed":
             reasons = [error.message or "" for error in (batch.errors.data or [])] if batch.errors else []
-            self._note(job | {"collected": True})
+            self._end(job, 0.0)
             raise UserError("batch", job["id"], f"the endpoint says that it failed: {shorten('; '.join(reasons))}")
-        came = sum(self._keep(line) for line in self._lines(batch.output_file_id))
-        self._note(job | {"collected": True})
-        return came
+        if batch.status not in DONE:
+            return None
+        results = (
+            batch.output_file_id,
+            batch.error_file_id,
+        )  # a call that failed stands in either, as endpoints differ
+        costs = [self._keep(line, job) for file in results for line in self._lines(file)]
+        self._end(job, sum(cost or 0.0 for cost in costs))
+        return sum(cost is not None for cost in costs)
 
-    def _lines(self, file: str | None) -> Iterator[dict[str, Any]]:
+    def _lines(self, file: str | None) -> Iterator[Line]:
         if file:
-            for line in self._client.files.content(file).text.splitlines():
-                yield json.loads(line)
+            with self._one_line_errors(), self._client.files.with_streaming_response.content(file) as response:
+                yield from map(read_line, split_lines(response.iter_bytes()))
 
-    def _keep(self, line: dict[str, Any]) -> bool:
-        """Put a reply into the store; what went wrong is asked for again in the next batch."""
-        response = line.get("response") or {}
-        if response.get("status_code") != 200:
+    def _keep(self, line: Line, job: Job) -> float | None:
+        """Put a reply into the store and return its cost; None where there is none."""
+        if isinstance(line.outcome, Declined):
+            self.declined[line.key] = str(line.outcome)
+            return None
+        if isinstance(line.outcome, Failure):
+            self.failures[line.outcome.reason] += 1
+            return None
+        body = self._calls.get(line.key)
+        reply = with_estimates(line.outcome, body)
+        self._store.put(line.key, reply)
+        if not reply.is_estimate:
+            return self._budget.prices.of(reply)
+        return self._budget.prices.bound(body) if body else job.get("bound", 0.0) / job["number"]
+
+    def _end(self, job: Job, cost: float) -> None:
+        """Count a job with what it cost, and write down that it is collected."""
+        if "money" in job:
+            self._budget.record(job["money"], cost)
+        self._note(job | {"collected": True})
+
+    def _fall_back(self) -> bool:
+        """Return whether calls were declined because of their format, for which a weaker one is asked from now on."""
+        about = {key: reason for key, reason in self.declined.items() if is_about_formats(reason)}
+        if not about or self._format == TEXT:
             return False
-        try:
-            reply = read_reply(response["body"])
-        except ValueError:
-            return False
-        self._store.put(line["custom_id"], reply)
-        self._settle(line["custom_id"], self._budget.prices.of(reply))
+        reason = next(iter(about.values()))
+        asked, self._format = self._format, FORMATS[FORMATS.index(self._format) + 1]
+        note_fallback(asked, self._format, reason)
+        for key in about:
+            del self.declined[key]
         return True
 
-    def _settle(self, key: str, cost: float) -> None:
-        """Pay for a call, unless an earlier run has set aside what it may cost: that counts as spent already."""
-        if key in self._reserved:
-            self._budget.settle(self._reserved.pop(key), cost)
+    @contextlib.contextmanager
+    def _one_line_errors(self) -> Iterator[None]:
+        """Turn what the openai client raises into one line for the user."""
+        try:
+            yield
+        except openai.APIStatusError as error:
+            meaning = status_meaning(error, self._config)
+            if error.status_code in NO_BATCHES:
+                hint = f"has no such batch, or no Batch API ({shorten(error.message, 200)}); leave out --batch"
+                raise _Refused("endpoint.base_url", str(self._client.base_url), hint) from None
+            if isinstance(meaning, UserError):
+                raise _Refused(meaning.field, meaning.value, meaning.hint) from None
+            kind = _Refused if isinstance(meaning, Declined) else UserError
+            hint = f"the endpoint says {meaning}; run the same command again to go on"
+            raise kind("batch", str(self._client.base_url), hint) from None
+        except (openai.APIConnectionError, httpx2.HTTPError) as error:
+            hint = f"connection failed ({type(error.__cause__ or error).__name__}); run the same command again to go on"
+            raise UserError("batch", str(self._client.base_url), hint) from None
+        except (openai.OpenAIError, AttributeError, TypeError, ValueError) as error:
+            if isinstance(error, UserError):
+                raise
+            hint = f"does not answer as a Batch API does ({type(error).__name__}); leave out --batch"
+            raise UserError("endpoint.base_url", str(self._client.base_url), hint) from None
 
-    def _known(self) -> list[dict[str, Any]]:
+    def _known(self) -> list[Job]:
         """Return all jobs; the last line on one counts."""
         if not self._jobs.exists():
             return []
         return list({job["id"]: job for job in files.read_jsonl(self._jobs, "batch jobs")}.values())
 
-    def _note(self, job: dict[str, Any]) -> None:
+    def _note(self, job: Job) -> None:
         with AppendFile(self._jobs) as file:
             files.append_jsonl(file, job)
+
+
+class _Refused(UserError):
+    """The endpoint refused what was asked of its Batch API: nothing will be paid for it."""
+
+
+def _text(value: Any) -> str:
+    """Return an id; raise TypeError where the endpoint gives none."""
+    if not isinstance(value, str):
+        raise TypeError("no id")
+    return value
 
 
 def _parts(calls: dict[str, Body]) -> Iterator[dict[str, Body]]:

@@ -55,6 +55,12 @@ class BudgetReached(Exception):
     """No money is left for a call."""
 
 
+def check_dollars(dollars: float | None) -> None:
+    """Raise UserError where a budget is no number of US dollars; None is no limit."""
+    if dollars is not None and not 0 <= dollars < math.inf:
+        raise UserError("budget", dollars, "must be a number of US dollars; leave it out for no limit")
+
+
 class Budget:
     """A worker's part in a budget.
 
@@ -69,8 +75,7 @@ class Budget:
     """
 
     def __init__(self, folder: str, dollars: float | None, prices: Prices, in_flight: int) -> None:
-        if dollars is not None and not 0 <= dollars < math.inf:
-            raise UserError("budget", dollars, "must be a number of US dollars; leave it out for no limit")
+        check_dollars(dollars)
         self.prices = prices
         self._dollars, self._in_flight = dollars, in_flight
         self._root = as_path(folder, "budget")
@@ -101,19 +106,13 @@ class Budget:
             self._spent += cost
             self._note(cost - bound)
 
-    def hand_over(self, name: str, bound: float) -> None:
-        """Set money aside, of what this worker reserved, for work that outlives it, until `record` corrects it.
+    def record(self, name: str, cost: float) -> None:
+        """Count work that outlives this process, as a batch, with what it may cost, and later with what it did cost.
 
         Args:
           name: of the work.
-          bound: US dollars that it may cost.
+          cost: US dollars; a later number replaces an earlier one.
         """
-        self.record(name, bound)
-        self.settle(bound, 0.0)
-        self.close()
-
-    def record(self, name: str, cost: float) -> None:
-        """Count some work, by its name, with what it cost."""
         self._write(name, cost)
 
     def close(self) -> None:

@@ -19,6 +19,7 @@ from coi_jax.llm.reply_store import Store
 from coi_jax.llm.settings import EndpointConfig
 
 Value = TypeVar("Value")
+NOT_STORED = "not stored"  # why an offline client has no reply
 DECLINED_AT_FIRST = 100  # calls after which an endpoint that has answered none is asked no more
 
 
@@ -120,7 +121,7 @@ class Client:
         if call.key in self._declined:
             raise Declined(self._declined[call.key])
         if self._offline:
-            raise NotStored("not stored")
+            raise NotStored(NOT_STORED)
         return await self._ask(call)
 
     async def _find(self, call: Call) -> Reply | None:

@@ -131,6 +131,19 @@ def parse_reply(data: bytes) -> Reply:
         if data.lstrip()[:1] == b"{" and data.rstrip()[-1:] == b"}":
             return unusable_reply(data, f"not a chat completion: {shorten(str(error), 200)}")
         raise Busy(f"unreadable reply ({shorten(str(error), 200)})", lost=True) from None
+    return reply_of(body, data)
+
+
+def reply_of(body: Any, data: bytes) -> Reply:
+    """Return the reply that a body holds, or one that keeps it where it is no chat completion.
+
+    Args:
+      body: as JSON.
+      data: as it came.
+
+    Raises:
+      Busy: it tells an error.
+    """
     if isinstance(body, dict) and body.get("error") and not body.get("choices"):
         raise Busy(f"an error in place of a reply ({shorten(body['error'], 200)})", lost=True)
     try:

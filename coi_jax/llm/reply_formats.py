@@ -65,7 +65,16 @@ class ReplyFormats:
         self._accepted.add(name)
         if reason and FORMATS.index(name) > self._first:
             self._first = FORMATS.index(name)
-            line = (
-                f"note: the endpoint takes no response_format {format_of(body)} ({reason}); asking for {name} instead"
-            )
-            print(line, file=sys.stderr, flush=True)
+            note_fallback(format_of(body), name, reason)
+
+
+def note_fallback(asked: str, name: str, reason: str) -> None:
+    """Say that replies are asked for in a weaker format.
+
+    Args:
+      asked: the format that the endpoint does not know.
+      name: of the weaker one.
+      reason: of the endpoint.
+    """
+    line = f"note: the endpoint takes no response_format {asked} ({reason}); asking for {name} instead"
+    print(line, file=sys.stderr, flush=True)

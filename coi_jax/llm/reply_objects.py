@@ -1,13 +1,13 @@
 """Finds the JSON object that a reply gives, also behind thoughts, within prose or in a fenced block."""
 
-import json
 import re
 from collections.abc import Iterator
+
+from coi_jax.common.json_reader import parse_value
 
 _THOUGHTS_END = re.compile(r"</think(?:ing)?>")
 _THOUGHTS_BEGIN = re.compile(r"<think(?:ing)?>")
 MOST_TRIES = 50  # opening braces that are tried, so that no text takes long
-_DECODER = json.JSONDecoder()
 
 
 def without_thoughts(text: str) -> str:
@@ -27,8 +27,8 @@ def object_texts(text: str) -> Iterator[str]:
             return
         end = start + 1
         try:
-            _, end = _DECODER.raw_decode(text, start)
+            _, end = parse_value(text, start, allow_surrogates=True)
             yield text[start:end]
-        except (ValueError, RecursionError):
+        except ValueError:
             pass
         start = text.find("{", end)

@@ -78,14 +78,18 @@ class EndpointConfig(Section):
         options = {name: value for name, value in named.items() if value} | self.request_options
         return ["endpoint", self.model, self.temperature, self.structured, *([options] if options else [])]
 
-    def resolved(self, environment: Mapping[str, str] = os.environ) -> "EndpointConfig":
+    def resolved(self, environment: Mapping[str, str] = os.environ, *, needs_model: bool = True) -> "EndpointConfig":
         """Return the settings with those of the environment where the config names none.
+
+        Args:
+          environment: variables by name.
+          needs_model: whether the endpoint is going to be asked.
 
         Raises:
           UserError: no model is named.
         """
         model = self.model or environment.get(MODEL_VARIABLE)
-        if not model:
+        if not model and needs_model:
             raise UserError("endpoint.model", self.model, f"name the model, here or in the variable {MODEL_VARIABLE}")
         base_url = self.base_url or environment.get(BASE_URL_VARIABLE)
         return self.model_copy(update={"model": model, "base_url": base_url})

@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         overrides["llm"] = arguments.llm
     if arguments.source:
         overrides["seeds.sources"] = tuple(map(parse_source, arguments.source))
-    config = load(arguments.config, overrides)
+    config = load(arguments.config, overrides, needs_model=not arguments.dry_run)
     work = arguments.work or f"{arguments.out}.work"
     job = BuildJob(config, arguments.out, work, arguments.decisions, arguments.budget, beam_flags)
     if arguments.dry_run:

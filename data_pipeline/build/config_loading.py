@@ -6,23 +6,33 @@ from coi_jax.config import loading
 from coi_jax.config.overrides import override
 from coi_jax.config.validation import validate
 from data_pipeline.build.build_config import BuildConfig
+from data_pipeline.build.instruction_sources import paths
 
 
-def load(path: str, overrides: dict[str, Any]) -> BuildConfig:
+def load(path: str, overrides: dict[str, Any], *, needs_model: bool = True) -> BuildConfig:
     """Load the config of a file, with overrides and with the endpoints of the environment.
 
+    Args:
+      path: of the file.
+      overrides: of its fields, by dotted names.
+      needs_model: whether a model is going to be asked.
+
     Raises:
-      UserError: a field is wrong, or no model is named.
+      UserError: a field is wrong, a source is missing, or no model is named.
     """
     values = loading.read(path)
     override(values, overrides, BuildConfig)
     config = validate(BuildConfig, values)
     if config.llm == "procedural":
         return config
+    for source in config.seeds.sources:
+        paths(source)  # a missing file is named before what would be asked about it
     opinion = config.opinion
     if opinion.enabled:
-        opinion = opinion.model_copy(update={"endpoint": opinion.endpoint.resolved()})
-    return config.model_copy(update={"endpoint": config.endpoint.resolved(), "opinion": opinion})
+        resolved = opinion.endpoint.resolved(needs_model=needs_model)
+        opinion = opinion.model_copy(update={"endpoint": resolved})
+    endpoint = config.endpoint.resolved(needs_model=needs_model)
+    return config.model_copy(update={"endpoint": endpoint, "opinion": opinion})
 
 
 def parse_source(text: str) -> dict[str, str]:

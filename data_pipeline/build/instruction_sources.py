@@ -16,7 +16,7 @@ from typing import Any
 from coi_jax.chains.chain import Chain
 from coi_jax.chains.dataset import read_manifest, split_path
 from coi_jax.common import files
-from coi_jax.common.errors import UserError
+from coi_jax.common.errors import UserError, shorten
 from coi_jax.common.json_reader import JsonError, NotJson, parse_json
 from coi_jax.common.storage import as_path
 from data_pipeline.build import rules
@@ -30,6 +30,7 @@ from data_pipeline.procedural.values import ValueType
 CLOSED_OUTPUTS = 12  # a task with no more different outputs may be a closed question …
 CLOSED_REPEATS = 4  # … if each of them comes as often as this in the mean
 NOTHING = "nothing"  # the kind of an empty input, which no task gives
+NAMED_KEYS = 20  # of rows that cannot be used, in an error
 ITEMS = (3, 6)  # of an operation's inputs
 
 
@@ -208,6 +209,32 @@ def read_dataset(path: str, folder: str) -> Iterator[Piece | Refused]:
                 yield Refused("a chain without an output", row)
             else:
                 yield _piece(chain.source, licence, step.instruction, chain.input, step.output, step.category)
+
+
+def require_pieces(rows: Iterable[Piece | Refused], path: str) -> Iterator[Piece | Refused]:
+    """Yield what a file gives.
+
+    Args:
+      rows: read from it.
+      path: of the file.
+
+    Raises:
+      UserError: at the end of a file of which no row could be used; it names the keys that its rows have.
+    """
+    keys: dict[str, None] = {}
+    is_empty = True
+    for row in rows:
+        if isinstance(row, Piece):
+            is_empty = False
+        elif len(keys) < NAMED_KEYS and isinstance(row.row, dict):
+            keys |= dict.fromkeys(row.row)
+        yield row
+    if is_empty:
+        found = f"its rows have {shorten(', '.join(map(str, keys)), 200)}" if keys else "it has no such row"
+        hint = (
+            f"holds no single instruction that can be used: rows of instruction, input and output are due, and {found}"
+        )
+        raise UserError("seeds.sources", path, f"{hint}; rename its keys")
 
 
 def _piece(source: str, licence: str, instruction: str, given: str, output: str, category: str | None) -> Piece:

@@ -1,7 +1,8 @@
 """Runs a build stage by stage: from single instructions to selected chains."""
 
+import collections
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import apache_beam as beam
 
 from coi_jax.common import files
+from coi_jax.common.errors import UserError
 from coi_jax.llm.settings import EndpointConfig
 from data_pipeline.build import instruction_sources, llm_stages
 from data_pipeline.build.asking.ask_transform import Answerer, EndpointAnswerer
@@ -16,7 +18,7 @@ from data_pipeline.build.asking.oracle import Oracle
 from data_pipeline.build.asking.questions import prompt_identity
 from data_pipeline.build.build_config import BuildConfig
 from data_pipeline.build.decisions import Decisions
-from data_pipeline.build.engine.stage_runner import OUT, Flow, Stage, StageRunner, rows_of
+from data_pipeline.build.engine.stage_runner import OUT, REJECTED, Flow, Stage, StageRunner, rows_of
 from data_pipeline.build.llm_stages import LlmStage, Position
 from data_pipeline.build.stages import assumed_tasks, joining, pairing, selection
 from data_pipeline.build.stages.ingest import ingest
@@ -80,6 +82,7 @@ class Build:
       payment: of the language models.
       decisions: of people, on chains that were made before.
       offline: answer from the store of replies alone.
+      declined: why the endpoint declined calls of a batch, by the calls' keys.
     """
 
     def __init__(
@@ -90,9 +93,10 @@ class Build:
         decisions: Decisions,
         *,
         offline: bool = False,
+        declined: Mapping[str, str] | None = None,
     ) -> None:
         self.config, self._runner, self._payment, self._decisions = config, runner, payment, decisions
-        self._offline = offline
+        self._offline, self._declined = offline, dict(declined or {})
         self._made: list[Stage] = []
 
     def run(self) -> BuildResult:
@@ -103,7 +107,7 @@ class Build:
           UserError: a source cannot be read.
         """
         seeds = self._seeds()
-        tasks = self._ask_in_turn(Position.TASKS, [seeds])[-1][1]
+        tasks = _not_empty(self._ask_in_turn(Position.TASKS, [seeds])[-1][1], self._made)
         pairs = self._pairs(tasks)
         candidates = {2: dict(self._ask_in_turn(Position.CANDIDATES, [pairs], tasks, length=2))}
         for length in self.config.joins.lengths:
@@ -111,7 +115,7 @@ class Build:
             candidates[length] = dict(self._ask_in_turn(Position.CANDIDATES, [joined], tasks, length=length))
         complete = [_last(stages) for stages in candidates.values()]
         chains = dict(self._ask_in_turn(Position.CHAINS, complete, tasks))
-        selected = self._select([_last(chains)] if chains else complete, tasks)
+        selected = _not_empty(self._select([_last(chains)] if chains else complete, tasks), self._made)
         annotations = {
             entry.name: self._ask(entry, [selected], tasks) for entry in llm_stages.at(Position.SELECTED, self.config)
         }
@@ -151,6 +155,7 @@ class Build:
             [*inputs, tasks] if entry.needs_definitions and tasks else inputs,
             make,
             questions=sum(stage.counts[OUT] for stage in inputs),
+            declined_share=endpoint.declined_share,
         )
 
     def _answerer(self, endpoint: EndpointConfig) -> tuple[Any, tuple[Any, Callable[[], Answerer]]]:
@@ -160,21 +165,28 @@ class Build:
         payment, offline = self._payment, self._offline
         if self.config.llm == "endpoint":
             make = functools.partial(
-                EndpointAnswerer, endpoint, self.config.store, payment.folder, payment.dollars, offline
+                EndpointAnswerer,
+                endpoint,
+                self.config.store,
+                payment.folder,
+                payment.dollars,
+                offline,
+                self._declined,
             )
             identity = endpoint.identity
-        key = [identity, endpoint.model_dump(), payment.folder, payment.dollars, offline]
+        key = [identity, endpoint.model_dump(), payment.folder, payment.dollars, offline, self._declined]
         return identity, (key, make)
 
-    def _stage(self, name: str, settings: Any, inputs: Sequence[Stage], make: Any, questions: int = 0) -> Stage:
-        stage = self._runner.run(name, settings, inputs, make, questions)
+    def _stage(self, name: str, settings: Any, inputs: Sequence[Stage], make: Any, **asking: Any) -> Stage:
+        stage = self._runner.run(name, settings, inputs, make, **asking)
         self._made.append(stage)
         return stage
 
     def _seeds(self) -> Stage:
         config, seed = self.config.seeds, self.config.seed
         settings = [config.model_dump(), seed, source_hashes(self.config)]
-        return self._stage("seeds", settings, [], lambda start: ingest(start, config, seed))
+        stage = self._stage("seeds", settings, [], lambda start: ingest(start, config, seed))
+        return _not_empty(stage, [stage])
 
     def _pairs(self, tasks: Stage) -> Stage:
         config, seed = self.config.pairs, self.config.seed
@@ -203,6 +215,25 @@ class Build:
             return selection.select(rows, start | rows_of(tasks), config, seed, decisions)
 
         return self._stage("selection", [config.model_dump(), seed, decisions.identity], [*chains, tasks], make)
+
+
+def _not_empty(stage: Stage, rejecting: Sequence[Stage]) -> Stage:
+    """Return a stage that let rows through.
+
+    Args:
+      stage: that may have none.
+      rejecting: the stages whose rejected rows tell why.
+
+    Raises:
+      UserError: it let none through; the most frequent reason is given.
+    """
+    if stage.counts[OUT]:
+        return stage
+    rows = (row for one in rejecting for row in one.read(REJECTED))
+    reasons = collections.Counter(row["reason"] for row in rows).most_common(1)
+    why = f"all rows are rejected, most of them ({reasons[0][1]:,}): {reasons[0][0]}" if reasons else "it has no rows"
+    field = "seeds.sources" if stage.name == "seeds" else f"stage {stage.name}"
+    raise UserError(field, "no row is left", f"{why}; correct the sources or the settings")
 
 
 def _last(stages: dict[str, Stage]) -> Stage:

@@ -41,16 +41,18 @@ def run_in_batches(
     Raises:
       UserError: the budget is reached, or the endpoint answers none of a batch's calls.
     """
+    declined: dict[str, str] = {}
     while True:
         try:
-            return Build(config, runner, payment, found, offline=True).run()
+            return Build(config, runner, payment, found, offline=True, declined=declined).run()
         except Incomplete as stop:
-            _ask_in_batch(config, stop, payment, as_path(runner.folder).parent / "batches", poll_seconds)
+            declined |= _ask_in_batch(config, stop, payment, as_path(runner.folder).parent / "batches", poll_seconds)
 
 
 def _ask_in_batch(
     config: BuildConfig, stop: Incomplete, payment: Payment, folder: epath.Path, poll_seconds: float
-) -> None:
+) -> dict[str, str]:
+    """Ask the questions of a stage in batches; return why the endpoint declined some of them, by their keys."""
     endpoint = llm_stages.endpoint_of(stop.stage, config)
     share = endpoint.batch_price_share
     budget = Budget(
@@ -62,8 +64,10 @@ def _ask_in_batch(
         answered = batches.answer(calls, poll_seconds)
     except BudgetReached:
         raise _unanswered_error(Incomplete(stop.stage, stop.folder, {"budget": 1}), payment.dollars) from None
-    if not answered:
-        raise UserError("batch", stop.stage, "the endpoint answered none of its calls; see its own log of batches")
+    if not answered and not batches.declined:
+        reasons = dict(batches.failures) or {"the batch has no result for it": 1}
+        raise _unanswered_error(Incomplete(stop.stage, stop.folder, reasons), payment.dollars)
+    return batches.declined
 
 
 def _unanswered_error(stop: Incomplete, budget: float | None) -> UserError:

@@ -10,10 +10,16 @@ LOOKS = 2  # at a batch, before it is done
 
 
 class BatchDesk:
-    """Takes files in, makes batches of them, and answers their lines."""
+    """Takes files in, makes batches of them, and answers their lines.
 
-    def __init__(self, answer: Answer) -> None:
-        self._answer = answer
+    Args:
+      answer: the status and the body of a reply to a request's body.
+      escaped: whether its results are ASCII, with JSON's escapes.
+      error_file: whether calls that failed stand in a file of their own.
+    """
+
+    def __init__(self, answer: Answer, *, escaped: bool = True, error_file: bool = False) -> None:
+        self._answer, self._escaped, self._has_error_file = answer, escaped, error_file
         self._files: dict[str, bytes] = {}
         self._batches: dict[str, dict[str, Any]] = {}
         self._looks: dict[str, int] = {}
@@ -60,11 +66,16 @@ class BatchDesk:
         self._looks[name] += 1
         if batch["status"] == "in_progress" and self._looks[name] >= LOOKS:
             lines = self._files[batch["input_file_id"]].decode().splitlines()
-            self._files[f"{name}-out"] = "".join(map(self._line, lines)).encode()
-            batch |= {"status": "completed", "output_file_id": f"{name}-out"}
+            found = [self._line(line) for line in lines]
+            good = [line for line, status in found if status == 200 or not self._has_error_file]
+            bad = [line for line, status in found if status != 200 and self._has_error_file]
+            self._files |= {f"{name}-out": "".join(good).encode(), f"{name}-errors": "".join(bad).encode()}
+            batch |= {"status": "completed", "output_file_id": f"{name}-out" if good else None}
+            batch |= {"error_file_id": f"{name}-errors" if bad else None}
         return json.dumps(batch).encode()
 
-    def _line(self, line: str) -> str:
+    def _line(self, line: str) -> tuple[str, int]:
         call = json.loads(line)
         status, body = self._answer(call["body"])
-        return json.dumps({"custom_id": call["custom_id"], "response": {"status_code": status, "body": body}}) + "\n"
+        result = {"custom_id": call["custom_id"], "response": {"status_code": status, "body": body}}
+        return json.dumps(result, ensure_ascii=self._escaped) + "\n", status

@@ -142,7 +142,7 @@ class Server:
         message = {"role": "assistant", "content": text, "refusal": None}
         if fault == "refuse":
             message |= {"content": None, "refusal": "I cannot help with that."}
-        prompt = sum(len(turn["content"]) for turn in request["messages"]) // 4
+        prompt = sum(len(turn["content"]) for turn in request["messages"]) // 4 + 1
         usage = {"prompt_tokens": prompt, "completion_tokens": len(text or "") // 4 + 1}
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
         return {

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from tests.helpers.fake_batch_api import BatchDesk
+
 GOOD = '{"output": "x"}'
 USAGE = {"prompt_tokens": 100, "completion_tokens": 20}
 
@@ -46,9 +48,19 @@ def refusal(status: int, message: str, **headers: str) -> Response:
 
 
 @contextlib.contextmanager
-def serving(answer: Answer) -> Iterator[Served]:
-    """A server, while the block runs."""
+def serving(answer: Answer, *, has_batches: bool = True, **desk: bool) -> Iterator[Served]:
+    """A server, while the block runs; `desk` are options of its Batch API."""
     served = Served("")
+
+    def put(request: dict[str, Any]) -> Response:
+        served.requests.append(request)
+        return answer(request, len(served.requests) - 1)
+
+    def put_in_batch(request: dict[str, Any]) -> tuple[int, Any]:
+        response = put(request)
+        return response.status, json.loads(response.body)
+
+    batches = BatchDesk(put_in_batch, **desk)
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -56,10 +68,17 @@ def serving(answer: Answer) -> Iterator[Served]:
         def log_message(self, *_: Any) -> None:
             pass
 
+        def do_GET(self) -> None:
+            self.do_POST()
+
         def do_POST(self) -> None:
-            request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            served.requests.append(request)
-            self._send(answer(request, len(served.requests) - 1))
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            if self.path.endswith("/chat/completions"):
+                self._send(put(json.loads(body)))
+            elif has_batches:
+                self._send(Response(200, batches.answer(self.command, self.path, body)))
+            else:
+                self._send(refusal(404, "nothing here"))
 
         def _send(self, response: Response) -> None:
             self.send_response(response.status)

@@ -7,7 +7,7 @@ question never waits for the slowest. A bundle that Beam runs again finds the an
 import functools
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from typing import Any, Protocol
 
@@ -24,9 +24,8 @@ from coi_jax.llm.structured import Usage
 from data_pipeline.build.asking import questions
 from data_pipeline.build.asking.questions import Question
 from data_pipeline.build.engine.stage_progress import PROGRESS
-from data_pipeline.build.engine.stage_runner import REJECTED, TAGS, UNANSWERED, Row
+from data_pipeline.build.engine.stage_runner import DECLINED, REJECTED, TAGS, UNANSWERED, USAGE, Row
 
-USAGE = "usage"  # tag of the row with the calls and tokens of a stage
 SUBMITTED_PER_CALL = 4  # questions that a bundle submits, for each call that may be in flight
 Result = tuple[str, Row]  # a tag and a row
 
@@ -46,12 +45,20 @@ class Answerer(Protocol):
 class EndpointAnswerer:
     """A language model behind an endpoint."""
 
-    def __init__(self, config: EndpointConfig, store: str, spending: str, dollars: float | None, offline: bool) -> None:
+    def __init__(
+        self,
+        config: EndpointConfig,
+        store: str,
+        spending: str,
+        dollars: float | None,
+        offline: bool,
+        declined: Mapping[str, str] | None = None,
+    ) -> None:
         prices = Prices(config.prompt_price, config.completion_price)
         self._config, self.max_waiting = config, SUBMITTED_PER_CALL * config.concurrency
         self._budget = Budget(spending, dollars, prices, config.concurrency)
         key = "offline" if offline else config.key()
-        self.client = Client(config, key, open_store(store), self._budget, offline=offline)
+        self.client = Client(config, key, open_store(store), self._budget, offline=offline, declined=declined)
 
     def submit(self, question: Question) -> "Future[Outcome[Any]]":
         """Submit a question; the store of replies is looked at first."""
@@ -144,7 +151,8 @@ class AskFn(beam.DoFn):
         if isinstance(outcome, Unanswered):
             return [(UNANSWERED, {"reason": outcome.reason, "call": outcome.call})]
         if isinstance(outcome, Rejected):
-            return [(REJECTED, {"reason": outcome.reason, "raw": list(outcome.raw), "row": row})]
+            declined = {DECLINED: True} if outcome.is_declined else {}
+            return [(REJECTED, {"reason": outcome.reason, "raw": list(outcome.raw), "row": row} | declined)]
         return self._take(row, outcome)
 
 

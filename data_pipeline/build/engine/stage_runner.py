@@ -2,13 +2,16 @@
 
 A stage is one Beam pipeline. Its folder has a marker once it is complete. A later run skips complete stages and makes
 interrupted ones anew, for which the language model is not asked again. A change of settings or prompts makes another
-folder for every stage that depends on it, and for no other.
+folder for every stage that depends on it, and for no other. Calls that the endpoint declined are asked again by a later
+run, and where they are answered then, every stage that depends on them is made anew.
 """
 
+import collections
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -20,11 +23,15 @@ from coi_jax.common import files
 from coi_jax.common.errors import UserError, nearest
 from coi_jax.common.json_reader import JsonError, parse_json
 from coi_jax.common.progress import Bar
+from coi_jax.llm.client import NOT_STORED
+from coi_jax.llm.endpoint import declines_all
 from coi_jax.llm.structured import BUDGET
 from data_pipeline.build.engine.stage_progress import PROGRESS
 
 OUT, REJECTED, UNANSWERED = "out", "rejected", "unanswered"
 TAGS = (OUT, REJECTED, UNANSWERED)
+USAGE = "usage"  # tag of the row with the calls and tokens of a stage
+DECLINED = "declined"  # marks rejected rows whose calls the endpoint declined; counts them in the marker file
 MARKER = "whole.json"
 Row = dict[str, Any]
 Flow = Any  # a PCollection of rows
@@ -122,8 +129,9 @@ class StageRunner:
         inputs: Sequence[Stage],
         make: Callable[[beam.Pipeline], dict[str, Flow]],
         questions: int = 0,
+        declined_share: float = 1.0,
     ) -> Stage:
-        """Return the stage of that name; make it unless it is complete.
+        """Return the stage of that name; make it unless it is complete and the endpoint declined none of its calls.
 
         Args:
           name: of the stage.
@@ -131,16 +139,54 @@ class StageRunner:
           inputs: stages that it reads.
           make: adds its transforms to a pipeline; returns its rows by tag.
           questions: that it asks, for the progress bar.
+          declined_share: of its calls that the endpoint may decline.
 
         Raises:
           Incomplete: some of its questions have no answer; the rest is kept by the store of replies.
-          UserError: what its workers found wrong with the user's files or settings.
+          UserError: what its workers found wrong with the user's files or settings; the endpoint declines too much.
         """
         identity = files.digest([name, settings, [stage.identity for stage in inputs]])
         folder = f"{self.folder}/{name}-{identity[:12]}"
+        counts = _read_marker(folder)
+        if counts is None:
+            counts = self._make(name, folder, make, questions, declined_share)
+        elif counts.get(DECLINED):
+            counts = self._ask_again(name, folder, make, questions, declined_share) or counts
+        return Stage(name, folder, _identity(identity, folder, counts), counts)
+
+    def _ask_again(self, name: str, folder: str, *how: Any) -> dict[str, int] | None:
+        """Make a stage again, whose declined calls are asked again; keep it where they cannot be asked.
+
+        Args:
+          name: of the stage.
+          folder: of the complete stage.
+          *how: as `_make` has it.
+        """
+        again = f"{folder}-again"
+        try:
+            counts = self._make(name, again, *how)
+        except Incomplete as stop:
+            if NOT_STORED in stop.reasons:  # they are to be asked in a batch
+                raise
+            reason = max(stop.reasons, key=lambda reason: stop.reasons[reason])
+            line = f"note: stage {name} stays without the answers that the endpoint declined before ({reason})"
+            print(line, file=sys.stderr, flush=True)
+            return None
         system, root = fsspec.core.url_to_fs(folder)
-        if system.exists(f"{root}/{MARKER}"):
-            return Stage(name, folder, identity, _row(system.cat_file(f"{root}/{MARKER}"), f"{folder}/{MARKER}"))
+        system.rm(root, recursive=True)
+        system.mv(fsspec.core.url_to_fs(again)[1], root, recursive=True)
+        return counts
+
+    def _make(
+        self,
+        name: str,
+        folder: str,
+        make: Callable[[beam.Pipeline], dict[str, Flow]],
+        questions: int,
+        declined_share: float,
+    ) -> dict[str, int]:
+        """Make a stage in an empty folder, and return the counts of its rows; see `run`."""
+        system, root = fsspec.core.url_to_fs(folder)
         if system.exists(root):
             system.rm(root, recursive=True)
         system.makedirs(root, exist_ok=True)
@@ -154,9 +200,12 @@ class StageRunner:
         PROGRESS.bar = None
         counts = {tag: sum(1 for _ in read_rows(f"{folder}/{tag}-*.jsonl")) for tag in TAGS}
         if counts[UNANSWERED]:
-            raise Incomplete(name, folder, _reasons(f"{folder}/{UNANSWERED}-*.jsonl"))
+            raise Incomplete(name, folder, _reasons(read_rows(f"{folder}/{UNANSWERED}-*.jsonl")))
+        if declined := sum(DECLINED in row for row in read_rows(f"{folder}/{REJECTED}-*.jsonl")):
+            _check_declined(folder, declined, declined_share)
+            counts[DECLINED] = declined
         files.write_bytes(f"{folder}/{MARKER}", json.dumps(counts).encode())
-        return Stage(name, folder, identity, counts)
+        return counts
 
     def _run(self, folder: str, make: Callable[[beam.Pipeline], dict[str, Flow]]) -> None:
         options = PipelineOptions(self._options, save_main_session=False)
@@ -190,11 +239,33 @@ def check_beam_flags(flags: Sequence[str], own: Sequence[str]) -> None:
             raise UserError("flag", name, nearest(name, known))
 
 
-def _reasons(pattern: str) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for row in read_rows(pattern):
-        counts[row["reason"]] = counts.get(row["reason"], 0) + 1
-    return counts
+def _reasons(rows: Iterable[Row]) -> dict[str, int]:
+    """Return how often each reason is given."""
+    return dict(collections.Counter(row["reason"] for row in rows))
+
+
+def _read_marker(folder: str) -> dict[str, int] | None:
+    """Return the counts of a complete stage; None where it is not complete."""
+    system, root = fsspec.core.url_to_fs(folder)
+    if not system.exists(f"{root}/{MARKER}"):
+        return None
+    return _row(system.cat_file(f"{root}/{MARKER}"), f"{folder}/{MARKER}")
+
+
+def _check_declined(folder: str, declined: int, share: float) -> None:
+    """Raise UserError, with the endpoint's reason, where it declined more than a share of a stage's calls."""
+    asked = declined + sum(row["calls"] for row in read_rows(f"{folder}/{USAGE}-*.jsonl"))
+    if declined > share * asked:
+        reasons = _reasons(row for row in read_rows(f"{folder}/{REJECTED}-*.jsonl") if DECLINED in row)
+        raise declines_all(max(reasons, key=lambda reason: reasons[reason]), declined, asked)
+
+
+def _identity(identity: str, folder: str, counts: dict[str, int]) -> str:
+    """Return what the stages after this one depend on: also on which of its calls were declined."""
+    if not counts.get(DECLINED):
+        return identity
+    rows = (row["row"] for row in read_rows(f"{folder}/{REJECTED}-*.jsonl") if DECLINED in row)
+    return files.digest([identity, sorted(map(files.digest, rows))])
 
 
 def rows_of(stage: Stage, tag: str = OUT) -> beam.PTransform[Any, Any]:

@@ -17,10 +17,9 @@ import jinja2
 from coi_jax.common import files
 from coi_jax.llm.budget import Prices
 from data_pipeline.build import decisions, llm_stages
-from data_pipeline.build.asking.ask_transform import USAGE
 from data_pipeline.build.build_config import BuildConfig
 from data_pipeline.build.decisions import Decisions
-from data_pipeline.build.engine.stage_runner import REJECTED, Row, Stage
+from data_pipeline.build.engine.stage_runner import REJECTED, USAGE, Row, Stage
 from data_pipeline.build.pipeline import BuildResult
 from data_pipeline.build.review import chain_outcomes, stage_accuracy
 from data_pipeline.build.review.chain_outcomes import Outcome

@@ -74,7 +74,7 @@ class _Read(beam.DoFn):
                 if source.kind == "alpaca"
                 else instruction_sources.read_dataset(path, source.path)
             )
-            yield from map(_tagged, rows)
+            yield from map(_tagged, instruction_sources.require_pieces(rows, path))
 
 
 class _Merge(beam.DoFn):

@@ -1,0 +1,187 @@
+"""Builds with endpoints that decline calls, and with sources of which nothing can be used."""
+
+import functools
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import build_speed
+from coi_jax.chains.dataset import read_manifest
+from coi_jax.common import files
+from coi_jax.common.errors import UserError
+from data_pipeline.build import __main__ as build
+from data_pipeline.build import llm_stages
+from data_pipeline.build.asking import ask_transform
+from data_pipeline.build.asking.ask_transform import EndpointAnswerer
+from data_pipeline.build.build_job import RUNNER
+from data_pipeline.build.engine.stage_runner import Stage, StageRunner, rows_of
+from tests.helpers.builds import endpoint, flags, run
+from tests.helpers.fake_llm import question, reader
+from tests.helpers.llm_clients import config
+from tests.helpers.scripted_server import Response, completion, refusal, serving
+
+SEEDS = [
+    {"instruction": f"{words} Mind {number}.", "input": f"The ferry {number} left.", "output": f"It left at {number}."}
+    for number, words in enumerate(["Shorten the text.", "Give it a title.", "Say it otherwise.", "Ask about it."])
+]
+SHORT = {"seeds.test_share": 0.0, "joins.lengths": "()", "variants": "()", "opinion.enabled": "False"}
+
+
+@pytest.fixture(autouse=True)
+def _a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each run asks with a client of its own, as each command line does."""
+    monkeypatch.setattr(ask_transform, "shared", lambda _, make: make())
+
+
+@pytest.fixture
+def seeds(tmp_path: Path) -> Path:
+    path = tmp_path / "seeds.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in SEEDS), encoding="utf-8")
+    return path
+
+
+def command(out: Path, url: str, seeds: Path, *more: str, **overrides: Any) -> list[str]:
+    source = f"--source=alpaca:{seeds}"
+    argv = flags(out, None, source, *more, **endpoint(url) | SHORT | {"llm": "endpoint"} | overrides)
+    return ["--config=configs/build/super_ni.py", *argv[1:]]
+
+
+def words(request: dict[str, Any]) -> str:
+    return " ".join(question(request)[1].values())
+
+
+def test_an_endpoint_that_declines_all_stops_the_build_and_is_asked_again_when_it_is_mended(
+    seeds: Path, tmp_path: Path
+) -> None:
+    mended: list[bool] = []
+
+    def answer(request: dict[str, Any], _: int) -> Response:
+        return completion(reader()(request)) if mended else refusal(400, "max_tokens is unknown to this model")
+
+    with serving(answer) as server:
+        argv = command(tmp_path / "out", server.url, seeds)
+        with pytest.raises(UserError, match=r"declined 4 of 4 calls: .*max_tokens is unknown.*max_completion_tokens"):
+            run(argv)
+        assert not (tmp_path / "out").exists()
+        mended.append(True)
+        assert run(argv) == 0
+    assert read_manifest(tmp_path / "out")["counts"]["train"]
+
+
+def test_a_declined_call_of_a_batch_is_a_rejected_row(seeds: Path, tmp_path: Path) -> None:
+    def answer(request: dict[str, Any], _: int) -> Response:
+        is_declined = "Mind 2" in words(request)
+        return refusal(400, "it is too long") if is_declined else completion(reader()(request))
+
+    with serving(answer) as server:
+        assert run(command(tmp_path / "out", server.url, seeds, "--batch", "--poll=0.01")) == 0
+    rejected = list(files.read_jsonl(tmp_path / "out" / "rejected.jsonl"))
+    assert len([row for row in rejected if "it is too long" in row["reason"]]) == 1
+    assert read_manifest(tmp_path / "out")["counts"]["train"]["1"] == 3
+
+
+class Declining:
+    """An endpoint that declines one of four calls, until it is mended; makes a stage that asks it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.is_mended = folder, False
+        self.given = build_speed.stage_of(str(folder), 4)
+
+    def answer(self, request: dict[str, Any], _: int) -> Response:
+        is_declined = "given text 2" in words(request) and not self.is_mended
+        return refusal(400, "it is too long") if is_declined else completion(reader()(request))
+
+    def stage(self, url: str, share: float = 0.5) -> Stage:
+        entry = llm_stages.find("instructions")
+        assert entry
+        store, spending = (str(self.folder / name) for name in ("replies.sqlite", "spending"))
+        make = functools.partial(EndpointAnswerer, config(url, attempts=1), store, spending, None, False)
+        return StageRunner(str(self.folder), [RUNNER]).run(
+            "instructions",
+            None,
+            [self.given],
+            lambda start: llm_stages.ask(entry, start | rows_of(self.given), ("test", make), None),
+            declined_share=share,
+        )
+
+
+@pytest.fixture
+def declining(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Declining:
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    return Declining(tmp_path)
+
+
+def test_what_was_declined_is_asked_again_and_what_depends_on_it_made_anew(declining: Declining) -> None:
+    with serving(declining.answer) as server:
+        first = declining.stage(server.url)
+        assert first.counts == {"out": 3, "rejected": 1, "unanswered": 0, "declined": 1}
+        again = declining.stage(server.url)
+        assert (again.counts, again.identity) == (first.counts, first.identity)
+        asked = len(server.requests)
+        declining.is_mended = True
+        mended = declining.stage(server.url)
+        assert mended.counts == {"out": 4, "rejected": 0, "unanswered": 0}
+        assert mended.identity != first.identity
+        assert declining.stage(server.url).identity == mended.identity
+        assert len(server.requests) == asked + 1
+
+
+def test_a_complete_stage_stays_where_what_was_declined_cannot_be_asked(
+    declining: Declining, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with serving(declining.answer) as server:
+        first = declining.stage(server.url)
+    assert declining.stage(server.url) == first  # nobody answers any more
+    assert "note: stage instructions stays without the answers" in capsys.readouterr().err
+    assert len(list(first.read())) == 3
+
+
+def test_the_share_of_calls_that_may_be_declined_is_the_configs(declining: Declining) -> None:
+    with serving(declining.answer) as server:
+        with pytest.raises(UserError, match=r"declined 1 of 4 calls: .*it is too long"):
+            declining.stage(server.url, share=0.2)
+        assert declining.stage(server.url, share=0.25).counts["declined"] == 1
+
+
+ROWS: dict[str, Any] = {
+    "dolly.jsonl": {"instruction": "When?", "context": "In 2000.", "response": "2000.", "category": "closed_qa"},
+    "sharegpt.jsonl": {"id": "0", "conversations": [{"from": "human", "value": "Name a fruit."}]},
+    "self_instruct.jsonl": {"instruction": "Add.", "instances": [{"input": "1 2", "output": "3"}]},
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_source_of_which_no_row_can_be_used_is_an_error_that_names_its_keys(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_text(json.dumps(ROWS[name]) + "\n", encoding="utf-8")
+    with pytest.raises(UserError) as stopped:
+        run(command(tmp_path / "out", "http://127.0.0.1:9", path))
+    assert str(path) in str(stopped.value)
+    assert ", ".join(ROWS[name]) in str(stopped.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_seeds_that_are_all_left_out_are_an_error_with_the_reason(seeds: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"seeds\.sources: no row is left.*longer than longest_words"):
+        run(command(tmp_path / "out", "http://127.0.0.1:9", seeds, **{"seeds.longest_words": 1}))
+
+
+def test_a_dry_run_needs_neither_model_nor_key(seeds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("COI_LLM_MODEL", "OPENAI_API_KEY", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    assert build.main(command(tmp_path / "out", "http://127.0.0.1:9", seeds, "--dry_run", "--json")) == 0
+    assert "COI_LLM_MODEL" not in os.environ
+
+
+def test_a_missing_file_is_named_before_a_missing_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COI_LLM_MODEL", raising=False)
+    with pytest.raises(UserError, match=r"missing\.json"):
+        build.main(command(tmp_path / "out", "http://127.0.0.1:9", tmp_path / "missing.json"))
+
+
+def test_a_budget_that_is_no_number_is_refused(seeds: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="budget: nan"):
+        run(command(tmp_path / "out", "http://127.0.0.1:9", seeds, "--budget=nan"))
