@@ -17,10 +17,11 @@ from coi_jax.llm.calls import Call, Reply, read_reply, unusable_reply, with_esti
 from coi_jax.llm.reply_formats import ReplyFormats, with_format
 from coi_jax.llm.settings import EndpointConfig
 
+FORBIDDEN = 403
 HOPELESS = {
     401: "the key is wrong",
     402: "there is no money left for it",
-    403: "the key does not allow it",
+    FORBIDDEN: "the key does not allow it",
     404: "there is no such model or address",
 }
 DECLINED = (400, 413, 422)  # statuses that say that this call, and no other, is wrong
@@ -108,6 +109,8 @@ class Endpoint:
             async with asyncio.timeout(seconds):  # the client's own limit is for each part of a body
                 response = await client.post("/chat/completions", body=body, cast_to=httpx2.Response)
         except openai.APIStatusError as error:
+            if error.status_code == FORBIDDEN and self._formats.has_answered:  # not the key, but what this call asks
+                raise Declined(_reason(error)) from None
             raise status_meaning(error, self._config) from None
         except (openai.APITimeoutError, TimeoutError):
             raise Busy(f"no reply within {seconds:g} s", lost=True) from None
@@ -154,8 +157,7 @@ def reply_of(body: Any, data: bytes) -> Reply:
 
 def status_meaning(error: openai.APIStatusError, config: EndpointConfig) -> Exception:
     """Return what an error of an endpoint means: a mistake of the user, a call that is declined, or another attempt."""
-    status = error.status_code
-    reason = f"status {status} ({shorten(error.message, 200)})"
+    status, reason = error.status_code, _reason(error)
     if status in HOPELESS:
         field = "endpoint.model" if status == 404 else "endpoint.key_variable"
         value = config.model if status == 404 else config.key_variable
@@ -165,6 +167,10 @@ def status_meaning(error: openai.APIStatusError, config: EndpointConfig) -> Exce
     if status in DECLINED:
         return Declined(reason)
     return Busy(reason, retry_after(error.response.headers))
+
+
+def _reason(error: openai.APIStatusError) -> str:
+    return f"status {error.status_code} ({shorten(error.message, 200)})"
 
 
 def declines_all(reason: str, declined: int, asked: int) -> UserError:

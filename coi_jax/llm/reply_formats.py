@@ -40,6 +40,11 @@ class ReplyFormats:
         self._first = 0  # of FORMATS: stricter ones are not known to the endpoint
         self._accepted: set[str] = set()
 
+    @property
+    def has_answered(self) -> bool:
+        """Return whether the endpoint has answered a call."""
+        return bool(self._accepted)
+
     def to_try(self, body: Body) -> Iterator[str]:
         """Yield the formats to ask for, one after the other while the endpoint declines them."""
         wanted = FORMATS.index(format_of(body))

@@ -230,11 +230,11 @@ def require_pieces(rows: Iterable[Piece | Refused], path: str) -> Iterator[Piece
             keys |= dict.fromkeys(row.row)
         yield row
     if is_empty:
-        found = f"its rows have {shorten(', '.join(map(str, keys)), 200)}" if keys else "it has no such row"
+        found = f"have the keys {shorten(', '.join(map(str, keys)), 200)}; rename them" if keys else "are none of them"
         hint = (
-            f"holds no single instruction that can be used: rows of instruction, input and output are due, and {found}"
+            f"no row can be used: instruction, input and output (or chains of one step) are due, and its rows {found}"
         )
-        raise UserError("seeds.sources", path, f"{hint}; rename its keys")
+        raise UserError("seeds.sources", path, hint)
 
 
 def _piece(source: str, licence: str, instruction: str, given: str, output: str, category: str | None) -> Piece:

@@ -251,6 +251,15 @@ def test_a_call_that_is_declined_for_another_reason_keeps_the_format_of_all(tmp_
     assert found[1].is_declined
 
 
+def test_a_call_that_is_forbidden_while_others_are_answered_is_rejected_alone(tmp_path: Path) -> None:
+    def answer(request: dict[str, Any], _: int) -> Response:
+        return refusal(403, "flagged") if request["messages"][1]["content"] == "1" else completion(GOOD)
+
+    with serving(answer) as server, client(server.url, tmp_path) as made:
+        found = [made.run(ask(made, call(str(n)), Output)).result() for n in range(3)]
+    assert [type(one) for one in found] == [Answered, Rejected, Answered]
+
+
 def test_an_endpoint_that_declines_all_is_not_asked_without_end(tmp_path: Path) -> None:
     with serving(lambda *_: refusal(400, "max_tokens is unknown to this model")) as server:
         with client(server.url, tmp_path) as made:
