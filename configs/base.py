@@ -77,11 +77,23 @@ def data(template: str, batch: ConfigDict, length: int) -> ConfigDict:
             cache_folder="data/caches",  # token caches, shared by all runs
             split="train",
             template=template,  # plain, alpaca, or as the tokenizer lays out a conversation: chat, mistral
+            chat=chat(),
             mixing="concatenate",  # each row once per epoch; rates: SeqIO's mixing rates
             batch=batch,  # `examples` or `full_rows`
             length=length,  # positions in a packed row; of the encoder, in a T5
             targets_length=None,  # positions in a T5's decoder row; None for a decoder
             overlong="drop",  # examples longer than a row are counted and left out; or cut_inputs, cut_targets
+            max_dropped=0.5,  # more left out than this share is an error
+        )
+    )
+
+
+def chat() -> ConfigDict:
+    """Return what a conversation holds besides the chain."""
+    return ConfigDict(
+        dict(
+            system=None,  # the system prompt; None: the tokenizer's own, if it has one
+            variables={},  # of a chat template, as `enable_thinking=False`
         )
     )
 

@@ -81,6 +81,16 @@ class TokenBatchConfig(Section):
 BatchConfig = Annotated[ExampleBatchConfig | TokenBatchConfig, Field(discriminator="count")]
 
 
+class ChatConfig(Section):
+    """What a conversation holds besides the chain; for the templates chat and mistral."""
+
+    system: str | None  # the system prompt; None: the tokenizer's own, if it has one
+    variables: dict[str, bool | int | float | str]  # of a chat template, as enable_thinking=False
+
+    def __hash__(self) -> int:
+        return hash((self.system, *sorted(self.variables)))
+
+
 class DataConfig(Section):
     """The data of a run: its rows, and the batches that they make."""
 
@@ -89,11 +99,13 @@ class DataConfig(Section):
     split: str  # the split that is trained on
     # How instruction and input become the model's prompt; chat and mistral: as the model's own tokenizer lays them out.
     template: Literal["plain", "alpaca", "chat", "mistral"]
+    chat: ChatConfig
     mixing: Literal["concatenate", "rates"]  # each row once per epoch, or SeqIO's mixing rates
     batch: BatchConfig
     length: PositiveInt  # positions in a packed row; of the encoder, in a T5
     targets_length: PositiveInt | None  # positions in a T5's decoder row; None for a decoder model
     overlong: Literal["drop", "cut_inputs", "cut_targets"]  # what becomes of an example longer than a row
+    max_dropped: Annotated[float, Field(ge=0, le=1)]  # largest share of examples that may be left out as too long
 
 
 class OptimizerConfig(Section):
@@ -221,6 +233,14 @@ class RunConfig(Section):
         kind = kinds.get(self.data.template, self.vocabulary.kind)
         if self.vocabulary.kind != kind:
             raise ValueError(f'data.template = "{self.data.template}" is what vocabulary.kind = "{kind}" lays out')
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _chat_fits_template(self) -> "RunConfig":
+        if self.data.chat.system is not None and self.data.template not in ("chat", "mistral"):
+            raise ValueError(f'data.chat.system is not shown by data.template = "{self.data.template}"')
+        if self.data.chat.variables and self.data.template != "chat":
+            raise ValueError(f'data.chat.variables are not read by data.template = "{self.data.template}"')
         return self
 
 

@@ -14,14 +14,17 @@ import numpy as np
 
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
+from coi_jax.common.progress import track
 from coi_jax.config.run import ExampleBatchConfig, RunConfig
 from coi_jax.data.batches import Batch, Pair, fill
 from coi_jax.data.mixing import Stream
-from coi_jax.data.row_shape import RowShape
+from coi_jax.data.prompts import cut_prompt
+from coi_jax.data.row_shape import Fitted, RowShape
 from coi_jax.data.step_plans import ExamplesPlan, Plan, Rows, TokensPlan
 from coi_jax.data.token_cache import TokenCache
 from coi_jax.tokenizers.protocol import Vocabulary
 
+HELD_PERCENT = 99  # of the examples, by a length that is recommended
 THREADS = 2
 STEPS_AHEAD = 8
 
@@ -43,7 +46,8 @@ class Loader:
         their number up to a multiple.
 
     Raises:
-      UserError: no example of a cache fits a row, or the rows do not hold a step's examples or do not divide.
+      UserError: no example of a cache fits a row, or too few do, or the rows do not hold a step's examples or do not
+        divide.
     """
 
     def __init__(
@@ -61,7 +65,10 @@ class Loader:
 
     def _fit(self, config: RunConfig) -> "_Places":
         """Return the examples that are kept, and how many ids of each; counts those that are not."""
+        self._cut_prompts: dict[tuple[int, int], np.ndarray] = {}  # by cache and row
         fitted = [self._shape.fit(cache.lengths, config.data.overlong) for cache in self._caches]
+        if config.data.overlong == "cut_inputs":
+            fitted = [self._cut_inputs(config, task, part) for task, part in enumerate(fitted)]
         self._counts = {
             "examples": sum(map(len, self._caches)),
             "dropped": sum(int((~part.kept).sum()) for part in fitted),
@@ -72,8 +79,39 @@ class Loader:
                 shortest = int(self._shape.needs(cache.lengths).min(0)[0])
                 hint = f"no example of {cache.folder.name} fits a row; the shortest takes {shortest} positions"
                 raise UserError("config.data.length", config.data.length, hint)
+        if self._counts["dropped"] > config.data.max_dropped * self._counts["examples"]:
+            hint = f"{self.overlong_note}; that is more than config.data.max_dropped = {config.data.max_dropped:g}"
+            raise UserError("config.data.length", config.data.length, hint)
         kept = [np.flatnonzero(part.kept) for part in fitted]
         return _Places(kept, np.concatenate([part.lengths[part.kept] for part in fitted]))
+
+    def _cut_inputs(self, config: RunConfig, task: int, fitted: Fitted) -> Fitted:
+        """Return what is kept of a cache's examples, with inputs cut inside of their template; keep those prompts."""
+        lengths, kept = fitted.lengths.copy(), fitted.kept.copy()
+        data = config.data
+        for row in track(np.flatnonzero(fitted.cut).tolist(), "cutting inputs"):
+            chain, room = self._caches[task][row].chain, int(lengths[row, 0])
+            ids = cut_prompt(chain, data.template, self._vocabulary, data.chat.system, room)
+            kept[row] = ids is not None
+            if ids is not None:
+                lengths[row, 0] = len(ids)
+                self._cut_prompts[task, row] = np.array(ids, np.int32)
+        return Fitted(lengths, kept, fitted.cut & kept)
+
+    @property
+    def overlong_note(self) -> str | None:
+        """Return how many examples are left out or cut, and what length would hold nearly all; None where none is."""
+        counts = self._counts
+        if not counts["dropped"] + counts["cut"]:
+            return None
+        needs = np.concatenate([self._shape.needs(cache.lengths) for cache in self._caches])
+        lengths = np.percentile(needs, HELD_PERCENT, axis=0, method="higher").astype(int).tolist()
+        names = ("config.data.length", "config.data.targets_length")
+        enough = " and ".join(f"{name} = {length}" for name, length in zip(names, lengths, strict=False))
+        return (
+            f"of {counts['examples']} examples, {counts['dropped']} are longer than a row and left out, and "
+            f"{counts['cut']} are cut; {enough} would hold {HELD_PERCENT}% of them whole"
+        )
 
     def _make_plan(self, config: RunConfig, row_multiple: int) -> Plan:
         sizes = [len(rows) for rows in self._places.kept]
@@ -83,7 +121,7 @@ class Loader:
         return kind(config, stream, needs, self._shape.capacity, row_multiple)
 
     def _make_fingerprint(self, config: RunConfig) -> str:
-        data = config.data.model_dump(exclude={"folder", "cache_folder"})
+        data = config.data.model_dump(exclude={"folder", "cache_folder", "max_dropped"})
         caches = [[cache.hash, cache.rate] for cache in self._caches]
         return files.digest([config.seed, config.model.kind, data, caches])
 
@@ -109,10 +147,11 @@ class Loader:
         pairs: dict[int, Pair] = {}
         for task, cache in enumerate(self._caches):
             mine = np.unique(examples[self._places.task_of(examples) == task])
-            ids = cache.ids(self._places.rows_of(mine, task)) if len(mine) else []
-            for example, (inputs, targets) in zip(mine.tolist(), ids, strict=True):
-                keep_inputs, keep_targets = self._places.lengths[example]
-                pairs[example] = (inputs[:keep_inputs], targets[:keep_targets])
+            places = self._places.rows_of(mine, task)
+            ids = cache.ids(places) if len(mine) else []
+            for example, row, (inputs, targets) in zip(mine.tolist(), places, ids, strict=True):
+                prompt = self._cut_prompts.get((task, row), inputs)
+                pairs[example] = (prompt, targets[: self._places.lengths[example, 1]])
         return [[pairs[example] for example in row.tolist()] for row in rows]
 
     def iterate(self, start_step: int, sharding: jax.sharding.Sharding) -> Iterator[dict[str, jax.Array]]:

@@ -51,24 +51,25 @@ def answer_step_by_step(chain: Chain) -> str:
 WORKED_ANSWERS: dict[str, Callable[[Chain], str]] = {"cot": answer_step_by_step, "ltm": decompose_and_answer}
 
 
-def prompt(instruction: str, input: str, template: str) -> str:
+def prompt(instruction: str, input: str, template: str, system: str | None = None) -> str:
     r"""Return the text of an instruction and its input.
 
     Args:
       instruction: of the whole chain, or of one step.
       input: the text that it is applied to; may be empty.
       template: a name in `TEMPLATES` or `CHATS`.
+      system: the system prompt that a conversation begins with, if any.
 
     Example: `("Sort the words.", "b a", "plain")` → `"Sort the words.\nb a\n"`.
     """
     if template in CHATS:
-        return json.dumps([_user_turn(instruction, input)], ensure_ascii=False)
+        return json.dumps([*_system_turns(system), _user_turn(instruction, input)], ensure_ascii=False)
     if template == "alpaca" and not input:
         template = "alpaca_no_input"
     return TEMPLATES[template].format(instruction=instruction, input=input)
 
 
-def few_shot(chain: Chain, examples: Sequence[Chain], template: str, prompting: str) -> str:
+def few_shot(chain: Chain, examples: Sequence[Chain], template: str, prompting: str, system: str | None = None) -> str:
     """Return the prompt of a chain after worked examples. In a conversation the examples are earlier turns.
 
     Args:
@@ -76,15 +77,16 @@ def few_shot(chain: Chain, examples: Sequence[Chain], template: str, prompting: 
       examples: chains with all reference outputs; unused where `prompting` is "direct".
       template: a name in `TEMPLATES` or `CHATS`.
       prompting: "direct", or a name in `WORKED_ANSWERS`.
+      system: the system prompt that a conversation begins with, if any.
     """
-    last = prompt(chain.instruction, chain.input, template)
     if prompting == "direct":
-        return last
+        return prompt(chain.instruction, chain.input, template, system)
+    last = prompt(chain.instruction, chain.input, template)
     answers = [WORKED_ANSWERS[prompting](example) for example in examples]
     if template in CHATS:
         pairs = zip(examples, answers, strict=True)
         turns = [turn for example, answer in pairs for turn in _example_turns(example, answer)]
-        return json.dumps([*turns, *json.loads(last)], ensure_ascii=False)
+        return json.dumps([*_system_turns(system), *turns, *json.loads(last)], ensure_ascii=False)
     questions = [prompt(example.instruction, example.input, template) for example in examples]
     shots = [f"{question} {answer}" for question, answer in zip(questions, answers, strict=True)]
     return "\n\n".join([*shots, last])
@@ -108,6 +110,42 @@ def encode_prompt(text: str, template: str, vocabulary: Vocabulary) -> list[int]
     else:
         raise UserError("config.data.template", template, f"the vocabulary {vocabulary.name} lays out no conversations")
     return [*ids, vocabulary.eos_id] if vocabulary.add_eos_to_inputs else ids
+
+
+def cut_prompt(chain: Chain, template: str, vocabulary: Vocabulary, system: str | None, room: int) -> list[int] | None:
+    """Return the ids of a chain's prompt with its input cut, so that they are at most `room`.
+
+    Whatever the template writes after the input stays. The input keeps its longest beginning that fits, or nearly so:
+    a text of one character more may by chance have fewer ids. None where not even its first character fits.
+
+    Args:
+      chain: whose whole prompt has more ids.
+      template: a name in `TEMPLATES` or `CHATS`.
+      vocabulary: turns the text into ids.
+      system: the system prompt, if any.
+      room: the most ids.
+    """
+
+    def ids_of(characters: int) -> list[int]:
+        text = prompt(chain.instruction, chain.input[:characters], template, system)
+        return encode_prompt(text, template, vocabulary)
+
+    fits, found = 1, ids_of(1)
+    if not chain.input or len(found) > room:
+        return None
+    too_long = len(chain.input)
+    while too_long - fits > 1 and len(found) < room:
+        middle = (fits + too_long) // 2
+        ids = ids_of(middle)
+        if len(ids) <= room:
+            fits, found = middle, ids
+        else:
+            too_long = middle
+    return found
+
+
+def _system_turns(system: str | None) -> list[dict[str, str]]:
+    return [] if system is None else [{"role": "system", "content": system}]
 
 
 def _user_turn(instruction: str, input: str) -> dict[str, str]:

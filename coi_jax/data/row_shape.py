@@ -52,9 +52,10 @@ class RowShape:
     def fit(self, lengths: Lengths, rule: Literal["drop", "cut_inputs", "cut_targets"]) -> Fitted:
         """Make examples fit a row.
 
-        "cut_inputs" cuts the end of a prompt, where its input is, and leaves the answer whole; "cut_targets" cuts the
-        end of an answer, as the paper's trainer did. An example that would be left without a prompt or without an
-        answer, or that is too long on the other side of a T5's row, is dropped under either.
+        "cut_inputs" says how many ids a prompt may have at most so that the answer stays whole (the loader cuts its
+        input to that); "cut_targets" cuts the end of an answer, as the paper's trainer did. An example that would be
+        left without a prompt or without an answer, or that is too long on the other side of a T5's row, is dropped
+        under either.
         """
         inputs, targets = lengths[:, 0], lengths[:, 1]
         if self.targets_length:

@@ -27,6 +27,7 @@ class TaskSpec:
       template: a name in `prompts.TEMPLATES` or `prompts.CHATS`.
       prompting: "direct", or a name in `prompts.WORKED_ANSWERS`.
       vocabulary: turns the text into ids.
+      system: the system prompt of conversations, if any.
     """
 
     name: str
@@ -36,10 +37,14 @@ class TaskSpec:
     template: str
     prompting: str
     vocabulary: VocabularyConfig
+    system: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the spec as JSON values."""
-        return asdict(self) | {"vocabulary": self.vocabulary.model_dump()}
+        values = asdict(self) | {"vocabulary": self.vocabulary.model_dump()}
+        if self.system is None:
+            del values["system"]
+        return values
 
 
 def training_tasks(config: RunConfig) -> list[TaskSpec]:
@@ -83,4 +88,5 @@ def check_sources(folder: PathLike, names: Iterable[str]) -> str:
 
 
 def _make_spec(config: RunConfig, name: str, split: str, length: int | None, prompting: str) -> TaskSpec:
-    return TaskSpec(name, config.data.folder, split, length, config.data.template, prompting, config.vocabulary)
+    data = config.data
+    return TaskSpec(name, data.folder, split, length, data.template, prompting, config.vocabulary, data.chat.system)

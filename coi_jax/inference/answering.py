@@ -26,8 +26,9 @@ def generate(model: Model, instruction: str, input: str) -> dict[str, Any]:
     if find_arm(model.config.arm).prompting != "direct":
         hint = "is prompted with examples of a dataset; name the run whose network it prompts (its --source)"
         raise UserError("config.arm", model.config.arm, hint)
-    text = prompts.prompt(instruction, input, model.config.data.template)
-    ids = prompts.encode_prompt(text, model.config.data.template, model.vocabulary)
+    data = model.config.data
+    text = prompts.prompt(instruction, input, data.template, data.chat.system)
+    ids = prompts.encode_prompt(text, data.template, model.vocabulary)
     prompt = model.prompt("", np.array(ids, np.int32))
     [answer] = model.answers([prompt])
     written = model.vocabulary.decode(answer.tokens)

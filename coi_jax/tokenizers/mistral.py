@@ -6,7 +6,7 @@ from typing import Any
 import mistral_common
 import numpy as np
 from mistral_common.exceptions import MistralCommonException
-from mistral_common.protocol.instruct.messages import AssistantMessage, UserMessage
+from mistral_common.protocol.instruct.messages import AssistantMessage, SystemMessage, UserMessage
 from mistral_common.protocol.instruct.request import ChatCompletionRequest
 from mistral_common.tokens.tokenizers.base import Tokenizer
 from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
@@ -23,7 +23,11 @@ MISTRAL: dict[str, Callable[[], MistralTokenizer[Any, Any, Any, Any, Any]]] = {
     "v7": MistralTokenizer.v7,
     "tekken": lambda: MistralTokenizer.v3(is_tekken=True),
 }
-MESSAGES: dict[str, type[UserMessage] | type[AssistantMessage]] = {"user": UserMessage, "assistant": AssistantMessage}
+MESSAGES: dict[str, type[SystemMessage] | type[UserMessage] | type[AssistantMessage]] = {
+    "system": SystemMessage,
+    "user": UserMessage,
+    "assistant": AssistantMessage,
+}
 
 
 class MistralVocabulary:

@@ -49,5 +49,5 @@ class SupportsChat(Protocol):
         """Return the ids of a conversation up to where the model's answer begins, without the begin-of-sequence id.
 
         Args:
-          messages: each with a "role" ("user" or "assistant") and a "content"; the last is the user's.
+          messages: each with a "role" ("system", "user" or "assistant") and a "content"; the last is the user's.
         """

@@ -7,7 +7,7 @@ chat from its template.
 
 import re
 import secrets
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -98,16 +98,28 @@ class TokenizerVocabulary:
 class ChatVocabulary(TokenizerVocabulary):
     """A tokenizer with its chat template: answers end as the template ends the model's turn.
 
+    Args:
+      source: the files.
+      embedding_rows: rows of the model's embedding, 0 where unknown.
+      variables: of the template, as `{"enable_thinking": False}`.
+
     Raises:
-      UserError: there is no template, or it raises.
+      UserError: there is no template, it raises, or it writes another beginning where the model is to answer than
+        before the answer itself.
     """
 
-    def __init__(self, source: TokenizerFiles, *, embedding_rows: int) -> None:
+    def __init__(
+        self, source: TokenizerFiles, *, embedding_rows: int, variables: Mapping[str, Any] | None = None
+    ) -> None:
         special, more = source.special_tokens(), source.additional_special_tokens()
-        variables = special | ({"additional_special_tokens": more} if more else {})
-        self._template = ChatTemplate(source.chat_template(), variables, source.where)
+        given = special | ({"additional_special_tokens": more} if more else {}) | dict(variables or {})
+        self._template = ChatTemplate(source.chat_template(), given, source.where)
         asked = self._template.render(SAMPLE[:1], add_generation_prompt=True)
-        ended = self._template.render(SAMPLE, add_generation_prompt=False).rpartition(SAMPLE[1]["content"])[2]
+        before, shown, ended = self._template.render(SAMPLE, add_generation_prompt=False).rpartition(
+            SAMPLE[1]["content"]
+        )
+        if shown:
+            _check_same_beginning(source, asked, before)
         tokens = _any_of({token.content for token in source.added_tokens().values()})
         end = tokens.findall(ended)[:1]
         super().__init__(source, for_t5=False, embedding_rows=embedding_rows, controls={*tokens.findall(asked), *end})
@@ -115,7 +127,7 @@ class ChatVocabulary(TokenizerVocabulary):
         self.bos_id = self._special["bos_token"] if begins else None
         self.stop_ids = tuple(dict.fromkeys([*(self._controls[text] for text in end), *self.stop_ids]))
         self.eos_id = self.stop_ids[0]
-        self.fingerprint = files.digest([self.fingerprint, self.eos_id])
+        self.fingerprint = files.digest([self.fingerprint, self.eos_id, *([dict(variables)] if variables else [])])
         self._marks = _any_of(self._secrets)
 
     def encode_chat(self, messages: Sequence[Message]) -> list[int]:
@@ -147,7 +159,34 @@ class ChatVocabulary(TokenizerVocabulary):
         return ids[1:]
 
 
-def open_tokenizer(path: str, template: str, *, for_t5: bool = False, embedding_rows: int = 0) -> TokenizerVocabulary:
+def _check_same_beginning(source: TokenizerFiles, asked: str, before: str) -> None:
+    """Raise UserError where a template opens something else for an answer than it writes before one, as a thought.
+
+    A model would be taught to answer inside of it.
+
+    Args:
+      source: the files, for the error.
+      asked: a conversation up to where the model is to answer.
+      before: the same conversation with its answer, up to that answer.
+    """
+    opening = asked.rstrip()
+    if before.startswith(opening) and not before[len(opening) :].lstrip().startswith("</"):
+        return
+    hint = (
+        f"begins an answer with {opening[-20:]!r}, which it does not leave before one that is given; set the variable "
+        "that turns it off (often --config.data.chat.variables.enable_thinking=False), or choose another template"
+    )
+    raise UserError("chat template", source.where, hint)
+
+
+def open_tokenizer(
+    path: str,
+    template: str,
+    *,
+    for_t5: bool = False,
+    embedding_rows: int = 0,
+    variables: Mapping[str, Any] | None = None,
+) -> TokenizerVocabulary:
     """Load the tokenizer in a folder.
 
     Args:
@@ -155,6 +194,7 @@ def open_tokenizer(path: str, template: str, *, for_t5: bool = False, embedding_
       template: with "chat" a conversation can be encoded, and answers end as a turn of it does.
       for_t5: the model is a T5.
       embedding_rows: rows of the model's embedding, 0 where unknown.
+      variables: of the chat template.
 
     Raises:
       UserError: there is none, its files are damaged, or its chat template is missing or raises.
@@ -162,7 +202,7 @@ def open_tokenizer(path: str, template: str, *, for_t5: bool = False, embedding_
     source = read_tokenizer(path)
     try:
         if template == "chat":
-            return ChatVocabulary(source, embedding_rows=embedding_rows)
+            return ChatVocabulary(source, embedding_rows=embedding_rows, variables=variables)
         return TokenizerVocabulary(source, for_t5=for_t5, embedding_rows=embedding_rows)
     except UserError:
         raise

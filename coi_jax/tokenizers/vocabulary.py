@@ -136,7 +136,11 @@ def load_vocabulary(config: RunConfig, kept: PathLike | None = None) -> Vocabula
 
             path, model = str(kept or folder), config.model
             return open_tokenizer(
-                path, config.data.template, for_t5=model.kind == "t5", embedding_rows=model.vocabulary_size or 0
+                path,
+                config.data.template,
+                for_t5=model.kind == "t5",
+                embedding_rows=model.vocabulary_size or 0,
+                variables=config.data.chat.variables,
             )
 
 

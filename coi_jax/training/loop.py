@@ -10,6 +10,7 @@ import jax
 import optax
 from jax.sharding import Mesh
 
+from coi_jax.common import files
 from coi_jax.common.errors import UserError
 from coi_jax.config.run import RunConfig, TrainConfig
 from coi_jax.data import token_cache
@@ -28,6 +29,8 @@ from coi_jax.training import step as train_step
 from coi_jax.training.progress_log import ProgressLog
 from coi_jax.training.step import StepFunction
 from coi_jax.training.termination import Termination
+from coi_jax.weights import publish
+from coi_jax.weights.hf_config import text_config
 from coi_jax.weights.initial_weights import InitialWeights, initial_weights
 
 
@@ -90,8 +93,23 @@ def prepare(config: RunConfig, run: RunFolder) -> TrainingJob:
     data |= initial_weights(run, config, network).record()
     counts = network.parameter_counts()
     processes.on_primary(lambda: write_environment(run, config, data, counts))
+    if loader.overlong_note:
+        processes.log_primary(loader.overlong_note)
+    processes.on_primary(lambda: warn_of_positions(config, run))
     processes.log_primary(f"{counts['trained']:,} of {counts['total']:,} parameters are trained")
     return make_job(config, run, mesh, loader, network)
+
+
+def warn_of_positions(config: RunConfig, run: RunFolder) -> None:
+    """Say so where a row has more positions than the model was published for."""
+    if not (run.published / publish.CONFIG).exists():
+        return
+    published = text_config(files.read_json(run.published / publish.CONFIG)).get("max_position_embeddings")
+    if isinstance(published, int) and config.data.length > published:
+        processes.log_primary(
+            f"warning: a row of config.data.length = {config.data.length} positions is longer than the {published} "
+            "that the model was published for; it may not tell the later ones apart"
+        )
 
 
 def make_job(config: RunConfig, run: RunFolder, mesh: Mesh, loader: Batches, network: Network) -> TrainingJob:

@@ -30,17 +30,22 @@ def _key(*texts: str) -> bytes:
 
 
 class Leaks:
-    """Finds chains that share a row (instruction and input), an instruction, or an input with another split."""
+    """Finds chains that share a row, an instruction, an input, or a first step with another split.
 
-    KINDS = ("row", "instruction", "input")
+    A row is an instruction and an input; a first step is the instruction of the first step and the input, and is
+    looked for in the other split's chains of all lengths.
+    """
+
+    KINDS = ("row", "instruction", "input", "first_step")
 
     def __init__(self) -> None:
         self._keys: dict[str, dict[int, tuple[list[bytes], ...]]] = collections.defaultdict(dict)
 
     def add(self, split: str, chain: Chain) -> None:
         """Add a chain."""
-        keys = self._keys[split].setdefault(chain.length, ([], [], []))
-        texts = ((chain.instruction, chain.input), (chain.instruction,), (chain.input,))
+        keys = self._keys[split].setdefault(chain.length, ([], [], [], []))
+        first_step = (chain.steps[0].instruction, chain.input)
+        texts = ((chain.instruction, chain.input), (chain.instruction,), (chain.input,), first_step)
         for known, text in zip(keys, texts, strict=True):
             known.append(_key(*text))
 
@@ -53,10 +58,12 @@ class Leaks:
         return sum(len(keys[0]) for keys in self._keys[split].values())
 
     def _pair(self, small: str, large: str) -> Iterator[dict[str, Any]]:
+        all_lengths = self._together(large)
         for length in sorted(self._keys[small].keys() & self._keys[large].keys()):
-            found = self._common(self._keys[small][length], self._keys[large][length])
+            *same_length, _ = self._keys[large][length]
+            found = self._common(self._keys[small][length], (*same_length, all_lengths[-1]))
             yield {"split": small, "within": large, "length": length} | found
-        found = self._common(self._together(small), self._together(large))
+        found = self._common(self._together(small), all_lengths)
         yield {"split": small, "within": large, "length": ANY_LENGTH} | found
 
     def _together(self, split: str) -> tuple[list[bytes], ...]:

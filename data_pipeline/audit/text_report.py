@@ -40,8 +40,9 @@ def _head(findings: dict[str, Any]) -> list[str]:
 
 
 def _leaks(findings: dict[str, Any]) -> list[str]:
-    found = [line for line in findings["leaks"] if line["row"] or line["instruction"] or line["input"]]
-    title = "Leaks: chains whose row (instruction and input), instruction, or input is in both splits"
+    kinds = ("row", "instruction", "input", "first_step")
+    found = [line for line in findings["leaks"] if any(line[kind] for kind in kinds)]
+    title = "Leaks: chains whose row (instruction and input), instruction, input, or first step is in both splits"
     if not found:
         return [title, "none"]
     rows = (
@@ -49,11 +50,11 @@ def _leaks(findings: dict[str, Any]) -> list[str]:
             f"{line['split']} in {line['within']}",
             line["length"],
             line["chains"],
-            *(_share(line[kind], line["chains"]) for kind in ("row", "instruction", "input")),
+            *(_share(line[kind], line["chains"]) for kind in kinds),
         ]
         for line in found
     )
-    return [title, *text_table(["splits", "length", "chains", "row", "instruction", "input"], rows)]
+    return [title, *text_table(["splits", "length", "chains", "row", "instruction", "input", "first step"], rows)]
 
 
 def _duplicates(findings: dict[str, Any]) -> list[str]:

@@ -78,7 +78,8 @@ class Generator:
             found = self._find(split, length, usage, seen, random)
             if found is None:
                 raise self._impossible(split, length, number)
-            yield self._chain(f"{SOURCE}-{split}-{length}-{number:06d}", split, found, random)
+            name = f"{SOURCE}-{self.settings.seed}-{split}-{length}-{number:06d}"
+            yield self._chain(name, split, found, random)
 
     def _impossible(self, split: str, length: int, number: int) -> UserError:
         if number:

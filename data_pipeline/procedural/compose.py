@@ -49,7 +49,8 @@ class Call:
 class Run:
     """An input that went through a combination.
 
-    `degenerate`: some step gave back a value that the chain had before, as the identity or an undone step does.
+    `degenerate`: some step gave back a text that the chain had before, as the identity or an undone step does, or the
+    answer "3" about the list "3".
     """
 
     input: str
@@ -88,7 +89,7 @@ def _run(combination: Combination, value: Any, text: str, random: Random, limits
         output = operation.result.text(value)
         if len(output) > limits.max_characters:
             return None
-        degenerate |= output in seen and not operation.closed
+        degenerate |= output in seen
         seen.add(output)
         calls.append(Call(operation, arguments, output))
     return Run(text, tuple(calls), degenerate)

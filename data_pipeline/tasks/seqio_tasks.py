@@ -91,7 +91,13 @@ def make_task(config: RunConfig, spec: TaskSpec, vocabulary: Vocabulary) -> seqi
         source=_source(spec),
         output_features=features,
         preprocessors=[
-            functools.partial(to_text, template=spec.template, prompting=spec.prompting, examples=_shots(config, spec)),
+            functools.partial(
+                to_text,
+                template=spec.template,
+                prompting=spec.prompting,
+                examples=_shots(config, spec),
+                system=spec.system,
+            ),
             seqio.preprocessors.tokenize,
             seqio.preprocessors.append_eos,
         ],
@@ -139,7 +145,9 @@ def _shots(config: RunConfig, spec: TaskSpec) -> list[Chain]:
     return examples
 
 
-def to_text(dataset: tf.data.Dataset, template: str, prompting: str, examples: Sequence[Chain]) -> tf.data.Dataset:
+def to_text(
+    dataset: tf.data.Dataset, template: str, prompting: str, examples: Sequence[Chain], system: str | None = None
+) -> tf.data.Dataset:
     r"""Add the text of a prompt and of its answer.
 
     Args:
@@ -147,6 +155,7 @@ def to_text(dataset: tf.data.Dataset, template: str, prompting: str, examples: S
       template: a name in `prompts.TEMPLATES` or `prompts.CHATS`.
       prompting: "direct", or a name in `prompts.WORKED_ANSWERS`.
       examples: the worked examples shown before the prompt, if any.
+      system: the system prompt of conversations, if any.
 
     In: `{"chain": '{"id": "a", "source": "s", "input": "b a", "instruction": "Sort.",
     "steps": [{"instruction": "Sort.", "output": "a b", "category": null, "task": null}]}'}`
@@ -156,7 +165,7 @@ def to_text(dataset: tf.data.Dataset, template: str, prompting: str, examples: S
 
     def text(row: bytes) -> tuple[bytes, bytes]:
         chain = Chain.from_row(json.loads(row))
-        return prompts.few_shot(chain, examples, template, prompting).encode(), chain.targets.encode()
+        return prompts.few_shot(chain, examples, template, prompting, system).encode(), chain.targets.encode()
 
     def add(example: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         inputs, targets = tf.numpy_function(text, [example["chain"]], (tf.string, tf.string))

@@ -82,7 +82,7 @@ def write_cache(folder: PathLike, key: str, spec: TaskSpec, vocabulary: Vocabula
     with local_writer(place / token_cache.RECORDS) as path:
         writer = ArrayRecordWriter(str(path), "group_size:1")
         for chain in read_chains(spec.folder, spec.split, spec.length):
-            text = prompt(chain.instruction, chain.input, spec.template)
+            text = prompt(chain.instruction, chain.input, spec.template, spec.system)
             inputs = encode_prompt(text, spec.template, vocabulary)
             targets = [*vocabulary.encode(chain.targets), vocabulary.eos_id]
             row = json.dumps(chain.row()).encode()

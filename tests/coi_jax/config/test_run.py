@@ -50,6 +50,9 @@ def test_overrides_by_dotted_name() -> None:
         ({"seed": True}, "config.seed: True: is neither true nor false; write --config.seed=VALUE"),
         ({"data.template": "chat"}, 'template = "chat" is what vocabulary.kind = "tokenizer" lays out'),
         ({"data.template": "mistral"}, 'is what vocabulary.kind = "mistral" lays out'),
+        ({"data.chat.system": "Be brief."}, 'data.chat.system is not shown by data.template = "plain"'),
+        ({"data.chat.variables.enable_thinking": "False"}, "data.chat.variables are not read by data.template"),
+        ({"data.max_dropped": 1.5}, "data.max_dropped: 1.5: .*less than or equal to 1"),
     ],
 )
 def test_a_wrong_field_is_named_with_its_mend(overrides: dict[str, Any], message: str) -> None:

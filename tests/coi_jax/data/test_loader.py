@@ -14,11 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from coi_jax.chains.dataset import read_chains
 from coi_jax.common.errors import UserError
 from coi_jax.config.run import RunConfig
 from coi_jax.data import token_cache
 from coi_jax.data.batches import Batch
 from coi_jax.data.loader import Loader, span
+from coi_jax.data.prompts import prompt
 from coi_jax.data.task_specs import training_tasks
 from coi_jax.families.registry import PRESETS
 from coi_jax.tokenizers.vocabulary import load_vocabulary
@@ -166,6 +168,58 @@ def test_overlong_examples_are_counted(folder: Path) -> None:
     assert cut["dropped"] < dropped["dropped"]
     assert cut["cut"] > 0
     assert cut["examples"] == dropped["examples"] == 100
+
+
+@pytest.mark.parametrize(
+    ("mode", "template", "length"),
+    [("tokens", "plain", 100), ("tokens", "alpaca", 302), ("t5", "plain", 50), ("t5", "alpaca", 250)],
+)
+def test_cut_inputs_are_cut_inside_their_template(tmp_path: Path, mode: str, template: str, length: int) -> None:
+    write_dataset(tmp_path / "data", {1: 30, 2: 20})
+    config = config_of(
+        tmp_path,
+        mode,
+        data__template=template,
+        data__length=length,
+        data__overlong="cut_inputs",
+        data__max_dropped=1.0,
+    )
+    vocabulary = write_caches(config)
+    caches = token_cache.open_or_write(config, training_tasks(config))
+    loader = Loader(config, caches, vocabulary)
+    assert loader.statistics()["cut"] > 2
+    side = "encoder_" if mode == "t5" else ""
+    chains = list(read_chains(tmp_path / "data", "train"))
+    whole = {prompt(chain.instruction, chain.input, template) for chain in chains}
+    beginnings = {
+        prompt(chain.instruction, chain.input[:end], template)
+        for chain in chains
+        for end in range(1, len(chain.input) + 1)
+    }
+    shown = set()
+    for batch in map(loader.batch, range(loader.total_steps)):
+        for row, parts in zip(batch[f"{side}tokens"], batch[f"{side}segments"], strict=True):
+            texts = [vocabulary.decode(row[parts == part]) for part in range(1, parts.max() + 1)]
+            shown |= {max((b for b in beginnings if text.startswith(b)), key=len, default=text) for text in texts}
+    assert shown <= beginnings
+    assert shown - whole
+
+
+def test_what_is_left_out_is_said_with_a_length_that_holds_nearly_all(folder: Path) -> None:
+    assert load(folder, "tokens").overlong_note is None
+    loader = load(folder, "tokens", data__length=130, data__max_dropped=1.0)
+    dropped = loader.statistics()["dropped"]
+    note = loader.overlong_note or ""
+    assert note.startswith(f"of 100 examples, {dropped} are longer than a row and left out, and 0 are cut; ")
+    length = int(note.split("config.data.length = ")[1].split()[0])
+    assert load(folder, "tokens", data__length=length).statistics()["dropped"] <= 1
+    assert load(folder, "tokens", data__length=length - 1).statistics()["dropped"] > 1
+    share = dropped / 100
+    assert load(folder, "tokens", data__length=130, data__max_dropped=share).statistics()["dropped"] == dropped
+    with pytest.raises(
+        UserError, match=rf"length: 130: of 100 examples, {dropped} are .*max_dropped = {share - 0.01:g}"
+    ):
+        load(folder, "tokens", data__length=130, data__max_dropped=share - 0.01)
 
 
 def test_rows_that_cannot_be(folder: Path) -> None:

@@ -1,11 +1,12 @@
 import json
 import random
+from dataclasses import replace
 
 import pytest
 
 from coi_jax.chains.chain import Chain, Step, parse
 from coi_jax.common.errors import UserError
-from coi_jax.data.prompts import CHATS, choose_examples, encode_prompt, few_shot, prompt
+from coi_jax.data.prompts import CHATS, choose_examples, cut_prompt, encode_prompt, few_shot, prompt
 from coi_jax.tokenizers.vocabulary import ByteVocabulary
 
 
@@ -50,6 +51,29 @@ def test_least_to_most_takes_the_instruction_apart() -> None:
     assert text.count("1. Do.\n2. Do.\n") == 2
     answer = "1. Do.\n2. Do.\n" + CHAINS[1].targets
     assert parse(answer) == ("A", "B")
+
+
+@pytest.mark.parametrize("template", CHATS)
+def test_a_system_prompt_begins_a_conversation(template: str) -> None:
+    turn = {"role": "system", "content": "Be brief."}
+    assert json.loads(prompt("Do.", "x", template, "Be brief."))[0] == turn
+    for prompting in ("direct", "cot"):
+        with_system = json.loads(few_shot(CHAINS[0], CHAINS[1:3], template, prompting, "Be brief."))
+        without = json.loads(few_shot(CHAINS[0], CHAINS[1:3], template, prompting))
+        assert with_system == [turn, *without]
+
+
+@pytest.mark.parametrize("room", [40, 41, 60])
+def test_a_prompt_is_cut_inside_its_template(room: int) -> None:
+    long = Chain("a", "made", "é pear " * 20, "Sort.", (Step("Sort.", "A"),))
+    words = ByteVocabulary()
+    ids = cut_prompt(long, "plain", words, None, room)
+    assert ids is not None
+    assert len(ids) in (room, room - 1)  # a letter of two bytes may not be cut in two
+    kept = words.decode(ids).removeprefix("Sort.\n").removesuffix("\n")
+    assert long.input.startswith(kept)
+    assert cut_prompt(long, "plain", words, None, len("Sort.\né\n".encode()) - 1) is None
+    assert cut_prompt(replace(long, input=""), "plain", words, None, 3) is None
 
 
 @pytest.mark.parametrize("template", CHATS)

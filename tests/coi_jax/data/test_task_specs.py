@@ -39,6 +39,14 @@ def test_arms_share_their_tasks() -> None:
     assert by_arm["coi1"][0].to_dict()["vocabulary"]["kind"] == "trained"
 
 
+def test_the_system_prompt_is_part_of_every_task() -> None:
+    settings = {"vocabulary.kind": "mistral", "vocabulary.version": "v3", "data.template": "mistral"}
+    config = load_config(QUICKSTART, settings | {"data.chat.system": "Be brief."})
+    specs = [*training_tasks(config), evaluation_task(config, "proc2_test")]
+    assert {spec.to_dict()["system"] for spec in specs} == {"Be brief."}
+    assert "system" not in training_tasks(CONFIG)[0].to_dict()  # so that caches without one keep their names
+
+
 def test_an_unknown_arm_names_the_nearest() -> None:
     for tasks in (training_tasks, lambda config: evaluation_task(config, "bbh")):
         with pytest.raises(UserError, match=r"config\.arm: coi13: unknown; did you mean 'coi1\d*'"):

@@ -284,6 +284,37 @@ def test_a_template_that_begins_some_conversations_only(tmp_path: Path) -> None:
         vocabulary.encode_chat(messages(["x"]))
 
 
+# As of models that think: a thought is opened where the model is to answer, and left out of answers that are given.
+THINKING_TEMPLATE = """{%- for m in messages %}
+{{- '<|im_start|>' + m.role + '\n' + m.content.split('</think>')[-1] + '<|im_end|>\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}
+{{- '<|im_start|>assistant\n' + ('' if enable_thinking is defined and not enable_thinking else '<think>\n') }}
+{%- endif %}"""
+# Another kind writes the thought, empty, before a given answer.
+EMPTY_THOUGHT_TEMPLATE = THINKING_TEMPLATE.replace(
+    "m.role + '\n' +", "m.role + '\n' + ('<think>\n\n</think>\n\n' if m.role == 'assistant' else '') +"
+)
+
+
+@pytest.mark.parametrize("template", [THINKING_TEMPLATE, EMPTY_THOUGHT_TEMPLATE])
+def test_a_template_that_opens_a_thought_is_refused_until_a_variable_turns_it_off(
+    tmp_path: Path, template: str
+) -> None:
+    path = copy_of("qwen", tmp_path / "thinking")
+    (path / "chat_template.jinja").write_text(template)
+    with pytest.raises(UserError, match=r"<think>.*--config\.data\.chat\.variables\.enable_thinking=False"):
+        open_tokenizer(str(path), "chat")
+    vocabulary = open_tokenizer(str(path), "chat", variables={"enable_thinking": False})
+    assert isinstance(vocabulary, ChatVocabulary)
+    reference = transformers.AutoTokenizer.from_pretrained(path)
+    turns = [{"role": "system", "content": "Be brief."}, *messages(["Sort: b a"])]
+    expected = reference.apply_chat_template(turns, add_generation_prompt=True, enable_thinking=False)
+    assert vocabulary.encode_chat(turns) == expected
+    other = open_tokenizer(str(path), "chat", variables={"enable_thinking": False, "tone": "dry"})
+    assert other.fingerprint != vocabulary.fingerprint
+
+
 DAMAGE = {
     "tokenizer.json": [
         (b"", "is not JSON"),

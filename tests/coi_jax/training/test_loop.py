@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 
+from coi_jax.common import files
 from coi_jax.common.errors import UserError
 from coi_jax.config.run import RunConfig
 from coi_jax.models import Network, Params
@@ -211,3 +212,13 @@ def test_a_tokenizer_larger_than_the_embedding_is_known_before_anything_is_writt
         prepare(config, RunFolder(tmp_path / "run"))
     assert not (tmp_path / "caches").exists()
     assert not (tmp_path / "run").exists()
+
+
+def test_rows_longer_than_the_published_positions_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config, run = run_config(), RunFolder(tmp_path)
+    loop.warn_of_positions(config, run)
+    for positions, warned in ((config.data.length, False), (config.data.length - 1, True)):
+        values = {"model_type": "llama", "max_position_embeddings": positions}
+        files.write_json(run.published / "config.json", values)
+        loop.warn_of_positions(config, run)
+        assert (f"longer than the {positions} that" in capsys.readouterr().err) == warned

@@ -66,9 +66,9 @@ def test_leaks_by_length(folder: Path) -> None:
     lines = {line["length"]: line for line in findings(folder)["leaks"]}
     names = {"split": "test", "within": "train"}
     assert lines == {
-        1: names | {"length": 1, "chains": 1, "row": 0, "instruction": 0, "input": 0},
-        2: names | {"length": 2, "chains": 3, "row": 1, "instruction": 2, "input": 2},
-        "any": names | {"length": "any", "chains": 5, "row": 1, "instruction": 2, "input": 3},
+        1: names | {"length": 1, "chains": 1, "row": 0, "instruction": 0, "input": 0, "first_step": 0},
+        2: names | {"length": 2, "chains": 3, "row": 1, "instruction": 2, "input": 2, "first_step": 1},
+        "any": names | {"length": "any", "chains": 5, "row": 1, "instruction": 2, "input": 3, "first_step": 1},
     }
 
 
@@ -84,6 +84,7 @@ def test_leaks_are_those_of_plain_sets(rows: list[tuple[str, str, int]]) -> None
         assert line["chains"] == len(small)
         assert line["row"] == sum(row in large for row in small)
         assert line["input"] == sum(row[1] in {other[1] for other in large} for row in small)
+        assert line["first_step"] == line["row"]  # these chains have one step
     assert bool(leaks.report()) == bool(splits["a"] and splits["b"])
 
 
@@ -220,6 +221,7 @@ def test_the_real_release_leaks_what_its_readers_found(release_folder: Path, tmp
     assert (leaks[2]["input"], leaks[2]["chains"]) == (548, 588)  # 93.2%
     assert (leaks[3]["input"], leaks[3]["chains"]) == (462, 480)  # 96.3%
     assert (leaks[2]["row"], leaks[3]["row"]) == (0, 39)
+    assert (leaks[2]["first_step"], leaks[3]["first_step"]) == (524, 477)
     assert "462 (96.3%)" in text_report(found)
     worst = found["degenerate"][0]
     assert (worst["id"], worst["fault"], worst["words"]) == ("coi_2.json#142", "repetitive", 11_784)
