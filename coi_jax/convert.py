@@ -43,7 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"wrote {arguments.out}; next: peft.PeftModel.from_pretrained(model, {arguments.out!r})")
     elif is_run(arguments.src):
         export_model(run, arguments.out, dtype, int(arguments.shard_gb * GIGABYTE))
-        print(f"wrote {arguments.out}; next: AutoModel.from_pretrained({arguments.out!r})")
+        loader = "AutoModelForSeq2SeqLM" if run.load_config().model.kind == "t5" else "AutoModelForCausalLM"
+        print(f"wrote {arguments.out}; next: transformers.{loader}.from_pretrained({arguments.out!r})")
     else:
         import_model(Folder(arguments.src, "src"), arguments.out, arguments.config, overrides, dtype)
         print(f"wrote {arguments.out}; next: python -m coi_jax.evaluate --workdir {arguments.out}")

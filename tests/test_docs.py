@@ -5,7 +5,6 @@ navigation in one empty folder, as they stand there but for flags that make them
 """
 
 import ast
-import functools
 import re
 import shlex
 from collections.abc import Iterator
@@ -92,7 +91,9 @@ def test_every_override_is_a_field_that_takes_the_value(command: str) -> None:
     config = load_config(f"{ROOT}/{words[words.index('--config') + 1]}", overrides)
     for name, text in overrides.items():
         if name != "model.preset":  # the name of a group of fields, not one itself
-            value = functools.reduce(getattr, name.split("."), config)
+            value: Any = config
+            for key in name.split("."):
+                value = value[key] if isinstance(value, dict) else getattr(value, key)
             assert text in (str(value), str(getattr(value, "kind", value))) or value == ast.literal_eval(text)
 
 

@@ -84,6 +84,10 @@ class TokenizerVocabulary:
         """See `Vocabulary.encode`."""
         return self._pieces.encode(text)
 
+    def control_token(self, id: int) -> str | None:
+        """Return the text of a control token; None for an id that is none."""
+        return next((text for text, known in self._controls.items() if known == id), None)
+
     def decode(self, ids: Iterable[int | np.integer]) -> str:
         """See `Vocabulary.decode`; ids that no token has, as those of an embedding's padding, are left out."""
         kept, hidden = [], set(self._controls.values())

@@ -29,9 +29,9 @@ from coi_jax.training import step as train_step
 from coi_jax.training.progress_log import ProgressLog
 from coi_jax.training.step import StepFunction
 from coi_jax.training.termination import Termination
-from coi_jax.weights import publish
 from coi_jax.weights.hf_config import text_config
 from coi_jax.weights.initial_weights import InitialWeights, initial_weights
+from coi_jax.weights.sources import CONFIG
 
 
 @runtime_checkable
@@ -102,9 +102,9 @@ def prepare(config: RunConfig, run: RunFolder) -> TrainingJob:
 
 def warn_of_positions(config: RunConfig, run: RunFolder) -> None:
     """Say so where a row has more positions than the model was published for."""
-    if not (run.published / publish.CONFIG).exists():
+    if not (run.published / CONFIG).exists():
         return
-    published = text_config(files.read_json(run.published / publish.CONFIG)).get("max_position_embeddings")
+    published = text_config(files.read_json(run.published / CONFIG)).get("max_position_embeddings")
     if isinstance(published, int) and config.data.length > published:
         processes.log_primary(
             f"warning: a row of config.data.length = {config.data.length} positions is longer than the {published} "

@@ -1,9 +1,11 @@
 """The layout of published models: what `transformers` loads, and the small files that a run keeps of its source."""
 
+import json
 import re
 from typing import Any
 
 import numpy as np
+from etils import epath
 
 from coi_jax.common import files
 from coi_jax.common.storage import Folder, atomic_folder
@@ -11,26 +13,28 @@ from coi_jax.families.registry import FAMILIES
 from coi_jax.models import Network
 from coi_jax.runs.run_folder import RunFolder
 from coi_jax.tokenizers.protocol import Vocabulary
+from coi_jax.tokenizers.published import TokenizerVocabulary
+from coi_jax.tokenizers.sentencepiece_export import tokenizer_files
 from coi_jax.weights.hf_config import from_hf_config, text_config, to_hf_config
 from coi_jax.weights.hf_names import parameter_mappings
 from coi_jax.weights.safetensors_files import Tensor, TensorSpec, write_tensors
 from coi_jax.weights.sources import CONFIG, FIELD, WeightSource, is_run
 
-# The files of a published model besides its tensors; none has all of them.
-SMALL_FILES = (
-    CONFIG,
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer.model",
-    "spiece.model",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
+GENERATION = "generation_config.json"
+TOKENIZER_CONFIG, SPECIAL_TOKENS = "tokenizer_config.json", "special_tokens_map.json"
+TOKENIZER_MODELS = ("tokenizer.json", "tokenizer.model", "spiece.model")
+TOKENIZER_FILES = (
+    *TOKENIZER_MODELS,
+    TOKENIZER_CONFIG,
+    SPECIAL_TOKENS,
     "added_tokens.json",
     "vocab.json",
     "merges.txt",
     "chat_template.jinja",
     "chat_template.json",
 )
+# The files of a published model besides its tensors; none has all of them.
+SMALL_FILES = (CONFIG, GENERATION, *TOKENIZER_FILES)
 
 
 def copy_small_files(source: str, run: RunFolder) -> None:
@@ -45,7 +49,9 @@ def copy_small_files(source: str, run: RunFolder) -> None:
 def write(
     out: str, run: RunFolder, network: Network, source: WeightSource, dtype: np.dtype | None, max_shard_bytes: int
 ) -> None:
-    """Write a run's model as a published folder: tensors, config.json, and the tokenizer's files that the run has.
+    """Write a run's model as a published folder: tensors, config.json, how it generates, and its tokenizer.
+
+    Both the config files and the tokenizer name the ends that the run's answers have.
 
     Args:
       out: a new folder, which may be in a bucket; it appears when it is complete.
@@ -72,7 +78,8 @@ def write(
     with atomic_folder(out, marker=CONFIG) as folder:
         write_tensors(folder, sorted(specs, key=_layer), read, max_shard_bytes)
         files.write_json(folder / CONFIG, values)
-        for name, data in _small_files(run, values["model_type"]).items():
+        files.write_json(folder / GENERATION, generation_values(run, values))
+        for name, data in _tokenizer_files(run, values["model_type"]).items():
             files.write_bytes(folder / name, data)
 
 
@@ -96,21 +103,76 @@ def config_values(run: RunFolder, network: Network, dtype: np.dtype) -> dict[str
     values = to_hf_config(network.config, network.vocabulary_size, original.get("model_type", ""))
     replaced = {*FAMILIES[values["model_type"]].defaults, "dtype"}
     kept = {name: value for name, value in original.items() if name not in replaced}
-    merged = (kept or _ids(run.load_vocabulary())) | values | {"torch_dtype": dtype.name}
+    ids = _ids(run.load_vocabulary(), original)
+    merged = kept | values | ids | {"torch_dtype": dtype.name}
     assert from_hf_config(merged) == from_hf_config(values)
     return merged
 
 
-def _ids(vocabulary: Vocabulary) -> dict[str, Any]:
-    """Return the special ids that generation needs, for a model that was never published."""
-    return {"bos_token_id": vocabulary.bos_id, "eos_token_id": vocabulary.eos_id, "pad_token_id": vocabulary.pad_id}
+def generation_values(run: RunFolder, values: dict[str, Any]) -> dict[str, Any]:
+    """Return a generation_config.json: the one that the run began from, if any, with the ends of the run's answers.
+
+    Args:
+      run: the run, with the file that it kept.
+      values: the config.json that is published.
+    """
+    path = run.published / GENERATION
+    original = files.read_json(path) if path.exists() else {}
+    start = {name: values[name] for name in ("decoder_start_token_id",) if name in values}
+    return start | original | _ids(run.load_vocabulary(), original | values)
 
 
-def _small_files(run: RunFolder, model_type: str) -> dict[str, bytes]:
-    """Return the files besides config.json: those kept, else those of the run's tokenizer."""
-    folder = run.published if run.published.is_dir() else run.tokenizer
-    paths = sorted(folder.iterdir()) if folder.is_dir() else []
-    found = {path.name: path.read_bytes() for path in paths if path.name in SMALL_FILES and path.name != CONFIG}
+def _ids(vocabulary: Vocabulary, original: dict[str, Any]) -> dict[str, Any]:
+    """Return the special ids that generation needs: the ends of the run's answers, and what the original lacks.
+
+    Args:
+      vocabulary: of the run.
+      original: the config.json or generation_config.json that the run began from.
+    """
+    ends = vocabulary.stop_ids
+    ids: dict[str, Any] = {"eos_token_id": ends[0] if len(ends) == 1 else list(ends)}
+    for name, id in (("bos_token_id", vocabulary.bos_id), ("pad_token_id", vocabulary.pad_id)):
+        ids[name] = id if original.get(name) is None else original[name]
+    return ids
+
+
+def _tokenizer_files(run: RunFolder, model_type: str) -> dict[str, bytes]:
+    """Return the files of the tokenizer that the run was trained with; none where `transformers` has no such files."""
+    kind = run.load_config().vocabulary.kind
+    if kind in ("trained", "sentencepiece"):
+        return tokenizer_files(run.vocabulary.read_bytes()) if run.vocabulary.exists() else {}
+    if kind == "bytes":
+        config = {"tokenizer_class": "ByT5Tokenizer", "extra_ids": 0}
+        return {TOKENIZER_CONFIG: json.dumps(config).encode("utf-8")}
+    found = _kept_tokenizer_files(run)
     if "tokenizer.model" in found:
         found[FAMILIES[model_type].tokenizer_file] = found.pop("tokenizer.model")
+    vocabulary = run.load_vocabulary()
+    if isinstance(vocabulary, TokenizerVocabulary):
+        end = vocabulary.control_token(vocabulary.eos_id)
+        for name in (TOKENIZER_CONFIG, SPECIAL_TOKENS):
+            if end is not None and name in found:
+                found[name] = _with_end(found[name], end)
     return found
+
+
+def _kept_tokenizer_files(run: RunFolder) -> dict[str, bytes]:
+    """Return the run's tokenizer files, and what else the published folder has beside the same tokenizer."""
+    own, published = (_read_files(folder) for folder in (run.tokenizer, run.published))
+    is_same = all(published.get(name, data) == data for name, data in own.items() if name in TOKENIZER_MODELS)
+    return published | own if is_same else own
+
+
+def _read_files(folder: epath.Path) -> dict[str, bytes]:
+    paths = sorted(folder.iterdir()) if folder.is_dir() else []
+    return {path.name: path.read_bytes() for path in paths if path.name in TOKENIZER_FILES}
+
+
+def _with_end(data: bytes, end: str) -> bytes:
+    """Return a JSON file of special tokens in which `eos_token` is another one; the file itself if it is so already."""
+    values = json.loads(data)
+    named = values.get("eos_token")
+    if (named.get("content") if isinstance(named, dict) else named) == end:
+        return data
+    changed = values | {"eos_token": named | {"content": end} if isinstance(named, dict) else end}
+    return (json.dumps(changed, ensure_ascii=False, indent=2) + "\n").encode("utf-8")

@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +14,14 @@ from etils import epath
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import (
+    AutoTokenizer,
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 from coi_jax import convert, evaluate, generate
 from coi_jax.common import cli
@@ -21,13 +29,15 @@ from coi_jax.common.storage import Folder, copy_file, list_files, upload_folder
 from coi_jax.inference import model as inference
 from coi_jax.models import build
 from coi_jax.runs import checkpoint, checkpoint_steps
-from coi_jax.runs.run_folder import RunFolder
+from coi_jax.runs.run_folder import RunFolder, keep_vocabulary
 from coi_jax.weights import conversion
 from coi_jax.weights.safetensors_files import INDEX, SINGLE
+from data_pipeline.tasks.sentencepiece_training import train
 from tests.helpers import published_models, tiny_models, trained_runs
 from tests.helpers.paths import QUICKSTART
 from tests.helpers.published_models import logits, tensors
 from tests.helpers.reference_models import FAMILIES
+from tests.helpers.tokenizer_folders import CHATML_TEMPLATE, LINES, byte_level
 
 CONFIG = str(QUICKSTART)
 BYTES = ("--config", CONFIG, "--config.vocabulary.kind=bytes")
@@ -128,6 +138,75 @@ def test_a_tokenizer_goes_along(source: Path, tmp_path: Path) -> None:
     assert run("--src", converted.path, "--out", tmp_path / "back") == 0
     assert AutoTokenizer.from_pretrained(tmp_path / "back")("fig pear").input_ids == [3, 2]
     assert (tmp_path / "back" / "generation_config.json").is_file()
+
+
+def generation_config(model: PreTrainedModel) -> GenerationConfig:
+    assert model.generation_config is not None
+    return model.generation_config
+
+
+class ForceToken(LogitsProcessor):
+    """Makes one token certain, from the third new one on."""
+
+    def __init__(self, start: int, token: int) -> None:
+        self._start, self._token = start, token
+
+    def __call__(self, ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        forced = torch.full_like(scores, -1e9)
+        forced[:, self._token if ids.shape[1] >= self._start + 2 else 5] = 0
+        return forced
+
+
+def test_an_exported_chat_model_stops_where_the_template_ends_a_turn(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The base model ends texts with another token than its chat template ends turns with."""
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    tokenizer = byte_level(r"\p{L}+|\p{N}|\s+|[^\s\p{L}\p{N}]+", special)
+    theirs = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=special[0], pad_token=special[0])
+    theirs.chat_template = CHATML_TEMPLATE
+    base_end, end = tokenizer.token_to_id(special[0]), tokenizer.token_to_id(special[2])
+    folder = published_models.save(
+        tmp_path / "base", "Qwen 2.5, small", vocab_size=len(theirs), eos_token_id=base_end, bos_token_id=base_end
+    )
+    GenerationConfig(eos_token_id=base_end, bos_token_id=base_end).save_pretrained(folder)
+    theirs.save_pretrained(folder)
+    chat = ("--config", CONFIG, "--config.data.template=chat", "--config.vocabulary=tokenizer")
+    assert run("--src", folder, "--out", tmp_path / "run", *chat, f"--config.vocabulary.folder={folder}") == 0
+    assert run("--src", tmp_path / "run", "--out", tmp_path / "back") == 0
+    assert "AutoModelForCausalLM.from_pretrained" in capsys.readouterr().out
+    exported = AutoTokenizer.from_pretrained(tmp_path / "back")
+    assert exported.eos_token == special[2]
+    assert exported.pad_token == special[0]
+    model = published_models.load(tmp_path / "back")
+    assert model.config.eos_token_id == generation_config(model).eos_token_id == [end, base_end]
+    turns = [{"role": "user", "content": "Say yes."}]
+    asked = exported.apply_chat_template(turns, add_generation_prompt=True, return_tensors="pt")
+    force = LogitsProcessorList([ForceToken(asked.shape[1], end)])
+    generate_ids: Any = model.generate  # a method, which its own types do not say
+    answer = generate_ids(asked, do_sample=False, max_new_tokens=9, logits_processor=force)[0, asked.shape[1] :]
+    assert answer.tolist() == [5, 5, end]
+
+
+def test_a_trained_vocabulary_goes_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = train(filter(None, (line for text in LINES for line in text.split("\n"))), 600)
+    monkeypatch.setattr(trained_runs, "BYTES", 600)
+    (tmp_path / "words.model").write_bytes(model)
+    vocabulary = {"kind": "sentencepiece", "file": str(tmp_path / "words.model")}
+    fields: dict[str, Any] = {"vocabulary": vocabulary, "model.attention_scale_dim": 4}
+    made = trained_runs.make_run(tmp_path, **fields)
+    keep_vocabulary(made, made.load_config())
+    assert run("--src", made.path, "--out", tmp_path / "model") == 0
+    text = "Sort the words.\nb a"
+    assert AutoTokenizer.from_pretrained(tmp_path / "model")(text).input_ids == made.load_vocabulary().encode(text)
+    theirs = generation_config(published_models.load(tmp_path / "model"))
+    assert theirs.eos_token_id == made.load_vocabulary().eos_id
+
+
+def test_bytes_go_along(trained: RunFolder, tmp_path: Path) -> None:
+    assert run("--src", trained.path, "--out", tmp_path / "model") == 0
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
+    assert tokenizer("é b", add_special_tokens=False).input_ids == trained.load_vocabulary().encode("é b")
 
 
 def ask(folder: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
