@@ -27,6 +27,7 @@ VERSIONS = [tokenizers.__version__, sentencepiece.__version__]
 # A conversation that shows how a template begins a prompt and ends an answer.
 SAMPLE = ({"role": "user", "content": "question"}, {"role": "assistant", "content": "answer"})
 PLACEHOLDERS = range(0xF0000, 0xFFFFE)  # characters for private use
+OPENING_TAG = re.compile(r"<[^/<>]+>\Z")  # at the end of a text, as "<think>"
 
 
 class TokenizerVocabulary:
@@ -108,8 +109,7 @@ class ChatVocabulary(TokenizerVocabulary):
       variables: of the template, as `{"enable_thinking": False}`.
 
     Raises:
-      UserError: there is no template, it raises, or it writes another beginning where the model is to answer than
-        before the answer itself.
+      UserError: there is no template, it raises, or it opens a thought where the model is to answer.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class ChatVocabulary(TokenizerVocabulary):
             SAMPLE[1]["content"]
         )
         if shown:
-            _check_same_beginning(source, asked, before)
+            _check_nothing_opened(source, asked.rstrip(), before)
         tokens = _any_of({token.content for token in source.added_tokens().values()})
         end = tokens.findall(ended)[:1]
         super().__init__(source, for_t5=False, embedding_rows=embedding_rows, controls={*tokens.findall(asked), *end})
@@ -163,21 +163,23 @@ class ChatVocabulary(TokenizerVocabulary):
         return ids[1:]
 
 
-def _check_same_beginning(source: TokenizerFiles, asked: str, before: str) -> None:
-    """Raise UserError where a template opens something else for an answer than it writes before one, as a thought.
+def _check_nothing_opened(source: TokenizerFiles, asked: str, before: str) -> None:
+    """Raise UserError where a template opens a thought for the model that it closes or leaves out before an answer.
 
-    A model would be taught to answer inside of it.
+    A model would be taught to answer inside of the thought.
 
     Args:
       source: the files, for the error.
       asked: a conversation up to where the model is to answer.
       before: the same conversation with its answer, up to that answer.
     """
-    opening = asked.rstrip()
-    if before.startswith(opening) and not before[len(opening) :].lstrip().startswith("</"):
+    is_same = before.startswith(asked)
+    is_closed = is_same and before[len(asked) :].lstrip().startswith("</")
+    opened = OPENING_TAG.search(asked)
+    if not opened or (is_same and not is_closed):
         return
     hint = (
-        f"begins an answer with {opening[-20:]!r}, which it does not leave before one that is given; set the variable "
+        f"opens {opened[0]} where the model is to answer, and answers would be taught inside of it; set the variable "
         "that turns it off (often --config.data.chat.variables.enable_thinking=False), or choose another template"
     )
     raise UserError("chat template", source.where, hint)

@@ -252,7 +252,7 @@ def test_published_weights_are_scored_as_they_are(tmp_path: Path, source: Path) 
     ]
     with tiny_models.quick_compilation():
         assert cli.run(lambda: evaluate.main(command)) == 0
-    results = json.loads((tmp_path / "base" / "eval" / "proc1_test" / "results.json").read_text())
+    results = json.loads((tmp_path / "base" / "eval" / "proc1_test" / "results_first_2.json").read_text())
     assert results["provenance"]["checkpoint"].startswith("0-")
     assert cli.run(lambda: evaluate.main([*command, "--config.arm=coi1"])) == 2
 

@@ -303,7 +303,7 @@ def test_a_template_that_opens_a_thought_is_refused_until_a_variable_turns_it_of
 ) -> None:
     path = copy_of("qwen", tmp_path / "thinking")
     (path / "chat_template.jinja").write_text(template)
-    with pytest.raises(UserError, match=r"<think>.*--config\.data\.chat\.variables\.enable_thinking=False"):
+    with pytest.raises(UserError, match=r"opens <think> where.*--config\.data\.chat\.variables\.enable_thinking=False"):
         open_tokenizer(str(path), "chat")
     vocabulary = open_tokenizer(str(path), "chat", variables={"enable_thinking": False})
     assert isinstance(vocabulary, ChatVocabulary)
@@ -313,6 +313,12 @@ def test_a_template_that_opens_a_thought_is_refused_until_a_variable_turns_it_of
     assert vocabulary.encode_chat(turns) == expected
     other = open_tokenizer(str(path), "chat", variables={"enable_thinking": False, "tone": "dry"})
     assert other.fingerprint != vocabulary.fingerprint
+
+
+def test_a_template_that_closes_the_thought_is_taken(tmp_path: Path) -> None:
+    path = copy_of("qwen", tmp_path / "closed")
+    (path / "chat_template.jinja").write_text(THINKING_TEMPLATE.replace("'<think>\n'", "'<think>\n\n</think>\n\n'"))
+    assert isinstance(open_tokenizer(str(path), "chat"), ChatVocabulary)
 
 
 DAMAGE = {

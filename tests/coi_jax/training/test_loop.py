@@ -23,7 +23,9 @@ from coi_jax.training.loop import CheckpointSchedule, Fitted, TrainingJob, prepa
 from coi_jax.training.step import Batch
 from coi_jax.training.termination import Termination
 from tests.helpers import tiny_models
+from tests.helpers.configs import epochs
 from tests.helpers.tiny_models import StandInLoader, run_config
+from tests.helpers.token_caches import small_config, write_caches, write_dataset
 from tests.helpers.tokenizer_folders import FAMILIES
 
 TIMES = {"seconds_per_step", "tokens_per_second", "examples_per_second", "mfu"}
@@ -222,3 +224,11 @@ def test_rows_longer_than_the_published_positions_are_said(tmp_path: Path, capsy
         files.write_json(run.published / "config.json", values)
         loop.warn_of_positions(config, run)
         assert (f"longer than the {positions} that" in capsys.readouterr().err) == warned
+
+
+def test_what_does_not_fit_a_row_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_dataset(tmp_path / "data", {1: 60, 2: 40})
+    config = small_config(tmp_path, data__length=130, **epochs(1.0))
+    write_caches(config)
+    prepare(config, open_run(tmp_path / "run", config))
+    assert "of 100 examples, " in capsys.readouterr().err
