@@ -20,7 +20,7 @@ from coi_jax.chains.chain import Chain
 from coi_jax.common import files
 from coi_jax.common.errors import UserError, nearest
 from coi_jax.common.schema import check_value
-from coi_jax.common.storage import PathLike, as_path, atomic_folder, file_version, open_input
+from coi_jax.common.storage import PathLike, as_path, atomic_folder, file_version, open_input, recover_folder
 
 MANIFEST = "manifest.json"
 REJECTED = "rejected"
@@ -61,6 +61,7 @@ def check_replaceable(folder: PathLike, source: str) -> None:
       UserError: the folder holds anything else, which the command would destroy.
     """
     target = as_path(folder, "out")
+    recover_folder(target, MANIFEST)
     if not target.exists():
         return
     if not target.is_dir():
@@ -182,7 +183,7 @@ def read_manifest(folder: PathLike) -> dict[str, Any]:
       UserError: the folder is missing or is not a (whole) dataset, or the manifest is not as its schema has it.
     """
     path = as_path(folder, "dataset folder") / MANIFEST
-    if not path.exists():
+    if not path.exists() and not recover_folder(folder, MANIFEST):
         raise UserError("dataset folder", folder, f"has no {MANIFEST}; build or import the dataset first")
     manifest = files.read_object(path, "dataset folder")
     check_value(Manifest, manifest, "dataset folder", path)

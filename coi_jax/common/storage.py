@@ -2,15 +2,17 @@
 
 Paths are `etils.epath.Path`: `runs/x` or `gs://bucket/runs/x`. A local file or folder is written under a hidden
 temporary name beside its target and renamed when it is complete. An object store has no folders and no atomic rename
-of several objects: a single object appears when its upload ends, and a folder is moved object by object with its
+of several objects: a single object appears when its upload ends, and a folder is copied object by object with its
 *marker file* (`manifest.json`, `cache.json`, `config.json`) last, so readers treat a folder without its marker as
-absent. Object stores cannot append either: `AppendFile` uploads the whole file again at intervals.
+absent, and `recover_folder` finishes what was interrupted. Object stores cannot append either: `AppendFile` uploads
+the whole file again at intervals.
 """
 
 import contextlib
 import hashlib
 import os
 import pathlib
+import re
 import shutil
 import stat
 import tempfile
@@ -23,12 +25,14 @@ import fsspec
 from etils import epath
 
 from coi_jax.common.errors import UserError
+from coi_jax.common.exchange import exchange
 from coi_jax.common.json_reader import parse_field
 
 PathLike = str | os.PathLike[str]
 
 SCHEMES = {"gs": "gcs", "s3": "s3", "az": "az", "hf": "hf"}  # the URLs that epath knows, by fsspec's protocol
 BLOCK = 2**24  # bytes that are copied, compared or hashed at once
+OLD = ".old"  # ends the temporary name of a folder that makes room for a new one
 UPLOAD_SECONDS = 60.0  # between uploads of a file that grows in a bucket
 
 for _protocol in SCHEMES.values():  # a listing kept from before would hide what another process has written
@@ -305,7 +309,7 @@ def atomic_folder(
 
     Args:
       path: local or in a bucket; parent folders are created.
-      marker: the file that says that the folder is whole; it is moved last in a bucket.
+      marker: the file that says that the folder is whole; it is copied last in a bucket.
       field: the name of the folder in an error.
       replace: asked about what stands at `path` when the block ends; it is kept where the answer is false.
 
@@ -315,17 +319,54 @@ def atomic_folder(
     target = as_path(path, field)
     if replace is _never:
         check_absent(target, field)
-    partial = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}"
+    partial = target.parent / f"{_prefix(target)}{uuid.uuid4().hex[:8]}"
     try:
         partial.mkdir(parents=True, exist_ok=True)
         yield partial
-        if (partial / marker).exists():
-            if replace is _never:
-                check_absent(target, field)
-            if not target.exists() or replace(target):
-                (_rename_folder if is_local(target) else _move_objects)(partial, target, marker)
-    finally:
+        is_wanted = (partial / marker).exists()
+        if is_wanted and replace is _never:
+            check_absent(target, field)
+        is_wanted = is_wanted and (not target.exists() or replace(target))
+    except BaseException:
         remove_folder(partial)
+        raise
+    if is_wanted:
+        _finish(partial, target, marker)  # whose interruption leaves `partial` for `recover_folder`
+    remove_folder(partial)
+
+
+def recover_folder(path: PathLike, marker: str) -> bool:
+    """Finish what a process left undone that was killed while its whole new folder took the place of an old one.
+
+    Args:
+      path: of the folder.
+      marker: as `atomic_folder`.
+
+    Returns:
+      Whether there was such a folder; it has its name then.
+    """
+    target = as_path(path)
+    if (target / marker).exists() or not target.parent.is_dir():
+        return False
+    temporary = re.compile(rf"{re.escape(_prefix(target))}[0-9a-f]{{8}}({re.escape(OLD)})?")
+    neighbors = [folder for folder in target.parent.iterdir() if temporary.fullmatch(folder.name)]
+    whole = [folder for folder in neighbors if (folder / marker).exists()]
+    if not whole:
+        return False
+    partial = next((folder for folder in whole if not folder.name.endswith(OLD)), whole[0])
+    _finish(partial, target, marker)
+    for folder in whole:
+        remove_folder(folder)
+    return True
+
+
+def _prefix(target: epath.Path) -> str:
+    """Return how the names of a folder's temporary neighbors begin."""
+    return f".{target.name}."
+
+
+def _finish(partial: epath.Path, target: epath.Path, marker: str) -> None:
+    (_rename_folder if is_local(target) else _copy_objects)(partial, target, marker)
 
 
 def check_absent(path: epath.Path, field: str) -> None:
@@ -335,24 +376,33 @@ def check_absent(path: epath.Path, field: str) -> None:
 
 
 def _rename_folder(partial: epath.Path, target: epath.Path, _: str) -> None:
-    """Rename a folder; what stood there gets another name first, since a rename cannot replace it."""
+    """Give a folder its name; one that stands there takes the temporary name, and is removed by the caller.
+
+    Where the system cannot exchange two names, the old folder gets another name first: between the two renames neither
+    stands at `target`, and `recover_folder` finds both.
+    """
     if not target.exists():
         os.replace(partial, target)
-        return
-    old = target.parent / f"{partial.name}.old"
-    os.replace(target, old)
-    os.replace(partial, target)
-    remove_folder(old)
+    elif not exchange(os.fspath(partial), os.fspath(target)):
+        old = partial.parent / f"{partial.name}{OLD}"
+        os.replace(target, old)
+        os.replace(partial, target)
+        remove_folder(old)
 
 
-def _move_objects(partial: epath.Path, target: epath.Path, marker: str) -> None:
-    """Move a folder's objects, the marker last; the old folder loses its marker first, so it is never half new."""
+def _copy_objects(partial: epath.Path, target: epath.Path, marker: str) -> None:
+    """Copy a folder's objects, the marker last; the old folder loses its marker first, so it is never half new.
+
+    `partial` stays whole until the end, so that the copying can be done again.
+    """
     (target / marker).unlink(missing_ok=True)
-    remove_folder(target)
+    names = list_files(partial)
+    for name in set(list_files(target)) - set(names):
+        (target / name).unlink()
     system, source = fsspec.url_to_fs(os.fspath(partial))
     _, place = fsspec.url_to_fs(os.fspath(target))
-    for name in sorted(list_files(partial), key=lambda name: name == marker):
-        system.mv(f"{source}/{name}", f"{place}/{name}")
+    for name in sorted(names, key=lambda name: name == marker):
+        system.cp_file(f"{source}/{name}", f"{place}/{name}")
 
 
 def rename_folder(source: epath.Path, target: epath.Path) -> None:

@@ -8,6 +8,7 @@ ArrayRecord reads local files alone: the records of a cache in a bucket are copi
 """
 
 import functools
+import hashlib
 import importlib.util
 import io
 import os
@@ -15,7 +16,7 @@ import struct
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -187,14 +188,37 @@ def mixture_path(config: RunConfig, hashes: Sequence[str]) -> epath.Path:
     return _root(config) / f"mixture-{files.digest(list(hashes))[:16]}.json"
 
 
+def mixture_content(arm: str, tasks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the content of a mixture's file, with a hash by which a damaged one is noticed.
+
+    Args:
+      arm: the arm that it is the mixture of.
+      tasks: name, rate, folder and hash of each cache.
+    """
+    return {"mixture": arm, "tasks": list(tasks), "sha256": files.digest([arm, list(tasks)])}
+
+
+def cache_content(folder: epath.Path, key: str, lengths: Int32[np.ndarray, "examples 2"]) -> dict[str, Any]:
+    """Return what `cache.json` says of the other files of a cache, by which damaged ones are noticed.
+
+    Args:
+      folder: of the cache.
+      key: the hash of all that it follows from.
+      lengths: numbers of input and target ids of each example.
+    """
+    size, digest = file_size(folder / RECORDS), files.sha256(folder / LENGTHS)
+    return {"hash": key, "examples": len(lengths), "bytes": size, "lengths_sha256": digest}
+
+
 def open_cache(folder: PathLike, key: str) -> TokenCache | None:
     """Return the cache in a folder; None where there is none, or a damaged one."""
     place = as_path(folder)
     try:
         info = parse_json((place / INFO).read_bytes())
-        lengths = np.load(io.BytesIO((place / LENGTHS).read_bytes()))
-        found = (info["hash"], info["examples"], info["bytes"])
-        is_whole = found == (key, len(lengths), file_size(place / RECORDS))
+        data = (place / LENGTHS).read_bytes()
+        lengths = np.load(io.BytesIO(data))
+        found = (info["hash"], info["examples"], info["bytes"], info["lengths_sha256"])
+        is_whole = found == (key, len(lengths), file_size(place / RECORDS), hashlib.sha256(data).hexdigest())
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return TokenCache(place, key, lengths, float(len(lengths))) if is_whole else None
@@ -224,7 +248,10 @@ def find(
 def _with_rates(config: RunConfig, caches: list[TokenCache]) -> list[TokenCache] | None:
     try:
         path = mixture_path(config, [cache.hash for cache in caches])
-        rates = {task["hash"]: task["rate"] for task in parse_json(path.read_bytes())["tasks"]}
+        mixture = parse_json(path.read_bytes())
+        if mixture != mixture_content(mixture["mixture"], mixture["tasks"]):
+            return None
+        rates = {task["hash"]: task["rate"] for task in mixture["tasks"]}
         return [replace(cache, rate=float(rates[cache.hash])) for cache in caches]
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -1,14 +1,17 @@
 """The content of `results.json`, a run on a test set: scores with intervals, baselines, counts, and provenance."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from coi_jax.chains.chain import Chain
+from coi_jax.common import files
 from coi_jax.evaluation import metrics
 from coi_jax.evaluation.bootstrap import bootstrap
 from coi_jax.evaluation.predictions import Prediction, digest
+
+DIGEST = "sha256"  # of all else in results.json
 
 
 def make_results(
@@ -25,7 +28,7 @@ def make_results(
 
     `label_only_baseline`: what the labels earn with nothing behind them. `gold_prefix_baseline`: what the references
     earn with the final answer left out. `steps`: the counts behind each step's exact match and error propagation.
-    `incomplete`: the number of answers that reached the limit of new tokens.
+    `incomplete`: the number of answers that reached the limit of new tokens. `sha256`: the hash of all else.
 
     Args:
       task: the test set's name.
@@ -42,7 +45,7 @@ def make_results(
     targets = [metrics.target_of(chain) for chain in chains]
     score = metrics.find_scorer(task)
     scores = score(targets, [prediction.text for prediction in predictions])
-    return {
+    results = {
         "task": task,
         "arm": arm,
         "examples": len(chains),
@@ -53,6 +56,12 @@ def make_results(
         "steps": metrics.step_counts(scores),
         "provenance": provenance | {"predictions": digest(predictions)},
     }
+    return results | {DIGEST: results_digest(results)}
+
+
+def results_digest(results: Mapping[str, Any]) -> str:
+    """Return the hash of results that stands among them, by which a changed file is noticed."""
+    return files.digest({name: value for name, value in results.items() if name != DIGEST})
 
 
 def with_intervals(scores: metrics.ExampleScores, resamples: int, seed: int) -> dict[str, dict[str, float]]:

@@ -18,6 +18,8 @@ from coi_jax.common.storage import PathLike, absolute, as_path
 from coi_jax.config.run import RunConfig, validate
 from coi_jax.data.arms import ARMS, find_arm
 from coi_jax.data.test_sets import chain_length
+from coi_jax.evaluation.results import DIGEST, results_digest
+from coi_jax.runs.checkpoint_steps import steps
 
 CONFIG = "config.json"
 RESULTS = "eval/{}/results.json"
@@ -207,6 +209,8 @@ def load(folders: Sequence[PathLike]) -> Records:
     runs = {absolute(run): run for folder in folders for run in _run_folders(as_path(folder, "--runs"))}
     rows, missing = [], []
     for run in runs.values():
+        if not (run / "eval").is_dir() and not steps(run / "checkpoints"):
+            continue  # its training failed before the first checkpoint, or has just begun
         config = _read_config(run / CONFIG)
         found = _results(run)
         rows += [_read(path, config) for path in found.values()]
@@ -248,11 +252,15 @@ def _read(path: epath.Path, config: RunConfig) -> Record:
         }
         baseline = {key: float(score) for key, score in value["label_only_baseline"].items()}
         provenance = {key: value["provenance"][key] for key in PROVENANCE}
-        return Record(path, config, value["task"], int(value["examples"]), scores, baseline, provenance)
+        record = Record(path, config, value["task"], int(value["examples"]), scores, baseline, provenance)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
             "results", path, f"not as python -m coi_jax.evaluate writes it ({error!r}); run it again"
         ) from None
+    if value.get(DIGEST) != results_digest(value):
+        hint = "was changed after python -m coi_jax.evaluate wrote it, by its hash; run it again"
+        raise UserError("results", path, hint)
+    return record
 
 
 def _consistent(rows: Sequence[Record]) -> list[Record]:

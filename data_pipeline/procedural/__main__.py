@@ -7,12 +7,15 @@ example: python -m data_pipeline.procedural --out data/lists --operations lists 
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from coi_jax.chains.dataset import MANIFEST, read_manifest
 from coi_jax.common import cli
 from coi_jax.common.errors import UserError
+from coi_jax.common.storage import as_path
 from data_pipeline.procedural import catalogue, splits
-from data_pipeline.procedural.chain_generator import Generator, Settings, write
+from data_pipeline.procedural.chain_generator import SOURCE, Generator, Settings, write
 from data_pipeline.procedural.compose import Limits
 
 MAX_LENGTH = 100  # steps of a chain
@@ -23,6 +26,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.usage = "python -m data_pipeline.procedural (--out DIR | --list) [options]"
     add = parser.add_argument
     add("--out", help="the dataset folder to write")
+    add("--overwrite", action="store_true", help="replace a dataset of other settings")
     add("--list", action="store_true", help="print the chosen operations and stop")
     add("--seed", type=int, metavar="N", default=0, help="the same seed gives the same bytes")
     add("--operations", metavar="A,B", default=",".join(catalogue.families()), help="families or names of operations")
@@ -121,8 +125,30 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if not args.out:
         raise UserError("out", args.out, "name the folder to write, as --out data/procedural")
-    print(_summary(write(_settings(args), args.out), args.out))
+    settings = _settings(args)
+    if not args.overwrite:
+        _check_settings(settings, args.out)
+    print(_summary(write(settings, args.out), args.out))
     return 0
+
+
+def _check_settings(settings: Settings, folder: str) -> None:
+    """Raise UserError where a folder holds a dataset that this command wrote with other settings."""
+    if not (as_path(folder, "out") / MANIFEST).exists():
+        return
+    manifest = read_manifest(folder)
+    wanted = settings.notes() | {"counts": _nonzero(settings.counts)}
+    found = manifest["notes"] | {"counts": _nonzero(manifest["counts"])}
+    differs = [name for name in wanted if found.get(name) != wanted[name]]
+    if manifest["source"] == SOURCE and differs:
+        hint = f"holds chains of other settings ({', '.join(differs)}); name another folder, or add --overwrite"
+        raise UserError("out", folder, hint)
+
+
+def _nonzero(counts: Mapping[str, Mapping[Any, int]]) -> dict[str, dict[str, int]]:
+    """Return the counts of splits and lengths that have any chains, by the names that a manifest gives them."""
+    kept = {split: {str(length): n for length, n in by.items() if n} for split, by in counts.items()}
+    return {split: by for split, by in kept.items() if by}
 
 
 def command() -> int:

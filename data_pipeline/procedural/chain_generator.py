@@ -48,6 +48,19 @@ class Settings:
     phrasings: int
     degenerate_share: float
 
+    def notes(self) -> dict[str, Any]:
+        """Return the settings as notes of a manifest, but for the counts, which it has anyway."""
+        return {
+            "seed": self.seed,
+            "operations": [operation.name for operation in self.operations],
+            "one_in": self.one_in,
+            "phrasings": self.phrasings,
+            "min_items": self.limits.min_items,
+            "max_items": self.limits.max_items,
+            "max_characters": self.limits.max_characters,
+            "degenerate_share": self.degenerate_share,
+        }
+
 
 class Generator:
     """Makes the chains of one setting and keeps what the manifest says about them."""
@@ -133,19 +146,8 @@ class Generator:
 
     def notes(self) -> dict[str, Any]:
         """Return the manifest's notes; the combinations let anybody check that splits are disjoint."""
-        settings = self.settings
-        return {
-            "seed": settings.seed,
-            "operations": [operation.name for operation in settings.operations],
-            "one_in": settings.one_in,
-            "phrasings": settings.phrasings,
-            "min_items": settings.limits.min_items,
-            "max_items": settings.limits.max_items,
-            "max_characters": settings.limits.max_characters,
-            "degenerate_share": settings.degenerate_share,
-            "degenerate_chains": self.degenerate,
-            "combinations": self._combination_names(),
-        }
+        combinations = self._combination_names()
+        return self.settings.notes() | {"degenerate_chains": self.degenerate, "combinations": combinations}
 
     def _combination_names(self) -> dict[str, dict[str, list[str]]]:
         names: dict[str, dict[str, list[str]]] = collections.defaultdict(dict)

@@ -12,7 +12,7 @@ from coi_jax.chains.dataset import read_chains, read_manifest
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
 from coi_jax.common.progress import track
-from coi_jax.common.storage import PathLike, atomic_folder, file_size, local_writer
+from coi_jax.common.storage import PathLike, atomic_folder, local_writer
 from coi_jax.config.run import RunConfig
 from coi_jax.data.arms import ARMS, find_arm
 from coi_jax.data.task_specs import TaskSpec, evaluation_task, training_tasks
@@ -20,8 +20,10 @@ from coi_jax.data.token_cache import (
     INFO,
     LENGTHS,
     RECORDS,
+    cache_content,
     cache_folder,
     count_rows,
+    mixture_content,
     mixture_path,
     open_cache,
     pack_record,
@@ -78,11 +80,7 @@ def _write_task(config: RunConfig, spec: TaskSpec, vocabulary: Vocabulary) -> ep
         with local_writer(partial / RECORDS) as path:
             lengths = _write_records(path, examples)
         _write_array(partial / LENGTHS, lengths)
-        size = file_size(partial / RECORDS)
-        info = {
-            "hash": key,
-            "examples": len(lengths),
-            "bytes": size,
+        info = cache_content(partial, key, lengths) | {
             "ids": lengths.sum(0).tolist(),
             "vocabulary": vocabulary.name,
             "task": spec.to_dict(),
@@ -150,7 +148,7 @@ def _write_mixture(config: RunConfig, vocabulary: Vocabulary) -> None:
         {"name": task.name, "rate": mixture.get_rate(task), "folder": folder.name, "hash": key}
         for task, (folder, key) in zip(tasks, folders, strict=True)
     ]
-    files.write_json(mixture_path(config, [key for _, key in folders]), {"mixture": config.arm, "tasks": rows})
+    files.write_json(mixture_path(config, [key for _, key in folders]), mixture_content(config.arm, rows))
 
 
 def needed(config: RunConfig) -> list[str]:

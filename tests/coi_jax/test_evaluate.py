@@ -48,6 +48,7 @@ def results(run: Path) -> dict[str, Any]:
     found = {path.parent.name: files.read_json(path) for path in run.glob("eval/*/results.json")}
     for value in found.values():
         value["provenance"].pop("run")
+        value.pop("sha256")
     return found
 
 

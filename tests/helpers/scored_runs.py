@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from coi_jax.common import files
+from coi_jax.evaluation.results import DIGEST, results_digest
 from tests.helpers.configs import quickstart_config
 
 RELEASE = "amazon-science/chain-of-instructions"
@@ -21,7 +22,7 @@ def write_run(
     config = quickstart_config({"evaluation.tests": tuple(scores), **overrides})
     files.write_json(folder / "config.json", config.model_dump(mode="json"))
     for name, values in scores.items():
-        files.write_json(
+        write_results(
             folder / "eval" / name / "results.json",
             {
                 "task": name,
@@ -41,6 +42,11 @@ def write_run(
             },
         )
     return folder
+
+
+def write_results(path: Path, results: dict[str, Any]) -> None:
+    """Results with their hash, as evaluation writes them."""
+    files.write_json(path, results | {DIGEST: results_digest(results)})
 
 
 def procedural(best: float, drop: float, seen: int) -> dict[str, dict[str, float]]:

@@ -11,7 +11,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from coi_jax.chains.chain import Chain, Step, join
 from coi_jax.chains.dataset import DatasetWriter, read_chains
 from coi_jax.common import files
-from coi_jax.common.storage import PathLike, as_path, file_size, local_writer
+from coi_jax.common.storage import PathLike, as_path, local_writer
 from coi_jax.config.run import RunConfig
 from coi_jax.data import token_cache
 from coi_jax.data.prompts import encode_prompt, prompt
@@ -68,9 +68,8 @@ def write_caches(config: RunConfig, specs: Sequence[TaskSpec] | None = None) -> 
         rows.append(
             {"name": spec.name, "rate": float(token_cache.count_rows(spec)), "folder": folder.name, "hash": key}
         )
-    files.write_json(
-        token_cache.mixture_path(config, [row["hash"] for row in rows]), {"mixture": config.arm, "tasks": rows}
-    )
+    path = token_cache.mixture_path(config, [row["hash"] for row in rows])
+    files.write_json(path, token_cache.mixture_content(config.arm, rows))
     return vocabulary
 
 
@@ -89,7 +88,7 @@ def write_cache(folder: PathLike, key: str, spec: TaskSpec, vocabulary: Vocabula
             writer.write(token_cache.pack_record(np.array(inputs, np.int32), np.array(targets, np.int32), row))
             lengths.append((len(inputs), len(targets)))
         writer.close()
+    array = np.array(lengths, np.int32).reshape(-1, 2)
     with local_writer(place / token_cache.LENGTHS) as path:
-        np.save(path, np.array(lengths, np.int32))
-    size = file_size(place / token_cache.RECORDS)
-    files.write_json(place / token_cache.INFO, {"hash": key, "examples": len(lengths), "bytes": size})
+        np.save(path, array)
+    files.write_json(place / token_cache.INFO, token_cache.cache_content(place, key, array))

@@ -1,7 +1,10 @@
+import contextlib
 import hashlib
 import pathlib
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
 
 import fsspec
 import pytest
@@ -9,7 +12,10 @@ from etils import epath
 
 from coi_jax.common import files, storage
 from coi_jax.common.errors import UserError
-from coi_jax.common.storage import AppendFile, Folder, as_path, atomic_file, atomic_folder
+from coi_jax.common.exchange import exchange
+from coi_jax.common.storage import AppendFile, Folder, as_path, atomic_file, atomic_folder, recover_folder
+from tests.helpers.bucket import BucketFileSystem
+from tests.helpers.paths import ROOT
 
 MARKER = "manifest.json"
 
@@ -112,8 +118,6 @@ def test_a_folder_is_replaced_only_where_that_is_allowed(root: epath.Path) -> No
 
 def test_in_a_bucket_the_marker_comes_last(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A move that is killed in its midst leaves a folder without its marker, which readers take for absent."""
-    from tests.helpers.bucket import BucketFileSystem
-
     target, copy, moved = epath.Path(bucket) / "data", BucketFileSystem.cp_file, []
     with atomic_folder(target, marker=MARKER) as folder:
         files.write_text(folder / MARKER, "old")
@@ -131,6 +135,101 @@ def test_in_a_bucket_the_marker_comes_last(bucket: str, monkeypatch: pytest.Monk
         files.write_text(folder / "z.jsonl", "z")
     assert tree(target) == {"a.jsonl": b"a", "z.jsonl": b"z"}
     assert moved[-1].endswith(MARKER)
+    monkeypatch.undo()
+    assert recover_folder(target, MARKER)
+    assert tree(epath.Path(bucket)) == {f"data/{name}": text for name, text in NEW.items()}
+
+
+NEW = {"a.jsonl": b"a", "z.jsonl": b"z", MARKER: b"new"}
+OLD = {"a.jsonl": b"old a", "b.jsonl": b"old b", MARKER: b"old"}
+
+# Writes a new folder over an old one and is killed at a call of the operating system.
+KILLED = """
+import os, signal, sys
+from etils import epath
+from coi_jax.common import files, storage
+root, name, number = epath.Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+if name != "exchange":
+    storage.exchange = lambda *_: False
+owner = {"replace": os, "exchange": storage, "rmtree": storage.shutil}[name]
+calls = 0
+def counted(call):
+    def one(*arguments, **options):
+        global calls
+        calls += 1
+        if calls == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return call(*arguments, **options)
+    return one
+with storage.atomic_folder(root / "data", marker="manifest.json", replace=lambda _: True) as folder:
+    for key, text in {"a.jsonl": "a", "z.jsonl": "z", "manifest.json": "new"}.items():
+        files.write_text(folder / key, text)
+    setattr(owner, name, counted(getattr(owner, name)))
+"""
+
+
+@pytest.mark.parametrize(
+    ("call", "number"), [("exchange", 1), ("replace", 1), ("replace", 2), ("rmtree", 1)], ids=lambda part: str(part)
+)
+def test_a_kill_while_a_folder_is_replaced_leaves_the_old_or_the_new_one(
+    tmp_path: pathlib.Path, call: str, number: int
+) -> None:
+    for name, text in OLD.items():
+        files.write_bytes(tmp_path / "data" / name, text)
+    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path), call, str(number)], cwd=ROOT, check=False)
+    assert done.returncode == -signal.SIGKILL
+    recover_folder(tmp_path / "data", MARKER)
+    assert tree(epath.Path(tmp_path / "data")) in (OLD, NEW)
+
+
+@pytest.mark.parametrize("number", range(1, 8))
+def test_a_kill_while_objects_are_replaced_leaves_the_old_or_the_new_ones(
+    bucket: str, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    root, calls = epath.Path(bucket), iter(range(1, number))
+    for name, text in OLD.items():
+        files.write_bytes(root / "data" / name, text)
+
+    def until_killed(call: Callable[..., None]) -> Callable[..., None]:
+        def one(*arguments: object, **options: object) -> None:
+            if next(calls, None) is None:
+                raise KeyboardInterrupt  # nothing is cleaned up after it, as after a kill
+            call(*arguments, **options)
+
+        return one
+
+    def write() -> None:
+        with atomic_folder(root / "data", marker=MARKER, replace=lambda _: True) as folder:
+            for name, text in NEW.items():
+                files.write_bytes(folder / name, text)
+            for method in ("cp_file", "_rm"):
+                monkeypatch.setattr(BucketFileSystem, method, until_killed(getattr(BucketFileSystem, method)))
+
+    with contextlib.suppress(KeyboardInterrupt):
+        write()
+    monkeypatch.undo()
+    recover_folder(root / "data", MARKER)
+    assert tree(root / "data") in (OLD, NEW)
+
+
+def test_where_names_cannot_be_exchanged_they_change_one_after_the_other(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "exchange", lambda *_: False)
+    for number in range(2):
+        with atomic_folder(tmp_path / "data", marker=MARKER, replace=lambda _: True) as folder:
+            files.write_text(folder / MARKER, str(number))
+    assert tree(epath.Path(tmp_path)) == {f"data/{MARKER}": b"1"}
+
+
+def test_two_names_are_exchanged(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").write_text("b")
+    assert exchange(str(tmp_path / "a"), str(tmp_path / "b"))
+    assert (tmp_path / "a").is_file()
+    assert (tmp_path / "b").is_dir()
+    with pytest.raises(FileNotFoundError):
+        exchange(str(tmp_path / "a"), str(tmp_path / "none"))
 
 
 def test_lines_are_appended(root: epath.Path) -> None:

@@ -57,7 +57,9 @@ def test_rates_are_the_mixtures(config: RunConfig) -> None:
     path = token_cache.mixture_path(config, [opened.hash for opened in caches])
     mixture = json.loads(path.read_text())
     mixture["tasks"][1]["rate"] = 3.5
-    path.write_text(json.dumps(mixture))
+    path.write_text(json.dumps(mixture))  # its hash is no longer that of its rates
+    assert token_cache.find(config, training_tasks(config)) is None
+    path.write_text(json.dumps(token_cache.mixture_content(config.arm, mixture["tasks"])))
     assert [opened.rate for opened in token_cache.open_or_write(config, training_tasks(config))] == [12.0, 3.5]
 
 
@@ -86,7 +88,7 @@ def test_a_copy_of_the_dataset_elsewhere_has_the_same_hash(config: RunConfig, tm
     assert keys[0] == keys[1]
 
 
-@pytest.mark.parametrize("damage", ["info", "lengths", "records", "missing", "foreign"])
+@pytest.mark.parametrize("damage", ["info", "lengths", "a bit", "records", "missing", "foreign"])
 def test_a_damaged_cache_counts_as_missing(config: RunConfig, damage: str) -> None:
     write_caches(config)
     folder, key = token_cache.cache_folder(config, training_tasks(config)[0], load_vocabulary(config))
@@ -95,6 +97,10 @@ def test_a_damaged_cache_counts_as_missing(config: RunConfig, damage: str) -> No
     path = folder / names.get(damage, token_cache.RECORDS)
     if damage == "missing":
         path.unlink()
+    elif damage == "a bit":
+        data = bytearray((folder / token_cache.LENGTHS).read_bytes())
+        data[-3] ^= 1
+        (folder / token_cache.LENGTHS).write_bytes(bytes(data))
     elif damage == "foreign":
         path.write_text("[]")
     else:

@@ -7,7 +7,7 @@ import pytest
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
 from coi_jax.reporting.run_records import load
-from tests.helpers.scored_runs import write_run
+from tests.helpers.scored_runs import write_results, write_run
 
 SCORES = {"proc2_test": {"rouge_l": 50.0}}
 
@@ -67,7 +67,7 @@ def test_runs_may_differ_in_what_changes_no_score(tmp_path: Path) -> None:
 def test_a_partial_evaluation_is_not_compared_with_a_whole_one(tmp_path: Path) -> None:
     write_run(tmp_path / "one", {"arm": "coi1"}, SCORES)
     path = write_run(tmp_path / "two", {"arm": "coi12"}, SCORES) / "eval" / "proc2_test" / "results.json"
-    files.write_json(path, files.read_json(path) | {"examples": 10})
+    write_results(path, files.read_json(path) | {"examples": 10})
     with pytest.raises(UserError, match="100 and 10 examples"):
         load([tmp_path])
 
@@ -86,6 +86,7 @@ def set_scores(value: Any) -> Callable[[Path], None]:
         set_scores({"rouge_l": 3}),
         set_scores({"rouge_l": {"value": "x", "low": 1, "high": 2}}),
         set_scores(None),
+        set_scores({"rouge_l": {"value": 99.5, "low": 99.0, "high": 99.9}}),
     ],
 )
 def test_a_spoiled_file_is_named_in_one_line(tmp_path: Path, spoil: Callable[[Path], None]) -> None:
@@ -94,6 +95,18 @@ def test_a_spoiled_file_is_named_in_one_line(tmp_path: Path, spoil: Callable[[Pa
     with pytest.raises(UserError, match=r"results\.json") as caught:
         load([tmp_path])
     assert "\n" not in str(caught.value)
+
+
+def test_a_run_that_failed_before_its_first_checkpoint_is_no_missing_result(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", {}, SCORES)
+    stub = write_run(tmp_path / "stub", {"seed": 1}, {})
+    files.write_json(stub / "environment.json", {})
+    assert load([tmp_path]).missing == ()
+    config = files.read_json(stub / "config.json")
+    files.write_json(stub / "config.json", config | {"evaluation": config["evaluation"] | {"tests": ["proc2_test"]}})
+    assert load([tmp_path]).missing == ()
+    (stub / "checkpoints" / "10").mkdir(parents=True)
+    assert [path.parent.name for path in load([tmp_path]).missing] == ["proc2_test"]
 
 
 def test_a_config_that_is_no_config(tmp_path: Path) -> None:

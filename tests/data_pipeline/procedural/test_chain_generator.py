@@ -257,3 +257,22 @@ def test_the_catalogue_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert "| sort_words | lists | sorting | 2 | words → words | Sort the words alphabetically. |" in printed
     assert "reverse_words" not in printed
     assert len(printed.splitlines()) == 2 + 1 + len(catalogue.families()["numbers"])
+
+
+def test_chains_of_other_settings_are_replaced_only_where_that_is_asked(tmp_path: Path) -> None:
+    few = ["--train_count=8", "--validation_count=0", "--rephrased_count=0", "--test_count=2", "--lengths=1"]
+    arguments = ["--out", str(tmp_path / "out"), "--operations=lists", "--test_lengths=2", *few]
+
+    def tree() -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+
+    assert main(arguments) == 0
+    before = tree()
+    assert main(arguments) == 0  # the same job again
+    assert tree() == before
+    for other in ("--seed=1", "--train_count=9", "--max_items=5", "--lengths=2"):
+        with pytest.raises(UserError, match=r"out: .*out: holds chains of other settings \("):
+            main([*arguments, other])
+        assert tree() == before
+    assert main([*arguments, "--seed=1", "--overwrite"]) == 0
+    assert tree() != before
