@@ -226,5 +226,11 @@ def sampling(temperature: float = 1.0, top_p: float = 1.0) -> ConfigDict:
 
 
 def beam_search(beams: int, length_penalty: float = 1.0, early_stopping: bool = False) -> ConfigDict:
-    """Return decoding that keeps the `beams` most likely continuations, with the settings of `transformers`."""
+    """Return decoding that keeps the most likely continuations, with the settings of `transformers`.
+
+    Args:
+      beams: how many continuations are kept.
+      length_penalty: exponent of the length that a continuation's log-likelihood is divided by.
+      early_stopping: whether a row ends as soon as it has `beams` complete answers.
+    """
     return ConfigDict(dict(kind="beam", beams=beams, length_penalty=length_penalty, early_stopping=early_stopping))

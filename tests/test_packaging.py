@@ -191,7 +191,7 @@ def test_the_training_side_works_without_tensorflow(installed: Path, tmp_path: P
     files.write_json(tmp_path / "config.json", config.model_dump(mode="json"))
     for command in (
         ["coi-train", "--config=config.json", "--workdir=runs/coi12"],
-        ["coi-evaluate", "--workdir=runs/coi12", "--limit=2"],
+        ["coi-evaluate", "--workdir=runs/coi12"],
         ["coi-generate", "--workdir=runs/coi12", "--instruction=Sort. and then Count.", "--input=b a"],
         ["coi-convert", "--src=runs/coi12", "--out=published"],
         ["coi-tables", "--runs=runs", "--table=4", "--out=report"],

@@ -35,7 +35,7 @@ SMALL = {
         "--config.evaluation.max_new_tokens=8",
         "--config.evaluation.bootstrap=10",
     ],
-    "coi_jax.evaluate": ["--limit=2", "--config.evaluation.max_new_tokens=8", "--config.evaluation.bootstrap=10"],
+    "coi_jax.evaluate": ["--config.evaluation.max_new_tokens=8", "--config.evaluation.bootstrap=10"],
 }
 SMALL["launch.sweep"] += SMALL["coi_jax.train"]
 
