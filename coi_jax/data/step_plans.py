@@ -40,7 +40,7 @@ class ExamplesPlan:
         epochs, length = isinstance(config.train.length, EpochsConfig), config.train.length.count
         self._end = round(length * stream.block_size) if epochs else int(length) * self._examples
         self.total_steps = -(-self._end // self._examples)
-        _check_length(length, self.total_steps, self.steps_per_epoch)
+        _check_length(float(length), self.total_steps, self.steps_per_epoch)
         steps = track(range(self.total_steps), "packing", self.total_steps)
         fullest = max(len(self.of_step(step)) for step in steps)
         self.rows = _rows_for(config.data.batch.rows, fullest, multiple)
@@ -114,7 +114,7 @@ class TokensPlan:
         epochs, length = isinstance(config.train.length, EpochsConfig), config.train.length.count
         self._end = self._rows_of_epochs(length) if epochs else int(length) * self.rows
         self.total_steps = -(-self._end // self.rows)
-        _check_length(length, self.total_steps, self.steps_per_epoch)
+        _check_length(float(length), self.total_steps, self.steps_per_epoch)
         self.useful = (needs[stream.block(0)].sum(0) / (first * np.array(capacity))).tolist()
 
     def _pack_block(self, block: int) -> Rows:

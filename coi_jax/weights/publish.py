@@ -8,6 +8,7 @@ import numpy as np
 from etils import epath
 
 from coi_jax.common import files
+from coi_jax.common.json_reader import parse_field
 from coi_jax.common.storage import Folder, atomic_folder
 from coi_jax.families.registry import FAMILIES
 from coi_jax.models import Network
@@ -152,7 +153,7 @@ def _tokenizer_files(run: RunFolder, model_type: str) -> dict[str, bytes]:
         end = vocabulary.control_token(vocabulary.eos_id)
         for name in (TOKENIZER_CONFIG, SPECIAL_TOKENS):
             if end is not None and name in found:
-                found[name] = _with_end(found[name], end)
+                found[name] = _with_end(found[name], end, f"{run.path}/{name}")
     return found
 
 
@@ -168,9 +169,15 @@ def _read_files(folder: epath.Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in paths if path.name in TOKENIZER_FILES}
 
 
-def _with_end(data: bytes, end: str) -> bytes:
-    """Return a JSON file of special tokens in which `eos_token` is another one; the file itself if it is so already."""
-    values = json.loads(data)
+def _with_end(data: bytes, end: str, where: str) -> bytes:
+    """Return a JSON file of special tokens in which `eos_token` is `end`; the same bytes if it is so already.
+
+    Args:
+      data: the file.
+      end: the text of the token.
+      where: the file's name, for an error.
+    """
+    values = parse_field(data, "tokenizer", where)
     named = values.get("eos_token")
     if (named.get("content") if isinstance(named, dict) else named) == end:
         return data
