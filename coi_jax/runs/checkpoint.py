@@ -216,7 +216,8 @@ def _check_network(folder: PathLike, step: int, target: Params) -> None:
             metadata = reader.metadata(absolute(folder) / str(step) / "params").item_metadata
         found = checksums.shapes({"params": metadata.tree})
     else:
-        found = {path: text.split()[0] for path, text in stored.items() if path.startswith("['params']")}
+        of_params = {path: text for path, text in stored.items() if path.startswith("['params']")}
+        found = checksums.shapes_of(of_params)
     if found != checksums.shapes({"params": target}):
         hint = "does not hold this network's parameters; evaluate it with the config that it was trained with"
         raise UserError("checkpoint", as_path(folder) / str(step), hint)

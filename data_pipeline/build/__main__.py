@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from coi_jax.common import cli
+from coi_jax.common.folder_lock import folder_lock
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,12 +34,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         overrides["seeds.sources"] = tuple(map(parse_source, arguments.source))
     config = load(arguments.config, overrides, needs_model=not arguments.dry_run)
     work = arguments.work or f"{arguments.out}.work"
-    job = BuildJob(config, arguments.out, work, arguments.decisions, arguments.budget, beam_flags)
-    if arguments.dry_run:
-        lines = job.forecast()
-        print(json.dumps([forecast.row(line) for line in lines], indent=2) if arguments.json else forecast.table(lines))
-    else:
-        print(job.run(poll_seconds=arguments.poll if arguments.batch else None))
+    with folder_lock(work, "work"):
+        job = BuildJob(config, arguments.out, work, arguments.decisions, arguments.budget, beam_flags)
+        if arguments.dry_run:
+            rows = job.forecast()
+            print(json.dumps(list(map(forecast.row, rows)), indent=2) if arguments.json else forecast.table(rows))
+        else:
+            print(job.run(poll_seconds=arguments.poll if arguments.batch else None))
     return 0
 
 

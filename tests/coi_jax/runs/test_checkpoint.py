@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from coi_jax.common.errors import UserError
-from coi_jax.runs import checkpoint
+from coi_jax.runs import checkpoint, streamed_checkpoint
 from coi_jax.runs.checkpoint import Checkpoints, latest_step, read_position, restore_params
 from coi_jax.runs.checkpoint_steps import steps
 from coi_jax.runs.damage import DamagedCheckpoint, damage_errors
+from coi_jax.runs.streamed_checkpoint import Streamed
 from coi_jax.runs.train_state import TrainState
 from tests.helpers.tiny_models import Trained, mesh, network
 
@@ -201,6 +202,20 @@ def test_a_checkpoint_without_checksums_is_read_as_before(tmp_path: Path, one: T
     assert_same(restore_params(folder, network(), step=4), one.state.params)
     with pytest.raises(UserError, match="does not hold this network's parameters"):
         restore_params(folder, network(model__layers=3), step=4)
+
+
+def test_parameters_of_another_dtype_are_read_as_the_networks(tmp_path: Path, one: Trained) -> None:
+    """As a conversion writes them."""
+    halves = jax.tree.map(lambda leaf: np.asarray(leaf.astype(jnp.bfloat16)), one.state.params)
+    (tmp_path / "0").mkdir()
+
+    def streamed(leaf: np.ndarray) -> Streamed:
+        return Streamed(leaf.shape, leaf.dtype, 1, lambda _: leaf)
+
+    streamed_checkpoint.write(tmp_path / "0" / "params", jax.tree.map(streamed, halves))
+    checkpoint.write_position(tmp_path, 0, {"total_steps": 0, "loader": ""})
+    params = restore_params(tmp_path, network())
+    assert_same(params, jax.tree.map(lambda leaf: leaf.astype(np.float32), halves))
 
 
 @pytest.mark.parametrize(

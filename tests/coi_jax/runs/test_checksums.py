@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from coi_jax.runs.checksums import checksums, differing
+from coi_jax.runs.checksums import checksums, differing, shapes, shapes_of
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int32", "int8"])
@@ -22,6 +22,8 @@ def test_every_bit_counts(dtype: str) -> None:
 def test_the_order_of_elements_counts_and_names_and_shapes_are_told() -> None:
     one = checksums({"a": jnp.arange(6.0).reshape(2, 3), "b": [jnp.ones((), jnp.bool_)]})
     assert {path: text.split()[0] for path, text in one.items()} == {"['a']": "float32[2,3]", "['b'][0]": "bool[]"}
+    assert shapes_of(one) == {"['a']": (2, 3), "['b'][0]": ()}
+    assert shapes_of(one) == shapes({"a": jnp.zeros((2, 3)), "b": [jnp.zeros(())]})
     other = checksums({"a": jnp.arange(6.0)[::-1].reshape(2, 3), "b": [jnp.zeros((), jnp.bool_)]})
     assert set(one) == set(other)
     assert all(one[path] != other[path] for path in one)
@@ -32,3 +34,10 @@ def test_the_layout_on_devices_does_not_count() -> None:
     mesh = Mesh(np.array(jax.devices()).reshape(4, 2), ("x", "y"))
     parted = jax.device_put(array, NamedSharding(mesh, PartitionSpec("x", "y")))
     assert checksums([parted]) == checksums([array])
+
+
+def test_an_array_that_is_missing_differs_and_one_of_another_dtype_is_not_compared() -> None:
+    expected = checksums({"a": jnp.ones(3, jnp.bfloat16)})
+    assert differing({"a": jnp.ones(3, jnp.float32)}, expected) is None
+    assert differing({"a": jnp.zeros(3, jnp.bfloat16)}, expected) == "['a']"
+    assert differing({"b": jnp.ones(3, jnp.bfloat16)}, expected) == "['b']"

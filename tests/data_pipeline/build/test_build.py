@@ -1,6 +1,7 @@
 """Whole builds, against a server that fails in 30% of all attempts."""
 
 import json
+import os
 import random
 import shutil
 import time
@@ -11,6 +12,7 @@ import pytest
 from coi_jax.chains.dataset import read_manifest
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
+from coi_jax.common.folder_lock import folder_lock
 from coi_jax.llm.budget import Budget, Prices
 from coi_jax.llm.reply_store import SqliteStore
 from data_pipeline.build.engine.stage_runner import read_rows
@@ -273,3 +275,11 @@ def test_the_real_tasks_make_chains(super_ni_folder: Path, tmp_path: Path) -> No
         more = {"pairs.tasks_per_categories": 6, "pairs.instances_per_tasks": 2, "variants": "()"}
         assert run(flags(out, super_ni_folder, **endpoint(server.url) | more)) == 0
     assert steps(out, "train") == {1, 2, 3}
+
+
+@pytest.mark.parametrize("more", [(), ("--dry_run",)], ids=["build", "forecast"])
+def test_two_builds_are_not_at_work_in_one_folder(tmp_path: Path, more: tuple[str, ...]) -> None:
+    in_use = pytest.raises(UserError, match=rf"work: .*out\.work: is in use by process {os.getpid()} since ")
+    with folder_lock(tmp_path / "out.work", "work"), in_use:
+        run(flags(tmp_path / "out", None, *more))
+    assert not list(tmp_path.iterdir())
