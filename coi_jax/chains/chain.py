@@ -17,10 +17,10 @@ JOINER = " and then "
 
 _LABEL = re.compile(
     r"""
-    (?:^[ \t]*(?:(?:\#{1,6}|[-+*>]|[0-9]{1,3}[.)])[ \t]+)*)?  # a heading, quotation, or item of a list
-    (?P<mark>[*_`]{1,3})?                                   # emphasis, which ends before or after the colon
+    (?P<line>^[ \t]*(?:(?:\#{1,6}|[-+*>]|[0-9]{1,3}[.)])[ \t]+)*)?  # a heading, quotation, or item of a list
+    (?P<mark>[*_`]{1,3})?  # emphasis, which ends before or after the colon, or at the end of a line that begins with it
     (?<!\\)task[ ]?(?P<number>[0-9]+)[ ]output(?:[ ]and[ ]task[ ]?(?P<next>[0-9]+)[ ]input)?
-    (?(mark)(?:(?P=mark):|:(?P=mark))|:)
+    (?(mark)(?:(?P=mark):|:(?P=mark)|(?(line)(?P<open>:)|(?!)))|:)
     """,
     re.IGNORECASE | re.MULTILINE | re.VERBOSE,
 )
@@ -142,7 +142,13 @@ def parse(text: str) -> tuple[str, ...]:
     exact = tuple(_unescape(_trim(text[start:end], end == len(text))) for start, end in spans)
     if render(exact) == text:
         return exact
-    return tuple(_unescape(text[start:end].strip()) for start, end in spans)
+    contents = (text[start:end].strip() for start, end in spans)
+    return tuple(_unescape(_close(content, match)) for content, match in zip(contents, labels, strict=True))
+
+
+def _close(content: str, label: re.Match[str]) -> str:
+    """Return a content without the end of the emphasis that its label began, if it did not end there."""
+    return content.removesuffix(label["mark"]).rstrip() if label["open"] else content
 
 
 def is_well_formed(text: str, length: int) -> bool:

@@ -55,6 +55,7 @@ SPELLINGS = [
     "### Task 1 output and task 2 input:\nA\n\n### Task 2 output:\nB",
     "- *Task 1 output and task 2 input:* A\n- *Task 2 output:* B",
     "1. Task 1 output and task 2 input: A\n2. Task 2 output: B",
+    "**Task 1 output and task 2 input: A**\n\n- __Task 2 output: B__",
     "> `Task 1 output and task 2 input`: A\n> `Task 2 output`: B",
 ]
 
