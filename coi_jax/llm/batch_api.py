@@ -23,7 +23,7 @@ from coi_jax.common.storage import AppendFile, PathLike, as_path
 from coi_jax.llm.batch_lines import Failure, Line, read_line, split_lines
 from coi_jax.llm.budget import Budget, BudgetReached
 from coi_jax.llm.calls import with_estimates
-from coi_jax.llm.endpoint import Declined, status_meaning
+from coi_jax.llm.endpoint import Declined, reason_of, status_meaning
 from coi_jax.llm.reply_formats import FORMATS, TEXT, format_of, is_about_formats, note_fallback, with_format
 from coi_jax.llm.reply_store import Store
 from coi_jax.llm.settings import EndpointConfig
@@ -256,7 +256,7 @@ class Batches:
         except openai.APIStatusError as error:
             meaning = status_meaning(error, self._config)
             if error.status_code in NO_BATCHES:
-                hint = f"has no such batch, or no Batch API ({shorten(error.message, 200)}); leave out --batch"
+                hint = f"has no such batch, or no Batch API: {reason_of(error)}; leave out --batch"
                 raise _Refused("endpoint.base_url", str(self._client.base_url), hint) from None
             if isinstance(meaning, UserError):
                 raise _Refused(meaning.field, meaning.value, meaning.hint) from None
@@ -276,7 +276,11 @@ class Batches:
         """Return all jobs; the last line on one counts."""
         if not self._jobs.exists():
             return []
-        return list({job["id"]: job for job in files.read_jsonl(self._jobs, "batch jobs")}.values())
+        try:
+            return list({job["id"]: _checked(job) for job in files.read_jsonl(self._jobs, "batch jobs")}.values())
+        except (KeyError, TypeError):
+            hint = "is damaged; remove it: batches that are open are found again at the endpoint"
+            raise UserError("batch jobs", self._jobs, hint) from None
 
     def _note(self, job: Job) -> None:
         with AppendFile(self._jobs) as file:
@@ -285,6 +289,11 @@ class Batches:
 
 class _Refused(UserError):
     """The endpoint refused what was asked of its Batch API: nothing will be paid for it."""
+
+
+def _checked(job: Job) -> Job:
+    """Return a job as it was written down; raise KeyError where it lacks something."""
+    return {name: job[name] for name in ("id", "calls", "number", "collected")} | job
 
 
 def _text(value: Any) -> str:

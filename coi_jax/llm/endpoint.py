@@ -110,7 +110,7 @@ class Endpoint:
                 response = await client.post("/chat/completions", body=body, cast_to=httpx2.Response)
         except openai.APIStatusError as error:
             if error.status_code == FORBIDDEN and self._formats.has_answered:  # not the key, but what this call asks
-                raise Declined(_reason(error)) from None
+                raise Declined(reason_of(error)) from None
             raise status_meaning(error, self._config) from None
         except (openai.APITimeoutError, TimeoutError):
             raise Busy(f"no reply within {seconds:g} s", lost=True) from None
@@ -157,7 +157,7 @@ def reply_of(body: Any, data: bytes) -> Reply:
 
 def status_meaning(error: openai.APIStatusError, config: EndpointConfig) -> Exception:
     """Return what an error of an endpoint means: a mistake of the user, a call that is declined, or another attempt."""
-    status, reason = error.status_code, _reason(error)
+    status, reason = error.status_code, reason_of(error)
     if status in HOPELESS:
         field = "endpoint.model" if status == 404 else "endpoint.key_variable"
         value = config.model if status == 404 else config.key_variable
@@ -169,8 +169,11 @@ def status_meaning(error: openai.APIStatusError, config: EndpointConfig) -> Exce
     return Busy(reason, retry_after(error.response.headers))
 
 
-def _reason(error: openai.APIStatusError) -> str:
-    return f"status {error.status_code} ({shorten(error.message, 200)})"
+def reason_of(error: openai.APIStatusError) -> str:
+    """Return what an endpoint says about a request that it did not answer, without the key, should it repeat it."""
+    key = error.request.headers.get("authorization", "").removeprefix("Bearer ")
+    message = error.message.replace(key, "[key]") if key else error.message
+    return f"status {error.status_code} ({shorten(message, 200)})"
 
 
 def declines_all(reason: str, declined: int, asked: int) -> UserError:

@@ -42,10 +42,7 @@ class SqliteStore:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         self._local = threading.local()
-        try:
-            self._connection().execute("CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, reply TEXT NOT NULL)")
-        except sqlite3.DatabaseError as error:
-            raise UserError("store", path, f"is no store of replies ({error}); name another file") from None
+        self._execute("CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, reply TEXT NOT NULL)")
 
     def _connection(self) -> sqlite3.Connection:
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
@@ -56,17 +53,25 @@ class SqliteStore:
             self._local.connection = connection
         return connection
 
+    def _execute(self, command: str, *values: str) -> list[tuple[str, ...]]:
+        """Run a command of SQL, and return its rows; raise UserError where the file is damaged or cannot be written."""
+        try:
+            return self._connection().execute(command, values).fetchall()
+        except sqlite3.Error as error:
+            hint = f"cannot be used as a store of replies ({error}); make room, or name another file"
+            raise UserError("store", self.path, hint) from None
+
     def get(self, key: str) -> Reply | None:
         """See `Store`."""
-        row = self._connection().execute("SELECT reply FROM replies WHERE key = ?", (key,)).fetchone()
-        return _decoded(row[0], f"{self.path}, reply {key[:12]}") if row else None
+        rows = self._execute("SELECT reply FROM replies WHERE key = ?", key)
+        return _decoded(rows[0][0], f"{self.path}, reply {key[:12]}") if rows else None
 
     def put(self, key: str, reply: Reply) -> None:
         """See `Store`."""
-        self._connection().execute("INSERT OR REPLACE INTO replies VALUES (?, ?)", (key, _encoded(reply)))
+        self._execute("INSERT OR REPLACE INTO replies VALUES (?, ?)", key, _encoded(reply))
 
     def __iter__(self) -> Iterator[str]:
-        return (row[0] for row in self._connection().execute("SELECT key FROM replies ORDER BY key"))
+        return (row[0] for row in self._execute("SELECT key FROM replies ORDER BY key"))
 
 
 class FolderStore:

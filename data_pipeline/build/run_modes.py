@@ -1,5 +1,7 @@
 """Runs a build in one of two ways: asking the language model as it goes, or in batches through the Batch API."""
 
+import threading
+
 from etils import epath
 
 from coi_jax.common.errors import UserError
@@ -41,6 +43,8 @@ def run_in_batches(
     Raises:
       UserError: the budget is reached, or the endpoint answers none of a batch's calls.
     """
+    if not 0 <= poll_seconds <= threading.TIMEOUT_MAX:
+        raise UserError("poll", poll_seconds, "must be a number of seconds, as 60")
     declined: dict[str, str] = {}
     while True:
         try:

@@ -215,9 +215,9 @@ class StageRunner:
                 lines | f"{tag}: write" >> beam.io.WriteToText(f"{folder}/{tag}", file_name_suffix=".jsonl")
 
 
-def _user_error(error: BaseException | None) -> UserError | None:
-    """Return the user's mistake among the causes of an error, if there is one."""
-    while error is not None and not isinstance(error, UserError):
+def _user_error(error: BaseException | None) -> UserError | OSError | None:
+    """Return the user's mistake, or what the user's disk is to blame for, among the causes of an error."""
+    while error is not None and not isinstance(error, UserError | OSError):
         error = error.__cause__ or error.__context__
     return error
 

@@ -126,7 +126,7 @@ def test_separators_of_lines_within_a_text_end_no_line(tmp_path: Path) -> None:
 
 
 def test_an_endpoint_without_batches_is_named_and_nothing_is_spent(tmp_path: Path) -> None:
-    said = pytest.raises(UserError, match=r"no Batch API \(.*nothing here\); leave out --batch")
+    said = pytest.raises(UserError, match=r"no Batch API: status 404 \(.*nothing here\); leave out --batch")
     with (
         serving(lambda *_: completion(GOOD), has_batches=False) as server,
         batches(server, tmp_path) as (made, _),
@@ -174,6 +174,14 @@ def test_a_batch_is_asked_in_a_weaker_format_where_the_endpoint_knows_no_schemas
         assert sorted(store) == sorted(map(files.digest, asked))  # as they were asked for
         assert not made.declined
     assert capsys.readouterr().err.count("note: the endpoint takes no response_format json_schema") == 1
+
+
+@pytest.mark.parametrize("line", ['{"id": "b"}', '{"id": [], "calls": "", "number": 1, "collected": false}', "{"])
+def test_a_damaged_list_of_jobs_is_named(tmp_path: Path, line: str) -> None:
+    (tmp_path / "jobs").mkdir()
+    (tmp_path / "jobs" / "jobs.jsonl").write_text(line + "\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"batch jobs: .*jobs\.jsonl"), batches(Served("http://127.0.0.1:9"), tmp_path):
+        pass
 
 
 KEYS = ["0" * 64, "../../etc/passwd"]

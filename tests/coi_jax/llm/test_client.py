@@ -1,6 +1,7 @@
 import asyncio
 import json
 import socket
+import sqlite3
 import time
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from coi_jax.llm.reply_store import open_store
 from tests.helpers import llm_clients
 from tests.helpers.llm_clients import KEY, Output, call, client
 from tests.helpers.llm_server import FAULTS, rates, running
+from tests.helpers.scripted_server import refusal, serving
 
 
 def ask_all(made: Client, calls: list[Call]) -> list[object]:
@@ -171,6 +173,27 @@ def test_the_key_is_nowhere_but_in_the_request(tmp_path: Path) -> None:
     assert KEY.encode() not in held
     assert KEY not in repr(llm_clients.config("u"))
     assert KEY not in json.dumps(call("a").body)
+
+
+def test_a_key_that_the_endpoint_repeats_is_not_passed_on(tmp_path: Path) -> None:
+    said = f"Incorrect API key provided: {KEY}"
+    for status in (400, 401, 500):
+        declining = serving(lambda *_, s=status: refusal(s, said))
+        with declining as server, client(server.url, tmp_path, attempts=1) as made:
+            (found,) = ask_all(made, [call("a")])
+        assert "Incorrect API key provided: [key]" in str(found)
+        assert KEY not in str(found)
+
+
+def test_a_store_that_breaks_stops_all_calls(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "replies.sqlite"))
+    with running() as server, client(server.url, tmp_path, store=store) as made:
+        ask_all(made, [call("a")])
+        with sqlite3.connect(tmp_path / "replies.sqlite") as broken:
+            broken.execute("DROP TABLE replies")
+        found = ask_all(made, [call("b"), call("c")])
+        assert server.counts()["requests"] == 1
+    assert all(isinstance(one, Unanswered) and "cannot be used as a store" in one.reason for one in found)
 
 
 def test_clients_of_many_threads_share_one_loop(tmp_path: Path) -> None:

@@ -182,6 +182,21 @@ def test_a_missing_file_is_named_before_a_missing_model(tmp_path: Path, monkeypa
         build.main(command(tmp_path / "out", "http://127.0.0.1:9", tmp_path / "missing.json"))
 
 
+def test_a_store_where_no_folder_can_be_is_the_users_mistake(declining: Declining) -> None:
+    (declining.folder / "spending").write_text("in the way", encoding="utf-8")
+    with pytest.raises(OSError, match="spending"):
+        declining.stage("http://127.0.0.1:9")
+    (declining.folder / "spending").unlink()
+    (declining.folder / "replies.sqlite").mkdir()
+    with pytest.raises(UserError, match=r"store: .*replies\.sqlite"):
+        declining.stage("http://127.0.0.1:9")
+
+
+def test_a_pause_that_is_no_number_is_refused(seeds: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="poll: nan"):
+        run(command(tmp_path / "out", "http://127.0.0.1:9", seeds, "--batch", "--poll=nan"))
+
+
 def test_a_budget_that_is_no_number_is_refused(seeds: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="budget: nan"):
         run(command(tmp_path / "out", "http://127.0.0.1:9", seeds, "--budget=nan"))
