@@ -18,6 +18,7 @@ import sys
 from collections.abc import Iterator
 
 from coi_jax.common.errors import UserError, shorten
+from coi_jax.common.json_reader import parse_json
 from coi_jax.common.storage import PathLike, is_local, user_cache
 
 LOCK = ".lock"
@@ -97,7 +98,7 @@ def _this_process() -> dict[str, str | int]:
 def _holder(path: pathlib.Path) -> str:
     """Return who holds a lock, in words."""
     try:
-        found = json.loads(path.read_bytes())
+        found = parse_json(path.read_bytes())
         where = "" if found["host"] == platform.node() else f" on {found['host']}"
         return f"process {found['process']}{where} since {found['since']} ({shorten(found['command'], 120)})"
     except (OSError, ValueError, KeyError, TypeError):

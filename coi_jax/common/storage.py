@@ -47,8 +47,10 @@ def as_path(path: PathLike, field: str = "path") -> epath.Path:
       field: the name of the path in an error.
 
     Raises:
-      UserError: nothing installed here reads this kind of URL.
+      UserError: nothing installed here reads this kind of URL, or no path can be spelled so.
     """
+    if "\0" in os.fspath(path):
+        raise UserError(field, path, "holds a null character; correct the path")
     scheme, separator, _ = os.fspath(path).partition("://")
     if separator:
         reason = _unreadable_scheme(scheme)

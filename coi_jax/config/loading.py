@@ -11,7 +11,7 @@ import ml_collections
 
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
-from coi_jax.common.storage import PathLike, as_path, local_reader
+from coi_jax.common.storage import PathLike, as_path, local_reader, open_input
 
 ROOT = Path(__file__).parents[2]  # where `configs.base` is imported from
 
@@ -58,6 +58,7 @@ def load_module(path: PathLike, field: str, examples: str) -> ModuleType:
     place = as_path(path, field)
     if not place.exists() or place.is_dir():
         raise UserError(field, path, f"no such file; see {examples}")
+    open_input(place, field).close()  # or an error: importing a pipe would wait
     with local_reader(place) as file:
         return _import(file, path, field, examples)
 

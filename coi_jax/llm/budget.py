@@ -22,6 +22,7 @@ from etils import epath
 
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
+from coi_jax.common.json_reader import parse_json
 from coi_jax.common.storage import as_path, is_local
 from coi_jax.llm.calls import Reply, token_limit
 from coi_jax.llm.spending_journal import Journal, dollars_of_dead, open_journal
@@ -176,8 +177,8 @@ class Budget:
 def _read_dollars(path: epath.Path) -> float:
     """Return the dollars of a file; raise UserError where it holds none."""
     try:
-        dollars = json.loads(path.read_bytes())["dollars"]
-    except (ValueError, KeyError, TypeError, RecursionError):
+        dollars = parse_json(path.read_bytes())["dollars"]
+    except (ValueError, KeyError, TypeError):
         dollars = None
     if isinstance(dollars, bool) or not isinstance(dollars, int | float) or not math.isfinite(dollars):
         raise UserError("budget", path, 'is damaged; write {"dollars": X} into it, X being what it may have recorded')

@@ -5,6 +5,7 @@ different versions of a test set are errors: a table never mixes them silently.
 """
 
 import itertools
+import os
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from etils import epath
 
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
-from coi_jax.common.storage import PathLike, absolute, as_path
+from coi_jax.common.storage import PathLike, absolute, as_path, is_local
 from coi_jax.config.run import RunConfig, validate
 from coi_jax.data.arms import ARMS, find_arm
 from coi_jax.data.test_sets import chain_length
@@ -226,12 +227,16 @@ def _results(run: epath.Path) -> dict[str, epath.Path]:
     return {test: run / RESULTS.format(test) for test in sorted(tests) if (run / RESULTS.format(test)).exists()}
 
 
-def _run_folders(folder: epath.Path) -> list[epath.Path]:
+def _run_folders(folder: epath.Path, above: frozenset[str] = frozenset()) -> list[epath.Path]:
+    """Return the run folders in a folder; a link to one of the folders `above` it is not followed."""
+    here = os.path.realpath(folder) if is_local(folder) else str(folder)
+    if here in above:
+        return []
     if not folder.is_dir():
         raise UserError("--runs", folder, "no such folder; name a run folder or one that holds run folders")
     if (folder / CONFIG).exists():
         return [folder]
-    return [run for inner in sorted(folder.iterdir()) if inner.is_dir() for run in _run_folders(inner)]
+    return [run for inner in sorted(folder.iterdir()) if inner.is_dir() for run in _run_folders(inner, above | {here})]
 
 
 def _read_config(path: epath.Path) -> RunConfig:

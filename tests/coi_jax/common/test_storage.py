@@ -48,6 +48,11 @@ def test_a_url_stays_a_url(bucket: str) -> None:
     assert storage.absolute("runs").is_absolute()
 
 
+def test_a_path_with_a_null_character_is_refused_in_one_line() -> None:
+    with pytest.raises(UserError, match=r"workdir: .*: holds a null character"):
+        as_path("runs/a\0b", "workdir")
+
+
 @pytest.mark.parametrize("url", ["ftp://host/x", "memory://x"])
 def test_an_unknown_url_is_refused_in_one_line(url: str) -> None:
     with pytest.raises(UserError, match=r"workdir: .*: cannot be reached; .*gs://"):

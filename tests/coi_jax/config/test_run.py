@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,9 @@ def test_a_missing_and_an_extra_field(tmp_path: Path) -> None:
         load_config(path, {})
     with pytest.raises(UserError, match="no such file"):
         load_config(tmp_path / "none.py", {})
+    os.mkfifo(tmp_path / "pipe.py")
+    with pytest.raises(UserError, match="is a pipe or a device"):
+        load_config(tmp_path / "pipe.py", {})
 
 
 def test_tags_choose_the_fields_of_a_section() -> None:

@@ -19,6 +19,14 @@ def test_runs_are_found_in_a_folder_or_named_each(tmp_path: Path) -> None:
     assert load([tmp_path]).arms == ["coi1", "coi12"]
 
 
+def test_links_that_go_round_in_circles_are_not_followed(tmp_path: Path) -> None:
+    one = write_run(tmp_path / "sweep" / "a", {}, SCORES)
+    for name in ("loop", "again"):
+        (tmp_path / name).symlink_to(tmp_path)
+        (tmp_path / "sweep" / name).symlink_to(tmp_path / "sweep")
+    assert load([tmp_path]) == load([one])
+
+
 def test_test_sets_stand_by_length_then_by_name(tmp_path: Path) -> None:
     names = ("wikilingua_en_fr", "proc3_test", "bbh", "coi2_test", "proc1_test")
     write_run(tmp_path / "a", {}, {name: {"rouge_l": 1.0} for name in names})
