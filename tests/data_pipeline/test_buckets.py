@@ -93,9 +93,9 @@ def test_a_command_replaces_its_own_dataset_but_not_what_was_added(
 ) -> None:
     out = tmp_path / "data"
     assert run(procedural.main, "--out", out, *SMALL) == 0
-    assert run(procedural.main, "--out", out, *SMALL, "--seed", "1") == 0
+    assert run(procedural.main, "--out", out, *SMALL, "--seed", "1", "--overwrite") == 0
     (out / "notes.txt").write_text("precious")
-    assert run(procedural.main, "--out", out, *SMALL) == 2
+    assert run(procedural.main, "--out", out, *SMALL, "--overwrite") == 2
     assert "holds notes.txt, which is not of the dataset" in capsys.readouterr().err
     assert (out / "notes.txt").read_text() == "precious"
 

@@ -151,8 +151,7 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr(
             "coi_jax.data.token_cache._write_in_child", lambda *args: two_process_worker.write_missing(folder, *args)
         )
-        for module in ("train", "evaluate", "generate"):
-            patch.setattr(f"coi_jax.{module}.start_jax", lambda **_: None)
+        patch.setattr("coi_jax.parallel.processes.start_jax", lambda **_: None)
         assert [cli.run(command) for command in two_process_worker.commands(folder, "end")] == [0, 0, 0]
     return folder
 
