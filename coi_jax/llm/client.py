@@ -21,6 +21,7 @@ from coi_jax.llm.settings import EndpointConfig
 Value = TypeVar("Value")
 NOT_STORED = "not stored"  # why an offline client has no reply
 DECLINED_AT_FIRST = 100  # calls after which an endpoint that has answered none is asked no more
+UNUSABLE_AT_FIRST = 50  # questions after which a model of which no reply could be used is asked no more
 
 
 class NoReply(Exception):
@@ -44,7 +45,8 @@ class Client:
 
     Attributes:
       counts: how many calls were answered from the store ("stored"), were answered by the endpoint ("asked"), were
-        declined by it ("declined"), and how many attempts failed ("failed").
+        declined by it ("declined"), and how many attempts failed ("failed"); how many questions got a usable reply
+        ("usable") and how many replies that could not be used ("unusable").
     """
 
     def __init__(
@@ -199,6 +201,15 @@ class Client:
         declined, answered = self.counts["declined"], self.counts["asked"] + self.counts["stored"]
         if declined >= DECLINED_AT_FIRST and not answered and self.config.declined_share < 1:
             self._stop = declines_all(reason, declined, declined)
+
+    def count_unusable(self, reason: str) -> None:
+        """Let no call follow where many questions got replies that cannot be used, and none a usable one."""
+        self.counts["unusable"] += 1
+        unusable = self.counts["unusable"]
+        if unusable >= UNUSABLE_AT_FIRST and not self.counts["usable"] and self.config.declined_share < 1:
+            why = f"none of its replies to {unusable:,} questions could be used, the last one was {reason}"
+            hint = f"{why}; choose another model or structured, or set declined_share to 1"
+            self._stop = UserError("endpoint.model", self.config.model, hint)
 
     def _patient_wait(self, busy: Busy) -> float:
         """Return the seconds to wait before the next attempt: no more than patience lasts, which is said once."""

@@ -89,6 +89,15 @@ async def ask(client: Client, call: Call, kind: type[Answer]) -> Outcome[Answer]
       call: the question.
       kind: the schema of the reply.
     """
+    outcome = await _ask(client, call, kind)
+    if isinstance(outcome, Answered):
+        client.counts["usable"] += 1
+    elif isinstance(outcome, Rejected) and not outcome.is_declined:
+        client.count_unusable(outcome.reason)
+    return outcome
+
+
+async def _ask(client: Client, call: Call, kind: type[Answer]) -> Outcome[Answer]:
     raw: list[str] = []
     keys: list[str] = []
     usage, fault = NO_USAGE, ""

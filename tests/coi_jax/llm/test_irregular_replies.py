@@ -13,6 +13,7 @@ import pytest
 from coi_jax.llm import Answered, Outcome, Rejected, Unanswered, ask
 from coi_jax.llm.budget import Budget
 from coi_jax.llm.calls import MOST_TOKENS
+from coi_jax.llm.client import UNUSABLE_AT_FIRST
 from coi_jax.llm.endpoint import MOST_BYTES, MOST_COMPRESSED_BYTES, retry_after
 from coi_jax.llm.structured import QUOTED_CHARACTERS
 from tests.helpers.llm_clients import PRICES, Output, call, client
@@ -270,6 +271,23 @@ def test_an_endpoint_that_declines_all_is_not_asked_without_end(tmp_path: Path) 
     assert "max_tokens is unknown to this model" in found[-1].reason
     assert "token_limit_field to max_completion_tokens" in found[-1].reason
     assert spent(tmp_path) == 0.0
+
+
+def test_a_model_whose_replies_cannot_be_used_is_not_paid_without_end(tmp_path: Path) -> None:
+    calls = [call(str(n)) for n in range(200)]
+    with serving(lambda *_: completion("Sure!")) as server:
+        with client(server.url, tmp_path) as made:
+            found = []
+            for start in range(0, len(calls), 10):
+                asking = [made.run(ask(made, one, Output)) for one in calls[start : start + 10]]
+                found += [future.result(20) for future in asking]
+        asked = len(server.requests)
+        assert asked == 2 * UNUSABLE_AT_FIRST
+        with client(server.url, tmp_path) as made:
+            assert isinstance(made.run(ask(made, calls[0], Output)).result(20), Rejected)
+        assert len(server.requests) == asked  # what was paid for is kept
+    stopped = [one for one in found if isinstance(one, Unanswered)]
+    assert "could be used, the last one was not of the wanted form: Invalid JSON" in stopped[0].reason
 
 
 def test_a_reply_that_another_process_has_stored_meanwhile_is_not_asked_again(tmp_path: Path) -> None:
