@@ -222,18 +222,20 @@ def require_pieces(rows: Iterable[Piece | Refused], path: str) -> Iterator[Piece
       UserError: at the end of a file of which no row could be used; it names the keys that its rows have.
     """
     keys: dict[str, None] = {}
-    is_empty = True
+    is_empty, reason = True, "it has none"
     for row in rows:
         if isinstance(row, Piece):
             is_empty = False
-        elif len(keys) < NAMED_KEYS and isinstance(row.row, dict):
-            keys |= dict.fromkeys(row.row)
+        else:
+            reason = row.reason
+            if len(keys) < NAMED_KEYS and isinstance(row.row, dict):
+                keys |= dict.fromkeys(row.row)
         yield row
     if is_empty:
-        found = f"have the keys {shorten(', '.join(map(str, keys)), 200)}; rename them" if keys else "are none of them"
-        hint = (
-            f"no row can be used: instruction, input and output (or chains of one step) are due, and its rows {found}"
-        )
+        names = shorten(", ".join(map(str, keys)), 200)
+        found = f"have the keys {names}; rename or correct them" if keys else "are none of them"
+        due = "texts instruction, input and output (or chains of one step) are due"
+        hint = f"no row can be used (the last: {reason}): {due}, and its rows {found}"
         raise UserError("seeds.sources", path, hint)
 
 
