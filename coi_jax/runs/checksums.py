@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Shaped, UInt32
 
+MODULUS = 2**32
+PART_BLOCK = 2**22  # elements that are summed at once on the host
 UNSIGNED = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}  # by the bytes of an element
 
 
@@ -46,13 +48,35 @@ def shapes_of(sums: Mapping[str, str]) -> dict[str, tuple[int, ...]]:
 def differing(tree: Any, expected: Mapping[str, str]) -> str | None:
     """Return the path of an array that has another checksum than expected; None where all have theirs.
 
-    An array that was read as another dtype than it was written in is not compared.
+    An array that was read as a wider dtype than it was written in is compared as written; one that was read as a
+    narrower one is not compared.
     """
-    for path, text in sorted(checksums(tree).items()):
+
+    def as_written(path: tuple[Any, ...], leaf: Any) -> Any:
+        dtype = expected.get(jax.tree_util.keystr(path), describe(leaf)).partition("[")[0]
+        return leaf.astype(dtype) if jnp.dtype(dtype).itemsize < leaf.dtype.itemsize else leaf
+
+    for path, text in sorted(checksums(jax.tree_util.tree_map_with_path(as_written, tree)).items()):
         wanted = expected.get(path, "")
         if text != wanted and text.split()[0] == (wanted or text).split()[0]:
             return path
     return None
+
+
+def part_checksum(part: Shaped[np.ndarray, "..."], first: int) -> int:
+    """Return what a part of an array adds to the array's checksum, for arrays that are never in memory whole.
+
+    Args:
+      part: consecutive elements of the array.
+      first: the number of the first of them.
+    """
+    bits = np.ascontiguousarray(part).reshape(-1).view(f"uint{8 * part.itemsize}")
+    total = 0
+    for start in range(0, bits.size, PART_BLOCK):
+        block = bits[start : start + PART_BLOCK].astype(np.uint64)
+        places = np.arange(first + start, first + start + block.size, dtype=np.uint64)
+        total += int(np.sum(block * ((2 * places + 1) % MODULUS) % MODULUS))
+    return total % MODULUS
 
 
 @jax.jit
@@ -66,6 +90,6 @@ def _checksum(leaf: Shaped[Array, "..."]) -> UInt32[Array, ""]:
     bits = jax.lax.bitcast_convert_type(leaf, UNSIGNED[leaf.dtype.itemsize]).astype(jnp.uint32)
     place = jnp.zeros(leaf.shape, jnp.uint32)
     for axis in range(leaf.ndim):
-        stride = math.prod(leaf.shape[axis + 1 :]) % 2**32
+        stride = math.prod(leaf.shape[axis + 1 :]) % MODULUS
         place += jax.lax.broadcasted_iota(jnp.uint32, leaf.shape, axis) * jnp.uint32(stride)
     return jnp.sum(bits * (2 * place + 1), dtype=jnp.uint32)

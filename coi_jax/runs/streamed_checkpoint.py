@@ -16,6 +16,7 @@ import tensorstore
 from jaxtyping import Shaped
 
 from coi_jax.common.storage import PathLike, absolute
+from coi_jax.runs import checksums
 from coi_jax.runs.checkpoint import by_layer, storage_errors
 
 
@@ -47,23 +48,35 @@ class _Handler(ocp.type_handlers.NumpyHandler):
     def __init__(self) -> None:
         super().__init__(deepcopy_host_arrays=False)
         self._one_at_a_time = asyncio.Lock()
+        self.sums: dict[int, int] = {}  # checksums by the identities of what was written
 
     async def _open_and_write(self, value: Streamed, tspec: dict[str, Any], ts_context: tensorstore.Context) -> None:
         store = await tensorstore.open(tensorstore.Spec(tspec), create=True, open=True, context=ts_context)
         for number in range(value.parts):
             async with self._one_at_a_time:
                 part = np.ascontiguousarray(value.read(number), value.dtype)
+                share = checksums.part_checksum(part, number * part.size)
+                self.sums[id(value)] = (self.sums.get(id(value), 0) + share) % checksums.MODULUS
                 await (store if part.shape == value.shape else store[number]).write(part)
 
 
-def write(folder: PathLike, tree: Any) -> None:
+def write(folder: PathLike, tree: Any) -> dict[str, str]:
     """Write a tree with `Streamed` leaves into a new folder, which `checkpoint.restore_params` reads.
+
+    Returns:
+      The checksums of the arrays as parameters, which `checkpoint.write_position` takes.
 
     Raises:
       OSError: there is no room.
     """
-    registry = ocp.type_handlers.create_type_handler_registry((Streamed, _Handler()))
+    streaming = _Handler()
+    registry = ocp.type_handlers.create_type_handler_registry((Streamed, streaming))
     save_args = jax.tree.map(by_layer, tree)
     handler = ocp.PyTreeCheckpointHandler(type_handler_registry=registry)
     with storage_errors(folder), ocp.Checkpointer(handler) as writer:
         writer.save(absolute(folder), args=ocp.args.PyTreeSave(tree, save_args=save_args))
+    leaves = jax.tree_util.tree_leaves_with_path({"params": tree})
+    return {
+        jax.tree_util.keystr(path): f"{checksums.describe(leaf)} {streaming.sums[id(leaf)]:08x}"
+        for path, leaf in leaves
+    }

@@ -130,5 +130,5 @@ def write_checkpoint(run: RunFolder, network: Network, source: WeightSource, dty
 
         step = run.checkpoints / "0"
         step.mkdir(parents=True)
-        streamed_checkpoint.write(step / "params", jax.tree_util.tree_map_with_path(leaf, abstract))
-    checkpoint.write_position(run.checkpoints, 0, {"total_steps": 0, "loader": ""})
+        arrays = streamed_checkpoint.write(step / "params", jax.tree_util.tree_map_with_path(leaf, abstract))
+    checkpoint.write_position(run.checkpoints, 0, {"total_steps": 0, "loader": "", checkpoint.ARRAYS: arrays})

@@ -50,7 +50,11 @@ def is_trained(point: Point) -> bool:
 def is_scored(point: Point) -> bool:
     """Return whether every test set of the point's config has its results, of the newest checkpoint."""
     paths = [point.folder / "eval" / test / "results.json" for test in point.config.evaluation.tests]
-    return all(path.exists() and _scored_step(path) == str(_newest(point)) for path in paths)
+    newest = str(_newest(point))
+    try:
+        return all(path.exists() and _scored_step(path) == newest for path in paths)
+    except UserError:
+        return False  # results are damaged: the evaluator writes them again
 
 
 def _newest(point: Point) -> int | None:

@@ -13,6 +13,7 @@ from coi_jax.common.errors import UserError
 from coi_jax.runs import checkpoint, streamed_checkpoint
 from coi_jax.runs.checkpoint import Checkpoints, latest_step, read_position, restore_params
 from coi_jax.runs.checkpoint_steps import steps
+from coi_jax.runs.checksums import checksums
 from coi_jax.runs.damage import DamagedCheckpoint, damage_errors
 from coi_jax.runs.streamed_checkpoint import Streamed
 from coi_jax.runs.train_state import TrainState
@@ -212,8 +213,9 @@ def test_parameters_of_another_dtype_are_read_as_the_networks(tmp_path: Path, on
     def streamed(leaf: np.ndarray) -> Streamed:
         return Streamed(leaf.shape, leaf.dtype, 1, lambda _: leaf)
 
-    streamed_checkpoint.write(tmp_path / "0" / "params", jax.tree.map(streamed, halves))
-    checkpoint.write_position(tmp_path, 0, {"total_steps": 0, "loader": ""})
+    arrays = streamed_checkpoint.write(tmp_path / "0" / "params", jax.tree.map(streamed, halves))
+    assert arrays == checksums({"params": halves})
+    checkpoint.write_position(tmp_path, 0, {"total_steps": 0, "loader": "", checkpoint.ARRAYS: arrays})
     params = restore_params(tmp_path, network())
     assert_same(params, jax.tree.map(lambda leaf: leaf.astype(np.float32), halves))
 

@@ -271,6 +271,14 @@ def test_two_sweeps_are_not_at_the_same_point(workplace: Path, capfd: pytest.Cap
     assert run("--only", "coi1-") == 0
 
 
+@pytest.mark.parametrize("text", ["", "[]", '{"provenance": {}}', '{"provenance": {"checkpoint": 2}}'])
+def test_damaged_results_are_written_again(workplace: Path, text: str) -> None:
+    assert run("--only", "coi1-") == 0
+    point = points()[0]
+    next(Path(point.folder).rglob("results.json")).write_text(text)
+    assert state_of(point) == "partial"
+
+
 def test_a_damaged_last_checkpoint_is_trained_again(workplace: Path) -> None:
     assert run("--only", "coi1-") == 0
     point = points()[0]
