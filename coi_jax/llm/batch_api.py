@@ -23,7 +23,7 @@ from coi_jax.common.storage import AppendFile, PathLike, as_path
 from coi_jax.llm.batch_lines import Failure, Line, read_line, split_lines
 from coi_jax.llm.budget import Budget, BudgetReached
 from coi_jax.llm.calls import with_estimates
-from coi_jax.llm.endpoint import Declined, reason_of, status_meaning
+from coi_jax.llm.endpoint import Declined, connection_fault, reason_of, status_meaning
 from coi_jax.llm.reply_formats import FORMATS, TEXT, format_of, is_about_formats, note_fallback, with_format
 from coi_jax.llm.reply_store import Store
 from coi_jax.llm.settings import EndpointConfig
@@ -264,7 +264,7 @@ class Batches:
             hint = f"the endpoint says {meaning}; run the same command again to go on"
             raise kind("batch", str(self._client.base_url), hint) from None
         except (openai.APIConnectionError, httpx2.HTTPError) as error:
-            hint = f"connection failed ({type(error.__cause__ or error).__name__}); run the same command again to go on"
+            hint = f"{connection_fault(error)}; run the same command again to go on"
             raise UserError("batch", str(self._client.base_url), hint) from None
         except (openai.OpenAIError, AttributeError, TypeError, ValueError) as error:
             if isinstance(error, UserError):

@@ -116,7 +116,7 @@ class Endpoint:
             raise Busy(f"no reply within {seconds:g} s", lost=True) from None
         except openai.APIConnectionError as error:
             lost = not isinstance(error.__cause__, httpx2.ConnectError)
-            raise Busy(f"connection failed ({type(error.__cause__ or error).__name__})", lost=lost) from None
+            raise Busy(connection_fault(error), lost=lost) from None
         except TooLong as error:
             return with_estimates(unusable_reply(error.start, f"not a chat completion: {error}"), body)
         return with_estimates(parse_reply(response.content), body)
@@ -174,6 +174,12 @@ def reason_of(error: openai.APIStatusError) -> str:
     key = error.request.headers.get("authorization", "").removeprefix("Bearer ")
     message = error.message.replace(key, "[key]") if key else error.message
     return f"status {error.status_code} ({shorten(message, 200)})"
+
+
+def connection_fault(error: Exception) -> str:
+    """Return what went wrong with a connection, as the HTTP client tells it."""
+    cause = error.__cause__ or error
+    return f"connection failed ({type(cause).__name__}: {shorten(str(cause) or 'no reason', 200)})"
 
 
 def declines_all(reason: str, declined: int, asked: int) -> UserError:

@@ -1,6 +1,7 @@
 """The settings of an endpoint; its key stands in the environment alone."""
 
 import os
+import urllib.parse
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -86,18 +87,33 @@ class EndpointConfig(Section):
           needs_model: whether the endpoint is going to be asked.
 
         Raises:
-          UserError: no model is named.
+          UserError: no model is named, or the address is none.
         """
         model = self.model or environment.get(MODEL_VARIABLE)
         if not model and needs_model:
             raise UserError("endpoint.model", self.model, f"name the model, here or in the variable {MODEL_VARIABLE}")
-        base_url = self.base_url or environment.get(BASE_URL_VARIABLE)
+        base_url = self.base_url or environment.get(BASE_URL_VARIABLE) or None
+        if base_url is not None and not _is_address(base_url):
+            raise UserError("endpoint.base_url", base_url, "is no address; write it as http://HOST:PORT/v1")
         return self.model_copy(update={"model": model, "base_url": base_url})
 
     def key(self, environment: Mapping[str, str] = os.environ) -> str:
         """Return the key; raise UserError where the environment has none."""
-        key = environment.get(self.key_variable, "")
+        key = environment.get(self.key_variable, "").strip()  # as a file that it was read from ends a line
         if not key:
             hint = "is not set; it holds the endpoint's key (any word will do for an endpoint that asks for none)"
             raise UserError("endpoint.key_variable", self.key_variable, hint)
+        if not (key.isascii() and key.isprintable()):
+            raise UserError(
+                "endpoint.key_variable", self.key_variable, "holds characters that no key has; set it again"
+            )
         return key
+
+
+def _is_address(url: str) -> bool:
+    """Return whether a text is the address of an endpoint."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False

@@ -7,17 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from etils import epath
 
 from benchmarks import build_speed
 from coi_jax.chains.dataset import read_manifest
-from coi_jax.common import files
 from coi_jax.common.errors import UserError
 from data_pipeline.build import __main__ as build
 from data_pipeline.build import llm_stages
 from data_pipeline.build.asking import ask_transform
 from data_pipeline.build.asking.ask_transform import EndpointAnswerer
 from data_pipeline.build.build_job import RUNNER
-from data_pipeline.build.engine.stage_runner import Stage, StageRunner, rows_of
+from data_pipeline.build.config_loading import load
+from data_pipeline.build.engine.stage_runner import Incomplete, Stage, StageRunner, rows_of
+from data_pipeline.build.pipeline import Payment
+from data_pipeline.build.run_modes import _ask_in_batch
 from tests.helpers.builds import endpoint, flags, run
 from tests.helpers.fake_llm import question, reader
 from tests.helpers.llm_clients import config
@@ -71,18 +74,6 @@ def test_an_endpoint_that_declines_all_stops_the_build_and_is_asked_again_when_i
     assert read_manifest(tmp_path / "out")["counts"]["train"]
 
 
-def test_a_declined_call_of_a_batch_is_a_rejected_row(seeds: Path, tmp_path: Path) -> None:
-    def answer(request: dict[str, Any], _: int) -> Response:
-        is_declined = "Mind 2" in words(request)
-        return refusal(400, "it is too long") if is_declined else completion(reader()(request))
-
-    with serving(answer) as server:
-        assert run(command(tmp_path / "out", server.url, seeds, "--batch", "--poll=0.01")) == 0
-    rejected = list(files.read_jsonl(tmp_path / "out" / "rejected.jsonl"))
-    assert len([row for row in rejected if "it is too long" in row["reason"]]) == 1
-    assert read_manifest(tmp_path / "out")["counts"]["train"]["1"] == 3
-
-
 class Declining:
     """An endpoint that declines one of four calls, until it is mended; makes a stage that asks it."""
 
@@ -94,11 +85,13 @@ class Declining:
         is_declined = "given text 2" in words(request) and not self.is_mended
         return refusal(400, "it is too long") if is_declined else completion(reader()(request))
 
-    def stage(self, url: str, share: float = 0.5) -> Stage:
+    def stage(self, url: str, share: float = 0.5, declined: dict[str, str] | None = None) -> Stage:
+        """The stage; with calls that were declined in a batch, it is made from the store alone."""
         entry = llm_stages.find("instructions")
         assert entry
         store, spending = (str(self.folder / name) for name in ("replies.sqlite", "spending"))
-        make = functools.partial(EndpointAnswerer, config(url, attempts=1), store, spending, None, False)
+        offline = declined is not None
+        make = functools.partial(EndpointAnswerer, config(url, attempts=1), store, spending, None, offline, declined)
         return StageRunner(str(self.folder), [RUNNER]).run(
             "instructions",
             None,
@@ -127,6 +120,20 @@ def test_what_was_declined_is_asked_again_and_what_depends_on_it_made_anew(decli
         assert mended.identity != first.identity
         assert declining.stage(server.url).identity == mended.identity
         assert len(server.requests) == asked + 1
+
+
+def test_a_declined_call_of_a_batch_is_a_rejected_row(declining: Declining) -> None:
+    folder, payment = declining.folder, Payment(str(declining.folder / "spending"), None)
+    with serving(declining.answer) as server:
+        fields = {"llm": "endpoint", "store": str(folder / "replies.sqlite"), "endpoint.model": "m"}
+        opinion = {"opinion.enabled": "False", "endpoint.base_url": server.url}
+        settings = load("configs/build/procedural.py", fields | opinion)
+        with pytest.raises(Incomplete) as stopped:
+            declining.stage(server.url, declined={})
+        declined = _ask_in_batch(settings, stopped.value, payment, epath.Path(folder / "batches"), 0.01)
+        assert [reason for reason in declined.values() if "it is too long" in reason] == list(declined.values())
+        made = declining.stage(server.url, declined=declined)
+    assert made.counts == {"out": 3, "rejected": 1, "unanswered": 0, "declined": 1}
 
 
 def test_a_complete_stage_stays_where_what_was_declined_cannot_be_asked(
