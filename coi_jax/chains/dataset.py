@@ -9,6 +9,7 @@ import functools
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import IO, Annotated, Any
 
@@ -25,7 +26,8 @@ from coi_jax.common.storage import PathLike, as_path, atomic_folder, file_versio
 MANIFEST = "manifest.json"
 REJECTED = "rejected"
 
-Split = Annotated[str, Field(pattern=r"^[^/\\\x00]+$")]  # the name of a file, without .jsonl
+SPLIT = re.compile(r"[^/\\\x00]+")  # the name of a file, without .jsonl
+Split = Annotated[str, Field(pattern=f"^{SPLIT.pattern}$")]
 Length = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,8}$")]
 Count = Annotated[int, Field(ge=0)]
 
@@ -114,13 +116,17 @@ class DatasetWriter:
 
     def _file(self, name: str) -> "_HashedFile":
         if name not in self._open:
+            if not SPLIT.fullmatch(name):
+                raise UserError("split", name, "is no name of a file; take letters, digits, _ and -")
             self._open[name] = _HashedFile(self._partial / f"{name}.jsonl")
             self._stack.callback(self._open[name].close)
         return self._open[name]
 
     def add(self, split: str, chain: Chain) -> None:
-        """Append a chain to a split."""
-        self._file(split).write(chain.row())
+        """Append a chain to a split; raise UserError where it could not be read again."""
+        row = chain.row()
+        Chain.from_row(row)
+        self._file(split).write(row)
         self.counts[split][chain.length] += 1
 
     def reject(self, row: Any, reason: str, **where: Any) -> None:
@@ -163,7 +169,12 @@ class _HashedFile:
         self._hash = hashlib.sha256()
 
     def write(self, row: Any) -> None:
-        line = (json.dumps(row, ensure_ascii=False) + "\n").encode("utf-8")
+        try:
+            line = (json.dumps(row, ensure_ascii=False) + "\n").encode("utf-8")
+        except UnicodeEncodeError:
+            raise UserError(
+                "row", row, "holds half of a surrogate pair, which UTF-8 cannot write; correct it"
+            ) from None
         self._file.write(line)
         self._hash.update(line)
 

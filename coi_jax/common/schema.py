@@ -8,6 +8,7 @@ from pydantic import Field
 from coi_jax.common.errors import UserError
 
 Model = TypeVar("Model", bound=pydantic.BaseModel)
+LARGEST_INTEGER = 2**31 - 1
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -15,6 +16,14 @@ class Section(pydantic.BaseModel):
     """A group of fields; frozen, and nothing besides them is allowed. Numbers are finite."""
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @pydantic.field_validator("*")
+    @classmethod
+    def _fits_an_array(cls, value: Any) -> Any:
+        """Reject integers that arrays of 32 bits, as counters of steps, cannot hold."""
+        if isinstance(value, int) and abs(value) > LARGEST_INTEGER:
+            raise ValueError(f"should be at most {LARGEST_INTEGER:,}")
+        return value
 
 
 def check_value(schema: type[Model], value: Any, field: str, where: object) -> Model:

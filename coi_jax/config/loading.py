@@ -25,7 +25,7 @@ def read(path: PathLike) -> dict[str, Any]:
     name, _, argument = str(path).partition(".py:")
     if argument:
         return _get_config(f"{name}.py", argument)
-    return files.read_json(path, "config") if str(path).endswith(".json") else _get_config(path, None)
+    return files.read_object(path, "config") if str(path).endswith(".json") else _get_config(path, None)
 
 
 def _get_config(path: PathLike, argument: str | None) -> dict[str, Any]:
@@ -35,11 +35,16 @@ def _get_config(path: PathLike, argument: str | None) -> dict[str, Any]:
     if argument is not None and not inspect.signature(get_config).parameters:
         raise UserError("config", f"{path}:{argument}", f"takes no argument; write --config={path}")
     try:
-        config: ml_collections.ConfigDict = get_config() if argument is None else get_config(argument)
+        config = get_config() if argument is None else get_config(argument)
     except UserError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError("config", path, f"{type(error).__name__}: {error}") from None
+    if not isinstance(config, ml_collections.ConfigDict):
+        hint = (
+            f"get_config() returns a {type(config).__name__}; return an ml_collections ConfigDict, see configs/base.py"
+        )
+        raise UserError("config", path, hint)
     values: dict[str, Any] = config.to_dict()
     return values
 
@@ -72,6 +77,6 @@ def _import(file: Path, path: PathLike, field: str, examples: str) -> ModuleType
         sys.path.append(str(ROOT))
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(field, path, f"{type(error).__name__}: {error}") from None
     return module

@@ -40,7 +40,7 @@ def _override(values: dict[str, Any], name: str, value: Any, place: Place) -> No
         if depth == len(keys) - 1:
             _set(values, place, key, _parse(name, value, info), place_of(info))
             return
-        place, values = place_of(info), _inside(values[key], keys[: depth + 1], name, value)
+        place, values = place_of(info), _inside(values.get(key), keys[: depth + 1], name, value)
         if not place.options:  # a plain mapping, as an optimizer's options
             values[".".join(keys[depth + 1 :])] = _literal(value)
             return

@@ -254,12 +254,12 @@ def load_config(path: PathLike, overrides: Mapping[str, Any]) -> RunConfig:
     Raises:
       UserError: the file cannot be read, or a field is missing, unknown (the nearest name is given) or out of bounds.
     """
-    config, changes = loading.read(path), dict(overrides)
-    if "preset" in config["model"]:
-        preset = changes.pop("model.preset", config["model"]["preset"])
-        config["model"] = expand(preset, config["model"])
-    override(config, changes, RunConfig)
-    return validate(config)
+    values, changes = loading.read(path), dict(overrides)
+    model = values.get("model")  # whatever a file holds
+    if isinstance(model, dict) and "preset" in model:
+        values["model"] = expand(changes.pop("model.preset", model["preset"]), model)
+    override(values, changes, RunConfig)
+    return validate(values)
 
 
 def validate(values: Mapping[str, Any]) -> RunConfig:

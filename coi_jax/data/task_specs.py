@@ -71,6 +71,17 @@ def evaluation_task(config: RunConfig, name: str) -> TaskSpec:
     return _make_spec(config, name, test.split, test.length, find_arm(config.arm).prompting)
 
 
+def check_names(config: RunConfig) -> None:
+    """Check the arm and the test sets of a config, so that a long run does not end in a misspelt name.
+
+    Raises:
+      UserError: there is no such arm, or no such test set; the nearest name is given.
+    """
+    find_arm(config.arm)
+    for test in config.evaluation.tests:
+        find_test_set(test)
+
+
 def check_sources(folder: PathLike, names: Iterable[str]) -> str:
     """Check that a dataset may have some test sets, and return its source.
 

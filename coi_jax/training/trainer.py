@@ -7,6 +7,7 @@ from typing import NamedTuple
 from coi_jax.common.folder_lock import folder_lock
 from coi_jax.common.storage import PathLike
 from coi_jax.config.run import RunConfig
+from coi_jax.data.task_specs import check_names
 from coi_jax.parallel import processes
 from coi_jax.runs import checkpoint
 from coi_jax.runs.damage import DamagedCheckpoint
@@ -33,6 +34,7 @@ def train(config: RunConfig, workdir: PathLike) -> Trained:
       UserError: the folder holds something else, another process trains in it, or the config does not fit the data,
         the devices or the network.
     """
+    check_names(config)
     check_optimizer(config.optimizer)
     with contextlib.ExitStack() as stack:
         processes.on_primary(lambda: stack.enter_context(folder_lock(workdir, "workdir")))

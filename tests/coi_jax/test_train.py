@@ -108,6 +108,22 @@ def test_a_signal_saves_and_the_same_command_goes_on(
     assert [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl")] == [1, 2, 3, 4, 5]
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("--config.evaluation.tests=('proc2_tests',)", "did you mean 'proc2_test'"),
+        ("--config.arm=coi21", "did you mean 'coi2'"),
+    ],
+)
+@pytest.mark.usefixtures("here")
+def test_a_misspelt_name_is_said_before_the_first_step(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], change: str, message: str
+) -> None:
+    assert cli.run(lambda: train.main([*arguments(tmp_path / "run"), change])) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.usefixtures("here")
 def test_a_finished_run_goes_on_where_more_steps_are_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train.main(arguments(tmp_path)) == 0

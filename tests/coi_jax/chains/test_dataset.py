@@ -171,6 +171,29 @@ def test_a_folder_of_other_files_is_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / "thesis.txt").read_text() == "precious"
 
 
+@pytest.mark.parametrize("split", ["../one/train", "a/b", "a\\b", "", "x\0"])
+def test_a_split_cannot_leave_its_folder(tmp_path: Path, split: str) -> None:
+    write(tmp_path / "one")
+    before = (tmp_path / "one" / "train.jsonl").read_bytes()
+    with pytest.raises(UserError, match="split"):
+        write_chains(tmp_path / "two", {split: CHAINS}, source="s", licence="l")
+    assert (tmp_path / "one" / "train.jsonl").read_bytes() == before
+    assert not (tmp_path / "two").exists()
+
+
+@pytest.mark.parametrize(
+    "chain",
+    [
+        Chain("a", "s", "\ud800", "b", (Step("b", "c"),)),
+        Chain("a", "s", "x", "b", ()),
+    ],
+)
+def test_what_could_not_be_read_again_is_not_written(tmp_path: Path, chain: Chain) -> None:
+    with pytest.raises(UserError):
+        write_chains(tmp_path / "data", {"train": [chain]}, source="s", licence="l")
+    assert not (tmp_path / "data").exists()
+
+
 def test_reading_what_is_not_a_dataset(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"manifest\.json"):
         read_manifest(tmp_path / "none")

@@ -48,6 +48,8 @@ def test_overrides_by_dotted_name() -> None:
         ({"lora.rank": 16}, "config.lora is None; choose a config that has it"),
         ({"optimizer.options.b2": "half"}, "config.optimizer.options.b2: half: should be a valid number"),
         ({"model.layers": 2.5}, "config.model.layers: 2.5: should be a valid integer"),
+        ({"seed": 10**30}, "config.seed: 1000000000000000000000000000000: should be at most 2,147,483,647"),
+        ({"train.length.count": 2**31}, "config.train.length.count: 2147483648: should be at most"),
         ({"seed": True}, "config.seed: True: is neither true nor false; write --config.seed=VALUE"),
         ({"data.template": "chat"}, 'template = "chat" is what vocabulary.kind = "tokenizer" lays out'),
         ({"data.template": "mistral"}, 'is what vocabulary.kind = "mistral" lays out'),
@@ -68,6 +70,31 @@ def test_a_broken_file_is_one_line(tmp_path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(UserError, match=r"broken\.py") as caught:
         load_config(path, {})
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("def get_config(): return {}", "returns a dict; return an ml_collections ConfigDict"),
+        ("def get_config(): return 5", "returns a int"),
+        ("import sys; sys.exit(3)", "SystemExit: 3"),
+    ],
+)
+def test_a_file_that_is_no_config_says_what_is_due(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "other.py"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message):
+        load_config(path, {})
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", '{"model": 3}', '{"model": {}}'])
+@pytest.mark.parametrize("overrides", [{}, {"model.layers": 3}])
+def test_json_that_is_no_config_is_one_line(tmp_path: Path, text: str, overrides: dict[str, Any]) -> None:
+    path = tmp_path / "other.json"
+    path.write_text(text)
+    with pytest.raises(UserError) as caught:
+        load_config(path, overrides)
     assert "\n" not in str(caught.value)
 
 
