@@ -19,6 +19,7 @@ import struct
 import sys
 from collections.abc import Mapping
 from datetime import datetime
+from pathlib import Path
 from typing import Any, NoReturn
 
 import jinja2
@@ -28,7 +29,7 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-MEMORY = 2**29  # bytes of this process
+MEMORY = 2**29  # bytes, besides what this process has when it starts
 MAX_SIZE = 1_000_000  # of what a template may multiply or raise to a power
 MAX_BYTES = 2**24  # of a rendering
 MAX_REASON = 1000  # characters
@@ -120,12 +121,21 @@ def _reason(error: Exception) -> str:
     return reason if isinstance(error, jinja2.TemplateError) else f"{type(error).__name__}: {reason}"
 
 
+def _address_space() -> int:
+    """Return the bytes of address space that this process has, of which some allocators reserve a lot at once."""
+    with contextlib.suppress(OSError):
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+        return pages * resource.getpagesize()
+    return 0
+
+
 def main() -> None:
     """Answer requests until standard input ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process decides when this one ends
     signal.signal(signal.SIGPROF, signal.SIG_DFL)  # which ends the process
     with contextlib.suppress(ValueError, OSError):  # a system without such limits
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+        limit = _address_space() + MEMORY
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     while header := sys.stdin.buffer.read(LENGTH.size):
         request = json.loads(sys.stdin.buffer.read(*LENGTH.unpack(header)))
         signal.setitimer(signal.ITIMER_PROF, request["seconds"])  # of this process, so a busy machine does not matter
