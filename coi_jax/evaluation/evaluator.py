@@ -58,8 +58,17 @@ def evaluate_newest(
         except DamagedCheckpoint as damage:
             if jax.process_count() > 1 or checkpoint.latest_step(model.run.checkpoints, damage.step) is None:
                 raise  # other hosts may not have noticed the damage
-            processes.log_primary(f"{damage.what}; the one before it is evaluated")
             before = damage.step
+            _set_aside_unless_trained(model.run.path, damage)
+
+
+def _set_aside_unless_trained(run: PathLike, damage: DamagedCheckpoint) -> None:
+    """Rename a damaged checkpoint, so that training makes it anew; only name it while another process trains."""
+    try:
+        with folder_lock(run, "workdir"):
+            checkpoint.set_aside(damage)
+    except (UserError, OSError):  # somebody trains in the folder, or it cannot be written
+        processes.log_primary(f"{damage.what}; the one before it is used")
 
 
 def evaluate(model: Model, names: Sequence[str], limit: int | None = None) -> list[dict[str, Any]]:

@@ -95,19 +95,9 @@ class Checkpoints:
         return state
 
     def set_aside(self, damage: DamagedCheckpoint) -> None:
-        """Rename a damaged checkpoint to `damaged-<step>`, so that the one before is the newest.
-
-        Raises:
-          DamagedCheckpoint: there is none before, or other hosts may not have noticed the damage.
-        """
-        if jax.process_count() > 1 or not any(step < damage.step for step in steps(self._folder)):
-            raise damage
-        folder = as_path(self._folder)
-        names = (f"damaged-{damage.step}" + (f"-{number}" if number else "") for number in itertools.count())
-        place = next(folder / name for name in names if not (folder / name).exists())
-        rename_folder(folder / str(damage.step), place)
+        """Rename a damaged checkpoint, as the function `set_aside`, so that the one before is the newest."""
+        set_aside(damage)
         self._manager.reload()
-        processes.log_primary(f"{damage.what}; it is kept as {place.name}, and the one before it is used")
 
 
 class storage_errors:
@@ -129,6 +119,21 @@ class storage_errors:
 
 def _placed(leaf: Any, place: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
+
+
+def set_aside(damage: DamagedCheckpoint) -> None:
+    """Rename a damaged checkpoint to `damaged-<step>`, and say so.
+
+    Raises:
+      DamagedCheckpoint: there is none before, or other hosts may not have noticed the damage.
+    """
+    folder = damage.folder
+    if jax.process_count() > 1 or not any(step < damage.step for step in steps(folder)):
+        raise damage
+    names = (f"damaged-{damage.step}" + (f"-{number}" if number else "") for number in itertools.count())
+    place = next(folder / name for name in names if not (folder / name).exists())
+    rename_folder(folder / str(damage.step), place)
+    processes.log_primary(f"{damage.what}; it is kept as {place.name}, and the one before it is used")
 
 
 def latest_step(folder: PathLike, before: int | None = None) -> int | None:

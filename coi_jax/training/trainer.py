@@ -62,6 +62,8 @@ def is_finished(run: RunFolder, config: RunConfig) -> bool:
         position = checkpoint.read_position(run.checkpoints, step)
     except DamagedCheckpoint:
         return False  # which is set aside when training goes on from the one before
+    if not (run.checkpoints / str(step) / "params").is_dir():
+        return False
     length = config.train.length.model_dump()
     return bool(step >= position["total_steps"] and position.get("length", length) == length)
 
