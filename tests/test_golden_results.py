@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from coi_jax import convert, evaluate, train
 from coi_jax.common import files
@@ -112,10 +113,16 @@ def build_bytes(folder: Path) -> dict[str, str]:
     return {path.name: files.sha256(path) for path in sorted((folder / "built").glob("*.jsonl"))}
 
 
-def export_hash(folder: Path, name: str) -> dict[str, str]:
+def export(folder: Path, name: str) -> dict[str, Any]:
+    """The files of an exported run, its config, and its tensors, whose values follow from the losses."""
     out = folder / f"{name}_export"
     assert convert.main([f"--src={folder / name}", f"--out={out}", "--dtype=float32"]) == 0
-    return {path.name: files.sha256(path) for path in sorted(out.iterdir())}
+    tensors = load_file(out / "model.safetensors")
+    return {
+        "files": sorted(path.name for path in out.iterdir()),
+        "config": json.loads((out / "config.json").read_text()),
+        "tensors": {key: [str(tensor.dtype), *tensor.shape] for key, tensor in sorted(tensors.items())},
+    }
 
 
 def results(folder: Path) -> dict[str, Any]:
@@ -126,7 +133,7 @@ def results(folder: Path) -> dict[str, Any]:
         "scores": scores(folder, "decoder"),
         "ids": cached_ids(folder, "decoder"),  # of the test sets too, which scoring has written
         "build": build_bytes(folder),
-        "export": export_hash(folder, "decoder"),
+        "export": export(folder, "decoder"),
     }
 
 
@@ -163,6 +170,10 @@ def test_scores_stay(found: dict[str, Any], golden: dict[str, Any]) -> None:
 
 def test_the_bytes_of_a_build_stay(found: dict[str, Any], golden: dict[str, Any]) -> None:
     assert found["build"] == golden["build"]
+
+
+def test_the_export_stays(found: dict[str, Any], golden: dict[str, Any]) -> None:
+    assert found["export"] == golden["export"]
 
 
 if __name__ == "__main__":
