@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import pydantic
 from pydantic import Field, FiniteFloat, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
+from coi_jax.common import files
 from coi_jax.common.errors import UserError
 from coi_jax.common.schema import Section, Share
 from coi_jax.common.storage import PathLike
@@ -260,6 +261,24 @@ def load_config(path: PathLike, overrides: Mapping[str, Any]) -> RunConfig:
         values["model"] = expand(changes.pop("model.preset", model["preset"]), model)
     override(values, changes, RunConfig)
     return validate(values)
+
+
+def read_run_config(path: PathLike, field: str) -> RunConfig:
+    """Read the `config.json` of a run.
+
+    Args:
+      path: of the file.
+      field: what the user named it for, as "workdir".
+
+    Raises:
+      UserError: there is no such file, or a field is missing or wrong, as in a run of another version of the project.
+    """
+    values = files.read_object(path, field)
+    try:
+        return validate(values)
+    except UserError as error:
+        hint = f"{error}; if another version of the project wrote this run, go on with that version, or train it again"
+        raise UserError(field, path, hint) from None
 
 
 def validate(values: Mapping[str, Any]) -> RunConfig:

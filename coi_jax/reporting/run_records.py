@@ -16,7 +16,7 @@ from etils import epath
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
 from coi_jax.common.storage import PathLike, absolute, as_path, is_local
-from coi_jax.config.run import RunConfig, validate
+from coi_jax.config.run import RunConfig, read_run_config
 from coi_jax.data.arms import ARMS, find_arm
 from coi_jax.data.test_sets import chain_length
 from coi_jax.evaluation.results import DIGEST, results_digest
@@ -240,10 +240,7 @@ def _run_folders(folder: epath.Path, above: frozenset[str] = frozenset()) -> lis
 
 
 def _read_config(path: epath.Path) -> RunConfig:
-    value = files.read_json(path, "run's config")
-    if not isinstance(value, dict):
-        raise UserError("run's config", path, "not a config; leave this folder out of --runs")
-    config = validate(value)
+    config = read_run_config(path, "run's config")
     find_arm(config.arm)
     return config
 

@@ -22,7 +22,7 @@ from coi_jax.config.run import (
     SentencePieceVocabularyConfig,
     TokenizerVocabularyConfig,
     TrainedVocabularyConfig,
-    validate,
+    read_run_config,
 )
 from coi_jax.data.arms import find_arm
 from coi_jax.parallel import processes
@@ -126,10 +126,7 @@ class RunFolder:
 
     def load_config(self) -> RunConfig:
         """Load the config of the run; raise UserError where there is none."""
-        values = files.read_json(self.config, "workdir")
-        if not isinstance(values, dict):
-            raise UserError("workdir", self.config, "not a config; train into an empty folder")
-        return validate(values)
+        return read_run_config(self.config, "workdir")
 
     def load_vocabulary(self) -> Vocabulary:
         """Load the vocabulary of the run, from its own copy where it has one."""

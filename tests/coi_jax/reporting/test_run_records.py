@@ -120,7 +120,7 @@ def test_a_run_that_failed_before_its_first_checkpoint_is_no_missing_result(tmp_
 def test_a_config_that_is_no_config(tmp_path: Path) -> None:
     run = write_run(tmp_path / "a", {}, SCORES)
     (run / "config.json").write_text("{}")
-    with pytest.raises(UserError, match=r"config\.arm: missing"):
+    with pytest.raises(UserError, match=r"config\.json: config\.arm: missing.*another version of the project"):
         load([run])
     (run / "config.json").write_text("[1]")
     with pytest.raises(UserError, match=r"config\.json"):
