@@ -14,7 +14,6 @@ import sys
 from collections.abc import Sequence
 
 from coi_jax.common import cli
-from coi_jax.common.errors import UserError
 from coi_jax.common.storage import Folder
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -33,8 +32,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     from coi_jax.weights.conversion import export_adapters, export_model, import_model
     from coi_jax.weights.sources import is_run
 
-    if arguments.shard_gb <= 0:
-        raise UserError("shard_gb", arguments.shard_gb, "give more than 0")
     start_jax()
     dtype = jnp.dtype(arguments.dtype) if arguments.dtype else None
     run = RunFolder(arguments.src)
@@ -57,7 +54,7 @@ def _parser() -> cli.Parser:
     parser.add_argument("--out", required=True, help="new folder; it appears when it is whole")
     parser.add_argument("--dtype", choices=DTYPES, default="", help="of what is written; else as it is in --src")
     parser.add_argument("--config", default="configs/release.py", help="a new run's config, but for its model")
-    parser.add_argument("--shard_gb", type=float, default=5.0, help="gigabytes of a tensor file, at most")
+    parser.add_argument("--shard_gb", type=cli.positive_float, default=5.0, help="gigabytes of a tensor file, at most")
     parser.add_argument("--adapters", action="store_true", help="write a run's adapters alone, as peft reads them")
     return parser
 

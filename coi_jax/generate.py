@@ -7,26 +7,36 @@ import json
 import sys
 from collections.abc import Sequence
 
+from coi_jax.chains.chain import JOINER
 from coi_jax.common import cli
 from coi_jax.common.errors import UserError
+from coi_jax.common.json_reader import is_utf8
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status."""
     rest, overrides = cli.split_overrides(sys.argv[1:] if argv is None else argv)
     arguments = _parser().parse_args(rest)
+    check_text(arguments.instruction, arguments.input)
     # Imported once the command line is right, so that --help and mistakes need no JAX.
     from coi_jax.inference.answering import describe, generate
     from coi_jax.inference.model import load_model
     from coi_jax.parallel import processes
 
-    if not arguments.instruction.strip():
-        raise UserError("instruction", arguments.instruction, "is empty; say what to do")
     processes.start_jax()
     model = load_model(arguments.workdir, overrides | {"evaluation.batch": 1})
     found = generate(model, arguments.instruction, arguments.input)
     processes.print_primary(json.dumps(found, ensure_ascii=False) if arguments.json else describe(found))
     return 0
+
+
+def check_text(instruction: str, input: str) -> None:
+    """Raise UserError where a step has no instruction, or where a text is not Unicode."""
+    if not all(part.strip() for part in instruction.split(JOINER)):
+        raise UserError("instruction", instruction, "a step is empty; say what to do")
+    for field, text in (("instruction", instruction), ("input", input)):
+        if not is_utf8(text):
+            raise UserError(field, text, "is not UTF-8; convert it")
 
 
 def _parser() -> cli.Parser:

@@ -36,6 +36,9 @@ def check_replaceable(out: PathLike) -> None:
     folder = as_path(out, "--out")
     if folder.exists() and not folder.is_dir():
         raise UserError("--out", out, "is a file; name a folder")
+    for marker, what in (("manifest.json", "dataset"), ("config.json", "run")):
+        if (folder / marker).exists():
+            raise UserError("--out", out, f"is the folder of a {what}; name another folder")
     for name in (*(f"table{number}" for number in TABLES), *(f"figure{number}" for number in FIGURES)):
         written = [path for kind in ("md", "csv", "png", "svg") if (path := folder / f"{name}.{kind}").exists()]
         source = folder / f"{name}.json"

@@ -104,7 +104,9 @@ def _check_row(row: dict[str, Any], types: dict[str, Any], what: str) -> None:
         raise UserError(f"keys of a {what}", sorted(row), f"they must be {sorted(types)}")
     for key, kind in types.items():
         if not isinstance(row[key], kind):
-            raise UserError(f"{key} of a {what}", row[key], f"must be {kind}")
+            kinds = kind if isinstance(kind, tuple) else (kind,)
+            due = " or ".join({str: "text", list: "a list", type(None): "null"}[each] for each in kinds)
+            raise UserError(f"{key} of a {what}", row[key], f"must be {due}")
 
 
 def join(instructions: Sequence[str]) -> str:

@@ -1,22 +1,28 @@
 """The parts that all command lines share: help that fits a screen, one-line errors, dotted config overrides."""
 
 import argparse
+import contextlib
 import errno
 import glob
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from types import FrameType
+from typing import Any, NoReturn, TypeVar
 
 from coi_jax.common import child_processes
-from coi_jax.common.errors import UserError, nearest
+from coi_jax.common.errors import UserError, nearest, shorten
 
 # What the user's machine or the path that was given is to blame for.
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG)
 
 # libtpu, where it is installed, asks what TPU it is on, and complains on stderr that a machine without one cannot tell.
 NO_TPU = {"TPU_WORKER_HOSTNAMES": "localhost", "TPU_ACCELERATOR_TYPE": "v5litepod-4"}
+
+LARGEST_NUMBER = 2**31 - 1  # of an argument that is a number: what arrays and counters of 32 bits hold
+Number = TypeVar("Number", int, float)
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
@@ -83,12 +89,31 @@ def split_overrides(argv: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
     return rest, overrides
 
 
+def positive_int(text: str) -> int:
+    """Read an integer above 0, as the `type` of an argument."""
+    return _positive(int, text)
+
+
+def positive_float(text: str) -> float:
+    """Read a finite number above 0, as the `type` of an argument."""
+    return _positive(float, text)
+
+
+def _positive(kind: Callable[[str], Number], text: str) -> Number:
+    with contextlib.suppress(ValueError):  # int() refuses a text of thousands of digits with it too
+        if 0 < (value := kind(text)) <= LARGEST_NUMBER:
+            return value
+    whole = "an integer" if kind is int else "a number"
+    raise argparse.ArgumentTypeError(f"{shorten(text, 40)!r} should be {whole} above 0, at most {LARGEST_NUMBER:,}")
+
+
 def run(main: Callable[[], int]) -> int:
     """Call `main`; a user's mistake becomes one line on stderr and status 2, a full disk likewise."""
     child_processes.end_with_parent()
     quiet_libtpu()
     try:
-        status = main()
+        with _clean_interrupts():
+            status = main()
         sys.stdout.flush()
         return status
     except BrokenPipeError:
@@ -109,6 +134,30 @@ def run(main: Callable[[], int]) -> int:
             file=sys.stderr,
         )
         return EXIT_USER_ERROR
+
+
+@contextlib.contextmanager
+def _clean_interrupts() -> Iterator[None]:
+    """Let Ctrl-C always end as KeyboardInterrupt: in an import, a library may turn it into an error of its own."""
+    interrupted = False
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal interrupted
+        interrupted = True
+        signal.default_int_handler(number, frame)
+
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield  # it is ignored, or another's
+        return
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    except Exception:
+        if interrupted:
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def quiet_libtpu() -> None:

@@ -61,7 +61,9 @@ def load_module(path: PathLike, field: str, examples: str) -> ModuleType:
       UserError: there is no such file, or importing it raises.
     """
     place = as_path(path, field)
-    if not place.exists() or place.is_dir():
+    if place.is_dir():
+        raise UserError(field, path, f"is a folder; name a file, as those in {examples}")
+    if not place.exists():
         raise UserError(field, path, f"no such file; see {examples}")
     open_input(place, field).close()  # or an error: importing a pipe would wait
     with local_reader(place) as file:

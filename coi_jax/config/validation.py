@@ -41,6 +41,10 @@ def _user_error(error: Any, schema: type[Section]) -> UserError:
         path.append(str(place.tag))
         value = value.get(place.tag, "missing") if isinstance(value, dict) else value
         hint = nearest(str(value), place.all_tags)
+    elif error["type"] == "model_type":
+        hint = f"is a section; set its fields, as --config.{'.'.join(path)}.FIELD=VALUE"
+    elif error["type"] == "tuple_type":
+        hint = f"""should be several values: --config.{".".join(path)}="('a', 'b')" """.rstrip()
     elif error["type"] == "value_error" and isinstance(value, dict):
         value = "its fields do not fit together"  # a whole section would hide the hint
     return UserError(".".join(["config", *path]), value, hint)

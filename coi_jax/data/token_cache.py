@@ -131,6 +131,9 @@ def open_or_write(
     Raises:
       UserError: the dataset is missing or has no row for a task, or the vocabulary cannot be read.
     """
+    root = _root(config)
+    if root.exists() and not root.is_dir():
+        raise UserError("config.data.cache_folder", root, "is a file; name a folder")
     for spec in specs:
         count_rows(spec)
     processes.on_primary(lambda: _write_missing(config, specs, vocabulary_copy))

@@ -123,6 +123,9 @@ def load_model(
     step = checkpoint.latest_step(run.checkpoints, before)
     if step is None and not is_untrained(config):
         raise UserError("workdir", run.path, "has no checkpoint yet; train it first (python -m coi_jax.train)")
+    if source and find_arm(config.arm).is_tuned:
+        hint = "is tuned, and has a network of its own; leave --source out, or choose an arm that is prompted"
+        raise UserError("config.arm", config.arm, hint)
     if source:
         open_run(workdir, config)
     return Model(run, as_path(workdir), config, step or 0, processes.on_primary(lambda: _identity(run, config, step)))

@@ -172,7 +172,7 @@ def notes(records: Records) -> list[str]:
     ]
     result.append(f"Examples: {', '.join(f'{test} {records.examples(test):,}' for test in records.test_sets)}.")
     shared = papers_test_sets(records)
-    own = [f"{test} of {records.source(test)}" for test in records.test_sets if test not in shared]
+    own = [f"{test} (data: {records.source(test)})" for test in records.test_sets if test not in shared]
     if shared:
         result.append(f"Columns marked paper are from {paper.results()['source']}; its models have 7B parameters.")
     if own:

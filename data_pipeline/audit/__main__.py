@@ -50,7 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         help=f"the vocabulary's file, folder or version, else {MISTRAL_VERSION}",
     )
     parser.add_argument("--template", choices=("alpaca", "plain", *CHATS), default="alpaca", help="lays out the prompt")
-    parser.add_argument("--length", type=int, nargs="+", default=[512, 1024, 2048], help="row lengths, in tokens")
+    parser.add_argument(
+        "--length", type=cli.positive_int, nargs="+", default=[512, 1024, 2048], help="row lengths, in tokens"
+    )
     arguments = parser.parse_args(argv)
     vocabulary = _vocabulary(arguments.vocabulary, arguments.vocabulary_file, arguments.template)
     findings = audit(arguments.data, vocabulary, arguments.template, arguments.length)

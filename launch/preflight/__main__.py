@@ -45,14 +45,22 @@ def _parser() -> cli.Parser:
     parser.add_argument("--config", required=True, metavar="FILE", help="a config file, or a run's config.json")
     parser.add_argument("--topology", required=True, metavar="NAME", help="as v5e:16x16 or v5e-256")
     parser.add_argument(
-        "--slices", type=int, default=1, metavar="N", help="of that topology; mesh.replica lies between"
+        "--slices", type=cli.positive_int, default=1, metavar="N", help="of that topology; mesh.replica lies between"
     )
-    parser.add_argument("--hbm", type=float, metavar="GIB", help="memory of a chip to use; without it all that it has")
-    parser.add_argument("--price", type=float, metavar="USD", help="of a chip for an hour: the cost of the run is told")
-    parser.add_argument("--inputs", type=float, default=230, metavar="N", help="mean ids of a prompt, without caches")
-    parser.add_argument("--targets", type=float, default=80, metavar="N", help="mean ids of an answer, without caches")
     parser.add_argument(
-        "--examples", type=int, metavar="N", help="in the data; without it as its manifest says, if there"
+        "--hbm", type=cli.positive_float, metavar="GIB", help="memory of a chip to use; without it all that it has"
+    )
+    parser.add_argument(
+        "--price", type=cli.positive_float, metavar="USD", help="of a chip for an hour: the cost of the run is told"
+    )
+    parser.add_argument(
+        "--inputs", type=cli.positive_float, default=230, metavar="N", help="mean ids of a prompt, without caches"
+    )
+    parser.add_argument(
+        "--targets", type=cli.positive_float, default=80, metavar="N", help="mean ids of an answer, without caches"
+    )
+    parser.add_argument(
+        "--examples", type=cli.positive_int, metavar="N", help="in the data; without it as its manifest says, if there"
     )
     parser.add_argument("--train_only", action="store_true", help="leave prefill and decode out")
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")

@@ -46,6 +46,8 @@ def expand(sweep: PathLike, extra: Mapping[str, Any], out: PathLike | None) -> l
     """
     module = _load(sweep)
     folder = as_path(out, "--out") if out is not None else as_path("runs") / Path(sweep).stem
+    if folder.exists() and not folder.is_dir():
+        raise UserError("--out", folder, "is a file; name a folder")
     points: dict[RunConfig, Point] = {}
     for number, overrides in enumerate(_overrides(module, sweep), 1):
         point = _point(module.CONFIG, overrides, extra, folder, number)

@@ -18,6 +18,7 @@ from typing import IO, Any
 import apache_beam as beam
 import fsspec
 from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners import create_runner
 
 from coi_jax.common import files
 from coi_jax.common.errors import UserError, nearest
@@ -237,6 +238,16 @@ def check_beam_flags(flags: Sequence[str], own: Sequence[str]) -> None:
         name = flag.partition("=")[0]
         if name.startswith("-") and name.replace("--no_", "--") not in known:
             raise UserError("flag", name, nearest(name, known))
+        if name == "--runner":
+            _check_runner(flag.partition("=")[2])
+
+
+def _check_runner(name: str) -> None:
+    try:
+        create_runner(name)
+    except (ValueError, ImportError, AttributeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError("--runner", name, f"Beam cannot make it: {reason}") from None
 
 
 def _reasons(rows: Iterable[Row]) -> dict[str, int]:

@@ -2,6 +2,7 @@ import errno
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,40 @@ def test_help_shows_the_defaults_that_say_something(capsys: pytest.CaptureFixtur
     printed = capsys.readouterr().out
     assert "(default: 0)" in printed
     assert printed.count("default") == 1
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "x", "9" * 5000, "1e300"])
+@pytest.mark.parametrize("kind", [cli.positive_int, cli.positive_float])
+def test_numbers_of_arguments_are_positive_and_finite(
+    kind: Callable[[str], float], value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parser = cli.parser("Does something.")
+    parser.add_argument("--size", type=kind)
+    with pytest.raises(SystemExit):
+        parser.parse_args([f"--size={value}"])
+    printed = capsys.readouterr().err
+    assert "argument --size: " in printed
+    assert "above 0" in printed
+    assert len(printed) < 200
+    assert parser.parse_args(["--size=3"]).size == 3
+
+
+INTERRUPTED_IMPORT = """
+import os, signal, sys
+from coi_jax.common import cli
+def main():
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+    except KeyboardInterrupt:
+        raise ImportError("initialization failed") from None
+    return 0
+sys.exit(cli.run(main))
+"""
+
+
+def test_an_interrupt_that_a_library_turns_into_its_own_error_is_one_line() -> None:
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED_IMPORT], capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stderr) == (130, "interrupted; run the same command again to go on\n")
 
 
 def test_a_reader_that_has_gone_is_no_mistake() -> None:

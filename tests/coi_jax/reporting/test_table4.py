@@ -47,7 +47,7 @@ def test_our_score_stands_beside_the_papers(tmp_path: Path) -> None:
 def test_procedural_tests_have_the_arms_that_ran_and_a_note(tmp_path: Path) -> None:
     write_run(tmp_path / "a", {"arm": "coi12"}, procedural(90, 20, 2), source="procedural")
     assert list(grid_of(tmp_path)) == ["coi12", "label-only baseline"]
-    assert "The paper has no numbers for proc1_test of procedural, " in table4.markdown(load([tmp_path]))
+    assert "The paper has no numbers for proc1_test (data: procedural), " in table4.markdown(load([tmp_path]))
 
 
 def test_several_seeds_are_a_mean_a_deviation_and_a_count(tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_chains_of_another_source_do_not_stand_beside_the_papers_numbers(tmp_pat
     papers = {cell["test_set"]: cell["paper"] for cell in table4.make_cells(load([tmp_path]))}
     assert papers["coi2_test"] == {}
     page = table4.markdown(load([tmp_path]))
-    assert "The paper has no numbers for coi2_test of coi_jax.build." in page
+    assert "The paper has no numbers for coi2_test (data: coi_jax.build)." in page
 
 
 def test_the_table_says_how_many_examples_were_scored(tmp_path: Path) -> None:
