@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from coi_jax.common import cli, files
 from coi_jax.common.errors import UserError
-from coi_jax.common.storage import PathLike, as_path
+from coi_jax.common.storage import PathLike, as_path, check_not_kept
 from coi_jax.reporting.registry import FIGURES, TABLES, Report
 from coi_jax.reporting.run_records import load
 
@@ -36,9 +36,7 @@ def check_replaceable(out: PathLike) -> None:
     folder = as_path(out, "--out")
     if folder.exists() and not folder.is_dir():
         raise UserError("--out", out, "is a file; name a folder")
-    for marker, what in (("manifest.json", "dataset"), ("config.json", "run")):
-        if (folder / marker).exists():
-            raise UserError("--out", out, f"is the folder of a {what}; name another folder")
+    check_not_kept(folder, "--out")
     for name in (*(f"table{number}" for number in TABLES), *(f"figure{number}" for number in FIGURES)):
         written = [path for kind in ("md", "csv", "png", "svg") if (path := folder / f"{name}.{kind}").exists()]
         source = folder / f"{name}.json"

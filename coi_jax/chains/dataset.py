@@ -256,20 +256,31 @@ def read_chains(folder: PathLike, split: str, length: int | None = None) -> Iter
             yield chain
 
 
-def write_chains(folder: PathLike, splits: Mapping[str, Iterable[Chain]], *, source: str, licence: str) -> None:
+def write_chains(
+    folder: PathLike, splits: Mapping[str, Iterable[Chain]], *, source: str, licence: str, overwrite: bool = False
+) -> None:
     """Write a dataset folder, which appears when it is whole.
 
     Args:
-      folder: a new folder, or an earlier dataset of the same source, which is replaced.
+      folder: a new folder, or, to overwrite, an earlier dataset of the same source.
       splits: the chains of each split, as `{"train": …, "test": …}`.
       source: where the chains come from, for the manifest.
       licence: of the chains, for the manifest.
+      overwrite: whether an earlier dataset is replaced.
 
     Raises:
-      UserError: the folder holds other files.
+      UserError: the folder holds other files, or a dataset that is not to be replaced; a chain could not be read again,
+        or has the id of another chain of its split.
     """
+    if not overwrite and (as_path(folder, "folder") / MANIFEST).exists():
+        raise UserError("folder", folder, "holds a dataset; name a new folder, or give overwrite=True")
     with DatasetWriter(folder, source) as writer:
         for split, chains in splits.items():
+            ids: set[str] = set()
             for chain in chains:
+                if chain.id in ids:
+                    hint = f"occurs more than once in split {split}; give every chain its own id"
+                    raise UserError("id", chain.id, hint)
+                ids.add(chain.id)
                 writer.add(split, chain)
         writer.finish(licence, {})

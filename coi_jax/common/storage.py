@@ -33,6 +33,7 @@ PathLike = str | os.PathLike[str]
 SCHEMES = {"gs": "gcs", "s3": "s3", "az": "az", "hf": "hf"}  # the URLs that epath knows, by fsspec's protocol
 BLOCK = 2**24  # bytes that are copied, compared or hashed at once
 OLD = ".old"  # ends the temporary name of a folder that makes room for a new one
+MARKERS = {"manifest.json": "dataset", "config.json": "run"}  # the file by which a folder is known
 UPLOAD_SECONDS = 60.0  # between uploads of a file that grows in a bucket
 
 for _protocol in SCHEMES.values():  # a listing kept from before would hide what another process has written
@@ -369,6 +370,18 @@ def _prefix(target: epath.Path) -> str:
 
 def _finish(partial: epath.Path, target: epath.Path, marker: str) -> None:
     (_rename_folder if is_local(target) else _copy_objects)(partial, target, marker)
+
+
+def check_not_kept(folder: PathLike, field: str) -> None:
+    """Raise UserError where a folder is that of a dataset or of a run, to which no other files are added.
+
+    Args:
+      folder: that a command is about to write into.
+      field: what the user named it for.
+    """
+    for marker, what in MARKERS.items():
+        if (as_path(folder, field) / marker).exists():
+            raise UserError(field, folder, f"is the folder of a {what}; name another folder")
 
 
 def check_absent(path: epath.Path, field: str) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from coi_jax.chains.dataset import check_replaceable, read_manifest
-from coi_jax.common.storage import PathLike
+from coi_jax.common.storage import PathLike, check_not_kept
 from coi_jax.llm.budget import Budget, Prices, check_dollars
 from data_pipeline.build import decisions
 from data_pipeline.build.build_config import BuildConfig
@@ -72,6 +72,7 @@ class BuildJob:
           UserError: the folder holds something else, a question has no answer, or the budget is reached.
         """
         check_dollars(self.budget)
+        check_not_kept(self.work, "--work")
         check_replaceable(self.out, SOURCE)  # now, and not when all questions have been asked and paid
         built = self._ask(poll_seconds)
         write(self.out, self.config, built, manifest_notes(self.config, built))

@@ -194,6 +194,22 @@ def test_what_could_not_be_read_again_is_not_written(tmp_path: Path, chain: Chai
     assert not (tmp_path / "data").exists()
 
 
+def test_a_dataset_is_replaced_only_on_request(tmp_path: Path) -> None:
+    write_chains(tmp_path / "data", {"train": CHAINS}, source="s", licence="l")
+    with pytest.raises(UserError, match="holds a dataset; name a new folder, or give overwrite=True"):
+        write_chains(tmp_path / "data", {"train": CHAINS[:1]}, source="s", licence="l")
+    assert list(read_chains(tmp_path / "data", "train")) == CHAINS
+    write_chains(tmp_path / "data", {"train": CHAINS[:1]}, source="s", licence="l", overwrite=True)
+    assert list(read_chains(tmp_path / "data", "train")) == CHAINS[:1]
+
+
+def test_an_id_names_one_chain_of_a_split(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="occurs more than once in split train"):
+        write_chains(tmp_path / "data", {"train": [CHAINS[0], CHAINS[0]]}, source="s", licence="l")
+    assert not (tmp_path / "data").exists()
+    write_chains(tmp_path / "data", {"train": CHAINS[:1], "test": CHAINS[:1]}, source="s", licence="l")
+
+
 def test_reading_what_is_not_a_dataset(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"manifest\.json"):
         read_manifest(tmp_path / "none")
@@ -216,7 +232,7 @@ from coi_jax.chains.dataset import read_chains, write_chains
 from coi_jax.chains.chain import Chain, Step, UserError
 def run(text):
     chain = Chain("a", "s", text, text, (Step(text, text),))
-    write_chains({path!r}, {{"train": [chain]}}, source="s", licence="l")
+    write_chains({path!r}, {{"train": [chain]}}, source="s", licence="l", overwrite=True)
     assert list(read_chains({path!r}, "train")) == [chain]
 """
 

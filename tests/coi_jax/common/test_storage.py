@@ -13,7 +13,15 @@ from etils import epath
 from coi_jax.common import files, storage
 from coi_jax.common.errors import UserError
 from coi_jax.common.exchange import exchange
-from coi_jax.common.storage import AppendFile, Folder, as_path, atomic_file, atomic_folder, recover_folder
+from coi_jax.common.storage import (
+    AppendFile,
+    Folder,
+    as_path,
+    atomic_file,
+    atomic_folder,
+    check_not_kept,
+    recover_folder,
+)
 from tests.helpers.bucket import BucketFileSystem
 from tests.helpers.paths import ROOT
 
@@ -279,3 +287,12 @@ def test_a_process_that_is_started_has_the_same_buckets(bucket: str) -> None:
     script = f"from coi_jax.common import files; files.write_text({bucket + '/x'!r}, 'there')"
     subprocess.run([sys.executable, "-c", script], check=True)
     assert files.read_text(f"{bucket}/x") == "there"
+
+
+@pytest.mark.parametrize(("marker", "what"), [("manifest.json", "dataset"), ("config.json", "run")])
+def test_the_folder_of_another_job_is_named(tmp_path: pathlib.Path, marker: str, what: str) -> None:
+    check_not_kept(tmp_path, "--out")
+    check_not_kept(tmp_path / "new", "--out")
+    (tmp_path / marker).touch()
+    with pytest.raises(UserError, match=f"--out: .* is the folder of a {what}"):
+        check_not_kept(tmp_path, "--out")
