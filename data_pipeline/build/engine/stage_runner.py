@@ -18,7 +18,7 @@ from typing import IO, Any
 import apache_beam as beam
 import fsspec
 from apache_beam.options.pipeline_options import PipelineOptions
-from apache_beam.runners import create_runner
+from apache_beam.runners.runner import create_runner
 
 from coi_jax.common import files
 from coi_jax.common.errors import UserError, nearest
