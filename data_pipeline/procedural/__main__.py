@@ -30,7 +30,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--list", action="store_true", help="print the chosen operations and stop")
     add("--seed", type=int, metavar="N", default=0, help="the same seed gives the same bytes")
     add("--operations", metavar="A,B", default=",".join(catalogue.families()), help="families or names of operations")
-    add("--max_level", type=int, metavar="N", default=3, help="1 moves items, 2 looks at each, 3 calculates or spells")
+    add(
+        "--max_level",
+        type=int,
+        choices=(1, 2, 3),
+        default=3,
+        help="1 moves items, 2 looks at each, 3 calculates or spells",
+    )
     add("--lengths", metavar="N,…", default="1,2,3", help="lengths of all splits but test")
     add("--test_lengths", metavar="N,…", default="1,2,3,4,5,6", help="lengths of test")
     add("--train_count", metavar="N,…", default="4000", help="chains of each length, or one number for each")
