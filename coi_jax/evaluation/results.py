@@ -1,17 +1,15 @@
 """The content of `results.json`, a run on a test set: scores with intervals, baselines, counts, and provenance."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from coi_jax.chains.chain import Chain
-from coi_jax.common import files
 from coi_jax.evaluation import metrics
 from coi_jax.evaluation.bootstrap import bootstrap
 from coi_jax.evaluation.predictions import Prediction, digest
-
-DIGEST = "sha256"  # of all else in results.json
+from coi_jax.evaluation.results_digest import DIGEST, results_digest
 
 
 def make_results(
@@ -57,11 +55,6 @@ def make_results(
         "provenance": provenance | {"predictions": digest(predictions)},
     }
     return results | {DIGEST: results_digest(results)}
-
-
-def results_digest(results: Mapping[str, Any]) -> str:
-    """Return the hash of results that stands among them, by which a changed file is noticed."""
-    return files.digest({name: value for name, value in results.items() if name != DIGEST})
 
 
 def with_intervals(scores: metrics.ExampleScores, resamples: int, seed: int) -> dict[str, dict[str, float]]:

@@ -19,7 +19,7 @@ from coi_jax.common.storage import PathLike, absolute, as_path, is_local
 from coi_jax.config.run import RunConfig, read_run_config
 from coi_jax.data.arms import ARMS, find_arm
 from coi_jax.data.test_sets import chain_length
-from coi_jax.evaluation.results import DIGEST, results_digest
+from coi_jax.evaluation.results_digest import DIGEST, results_digest
 from coi_jax.runs.checkpoint_steps import steps
 
 CONFIG = "config.json"

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from coi_jax.common import files
-from coi_jax.evaluation.results import DIGEST, results_digest
+from coi_jax.evaluation.results_digest import DIGEST, results_digest
 from tests.helpers.configs import quickstart_config
 
 RELEASE = "amazon-science/chain-of-instructions"
