@@ -14,9 +14,14 @@ from coi_jax.data.task_specs import training_tasks
 from data_pipeline import cache
 from data_pipeline.audit import __main__ as audit
 from data_pipeline.build import __main__ as build
+from data_pipeline.build import decisions
+from data_pipeline.build.review import chain_outcomes
+from data_pipeline.build.review.chain_outcomes import WRITTEN
+from data_pipeline.build.review.curation import CurationSession
 from data_pipeline.procedural import __main__ as procedural
 from data_pipeline.release import __main__ as release
 from data_pipeline.tasks import cache_writer
+from tests.helpers.drafts import draft
 from tests.helpers.paths import QUICKSTART
 from tests.helpers.token_caches import make_chain, write_dataset
 
@@ -64,6 +69,18 @@ def test_a_release_is_imported_from_a_bucket_into_a_bucket(bucket: str) -> None:
     files.write_text(f"{bucket}/release/data/train/coi_1.json", json.dumps([ROW]))
     assert run(release.main, "--src", f"{bucket}/release", "--out", f"{bucket}/data") == 0
     assert [chain.outputs for chain in read_chains(f"{bucket}/data", "train")] == [("green",)]
+
+
+def test_a_build_is_curated_in_a_bucket(bucket: str) -> None:
+    rows = [{"status": WRITTEN, "reason": "", "draft": draft(str(number)).row()} for number in range(3)]
+    files.write_text(f"{bucket}/work/chains.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    decisions_file = f"{bucket}/work/decisions.jsonl"
+    session = CurationSession(list(chain_outcomes.read(f"{bucket}/work")), decisions_file, "a tester", 4, 0)
+    session.decide({"id": session.order[0], "decision": "accept"})
+    session.decide({"id": session.order[1], "decision": "reject"})
+    session.undo()
+    found = decisions.read(decisions_file).rows
+    assert {name: row["decision"] for name, row in found.items()} == {session.order[0]: "accept"}
 
 
 def write(folder: Path, source: str) -> None:

@@ -11,7 +11,7 @@ from coi_jax.common import cli, files
 from coi_jax.models import build, flops
 from coi_jax.training.loop import TrainingJob
 from launch.preflight import __main__ as preflight
-from launch.preflight import programs
+from launch.preflight import analysis, programs
 from launch.preflight.hlo_costs import Costs
 from launch.preflight.programs import Memory, Program
 from launch.preflight.text_report import render
@@ -52,6 +52,15 @@ def result(config_file: Path) -> dict[str, Any]:
     assert preflight.main(argv) == 0
     values: dict[str, Any] = files.read_json(out)
     return values
+
+
+def test_the_result_is_written_into_a_bucket(
+    config_file: Path, result: dict[str, Any], bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(analysis, "preflight", lambda *_, **__: result)
+    out = f"{bucket}/results/tiny.json"
+    assert preflight.main([f"--config={config_file}", "--topology=v5e:2x2", f"--out={out}", "--json", *MEANS]) == 0
+    assert files.read_json(out)["programs"] == result["programs"]
 
 
 def test_memory_adds_up_and_parameters_are_divided(result: dict[str, Any]) -> None:
