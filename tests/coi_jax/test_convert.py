@@ -314,7 +314,6 @@ def test_mistakes_are_one_line_and_leave_nothing(
         ("--src", source, "--out", source, *BYTES): "is there already; name a new folder",
         ("--src", source, "--out", "ftp://host/run", *BYTES): "cannot be reached; name a local path",
         ("--src", source, "--out", out, "--config", "none.py"): "config: none.py: no such file",
-        ("--src", trained.path, "--out", out, "--shard_gb", "0"): "shard_gb: 0.0: give more than 0",
         ("--src", trained.path, "--out", out, "--adapters"): "trained all weights; leave --adapters out",
         ("--src", empty, "--out", out): "has no checkpoint yet",
     }
@@ -324,6 +323,14 @@ def test_mistakes_are_one_line_and_leave_nothing(
         assert said in error
         assert error.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["empty"]
+
+
+@pytest.mark.parametrize("size", ["0", "-1", "nan", "inf", "many"])
+def test_the_size_of_files_is_above_zero(tmp_path: Path, capsys: pytest.CaptureFixture[str], size: str) -> None:
+    with pytest.raises(SystemExit) as caught:
+        run("--src", tmp_path, "--out", tmp_path / "out", "--shard_gb", size)
+    assert caught.value.code == 2
+    assert f"argument --shard_gb: '{size}' should be a number above 0" in capsys.readouterr().err
 
 
 def test_a_network_of_no_family_is_not_half_written(
