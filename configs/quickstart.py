@@ -2,7 +2,7 @@
 
 Command: `make quickstart`, or for one arm
 `python -m coi_jax.train --config configs/quickstart.py --workdir runs/quickstart/coi12 --config.arm=coi12`
-Two CPU cores: 13 minutes for three arms, installation included; free.
+Two CPU cores: 8 minutes for three arms, installation included; free.
 Adapters on a tuned run: `--config configs/quickstart.py:lora --config.weights.folder=runs/quickstart/coi12`.
 To expect: content ROUGE-L 97 ± 3 at length 2 (coi12), 79 ± 8 at length 3 (coi123), over three seeds.
 """
