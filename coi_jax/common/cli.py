@@ -111,6 +111,7 @@ def run(main: Callable[[], int]) -> int:
     """Call `main`; a user's mistake becomes one line on stderr and status 2, a full disk likewise."""
     child_processes.end_with_parent()
     quiet_libtpu()
+    sys.unraisablehook = _quiet_late_reads
     try:
         with _clean_interrupts():
             status = main()
@@ -134,6 +135,12 @@ def run(main: Callable[[], int]) -> int:
             file=sys.stderr,
         )
         return EXIT_USER_ERROR
+
+
+def _quiet_late_reads(unraisable: Any) -> None:
+    """Drop what TensorStore says of reads that end after another read of the same checkpoint has failed."""
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
 
 
 @contextlib.contextmanager

@@ -136,6 +136,29 @@ def test_an_interrupt_that_a_library_turns_into_its_own_error_is_one_line() -> N
     assert (done.returncode, done.stderr) == (130, "interrupted; run the same command again to go on\n")
 
 
+UNRAISABLE = """
+import sys
+from coi_jax.common import cli
+class Late:
+    def __init__(self, words):
+        self.words = words
+    def __del__(self):
+        raise RuntimeError(self.words)
+def main():
+    for words in sys.argv[1:]:
+        Late(words)
+    return 0
+sys.exit(cli.run(main))
+"""
+
+
+def test_reads_that_end_after_a_failure_say_nothing_and_other_errors_do() -> None:
+    command = [sys.executable, "-c", UNRAISABLE]
+    assert not subprocess.run([*command, "Event loop is closed"], capture_output=True, cwd=ROOT, check=True).stderr
+    other = subprocess.run([*command, "another"], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert "RuntimeError: another" in other.stderr
+
+
 def test_a_reader_that_has_gone_is_no_mistake() -> None:
     program = "import sys; from coi_jax.common import cli; sys.exit(cli.run(lambda: print('line ' * 10**6) or 0))"
     command = ["bash", "-c", '"$0" -c "$1" | head -c 5; exit ${PIPESTATUS[0]}', sys.executable, program]
