@@ -117,7 +117,11 @@ def test_the_clock_starts_anew_with_each_conversation(monkeypatch: pytest.Monkey
         ("{{ messages | batch(4000000000, 'x') | list | length }}", "longer than|memory"),
         ("{{ lipsum(n=1000000) }}", "longer than|memory"),
         ("{{ 'x' | indent(4000000000, true) }}", "more than 512 MiB of memory"),
-        ("{% set ns = namespace(x='a') %}{% for i in range(60) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}", "memory"),
+        # Which limit it meets first depends on the machine.
+        (
+            "{% set ns = namespace(x='a') %}{% for i in range(60) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}",
+            "longer than|memory",
+        ),
         ("{% for a in range(20000) %}" + "x" * 1000 + "{% endfor %}", "writes more than 16 MiB"),
         ("{{ '\\ud800' }}", "surrogates not allowed"),
         ("{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}", "stops: "),
