@@ -8,17 +8,13 @@ import pytest
 import torch
 from transformers import GenerationMixin, PreTrainedModel
 
-from coi_jax.config.model import model_section
 from coi_jax.inference.beam_search import BeamStrategy, length_divisor
 from coi_jax.inference.generator import Generator, Prompt
-from coi_jax.models import Network, Params, build
+from coi_jax.models import Network, Params
 from coi_jax.models.kv_cache import Cache, KeyValues, from_prompt
-from coi_jax.weights.hf_config import from_hf_config
-from coi_jax.weights.hf_names import to_params
-from tests.helpers.configs import RUN_FIELDS
+from tests.helpers.both_networks import Both, make_both
 from tests.helpers.continuations import EOS, Oracle, beam
-from tests.helpers.reference_layers import numpy
-from tests.helpers.reference_models import FAMILIES, VOCABULARY, reference
+from tests.helpers.reference_models import VOCABULARY
 from tests.helpers.tiny_models import quick_compilation
 from tests.helpers.tiny_networks import CONFIGS, network_and_params, tokens
 
@@ -70,17 +66,12 @@ def test_a_row_goes_on_while_a_live_beam_can_win(beams: int) -> None:
 
 NEW_TOKENS = 12
 ENDS = [1, *range(5, VOCABULARY, 6)]  # many, so that answers differ in length
-Pair = tuple[PreTrainedModel, Network, Params]
 
 
 @pytest.fixture(scope="module", params=["Llama 2", "T5 1.1, FLAN-T5"])
-def pair(request: pytest.FixtureRequest) -> Pair:
+def pair(request: pytest.FixtureRequest) -> Both:
     """A model of transformers with random weights, and ours with the same."""
-    theirs = reference(FAMILIES[request.param])
-    fields = from_hf_config(theirs.config.to_dict()) | RUN_FIELDS
-    network = build(model_section(fields).model_validate(fields), VOCABULARY)
-    weights = {name: numpy(weight) for name, weight in theirs.state_dict().items()}
-    return theirs, network, jax.tree.map(jnp.asarray, to_params(network.config, network.abstract(), weights))
+    return make_both(request.param)
 
 
 def expected(theirs: PreTrainedModel, prompts: list[Prompt], settings: dict[str, Any]) -> list[list[int]]:
@@ -104,7 +95,7 @@ def expected(theirs: PreTrainedModel, prompts: list[Prompt], settings: dict[str,
 @pytest.mark.parametrize(
     ("beams", "penalty", "early_stopping"), [(3, 1.0, False), (3, 1.0, True), (2, 2.0, False), (4, 0.0, True)]
 )
-def test_equals_transformers(pair: Pair, beams: int, penalty: float, early_stopping: bool) -> None:
+def test_equals_transformers(pair: Both, beams: int, penalty: float, early_stopping: bool) -> None:
     theirs, network, params = pair
     settings = {"num_beams": beams, "length_penalty": penalty, "early_stopping": early_stopping}
     prompts = [Prompt(str(seed), np.asarray(tokens(seed, 6), np.int32)) for seed in range(16)]

@@ -7,36 +7,28 @@ Each comparison leaves its largest difference in the report of the run (`record_
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from transformers import GenerationMixin, PreTrainedModel
+from transformers import GenerationMixin
 
-from coi_jax.config.model import model_section
-from coi_jax.models import Network, Params, build
-from coi_jax.weights.hf_config import from_hf_config
+from coi_jax.models import Network, Params
 from coi_jax.weights.hf_names import to_params
 from tests.helpers import tiny_models, tiny_networks
-from tests.helpers.configs import RUN_FIELDS
+from tests.helpers.both_networks import Both, make_both
 from tests.helpers.reference_layers import gradients_of, numpy, torch_of
-from tests.helpers.reference_models import FAMILIES, VOCABULARY, reference
+from tests.helpers.reference_models import FAMILIES, VOCABULARY
 
 LENGTH = 20  # four windows
 TOLERANCE = 1e-4
 
 Record = Callable[[str, object], None]
-Triple = tuple[PreTrainedModel, Network, Params]
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
-def triple(request: pytest.FixtureRequest) -> Triple:
+def triple(request: pytest.FixtureRequest) -> Both:
     """The reference, the network, and the parameters of both."""
-    theirs = reference(FAMILIES[request.param])
-    fields = from_hf_config(theirs.config.to_dict()) | RUN_FIELDS
-    network = build(model_section(fields).model_validate(fields), VOCABULARY)
-    weights = {name: numpy(weight) for name, weight in theirs.state_dict().items()}
-    return theirs, network, jax.tree.map(jnp.asarray, to_params(network.config, network.abstract(), weights))
+    return make_both(request.param)
 
 
 def batch_of(network: Network) -> dict[str, jax.Array]:
@@ -56,7 +48,7 @@ def their_logits(theirs: torch.nn.Module, batch: dict[str, jax.Array]) -> torch.
     return logits
 
 
-def test_logits_and_gradients(triple: Triple, record_property: Record) -> None:
+def test_logits_and_gradients(triple: Both, record_property: Record) -> None:
     """One compilation gives both. The loss is the sum over all positions that have a target."""
     theirs, network, params = triple
     batch = batch_of(network)
@@ -74,7 +66,7 @@ def test_logits_and_gradients(triple: Triple, record_property: Record) -> None:
     record_property("gradients", compare_gradients(triple, batch, expected, gradients))
 
 
-def compare_gradients(triple: Triple, batch: dict[str, jax.Array], logits: torch.Tensor, ours: Params) -> float:
+def compare_gradients(triple: Both, batch: dict[str, jax.Array], logits: torch.Tensor, ours: Params) -> float:
     """The largest difference, each in units of the largest gradient of its array."""
     theirs, network, _ = triple
     losses = torch.nn.functional.cross_entropy(
@@ -90,7 +82,7 @@ def compare_gradients(triple: Triple, batch: dict[str, jax.Array], logits: torch
     return worst
 
 
-def test_greedy_answers(triple: Triple, record_property: Record) -> None:
+def test_greedy_answers(triple: Both, record_property: Record) -> None:
     """Prompts of unlike lengths in one batch; the reference gets each alone."""
     theirs, network, params = triple
     prompts = [tiny_networks.tokens(seed, length) for seed, length in ((3, 11), (4, 2), (5, 7))]
