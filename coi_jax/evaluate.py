@@ -5,7 +5,8 @@
 
 Predictions go to DIR/eval/TEST SET/predictions.jsonl as they are written, scores to results.json beside them; those of
 the first examples alone (--limit) to results_first_200.json, which no table reads.
-`--config.evaluation.*`, `--config.mesh.*` and `--config.data.cache_folder` may differ from the run's config.
+`--config.evaluation.*`, `--config.mesh.*`, `--config.data.folder` (also --dataset) and `--config.data.cache_folder` may
+differ from the run's config.
 """
 
 import json

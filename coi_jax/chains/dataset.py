@@ -20,6 +20,7 @@ from pydantic import Field
 from coi_jax.chains.chain import Chain
 from coi_jax.common import files
 from coi_jax.common.errors import UserError, nearest
+from coi_jax.common.json_reader import HALF_A_PAIR
 from coi_jax.common.schema import check_value
 from coi_jax.common.storage import PathLike, as_path, atomic_folder, file_version, open_input, recover_folder
 
@@ -172,9 +173,7 @@ class _HashedFile:
         try:
             line = (json.dumps(row, ensure_ascii=False) + "\n").encode("utf-8")
         except UnicodeEncodeError:
-            raise UserError(
-                "row", row, "holds half of a surrogate pair, which UTF-8 cannot write; correct it"
-            ) from None
+            raise UserError("row", row, HALF_A_PAIR) from None
         self._file.write(line)
         self._hash.update(line)
 

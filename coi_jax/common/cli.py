@@ -14,6 +14,7 @@ from typing import Any, NoReturn, TypeVar
 
 from coi_jax.common import child_processes
 from coi_jax.common.errors import UserError, nearest, shorten
+from coi_jax.common.limits import LARGEST_INTEGER
 
 # What the user's machine or the path that was given is to blame for.
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG)
@@ -21,7 +22,6 @@ UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.ENOTD
 # libtpu, where it is installed, asks what TPU it is on, and complains on stderr that a machine without one cannot tell.
 NO_TPU = {"TPU_WORKER_HOSTNAMES": "localhost", "TPU_ACCELERATOR_TYPE": "v5litepod-4"}
 
-LARGEST_NUMBER = 2**31 - 1  # of an argument that is a number: what arrays and counters of 32 bits hold
 Number = TypeVar("Number", int, float)
 
 EXIT_USER_ERROR = 2
@@ -101,10 +101,10 @@ def positive_float(text: str) -> float:
 
 def _positive(kind: Callable[[str], Number], text: str) -> Number:
     with contextlib.suppress(ValueError):  # int() refuses a text of thousands of digits with it too
-        if 0 < (value := kind(text)) <= LARGEST_NUMBER:
+        if 0 < (value := kind(text)) <= LARGEST_INTEGER:
             return value
     whole = "an integer" if kind is int else "a number"
-    raise argparse.ArgumentTypeError(f"{shorten(text, 40)!r} should be {whole} above 0, at most {LARGEST_NUMBER:,}")
+    raise argparse.ArgumentTypeError(f"{shorten(text, 40)!r} should be {whole} above 0, at most {LARGEST_INTEGER:,}")
 
 
 def run(main: Callable[[], int]) -> int:

@@ -22,6 +22,7 @@ MAX_DEPTH = 100  # of lists and objects within one another
 MAX_DIGITS = 300  # of a number: every such integer is a finite float too
 SHORT = 7  # characters, fewer than `"\\ud800"` has
 BYTE_ORDER_MARK = "\ufeff"
+HALF_A_PAIR = "holds half of a surrogate pair, which UTF-8 cannot write; correct the text"
 _CONTAINERS = (dict, list)
 _SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")  # also of whole pairs
 
@@ -96,7 +97,7 @@ def parse_value(text: str, start: int, *, allow_surrogates: bool = False) -> tup
     _check_depth(value, text.count("[", start, end) + text.count("{", start, end))
     if not allow_surrogates and _SURROGATE_ESCAPE.search(text, start, end) and not is_utf8(value):
         place = f"{_find_surrogate(value)}: " if isinstance(value, dict | list) else ""
-        raise JsonError(f"{place}holds half of a surrogate pair, which UTF-8 cannot write; correct the text")
+        raise JsonError(f"{place}{HALF_A_PAIR}")
     return value, end
 
 

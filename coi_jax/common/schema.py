@@ -6,9 +6,9 @@ import pydantic
 from pydantic import Field
 
 from coi_jax.common.errors import UserError
+from coi_jax.common.limits import LARGEST_INTEGER
 
 Model = TypeVar("Model", bound=pydantic.BaseModel)
-LARGEST_INTEGER = 2**31 - 1
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 

@@ -68,13 +68,13 @@ class EndpointConfig(Section):
 
     @property
     def request_options(self) -> dict[str, Any]:
-        """The fields of a request that depend on neither the question nor the model, without those that are unset."""
+        """Return the fields of a request that depend on neither question nor model, without those that are unset."""
         effort = {} if self.reasoning_effort is None else {"reasoning_effort": self.reasoning_effort}
         return effort | self.extra_body
 
     @property
     def identity(self) -> list[Any]:
-        """What replies depend on, without options that are unset: they change nothing of what was made before."""
+        """Return what replies depend on, without options that are unset: those change nothing of what was made."""
         named = {"max_completion_tokens": self.token_limit_field != "max_tokens", "reply_tokens": self.reply_tokens}
         options = {name: value for name, value in named.items() if value} | self.request_options
         return ["endpoint", self.model, self.temperature, self.structured, *([options] if options else [])]

@@ -73,9 +73,9 @@ def test_a_release_is_imported_from_a_bucket_into_a_bucket(bucket: str) -> None:
 
 def test_a_build_is_curated_in_a_bucket(bucket: str) -> None:
     rows = [{"status": WRITTEN, "reason": "", "draft": draft(str(number)).row()} for number in range(3)]
-    files.write_text(f"{bucket}/work/chains.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
-    decisions_file = f"{bucket}/work/decisions.jsonl"
-    session = CurationSession(list(chain_outcomes.read(f"{bucket}/work")), decisions_file, "a tester", 4, 0)
+    files.write_text(f"{bucket}/built.work/chains.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    decisions_file = f"{bucket}/built.work/decisions.jsonl"
+    session = CurationSession(list(chain_outcomes.read(f"{bucket}/built.work")), decisions_file, "a tester", 4, 0)
     session.decide({"id": session.order[0], "decision": "accept"})
     session.decide({"id": session.order[1], "decision": "reject"})
     session.undo()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from coi_jax.common.errors import UserError
 from data_pipeline import json_array
 from data_pipeline.json_array import read_array
-from tests.helpers.measured import megabyte_takes_little
+from tests.helpers.measured import assert_megabyte_takes_little
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -123,4 +123,4 @@ def run(text):
 
 def test_a_megabyte_of_anything_is_read_or_refused_soon_and_in_little_memory(tmp_path: Path) -> None:
     texts = [f"[{piece * (2**20 // len(piece))}0]" for piece in PIECES]
-    megabyte_takes_little(CODE.format(path=str(tmp_path / "rows.json")), "UserError", texts)
+    assert_megabyte_takes_little(CODE.format(path=str(tmp_path / "rows.json")), "UserError", texts)

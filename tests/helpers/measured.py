@@ -27,7 +27,7 @@ for text in json.load(sys.stdin):
 """
 
 
-def megabyte_takes_little(imports: str, refusal: str, texts: Sequence[str]) -> None:
+def assert_megabyte_takes_little(imports: str, refusal: str, texts: Sequence[str]) -> None:
     """Check that `run`, which `imports` defines, takes or refuses each text within a second and 512 MiB.
 
     Args:

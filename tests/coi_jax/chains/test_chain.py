@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from coi_jax.chains.chain import Chain, Step, is_well_formed, join, parse, render, respell_labels
 from coi_jax.common.errors import UserError
-from tests.helpers.measured import megabyte_takes_little
+from tests.helpers.measured import assert_megabyte_takes_little
 
 PIECES = [
     "Task 1 output:",
@@ -132,7 +132,7 @@ def run(text):
         "Task 1 output" * 2**16,
         "\n" * 2**20,
     ]
-    megabyte_takes_little(code, "ValueError", texts)
+    assert_megabyte_takes_little(code, "ValueError", texts)
 
 
 CHAIN = Chain(

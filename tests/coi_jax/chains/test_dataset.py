@@ -10,7 +10,7 @@ from coi_jax.chains.chain import Chain, Step
 from coi_jax.chains.dataset import DatasetWriter, read_chains, read_manifest, split_path, write_chains
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
-from tests.helpers.measured import megabyte_takes_little
+from tests.helpers.measured import assert_megabyte_takes_little
 
 
 def chain(number: int, length: int) -> Chain:
@@ -239,4 +239,4 @@ def run(text):
 
 def test_chains_of_a_megabyte_are_written_and_read_soon_and_in_little_memory(tmp_path: Path) -> None:
     texts = [piece * (2**20 // len(piece)) for piece in ("word ", "\\", "\n", '"', "é\u2028", "\0", "Task 1 output: ")]
-    megabyte_takes_little(CODE.format(path=str(tmp_path / "data")), "UserError", texts)
+    assert_megabyte_takes_little(CODE.format(path=str(tmp_path / "data")), "UserError", texts)

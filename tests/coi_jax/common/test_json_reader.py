@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from coi_jax.common.errors import UserError
 from coi_jax.common.json_reader import MAX_DEPTH, MAX_DIGITS, JsonError, is_utf8, parse_field, parse_json, parse_value
-from tests.helpers.measured import megabyte_takes_little
+from tests.helpers.measured import assert_megabyte_takes_little
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -96,4 +96,6 @@ PIECES = ["[", "[],", '{"a":', '{"a":1},', '"\\ud83d",', "1e9,", "\\", "1", "0."
 
 def test_a_megabyte_of_anything_is_read_or_refused_soon_and_in_little_memory() -> None:
     texts = [frame.format(piece * (2**20 // len(piece))) for piece in PIECES for frame in ("{}", "[{}0]")]
-    megabyte_takes_little("from coi_jax.common.json_reader import JsonError, parse_json as run", "JsonError", texts)
+    assert_megabyte_takes_little(
+        "from coi_jax.common.json_reader import JsonError, parse_json as run", "JsonError", texts
+    )
