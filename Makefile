@@ -44,12 +44,14 @@ docs: .venv/test.stamp
 	@$(BUILD_DOCS)
 	@echo "open site/index.html; with search: .venv/bin/mkdocs serve"
 
+# Where a worker crashes the run ends and names the test: xdist waits for ever for one that replaces it in a loadgroup.
+PYTEST := $(RUN) pytest -n 2 --dist loadgroup --max-worker-restart=0
 test: check
-	@$(RUN) pytest -n 2 --dist loadgroup
+	@$(PYTEST)
 
 # What is left out is in pyproject.toml; child processes and the workers of xdist are measured too.
 coverage: .venv/test.stamp
-	@$(RUN) pytest -n 2 --dist loadgroup --cov --cov-report=term:skip-covered --cov-report=html
+	@$(PYTEST) --cov --cov-report=term:skip-covered --cov-report=html
 
 # A stamp is older than the declared packages when they change: pip then brings the environment up to date.
 INSTALL := $(RUN) pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable

@@ -17,7 +17,7 @@ import pytest
 
 from coi_jax.common import cli, files
 from coi_jax.runs import checkpoint_steps
-from tests.helpers import tiny_models, two_process_worker
+from tests.helpers import cpu_devices, tiny_models, two_process_worker
 from tests.helpers.paths import ROOT
 from tests.helpers.token_caches import small_config, write_dataset
 
@@ -70,7 +70,7 @@ class Launch:
             address = f"127.0.0.1:{free.getsockname()[1]}"
         common = os.environ | {
             "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+            "XLA_FLAGS": cpu_devices.flags(4),
             "JAX_COORDINATOR_ADDRESS": address,
             "JAX_NUM_PROCESSES": "2",
             "JAX_COMPILATION_CACHE_DIR": str(self.folder / "xla"),
