@@ -3,11 +3,13 @@
   python -m coi_jax.convert --src models/mistral-7b --out runs/base --config configs/release.py
   python -m coi_jax.convert --src runs/coi12 --out models/coi12 --dtype bfloat16
   python -m coi_jax.convert --src runs/lora --out models/lora --adapters
+  python -m coi_jax.convert --src SmolLM2-135M-Instruct.Q4_1.gguf --out models/smollm2
 
 What --src is decides which. A new run has the model, the weights and the tokenizer of the folder, and all else from
 --config (--config.FIELD=VALUE as ever): it can be evaluated, and training can begin from it (config.weights.folder).
-A run's adapters are folded into their base, unless --adapters asks for them alone. Both folders may be in a
-bucket (gs://…). One tensor is in memory at a time.
+A run's adapters are folded into their base, unless --adapters asks for them alone. A GGUF file becomes a published
+folder, its tensors in float32 unless --dtype says otherwise. All may be in a bucket (gs://…). One tensor is in memory
+at a time.
 """
 
 import sys
@@ -30,16 +32,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     from coi_jax.parallel.processes import start_jax
     from coi_jax.runs.run_folder import RunFolder
     from coi_jax.weights.conversion import export_adapters, export_model, import_model
+    from coi_jax.weights.gguf_import import EXTENSION, import_gguf
     from coi_jax.weights.sources import is_run
 
     start_jax()
     dtype = jnp.dtype(arguments.dtype) if arguments.dtype else None
+    max_shard_bytes = int(arguments.shard_gb * GIGABYTE)
     run = RunFolder(arguments.src)
-    if arguments.adapters:
+    if arguments.src.lower().endswith(EXTENSION):
+        import_gguf(arguments.src, arguments.out, dtype, max_shard_bytes)
+        print(f"wrote {arguments.out}; next: python -m coi_jax.train --config.weights.folder={arguments.out} …")
+    elif arguments.adapters:
         export_adapters(run, arguments.out)
         print(f"wrote {arguments.out}; next: peft.PeftModel.from_pretrained(model, {arguments.out!r})")
     elif is_run(arguments.src):
-        export_model(run, arguments.out, dtype, int(arguments.shard_gb * GIGABYTE))
+        export_model(run, arguments.out, dtype, max_shard_bytes)
         loader = "AutoModelForSeq2SeqLM" if run.load_config().model.kind == "t5" else "AutoModelForCausalLM"
         print(f"wrote {arguments.out}; next: transformers.{loader}.from_pretrained({arguments.out!r})")
     else:
@@ -50,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> cli.Parser:
     parser = cli.parser(__doc__)
-    parser.add_argument("--src", required=True, help="published folder (safetensors), or run folder")
+    parser.add_argument("--src", required=True, help="published folder (safetensors), run folder, or GGUF file")
     parser.add_argument("--out", required=True, help="new folder; it appears when it is whole")
     parser.add_argument("--dtype", choices=DTYPES, default="", help="of what is written; else as it is in --src")
     parser.add_argument("--config", default="configs/release.py", help="a new run's config, but for its model")

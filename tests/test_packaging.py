@@ -28,7 +28,7 @@ PROJECT: dict[str, Any] = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["
 
 # What may be imported in a folder besides `dependencies`: the extras that the folder needs.
 EXTRAS = {
-    "coi_jax": (),
+    "coi_jax": ("gguf",),
     "configs": (),
     "launch": ("launch",),
     "data_pipeline": ("data",),
