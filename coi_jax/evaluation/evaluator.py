@@ -56,19 +56,23 @@ def evaluate_newest(
         try:
             return evaluate(model, names or model.config.evaluation.tests, limit)
         except DamagedCheckpoint as damage:
-            if jax.process_count() > 1 or checkpoint.latest_step(model.run.checkpoints, damage.step) is None:
-                raise  # other hosts may not have noticed the damage
+            if not checkpoint.is_passed_over(damage):
+                raise
             before = damage.step
             _set_aside_unless_trained(model.run.path, damage)
 
 
 def _set_aside_unless_trained(run: PathLike, damage: DamagedCheckpoint) -> None:
-    """Rename a damaged checkpoint, so that training makes it anew; only name it while another process trains."""
-    try:
-        with folder_lock(run, "workdir"):
+    """Rename a damaged checkpoint, so that training makes it anew.
+
+    It is only named where it cannot be renamed, as while another process trains, and on several hosts, which cannot all
+    hold the lock of the folder.
+    """
+    if jax.process_count() == 1:
+        with contextlib.suppress(UserError, OSError), folder_lock(run, "workdir"):
             checkpoint.set_aside(damage)
-    except (UserError, OSError):  # somebody trains in the folder, or it cannot be written
-        processes.log_primary(f"{damage.what}; the one before it is used")
+            return
+    processes.log_primary(f"{damage.what}; the one before it is used")
 
 
 def evaluate(model: Model, names: Sequence[str], limit: int | None = None) -> list[dict[str, Any]]:

@@ -165,6 +165,11 @@ def _broadcast(text: str) -> str:
     return bytes(multihost_utils.broadcast_one_to_all(padded)[:size]).decode("utf-8")
 
 
+def on_any(flag: bool) -> bool:
+    """Return whether a flag is set on any process; every process calls it."""
+    return bool(np.any(multihost_utils.process_allgather(np.asarray(flag))))
+
+
 def check_shared(field: str, path: PathLike) -> None:
     """Raise UserError, on every process, where one of them does not see a file that the primary one has written."""
     seen = multihost_utils.process_allgather(np.asarray(bool(as_path(path).exists())))

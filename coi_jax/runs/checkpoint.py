@@ -2,7 +2,8 @@
 
 Orbax writes a step's folder under a temporary name and renames it last (in a bucket it adds a marker file last), so a
 checkpoint is whole or absent. Arrays are saved in their own shape, whatever the mesh, and are restored onto any other.
-The position holds a checksum of every array: a checkpoint that was damaged later is noticed when it is restored.
+The position holds a checksum of every array. A checkpoint is read back before it gets its name and before an older one
+is removed; one that was damaged later is noticed when it is restored.
 """
 
 import errno
@@ -18,15 +19,18 @@ from coi_jax.common.errors import UserError
 from coi_jax.common.storage import PathLike, absolute, as_path, file_identity, list_files, rename_folder
 from coi_jax.models import Network, Params
 from coi_jax.parallel import processes, sharding
-from coi_jax.runs import checksums
+from coi_jax.runs import checksums, read_back
 from coi_jax.runs.checkpoint_steps import COMMITTED, needs_commit, steps
-from coi_jax.runs.damage import DamagedCheckpoint, damage_errors
+from coi_jax.runs.damage import DamagedCheckpoint, NotReadBack, damage_errors
 from coi_jax.runs.train_state import TrainState
 
 Position = dict[str, Any]  # JSON: where the run stands, and of which data
 ARRAYS = "arrays"  # the checksums in a saved position
+PARAMS = "['params']"  # begins the paths of parameters there
 DIGEST = "digest"  # of the rest of a saved position
+POSITION_FILE = "position/metadata"  # the JSON file in which Orbax writes it
 BASE_ARRAYS = "checksums.json"  # those of a frozen base, in its folder
+WRITE_SECONDS = 3600  # that hosts wait for each other while a checkpoint is written and read back
 
 
 class Checkpoints:
@@ -36,10 +40,14 @@ class Checkpoints:
     """
 
     def __init__(self, folder: PathLike, *, keep: int) -> None:
+        background = ocp.AsyncOptions(timeout_secs=WRITE_SECONDS, post_finalization_callback=self._read_back)
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep, cleanup_tmp_directories=True, enable_async_checkpointing=True
+            max_to_keep=keep,
+            cleanup_tmp_directories=True,
+            enable_async_checkpointing=True,
+            async_options=background,
         )
-        self._folder = folder
+        self._folder, self._saving = folder, Position()
         self._manager = ocp.CheckpointManager(absolute(folder), options=options)
 
     def __enter__(self) -> "Checkpoints":
@@ -53,6 +61,9 @@ class Checkpoints:
     def save(self, state: TrainState, step: int, position: Position) -> None:
         """Begin to write a checkpoint; return when the arrays have left the devices. A step is only saved once.
 
+        Older checkpoints are removed when this one was read back. Where the one before was not written as it was saved,
+        a line says so and it is left out; on several hosts that is an error, since only the primary process knows.
+
         Args:
           state: what is saved, but for the frozen base.
           step: the steps that it has taken.
@@ -60,16 +71,43 @@ class Checkpoints:
 
         Raises:
           OSError: this write or the one before found no room; checkpoints written earlier are whole.
+          NotReadBack: the one before was not written as it was saved, on several hosts.
         """
         if step == self._manager.latest_step():
             return
+        self._finish_last()
+        self._saving = _signed(position | {"step": step, ARRAYS: _checksums(state)})
         items = {
             "params": ocp.args.StandardSave(state.params, save_args=jax.tree.map(by_layer, state.params)),
             "optimizer": ocp.args.StandardSave(state.opt_state),
-            "position": ocp.args.JsonSave(_signed(position | {"step": step, ARRAYS: _checksums(state)})),
+            "position": ocp.args.JsonSave(self._saving),
         }
         with storage_errors(self._folder):
             self._manager.save(step, args=ocp.args.Composite(**items), force=True)
+
+    def _finish_last(self) -> None:
+        """Wait until the last checkpoint is written and read back; raises as `save`."""
+        try:
+            with storage_errors(self._folder):
+                self._manager.wait_until_finished()
+        except NotReadBack as error:
+            if jax.process_count() > 1:
+                raise
+            processes.log_primary(f"{error.what}; older checkpoints are kept, and training goes on")
+            self._manager.reload()
+
+    def _read_back(self) -> None:
+        """Raise NotReadBack where the files of the checkpoint that is being saved are not as they should be.
+
+        Orbax calls it in the background of the primary process, when all is written but has a temporary name.
+        """
+        step = self._saving["step"]
+        names = [entry for entry in as_path(self._folder).iterdir() if entry.name.partition(".")[0] == str(step)]
+        damage = "its files are not there"
+        for place in names:
+            damage = _damage(place, digest=self._saving[DIGEST])
+        if damage:
+            raise NotReadBack(self._folder, step, damage)
 
     def restore(self, step: int, abstract: TrainState, shardings: TrainState) -> TrainState:
         """Restore the state of a step.
@@ -127,13 +165,42 @@ def set_aside(damage: DamagedCheckpoint) -> None:
     Raises:
       DamagedCheckpoint: there is none before, or other hosts may not have noticed the damage.
     """
-    folder = damage.folder
-    if jax.process_count() > 1 or not any(step < damage.step for step in steps(folder)):
+    if not is_passed_over(damage):
         raise damage
+    name = processes.on_primary(lambda: _rename_damaged(damage))
+    processes.log_primary(f"{damage.what}; it is kept as {name}, and the one before it is used")
+
+
+def is_passed_over(damage: DamagedCheckpoint) -> bool:
+    """Return whether a damaged checkpoint has one before it, and all hosts can go on from that one."""
+    is_known = jax.process_count() == 1 or damage.is_agreed
+    return is_known and latest_step(damage.folder, damage.step) is not None
+
+
+def _rename_damaged(damage: DamagedCheckpoint) -> str:
     names = (f"damaged-{damage.step}" + (f"-{number}" if number else "") for number in itertools.count())
-    place = next(folder / name for name in names if not (folder / name).exists())
-    rename_folder(folder / str(damage.step), place)
-    processes.log_primary(f"{damage.what}; it is kept as {place.name}, and the one before it is used")
+    place = next(damage.folder / name for name in names if not (damage.folder / name).exists())
+    rename_folder(damage.folder / str(damage.step), place)
+    return str(place.name)
+
+
+def check_on_all_hosts(folder: PathLike, step: int, prefix: str = "") -> None:
+    """Raise DamagedCheckpoint on every host where one of several finds that a checkpoint is not what was saved.
+
+    Each host reads a share of the arrays. Without it, one host would raise while the others wait for it to restore. One
+    process alone does nothing here: `restore` notices the damage.
+
+    Args:
+      folder: the run's `checkpoints`.
+      step: of the checkpoint.
+      prefix: with which the paths of the arrays begin that are read.
+    """
+    if jax.process_count() == 1:
+        return
+    share = slice(jax.process_index(), None, jax.process_count())
+    reason = _damage(as_path(folder) / str(step), share=share, prefix=prefix)
+    if processes.on_any(bool(reason)):
+        raise DamagedCheckpoint(folder, step, reason or "as another host found", is_agreed=True)
 
 
 def latest_step(folder: PathLike, before: int | None = None) -> int | None:
@@ -163,6 +230,26 @@ def _read_position(folder: PathLike, step: int) -> Position:
         if DIGEST in position and (position != _signed(position) or position["step"] != step):
             raise ValueError("the position is not what was saved")
         return position
+
+
+def _damage(place: PathLike, *, digest: str | None = None, share: slice = read_back.ALL, prefix: str = "") -> str:
+    """Return why the files of a checkpoint do not hold what was saved; "" where they do.
+
+    Args:
+      place: the folder of the checkpoint, which may have a temporary name.
+      digest: that the position has; None takes the one that stands in it.
+      share: as `find_damage`.
+      prefix: with which the paths of the arrays begin that are read.
+    """
+    try:
+        position = files.read_object(as_path(place) / POSITION_FILE, "position")
+    except (OSError, ValueError) as error:
+        return str(error)
+    is_whole = DIGEST not in position or position == _signed(position)
+    if not is_whole or digest not in (None, position.get(DIGEST)):
+        return "the position is not what was saved"
+    sums = {path: text for path, text in position.get(ARRAYS, {}).items() if path.startswith(prefix)}
+    return read_back.find_damage(place, sums, share)
 
 
 def _signed(position: Position) -> Position:
@@ -203,6 +290,7 @@ def restore_params(folder: PathLike, network: Network, *, step: int | None = Non
     if found not in steps(folder):
         place = folder if step is None else as_path(folder) / str(step)
         raise UserError("checkpoint", place, "none there; train the run first")
+    check_on_all_hosts(folder, found, PARAMS)
     target, _ = network.split(placed_params(network, mesh))
     _check_network(folder, found, target)
     with damage_errors(folder, found):
@@ -221,7 +309,7 @@ def _check_network(folder: PathLike, step: int, target: Params) -> None:
             metadata = reader.metadata(absolute(folder) / str(step) / "params").item_metadata
         found = checksums.shapes({"params": metadata.tree})
     else:
-        of_params = {path: text for path, text in stored.items() if path.startswith("['params']")}
+        of_params = {path: text for path, text in stored.items() if path.startswith(PARAMS)}
         found = checksums.shapes_of(of_params)
     if found != checksums.shapes({"params": target}):
         hint = "does not hold this network's parameters; evaluate it with the config that it was trained with"

@@ -23,15 +23,31 @@ class DamagedCheckpoint(UserError):
       folder: the run's `checkpoints`.
       step: of the checkpoint.
       what: names it, and says what was found.
+      is_agreed: all hosts know of it, so that they can take the same step.
     """
 
-    def __init__(self, folder: PathLike, step: int, reason: str) -> None:
-        self.folder, self.step = as_path(folder), step
+    def __init__(self, folder: PathLike, step: int, reason: str, *, is_agreed: bool = False) -> None:
+        self.folder, self.step, self.is_agreed = as_path(folder), step, is_agreed
         self.what = f"checkpoint {self.folder / str(step)} is damaged ({reason})"
         older = max((one for one in steps(folder) if one < step), default=None)
         way = "train from the beginning" if older is None else f"go on from step {older}"
         hint = f"is damaged ({reason}); restore its files, or remove the folder to {way}"
         super().__init__("checkpoint", self.folder / str(step), hint)
+
+
+class NotReadBack(UserError):
+    """A checkpoint that did not get its name, since its files do not hold what was to be saved.
+
+    Attributes:
+      what: names it, and says what was found.
+    """
+
+    def __init__(self, folder: PathLike, step: int, reason: str) -> None:
+        place = as_path(folder) / str(step)
+        self.what = f"checkpoint {place} was not written as it was saved ({reason})"
+        older = max(steps(folder), default=None)
+        way = "train from the beginning" if older is None else f"go on from step {older}"
+        super().__init__("checkpoint", place, f"was not written as it was saved ({reason}); run again to {way}")
 
 
 class damage_errors:

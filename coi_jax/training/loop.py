@@ -209,6 +209,7 @@ def restore_or_init(job: TrainingJob, checkpoints: Checkpoints) -> tuple[TrainSt
     """
     while (step := checkpoint.latest_step(job.run.checkpoints)) is not None:
         try:
+            checkpoint.check_on_all_hosts(job.run.checkpoints, step)
             return restore(job, checkpoints, step), step
         except DamagedCheckpoint as damage:
             checkpoints.set_aside(damage)

@@ -10,15 +10,14 @@ from typing import Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tensorstore
 from flax import nnx
 
 from coi_jax.common import files
-from coi_jax.common.storage import Folder, PathLike, absolute, is_local
+from coi_jax.common.storage import Folder, PathLike
 from coi_jax.models import Network, Params
 from coi_jax.models.lora import lora_delta
 from coi_jax.models.quantization import dequantize
-from coi_jax.runs import checkpoint, checkpoint_steps
+from coi_jax.runs import checkpoint, checkpoint_steps, read_back
 from coi_jax.runs.run_folder import RunFolder
 from coi_jax.weights.hf_names import ParameterMapping, parameter_mappings, resolve_keys
 from coi_jax.weights.safetensors_files import Tensor, TensorFolder
@@ -69,8 +68,7 @@ class CheckpointWeights:
 
     def __init__(self, folder: PathLike) -> None:
         """Open `folder`, the `params` of a checkpoint."""
-        self._folder = absolute(folder)
-        self._store = functools.cache(self._open)
+        self._store = functools.cache(functools.partial(read_back.open_array, folder))
 
     def layer(self, mapping: ParameterMapping, number: int) -> Tensor:
         """See `WeightSource.layer`."""
@@ -80,11 +78,6 @@ class CheckpointWeights:
     def dtype(self, mapping: ParameterMapping) -> np.dtype:
         """See `WeightSource.dtype`."""
         return np.dtype(self._store(mapping.path).dtype.numpy_dtype)
-
-    def _open(self, path: str) -> tensorstore.TensorStore:
-        base = f"{self._folder}/" if not is_local(self._folder) else {"driver": "file", "path": f"{self._folder}/"}
-        kvstore = {"driver": "ocdbt", "base": base, "path": f"{path}/"}
-        return tensorstore.open({"driver": "zarr", "kvstore": kvstore}, open=True, read=True).result()
 
 
 class MergedWeights:

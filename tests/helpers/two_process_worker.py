@@ -1,7 +1,7 @@
 """`python -m tests.helpers.two_process_worker FOLDER STAGE`: what each of two processes does, as the commands do it.
 
-Stage `stop` begins to train, slowly, until SIGTERM; stage `end` trains to the end, evaluates and answers a question.
-The token caches are written by a stand-in for the child process that has TensorFlow.
+Stage `stop` begins to train, slowly, until SIGTERM, and saves every other step; stage `end` trains to the end,
+evaluates and answers a question. The token caches are written by a stand-in for the child process that has TensorFlow.
 """
 
 import json
@@ -31,7 +31,8 @@ def commands(folder: Path, stage: str) -> list[Callable[[], int]]:
     workdir = f"--workdir={folder / 'run'}"
     training = ["--config", str(folder / "config.json"), workdir]
     if stage == "stop":
-        return [lambda: train.main([*training, "--config.mesh.fsdp=3"]), lambda: train.main(training)]
+        often = "--config.train.checkpoint_every=2"
+        return [lambda: train.main([*training, "--config.mesh.fsdp=3"]), lambda: train.main([*training, often])]
     return [
         lambda: train.main(training),
         lambda: evaluate.main([workdir, "--tasks=proc2_test"]),

@@ -121,7 +121,7 @@ def wait_for_step(folder: Path, step: int, processes: list[subprocess.Popen[str]
 
 @dataclass(frozen=True)
 class Story:
-    """Two processes that were stopped and went on, and the step at which they stopped."""
+    """Two processes that were stopped and went on, and the steps that were saved; the newest was damaged in between."""
 
     folder: Path
     stopped: list[Ended]
@@ -129,15 +129,24 @@ class Story:
     ended: list[Ended]
 
 
+def damage(checkpoint: Path) -> None:
+    """Flip a bit in the largest file of the parameters."""
+    path = max((checkpoint / "params").glob("ocdbt*/d/*"), key=lambda path: path.stat().st_size)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path.write_bytes(data)
+
+
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory) -> Story:
     folder = make_folder(tmp_path_factory.mktemp("two"))
     stop = Launch(folder, "stop")
     processes = stop.start()
-    wait_for_step(folder, 2, processes)
+    wait_for_step(folder, 3, processes)
     processes[1].send_signal(signal.SIGTERM)
     stopped = stop.finish(processes)
     saved = checkpoint_steps.steps(folder / "run" / "checkpoints")
+    damage(folder / "run" / "checkpoints" / str(saved[-1]))
     end = Launch(folder, "end")
     return Story(folder, stopped, saved, end.finish(end.start()))
 
@@ -159,7 +168,8 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_one_of_them_gets_sigterm_and_both_stop_and_save_at_the_same_step(two: Story) -> None:
     assert [ended.status for ended in two.stopped] == [0, 0], two.stopped
     step = two.saved[-1]
-    assert 2 <= step < STEPS
+    assert 3 <= step < STEPS
+    assert len(two.saved) == 2
     assert f"stopped and saved at step {step} of {STEPS}" in two.stopped[0].printed
     assert [row["step"] for row in logged(two.folder)] == list(range(1, STEPS + 1))
 
@@ -169,9 +179,11 @@ def test_a_mistake_is_one_line_and_status_2_on_each(two: Story) -> None:
     assert all("error: config.mesh: " in ended.errors for ended in two.stopped)
 
 
-def test_they_go_on_and_end_well_and_only_the_first_speaks_and_writes_caches(two: Story) -> None:
+def test_they_go_on_before_a_damaged_checkpoint_and_only_the_first_speaks_and_writes_caches(two: Story) -> None:
     assert [(ended.status, ended.commands) for ended in two.ended] == [(0, [0, 0, 0])] * 2, two.ended
-    assert f"going on from step {two.saved[-1]}" in two.ended[0].errors
+    older, newest = two.saved
+    assert re.search(rf"/{newest} is damaged \(.*it is kept as damaged-{newest}", two.ended[0].errors)
+    assert f"going on from step {older}" in two.ended[0].errors
     assert f"trained {STEPS} steps" in two.ended[0].printed
     assert two.stopped[1].printed == two.ended[1].printed == ""
     assert (two.folder / "writers.txt").read_text().split() == ["0", "0"]  # to train, and to evaluate

@@ -1,4 +1,5 @@
 import errno
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ from coi_jax.runs import checkpoint, streamed_checkpoint
 from coi_jax.runs.checkpoint import Checkpoints, latest_step, read_position, restore_params
 from coi_jax.runs.checkpoint_steps import steps
 from coi_jax.runs.checksums import checksums
-from coi_jax.runs.damage import DamagedCheckpoint, damage_errors
+from coi_jax.runs.damage import DamagedCheckpoint, NotReadBack, damage_errors
 from coi_jax.runs.streamed_checkpoint import Streamed
 from coi_jax.runs.train_state import TrainState
 from tests.helpers.tiny_models import Trained, mesh, network
@@ -31,9 +32,13 @@ def one() -> Trained:
 
 
 def save(folder: Path, trained: Trained, *at: int, keep: int = 3) -> None:
+    save_state(folder, trained.state, *at, keep=keep)
+
+
+def save_state(folder: Path, state: TrainState, *at: int, keep: int) -> None:
     with Checkpoints(folder, keep=keep) as checkpoints:
         for step in at:
-            checkpoints.save(trained.state, step, {"total_steps": 9, "loader": "data"})
+            checkpoints.save(state, step, {"total_steps": 9, "loader": "data"})
 
 
 def assert_same(left: Any, right: Any) -> None:
@@ -120,9 +125,7 @@ def test_other_errors_pass(tmp_path: Path) -> None:
 def two_steps(one: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Checkpoints of two steps that nobody changes: tests take copies."""
     folder = tmp_path_factory.mktemp("checkpoints")
-    with Checkpoints(folder, keep=3) as checkpoints:
-        for step in (3, 4):
-            checkpoints.save(trained_state(one), step, {"total_steps": 9, "loader": "data"})
+    save_state(folder, trained_state(one), 3, 4, keep=3)
     return folder
 
 
@@ -227,3 +230,41 @@ def test_errors_of_the_storage_are_no_damage(tmp_path: Path, error: Exception) -
     with pytest.raises(type(error), match=str(error).replace("[", r"\[")) as caught, damage_errors(tmp_path, 3):
         raise error
     assert caught.value is error
+
+
+def damage_before_read_back(monkeypatch: pytest.MonkeyPatch, step: int, damage: str) -> None:
+    """Damage a checkpoint between the last byte that is written of it and the read-back."""
+    read_back = Checkpoints._read_back
+
+    def damage_first(self: Checkpoints) -> None:
+        if self._saving["step"] == step:
+            DAMAGES[damage](next(Path(self._folder).glob(f"{step}.*")))
+        read_back(self)
+
+    monkeypatch.setattr(Checkpoints, "_read_back", damage_first)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_an_older_checkpoint_outlives_a_newer_one_that_cannot_be_read_back(
+    tmp_path: Path, one: Trained, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    damage_before_read_back(monkeypatch, 4, damage)
+    state = trained_state(one)
+    with pytest.raises(NotReadBack, match=r"/4: was not written as it was saved \(.*run again to go on from step 3"):
+        save_state(tmp_path, state, 3, 4, keep=1)
+    assert steps(tmp_path) == [3]
+
+
+def test_training_goes_on_after_a_checkpoint_that_cannot_be_read_back(
+    tmp_path: Path, one: Trained, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damage_before_read_back(monkeypatch, 4, "a bit of the parameters")
+    with Checkpoints(tmp_path, keep=2) as checkpoints:
+        for step in (2, 3, 4):
+            checkpoints.save(one.state, step, {})
+        checkpoints._finish_last()
+        assert steps(tmp_path) == [2, 3]
+        checkpoints.save(one.state, 5, {})
+    assert steps(tmp_path) == [3, 5]
+    assert re.search(r"/4 was not written as it was saved \(.*\); older checkpoints are kept", capsys.readouterr().err)
+    assert_same(restore_params(tmp_path, network()), one.state.params)
