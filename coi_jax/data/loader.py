@@ -21,12 +21,14 @@ from coi_jax.data.mixing import Stream
 from coi_jax.data.prompts import cut_prompt
 from coi_jax.data.row_shape import Fitted, RowShape
 from coi_jax.data.step_plans import ExamplesPlan, Plan, Rows, TokensPlan
+from coi_jax.data.target_counts import most_targets, row_targets
 from coi_jax.data.token_cache import TokenCache
 from coi_jax.tokenizers.protocol import Vocabulary
 
 HELD_PERCENT = 99  # of the examples, by a length that is recommended
 THREADS = 2
 STEPS_AHEAD = 8
+CAPACITY_STEPS = 32  # so that runs of nearly the same data have the same program
 
 
 class Loader:
@@ -57,6 +59,7 @@ class Loader:
         begins = int(vocabulary.bos_id is not None and config.model.kind == "decoder")
         self._shape = RowShape(config.data.length, config.data.targets_length or 0, begins)
         self._places = self._fit(config)
+        self._microbatches = config.train.microbatches
         self._plan = self._make_plan(config, row_multiple)
         self.rows_per_step = self._plan.rows
         self.steps_per_epoch, self.total_steps = self._plan.steps_per_epoch, self._plan.total_steps
@@ -119,6 +122,27 @@ class Loader:
         needs = self._shape.needs(self._places.lengths)
         kind = ExamplesPlan if isinstance(config.data.batch, ExampleBatchConfig) else TokensPlan
         return kind(config, stream, needs, self._shape.capacity, row_multiple)
+
+    def target_capacity(self, data_parts: int, length_parts: int) -> int:
+        """Return a bound on the targets that one device has in a microbatch of any step of the run.
+
+        It is the largest number there is, rounded up to a 32nd of a device's positions.
+
+        Args:
+          data_parts: devices that share out the rows of a step.
+          length_parts: devices that share out the positions of a row.
+        """
+        side = self._shape.capacity[-1]
+        bounds = np.arange(length_parts + 1) * (side // length_parts)
+        needs, targets = self._shape.needs(self._places.lengths)[:, -1], self._places.lengths[:, 1]
+
+        def most(step: int) -> int:
+            rows = [row_targets(row, needs, targets, bounds) for row in self._plan.of_step(step)]
+            return most_targets(rows, self.rows_per_step, data_parts, self._microbatches)
+
+        unit = max(1, self.rows_per_step * side // (data_parts * self._microbatches * length_parts) // CAPACITY_STEPS)
+        largest = max(map(most, track(range(self.total_steps), "counting targets", self.total_steps)))
+        return -(-largest // unit) * unit
 
     def _make_fingerprint(self, config: RunConfig) -> str:
         data = config.data.model_dump(exclude={"folder", "cache_folder", "max_dropped"})

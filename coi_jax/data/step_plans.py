@@ -41,13 +41,15 @@ class ExamplesPlan:
         self._end = round(length * stream.block_size) if epochs else int(length) * self._examples
         self.total_steps = -(-self._end // self._examples)
         _check_length(float(length), self.total_steps, self.steps_per_epoch)
-        steps = track(range(self.total_steps), "packing", self.total_steps)
-        fullest = max(len(self.of_step(step)) for step in steps)
-        self.rows = _rows_for(config.data.batch.rows, fullest, multiple)
+        self._steps = [self._pack_step(step) for step in track(range(self.total_steps), "packing", self.total_steps)]
+        self.rows = _rows_for(config.data.batch.rows, max(map(len, self._steps)), multiple)
         self.useful = self._useful()
 
     def of_step(self, step: int) -> Rows:
         """Return the rows of a step that have examples; at most `rows`."""
+        return self._steps[step]
+
+    def _pack_step(self, step: int) -> Rows:
         start = step * self._examples
         examples = self._stream.take(start, min(start + self._examples, self._end))
         return [examples[row] for row in pack(self._needs[examples], self._capacity)]

@@ -4,7 +4,7 @@ A matrix of N elements takes 6·N operations per token (Kaplan et al. 2020, sect
 of its input and 2 for its own gradient, which a frozen matrix does not have. Attention takes 12 · heads · head_dim
 operations for every pair of query and key in a layer (4 forward: scores and weighted values; twice that backward).
 There is no backward pass below the first stack of layers that is trained. Only real tokens and pairs within one example
-count: padding, masked pairs and rematerialization do not.
+count, and the output layer only for targets: padding, masked pairs and rematerialization do not.
 """
 
 from collections.abc import Mapping
@@ -25,6 +25,7 @@ class Work(NamedTuple):
 
     examples: Float[Array, ""]
     tokens: Float[Array, ""]  # prompt and target positions of the decoder
+    targets: Float[Array, ""]  # positions with a loss
     encoder_tokens: Float[Array, ""]
     pairs: Float[Array, ""]  # of decoder query and key that it attends to, the mean over layers
     encoder_pairs: Float[Array, ""]
@@ -43,6 +44,7 @@ def count_work(batch: Mapping[str, Int[Array, "rows _"]], config: DecoderConfig 
     return Work(
         examples=_sum(jnp.max(decoder, axis=1)),
         tokens=tokens,
+        targets=_sum(batch["weights"] != 0),
         encoder_tokens=_sum(encoder > 0),
         pairs=pairs,
         encoder_pairs=_pairs(encoder, encoder),
@@ -84,7 +86,8 @@ def _sum(values: Array) -> Float[Array, ""]:
 class Costs(NamedTuple):
     """Operations forward and backward: of one token in all matrices that it passes, of one pair in all layers."""
 
-    token: int
+    token: int  # without the output layer
+    target: int  # of the output layer
     encoder_token: int
     pair: int
     encoder_pair: int
@@ -105,18 +108,24 @@ def costs(network: Network) -> Costs:
         return 2 * passes * sizes[name]
 
     encoder = sum(operations(name) for name in sizes if _reads_encoder(name))
-    token = sum(operations(name) for name in sizes) - encoder
+    target = sum(operations(name) for name in sizes if _is_output(name))
+    token = sum(operations(name) for name in sizes) - encoder - target
     scores = config.heads * config.head_dim
     pair, encoder_pair = (scores * (12 if first <= stack else 4) for stack in (DECODER, ENCODER))
     if isinstance(config, DecoderConfig):
-        return Costs(token, encoder, pair * config.layers, 0)
-    return Costs(token, encoder, pair * config.decoder_layers, encoder_pair * config.layers)
+        return Costs(token, target, encoder, pair * config.layers, 0)
+    return Costs(token, target, encoder, pair * config.decoder_layers, encoder_pair * config.layers)
 
 
 def _stack(name: str) -> int:
     if name.startswith("encoder"):
         return ENCODER
-    return HEAD if name.startswith(("head", "embedding")) else DECODER
+    return HEAD if _is_output(name) else DECODER
+
+
+def _is_output(name: str) -> bool:
+    """Return whether a matrix is the output layer, which may be the embedding's table."""
+    return name.startswith(("head", "embedding"))
 
 
 def _needs_input_gradient(name: str, first: int) -> bool:
@@ -138,6 +147,7 @@ def _reads_encoder(name: str) -> bool:
 
 def model_flops(work: Work, costs: Costs) -> float:
     """Return the operations of a forward and a backward pass over a batch, from numbers on the host."""
-    matrices = costs.token * float(work.tokens) + costs.encoder_token * float(work.encoder_tokens)
+    decoder_matrices = costs.token * float(work.tokens) + costs.target * float(work.targets)
+    matrices = decoder_matrices + costs.encoder_token * float(work.encoder_tokens)
     decoder = costs.pair * (float(work.pairs) + float(work.cross_pairs))
     return matrices + decoder + costs.encoder_pair * float(work.encoder_pairs)

@@ -27,6 +27,7 @@ from coi_jax.models.lora import add_adapters, linear_maps, lora_delta
 from coi_jax.models.losses import LossSums, loss_sums
 from coi_jax.models.quantization import MaybeQuantized, cast_unquantized, dequantize, quantize
 from coi_jax.models.t5 import T5
+from coi_jax.models.target_positions import keep_targets
 from coi_jax.parallel.sharding import constrain
 
 Params = dict[str, Any]
@@ -132,25 +133,32 @@ class Network:
         module = self.module(params)
         return _sharded(module.unembed(module.hidden(batch)))
 
-    def loss(self, params: Params, batch: Batch, *, key: Key[Array, ""] | None = None) -> LossSums:
-        """Return sums over the target tokens of a packed batch.
+    def loss(
+        self, params: Params, batch: Batch, *, target_capacity: int | None = None, key: Key[Array, ""] | None = None
+    ) -> LossSums:
+        """Return sums over the target tokens of a packed batch; a loss of NaN where a device has more than it may.
 
         Args:
           params: the parameters.
           batch: packed rows with targets and weights.
+          target_capacity: the most targets that one device has, for which alone logits are computed; None: any number.
           key: of dropout; None: no dropout.
         """
-        module = self.module(params)
-        hidden = module.hidden(batch, key)
+        hidden = self.module(params).hidden(batch, key)
+        kept = keep_targets(hidden, batch["targets"], batch["weights"], target_capacity)
+        sums = self._target_loss(params, *kept)
+        is_whole = sums.tokens == jnp.sum(batch["weights"], dtype=jnp.float32)
+        return sums._replace(loss=jnp.where(is_whole, sums.loss, jnp.nan))
+
+    def _target_loss(self, params: Params, hidden: Array, targets: Array, weights: Array) -> LossSums:
         if not self.config.loss_chunk:
-            return loss_sums(_sharded(module.unembed(hidden)), batch["targets"], batch["weights"])
+            return loss_sums(_sharded(self.module(params).unembed(hidden)), targets, weights)
         head = "embedding" if self.config.tied_embedding else "head"
 
         def unembed(part: Params, hidden: Array) -> Array:
             return self.module(params | {head: part}).unembed(hidden)
 
-        chunk = self.config.loss_chunk
-        return chunked_loss_sums(unembed, params[head], hidden, batch["targets"], batch["weights"], chunk)
+        return chunked_loss_sums(unembed, params[head], hidden, targets, weights, self.config.loss_chunk)
 
     def prefill(
         self,

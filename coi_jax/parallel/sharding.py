@@ -110,6 +110,11 @@ def data_parallel(mesh: AnyMesh) -> int:
     return math.prod(mesh.shape[axis] for axis in ACTIVATION_RULES["batch"])
 
 
+def batch_parts(mesh: AnyMesh) -> tuple[int, int]:
+    """Return the numbers of parts into which the mesh divides the rows of a batch, and the positions of a row."""
+    return data_parallel(mesh), math.prod(mesh.shape[axis] for axis in ACTIVATION_RULES["length"])
+
+
 def batch_sharding(mesh: AnyMesh) -> NamedSharding:
     """Return the sharding of every array of a batch, [rows, length]."""
     return NamedSharding(mesh, PartitionSpec(ACTIVATION_RULES["batch"], ACTIVATION_RULES["length"]))

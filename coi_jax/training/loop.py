@@ -97,7 +97,7 @@ def prepare(config: RunConfig, run: RunFolder) -> TrainingJob:
         processes.log_primary(loader.overlong_note)
     processes.on_primary(lambda: warn_of_positions(config, run))
     processes.log_primary(f"{counts['trained']:,} of {counts['total']:,} parameters are trained")
-    return make_job(config, run, mesh, loader, network)
+    return make_job(config, run, mesh, loader, network, loader.target_capacity(*sharding.batch_parts(mesh)))
 
 
 def warn_of_positions(config: RunConfig, run: RunFolder) -> None:
@@ -112,7 +112,14 @@ def warn_of_positions(config: RunConfig, run: RunFolder) -> None:
         )
 
 
-def make_job(config: RunConfig, run: RunFolder, mesh: Mesh, loader: Batches, network: Network) -> TrainingJob:
+def make_job(
+    config: RunConfig,
+    run: RunFolder,
+    mesh: Mesh,
+    loader: Batches,
+    network: Network,
+    target_capacity: int | None = None,
+) -> TrainingJob:
     """Return the job of a loader and a network.
 
     Args:
@@ -121,6 +128,7 @@ def make_job(config: RunConfig, run: RunFolder, mesh: Mesh, loader: Batches, net
       mesh: the mesh to train on.
       loader: the batches to train on.
       network: the network to train.
+      target_capacity: the most targets of one device in a microbatch; None: any number.
 
     Raises:
       UserError: the mesh does not fit the lengths of the rows or the network.
@@ -131,7 +139,12 @@ def make_job(config: RunConfig, run: RunFolder, mesh: Mesh, loader: Batches, net
     transformation = optimizer.make_optimizer(config.optimizer, schedule, trained_axes)
     shardings = train_step.state_shardings(network, transformation, mesh)
     step = train_step.make_step(
-        network, transformation, schedule, microbatches=config.train.microbatches, seed=config.seed
+        network,
+        transformation,
+        schedule,
+        microbatches=config.train.microbatches,
+        seed=config.seed,
+        target_capacity=target_capacity,
     )
     compiled = train_step.compile_step(step, shardings, mesh)
     return TrainingJob(config, run, mesh, loader, network, transformation, shardings, compiled)

@@ -80,7 +80,13 @@ def abstract_state(network: Network, optimizer: optax.GradientTransformation) ->
 
 
 def make_step(
-    network: Network, optimizer: optax.GradientTransformation, schedule: Schedule, *, microbatches: int, seed: int
+    network: Network,
+    optimizer: optax.GradientTransformation,
+    schedule: Schedule,
+    *,
+    microbatches: int,
+    seed: int,
+    target_capacity: int | None = None,
 ) -> StepFunction:
     """Return the step as a pure function of state and global batch.
 
@@ -90,11 +96,13 @@ def make_step(
       schedule: the learning rate of the same run, for the metrics.
       microbatches: the number of parts that the rows are processed in; must divide them.
       seed: the seed of dropout.
+      target_capacity: the most targets of one device in a microbatch; None: any number.
     """
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
         key = jax.random.fold_in(jax.random.key(seed), state.step) if network.has_dropout else None
-        sums, gradient = accumulate(network, state.params, state.frozen, batch, microbatches, key)
+        parts = state.params, state.frozen, batch, microbatches, key
+        sums, gradient = accumulate(network, *parts, target_capacity=target_capacity)
         tokens = jnp.maximum(sums.tokens, 1.0)
         gradient = jax.tree.map(lambda leaf: leaf / tokens, gradient)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
@@ -121,7 +129,14 @@ def all_finite(tree: Any) -> Bool[Array, ""]:
 
 
 def accumulate(
-    network: Network, params: Params, frozen: Params | None, batch: Batch, microbatches: int, key: Key[Array, ""] | None
+    network: Network,
+    params: Params,
+    frozen: Params | None,
+    batch: Batch,
+    microbatches: int,
+    key: Key[Array, ""] | None,
+    *,
+    target_capacity: int | None = None,
 ) -> tuple[LossSums, Params]:
     """Return loss sums, and the gradient of their loss for `params` alone, summed over microbatches.
 
@@ -132,11 +147,12 @@ def accumulate(
       batch: arrays [rows, length] of the global batch.
       microbatches: the number of parts that the rows are processed in.
       key: the key of dropout; None where there is none.
+      target_capacity: the most targets of one device in a microbatch; None: any number.
     """
 
     def one(batch: Batch, key: Key[Array, ""] | None) -> tuple[LossSums, Params]:
         def loss(params: Params) -> tuple[Float[Array, ""], LossSums]:
-            sums = network.loss(network.join(params, frozen), batch, key=key)
+            sums = network.loss(network.join(params, frozen), batch, target_capacity=target_capacity, key=key)
             return sums.loss, sums
 
         (_, sums), gradient = jax.value_and_grad(loss, has_aux=True)(params)

@@ -116,6 +116,7 @@ def _data(load: Workload) -> dict[str, Any]:
         "rows": load.rows,
         "examples_per_step": float(load.examples),
         "useful_positions": float(load.useful),
+        "target_capacity": load.target_capacity,
         "steps": load.steps,
         "source": load.source,
         "work_per_step": work,

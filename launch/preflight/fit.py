@@ -92,7 +92,7 @@ def _accumulations(config: RunConfig, mesh: Changes, chips: int, means: Means) -
     try:
         sizes = sharding.mesh_sizes(override(config, mesh).mesh, chips)
         parts = sizes[0] * sizes[1]
-        rows = workload.measure(config, parts, means).rows // parts
+        rows = workload.measure(override(config, {"train.microbatches": 1}), (parts, 1), means).rows // parts
     except UserError:
         return
     number = 2 * config.train.microbatches
@@ -134,8 +134,8 @@ def attempt(config: RunConfig, changes: Changes, devices: list[Any], topology: T
     """
     changed = override(config, changes)
     mesh = sharding.make_mesh(changed.mesh, devices)
-    load = workload.measure(changed, sharding.data_parallel(mesh) * changed.train.microbatches, means)
-    job = programs.train_job(changed, mesh, load.steps or 1)
+    load = workload.measure(changed, sharding.batch_parts(mesh), means)
+    job = programs.train_job(changed, mesh, load.steps or 1, load.target_capacity)
     state = Memory(programs.state_memory(job), topology.hbm)
     program = None
     if _least(state, changed) <= state.capacity:

@@ -86,16 +86,17 @@ def vocabulary_size(config: RunConfig) -> int:
     return load_vocabulary(config).size
 
 
-def train_job(config: RunConfig, mesh: Mesh, total_steps: int) -> TrainingJob:
+def train_job(config: RunConfig, mesh: Mesh, total_steps: int, target_capacity: int | None = None) -> TrainingJob:
     """Return what training prepares, for a mesh; raises UserError where the mesh does not fit the config.
 
     Args:
       config: of the run.
       mesh: to train on.
       total_steps: of the run.
+      target_capacity: the most targets of one device in a microbatch; None: any number.
     """
     network = build(config.model, vocabulary_size(config), config.lora)
-    return make_job(config, RunFolder(""), mesh, Steps(total_steps), network)
+    return make_job(config, RunFolder(""), mesh, Steps(total_steps), network, target_capacity)
 
 
 def state_memory(job: TrainingJob) -> dict[str, int]:

@@ -16,6 +16,8 @@ from coi_jax.data.task_specs import training_tasks
 from coi_jax.models.flops import Work, attention_pairs
 from coi_jax.tokenizers.vocabulary import load_vocabulary
 
+# The fullest device of the fullest step has so many times the mean number of targets, where nothing is known of them.
+FULLEST_TARGETS = 1.25
 # Share of positions that packing leaves useful where nothing is known of the lengths: of full rows, and where a step is
 # a number of examples and its rows are those that the fullest step needs (`benchmarks.loader_speed` measures it).
 FULL_ROWS, COUNTED_EXAMPLES = 0.99, 0.87
@@ -40,6 +42,7 @@ class Workload:
       work: of a mean step.
       steps: of the run; None where the number of examples is not known.
       useful: share of a step's positions that are not padding.
+      target_capacity: the most targets of one device in a microbatch.
       source: where the numbers come from, in words.
     """
 
@@ -48,22 +51,23 @@ class Workload:
     work: Work
     steps: int | None
     useful: float
+    target_capacity: int
     source: str
 
 
-def measure(config: RunConfig, multiple: int, means: Means) -> Workload:
-    """Return the workload of a config whose rows must be a multiple of some number.
+def measure(config: RunConfig, parts: tuple[int, int], means: Means) -> Workload:
+    """Return the workload of a config on a mesh.
 
     Args:
       config: of the run.
-      multiple: that the rows of a step must divide by: data-parallel devices × microbatches.
+      parts: into which the mesh divides the rows of a step, and the positions of a row.
       means: used where no token caches are there.
 
     Raises:
       UserError: the config's rows do not divide, or do not hold a step's examples or even one.
     """
     caches = _find(config)
-    return _of_means(config, multiple, means) if caches is None else _of_caches(config, multiple, caches)
+    return _of_means(config, parts, means) if caches is None else _of_caches(config, parts, caches)
 
 
 def _find(config: RunConfig) -> list[token_cache.TokenCache] | None:
@@ -74,9 +78,9 @@ def _find(config: RunConfig) -> list[token_cache.TokenCache] | None:
         return None
 
 
-def _of_caches(config: RunConfig, multiple: int, caches: list[token_cache.TokenCache]) -> Workload:
+def _of_caches(config: RunConfig, parts: tuple[int, int], caches: list[token_cache.TokenCache]) -> Workload:
     vocabulary = load_vocabulary(config)
-    loader = Loader(config, caches, vocabulary, multiple)
+    loader = Loader(config, caches, vocabulary, parts[0] * config.train.microbatches)
     begins = int(vocabulary.bos_id is not None and config.model.kind == "decoder")
     shape = RowShape(config.data.length, config.data.targets_length or 0, begins)
     fitted = [shape.fit(item.lengths, config.data.overlong) for item in caches]
@@ -85,7 +89,8 @@ def _of_caches(config: RunConfig, multiple: int, caches: list[token_cache.TokenC
     work = _scaled(_work(shape.needs(lengths), lengths, config.model), share)
     useful = (work.tokens + work.encoder_tokens) / (loader.rows_per_step * sum(shape.capacity))
     source = f"{len(lengths):,} examples of the token caches in {config.data.cache_folder}"
-    return Workload(loader.rows_per_step, float(work.examples), work, loader.total_steps, float(useful), source)
+    steps, capacity = loader.total_steps, loader.target_capacity(*parts)
+    return Workload(loader.rows_per_step, float(work.examples), work, steps, float(useful), capacity, source)
 
 
 def _work(
@@ -98,6 +103,7 @@ def _work(
     return _host_work(
         len(needs),
         tokens.sum(),
+        lengths[:, 1].sum(),
         encoder.sum(),
         attention_pairs(tokens, config).sum(),
         (encoder**2).sum(),
@@ -114,17 +120,18 @@ def _scaled(work: Work, factor: float) -> Work:
     return _host_work(*(factor * float(part) for part in work))
 
 
-def _of_means(config: RunConfig, multiple: int, means: Means) -> Workload:
+def _of_means(config: RunConfig, parts: tuple[int, int], means: Means) -> Workload:
     targets_length = config.data.targets_length
     sides = (means.inputs, means.targets) if targets_length else (means.inputs + means.targets,)
     capacity = (config.data.length, targets_length) if targets_length else (config.data.length,)
-    rows, examples = _rows_and_examples(config, multiple, sides, capacity)
+    rows, examples = _rows_and_examples(config, parts[0] * config.train.microbatches, sides, capacity)
     one = _work(np.array([sides]), np.array([[means.inputs, means.targets]]), config.model)
     work = _scaled(one, examples)
     steps = _steps(config, means, examples)
     useful = examples * sum(sides) / (rows * sum(capacity))
     source = f"assumed means: {means.inputs:g} + {means.targets:g} ids an example (prompt + answer)"
-    return Workload(rows, examples, work, steps, useful, source)
+    targets = examples * means.targets / (math.prod(parts) * config.train.microbatches)
+    return Workload(rows, examples, work, steps, useful, math.ceil(FULLEST_TARGETS * targets), source)
 
 
 def _steps(config: RunConfig, means: Means, examples: float) -> int | None:

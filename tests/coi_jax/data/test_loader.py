@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -24,6 +25,7 @@ from coi_jax.data.prompts import prompt
 from coi_jax.data.task_specs import training_tasks
 from coi_jax.families.registry import PRESETS
 from coi_jax.tokenizers.vocabulary import load_vocabulary
+from coi_jax.training.step import split_microbatches
 from tests.helpers.configs import epochs
 from tests.helpers.paths import ROOT
 from tests.helpers.token_caches import small_config, write_caches, write_dataset
@@ -97,6 +99,20 @@ def test_a_batch_is_a_function_of_the_step_alone(folder: Path, mode: str, data: 
     ends = sorted({0, known.rows_per_step, *cuts})
     parts = [known.rows(step, slice(start, stop)) for start, stop in pairwise(ends)]
     assert_same(batch, {name: np.concatenate([part[name] for part in parts]) for name in batch})
+
+
+@pytest.mark.parametrize("mode", list(MODES))
+@pytest.mark.parametrize(("data_parts", "length_parts", "microbatches"), [(1, 1, 1), (4, 2, 1), (2, 4, 2)])
+def test_the_target_capacity_holds_the_fullest_device(
+    folder: Path, mode: str, data_parts: int, length_parts: int, microbatches: int
+) -> None:
+    loader = load(folder, mode, data_parts * microbatches, train__microbatches=microbatches)
+    most = size = 0
+    for step in range(loader.total_steps):
+        parts = split_microbatches(jax.tree.map(jnp.asarray, loader.batch(step)), microbatches)["weights"]
+        weights = np.asarray(parts).reshape(microbatches, data_parts, -1, length_parts, parts.shape[-1] // length_parts)
+        most, size = max(most, int(weights.sum((2, 4)).max())), weights[0, 0, :, 0].size
+    assert most <= loader.target_capacity(data_parts, length_parts) < most + max(1, size // 32)
 
 
 @pytest.mark.parametrize("mode", list(MODES))

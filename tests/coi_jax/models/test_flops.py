@@ -17,6 +17,7 @@ def test_padding_and_other_examples_are_no_work() -> None:
     work = jax.device_get(count())
     assert work.examples == 3 * 2
     assert work.tokens == 3 * 14
+    assert work.targets == tiny_models.batch(rows=3)["weights"].sum()
     assert work.pairs == 3 * (6 * 7 / 2 + 8 * 9 / 2)  # causal
     assert work.encoder_tokens == work.encoder_pairs == work.cross_pairs == 0
 
@@ -41,7 +42,8 @@ def test_both_sides_of_a_t5_are_counted() -> None:
 def test_an_embedding_counts_once_and_only_as_head(tied: bool) -> None:
     network = tiny_models.network(model__tied_embedding=tied)
     layer = 4 * 16 * 16 + 3 * 16 * 32
-    assert flops.costs(network).token == 6 * (2 * layer + tiny_models.VOCABULARY * 16 + NORMS)
+    assert flops.costs(network).token == 6 * (2 * layer + NORMS)
+    assert flops.costs(network).target == 6 * tiny_models.VOCABULARY * 16
 
 
 NORMS = 5 * 16  # two a layer and the last
@@ -51,9 +53,10 @@ def test_a_t5_splits_its_matrices_by_the_tokens_they_meet() -> None:
     costs = flops.costs(tiny_models.network("t5"))
     attention, mlp = 4 * 16 * 16, 3 * 16 * 32
     encoder = attention + mlp + 2 * attention / 2  # its layer, and keys and values of two decoder layers
-    decoder = 2 * (attention + attention / 2 + mlp) + 16 * tiny_models.VOCABULARY
+    decoder = 2 * (attention + attention / 2 + mlp)
     assert costs.encoder_token == pytest.approx(6 * encoder, abs=600)  # norms and biases besides
     assert costs.token == pytest.approx(6 * decoder, abs=1200)
+    assert costs.target == 6 * 16 * tiny_models.VOCABULARY
 
 
 def lora(kind: str, targets: str) -> flops.Costs:
@@ -64,7 +67,8 @@ def test_frozen_matrices_have_no_gradient_of_their_own() -> None:
     layer = 4 * 16 * 16 + 3 * 16 * 32
     adapters = 2 * 2 * (16 + 16)  # rank 2 beside the queries of two layers
     found, full = lora("decoder", "query"), flops.costs(tiny_models.network())
-    assert found.token == 4 * (2 * layer + tiny_models.VOCABULARY * 16 + NORMS) + 6 * adapters
+    assert found.token == 4 * (2 * layer + NORMS) + 6 * adapters
+    assert found.target == 4 * tiny_models.VOCABULARY * 16
     assert found.pair == full.pair
 
 
@@ -79,6 +83,6 @@ def test_nothing_goes_backward_below_the_first_adapter() -> None:
 
 
 def test_operations_are_those_of_tokens_and_of_pairs() -> None:
-    work = flops.Work(*(jnp.asarray(n, jnp.float32) for n in (1, 10, 20, 30, 40, 50)))
-    costs = flops.Costs(token=2, encoder_token=3, pair=5, encoder_pair=7)
-    assert flops.model_flops(work, costs) == 2 * 10 + 3 * 20 + 5 * (30 + 50) + 7 * 40
+    work = flops.Work(*(jnp.asarray(n, jnp.float32) for n in (1, 10, 15, 20, 30, 40, 50)))
+    costs = flops.Costs(token=2, target=11, encoder_token=3, pair=5, encoder_pair=7)
+    assert flops.model_flops(work, costs) == 2 * 10 + 11 * 15 + 3 * 20 + 5 * (30 + 50) + 7 * 40

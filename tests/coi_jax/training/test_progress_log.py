@@ -11,11 +11,11 @@ from coi_jax.runs.run_folder import RunFolder
 from coi_jax.training.progress_log import ProgressLog, ThroughputWindow
 from coi_jax.training.step import StepMetrics
 
-COSTS = Costs(token=1, encoder_token=1, pair=0, encoder_pair=0)
+COSTS = Costs(token=1, target=0, encoder_token=1, pair=0, encoder_pair=0)
 
 
 def work(tokens: int) -> Work:
-    return Work(*(jnp.float32(n) for n in (2, tokens, 0, 0, 0, 0)))
+    return Work(*(jnp.float32(n) for n in (2, tokens, 0, 0, 0, 0, 0)))
 
 
 def metrics(loss: float, gradient_norm: float = 0.5, *, is_finite: bool = True) -> StepMetrics:

@@ -79,9 +79,11 @@ def test_memory_adds_up_and_parameters_are_divided(result: dict[str, Any]) -> No
         assert memory["fits"]
 
 
-def test_operations_are_those_of_all_positions(result: dict[str, Any]) -> None:
+def test_operations_are_those_of_all_positions_and_the_head_is_for_targets(result: dict[str, Any]) -> None:
     costs = flops.costs(build(CONFIG.model, 259, None))
-    everything = ROWS * LENGTH * costs.token + ROWS * LENGTH**2 * costs.pair
+    targets = CHIPS * result["data"]["target_capacity"]
+    assert targets == pytest.approx(1.25 * 0.99 * ROWS * LENGTH * 14 / 64, abs=CHIPS)
+    everything = ROWS * LENGTH * costs.token + ROWS * LENGTH**2 * costs.pair + targets * costs.target
     assert result["programs"]["train"]["flops_per_chip"] * CHIPS == pytest.approx(everything, rel=0.02)
     useful = result["data"]["work_per_step"]
     assert useful["tokens"] == pytest.approx(ROWS * LENGTH * 0.99, rel=1e-6)

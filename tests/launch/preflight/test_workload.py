@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 from etils import epath
@@ -20,36 +22,45 @@ def config(**overrides: object) -> RunConfig:
 
 
 def test_full_rows_hold_as_many_mean_examples_as_fit() -> None:
-    load = workload.measure(config(data__batch__rows=8), 4, MEANS)
+    load = workload.measure(config(data__batch__rows=8), (4, 1), MEANS)
     assert (load.rows, load.steps) == (8, 10)
     assert load.examples == pytest.approx(8 * 2 * workload.FULL_ROWS)
     assert load.work.tokens == pytest.approx(100 * load.examples)
     assert load.work.pairs == pytest.approx(100 * 101 / 2 * load.examples)
     assert load.useful == pytest.approx(workload.FULL_ROWS)
+    assert load.target_capacity == math.ceil(1.25 * load.examples * 40 / 4)
 
 
 def test_counted_examples_need_rows_that_devices_share() -> None:
     counted = config(**examples(32) | epochs(3.0))
-    load = workload.measure(counted, 8, MEANS)
+    load = workload.measure(counted, (8, 1), MEANS)
     assert (load.rows, load.examples, load.steps) == (24, 32, 94)  # 32 / 2 / 0.87 = 18.4 rows; 3000 / 32 steps
     assert load.useful == pytest.approx(32 * 100 / (24 * 200))
-    assert workload.measure(counted, 8, Means(60, 40, None)).steps is None
+    assert workload.measure(counted, (8, 1), Means(60, 40, None)).steps is None
 
 
 def test_a_t5_has_two_sides() -> None:
-    load = workload.measure(config(kind="t5", data__targets_length=50, data__batch__rows=4), 4, MEANS)
+    load = workload.measure(config(kind="t5", data__targets_length=50, data__batch__rows=4), (4, 1), MEANS)
     assert load.examples == pytest.approx(4 * 50 / 40 * workload.FULL_ROWS), "the decoder's side is the fuller one"
     work = {name: value / load.examples for name, value in load.work._asdict().items()}
     assert work == pytest.approx(
-        {"examples": 1, "tokens": 40, "encoder_tokens": 60, "pairs": 820, "encoder_pairs": 3600, "cross_pairs": 2400}
+        {
+            "examples": 1,
+            "tokens": 40,
+            "targets": 40,
+            "encoder_tokens": 60,
+            "pairs": 820,
+            "encoder_pairs": 3600,
+            "cross_pairs": 2400,
+        }
     )
 
 
 def test_rows_that_do_not_divide_or_hold_no_example_are_mistakes() -> None:
     with pytest.raises(UserError, match=r"config\.data\.batch\.rows: 6: must be a multiple .* 4"):
-        workload.measure(config(data__batch__rows=6), 4, MEANS)
+        workload.measure(config(data__batch__rows=6), (4, 1), MEANS)
     with pytest.raises(UserError, match=r"config\.data\.length: 200: .*250"):
-        workload.measure(config(data__batch__rows=4), 4, Means(200, 50, None))
+        workload.measure(config(data__batch__rows=4), (4, 1), Means(200, 50, None))
 
 
 def test_caches_that_are_there_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,11 +68,12 @@ def test_caches_that_are_there_are_measured(monkeypatch: pytest.MonkeyPatch) -> 
     stored = [token_cache.TokenCache(epath.Path("cache"), "hash", lengths, 4.0)]
     monkeypatch.setattr(token_cache, "find", lambda config, specs: stored)
     ours = config(data__batch__rows=4, **epochs(2.0))
-    load = workload.measure(ours, 4, MEANS)
+    load = workload.measure(ours, (4, 1), MEANS)
     loader = Loader(ours, stored, ByteVocabulary(), 4)
     assert (load.rows, load.steps) == (4, loader.total_steps)
     assert load.examples * loader.steps_per_epoch == pytest.approx(3), "one is longer than a row"
     tokens = np.array([79, 29, 198])
     assert load.work.tokens / load.examples == pytest.approx(tokens.mean())
     assert load.work.pairs / load.examples == pytest.approx((tokens * (tokens + 1) / 2).mean())
+    assert load.target_capacity == loader.target_capacity(4, 1)
     assert load.source.startswith("3 examples")
