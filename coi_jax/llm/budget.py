@@ -28,6 +28,7 @@ from coi_jax.llm.calls import Reply, token_limit
 from coi_jax.llm.spending_journal import Journal, dollars_of_dead, open_journal
 
 PER = 1_000_000  # tokens that a price is of
+DIGITS = 12  # of a dollar: sums of calls that were set aside and returned leave rounding errors far below
 LEASES = 200  # parts that a budget is taken in: a killed worker wastes one at most
 
 
@@ -103,7 +104,7 @@ class Budget:
     def settle(self, bound: float, cost: float) -> None:
         """Return what was set aside for a call, less what it cost."""
         with self._lock:
-            self._reserved -= bound
+            self._reserved = round(self._reserved - bound, DIGITS)
             self._spent += cost
             self._note(cost - bound)
 
@@ -120,7 +121,7 @@ class Budget:
         """Give back what this worker leased and neither spent nor set aside."""
         with self._lock:
             if self._leased:
-                self._leased = max(self._spent + self._reserved, 0.0)  # which rounding may leave just below nothing
+                self._leased = self._spent + self._reserved
                 self._write(self._name, self._leased)
 
     def total(self) -> float:

@@ -1,6 +1,7 @@
 import json
 import math
 import multiprocessing
+import tempfile
 import time
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -35,7 +36,7 @@ def spend(folder: str, dollars: float, results: "multiprocessing.Queue[float]") 
 
 def test_workers_of_one_budget_never_exceed_it_together(tmp_path: Path) -> None:
     dollars = PRICES.bound(BODY) * 500
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("forkserver")
     results: multiprocessing.Queue[float] = context.Queue()
     workers = [context.Process(target=spend, args=(str(tmp_path), dollars, results)) for _ in range(4)]
     for worker in workers:
@@ -54,6 +55,17 @@ def test_a_call_costs_no_more_than_its_bound(text: str, tokens: int, used: int) 
     assert PRICES.of(Reply("", "stop", "", size, min(used, tokens))) <= PRICES.bound(body)
 
 
+@given(st.permutations(range(40)))
+def test_what_is_returned_whole_leaves_nothing_spent(order: list[int]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        budget = Budget(folder, None, PRICES, 4)
+        bounds = [budget.reserve(call("x" * (7 * number)).body) for number in range(40)]
+        for number in order:
+            budget.settle(bounds[number], 0.0)
+        budget.close()
+        assert budget.total() == 0.0
+
+
 def pay_and_hang(folder: str, paid: Connection) -> None:
     """Pays a call, makes another one, and is killed before its reply comes."""
     budget = Budget(folder, 100.0, PRICES, 4)
@@ -63,7 +75,7 @@ def pay_and_hang(folder: str, paid: Connection) -> None:
 
 
 def test_of_killed_workers_the_paid_calls_count_and_those_in_flight(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("forkserver")
     for number in range(1, 4):
         received, sent = context.Pipe(duplex=False)
         worker = context.Process(target=pay_and_hang, args=(str(tmp_path), sent), daemon=True)
