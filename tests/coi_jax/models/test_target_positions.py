@@ -17,7 +17,8 @@ ROWS = 4
 
 def place(mesh: jax.sharding.Mesh | None, kind: str) -> dict[str, jax.Array]:
     batch = tiny_models.batch(kind, rows=ROWS)
-    return jax.device_put(batch, sharding.batch_sharding(mesh)) if mesh else jax.tree.map(jnp.asarray, batch)
+    placed: dict[str, jax.Array] = jax.device_put(batch, sharding.batch_sharding(mesh) if mesh else None)
+    return placed
 
 
 def most_of_a_device(batch: dict[str, Any], data_parts: int, length_parts: int) -> int:
