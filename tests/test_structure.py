@@ -106,6 +106,7 @@ OTHER_READERS = {
     "coi_jax/llm/structured.py": "the object in a reply: pydantic's own parser of JSON has limits too",
     "coi_jax/parallel/processes.py": "messages between the processes of one run, and the first line of an exception",
     "coi_jax/runs/damage.py": "the first line of an exception",
+    "coi_jax/runs/read_back.py": "the first line of an exception",
     "coi_jax/tokenizers/template_worker.py": "requests of the process that started it",
     "data_pipeline/build/stages/pairing.py": "keys that the same stage made",
     "data_pipeline/tasks/seqio_tasks.py": "chains that were checked when the dataset was read",
