@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import IO, Annotated, Any
 
 import pydantic
@@ -26,6 +26,7 @@ from coi_jax.common.storage import PathLike, as_path, atomic_folder, file_versio
 
 MANIFEST = "manifest.json"
 REJECTED = "rejected"
+MOST_NAMED = 5  # settings in an error
 
 SPLIT = re.compile(r"[^/\\\x00]+")  # the name of a file, without .jsonl
 Split = Annotated[str, Field(pattern=f"^{SPLIT.pattern}$")]
@@ -83,6 +84,31 @@ def check_replaceable(folder: PathLike, source: str) -> None:
         raise UserError("out", folder, f"holds {unknown[0]}, which is not of the dataset; move it or name a new folder")
 
 
+def check_settings(
+    folder: PathLike, source: str, wanted: Mapping[str, Any], found: Callable[[dict[str, Any]], Mapping[str, Any]]
+) -> None:
+    """Check that an earlier dataset of the same source, if there is one, was written with the same settings.
+
+    Args:
+      folder: the dataset folder that a command is about to write.
+      source: the `source` that its manifest will name.
+      wanted: the settings, by name.
+      found: returns those of a manifest.
+
+    Raises:
+      UserError: it was written with others, and would be lost.
+    """
+    if not (as_path(folder, "out") / MANIFEST).exists():
+        return
+    manifest = read_manifest(folder)
+    before = found(manifest)
+    differing = [name for name in wanted if name not in before or before[name] != wanted[name]]
+    if manifest["source"] == source and differing:
+        named = ", ".join(differing[:MOST_NAMED]) + (", …" if len(differing) > MOST_NAMED else "")
+        hint = f"holds a dataset of other settings ({named}); name another folder, or add --overwrite"
+        raise UserError("out", folder, hint)
+
+
 class DatasetWriter:
     """Streams chains into a dataset folder that appears only when it is whole.
 
@@ -90,14 +116,15 @@ class DatasetWriter:
     when the block ends; an exception inside, or a block without `finish`, leaves what stood there before.
     """
 
-    def __init__(self, folder: PathLike, source: str) -> None:
+    def __init__(self, folder: PathLike, source: str, *, overwrite: bool = True) -> None:
         """Name the folder.
 
         Args:
           folder: absent, empty, or an earlier dataset of the same source, which is replaced.
           source: where the chains come from; the same for every run of a command.
+          overwrite: whether an earlier dataset of other rows is replaced; else the end of the block raises UserError.
         """
-        self.folder = as_path(folder, "out")
+        self.folder, self._overwrite = as_path(folder, "out"), overwrite
         self.source = source
         self.counts: dict[str, collections.Counter[int]] = collections.defaultdict(collections.Counter)
         self.rejections: collections.Counter[str] = collections.Counter()
@@ -106,7 +133,7 @@ class DatasetWriter:
         """Open the folder; raise UserError where it holds anything else."""
         check_replaceable(self.folder, self.source)
         self._stack = contextlib.ExitStack()
-        folder = atomic_folder(self.folder, marker=MANIFEST, replace=lambda _: True)
+        folder = atomic_folder(self.folder, marker=MANIFEST, replace=self._may_replace)
         self._partial: epath.Path = self._stack.enter_context(folder)
         self._open: dict[str, _HashedFile] = {}
         self._file(REJECTED)
@@ -114,6 +141,14 @@ class DatasetWriter:
 
     def __exit__(self, *error: Any) -> bool | None:
         return self._stack.__exit__(*error)
+
+    def _may_replace(self, earlier: epath.Path) -> bool:
+        if not self._overwrite and any(earlier.iterdir()):
+            digests = read_manifest(self._partial)["sha256"]
+            if read_manifest(earlier)["sha256"] != digests:
+                hint = "holds a dataset of other rows; name another folder, or add --overwrite"
+                raise UserError("out", self.folder, hint)
+        return True
 
     def _file(self, name: str) -> "_HashedFile":
         if name not in self._open:

@@ -1,5 +1,6 @@
 """Schemas that pydantic validates: the base of all configs, and the check of a JSON value against one."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
 import pydantic
@@ -24,6 +25,14 @@ class Section(pydantic.BaseModel):
         if isinstance(value, int) and abs(value) > LARGEST_INTEGER:
             raise ValueError(f"should be at most {LARGEST_INTEGER:,}")
         return value
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the values of sections within one another by their dotted names, which begin with `prefix`."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
 
 
 def check_value(schema: type[Model], value: Any, field: str, where: object) -> Model:

@@ -15,6 +15,7 @@ from etils import epath
 
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
+from coi_jax.common.schema import flatten
 from coi_jax.common.storage import PathLike, absolute, as_path, is_local
 from coi_jax.config.run import RunConfig, read_run_config
 from coi_jax.data.arms import ARMS, find_arm
@@ -298,13 +299,6 @@ def _conflict(one: Record, other: Record, hint: str) -> UserError:
 
 def differences(one: RunConfig, other: RunConfig) -> list[str]:
     """Return the dotted names of the fields in which two configs differ, but for `IGNORED_FIELDS`."""
-    left, right = _flatten(one.model_dump()), _flatten(other.model_dump())
+    left, right = flatten(one.model_dump()), flatten(other.model_dump())
     names = sorted(name for name in {*left, *right} if left.get(name) != right.get(name))
     return [name for name in names if not name.startswith(IGNORED_FIELDS)]
-
-
-def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat

@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from data_pipeline.build import forecast
     from data_pipeline.build.build_job import BuildJob
     from data_pipeline.build.config_loading import load, parse_source
-    from data_pipeline.build.engine.stage_runner import check_beam_flags
+    from data_pipeline.build.engine.stage_runner import check_beam_flags, check_work_folder
 
     check_beam_flags(beam_flags, own=list(FLAGS))
     if arguments.llm:
@@ -34,8 +34,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         overrides["seeds.sources"] = tuple(map(parse_source, arguments.source))
     config = load(arguments.config, overrides, needs_model=not arguments.dry_run)
     work = arguments.work or f"{arguments.out}.work"
+    check_work_folder(work)
     with folder_lock(work, "work"):
-        job = BuildJob(config, arguments.out, work, arguments.decisions, arguments.budget, beam_flags)
+        job = BuildJob(
+            config, arguments.out, work, arguments.decisions, arguments.budget, beam_flags, arguments.overwrite
+        )
         if arguments.dry_run:
             rows = job.forecast()
             print(json.dumps(list(map(forecast.row, rows)), indent=2) if arguments.json else forecast.table(rows))
@@ -47,7 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 FLAGS: dict[str, dict[str, Any]] = {
     "--config": {"default": "configs/build/procedural.py", "metavar": "FILE", "help": "a file of configs/build/"},
     "--out": {"required": True, "metavar": "DIR", "help": "dataset folder to write"},
-    "--work": {"metavar": "DIR", "help": "folder of stages, spending and report, local or gs://…; without it OUT.work"},
+    "--overwrite": {"action": "store_true", "help": "replace a dataset of another config"},
+    "--work": {"metavar": "DIR", "help": "folder of stages, spending and report, where Beam writes; else OUT.work"},
     "--source": {
         "action": "append",
         "metavar": "KIND:PATH",

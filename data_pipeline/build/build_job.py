@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from coi_jax.chains.dataset import check_replaceable, read_manifest
+from coi_jax.chains.dataset import check_replaceable, check_settings, read_manifest
 from coi_jax.common.storage import PathLike, check_not_kept
 from coi_jax.llm.budget import Budget, Prices, check_dollars
 from data_pipeline.build import decisions
@@ -16,7 +16,7 @@ from data_pipeline.build.pipeline import Build, BuildResult, Payment
 from data_pipeline.build.review import chain_outcomes
 from data_pipeline.build.review.build_report import write_report
 from data_pipeline.build.run_modes import run_directly, run_in_batches
-from data_pipeline.build.writing import SOURCE, manifest_notes, write
+from data_pipeline.build.writing import SOURCE, manifest_notes, settings, settings_of, write
 from data_pipeline.text_tables import text_table
 
 RUNNER = "--runner=FnApiRunner"  # the DirectRunner's engine in this process; its other one would be downloaded
@@ -33,6 +33,7 @@ class BuildJob:
       decisions_file: people's decisions; None takes the one in `work`.
       budget: US dollars, of all runs together; None is no limit.
       beam_flags: passed to Beam.
+      overwrite: whether a dataset of another config is replaced.
     """
 
     config: BuildConfig
@@ -41,6 +42,7 @@ class BuildJob:
     decisions_file: str | None
     budget: float | None
     beam_flags: Sequence[str] = ()
+    overwrite: bool = False
 
     @cached_property
     def runner(self) -> StageRunner:
@@ -74,6 +76,8 @@ class BuildJob:
         check_dollars(self.budget)
         check_not_kept(self.work, "--work")
         check_replaceable(self.out, SOURCE)  # now, and not when all questions have been asked and paid
+        if not self.overwrite:
+            check_settings(self.out, SOURCE, settings(self.config), settings_of)
         built = self._ask(poll_seconds)
         write(self.out, self.config, built, manifest_notes(self.config, built))
         chain_outcomes.write(self.work, built)

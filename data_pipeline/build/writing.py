@@ -5,9 +5,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import pydantic
+
 from coi_jax.chains.chain import Chain
 from coi_jax.chains.dataset import DatasetWriter
 from coi_jax.common import files
+from coi_jax.common.schema import flatten
 from coi_jax.common.storage import PathLike
 from data_pipeline.build import instruction_sources, llm_stages
 from data_pipeline.build.asking.questions import prompt_identity
@@ -20,6 +23,20 @@ from data_pipeline.build.stages import variants
 SOURCE = "coi_jax.build"
 PROVENANCE = "provenance"
 NO_OTHER = "no other chain of its length has other tasks"
+
+
+def settings(config: BuildConfig) -> dict[str, Any]:
+    """Return what tells a build from others, by dotted names: not how its endpoints are reached."""
+    values = flatten(config.model_dump(mode="json", exclude={"store": True, "endpoint": True, "opinion": {"endpoint"}}))
+    return values | {"endpoint": config.endpoint.identity, "opinion.endpoint": config.opinion.endpoint.identity}
+
+
+def settings_of(manifest: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of the build that wrote a manifest; none where another version of the project did."""
+    try:
+        return settings(BuildConfig.model_validate({"store": ""} | manifest["notes"]["config"]))
+    except (KeyError, TypeError, pydantic.ValidationError):
+        return {}
 
 
 def manifest_notes(config: BuildConfig, built: BuildResult) -> dict[str, Any]:

@@ -10,10 +10,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from coi_jax.chains.dataset import MANIFEST, read_manifest
+from coi_jax.chains.dataset import check_settings
 from coi_jax.common import cli
 from coi_jax.common.errors import UserError
-from coi_jax.common.storage import as_path
 from data_pipeline.procedural import catalogue, splits
 from data_pipeline.procedural.chain_generator import SOURCE, Generator, Settings, write
 from data_pipeline.procedural.compose import Limits
@@ -133,22 +132,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError("out", args.out, "name the folder to write, as --out data/procedural")
     settings = _settings(args)
     if not args.overwrite:
-        _check_settings(settings, args.out)
+        wanted = settings.notes() | {"counts": _nonzero(settings.counts)}
+        check_settings(args.out, SOURCE, wanted, _settings_of)
     print(_summary(write(settings, args.out), args.out))
     return 0
 
 
-def _check_settings(settings: Settings, folder: str) -> None:
-    """Raise UserError where a folder holds a dataset that this command wrote with other settings."""
-    if not (as_path(folder, "out") / MANIFEST).exists():
-        return
-    manifest = read_manifest(folder)
-    wanted = settings.notes() | {"counts": _nonzero(settings.counts)}
-    found = manifest["notes"] | {"counts": _nonzero(manifest["counts"])}
-    differs = [name for name in wanted if found.get(name) != wanted[name]]
-    if manifest["source"] == SOURCE and differs:
-        hint = f"holds chains of other settings ({', '.join(differs)}); name another folder, or add --overwrite"
-        raise UserError("out", folder, hint)
+def _settings_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that the chains of a manifest were made with."""
+    return {**manifest["notes"], "counts": _nonzero(manifest["counts"])}
 
 
 def _nonzero(counts: Mapping[str, Mapping[Any, int]]) -> dict[str, dict[str, int]]:

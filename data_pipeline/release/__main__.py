@@ -54,13 +54,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.parser(__doc__)
     parser.add_argument("--src", help="folder of the release; without it the release is downloaded")
     parser.add_argument("--out", required=True, help="dataset folder to write")
+    parser.add_argument("--overwrite", action="store_true", help="replace an import of other rows")
     parser.add_argument("--no_first_steps", action="store_true", help="leave length 1 empty where coi_1.json is absent")
     parser.add_argument("--download_folder", default=download.default_folder(), help="where downloaded files are kept")
     parser.add_argument("--base_url", default=release_files.BASE_URL, help="where data/ is served")
     arguments = parser.parse_args(argv)
     check_replaceable(arguments.out, release_files.REPOSITORY)  # before anything is downloaded
     src = arguments.src or download.download(_downloads(arguments.download_folder), arguments.base_url)
-    import_release(src, arguments.out, first_steps=not arguments.no_first_steps)
+    import_release(src, arguments.out, first_steps=not arguments.no_first_steps, overwrite=arguments.overwrite)
     print(summary(arguments.out, read_manifest(arguments.out)))
     return 0
 

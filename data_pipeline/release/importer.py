@@ -156,25 +156,26 @@ def first_step(chain: Chain) -> Chain:
     return Chain(chain.id + FIRST_STEP, chain.source + FIRST_STEP, chain.input, step.instruction, (step,))
 
 
-def import_release(src: PathLike, out: PathLike, first_steps: bool = True) -> dict[str, Any]:
+def import_release(src: PathLike, out: PathLike, first_steps: bool = True, *, overwrite: bool = True) -> dict[str, Any]:
     """Import the release in `src` (a copy of its repository, or of its data folder) into the dataset folder `out`.
 
     Args:
       src: any subset of the release's files may be there; local or in a bucket.
       out: appears only when it is whole.
       first_steps: whether the first steps of longer chains stand in where there are no single instructions.
+      overwrite: whether an earlier import of other rows is replaced.
 
     Returns:
       What the manifest notes about this import.
 
     Raises:
-      UserError: `src` is not the release, or one of its files is not what it should be.
+      UserError: `src` is not the release, one of its files is not what it should be, or `out` holds other rows.
     """
     folder = release_files.data_folder(src)
     known, unknown = release_files.present(folder)
     if not known:
         raise UserError("src", src, "holds no file of the release; leave --src out to download it")
-    with DatasetWriter(out, release_files.REPOSITORY) as writer:
+    with DatasetWriter(out, release_files.REPOSITORY, overwrite=overwrite) as writer:
         importer = Importer(folder, writer)
         importer.learn(known)
         for file in track(known, "importing files"):

@@ -21,6 +21,7 @@ from data_pipeline.build.review.curation import CurationSession
 from data_pipeline.procedural import __main__ as procedural
 from data_pipeline.release import __main__ as release
 from data_pipeline.tasks import cache_writer
+from tests.helpers import builds
 from tests.helpers.drafts import draft
 from tests.helpers.paths import QUICKSTART
 from tests.helpers.token_caches import make_chain, write_dataset
@@ -81,6 +82,56 @@ def test_a_build_is_curated_in_a_bucket(bucket: str) -> None:
     session.undo()
     found = decisions.read(decisions_file).rows
     assert {name: row["decision"] for name, row in found.items()} == {session.order[0]: "accept"}
+
+
+def test_a_build_is_written_into_a_bucket_and_replaced_on_request_alone(
+    bucket: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, work = f"{bucket}/built", f"--work={tmp_path / 'work'}"
+    few = {"joins.lengths": "()", "pairs.tasks_per_categories": 1}
+    local = builds.flags(tmp_path / "built", None, "--source=procedural:lists", work, **few)
+    remote = [*local, f"--out={out}"]
+    assert run(build.main, *remote) == 0
+    assert run(build.main, *local) == 0
+    assert storage.list_files(out) == storage.list_files(tmp_path / "built")
+    manifest = read_manifest(out)
+    assert manifest == read_manifest(tmp_path / "built")
+    assert list(read_chains(out, "train", 2)) == list(read_chains(tmp_path / "built", "train", 2)) != []
+    assert run(build.main, *remote, "--config.endpoint.concurrency=2") == 0  # the same chains, asked in another way
+    capsys.readouterr()
+    assert run(build.main, *remote, "--config.variants=()") == 2
+    assert capsys.readouterr().err.strip().splitlines()[-1] == (
+        f"error: out: {out}: holds a dataset of other settings (variants); name another folder, or add --overwrite"
+    )
+    assert read_manifest(out)["sha256"] == manifest["sha256"]
+    assert run(build.main, *remote, "--config.variants=()", "--overwrite") == 0
+    assert read_manifest(out)["notes"]["config"]["variants"] == []
+
+
+def test_a_work_folder_in_a_bucket_needs_the_client_of_beam(bucket: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for more in ([], ["--dry_run"], [f"--work={bucket}/work"]):
+        assert run(build.main, "--out", f"{bucket}/built", *more) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        place = f"{bucket}/work" if more[0:1] == [f"--work={bucket}/work"] else f"{bucket}/built.work"
+        assert line == (
+            f"error: --work: {place}: Beam cannot write there; name a local folder; "
+            "for gs://, pip install 'apache-beam[gcp]'"
+        )
+
+
+def test_a_release_is_replaced_by_other_rows_on_request_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, row in {"one": ROW, "other": ROW | {"input": "sky", "output": "blue"}}.items():
+        files.write_text(tmp_path / name / "data" / "train" / "coi_1.json", json.dumps([row]))
+    out = tmp_path / "data"
+    assert [run(release.main, "--src", tmp_path / "one", "--out", out) for _ in range(2)] == [0, 0]
+    assert run(release.main, "--src", tmp_path / "other", "--out", out) == 2
+    assert f"out: {out}: holds a dataset of other rows; name another folder" in capsys.readouterr().err
+    assert [chain.outputs for chain in read_chains(out, "train")] == [("green",)]
+    assert {path.name for path in tmp_path.iterdir()} == {"one", "other", "data"}
+    assert run(release.main, "--src", tmp_path / "other", "--out", out, "--overwrite") == 0
+    assert [chain.outputs for chain in read_chains(out, "train")] == [("blue",)]
 
 
 def write(folder: Path, source: str) -> None:

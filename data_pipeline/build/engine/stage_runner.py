@@ -17,6 +17,7 @@ from typing import IO, Any
 
 import apache_beam as beam
 import fsspec
+from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.runner import create_runner
 
@@ -248,6 +249,15 @@ def _check_runner(name: str) -> None:
     except (ValueError, ImportError, AttributeError) as error:
         reason = " ".join(str(error).split())
         raise UserError("--runner", name, f"Beam cannot make it: {reason}") from None
+
+
+def check_work_folder(folder: str) -> None:
+    """Raise UserError where Beam cannot write into a folder, as in a bucket whose client is not installed."""
+    try:
+        FileSystems.get_filesystem(folder)
+    except ValueError:
+        client = "; for gs://, pip install 'apache-beam[gcp]'" if folder.startswith("gs://") else ""
+        raise UserError("--work", folder, f"Beam cannot write there; name a local folder{client}") from None
 
 
 def _reasons(rows: Iterable[Row]) -> dict[str, int]:

@@ -271,7 +271,7 @@ def test_chains_of_other_settings_are_replaced_only_where_that_is_asked(tmp_path
     assert main(arguments) == 0  # the same job again
     assert tree() == before
     for other in ("--seed=1", "--train_count=9", "--max_items=5", "--lengths=2"):
-        with pytest.raises(UserError, match=r"out: .*out: holds chains of other settings \("):
+        with pytest.raises(UserError, match=r"out: .*out: holds a dataset of other settings \("):
             main([*arguments, other])
         assert tree() == before
     assert main([*arguments, "--seed=1", "--overwrite"]) == 0
