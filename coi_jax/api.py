@@ -98,10 +98,11 @@ def load_weights(
     start_jax()
     source = Folder(folder, "folder")
     values = imported_config(source, str(config), {**(overrides or {})}).model_dump(mode="json")
+    values["weights"]["folder"] = source.url
     with tempfile.TemporaryDirectory() as temporary:
         path = Path(temporary) / "config.json"
         files.write_json(path, values)
-        init_untrained_run(workdir, str(path), {"weights.folder": source.url})
+        init_untrained_run(workdir, str(path), {})
     return load_model(workdir, ONE_AT_A_TIME)
 
 

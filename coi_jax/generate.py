@@ -20,10 +20,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_text(arguments.instruction, arguments.input)
     # Imported once the command line is right, so that --help and mistakes need no JAX.
     from coi_jax.inference.answering import describe, generate
-    from coi_jax.inference.model import load_model
+    from coi_jax.inference.model import init_untrained_run, load_model
     from coi_jax.parallel import processes
 
     processes.start_jax()
+    if arguments.config:
+        init_untrained_run(arguments.workdir, arguments.config, overrides)
+        overrides = {}
     model = load_model(arguments.workdir, overrides | {"evaluation.batch": 1})
     found = generate(model, arguments.instruction, arguments.input)
     processes.print_primary(json.dumps(found, ensure_ascii=False) if arguments.json else describe(found))
@@ -44,6 +47,7 @@ def _parser() -> cli.Parser:
     parser.add_argument("--workdir", required=True, help="run folder, of python -m coi_jax.train")
     parser.add_argument("--instruction", required=True, help='one instruction, or several joined with " and then "')
     parser.add_argument("--input", default="", help="what the first instruction is applied to")
+    parser.add_argument("--config", default="", help="begins a run of published weights as they are: arm base, no step")
     parser.add_argument("--json", action="store_true", help="print JSON, for programs")
     return parser
 

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from coi_jax.common import cli
+from coi_jax.config.pretrained import kept_files
 from coi_jax.config.run import load_config
 
 
@@ -20,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--config", required=True, help="config file, as configs/quickstart.py")
     parser.add_argument("--workdir", required=True, help="run folder, new or to go on with")
     arguments = parser.parse_args(rest)
-    config = load_config(arguments.config, overrides)
+    config = load_config(arguments.config, overrides, kept=kept_files(arguments.workdir))
     # Imported once the command line is right, so that --help and mistakes need no JAX.
     from coi_jax.parallel import processes
     from coi_jax.training.trainer import train

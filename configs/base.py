@@ -5,7 +5,7 @@ A config file calls one recipe, assigns what differs, and returns it:
     from configs import base
 
     def get_config():
-        config = base.fine_tuning(preset="mistral_7b_v01", weights="checkpoints/Mistral-7B-Instruct-v0.1")
+        config = base.fine_tuning(weights="checkpoints/SmolLM2-135M-Instruct")
         config.optimizer.learning_rate = 1e-5
         return config
 
@@ -18,14 +18,19 @@ from typing import Any
 from ml_collections import ConfigDict
 
 
-def fine_tuning(preset: str, weights: str) -> ConfigDict:
+def fine_tuning(weights: str | None) -> ConfigDict:
     """Tune a published model by the paper's recipe (its released trainer).
 
     3 epochs, 256 examples per step, learning rate 2e-5, linear decay after 3% of warm-up, no weight decay, bfloat16.
+    The folder of the weights says the network, the vocabulary and the template, unless the config file sets them.
+
+    Args:
+      weights: a published folder, or a run's; None: named by `--config.weights.folder`.
     """
     config = _run()
     config.data = data(template="alpaca", batch=examples(256), length=2048)
-    config.model = model(preset=preset, dtype="bfloat16", loss_chunk=1024, remat="dots")
+    config.model = model(preset=None, dtype="bfloat16", loss_chunk=1024, remat="dots")
+    del config.data.template, config.model.preset, config.vocabulary
     config.weights.folder = weights
     config.train = train(epochs(3), checkpoint_every=50)
     return config
@@ -123,7 +128,7 @@ def tokenizer(folder: str) -> ConfigDict:
     return ConfigDict(dict(kind="tokenizer", folder=folder))
 
 
-def model(preset: str, **fields: Any) -> ConfigDict:
+def model(preset: str | None, **fields: Any) -> ConfigDict:
     """Return a network: a published one or a family (coi_jax/families), with fields beside or in place of its own."""
     values = dict(
         preset=preset,

@@ -8,10 +8,7 @@ LoRA of rank 16 on a bfloat16 base: `--config configs/mistral_7b.py:lora`
 Does it fit, how fast, for how much: `python -m launch.preflight --config configs/mistral_7b.py --topology v5e:4x4`
 Paper: ROUGE-L 70.8 on coi2_test, 59.8 on coi3_test (coi12).
 
-Other models, each by a few flags:
-  Llama-2-7B: --config.model.preset=llama2_7b --config.weights.folder=FOLDER --config.vocabulary=tokenizer
-    --config.vocabulary.folder=FOLDER
-  FLAN-T5-XXL: the same with --config.model.preset=flan_t5_xxl, and --config.data.targets_length=1024
+Other models: `configs/fine_tune.py`.
 """
 
 from ml_collections import ConfigDict
@@ -21,7 +18,9 @@ from configs import base
 
 def get_config(variant: str = "full") -> ConfigDict:
     base.check_variant(variant, "full", "lora")
-    config = base.fine_tuning(preset="mistral_7b_v01", weights="checkpoints/Mistral-7B-Instruct-v0.1")
+    config = base.fine_tuning(weights="checkpoints/Mistral-7B-Instruct-v0.1")
+    config.model.preset = "mistral_7b_v01"  # so that preflight needs no folder
+    config.data.template = "alpaca"
     config.vocabulary = base.mistral_vocabulary("v1")
     if variant == "lora":
         config.lora = base.lora(rank=16)

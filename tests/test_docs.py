@@ -16,6 +16,7 @@ import yaml
 
 from coi_jax.config.run import load_config
 from docs.generate import command_lines, config_fields, hook, layers
+from tests.helpers import tokenizer_folders
 from tests.helpers.doc_pages import blocks, commands, lines, run, small
 from tests.helpers.paths import ROOT
 
@@ -84,11 +85,23 @@ CONFIGURED = [
 ]
 
 
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small files of a published model, in place of those that the pages name."""
+    folder = tmp_path_factory.mktemp("published")
+    tokenizer_folders.llama3(folder)
+    tokenizer_folders.write_json(folder / "config.json", {"model_type": "llama"})
+    return folder
+
+
 @pytest.mark.parametrize("command", CONFIGURED)
-def test_every_override_is_a_field_that_takes_the_value(command: str) -> None:
+def test_every_override_is_a_field_that_takes_the_value(command: str, published: Path) -> None:
     words = shlex.split(command)
     overrides = dict(word.removeprefix("--config.").split("=", 1) for word in words if word.startswith("--config."))
-    config = load_config(f"{ROOT}/{words[words.index('--config') + 1]}", overrides)
+    file = words[words.index("--config") + 1]
+    if "weights.folder" in overrides:
+        overrides["weights.folder"] = str(published)
+    config = load_config(f"{ROOT}/{file}", overrides)
     for name, text in overrides.items():
         if name != "model.preset":  # the name of a group of fields, not one itself
             value: Any = config

@@ -14,7 +14,7 @@ from coi_jax.common import files
 from coi_jax.common.errors import UserError
 from coi_jax.common.schema import Section, Share
 from coi_jax.common.storage import PathLike
-from coi_jax.config import loading, validation
+from coi_jax.config import loading, pretrained, validation
 from coi_jax.config.model import LoraConfig, ModelConfig
 from coi_jax.config.overrides import override
 from coi_jax.families.registry import expand
@@ -245,22 +245,38 @@ class RunConfig(Section):
         return self
 
 
-def load_config(path: PathLike, overrides: Mapping[str, Any]) -> RunConfig:
-    """Load the config of a file, with overrides.
+def load_config(
+    path: PathLike, overrides: Mapping[str, Any], *, kept: PathLike | None = None, replaces_model: bool = False
+) -> RunConfig:
+    """Load the config of a file, with overrides, and with what the folder of its weights says.
 
     Args:
       path: a Python file with `get_config()`, FILE:ARGUMENT where that takes an argument, or a run's `config.json`.
       overrides: values by dotted names (`{"train.log_every": 100}`); text is read as what its field holds.
+      kept: a run's own copy of the small files of a published folder, which is read in place of that folder.
+      replaces_model: the folder's network, vocabulary and template replace those of a file that names weights itself.
 
     Raises:
-      UserError: the file cannot be read, or a field is missing, unknown (the nearest name is given) or out of bounds.
+      UserError: the file cannot be read, a field is missing, unknown (the nearest name is given) or out of bounds, or
+        the folder of the weights contradicts what is set.
     """
     values, changes = loading.read(path), dict(overrides)
+    weights = None if _is_resolved(path, changes) else pretrained.find(values, changes, kept)
+    replaces = replaces_model or not pretrained.is_named_by_file(values)
+    if weights is not None:
+        weights.prepare(values, changes, replaces=replaces)
     model = values.get("model")  # whatever a file holds
-    if isinstance(model, dict) and "preset" in model:
-        values["model"] = expand(changes.pop("model.preset", model["preset"]), model)
+    if isinstance(model, dict) and ("preset" in model or (weights is not None and "model.preset" in changes)):
+        values["model"] = expand(changes.pop("model.preset", model.get("preset")), model)
     override(values, changes, RunConfig)
+    if weights is not None:
+        weights.complete(values, overrides, replaces=replaces)
     return validate(values)
+
+
+def _is_resolved(path: PathLike, overrides: Mapping[str, Any]) -> bool:
+    """Return whether a file is the config.json of a run, in which nothing is left to the folder of its weights."""
+    return str(path).endswith(".json") and "weights.folder" not in overrides
 
 
 def read_run_config(path: PathLike, field: str) -> RunConfig:

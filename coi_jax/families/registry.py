@@ -41,4 +41,6 @@ def expand(preset: str, section: Fields) -> Fields:
     if preset not in PRESETS:
         raise UserError("config.model.preset", preset, nearest(str(preset), list(PRESETS)))
     own, given = PRESETS[preset], {field: value for field, value in section.items() if field != "preset"}
-    return own | {field: own[field] | value if isinstance(value, dict) else value for field, value in given.items()}
+    return own | {
+        field: own.get(field, {}) | value if isinstance(value, dict) else value for field, value in given.items()
+    }

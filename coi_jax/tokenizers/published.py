@@ -16,9 +16,10 @@ import tokenizers
 
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
+from coi_jax.families.published_folder import TOKENIZER_CONFIG as CONFIG
 from coi_jax.tokenizers.chat_template import ChatTemplate, Message
 from coi_jax.tokenizers.pieces import JsonPieces, Pieces, SentencePieces, load_tokenizer
-from coi_jax.tokenizers.tokenizer_files import CONFIG, SENTENCEPIECE, TOKENIZER, TokenizerFiles, read_tokenizer
+from coi_jax.tokenizers.tokenizer_files import SENTENCEPIECE, TOKENIZER, TokenizerFiles, read_tokenizer
 
 # Classes of `transformers` whose begin and end are set by flags, whatever `tokenizer.json` says.
 FLAGGED = ("LlamaTokenizer", "CodeLlamaTokenizer", "GemmaTokenizer", "CohereTokenizer")

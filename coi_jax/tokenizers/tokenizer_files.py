@@ -15,14 +15,21 @@ from coi_jax.common import files
 from coi_jax.common.errors import UserError
 from coi_jax.common.json_reader import JsonError, parse_json
 from coi_jax.common.storage import Folder, PathLike, atomic_folder
+from coi_jax.families.published_folder import CONFIG as MODEL_CONFIG
+from coi_jax.families.published_folder import (
+    DEFAULT,
+    GENERATION,
+    TEMPLATE,
+    TEMPLATE_JSON,
+    named_templates,
+)
+from coi_jax.families.published_folder import TOKENIZER_CONFIG as CONFIG
 
 FIELD = "config.vocabulary.folder"
 TOKENIZER, SENTENCEPIECE = "tokenizer.json", "tokenizer.model"
 MODELS = {"tokenizer.json": TOKENIZER, "tokenizer.model": SENTENCEPIECE, "spiece.model": SENTENCEPIECE}
-CONFIG, TEMPLATE = "tokenizer_config.json", "chat_template.jinja"
 SPECIAL_MAP, ADDED = "special_tokens_map.json", "added_tokens.json"
-GENERATION, MODEL_CONFIG = "generation_config.json", "config.json"
-SETTINGS = (CONFIG, SPECIAL_MAP, ADDED, GENERATION, MODEL_CONFIG, TEMPLATE)
+SETTINGS = (CONFIG, SPECIAL_MAP, ADDED, GENERATION, MODEL_CONFIG, TEMPLATE, TEMPLATE_JSON)
 EXTRA_IDS = 100  # T5's sentinels, where its files do not count them
 MOST_EXTRA_IDS = 10_000
 SPECIAL_NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
@@ -171,12 +178,16 @@ class TokenizerFiles:
         """
         if TEMPLATE in self.data:
             return self.data[TEMPLATE].decode("utf-8")
-        found = self.json(CONFIG).get("chat_template")
-        if isinstance(found, list):
-            found = {entry["name"]: entry["template"] for entry in found}.get("default")
-        if not found:
-            raise self.error('has no chat template; choose config.data.template = "plain" or "alpaca"')
-        return str(found)
+        for name in (CONFIG, TEMPLATE_JSON):
+            templates = named_templates(self.json(name).get("chat_template"))
+            if DEFAULT in templates:
+                return templates[DEFAULT]
+            if templates:
+                hint = (
+                    f'has no chat template named "{DEFAULT}", only {", ".join(templates)}; copy the one that is meant'
+                )
+                raise self.error(f"{hint} into {TEMPLATE}", name)
+        raise self.error('has no chat template; choose config.data.template = "plain" or "alpaca"')
 
 
 def _content(token: str | Mapping[str, Any]) -> str:

@@ -16,6 +16,7 @@ from coi_jax.config.run import RunConfig, TrainConfig
 from coi_jax.data import token_cache
 from coi_jax.data.loader import Loader
 from coi_jax.data.task_specs import training_tasks
+from coi_jax.families.published_config import text_config
 from coi_jax.models import Network, build, flops
 from coi_jax.parallel import hardware, processes, sharding
 from coi_jax.runs import checkpoint
@@ -23,14 +24,13 @@ from coi_jax.runs.checkpoint import Checkpoints
 from coi_jax.runs.damage import DamagedCheckpoint
 from coi_jax.runs.run_folder import RunFolder, keep_vocabulary, write_environment
 from coi_jax.runs.train_state import TrainState
-from coi_jax.tokenizers.vocabulary import load_vocabulary
+from coi_jax.tokenizers.vocabulary import load_vocabulary, trained_size
 from coi_jax.training import optimizer
 from coi_jax.training import step as train_step
 from coi_jax.training.progress_log import ProgressLog
 from coi_jax.training.step import StepFunction
 from coi_jax.training.termination import Termination
-from coi_jax.weights.hf_config import text_config
-from coi_jax.weights.initial_weights import InitialWeights, initial_weights
+from coi_jax.weights.initial_weights import InitialWeights, initial_weights, open_weights
 from coi_jax.weights.sources import CONFIG
 
 
@@ -82,8 +82,7 @@ def prepare(config: RunConfig, run: RunFolder) -> TrainingJob:
       UserError: the mesh does not fit the devices, the batch or the network, or the data are missing.
     """
     mesh = sharding.make_mesh(config.mesh)
-    if config.vocabulary.kind != "trained":  # one that is there: known to fit before the data are tokenized with it
-        build(config.model, load_vocabulary(config, run.kept_vocabulary).size, config.lora)
+    check_weights(config, run)
     caches = token_cache.open_or_write(config, training_tasks(config), run.kept_vocabulary)
     processes.on_primary(lambda: keep_vocabulary(run, config))
     vocabulary = run.load_vocabulary()
@@ -98,6 +97,15 @@ def prepare(config: RunConfig, run: RunFolder) -> TrainingJob:
     processes.on_primary(lambda: warn_of_positions(config, run))
     processes.log_primary(f"{counts['trained']:,} of {counts['total']:,} parameters are trained")
     return make_job(config, run, mesh, loader, network, loader.target_capacity(*sharding.batch_parts(mesh)))
+
+
+def check_weights(config: RunConfig, run: RunFolder) -> None:
+    """Raise UserError where vocabulary, network and weights do not fit, before the data are tokenized."""
+    is_trained = config.vocabulary.kind == "trained"  # on the data: it may not be there yet
+    size = trained_size(config) if is_trained else load_vocabulary(config, run.kept_vocabulary).size
+    network = build(config.model, size, config.lora)
+    if config.weights.folder and checkpoint.latest_step(run.checkpoints) is None:
+        open_weights(config.weights.folder, network)
 
 
 def warn_of_positions(config: RunConfig, run: RunFolder) -> None:

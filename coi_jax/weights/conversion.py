@@ -11,7 +11,6 @@ from coi_jax.common import files
 from coi_jax.common.errors import UserError
 from coi_jax.common.progress import Bar
 from coi_jax.common.storage import Folder, atomic_folder
-from coi_jax.config.model import model_section
 from coi_jax.config.run import RunConfig, load_config, validate
 from coi_jax.models import Network, build
 from coi_jax.parallel.sharding import path_name
@@ -19,13 +18,10 @@ from coi_jax.runs import checkpoint, run_folder, streamed_checkpoint
 from coi_jax.runs.run_folder import RunFolder, keep_vocabulary
 from coi_jax.runs.streamed_checkpoint import Streamed
 from coi_jax.weights import peft, publish
-from coi_jax.weights.hf_config import from_hf_config
 from coi_jax.weights.hf_names import ParameterMapping, parameter_mappings
 from coi_jax.weights.initial_weights import PretrainedWeights, open_weights
 from coi_jax.weights.safetensors_files import Tensor
 from coi_jax.weights.sources import CONFIG, WeightSource, is_run
-
-TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model")
 
 
 def export_adapters(run: RunFolder, out: str) -> None:
@@ -91,16 +87,13 @@ def imported_config(source: Folder, config_file: str, overrides: Mapping[str, An
       source: the published folder.
       config_file: the config file.
       overrides: dotted fields of it to change.
+
+    Raises:
+      UserError: an override contradicts the folder, or no network here computes what it holds.
     """
-    values = load_config(config_file, overrides).model_dump(mode="json")
-    network = from_hf_config(source.read_json(CONFIG))
-    of_the_run = set(model_section(network).model_fields) - set(network)
-    values["model"] = {name: values["model"][name] for name in of_the_run} | network
-    values["model"]["scan_unroll"] = min(values["model"]["scan_unroll"], network["layers"])
-    data = values["data"]
-    data["targets_length"] = (data["targets_length"] or data["length"]) if network["kind"] == "t5" else None
-    if set(source.names()) & set(TOKENIZERS):
-        values["vocabulary"] = {"kind": "tokenizer", "folder": source.url}
+    source.read(CONFIG)  # or an error that names the folder as the user did
+    named = {**overrides, "weights.folder": source.url}
+    values = load_config(config_file, named, replaces_model=True).model_dump(mode="json")
     values["lora"], values["weights"]["folder"] = None, None
     values["arm"] = values["arm"] if "arm" in overrides else "base"  # it was tuned on no chains
     return validate(values)

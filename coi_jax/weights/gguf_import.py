@@ -4,10 +4,10 @@ import numpy as np
 
 from coi_jax.common import files
 from coi_jax.common.storage import PathLike, atomic_folder
+from coi_jax.families.published_config import from_hf_config
 from coi_jax.weights.gguf_file import GgufFile
 from coi_jax.weights.gguf_model import GgufModel
 from coi_jax.weights.gguf_tokenizer import GgufTokenizer
-from coi_jax.weights.hf_config import from_hf_config
 from coi_jax.weights.safetensors_files import Tensor, TensorSpec, write_tensors
 from coi_jax.weights.sources import CONFIG
 

@@ -13,7 +13,9 @@ from typing import Any
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from coi_jax.common.errors import UserError, shorten
-from coi_jax.tokenizers.tokenizer_files import CONFIG, GENERATION, TEMPLATE, TOKENIZER
+from coi_jax.families.published_folder import GENERATION, TEMPLATE
+from coi_jax.families.published_folder import TOKENIZER_CONFIG as CONFIG
+from coi_jax.tokenizers.tokenizer_files import TOKENIZER
 from coi_jax.weights.gguf_file import GgufFile
 
 PREFIX = "tokenizer.ggml"

@@ -14,13 +14,14 @@ from jax.sharding import Mesh
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
 from coi_jax.common.storage import Folder
+from coi_jax.config.pretrained import check_same_network
 from coi_jax.config.run import RunConfig
+from coi_jax.families.published_config import from_hf_config, network_fields
 from coi_jax.models import Network, Params, build
 from coi_jax.parallel import processes
 from coi_jax.runs import checkpoint
 from coi_jax.runs.run_folder import RunFolder
 from coi_jax.weights import publish
-from coi_jax.weights.hf_config import check_same_network, from_hf_config, network_fields
 from coi_jax.weights.mesh_loading import load_params
 from coi_jax.weights.safetensors_files import TensorFolder
 from coi_jax.weights.sources import (

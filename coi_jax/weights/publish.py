@@ -10,13 +10,14 @@ from etils import epath
 from coi_jax.common import files
 from coi_jax.common.json_reader import parse_field
 from coi_jax.common.storage import Folder, atomic_folder
+from coi_jax.families.published_config import from_hf_config, text_config
 from coi_jax.families.registry import FAMILIES
 from coi_jax.models import Network
 from coi_jax.runs.run_folder import RunFolder
 from coi_jax.tokenizers.protocol import Vocabulary
 from coi_jax.tokenizers.published import TokenizerVocabulary
 from coi_jax.tokenizers.sentencepiece_export import tokenizer_files
-from coi_jax.weights.hf_config import from_hf_config, text_config, to_hf_config
+from coi_jax.weights.hf_config import to_hf_config
 from coi_jax.weights.hf_names import parameter_mappings
 from coi_jax.weights.safetensors_files import Tensor, TensorSpec, write_tensors
 from coi_jax.weights.sources import CONFIG, FIELD, WeightSource, is_run

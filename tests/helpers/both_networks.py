@@ -5,8 +5,8 @@ import jax.numpy as jnp
 from transformers import PreTrainedModel
 
 from coi_jax.config.model import model_section
+from coi_jax.families.published_config import from_hf_config
 from coi_jax.models import Network, Params, build
-from coi_jax.weights.hf_config import from_hf_config
 from coi_jax.weights.hf_names import to_params
 from tests.helpers.configs import RUN_FIELDS
 from tests.helpers.reference_layers import numpy

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrainedModel
 
 from coi_jax.config.model import DecoderConfig, T5Config, model_section
-from coi_jax.weights.hf_config import from_hf_config
+from coi_jax.families.published_config import from_hf_config
 from tests.helpers.configs import RUN_FIELDS
 from tests.helpers.reference_models import FAMILIES, reference
 

@@ -22,8 +22,8 @@ from coi_jax.training import loop
 from coi_jax.training.loop import CheckpointSchedule, Fitted, TrainingJob, prepare
 from coi_jax.training.step import Batch
 from coi_jax.training.termination import Termination
-from tests.helpers import tiny_models
-from tests.helpers.configs import epochs
+from tests.helpers import published_models, tiny_models
+from tests.helpers.configs import epochs, quickstart_config
 from tests.helpers.tiny_models import StandInLoader, run_config
 from tests.helpers.token_caches import small_config, write_caches, write_dataset
 from tests.helpers.tokenizer_folders import FAMILIES
@@ -232,3 +232,15 @@ def test_what_does_not_fit_a_row_is_said(tmp_path: Path, capsys: pytest.CaptureF
     write_caches(config)
     prepare(config, open_run(tmp_path / "run", config))
     assert "of 100 examples, " in capsys.readouterr().err
+
+
+def test_weights_are_checked_before_any_data_are_read(tmp_path: Path) -> None:
+    """There are no data here, and the tensors have other sizes than their config.json says."""
+    folder = published_models.save(tmp_path / "model", "Qwen 3")
+    path = folder / "config.json"
+    files.write_json(path, files.read_json(path) | {"intermediate_size": 40})
+    absent = {"data.folder": str(tmp_path / "none"), "data.cache_folder": str(tmp_path / "caches")}
+    config = quickstart_config({"weights.folder": str(folder), "vocabulary": "bytes"} | absent)
+    run = open_run(tmp_path / "run", config)
+    with pytest.raises(UserError, match=r"mlp.gate_proj.weight \[36, 20\], where \[40, 20\] is due"):
+        prepare(config, run)

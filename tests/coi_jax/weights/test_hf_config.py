@@ -8,8 +8,10 @@ import pytest
 
 from coi_jax.common.errors import UserError
 from coi_jax.config.model import DecoderConfig, T5Config, model_section
+from coi_jax.config.pretrained import check_same_network
+from coi_jax.families.published_config import IGNORED_FIELDS, from_hf_config, network_fields
 from coi_jax.families.registry import FAMILIES, PRESETS
-from coi_jax.weights.hf_config import IGNORED_FIELDS, check_same_network, from_hf_config, network_fields, to_hf_config
+from coi_jax.weights.hf_config import to_hf_config
 from tests.helpers import tiny_networks
 from tests.helpers.configs import RUN_FIELDS
 from tests.helpers.reference_models import FAMILIES as REFERENCES

@@ -24,6 +24,7 @@ from coi_jax.common.errors import UserError
 from coi_jax.common.storage import atomic_folder, upload_folder
 from coi_jax.config.model import DecoderConfig, LoraConfig
 from coi_jax.config.run import RunConfig
+from coi_jax.families.published_config import from_hf_config
 from coi_jax.models import Network, Params, build
 from coi_jax.runs import checkpoint
 from coi_jax.runs.run_folder import open_run
@@ -31,7 +32,6 @@ from coi_jax.training import loop
 from coi_jax.training import step as train_step
 from coi_jax.training.loop import TrainingJob
 from coi_jax.weights import hf_names
-from coi_jax.weights.hf_config import from_hf_config
 from coi_jax.weights.hf_names import to_params
 from coi_jax.weights.initial_weights import PretrainedWeights, initial_weights, open_weights
 from coi_jax.weights.mesh_loading import load_params

@@ -20,9 +20,9 @@ from transformers import PreTrainedModel
 
 from coi_jax.common.errors import UserError
 from coi_jax.config.model import LoraConfig, T5Config, model_section
+from coi_jax.families.published_config import from_hf_config
 from coi_jax.models import Network, Params, build
 from coi_jax.weights import peft
-from coi_jax.weights.hf_config import from_hf_config
 from coi_jax.weights.hf_names import to_params
 from tests.coi_jax.models.test_families import TOLERANCE, batch_of, their_logits
 from tests.helpers import tiny_models
