@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     run = RunFolder(arguments.src)
     if arguments.src.lower().endswith(EXTENSION):
         import_gguf(arguments.src, arguments.out, dtype, max_shard_bytes)
-        print(f"wrote {arguments.out}; next: python -m coi_jax.train --config.weights.folder={arguments.out} …")
+        print(f"wrote {arguments.out}; next: --config.weights.folder={arguments.out}, or convert it to a run")
     elif arguments.adapters:
         export_adapters(run, arguments.out)
         print(f"wrote {arguments.out}; next: peft.PeftModel.from_pretrained(model, {arguments.out!r})")

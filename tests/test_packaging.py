@@ -28,13 +28,13 @@ PROJECT: dict[str, Any] = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["
 
 # What may be imported in a folder besides `dependencies`: the extras that the folder needs.
 EXTRAS = {
-    "coi_jax": ("gguf",),
+    "coi_jax": ("gguf", "hub"),
     "configs": (),
     "launch": ("launch",),
     "data_pipeline": ("data",),
     "benchmarks": ("data", "dev"),
     "docs": ("docs",),
-    "tests": ("data", "launch", "dev"),
+    "tests": ("data", "launch", "gguf", "hub", "dev"),
 }
 # Distributions of imported names that the installed metadata does not tell apart.
 SHARED_NAMES = {"google", "orbax", "jax_plugins"}

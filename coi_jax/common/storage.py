@@ -24,6 +24,7 @@ from typing import IO, Any
 import fsspec
 from etils import epath
 
+from coi_jax.common import hub
 from coi_jax.common.errors import UserError
 from coi_jax.common.exchange import exchange
 from coi_jax.common.json_reader import parse_field
@@ -31,6 +32,7 @@ from coi_jax.common.json_reader import parse_field
 PathLike = str | os.PathLike[str]
 
 SCHEMES = {"gs": "gcs", "s3": "s3", "az": "az", "hf": "hf"}  # the URLs that epath knows, by fsspec's protocol
+EXTRAS = {"gs": "gcs", "hf": "hub"}  # of this project, which install what reads them
 BLOCK = 2**24  # bytes that are copied, compared or hashed at once
 OLD = ".old"  # ends the temporary name of a folder that makes room for a new one
 MARKERS = {"manifest.json": "dataset", "config.json": "run"}  # the file by which a folder is known
@@ -68,8 +70,8 @@ def _unreadable_scheme(scheme: str) -> str:
     try:
         fsspec.get_filesystem_class(SCHEMES[scheme])
     except (ImportError, ValueError) as error:
-        extra = "; pip install 'coi-jax[gcs]'" if scheme == "gs" else ""
-        return f"cannot be reached: {error}{extra}"
+        extra = EXTRAS.get(scheme)
+        return f"cannot be reached: {error}" + (f"; pip install 'coi-jax[{extra}]'" if extra else "")
     return ""
 
 
@@ -493,16 +495,25 @@ class AppendFile:
 
 
 class Folder:
-    """A folder that a user named to read from, local or in a bucket, with errors that say how it was named."""
+    """A folder that a user named to read from, local, in a bucket or in the Hub, with errors that say how it was named.
 
-    def __init__(self, url: PathLike, field: str) -> None:
-        """Name a folder; `field` is the name of it in an error.
+    A repository of the Hub (`hf://org/name`) is downloaded, and read from where it is then.
+    """
+
+    def __init__(self, url: PathLike, field: str, patterns: tuple[str, ...] = hub.MODEL_FILES) -> None:
+        """Name a folder.
+
+        Args:
+          url: a local path or a URL.
+          field: the name of the folder in an error.
+          patterns: the files of a repository of the Hub that are downloaded.
 
         Raises:
           UserError: nothing here reads this kind of URL.
         """
         self.url, self.field = os.fspath(url).rstrip("/"), field
-        self.path = as_path(self.url, field)
+        is_hub = hub.is_hub(self.url)
+        self.path = epath.Path(hub.download(self.url, field, patterns)) if is_hub else as_path(self.url, field)
 
     def __str__(self) -> str:
         return self.url

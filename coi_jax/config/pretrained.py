@@ -13,6 +13,7 @@ from typing import Any
 
 from etils import epath
 
+from coi_jax.common import hub
 from coi_jax.common.errors import UserError
 from coi_jax.common.storage import Folder, PathLike, as_path
 from coi_jax.families import published_folder
@@ -127,7 +128,7 @@ def find(values: Mapping[str, Any], overrides: Mapping[str, Any], kept: PathLike
             hint = "name a published folder, which says the network, or config.model.preset for random weights"
             raise UserError(FIELD, where, hint)
         return None
-    folder = Folder(where, FIELD)
+    folder = Folder(where, FIELD, hub.SMALL_FILES)
     if (folder.path / "checkpoints").is_dir() and folder.exists(CONFIG):
         return _of_run(folder)
     if kept is not None and Folder(kept, FIELD).exists(CONFIG):

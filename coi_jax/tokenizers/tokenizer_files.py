@@ -11,7 +11,7 @@ from typing import Any
 import sentencepiece
 from tokenizers import AddedToken
 
-from coi_jax.common import files
+from coi_jax.common import files, hub
 from coi_jax.common.errors import UserError
 from coi_jax.common.json_reader import JsonError, parse_json
 from coi_jax.common.storage import Folder, PathLike, atomic_folder
@@ -205,7 +205,7 @@ def read_tokenizer(path: str) -> TokenizerFiles:
     Raises:
       UserError: there is no tokenizer.
     """
-    folder = Folder(path, FIELD)
+    folder = Folder(path, FIELD, hub.SMALL_FILES)
     if folder.exists() and not folder.path.is_dir():
         parent, _, name = folder.url.rpartition("/")
         folder, found = Folder(parent or ".", FIELD), {name: TOKENIZER if name.endswith(".json") else SENTENCEPIECE}

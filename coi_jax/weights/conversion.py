@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from coi_jax.common import files
+from coi_jax.common import files, hub
 from coi_jax.common.errors import UserError
 from coi_jax.common.progress import Bar
 from coi_jax.common.storage import Folder, atomic_folder
@@ -33,6 +33,7 @@ def export_adapters(run: RunFolder, out: str) -> None:
     adapters = checkpoint.restore_params(run.checkpoints, network)
     begins_from = config.weights.folder
     base = begins_from if begins_from and not is_run(begins_from) else ""  # peft knows no runs
+    base = hub.parse(base, "config.weights.folder").name if hub.is_hub(base) else base
     with atomic_folder(out, marker=peft.CONFIG) as folder:
         peft.export(folder, network, adapters, base)
 

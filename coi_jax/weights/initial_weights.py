@@ -5,13 +5,14 @@ are the frozen base: the same at every step, kept once, and checked against what
 """
 
 import dataclasses
+import functools
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import jax
 from jax.sharding import Mesh
 
-from coi_jax.common import files
+from coi_jax.common import files, hub
 from coi_jax.common.errors import UserError
 from coi_jax.common.storage import Folder
 from coi_jax.config.pretrained import check_same_network
@@ -35,6 +36,8 @@ from coi_jax.weights.sources import (
     folder_identity,
     is_run,
 )
+
+PINNED = "weights_from"  # in `environment.json`: a repository of the Hub with its commit
 
 
 @runtime_checkable
@@ -129,16 +132,26 @@ class PretrainedWeights:
     folder: str
     field: str = FIELD
 
+    @functools.cached_property
+    def pinned(self) -> str:
+        """Return the folder; a repository of the Hub at the commit that the run began from."""
+        if not hub.is_hub(self.folder):
+            return self.folder
+        recorded = files.read_object(self.run.environment)["data"] if self.run.environment.exists() else {}
+        began_from = str(recorded.get(PINNED, ""))
+        return began_from if hub.is_pin_of(began_from, self.folder) else hub.pin(self.folder, self.field)
+
     def open(self) -> WeightSource:
         """Open the folder; raises UserError where it is missing or belongs to another network."""
-        return open_weights(self.folder, self.network, self.field)
+        return open_weights(self.pinned, self.network, self.field)
 
     def record(self) -> dict[str, str]:
         """See `InitialWeights.record`. The folder is not read again once the run has a checkpoint."""
+        place = {PINNED: self.pinned} if hub.is_hub(self.folder) else {}
         if checkpoint.latest_step(self.run.checkpoints) is not None:
-            return {"weights": self.recorded_identity()}
+            return {"weights": self.recorded_identity()} | place
         self.open()
-        return {"weights": processes.on_primary(self._keep)}
+        return {"weights": processes.on_primary(self._keep)} | place
 
     def recorded_identity(self) -> str:
         """Return the identity that `record` returned before the first step."""
@@ -158,8 +171,8 @@ class PretrainedWeights:
         return MergedWeights(self._open_unchanged(), self.network, adapters)
 
     def _keep(self) -> str:
-        publish.copy_small_files(self.folder, self.run)
-        return folder_identity(self.folder)
+        publish.copy_small_files(self.pinned, self.run)
+        return folder_identity(self.pinned)
 
     def _fresh_adapters(self, mesh: Mesh | None) -> Params:
         """Return adapters before the first step; XLA drops the random base, which nothing asks for."""
@@ -171,7 +184,7 @@ class PretrainedWeights:
     def _open_unchanged(self) -> WeightSource:
         """Open the folder, which must hold what the adapters were trained beside."""
         source = self.open()
-        if processes.on_primary(lambda: folder_identity(self.folder)) != self.recorded_identity():
+        if processes.on_primary(lambda: folder_identity(self.pinned)) != self.recorded_identity():
             hint = "has changed since the adapters were trained beside it; restore it"
             raise UserError(self.field, self.folder, hint)
         return source

@@ -71,7 +71,7 @@ class TensorFolder:
     def read(self, key: str) -> Tensor:
         """Return a tensor: from a local file by the memory map of the safetensors library, else from a byte range."""
         entry = self.entries[key]
-        if is_local(self.folder.url):
+        if is_local(self.folder.path):
             with safe_open(self.folder.at(entry.file), framework="numpy") as file:
                 tensor: Tensor = file.get_tensor(key)
                 return tensor
@@ -144,7 +144,7 @@ def read_header(folder: Folder, name: str) -> dict[str, TensorEntry]:
     if due > size:
         raise UserError(folder.field, where, f"is cut short: {size} of {due} bytes; fetch it again")
     _check_layout(entries, begin, size, folder.field, where)
-    if is_local(folder.url):
+    if is_local(folder.path):
         check_with_library(folder, name)
     return entries
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from coi_jax.common import files
+from coi_jax.common import files, hub
 from coi_jax.common.storage import Folder, PathLike
 from coi_jax.models import Network, Params
 from coi_jax.models.lora import lora_delta
@@ -127,7 +127,7 @@ class InMemoryWeights:
 
 def is_run(folder: str) -> bool:
     """Return whether a folder is a run of this project, not a published model."""
-    return bool(RunFolder(folder).checkpoints.is_dir())
+    return not hub.is_hub(folder) and bool(RunFolder(folder).checkpoints.is_dir())
 
 
 def folder_identity(folder: str) -> str:

@@ -163,7 +163,7 @@ def test_a_file_in_a_bucket_is_read_too(smollm_file: Path, tmp_path: Path, bucke
 
     epath.Path(f"{bucket}/model.gguf").write_bytes(smollm_file.read_bytes())
     import_gguf(f"{bucket}/model.gguf", str(tmp_path / "there"), None, 2**30)
-    import_gguf(smollm_file, str(tmp_path / "here"), None, 2**30)
+    import_gguf(str(smollm_file), str(tmp_path / "here"), None, 2**30)
     here, there = tensors(tmp_path / "here"), tensors(tmp_path / "there")
     assert {key: value.tobytes() for key, value in here.items()} == {key: t.tobytes() for key, t in there.items()}
 
@@ -305,13 +305,13 @@ def test_no_damage_ends_in_another_error(smollm_file: Path, tmp_path: Path) -> N
     for data in cut:
         path.write_bytes(data)
         with pytest.raises(UserError, match=r"cut short|other bytes"):
-            import_gguf(path, str(out), None, 2**30)
+            import_gguf(str(path), str(out), None, 2**30)
     for _ in range(60):
         flipped = bytearray(whole)
         flipped[draw.randrange(begin)] ^= 1 << draw.randrange(8)
         path.write_bytes(flipped)
         try:
-            import_gguf(path, str(out), None, 2**30)
+            import_gguf(str(path), str(out), None, 2**30)
         except UserError:
             assert not out.exists()
         shutil.rmtree(out, ignore_errors=True)
