@@ -27,6 +27,7 @@ from etils import epath
 from coi_jax.common import hub
 from coi_jax.common.errors import UserError
 from coi_jax.common.exchange import exchange
+from coi_jax.common.held_folder import claim, hold, is_held
 from coi_jax.common.json_reader import parse_field
 
 PathLike = str | os.PathLike[str]
@@ -310,7 +311,8 @@ def atomic_folder(
 ) -> Iterator[epath.Path]:
     """Yield a temporary folder that takes the name `path` when the block ends with `marker` in it.
 
-    An exception, or a block that does not write the marker, leaves what stood at `path` before.
+    An exception, or a block that does not write the marker, leaves what stood at `path` before. Temporary folders that
+    killed processes left are removed; in a bucket they stay, since nothing tells whether their process lives.
 
     Args:
       path: local or in a bucket; parent folders are created.
@@ -322,22 +324,49 @@ def atomic_folder(
       UserError: there is something at `path` already, and no `replace` was given.
     """
     target = as_path(path, field)
+    _remove_left_behind(target, marker)
     if replace is _never:
         check_absent(target, field)
-    partial = target.parent / f"{_prefix(target)}{uuid.uuid4().hex[:8]}"
-    try:
-        partial.mkdir(parents=True, exist_ok=True)
-        yield partial
-        is_wanted = (partial / marker).exists()
-        if is_wanted and replace is _never:
-            check_absent(target, field)
-        is_wanted = is_wanted and (not target.exists() or replace(target))
-    except BaseException:
+    with _partial_folder(target) as partial:
+        try:
+            yield partial
+            is_wanted = (partial / marker).exists()
+            if is_wanted and replace is _never:
+                check_absent(target, field)
+            is_wanted = is_wanted and (not target.exists() or replace(target))
+        except BaseException:
+            remove_folder(partial)
+            raise
+        if is_wanted:
+            _finish(partial, target, marker)  # whose interruption leaves `partial` for `recover_folder`
         remove_folder(partial)
-        raise
-    if is_wanted:
-        _finish(partial, target, marker)  # whose interruption leaves `partial` for `recover_folder`
-    remove_folder(partial)
+
+
+@contextlib.contextmanager
+def _partial_folder(target: epath.Path) -> Iterator[epath.Path]:
+    """Yield a new temporary neighbor of a folder; a local one is held, so that no other process removes it."""
+    while True:
+        partial = target.parent / f"{_prefix(target)}{uuid.uuid4().hex[:8]}"
+        partial.mkdir(parents=True, exist_ok=True)
+        handle = hold(os.fspath(partial)) if is_local(partial) else None
+        if handle is not None or not is_local(partial):
+            break
+    try:
+        yield partial
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
+def _remove_left_behind(target: epath.Path, marker: str) -> None:
+    """Remove the temporary neighbors of a local folder whose processes have ended, but not the only whole folder."""
+    if not is_local(target) or not target.parent.is_dir():
+        return
+    recover_folder(target, marker)
+    for folder in _temporary_neighbors(target):
+        with claim(os.fspath(folder)) as is_free:
+            if is_free:
+                remove_folder(folder)
 
 
 def recover_folder(path: PathLike, marker: str) -> bool:
@@ -353,9 +382,8 @@ def recover_folder(path: PathLike, marker: str) -> bool:
     target = as_path(path)
     if (target / marker).exists() or not target.parent.is_dir():
         return False
-    temporary = re.compile(rf"{re.escape(_prefix(target))}[0-9a-f]{{8}}({re.escape(OLD)})?")
-    neighbors = [folder for folder in target.parent.iterdir() if temporary.fullmatch(folder.name)]
-    whole = [folder for folder in neighbors if (folder / marker).exists()]
+    neighbors = [folder for folder in _temporary_neighbors(target) if (folder / marker).exists()]
+    whole = [folder for folder in neighbors if not (is_local(folder) and is_held(os.fspath(folder)))]
     if not whole:
         return False
     partial = next((folder for folder in whole if not folder.name.endswith(OLD)), whole[0])
@@ -363,6 +391,12 @@ def recover_folder(path: PathLike, marker: str) -> bool:
     for folder in whole:
         remove_folder(folder)
     return True
+
+
+def _temporary_neighbors(target: epath.Path) -> list[epath.Path]:
+    """Return the temporary folders that processes have made beside a folder for it."""
+    temporary = re.compile(rf"{re.escape(_prefix(target))}[0-9a-f]{{8}}({re.escape(OLD)})?")
+    return [folder for folder in target.parent.iterdir() if temporary.fullmatch(folder.name)]
 
 
 def _prefix(target: epath.Path) -> str:

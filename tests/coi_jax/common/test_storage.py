@@ -195,6 +195,40 @@ def test_a_kill_while_a_folder_is_replaced_leaves_the_old_or_the_new_one(
     assert tree(epath.Path(tmp_path / "data")) in (OLD, NEW)
 
 
+# Is killed in the midst of a new folder.
+KILLED_WHILE_WRITING = """
+import os, sys
+from coi_jax.common import storage
+with storage.atomic_folder(sys.argv[1], marker="manifest.json"):
+    os.kill(os.getpid(), 9)
+"""
+
+
+def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_stays(tmp_path: pathlib.Path) -> None:
+    target = tmp_path / "data"
+    for _ in range(2):
+        subprocess.run([sys.executable, "-c", KILLED_WHILE_WRITING, str(target)], cwd=ROOT, check=False)
+        (left,) = tmp_path.iterdir()
+    other = tmp_path / ".data.notes"
+    other.mkdir()
+    with atomic_folder(target, marker=MARKER) as living:
+        assert not left.exists()
+        with atomic_folder(target, marker=MARKER) as second:
+            assert {path.name for path in tmp_path.iterdir()} == {living.name, second.name, other.name}
+        files.write_text(living / MARKER, "{}")
+    assert {path.name for path in tmp_path.iterdir()} == {"data", other.name}
+
+
+def test_a_folder_that_was_whole_before_the_kill_gets_its_name(tmp_path: pathlib.Path) -> None:
+    files.write_text(tmp_path / ".data.0123abcd" / MARKER, "whole")
+    (tmp_path / ".data.3210abcd").mkdir()
+    already = pytest.raises(UserError, match="is there already")
+    with already, atomic_folder(tmp_path / "data", marker=MARKER):
+        pytest.fail("the block must not run")
+    assert tree(epath.Path(tmp_path)) == {f"data/{MARKER}": b"whole"}
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
 @pytest.mark.parametrize("number", range(1, 8))
 def test_a_kill_while_objects_are_replaced_leaves_the_old_or_the_new_ones(
     bucket: str, monkeypatch: pytest.MonkeyPatch, number: int

@@ -2,6 +2,9 @@
 
 import collections
 import itertools
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +21,7 @@ from data_pipeline.procedural.__main__ import main
 from data_pipeline.procedural.chain_generator import Generator, Settings
 from data_pipeline.procedural.compose import Limits
 from data_pipeline.procedural.verification import follow, verify
+from tests.helpers.paths import ROOT
 
 SPLITS = ("train", "validation", "rephrased", "test")
 BY_NAME = catalogue.by_name()
@@ -276,3 +280,18 @@ def test_chains_of_other_settings_are_replaced_only_where_that_is_asked(tmp_path
         assert tree() == before
     assert main([*arguments, "--seed=1", "--overwrite"]) == 0
     assert tree() != before
+
+
+def test_a_killed_run_leaves_nothing_behind_after_the_next(tmp_path: Path) -> None:
+    few = ["--operations=lists", "--lengths=1", "--test_lengths=2", "--test_count=2"]
+    few += ["--train_count=8", "--validation_count=0", "--rephrased_count=0"]
+    command = [sys.executable, "-m", "data_pipeline.procedural", f"--out={tmp_path / 'out'}", "--train_count=100000"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob(".out.*/train.jsonl")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    assert [path.name[:5] for path in tmp_path.iterdir()] == [".out."]
+    assert main([f"--out={tmp_path / 'out'}", *few]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
