@@ -1,4 +1,4 @@
-"""Print the resolved config of a run: every field, as its `config.json` will hold it.
+"""Print the resolved config of a run: every field, as its `config.json` will hold it, and every name a known one.
 
 python -m coi_jax.config --config configs/quickstart.py --config.arm=coi12
 python -m coi_jax.config --config configs/mistral_7b.py:lora
@@ -17,7 +17,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.parser(__doc__)
     parser.add_argument("--config", required=True, help="config file, FILE:ARGUMENT, or a run's config.json")
     arguments = parser.parse_args(rest)
-    print(load_config(arguments.config, overrides).model_dump_json(indent=2))
+    config = load_config(arguments.config, overrides)
+    # The registries are in higher layers than configs: this command alone, not the package, may import them.
+    from coi_jax.data.task_specs import check_names
+    from coi_jax.training.optimizer import check_optimizer
+
+    check_names(config)
+    check_optimizer(config.optimizer)
+    print(config.model_dump_json(indent=2))
     return 0
 
 

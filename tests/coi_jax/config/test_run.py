@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from coi_jax.common import cli
 from coi_jax.common.errors import UserError
 from coi_jax.config import __main__ as config_command
 from coi_jax.config.run import BytesVocabularyConfig, EpochsConfig, RunConfig, SamplingConfig, load_config
@@ -167,3 +168,22 @@ def test_the_command_prints_a_config_that_can_be_read_again(tmp_path: Path, caps
     path = tmp_path / "config.json"
     path.write_text(capsys.readouterr().out)
     assert load_config(path, {}) == load_config(QUICKSTART, {"seed": 5})
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "nearest"),
+    [
+        ("arm", "coi123x", "coi123"),
+        ("optimizer.name", "adamW", "adamw"),
+        ("optimizer.schedule", "linaer", "linear"),
+        ("evaluation.tests", "('proc2_tset',)", "proc2_test"),
+    ],
+)
+def test_the_command_refuses_an_unknown_name(
+    field: str, value: str, nearest: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = [f"--config={QUICKSTART}", f"--config.{field}={value}"]
+    assert cli.run(lambda: config_command.main(command)) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert f"did you mean '{nearest}'?" in printed.err
