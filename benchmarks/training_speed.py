@@ -30,7 +30,7 @@ from coi_jax.tokenizers.vocabulary import load_vocabulary
 CHAINS = (2, 3)  # the lengths of the chains that are read
 TURN = 3  # steps that a contestant takes in a row: after the others' turns the memory of the first is cold
 PADDED_BATCH = 4  # examples in a microbatch of the paper's trainer
-# About 30M parameters with the config's vocabulary; on a CPU the layers are unrolled.
+# About 30M parameters with the config's vocabulary.
 DECODER = {
     "model.layers": 8,
     "model.model_dim": 512,
@@ -39,7 +39,6 @@ DECODER = {
     "model.head_dim": 64,
     "model.attention_scale_dim": 64,
     "model.mlp_dim": 1376,
-    "model.scan_unroll": 8,
 }
 # One rate for all steps; whole examples of at most a row, cut where the paper's trainer cuts.
 FIXED = {

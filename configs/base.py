@@ -39,7 +39,7 @@ def fine_tuning(weights: str | None) -> ConfigDict:
 def from_scratch(**fields: Any) -> ConfigDict:
     """Train a small decoder from random weights on a CPU; `fields` are of its network, beside a preset's."""
     config = _run()
-    config.model = model(dtype="float32", scan_unroll=fields["layers"], **fields)
+    config.model = model(dtype="float32", **fields)
     config.optimizer.learning_rate = 2e-3
     config.train = train(epochs(3), checkpoint_every=20)
     config.evaluation.batch = 100
@@ -137,7 +137,7 @@ def model(preset: str | None, **fields: Any) -> ConfigDict:
         attention="auto",  # a kernel where the device has one: splash on TPU, cudnn on GPU, else xla
         loss_chunk=None,  # positions of a device whose logits exist at once; None: all
         remat="none",  # what the backward pass keeps: none (all), dots_attention, dots, projections, attention, full
-        scan_unroll=1,  # layers compiled one after another: 1 on accelerators, all of them on a CPU
+        scan_unroll=None,  # layers unrolled in one scan step; None: all on a CPU, else 1
     )
     return ConfigDict(values | fields)
 

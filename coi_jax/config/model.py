@@ -69,7 +69,7 @@ class DecoderConfig(Section):
     attention: Kernel  # what computes it in packed rows; auto: splash on TPU, cudnn on GPU, where they can
     loss_chunk: PositiveInt | None  # positions of a device whose logits exist at once; None: all
     remat: Remat  # what the backward pass finds kept, from most to least (coi_jax.models.layers.REMAT_POLICIES)
-    scan_unroll: PositiveInt  # layers unrolled in one scan step: 1 on accelerators, all of them on a CPU
+    scan_unroll: PositiveInt | None  # layers unrolled in one scan step; None: all on a CPU, else 1
 
     @property
     def local_layers(self) -> int:
@@ -111,7 +111,7 @@ class T5Config(Section):
     attention: Kernel  # auto or xla: no kernel takes a bias that is trained
     loss_chunk: PositiveInt | None
     remat: Remat
-    scan_unroll: PositiveInt
+    scan_unroll: PositiveInt | None
 
     @pydantic.field_validator("attention")
     @classmethod

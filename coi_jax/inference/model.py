@@ -28,7 +28,7 @@ from coi_jax.weights.sources import FIELD, folder_identity
 
 # What may differ from the run's config without asking another network.
 OVERRIDABLE_SECTIONS = ("evaluation.", "mesh.")
-OVERRIDABLE_FIELDS = ("data.folder", "data.cache_folder")
+OVERRIDABLE_FIELDS = ("data.folder", "data.cache_folder", *SPEED_FIELDS)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from coi_jax.parallel.hardware import platform
+
 Carry = TypeVar("Carry")
 Step = Callable[[Carry, Any], tuple[Carry, Any]]
 LayerIndex = Int[Array, ""] | np.integer  # a numpy integer where the loop over layers is unrolled
@@ -29,6 +31,15 @@ class _Unstacked:
     def replace(self, layer: int, array: Any) -> "_Unstacked":
         """Return the same with another array for a layer."""
         return _Unstacked((*self.layers[:layer], array, *self.layers[layer + 1 :]))
+
+
+def default_unroll(layers: int) -> int:
+    """Return how many of a stack's layers run in one iteration of the loop over them.
+
+    All on a CPU, where an iteration copies its layer's parameters and gradients out of and into their stacks. Elsewhere
+    one, which compiles in the same time however many layers there are.
+    """
+    return layers if platform() == "cpu" else 1
 
 
 def unstack(stack: Any) -> Any:

@@ -286,7 +286,7 @@ def scan_layers(
     inputs: Any = None,
     *,
     remat: str,
-    unroll: int,
+    unroll: int | None,
 ) -> tuple[Carry, Any]:
     """Run `body(layer, carry, input) -> (carry, output)` over the layers of a stack.
 
@@ -296,9 +296,10 @@ def scan_layers(
       carry: the value passed from layer to layer.
       inputs: a tree whose leaves have one entry for each layer on their first axis.
       remat: "none", or a policy of REMAT_POLICIES for the activations that are saved for the backward pass.
-      unroll: layers in one iteration; all of them in one is no loop, which is faster on a CPU.
+      unroll: layers in one iteration; None: as many as are fast on the platform.
     """
     structure, params = nnx.split(layers)
+    unroll = unroll or default_unroll(len(jax.tree.leaves(params)[0]))
 
     def step(carry: Carry, scanned: tuple[Any, Any]) -> tuple[Carry, Any]:
         return body(nnx.merge(structure, scanned[0]), carry, scanned[1])

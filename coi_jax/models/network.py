@@ -21,7 +21,7 @@ from coi_jax.config.model import DecoderConfig, LoraConfig, T5Config
 from coi_jax.models.chunked_loss import chunked_loss_sums
 from coi_jax.models.decoder import Decoder
 from coi_jax.models.kv_cache import Cache, constrain_cache, unstack_layers
-from coi_jax.models.layer_stacks import restack, unstack
+from coi_jax.models.layer_stacks import default_unroll, restack, unstack
 from coi_jax.models.layers import Linear
 from coi_jax.models.lora import add_adapters, linear_maps, lora_delta
 from coi_jax.models.losses import LossSums, loss_sums
@@ -215,7 +215,8 @@ class Network:
     def unrolls_decoding(self) -> bool:
         """Return whether decoding runs over unstacked layers: where `scan_unroll` takes all of them at once."""
         config = self.config
-        return config.scan_unroll >= (config.decoder_layers if isinstance(config, T5Config) else config.layers)
+        layers = config.decoder_layers if isinstance(config, T5Config) else config.layers
+        return (config.scan_unroll or default_unroll(layers)) >= layers
 
     def unstack_layers(self, params: Params) -> Params:
         """Return the parameters with the layers that decode unstacked."""

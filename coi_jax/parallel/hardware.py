@@ -24,6 +24,16 @@ PUBLISHED: dict[str, float] = {
 DEVICE_FILES = {"nvidia[0-9]*": ("NVIDIA GPU", "cuda12"), "accel[0-9]*": ("TPU", "tpu"), "vfio/[0-9]*": ("TPU", "tpu")}
 
 
+def platform() -> str:
+    """Return the platform of the mesh in use, else of this machine.
+
+    The devices of a mesh may be absent: a program can be compiled for them all the same.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    device = None if mesh.empty else mesh.abstract_device
+    return jax.default_backend() if device is None else device.platform
+
+
 def unused_accelerator(dev: Path = Path("/dev")) -> str | None:
     """Return a note on an accelerator that JAX leaves unused, though no JAX_PLATFORMS asks for the CPU; else None.
 

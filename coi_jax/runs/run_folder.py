@@ -31,8 +31,11 @@ from coi_jax.tokenizers.protocol import Vocabulary
 from coi_jax.tokenizers.vocabulary import load_vocabulary, trained_path
 
 CONFIG = "config.json"
+# Settings of speed and memory, which change results by rounding alone.
+SPEED_FIELDS = ("model.attention", "model.loss_chunk", "model.remat", "model.scan_unroll")
 # Fields that change no step and no weight, so that they may change between launches of a run.
 HARMLESS_FIELDS = (
+    *SPEED_FIELDS,
     "mesh.",
     "evaluation.",
     "data.folder",  # the checkpoint knows which data it was trained on

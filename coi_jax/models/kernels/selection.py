@@ -1,10 +1,10 @@
 """Select the kernel for the attention of packed rows: the platform's own, where it supports them, else XLA."""
 
-import jax
 from jaxtyping import Array, Float
 
 from coi_jax.common.errors import UserError
 from coi_jax.models.kernels import cudnn, splash
+from coi_jax.parallel.hardware import platform
 
 PLATFORM_KERNELS = {"tpu": "splash", "gpu": "cudnn", "cuda": "cudnn"}
 
@@ -34,13 +34,3 @@ def select_kernel(requested: str, query: Float[Array, "B H L C"], *, packed: boo
     if reason and requested != "auto":
         raise UserError("config.model.attention", requested, f'{reason}; or take "auto"')
     return "xla" if reason else kernel
-
-
-def platform() -> str:
-    """Return the platform of the mesh in use, else of this machine.
-
-    The devices of a mesh may be absent: a program can be compiled for them all the same.
-    """
-    mesh = jax.sharding.get_abstract_mesh()
-    device = None if mesh.empty else mesh.abstract_device
-    return jax.default_backend() if device is None else device.platform

@@ -68,6 +68,8 @@ def test_another_kind_of_model_differs_too(tmp_path: Path) -> None:
     [
         ("train.length.count", 12),
         ("train.log_every", 5),
+        ("model.scan_unroll", 2),
+        ("model.remat", "full"),
         ("train.checkpoint_every", 50),
         ("train.checkpoint_minutes", 1.5),
         ("train.keep_checkpoints", 5),

@@ -10,6 +10,8 @@ import pytest
 from coi_jax.common.errors import UserError
 from coi_jax.models import build
 from coi_jax.models.kernels import cudnn, selection
+from coi_jax.models.layer_stacks import default_unroll
+from coi_jax.parallel import hardware
 from tests.coi_jax.models.kernels.test_splash import tpu_mesh
 from tests.helpers import tiny_models
 from tests.helpers.tiny_networks import DECODER, T5, VOCABULARY, change
@@ -31,9 +33,15 @@ def test_a_cpu_has_none() -> None:
 
 
 def test_the_platform_is_that_of_the_mesh_in_use() -> None:
-    assert selection.platform() == "cpu"
+    assert hardware.platform() == "cpu"
     with jax.set_mesh(tpu_mesh()):
-        assert selection.platform() == "tpu"
+        assert hardware.platform() == "tpu"
+
+
+def test_layers_are_unrolled_on_a_cpu_alone() -> None:
+    assert default_unroll(30) == 30
+    with jax.set_mesh(tpu_mesh()):
+        assert default_unroll(30) == 1
 
 
 def test_a_tpu_takes_rows_of_whole_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
