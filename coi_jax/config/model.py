@@ -38,6 +38,10 @@ class RopeConfig(Section):
         return self
 
 
+# Settings of speed and memory, which change results by rounding alone.
+SPEED_FIELDS = ("model.attention", "model.loss_chunk", "model.remat", "model.scan_unroll")
+
+
 class DecoderConfig(Section):
     """A decoder: RMSNorm, rotary positions, grouped-query attention, a gated MLP, and the switches of its families."""
 

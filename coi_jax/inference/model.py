@@ -14,6 +14,7 @@ from jaxtyping import Int
 
 from coi_jax.common.errors import UserError
 from coi_jax.common.storage import PathLike, as_path
+from coi_jax.config.model import SPEED_FIELDS
 from coi_jax.config.run import RunConfig, load_config
 from coi_jax.data.arms import find_arm
 from coi_jax.inference.generator import Answer, Generator, Prompt, make_strategy

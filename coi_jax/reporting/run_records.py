@@ -17,6 +17,7 @@ from coi_jax.common import files
 from coi_jax.common.errors import UserError
 from coi_jax.common.schema import flatten
 from coi_jax.common.storage import PathLike, absolute, as_path, is_local
+from coi_jax.config.model import SPEED_FIELDS
 from coi_jax.config.run import RunConfig, read_run_config
 from coi_jax.data.arms import ARMS, find_arm
 from coi_jax.data.test_sets import chain_length
@@ -31,9 +32,11 @@ IGNORED_FIELDS = (
     "seed",
     "mesh.",
     "data.cache_folder",
+    *SPEED_FIELDS,
     "train.microbatches",
     "train.log_every",
     "train.checkpoint_every",
+    "train.checkpoint_minutes",
     "train.keep_checkpoints",
     "evaluation.tests",
     "evaluation.batch",

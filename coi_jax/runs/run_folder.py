@@ -17,6 +17,7 @@ from coi_jax.common import files
 from coi_jax.common.errors import UserError
 from coi_jax.common.folder_lock import LOCK
 from coi_jax.common.storage import PathLike, as_path
+from coi_jax.config.model import SPEED_FIELDS
 from coi_jax.config.run import (
     RunConfig,
     SentencePieceVocabularyConfig,
@@ -31,8 +32,6 @@ from coi_jax.tokenizers.protocol import Vocabulary
 from coi_jax.tokenizers.vocabulary import load_vocabulary, trained_path
 
 CONFIG = "config.json"
-# Settings of speed and memory, which change results by rounding alone.
-SPEED_FIELDS = ("model.attention", "model.loss_chunk", "model.remat", "model.scan_unroll")
 # Fields that change no step and no weight, so that they may change between launches of a run.
 HARMLESS_FIELDS = (
     *SPEED_FIELDS,
