@@ -299,7 +299,7 @@ def scan_layers(
       unroll: layers in one iteration; None: as many as are fast on the platform.
     """
     structure, params = nnx.split(layers)
-    unroll = unroll or default_unroll(len(jax.tree.leaves(params)[0]))
+    unroll = unroll or layer_stacks.default_unroll(len(jax.tree.leaves(params)[0]))
 
     def step(carry: Carry, scanned: tuple[Any, Any]) -> tuple[Carry, Any]:
         return body(nnx.merge(structure, scanned[0]), carry, scanned[1])
