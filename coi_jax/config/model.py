@@ -23,16 +23,23 @@ class RopeConfig(Section):
     theta: PositiveFloat
     everywhere: bool  # False: not in layers without a window, which know no positions then (EXAONE 4)
     local_theta: NonNegativeFloat  # of layers with a window, which are not stretched then; 0: as all layers
-    scaling: Literal["none", "linear", "llama3"]  # linear: Chen et al. 2023; llama3: by wavelength
+    # linear: Chen et al. 2023; llama3: by wavelength; yarn: by wavelength, with sharper attention (Peng et al. 2023)
+    scaling: Literal["none", "linear", "llama3", "yarn"]
     factor: PositiveFloat  # how far they are stretched; 1 where scaling is "none"
-    low_frequency: NonNegativeFloat  # llama3: turns in `original_length` below which an angle is stretched in full
-    high_frequency: NonNegativeFloat  # llama3: turns above which it is left as it is
-    original_length: NonNegativeInt  # llama3: positions that the model was first trained on
+    low_frequency: NonNegativeFloat  # llama3, yarn: turns in original_length below which angles are fully stretched
+    high_frequency: NonNegativeFloat  # llama3, yarn: turns above which it is left as it is
+    original_length: NonNegativeInt  # llama3, yarn: positions that the model was first trained on
+
+    @property
+    def scales_by_wavelength(self) -> bool:
+        """Return whether the scaling tells slow angles from fast ones."""
+        return self.scaling in ("llama3", "yarn")
 
     @pydantic.model_validator(mode="after")
-    def _llama3_has_its_fields(self) -> "RopeConfig":
-        if self.scaling == "llama3" and not (self.original_length and self.low_frequency < self.high_frequency):
-            raise ValueError('scaling "llama3" needs original_length, and low_frequency below high_frequency')
+    def _scaling_by_wavelength_has_its_fields(self) -> "RopeConfig":
+        is_whole = self.original_length and self.low_frequency < self.high_frequency
+        if self.scales_by_wavelength and not is_whole:
+            raise ValueError(f'scaling "{self.scaling}" needs original_length, and low_frequency below high_frequency')
         if self.scaling == "none" and self.factor != 1:
             raise ValueError('factor must be 1 where scaling is "none"')
         return self

@@ -1,5 +1,6 @@
 """Shared by the families of decoders: sizes, rotary positions, sliding windows, and their spelling in config.json."""
 
+import math
 import re
 
 from coi_jax.common.errors import UserError
@@ -144,10 +145,12 @@ def _read_rope(values: Fields) -> Fields:
         newer = newer["full_attention"]
     scaling = newer or values["rope_scaling"] or {}
     theta = scaling.get("rope_theta", values["rope_theta"])
-    return PLAIN_ROPE | {"theta": theta, "local_theta": local_theta} | _read_scaling(scaling)
+    if scaling.get("partial_rotary_factor") not in (None, 1.0):
+        raise UserError("config.json: rope_parameters", scaling, "the network here turns all channels of a head")
+    return PLAIN_ROPE | {"theta": theta, "local_theta": local_theta} | _read_scaling(scaling, values)
 
 
-def _read_scaling(scaling: Fields) -> Fields:
+def _read_scaling(scaling: Fields, values: Fields) -> Fields:
     name = scaling.get("rope_type", scaling.get("type", "default"))
     try:
         match name:
@@ -163,9 +166,40 @@ def _read_scaling(scaling: Fields) -> Fields:
                     "high_frequency": scaling["high_freq_factor"],
                     "original_length": scaling["original_max_position_embeddings"],
                 }
+            case "yarn":
+                return _read_yarn(scaling, values)
     except KeyError as error:
         raise UserError("config.json: rope_scaling", scaling, f"{name} needs {error}") from None
-    raise UserError("config.json: rope_scaling", scaling, "the network here has default, linear and llama3")
+    hint = f"{name} is not computed here, but default, linear, llama3 and yarn"
+    if name == "dynamic":  # which changes nothing up to there
+        length = values.get("max_position_embeddings")
+        hint += f"; for texts of up to max_position_embeddings = {length} tokens, take rope_scaling out: it is the same"
+    raise UserError("config.json: rope_scaling", scaling, hint)
+
+
+def _read_yarn(scaling: Fields, values: Fields) -> Fields:
+    """Return the fields of YaRN; raise UserError where attention is scaled by another rule than the paper's."""
+    factor = scaling["factor"]
+    mscale, mscale_all_dim = scaling.get("mscale"), scaling.get("mscale_all_dim")
+    attention = scaling.get("attention_factor")
+    if attention is None and mscale and mscale_all_dim:
+        attention = yarn_attention_factor(factor, mscale) / yarn_attention_factor(factor, mscale_all_dim)
+    due = yarn_attention_factor(factor)
+    if (attention is not None and not math.isclose(attention, due, rel_tol=1e-6)) or scaling.get("truncate") is False:
+        hint = f"the network here computes YaRN with an attention_factor of 0.1 ln(factor) + 1 = {due:.7g}, truncated"
+        raise UserError("config.json: rope_scaling", scaling, hint)
+    return {
+        "scaling": "yarn",
+        "factor": factor,
+        "low_frequency": scaling.get("beta_slow") or 1.0,
+        "high_frequency": scaling.get("beta_fast") or 32.0,
+        "original_length": scaling.get("original_max_position_embeddings") or values["max_position_embeddings"],
+    }
+
+
+def yarn_attention_factor(factor: float, mscale: float = 1.0) -> float:
+    """Return what YaRN multiplies rotated queries and keys by (Peng et al. 2023, section 3.4)."""
+    return 0.1 * mscale * math.log(factor) + 1 if factor > 1 else 1.0
 
 
 def _write_scaling(rope: Fields) -> Fields | None:
@@ -173,9 +207,10 @@ def _write_scaling(rope: Fields) -> Fields | None:
         return None
     values = {"rope_type": rope["scaling"], "factor": rope["factor"]}
     if rope["scaling"] == "llama3":
-        values |= {
-            "low_freq_factor": rope["low_frequency"],
-            "high_freq_factor": rope["high_frequency"],
-            "original_max_position_embeddings": rope["original_length"],
-        }
-    return values
+        names = ("low_freq_factor", "high_freq_factor")
+    elif rope["scaling"] == "yarn":
+        names = ("beta_slow", "beta_fast")
+    else:
+        return values
+    original = {"original_max_position_embeddings": rope["original_length"]}
+    return values | dict(zip(names, (rope["low_frequency"], rope["high_frequency"]), strict=True)) | original

@@ -113,7 +113,8 @@ def from_hf_config(values: Mapping[str, Any]) -> Fields:
     given = _given(family, values)
     _check_layers(given)
     try:
-        return family.switches | family.read(family.defaults | given)
+        length = {"max_position_embeddings": values.get("max_position_embeddings")}  # which YaRN may stretch from
+        return family.switches | family.read(family.defaults | given | length)
     except UserError:
         raise
     except (TypeError, ValueError, KeyError, AttributeError, ArithmeticError) as error:

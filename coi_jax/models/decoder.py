@@ -34,7 +34,7 @@ from coi_jax.models.layers import (
     split_key,
     stack_layers,
 )
-from coi_jax.models.rotary import CosSin, apply_rotary, rotary_cos_sin, rotary_frequencies
+from coi_jax.models.rotary import CosSin, apply_rotary, rotary_cos_sin, rotary_frequencies, rotary_scale
 
 Value = TypeVar("Value")
 Heads = Float[Array, "B H L C"]
@@ -212,7 +212,9 @@ class Decoder(nnx.Module):
         return scan_layers(body, self.layers, carry, (inputs, local), remat=config.remat, unroll=config.scan_unroll)
 
     def _rotation(self, positions: Int[Array, "B L"], local: bool) -> CosSin:
-        return rotary_cos_sin(positions, rotary_frequencies(self.config.rope, self.config.head_dim, local=local))
+        rope = self.config.rope
+        frequencies = rotary_frequencies(rope, self.config.head_dim, local=local)
+        return rotary_cos_sin(positions, frequencies, rotary_scale(rope, local=local))
 
     def _embed(self, tokens: Int[Array, "B L"], key: Key[Array, ""] | None) -> Float[Array, "B L D"]:
         embedded = self.embedding(tokens, jnp.dtype(self.config.dtype))

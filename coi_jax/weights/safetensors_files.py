@@ -9,7 +9,8 @@ ever unpickled.
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, NamedTuple
 
 import ml_dtypes
@@ -26,6 +27,7 @@ from coi_jax.common.progress import Bar
 from coi_jax.common.storage import BLOCK, Folder, PathLike, as_path, is_local
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+NUMBERED = re.compile(r"model-[0-9]{5}-of-[0-9]{5}\.safetensors")
 DTYPES: dict[str, np.dtype] = {
     "F64": np.dtype(np.float64),
     "F32": np.dtype(np.float32),
@@ -101,24 +103,38 @@ class TensorFolder:
 
 
 def _files(folder: Folder) -> list[str]:
-    """Return the names of the tensor files: those in the index, else the single one."""
+    """Return the names of the tensor files: the single one, else those in the index, else a complete numbered set.
+
+    An index may be older than the files beside it. What is in a file is read from its own header.
+    """
     names = folder.names()
+    if SINGLE in names:
+        return [SINGLE]
+    numbered = _numbered_set(names)
     if INDEX in names:
         table = folder.read_json(INDEX).get("weight_map")
         if not isinstance(table, dict) or not table or not all(isinstance(name, str) for name in table.values()):
             raise UserError(folder.field, f"{folder}/{INDEX}", "has no weight_map; fetch it again")
         absent = sorted(set(table.values()) - set(names))
-        if absent:
+        if absent and not numbered:
             hint = f"names {', '.join(absent)}, not there; fetch the folder again"
             raise UserError(folder.field, f"{folder}/{INDEX}", hint)
-        return sorted(set(table.values()))
-    if SINGLE in names:
-        return [SINGLE]
+        return numbered if absent else sorted(set(table.values()))
+    if numbered:
+        return numbered
     pickled = any(name.endswith((".bin", ".pt", ".pth", ".msgpack", ".h5")) for name in names)
     hint = f"has neither {SINGLE} nor {INDEX}"
     if pickled:
         hint += "; its other weight files are never read: save it with safe_serialization=True"
     raise UserError(folder.field, folder.url, hint)
+
+
+def _numbered_set(names: Sequence[str]) -> list[str]:
+    """Return the files `model-00001-of-0000N.safetensors` to N, where all are there; none where one is missing."""
+    found = [name for name in names if NUMBERED.fullmatch(name)]
+    totals = {name.rpartition("-of-")[2] for name in found}
+    is_whole = len(totals) == 1 and len(found) == int(totals.pop().partition(".")[0])
+    return sorted(found) if is_whole else []
 
 
 def read_header(folder: Folder, name: str) -> dict[str, TensorEntry]:

@@ -62,6 +62,7 @@ LLAMA3_ROPE = dict(
     high_freq_factor=4.0,
     original_max_position_embeddings=32,
 )
+YARN = dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=64, beta_fast=2.0, beta_slow=0.25)
 LOCAL = dict(sliding_window=5)
 WITHOUT_HEAD_DIM = {name: value for name, value in DECODER.items() if name != "head_dim"} | dict(hidden_size=24)
 
@@ -75,6 +76,7 @@ FAMILIES: dict[str, PretrainedConfig] = {
     "Qwen 2.5": Qwen2Config(**WITHOUT_HEAD_DIM | dict(rope_theta=1e6)),
     "Qwen 2.5, small": Qwen2Config(**WITHOUT_HEAD_DIM | dict(tie_word_embeddings=True)),
     "Qwen 3": Qwen3Config(**DECODER | dict(rope_theta=1e6)),
+    "Qwen 3, YaRN": Qwen3Config(**DECODER | dict(rope_theta=100.0, rope_scaling=YARN)),
     "Gemma 2": Gemma2Config(
         **DECODER | LOCAL | dict(query_pre_attn_scalar=12, attn_logit_softcapping=2.0, final_logit_softcapping=3.0)
     ),

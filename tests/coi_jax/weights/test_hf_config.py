@@ -1,6 +1,7 @@
 """config.json and our model section, each from the other."""
 
 import importlib
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +24,8 @@ LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 32,
 }
+
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}
 
 
 def make(values: dict[str, Any]) -> DecoderConfig | T5Config:
@@ -111,6 +114,16 @@ def test_version_5_of_transformers_spells_rotary_positions_otherwise() -> None:
     assert (found["theta"], found["local_theta"], found["scaling"], found["factor"]) == (1e6, 2e4, "linear", 8.0)
 
 
+def test_yarn_by_its_spellings() -> None:
+    """The older name of its kind, and what it is stretched from where that is not said."""
+    found = from_hf_config({"model_type": "qwen3", "rope_scaling": YARN})["rope"]
+    assert (found["scaling"], found["factor"], found["original_length"]) == ("yarn", 4.0, 32768)
+    older = {"type": "yarn", "factor": 4.0, "beta_fast": None, "attention_factor": 0.1 * math.log(4) + 1}
+    values = {"model_type": "qwen3", "max_position_embeddings": 32768, "rope_scaling": older}
+    assert from_hf_config(values)["rope"] == found
+    assert from_hf_config({"model_type": "qwen3", "rope_parameters": YARN | {"rope_theta": 10_000.0}})["rope"] == found
+
+
 def test_layers_of_exaone_4_that_see_everything_are_turned_only_where_no_layer_has_a_window() -> None:
     assert not from_hf_config({"model_type": "exaone4"})["rope"]["everywhere"]
     assert from_hf_config({"model_type": "exaone4", "sliding_window": None})["rope"]["everywhere"]
@@ -134,7 +147,19 @@ def test_the_language_model_of_gemma_3_with_a_vision_tower() -> None:
         ({"model_type": "t5", "decoder_start_token_id": 2}, "decoder_start_token_id: 2"),
         ({"model_type": "qwen2", "use_sliding_window": True}, "in all but every n-th"),
         ({"model_type": "gemma2", "num_hidden_layers": 2, "layer_types": ["full_attention"]}, "for each of 2 layers"),
-        ({"model_type": "llama", "rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "default, linear and llama3"),
+        ({"model_type": "llama", "rope_scaling": {"rope_type": "longrope"}}, "default, linear, llama3 and yarn"),
+        ({"model_type": "llama", "rope_scaling": {"type": "dynamic", "factor": 2.0}}, "take rope_scaling out"),
+        ({"model_type": "qwen3", "rope_scaling": YARN | {"attention_factor": 1.0}}, "of 0.1 ln(factor) + 1 = 1.138629"),
+        ({"model_type": "qwen3", "rope_scaling": {"type": "yarn"}}, "yarn needs 'factor'"),
+        (
+            {"model_type": "qwen3_moe"},
+            "is a mixture of experts, which is not computed here; take a",
+        ),
+        ({"model_type": "qwen2_5_vl"}, "is a model of images or sound beside text"),
+        (
+            {"model_type": "llama", "quirks": 1, "auto_map": {"AutoModelForCausalLM": "own.Own"}},
+            "quirks: 1: is no field",
+        ),
         ({"model_type": "llama", "rope_scaling": {"type": "linear"}}, "linear needs 'factor'"),
         ({"model_type": "llama", "quantization_config": {"bits": 4}}, "full precision"),
         ({"model_type": ["llama"]}, "model_type: ['llama']: unknown"),
@@ -159,7 +184,16 @@ def test_what_is_off_may_have_any_name() -> None:
 
 
 @pytest.mark.parametrize(
-    "field", [{"quantization_config": None}, {"is_llama_config": True}, {"transformers.js_config": {"dtype": "q4"}}]
+    "field",
+    [
+        {"quantization_config": None},
+        {"is_llama_config": True},
+        {"transformers.js_config": {"dtype": "q4"}},
+        {"rope_interleaved": True, "kept_by": "someone"},
+        {"rms_norm_eps": None, "rope_theta": None, "hidden_act": None, "tie_word_embeddings": None},
+        {"dtype": "bfloat16", "torch_dtype": None},
+        {"auto_map": {"AutoConfig": "own.Own"}, "architectures": None},
+    ],
 )
 def test_fields_that_change_nothing_are_read(field: dict[str, Any]) -> None:
     assert from_hf_config({"model_type": "llama"} | field) == from_hf_config({"model_type": "llama"})

@@ -260,3 +260,26 @@ def test_two_tensors_that_must_be_one(tmp_path: Path) -> None:
     for other in "cd":
         with pytest.raises(UserError, match="differ, though the config says that they are one"):
             folder.check_equal("a", other)
+
+
+def test_an_index_may_be_older_than_the_files(tmp_path: Path) -> None:
+    """It names files of another split, or files that were merged since."""
+    folder = write(str(tmp_path / "model"), 60)
+    path = tmp_path / "model" / INDEX
+    index = json.loads(path.read_text())
+    stale = dict.fromkeys(index["weight_map"], "model-00003-of-00003.safetensors")
+    path.write_text(json.dumps({"weight_map": stale}))
+    found = TensorFolder(folder)
+    assert_same({key: found.read(key) for key in found.entries})
+    path.unlink()
+    assert TensorFolder(folder).entries == found.entries
+    save_file(TENSORS, tmp_path / "model" / SINGLE)  # no metadata
+    path.write_text(json.dumps(index))
+    merged = TensorFolder(folder)
+    assert merged.files == [SINGLE]
+    assert_same({key: merged.read(key) for key in merged.entries})
+    (tmp_path / "model" / SINGLE).unlink()
+    path.write_text(json.dumps({"weight_map": stale}))
+    (tmp_path / "model" / found.files[0]).unlink()
+    with pytest.raises(UserError, match=r"names model-00003-of-00003.safetensors, not there"):
+        TensorFolder(folder)
