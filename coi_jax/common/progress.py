@@ -1,6 +1,7 @@
 """Progress bars with an ETA, on standard error; one line per interval where that is not a terminal."""
 
 import contextlib
+import datetime
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
@@ -14,7 +15,6 @@ from rich.progress import (
     SpinnerColumn,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 
 T = TypeVar("T")
@@ -34,8 +34,8 @@ class Bar:
 
     def __init__(self, description: str, total: int | None, done: int = 0) -> None:
         self._description, self._total, self._done = description, total, done
-        self._began_at, self._began_with = time.monotonic(), done
-        self._printed_at = self._began_at
+        self._advanced_at = self._printed_at = time.monotonic()
+        self._typical_items, self._typical_seconds = 0, 0.0
         self._rich = self._make_rich() if sys.stderr.isatty() and not _hidden else None
 
     def _make_rich(self) -> Progress:
@@ -46,11 +46,12 @@ class Bar:
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TextColumn("ETA"),
-            TimeRemainingColumn(),
+            TextColumn("{task.fields[eta]}"),
             TextColumn("{task.fields[note]}"),
         )
         progress = Progress(*columns, console=Console(stderr=True))
-        self._task = progress.add_task(self._description, total=self._total, completed=self._done, note="")
+        clock = self._clock()
+        self._task = progress.add_task(self._description, total=self._total, completed=self._done, note="", eta=clock)
         return progress
 
     def __enter__(self) -> "Bar":
@@ -62,21 +63,44 @@ class Bar:
         if self._rich:
             self._rich.stop()
 
-    def advance(self, count: int = 1, note: str = "") -> None:
-        """Count `count` more items as done; `note` is shown at the end of the bar."""
+    def advance(self, count: int = 1, note: str = "", *, is_typical: bool = True) -> None:
+        """Count more items as done.
+
+        Args:
+          count: of the items.
+          note: is shown at the end of the bar.
+          is_typical: whether the others will take as long: not so for those that waited for a compilation.
+        """
+        now = time.monotonic()
         self._done += count
+        if is_typical:
+            self._typical_items += count
+            self._typical_seconds += now - self._advanced_at
+        self._advanced_at = now
         if self._rich:
-            self._rich.update(self._task, completed=self._done, note=note)
-        elif not _hidden and time.monotonic() - self._printed_at >= SECONDS_BETWEEN_LINES:
-            self._printed_at = time.monotonic()
+            self._rich.update(self._task, completed=self._done, note=note, eta=self._clock())
+        elif not _hidden and now - self._printed_at >= SECONDS_BETWEEN_LINES:
+            self._printed_at = now
             with contextlib.suppress(OSError):  # whoever read the lines has gone; the work goes on
                 print(self._line(note), file=sys.stderr, flush=True)
 
+    @property
+    def seconds_left(self) -> float | None:
+        """Return the time that the rest takes at the speed of the typical items; None where it is not known yet."""
+        if not self._total or not self._typical_items:
+            return None
+        return (self._total - self._done) * self._typical_seconds / self._typical_items
+
+    def _clock(self) -> str:
+        """Return the time that is left as hours, minutes and seconds."""
+        seconds = self.seconds_left
+        return "-:--:--" if seconds is None else str(datetime.timedelta(seconds=round(seconds)))
+
     def _line(self, note: str) -> str:
-        speed = (self._done - self._began_with) / (time.monotonic() - self._began_at)
         if not self._total:
             return f"{self._description}: {self._done} {note}".rstrip()
-        eta = f"ETA {(self._total - self._done) / speed:.0f} s" if speed else "ETA unknown"
+        seconds = self.seconds_left
+        eta = "ETA unknown" if seconds is None else f"ETA {seconds:.0f} s"
         return f"{self._description}: {self._done}/{self._total}, {eta} {note}".rstrip()
 
 

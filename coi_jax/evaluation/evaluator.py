@@ -197,13 +197,17 @@ def _write_missing(
     """
     done = sum(prompt.id in existing for prompt in prompts)
     path = folder / predictions.PREDICTIONS if processes.is_primary() else os.devnull
+    compiled = len(model.generator.shapes)
     with Bar(name, len(prompts), done) as bar, AppendFile(path) as file:
-        for answer in model.answers(prompts, frozenset(existing)):
-            chain = examples[answer.index].chain
-            prediction = Prediction(chain.id, model.vocabulary.decode(answer.tokens), answer.complete)
-            predictions.append(file, prediction, chain.targets)
-            existing[chain.id] = prediction
-            bar.advance(note=f"{len(model.generator.shapes)} shapes compiled")
+        for answers in model.answer_groups(prompts, frozenset(existing)):
+            for answer in answers:
+                chain = examples[answer.index].chain
+                prediction = Prediction(chain.id, model.vocabulary.decode(answer.tokens), answer.complete)
+                predictions.append(file, prediction, chain.targets)
+                existing[chain.id] = prediction
+            shapes = len(model.generator.shapes)
+            bar.advance(len(answers), note=f"{shapes} shapes compiled", is_typical=shapes == compiled)
+            compiled = shapes
 
 
 def _check_ids(name: str, prompts: Sequence[Prompt]) -> None:

@@ -10,6 +10,7 @@ not change its answer. No prompt is ever truncated.
 """
 
 import functools
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -135,19 +136,22 @@ class Generator:
         self.params = self.strategy.network.cast_for_decoding(self.params)
 
     def run(self, prompts: Sequence[Prompt], skip: frozenset[str] = frozenset()) -> Iterator[Answer]:
-        """Yield the answer of every prompt as soon as it is complete; leave out those whose id is in `skip`.
+        """Yield the answer of every prompt as soon as it is complete; leave out those whose id is in `skip`."""
+        return itertools.chain.from_iterable(self.run_in_groups(prompts, skip))
+
+    def run_in_groups(self, prompts: Sequence[Prompt], skip: frozenset[str] = frozenset()) -> Iterator[list[Answer]]:
+        """Yield the answers of `run`, those together that are complete at the same time.
 
         A batch is generated again as long as any of its answers is missing: the same batches give the same answers.
         """
         for indices in plan_batches([len(prompt.tokens) for prompt in prompts], self.batch, self.multiple):
             if all(prompts[index].id in skip for index in indices):
                 continue
-            for answer in self._write_batch([prompts[index] for index in indices]):
-                index = indices[answer.index]
-                if prompts[index].id not in skip:
-                    yield Answer(index, answer.tokens, answer.complete)
+            for group in self._write_batch([prompts[index] for index in indices]):
+                answers = [Answer(indices[answer.index], answer.tokens, answer.complete) for answer in group]
+                yield [answer for answer in answers if prompts[answer.index].id not in skip]
 
-    def _write_batch(self, prompts: Sequence[Prompt]) -> Iterator[Answer]:
+    def _write_batch(self, prompts: Sequence[Prompt]) -> Iterator[list[Answer]]:
         length = pad_length(max(len(prompt.tokens) for prompt in prompts))
         sizes = batch_sizes(batch_rows(length, self.batch, self.multiple), self.multiple)
         size, capacity = _smallest_size(sizes, len(prompts)), min(FIRST_CAPACITY, self.strategy.max_new_tokens)
@@ -158,7 +162,7 @@ class Generator:
             self.shapes.add(("decode", length, size, capacity))
             state = decode(self.strategy, self.params, state, _next_size(sizes, size), capacity)
             stopped = active & (np.asarray(state.ended) | (int(state.step) == self.strategy.max_new_tokens))
-            yield from self._answers(state, row_to_prompt, np.flatnonzero(stopped))
+            yield self._answers(state, row_to_prompt, np.flatnonzero(stopped))
             active &= ~stopped
             still_active = int(active.sum())
             if still_active and _smallest_size(sizes, still_active) < size:
@@ -180,15 +184,15 @@ class Generator:
         self.shapes.add(("prefill", length, size, capacity))
         return prefill(self.strategy, self.params, tokens, lengths, keys, np.arange(size) >= len(prompts), capacity)
 
-    def _answers(
-        self, state: Any, row_to_prompt: Int[np.ndarray, " B"], rows: Int[np.ndarray, " N"]
-    ) -> Iterator[Answer]:
-        """Yield the answers of some rows."""
+    def _answers(self, state: Any, row_to_prompt: Int[np.ndarray, " B"], rows: Int[np.ndarray, " N"]) -> list[Answer]:
+        """Return the answers of some rows."""
         written, ended = np.asarray(_answers(self.strategy, state)), np.asarray(state.ended)
+        found: list[Answer] = []
         for row in rows:
             ends = np.flatnonzero(written[row] == self.strategy.eos_id)
             length = ends[0] if len(ends) else int(state.step)
-            yield Answer(int(row_to_prompt[row]), written[row, :length].tolist(), bool(ended[row]))
+            found.append(Answer(int(row_to_prompt[row]), written[row, :length].tolist(), bool(ended[row])))
+        return found
 
 
 def _smallest_size(sizes: Sequence[int], rows: int) -> int:

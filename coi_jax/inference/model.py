@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -89,10 +90,14 @@ class Model:
         begins = self.config.model.kind == "decoder" and self.vocabulary.bos_id is not None
         return Prompt(id, np.concatenate([[self.vocabulary.bos_id], inputs]).astype(np.int32) if begins else inputs)
 
-    def answers(self, prompts: Sequence[Prompt], skip: frozenset[str] = frozenset()) -> Iterator[Answer]:
+    def answers(self, prompts: Sequence[Prompt]) -> Iterator[Answer]:
         """See `Generator.run`; on the mesh, if there is one."""
+        return itertools.chain.from_iterable(self.answer_groups(prompts))
+
+    def answer_groups(self, prompts: Sequence[Prompt], skip: frozenset[str] = frozenset()) -> Iterator[list[Answer]]:
+        """See `Generator.run_in_groups`; on the mesh, if there is one."""
         with jax.set_mesh(self.mesh) if self.mesh else contextlib.nullcontext():
-            yield from self.generator.run(prompts, skip)
+            yield from self.generator.run_in_groups(prompts, skip)
 
     def is_longer_than_trained(self, prompt: Prompt) -> bool:
         """Return whether a prompt has more tokens than the rows that the network was trained on."""

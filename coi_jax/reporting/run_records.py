@@ -7,6 +7,7 @@ different versions of a test set are errors: a table never mixes them silently.
 import itertools
 import os
 import statistics
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -208,18 +209,29 @@ class Records:
 def load(folders: Sequence[PathLike]) -> Records:
     """Read the runs in some folders; each is a run folder or holds run folders.
 
+    A run whose config cannot be read is skipped, and named on standard error.
+
     Raises:
-      UserError: a folder holds no result, a file in it is not what it should be, or records contradict one another.
+      UserError: a folder holds no result, a result is not what it should be, or records contradict one another; no
+        config can be read.
     """
     runs = {absolute(run): run for folder in folders for run in _run_folders(as_path(folder, "--runs"))}
-    rows, missing = [], []
+    rows, missing, unreadable = [], [], []
     for run in runs.values():
         if not (run / "eval").is_dir() and not steps(run / "checkpoints"):
             continue  # its training failed before the first checkpoint, or has just begun
-        config = _read_config(run / CONFIG)
+        try:
+            config = _read_config(run / CONFIG)
+        except UserError as error:
+            unreadable.append(error)
+            continue
         found = _results(run)
         rows += [_read(path, config) for path in found.values()]
         missing += [run / RESULTS.format(test) for test in config.evaluation.tests if test not in found]
+    if unreadable and not rows:
+        raise unreadable[0]
+    for reason in unreadable:
+        print(f"run skipped: {reason}", file=sys.stderr)
     if not rows:
         raise UserError("--runs", ", ".join(map(str, folders)), "no results yet; run python -m coi_jax.evaluate first")
     return Records(tuple(_consistent(rows)), tuple(missing))
@@ -245,7 +257,10 @@ def _run_folders(folder: epath.Path, above: frozenset[str] = frozenset()) -> lis
 
 def _read_config(path: epath.Path) -> RunConfig:
     config = read_run_config(path, "run's config")
-    find_arm(config.arm)
+    try:
+        find_arm(config.arm)
+    except UserError as error:
+        raise UserError("run's config", path, str(error)) from None
     return config
 
 

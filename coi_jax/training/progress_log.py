@@ -18,14 +18,15 @@ class ProgressLog:
     """Takes the metrics of every step, and reads them from the device one step late, so that the device never waits.
 
     A logged row holds the step's own metrics, and the throughput over all steps since the row before: of useful tokens
-    only, prompts and targets without padding. Time spent on saving counts; the compilation of the first step does not.
+    only, prompts and targets without padding. Time spent on saving counts; the compilation of the first step does not,
+    nor in the ETA of the bar.
     """
 
     def __init__(
         self, run: RunFolder, *, total_steps: int, start_step: int, log_every: int, costs: Costs, peak_flops: float
     ) -> None:
         self.loss = math.nan
-        self._log_every, self._total_steps = log_every, total_steps
+        self._log_every, self._total_steps, self._first_step = log_every, total_steps, start_step + 1
         self._costs, self._peak_flops = costs, peak_flops
         self._pending: tuple[int, StepMetrics] | None = None
         self._window = ThroughputWindow()
@@ -68,7 +69,7 @@ class ProgressLog:
         self.loss = float(metrics.loss)
         if not metrics.is_finite:
             raise _divergence(step, metrics)
-        self._bar.advance(1, note=f"loss {self.loss:.3f}")
+        self._bar.advance(1, note=f"loss {self.loss:.3f}", is_typical=step > self._first_step)
         self._window.add(metrics.work, model_flops(metrics.work, self._costs))
         if step % self._log_every == 0 or step == self._total_steps:
             if self._log:

@@ -1,3 +1,4 @@
+import itertools
 import json
 import os
 import re
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from coi_jax.common import cli, files
+from coi_jax.common.progress import Bar
 from coi_jax.evaluate import main
 from coi_jax.evaluation.predictions import PREDICTIONS
 from coi_jax.runs.run_folder import RunFolder
@@ -71,6 +73,23 @@ def test_scores_every_test_set_of_the_config(whole: dict[str, Any], made: Path) 
 def test_scores_do_not_move_with_the_batch(run: Path, whole: dict[str, Any], batch: int) -> None:
     assert evaluate(run, f"--config.evaluation.batch={batch}") == 0
     assert results(run) == whole
+
+
+def test_answers_that_waited_for_a_compilation_are_not_in_the_estimate(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    advance, seen = Bar.advance, []
+
+    def record(self: Bar, count: int = 1, note: str = "", *, is_typical: bool = True) -> None:
+        if note.endswith("shapes compiled"):
+            seen.append((int(note.split()[0]), is_typical))
+        advance(self, count, note, is_typical=is_typical)
+
+    monkeypatch.setattr(Bar, "advance", record)
+    assert evaluate(run, "--tasks=proc2_test", "--config.evaluation.batch=1") == 0
+    compiled = [0] + [shapes for shapes, _ in seen]
+    assert [is_typical for _, is_typical in seen] == [a == b for a, b in itertools.pairwise(compiled)]
+    assert {is_typical for _, is_typical in seen} == {False, True}
 
 
 def test_answers_of_another_batch_are_not_mixed_in_low_precision(

@@ -1,3 +1,4 @@
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -128,3 +129,17 @@ def test_a_config_that_is_no_config(tmp_path: Path) -> None:
         load([run])
     with pytest.raises(UserError, match="no such folder"):
         load([tmp_path / "none"])
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"arm": ', '{"arm": "coi99"}'])
+def test_a_run_whose_config_is_broken_is_named_and_the_others_are_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    write_run(tmp_path / "a", {}, SCORES)
+    broken = write_run(tmp_path / "b", {"seed": 1}, SCORES) / "config.json"
+    whole = files.read_json(broken)
+    broken.write_text(json.dumps(whole | json.loads(text)) if "coi99" in text else text)
+    assert load([tmp_path]) == load([tmp_path / "a"])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("run skipped: ")
+    assert str(broken) in line

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from coi_jax.common.errors import UserError
+from coi_jax.common.progress import Bar
 from coi_jax.models.flops import Costs, Work
 from coi_jax.runs.metrics_log import read_metrics
 from coi_jax.runs.run_folder import RunFolder
@@ -78,3 +79,13 @@ def test_speeds_leave_out_the_first_step_and_add_up(monkeypatch: pytest.MonkeyPa
     )
     window.restart()
     assert window.throughput(1e9) == {}
+
+
+def test_the_first_step_of_a_launch_is_not_in_the_estimate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    typical: list[bool] = []
+    monkeypatch.setattr(Bar, "advance", lambda self, count, note, is_typical: typical.append(is_typical))
+    with report(tmp_path, done=2) as running:
+        for step in (3, 4, 5):
+            running.add(step, metrics(1.0))
+        running.flush()
+    assert typical == [False, True, True]
