@@ -68,7 +68,7 @@ def _set(values: dict[str, Any], place: Place, key: str, value: Any, inner: Plac
     if key == place.tag:
         _choose(values, place, value)
     elif inner.tag and isinstance(value, str):
-        values[key] = values[key] or {}
+        values[key] = values.get(key) or {}
         _choose(values[key], inner, value)
     else:
         values[key] = value

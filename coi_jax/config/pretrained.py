@@ -63,8 +63,7 @@ class Pretrained:
             model.setdefault("kind", self.network["kind"])
             model |= {"rope": {}} if "rope" in self.network and "rope" not in model else {}  # so that it has fields
         values["model"] = model
-        if self.vocabulary:
-            values.setdefault("vocabulary", dict(self.vocabulary))
+        values.setdefault("vocabulary", dict(self.vocabulary or {}))
 
     def complete(self, values: dict[str, Any], overrides: Mapping[str, Any], *, replaces: bool) -> None:
         """Write what the folder says into a config's values; must come after overrides are set.
@@ -87,7 +86,7 @@ class Pretrained:
             values["model"]["scan_unroll"] = min(model["scan_unroll"], self.network["layers"])
         self._check_vocabulary(values.get("vocabulary"))
         if not {"data", "data.template"} & overrides.keys() and (replaces or "template" not in data):
-            has_own = self.is_run or values["vocabulary"]["kind"] == "tokenizer"
+            has_own = self.is_run or values["vocabulary"].get("kind") == "tokenizer"
             data["template"] = (self.template if has_own else None) or data.get("template", "alpaca")
         if "data.targets_length" not in overrides:
             is_t5 = self.network["kind"] == "t5"

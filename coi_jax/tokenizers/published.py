@@ -5,6 +5,7 @@ like. Control tokens come from where they belong: the begin id from the loader, 
 chat from its template.
 """
 
+import functools
 import re
 import secrets
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -206,10 +207,21 @@ def open_tokenizer(
     Raises:
       UserError: there is none, its files are damaged, or its chat template is missing or raises.
     """
-    source = read_tokenizer(path)
+    given = tuple(sorted((variables or {}).items()))
+    return _build(read_tokenizer(path), template, for_t5, embedding_rows, given)
+
+
+@functools.lru_cache(maxsize=2)
+def _build(
+    source: TokenizerFiles, template: str, for_t5: bool, embedding_rows: int, variables: tuple[tuple[str, Any], ...]
+) -> TokenizerVocabulary:
+    """Return the vocabulary of some files, the same for the same files: a command asks for it several times.
+
+    A large one takes seconds to build. Args and errors are those of `open_tokenizer`.
+    """
     try:
         if template == "chat":
-            return ChatVocabulary(source, embedding_rows=embedding_rows, variables=variables)
+            return ChatVocabulary(source, embedding_rows=embedding_rows, variables=dict(variables))
         return TokenizerVocabulary(source, for_t5=for_t5, embedding_rows=embedding_rows)
     except UserError:
         raise

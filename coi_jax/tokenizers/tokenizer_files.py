@@ -47,6 +47,17 @@ class TokenizerFiles:
         self.where, self.data = where, data
         self._objects: dict[str, dict[str, Any]] = {}
 
+    @functools.cached_property
+    def _identity(self) -> tuple[str, str]:
+        hashes = {name: hashlib.sha256(data).hexdigest() for name, data in self.data.items()}
+        return self.where, files.digest(sorted(hashes.items()))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, TokenizerFiles) and self._identity == other._identity
+
+    def __hash__(self) -> int:
+        return hash(self._identity)
+
     @property
     def fingerprint(self) -> str:
         """Return a SHA-256 over all files that change tokens."""

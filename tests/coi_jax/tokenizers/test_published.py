@@ -193,6 +193,17 @@ def test_special_tokens_past_the_embedding_count_only_where_something_writes_the
     assert open_tokenizer(str(folder("alpaca_model")), "plain", embedding_rows=520).size == 521
 
 
+def test_a_vocabulary_is_built_once_until_its_files_change(tmp_path: Path) -> None:
+    """A command asks for it several times, and one of Gemma's size takes two seconds."""
+    copied = str(shutil.copytree(folder("qwen"), tmp_path / "copy"))
+    first = open_tokenizer(copied, "chat", variables={"a": 1})
+    assert open_tokenizer(copied, "chat", variables={"a": 1}) is first
+    assert open_tokenizer(copied, "plain") is not first
+    write_json(tmp_path / "copy" / "generation_config.json", {"eos_token_id": [first.eos_id, 7]})
+    again = open_tokenizer(copied, "chat", variables={"a": 1})
+    assert again.stop_ids == (first.eos_id, 7)
+
+
 def test_a_vocabulary_is_known_by_the_bytes_of_its_files(tmp_path: Path) -> None:
     path = copy_of("llama3", tmp_path / "copy")
     first = open_tokenizer(str(path), "plain").fingerprint
