@@ -107,8 +107,28 @@ def read_jsonl(path: PathLike, field: str = "file") -> Iterator[dict[str, Any]]:
 
 def read_placed_jsonl(path: PathLike, field: str = "file") -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the objects of a JSON-lines file as `read_jsonl`, each with its place, as `train.jsonl:3`, for errors."""
+    for place, line in _limited_lines(path, field):
+        if line.strip():
+            yield place, _json_object(line, place, field)
+
+
+def read_lines(path: PathLike, field: str = "file") -> Iterator[str]:
+    """Yield the lines of a UTF-8 file with their ends, one in memory at a time.
+
+    Raises:
+      UserError: the file cannot be read (see `read_bytes`), or a line is too long or not UTF-8; it names the line.
+    """
+    for place, line in _limited_lines(path, field):
+        try:
+            yield decode_utf8(line)
+        except JsonError as error:
+            raise UserError(field, place, str(error)) from None
+
+
+def _limited_lines(path: PathLike, field: str) -> Iterator[tuple[str, bytes]]:
+    """Yield each line with its place; line feeds alone end lines, since a text may hold other separators."""
     with open_input(path, field) as file:
-        for number in itertools.count(1):  # lines end with "\n" alone: a text may hold other line separators
+        for number in itertools.count(1):
             line = file.readline(MAX_LINE_BYTES + 1)
             if not line:
                 return
@@ -117,8 +137,7 @@ def read_placed_jsonl(path: PathLike, field: str = "file") -> Iterator[tuple[str
             place = f"{path}:{number}"
             if len(line) > MAX_LINE_BYTES:
                 raise UserError(field, place, f"is longer than {MAX_LINE_BYTES >> 20} MiB; shorten the row")
-            if line.strip():
-                yield place, _json_object(line, place, field)
+            yield place, line
 
 
 def _json_object(line: bytes, where: str, field: str) -> dict[str, Any]:

@@ -57,18 +57,19 @@ def parse(url: str, field: str) -> HubUrl:
     return HubUrl(kind, found[1], found[2] and found[2].replace("%2F", "/"), found[3] or "")
 
 
-def pin(url: str, field: str) -> str:
+def pin(url: str, field: str, patterns: tuple[str, ...] = MODEL_FILES) -> str:
     """Return the URL of what was downloaded, with the commit that its revision pointed to.
 
     Args:
       url: of a repository.
       field: its name in an error.
+      patterns: see `download`.
 
     Raises:
       UserError: see `download`.
     """
     parts = parse(url, field)
-    return url if parts.is_pinned else str(parts._replace(revision=download(url, field).name))
+    return url if parts.is_pinned else str(parts._replace(revision=download(url, field, patterns).name))
 
 
 def is_pin_of(pinned: str, url: str) -> bool:

@@ -10,7 +10,7 @@ from configs.build import base
 
 
 def get_config() -> ConfigDict:
-    config = base.build("procedural", sources=(dict(kind="procedural", path="lists,numbers", split=""),))
+    config = base.build("procedural", sources=(dict(kind="procedural", path="lists,numbers", split="", columns={}),))
     config.pairs.instances_per_tasks = 4
     config.joins.per_categories = 4
     config.selection.per_categories = 12

@@ -11,6 +11,6 @@ from configs.build import base
 
 
 def get_config() -> ConfigDict:
-    config = base.build("endpoint", sources=(dict(kind="super_ni", path="data/super_ni", split=""),))
+    config = base.build("endpoint", sources=(dict(kind="super_ni", path="data/super_ni", split="", columns={}),))
     config.seeds.languages = ("English",)
     return config

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from coi_jax.common import cli
+from coi_jax.common.errors import UserError
 from coi_jax.common.folder_lock import folder_lock
 
 
@@ -24,14 +25,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Imported once the command line is right, so that --help needs no Beam.
     from data_pipeline.build import forecast
     from data_pipeline.build.build_job import BuildJob
-    from data_pipeline.build.config_loading import load, parse_source
+    from data_pipeline.build.config_loading import load, parse_columns, parse_source
     from data_pipeline.build.engine.stage_runner import check_beam_flags, check_work_folder
 
     check_beam_flags(beam_flags, own=list(FLAGS))
     if arguments.llm:
         overrides["llm"] = arguments.llm
     if arguments.source:
-        overrides["seeds.sources"] = tuple(map(parse_source, arguments.source))
+        columns = parse_columns(arguments.columns) if arguments.columns else {}
+        overrides["seeds.sources"] = tuple(parse_source(source, columns) for source in arguments.source)
+    elif arguments.columns:
+        raise UserError("--columns", arguments.columns, "belongs to a source of rows; give --source rows:PATH too")
     config = load(arguments.config, overrides, needs_model=not arguments.dry_run)
     work = arguments.work or f"{arguments.out}.work"
     check_work_folder(work)
@@ -55,7 +59,11 @@ FLAGS: dict[str, dict[str, Any]] = {
     "--source": {
         "action": "append",
         "metavar": "KIND:PATH",
-        "help": "instead of the config's: super_ni:DIR, alpaca:FILE, dataset:DIR:SPLIT, procedural:NAMES; repeatable",
+        "help": "instead of the config's: super_ni:DIR, rows:PATH, dataset:DIR:SPLIT, procedural:NAMES; repeatable",
+    },
+    "--columns": {
+        "metavar": "NAMES",
+        "help": "of rows, where their layout is not recognized: instruction=NAME,input=NAME,output=NAME",
     },
     "--llm": {"choices": ("endpoint", "procedural"), "help": "what answers questions, instead of the config's"},
     "--budget": {"type": float, "metavar": "USD", "help": "stop before all runs together cost more"},

@@ -11,6 +11,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from coi_jax.common.schema import Section
 from coi_jax.llm.settings import EndpointConfig
 
+EXAMPLES = ("rows", "alpaca")  # the kinds of sources whose rows are examples in one of several layouts
 LONGEST = 5  # steps of a chain: what the paper joins
 Probability = Annotated[float, Field(ge=0, le=1)]
 
@@ -18,16 +19,27 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 class SourceConfig(Section):
     """A source of single instructions."""
 
-    # super_ni: a folder of task files; alpaca: a JSON or JSONL file; dataset: a dataset folder of this project, its
-    # chains of one step; procedural: the operations of `data_pipeline.procedural`, by families or names.
-    kind: Literal["super_ni", "alpaca", "dataset", "procedural"]
+    # super_ni: a folder of task files; rows: a file or folder of rows, or hf://datasets/… (alpaca is another name of
+    # it); dataset: a dataset folder of this project, its chains of one step; procedural: the operations of
+    # `data_pipeline.procedural`, by families or names.
+    kind: Literal["super_ni", "rows", "alpaca", "dataset", "procedural"]
     path: str
     split: str  # of a dataset folder; "" for the others
+    # The names of the columns of instruction, input and output, of rows; {} where their layout is recognized.
+    columns: dict[str, str]
 
     @pydantic.model_validator(mode="after")
     def _only_a_dataset_has_splits(self) -> "SourceConfig":
         if (self.kind == "dataset") != bool(self.split):
             raise ValueError('split is what kind "dataset" needs, and "" for the others')
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _columns_are_of_rows(self) -> "SourceConfig":
+        if self.columns and self.kind not in EXAMPLES:
+            raise ValueError(f'columns are what kind "rows" has, and {{}} for {self.kind}')
+        if self.columns and not {"instruction", "output"} <= self.columns.keys() <= {"instruction", "input", "output"}:
+            raise ValueError("columns must name those of instruction and output (and of input, where there is one)")
         return self
 
 

@@ -1,4 +1,4 @@
-"""Reads single instructions from where they are: Super-NaturalInstructions, Alpaca files, datasets, operations.
+"""Reads single instructions from where they are: Super-NaturalInstructions, files of rows, datasets, operations.
 
 A reader yields seeds and refused rows. Of a task's instances those with the lowest hash are taken, so that the choice
 depends on nothing else; rows that turn out to be unusable on the way are refused, complete and with their reason.
@@ -7,7 +7,7 @@ depends on nothing else; rows that turn out to be unusable on the way are refuse
 import dataclasses
 import fnmatch
 import heapq
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -19,10 +19,9 @@ from coi_jax.common import files
 from coi_jax.common.errors import UserError, shorten
 from coi_jax.common.json_reader import JsonError, NotJson, parse_json
 from coi_jax.common.storage import as_path
-from data_pipeline.build import rules
-from data_pipeline.build.build_config import SeedsConfig, SourceConfig
+from data_pipeline.build import row_files, row_layouts, rules
+from data_pipeline.build.build_config import EXAMPLES, SeedsConfig, SourceConfig
 from data_pipeline.build.drafts import Instance, Seed
-from data_pipeline.json_array import read_array
 from data_pipeline.procedural import catalogue
 from data_pipeline.procedural.operation import Operation
 from data_pipeline.procedural.values import ValueType
@@ -32,6 +31,8 @@ CLOSED_REPEATS = 4  # … if each of them comes as often as this in the mean
 NOTHING = "nothing"  # the kind of an empty input, which no task gives
 NAMED_KEYS = 20  # of rows that cannot be used, in an error
 ITEMS = (3, 6)  # of an operation's inputs
+ROWS_TRIED = 100  # whose keys may be unknown before a row with known ones
+UNKNOWN_KEYS = "a row with the keys of no layout that is known"
 
 
 @dataclass(frozen=True)
@@ -60,15 +61,16 @@ def paths(source: SourceConfig) -> list[str]:
         return [source.path]
     if source.kind == "dataset":
         return [str(split_path(source.path, source.split))]
+    if source.kind in EXAMPLES:
+        return row_files.find_files(source.path)
     path = as_path(source.path, "seeds.sources")
-    found = [path] if path.exists() and not path.is_dir() else []
-    if source.kind == "super_ni":
-        names = sorted(each.name for each in path.iterdir()) if path.is_dir() else []
-        found = [path / name for name in names if fnmatch.fnmatchcase(name, "task*.json")]
+    names = sorted(each.name for each in path.iterdir()) if path.is_dir() else []
+    found = [str(path / name) for name in names if fnmatch.fnmatchcase(name, "task*.json")]
+    if not found and path.exists() and not path.is_dir():
+        return [str(path)]
     if not found:
-        what = "holds no task*.json" if source.kind == "super_ni" else "is no file"
-        raise UserError("seeds.sources", path, f"{what}; check the path")
-    return [str(each) for each in found]
+        raise UserError("seeds.sources", path, "holds no task*.json; check the path")
+    return found
 
 
 def read_super_ni(path: str, config: SeedsConfig, seed: int) -> Iterator[Seed | Refused]:
@@ -185,17 +187,29 @@ def is_closed(outputs: Iterable[str]) -> bool:
     return count >= CLOSED_REPEATS * len(seen)
 
 
-def read_alpaca(path: str) -> Iterator[Piece | Refused]:
-    """Read the rows of a JSON or JSONL file with `instruction`, `input` and `output`."""
-    rows = files.read_jsonl(path, "seeds.sources") if path.endswith(".jsonl") else read_array(path, "seeds.sources")
-    for row in rows:
-        known = isinstance(row, dict) and all(isinstance(row.get(key), str) for key in ("instruction", "output"))
-        if not known or not row["instruction"].strip() or not row["output"].strip():
-            yield Refused("not a row of instruction, input and output", row)
-        elif not isinstance(row.get("input") or "", str):
-            yield Refused("an input that is no text", row)
-        else:
-            yield _piece("alpaca", "", row["instruction"], row.get("input") or "", row["output"], None)
+def read_examples(path: str, columns: Mapping[str, str]) -> Iterator[Piece | Refused]:
+    """Read a file whose rows are examples, in any layout of `row_layouts`.
+
+    Args:
+      path: of the file.
+      columns: the names of its columns, where its layout is not one that is recognized.
+
+    Raises:
+      UserError: no row is of a layout that is known.
+    """
+    layout, row = None, None
+    for number, row in enumerate(row_files.read_rows(path)):
+        layout = layout or row_layouts.recognize(row, path, columns)
+        if layout is None and number == ROWS_TRIED:
+            break
+        found = layout.read(row) if layout and isinstance(row, dict) else UNKNOWN_KEYS
+        if isinstance(found, str):
+            yield Refused(found, row)
+        elif layout:
+            for example in found:
+                yield _piece(layout.name, "", *example, None)
+    if layout is None and row is not None:
+        raise row_layouts.unknown_layout(row, path)
 
 
 def read_dataset(path: str, folder: str) -> Iterator[Piece | Refused]:
@@ -313,11 +327,3 @@ def _drawn(operation: Operation, random: Random, source: ValueType, trials: int 
         result = operation.apply(value, {})
         if result is not None:
             yield Instance(f"{operation.name}-{number:03d}", source.text(value), operation.result.text(result))
-
-
-READERS: dict[str, Callable[..., Iterator[Any]]] = {
-    "super_ni": read_super_ni,
-    "procedural": read_procedural,
-    "alpaca": read_alpaca,
-    "dataset": read_dataset,
-}

@@ -27,7 +27,7 @@ _processes.set_forkserver_preload(["data_pipeline.build.build_job", "tests.helpe
 def seeds_config(**changes: Any) -> SeedsConfig:
     """Of tests that call stages themselves."""
     values: dict[str, Any] = {
-        "sources": [{"kind": "super_ni", "path": "x", "split": ""}],
+        "sources": [{"kind": "super_ni", "path": "x", "split": "", "columns": {}}],
         "languages": ["English"],
         "instances": 10,
         "longest_words": 300,

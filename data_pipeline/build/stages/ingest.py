@@ -63,18 +63,18 @@ class _Read(beam.DoFn):
     def process(self, work: tuple[SourceConfig, str]) -> Iterator[Any]:
         """Yield the seeds of a file, or its pieces by task, and what it has that cannot be used."""
         source, path = work
-        if source.kind in ("super_ni", "procedural"):
-            read = (
-                instruction_sources.read_super_ni if source.kind == "super_ni" else instruction_sources.read_procedural
-            )
-            yield from map(_tagged, read(path, self._config, self._seed))
-        else:
-            rows = (
-                instruction_sources.read_alpaca(path)
-                if source.kind == "alpaca"
-                else instruction_sources.read_dataset(path, source.path)
-            )
-            yield from map(_tagged, instruction_sources.require_pieces(rows, path))
+        match source.kind:
+            case "super_ni":
+                found: Iterator[Any] = instruction_sources.read_super_ni(path, self._config, self._seed)
+            case "procedural":
+                found = instruction_sources.read_procedural(path, self._config, self._seed)
+            case "dataset":
+                found = instruction_sources.require_pieces(instruction_sources.read_dataset(path, source.path), path)
+            case _:
+                found = instruction_sources.require_pieces(
+                    instruction_sources.read_examples(path, source.columns), path
+                )
+        yield from map(_tagged, found)
 
 
 class _Merge(beam.DoFn):

@@ -154,9 +154,10 @@ def test_the_share_of_calls_that_may_be_declined_is_the_configs(declining: Decli
 
 
 ROWS: dict[str, Any] = {
-    "dolly.jsonl": {"instruction": "When?", "context": "In 2000.", "response": "2000.", "category": "closed_qa"},
+    "questions.jsonl": {"question": "When?", "context": "In 2000.", "answer": "2000.", "category": "closed_qa"},
+    "dolly.jsonl": {"instruction": "When?", "context": "In 2000.", "response": "", "category": "closed_qa"},
     "sharegpt.jsonl": {"id": "0", "conversations": [{"from": "human", "value": "Name a fruit."}]},
-    "self_instruct.jsonl": {"instruction": "Add.", "instances": [{"input": "1 2", "output": "3"}]},
+    "self_instruct.jsonl": {"instruction": "Add.", "instances": [{"input": "1 2", "output": 3}]},
 }
 
 

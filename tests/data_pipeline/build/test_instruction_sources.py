@@ -132,7 +132,7 @@ def test_rows_of_alpaca_files_become_tasks_by_their_instruction(tmp_path: Path, 
     ]
     path = tmp_path / f"a.{kind}"
     path.write_text(json.dumps(rows) if kind == "json" else "".join(json.dumps(row) + "\n" for row in rows))
-    pieces = list(instruction_sources.read_alpaca(str(path)))
+    pieces = list(instruction_sources.read_examples(str(path), {}))
     assert [isinstance(piece, Refused) for piece in pieces] == [False, False, False, True, True]
     by_task: dict[str, list[Any]] = {}
     for piece in pieces[:3]:
@@ -148,14 +148,14 @@ def test_an_input_that_is_no_text_is_refused_and_never_spelled_as_python(tmp_pat
     path = tmp_path / "a.json"
     given = [["x", {"y": 1}], {"y": 1}, 3, True, 1.5]
     path.write_text(json.dumps([{"instruction": "Name a fruit.", "input": one, "output": "A fig."} for one in given]))
-    found = list(instruction_sources.read_alpaca(str(path)))
+    found = list(instruction_sources.read_examples(str(path), {}))
     assert [one.reason for one in found if isinstance(one, Refused)] == ["an input that is no text"] * len(given)
     with pytest.raises(
         UserError, match=r"no row can be used .the last: an input that is no text.: .*rename or correct"
     ):
         list(instruction_sources.require_pieces(found, str(path)))
     path.write_text(json.dumps([{"instruction": "Name a fruit.", "input": None, "output": "A fig."}]))
-    (piece,) = instruction_sources.read_alpaca(str(path))
+    (piece,) = instruction_sources.read_examples(str(path), {})
     assert not isinstance(piece, Refused)
     assert piece.instance.input == ""
 
@@ -164,7 +164,7 @@ def test_a_byte_order_mark_blank_lines_and_other_line_separators_are_read(tmp_pa
     path = tmp_path / "a.jsonl"
     row = json.dumps({"instruction": "Name a fruit.", "input": "a\u2028b\x85", "output": "A fig."}, ensure_ascii=False)
     path.write_bytes(b"\xef\xbb\xbf" + f"{row}\n\n \r\n{row}\n\n".encode())
-    pieces = list(instruction_sources.read_alpaca(str(path)))
+    pieces = list(instruction_sources.read_examples(str(path), {}))
     assert [piece.instance.input for piece in pieces if not isinstance(piece, Refused)] == ["a\u2028b"] * 2
 
 
@@ -196,7 +196,7 @@ def test_operations_have_the_outputs_that_are_computed() -> None:
 def test_a_source_that_is_not_there_is_named(tmp_path: Path, kind: str) -> None:
     with pytest.raises(UserError, match=r"seeds\.sources.*missing.*check the path"):
         instruction_sources.paths(
-            SourceConfig.model_validate({"kind": kind, "path": str(tmp_path / "missing"), "split": ""})
+            SourceConfig.model_validate({"kind": kind, "path": str(tmp_path / "missing"), "split": "", "columns": {}})
         )
 
 

@@ -21,7 +21,7 @@ RUNNER = ["--runner=FnApiRunner"]
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Stage:
     folder = super_ni_tasks.write(tmp_path_factory.mktemp("tasks") / "super_ni")
-    config = seeds_config(sources=[{"kind": "super_ni", "path": str(folder), "split": ""}])
+    config = seeds_config(sources=[{"kind": "super_ni", "path": str(folder), "split": "", "columns": {}}])
     return made(StageRunner(str(folder.parent / "stages"), RUNNER), config)
 
 
@@ -54,7 +54,7 @@ def test_splits_share_no_task_no_input_and_no_open_output(stage: Stage) -> None:
 def test_the_same_files_give_the_same_seeds_in_any_order(stage: Stage, tmp_path: Path) -> None:
     """The pipeline spreads its work, and a split of tasks follows from all of them."""
     folder = super_ni_tasks.write(tmp_path / "super_ni")
-    config = seeds_config(sources=[{"kind": "super_ni", "path": str(folder), "split": ""}])
+    config = seeds_config(sources=[{"kind": "super_ni", "path": str(folder), "split": "", "columns": {}}])
     again = made(StageRunner(str(tmp_path / "stages"), RUNNER), config)
     assert sorted(map(json.dumps, again.read())) == sorted(map(json.dumps, stage.read()))
 
