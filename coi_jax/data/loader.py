@@ -28,6 +28,7 @@ from coi_jax.tokenizers.protocol import Vocabulary
 HELD_PERCENT = 99  # of the examples, by a length that is recommended
 THREADS = 2
 STEPS_AHEAD = 8
+BALANCED = "strata"  # how examples are shared out among steps that count them
 CAPACITY_STEPS = 32  # so that runs of nearly the same data have the same program
 
 
@@ -147,7 +148,8 @@ class Loader:
     def _make_fingerprint(self, config: RunConfig) -> str:
         data = config.data.model_dump(exclude={"folder", "cache_folder", "max_dropped"})
         caches = [[cache.hash, cache.rate] for cache in self._caches]
-        return files.digest([config.seed, config.model.kind, data, caches])
+        version = [BALANCED] if isinstance(config.data.batch, ExampleBatchConfig) else []
+        return files.digest([config.seed, config.model.kind, data, caches, *version])
 
     def batch(self, step: int) -> Batch:
         """Return all rows of a step; the arrays of `coi_jax.data.batches.fill`."""

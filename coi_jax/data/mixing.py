@@ -7,22 +7,26 @@ and again, in an order of its own each time.
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Int64, UInt64
 
 Order = Int64[np.ndarray, " examples"]
 
-_EPOCH, _TASK, _BLOCK, ROWS = range(4)  # what a permutation is of, so that no two are alike
+_EPOCH, _TASK, _BLOCK, ROWS, STRATA = range(5)  # what random numbers are of, so that no two sequences are alike
 
 
 @functools.lru_cache(maxsize=16)
 def permutation(size: int, *seed: int) -> Order:
-    """Return a permutation of `range(size)`: the ranks of raw Philox numbers, which no release of numpy changes."""
-    numbers = np.random.Philox(np.random.SeedSequence(seed)).random_raw(size)
-    return np.argsort(numbers, kind="stable")
+    """Return a permutation of `range(size)`: the ranks of random numbers."""
+    return np.argsort(random_numbers(size, *seed), kind="stable")
+
+
+def random_numbers(size: int, *seed: int) -> UInt64[np.ndarray, " size"]:
+    """Return raw Philox numbers, which no release of numpy changes."""
+    return np.random.Philox(np.random.SeedSequence(seed)).random_raw(size)
 
 
 class Stream:
@@ -72,11 +76,19 @@ class Stream:
         order: Order = self._first[task] + np.concatenate(whole)[start - first : stop - first]
         return order
 
-    def take(self, start: int, stop: int) -> Order:
-        """Positions [start, stop) of the stream."""
-        blocks = range(start // self.block_size, -(-stop // self.block_size))
-        if not blocks:
-            return np.zeros(0, np.int64)
-        first = blocks[0] * self.block_size
-        order: Order = np.concatenate([self.block(number) for number in blocks])[start - first : stop - first]
-        return order
+
+def take(block_of: Callable[[int], Order], block_size: int, start: int, stop: int) -> Order:
+    """Return the places [start, stop) of a stream.
+
+    Args:
+      block_of: returns a block of the stream by its number.
+      block_size: places of a block.
+      start: the first place.
+      stop: the place after the last.
+    """
+    blocks = range(start // block_size, -(-stop // block_size))
+    if not blocks:
+        return np.zeros(0, np.int64)
+    first = blocks[0] * block_size
+    order: Order = np.concatenate([block_of(number) for number in blocks])[start - first : stop - first]
+    return order

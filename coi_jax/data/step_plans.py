@@ -15,7 +15,7 @@ from jaxtyping import Int, Int64
 from coi_jax.common.errors import UserError
 from coi_jax.common.progress import track
 from coi_jax.config.run import EpochsConfig, ExampleBatchConfig, RunConfig, TokenBatchConfig
-from coi_jax.data.mixing import ROWS, Stream, permutation
+from coi_jax.data.mixing import ROWS, STRATA, Order, Stream, permutation, random_numbers, take
 from coi_jax.data.packing import pack
 
 Rows = list[Int64[np.ndarray, "_"]]  # the examples of each row, by their numbers in the stream
@@ -23,7 +23,11 @@ Needs = Int[np.ndarray, "examples sides"]
 
 
 class ExamplesPlan:
-    """A step takes the next N examples of the stream, packed by themselves into a fixed number of rows.
+    """A step takes N examples of the stream, packed by themselves into a fixed number of rows.
+
+    Within each block of the stream, steps share out the examples by their lengths: sorted by length and cut into N
+    strata, each stratum gives one example to each step. So all steps need nearly the same number of rows, and few
+    positions are padding.
 
     Raises:
       UserError: the config's rows do not hold the fullest step, or do not divide.
@@ -32,7 +36,7 @@ class ExamplesPlan:
     def __init__(
         self, config: RunConfig, stream: Stream, needs: Needs, capacity: tuple[int, ...], multiple: int
     ) -> None:
-        self._stream, self._needs, self._capacity = stream, needs, capacity
+        self._stream, self._needs, self._capacity, self._seed = stream, needs, capacity, config.seed
         assert isinstance(config.data.batch, ExampleBatchConfig)
         self._examples = config.data.batch.examples
         self.steps_per_epoch = stream.block_size / self._examples
@@ -41,6 +45,7 @@ class ExamplesPlan:
         self._end = round(length * stream.block_size) if epochs else int(length) * self._examples
         self.total_steps = -(-self._end // self._examples)
         _check_length(float(length), self.total_steps, self.steps_per_epoch)
+        self._balanced = functools.lru_cache(maxsize=2)(self._balance)
         self._steps = [self._pack_step(step) for step in track(range(self.total_steps), "packing", self.total_steps)]
         self.rows = _rows_for(config.data.batch.rows, max(map(len, self._steps)), multiple)
         self.useful = self._useful()
@@ -51,14 +56,44 @@ class ExamplesPlan:
 
     def _pack_step(self, step: int) -> Rows:
         start = step * self._examples
-        examples = self._stream.take(start, min(start + self._examples, self._end))
+        stop = min(start + self._examples, self._end)
+        examples = take(self._balanced, self._stream.block_size, start, stop)
         return [examples[row] for row in pack(self._needs[examples], self._capacity)]
+
+    def _balance(self, block: int) -> Order:
+        """Return the examples of a block, each step's together."""
+        order = self._stream.block(block)
+        lengths = (self._needs[order] / np.array(self._capacity)).max(1)
+        slots = strata_order(block * len(order), len(order), self._examples, self._seed, block)
+        balanced = np.empty_like(order)
+        balanced[slots] = order[np.argsort(lengths, kind="stable")]
+        return balanced
 
     def _useful(self) -> list[float]:
         places = self.total_steps * self.rows * np.array(self._capacity)
         mean = self._needs.mean(0)
         shares: list[float] = (mean * self._end / places).tolist()
         return shares
+
+
+def strata_order(start: int, size: int, examples: int, *seed: int) -> Order:
+    """Return the places of a block's examples in the stream, from its start, for the shortest example to the longest.
+
+    A step that has n of the block's places gets one example of each n-th of them, at random; the steps at either end of
+    the block may have fewer places than others.
+
+    Args:
+      start: the first place of the block.
+      size: places of the block.
+      examples: places of a step.
+      seed: of the random numbers.
+    """
+    steps = (start + np.arange(size)) // examples
+    _, first, counts = np.unique(steps, return_index=True, return_counts=True)
+    step = steps - steps[0]
+    drawn = random_numbers(size, STRATA, *seed) / 2.0**64
+    quantiles = (np.arange(size) - first[step] + drawn) / counts[step]
+    return np.argsort(quantiles, kind="stable")
 
 
 def _check_length(epochs: float, total_steps: int, steps_per_epoch: float) -> None:

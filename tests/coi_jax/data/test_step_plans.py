@@ -12,7 +12,7 @@ from coi_jax.config.run import RunConfig
 from coi_jax.data.mixing import Stream
 from coi_jax.data.prompts import prompt
 from coi_jax.data.row_shape import RowShape
-from coi_jax.data.step_plans import ExamplesPlan, TokensPlan, check_divides
+from coi_jax.data.step_plans import ExamplesPlan, TokensPlan, check_divides, strata_order
 from coi_jax.tokenizers.mistral import MistralVocabulary
 from data_pipeline.release import __main__ as release
 from tests.helpers.configs import quickstart_config
@@ -156,3 +156,24 @@ def test_epochs_that_make_no_step_say_how_many_do(plan: Any) -> None:
         plan(epochs=0.0001)
     enough = float(str(caught.value).split(" takes ")[1].split(" epochs")[0])
     assert plan(epochs=enough * 1.01).total_steps >= 1
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_steps_of_as_many_examples_need_nearly_as_many_rows(seed: int) -> None:
+    """Lengths spread as those of real chains: hardly more rows than the examples fill, and one to be a whole number."""
+    needs = np.random.default_rng(seed).lognormal(5.6, 0.55, (20_000, 1)).clip(40, 2048).astype(np.int32)
+    made = config(count="examples", examples=256, rows=None, epochs=2.0, seed=seed)
+    plan = ExamplesPlan(made, Stream((12_000, 8_000), (60.0, 40.0), "concatenate", seed), needs, (2048,), 1)
+    assert plan.rows < 1.01 * 256 * needs.mean() / 2048 + 1
+    assert plan.useful[0] > 0.965
+
+
+@given(st.integers(0, 500), st.integers(1, 200), st.integers(1, 40), st.integers(0, 3))
+def test_a_step_has_one_example_of_each_stratum(start: int, size: int, examples: int, seed: int) -> None:
+    order = strata_order(start, size, examples, seed)
+    assert sorted(order.tolist()) == list(range(size))
+    steps = (start + order) // examples
+    for step in np.unique(steps):
+        ranks = np.flatnonzero(steps == step)
+        strata = ranks * len(ranks) // size
+        assert np.abs(strata - np.arange(len(ranks))).max() <= 1, "a boundary between strata moves by parts of steps"
