@@ -34,7 +34,7 @@ def test_full_rows_hold_as_many_mean_examples_as_fit() -> None:
 def test_counted_examples_need_rows_that_devices_share() -> None:
     counted = config(**examples(32) | epochs(3.0))
     load = workload.measure(counted, (8, 1), MEANS)
-    assert (load.rows, load.examples, load.steps) == (24, 32, 94)  # 32 / 2 / 0.87 = 18.4 rows; 3000 / 32 steps
+    assert (load.rows, load.examples, load.steps) == (24, 32, 94)  # 32 / 2 / 0.97 = 16.5 rows; 3000 / 32 steps
     assert load.useful == pytest.approx(32 * 100 / (24 * 200))
     assert workload.measure(counted, (8, 1), Means(60, 40, None)).steps is None
 
