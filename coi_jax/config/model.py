@@ -21,7 +21,7 @@ class RopeConfig(Section):
     """Rotary positions (Su et al. 2021, section 3.2.2), and how their angles are stretched for longer texts."""
 
     theta: PositiveFloat
-    everywhere: bool  # False: not in layers without a window, which know no positions then (EXAONE 4)
+    everywhere: bool  # False: not in global layers, which know no positions then (EXAONE 4, SmolLM3)
     local_theta: NonNegativeFloat  # of layers with a window, which are not stretched then; 0: as all layers
     # linear: Chen et al. 2023; llama3: by wavelength; yarn: by wavelength, with sharper attention (Peng et al. 2023)
     scaling: Literal["none", "linear", "llama3", "yarn"]
@@ -65,13 +65,14 @@ class DecoderConfig(Section):
     norm_offset: Literal[0, 1]  # what is added to a norm's scale (Gemma stores scale - 1)
     # What is normalized of attention and MLP: inputs (pre), outputs (post; EXAONE 4), or both (sandwich; Gemma).
     norm_placement: Literal["pre", "post", "sandwich"]
-    qk_norm: bool  # queries and keys are normalised head by head (Qwen 3, Gemma 3)
+    qk_norm: bool | Literal["all_heads"]  # queries and keys are normalized: head by head (Qwen 3, Gemma 3), or together
     qkv_bias: bool  # queries, keys and values have a bias (Qwen 2.5)
     attention_scale_dim: PositiveInt  # attention scores are divided by its square root; head_dim in most
     attention_softcap: NonNegativeFloat  # scores are bent to stay below it (Gemma 2); 0: no
     logits_softcap: NonNegativeFloat
     window: NonNegativeInt  # a query sees so many positions up to its own; 0: all
-    global_layer_interval: NonNegativeInt  # every n-th layer has no window; 0: none is without
+    # Every n-th layer has no window, or where no layer has one, no rotary positions (SmolLM3); 0: all are alike.
+    global_layer_interval: NonNegativeInt
     rope: RopeConfig
     scaled_embedding: bool  # embeddings are multiplied by √model_dim (Gemma)
     tied_embedding: bool  # the embedding is the output layer too
@@ -95,9 +96,11 @@ class DecoderConfig(Section):
             raise ValueError(f"heads = {self.heads} must be a multiple of kv_heads = {self.kv_heads}")
         if self.head_dim % 2:
             raise ValueError(f"head_dim = {self.head_dim} must be even: rotary positions turn pairs")
-        if self.global_layer_interval and not self.window:
-            interval = self.global_layer_interval
-            raise ValueError(f"global_layer_interval = {interval} says which layers have no window; give the window")
+        if self.global_layer_interval and not self.window and self.rope.everywhere:
+            raise ValueError(
+                f"global_layer_interval = {self.global_layer_interval} says which layers have no window, or no rotary "
+                "positions; give the window, or rope.everywhere = False"
+            )
         return self
 
 

@@ -42,6 +42,7 @@ FAMILY = Family(
     switches=GEMMA3,
     variants={"gemma3": GEMMA3},
     models={
+        "gemma3_270m": TEXT_ONLY | sizes(18, 640, 4, 1, 256, 2048),
         "gemma3_1b": TEXT_ONLY | sizes(26, 1152, 4, 1, 256, 6912),
         "gemma3_4b": GEMMA3 | sizes(34, 2560, 8, 4, 256, 10_240),
         "gemma3_12b": GEMMA3 | sizes(48, 3840, 16, 8, 256, 15_360),

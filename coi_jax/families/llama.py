@@ -1,4 +1,4 @@
-"""Llama 1 to 3.2 (Touvron et al. 2023, Grattafiori et al. 2024): the decoder that the others are variations of."""
+"""Llama 1 to 3.2 (Touvron et al. 2023, Grattafiori et al. 2024), SmolLM2: the decoder that others are variations of."""
 
 from coi_jax.families import decoder_common
 from coi_jax.families.decoder_common import PLAIN_ROPE, sizes
@@ -28,6 +28,7 @@ LLAMA31_ROPE = PLAIN_ROPE | dict(
 )
 LLAMA31 = LLAMA3 | dict(rope=LLAMA31_ROPE)
 LLAMA32 = LLAMA3 | dict(rope=LLAMA31_ROPE | dict(factor=32.0), tied_embedding=True)
+SMOLLM2 = LLAMA2 | dict(vocabulary_size=49_152, rope=PLAIN_ROPE | dict(theta=100_000.0), tied_embedding=True)
 
 SIZE_7B = sizes(32, 4096, 32, 32, 128, 11_008)
 SIZE_8B = sizes(32, 4096, 32, 8, 128, 14_336)
@@ -45,6 +46,9 @@ MODELS = {
     "llama3_8b": LLAMA3 | SIZE_8B,
     "llama31_8b": LLAMA31 | SIZE_8B,
     "llama31_70b": LLAMA31 | SIZE_70B,
+    "smollm2_135m": SMOLLM2 | sizes(30, 576, 9, 3, 64, 1536),
+    "smollm2_360m": SMOLLM2 | sizes(32, 960, 15, 5, 64, 2560),
+    "smollm2_1_7b": SMOLLM2 | sizes(24, 2048, 32, 32, 64, 8192) | dict(rope=PLAIN_ROPE | dict(theta=130_000.0)),
     "llama32_1b": LLAMA32 | sizes(16, 2048, 32, 8, 64, 8192),
     "llama32_3b": LLAMA32 | sizes(28, 3072, 24, 8, 128, 8192),
 }

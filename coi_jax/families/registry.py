@@ -6,7 +6,20 @@ Sources of all values: the `config.json` files published with the checkpoints.
 """
 
 from coi_jax.common.errors import UserError, nearest
-from coi_jax.families import exaone4, gemma2, gemma3, llama, mistral, mt5, qwen3, qwen25, t5
+from coi_jax.families import (
+    exaone4,
+    gemma2,
+    gemma3,
+    llama,
+    mistral,
+    mt5,
+    olmo2,
+    olmo3,
+    qwen3,
+    qwen25,
+    smollm3,
+    t5,
+)
 from coi_jax.families.family import Family, Fields
 
 # By `model_type` of config.json. A network that several families can describe is published as the first of them.
@@ -20,6 +33,9 @@ FAMILIES: dict[str, Family] = {
         gemma2.FAMILY,
         gemma3.FAMILY,
         exaone4.FAMILY,
+        smollm3.FAMILY,
+        olmo2.FAMILY,
+        olmo3.FAMILY,
         t5.FAMILY,
         mt5.FAMILY,
     )

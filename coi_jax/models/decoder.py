@@ -57,7 +57,9 @@ class DecoderLayer(nnx.Module):
         if config.norm_placement != "pre":
             self.attention_post_norm, self.mlp_post_norm = norm(config.model_dim), norm(config.model_dim)
         if config.qk_norm:
-            self.query_norm, self.key_norm = norm(config.head_dim), norm(config.head_dim)
+            together = config.qk_norm == "all_heads"
+            self.query_norm = norm(config.head_dim * (config.heads if together else 1))
+            self.key_norm = norm(config.head_dim * (config.kv_heads if together else 1))
         self.attention = Attention(
             config.model_dim, config.heads, config.kv_heads, config.head_dim, bias=config.qkv_bias, rngs=rngs
         )
@@ -77,7 +79,9 @@ class DecoderLayer(nnx.Module):
         normed = x if self.config.norm_placement == "post" else self.attention_norm(x)
         query = self.attention.queries(normed, query_key)
         keys, values = self.attention.keys_values(normed, kv_key)
-        if self.config.qk_norm:
+        if self.config.qk_norm == "all_heads":
+            query, keys = _normalize_together(self.query_norm, query), _normalize_together(self.key_norm, keys)
+        elif self.config.qk_norm:
             query, keys = self.query_norm(query), self.key_norm(keys)
         return apply_rotary(query, angles), KeyValues(apply_rotary(keys, angles), values)
 
@@ -221,6 +225,12 @@ class Decoder(nnx.Module):
         if self.config.scaled_embedding:
             embedded = embedded * jnp.asarray(self.config.model_dim**0.5, embedded.dtype)
         return constrain_residual(dropout(embedded, self.config.dropout, key))
+
+
+def _normalize_together(norm: RMSNorm, heads: Heads) -> Heads:
+    """Normalize the channels of all heads of a position as one vector."""
+    merged = jnp.moveaxis(heads, 1, 2)
+    return jnp.moveaxis(norm(merged.reshape(*merged.shape[:2], -1)).reshape(merged.shape), 2, 1)
 
 
 def _select_kind(kinds: list[Value], local: Local) -> Value:

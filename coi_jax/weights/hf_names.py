@@ -37,8 +37,8 @@ SIZES = {
     "gate.kernel": "mlp_dim × model_dim",
     "up.kernel": "mlp_dim × model_dim",
     "down.kernel": "model_dim × mlp_dim",
-    "query_norm.scale": "head_dim",
-    "key_norm.scale": "head_dim",
+    "query_norm.scale": "head_dim, or heads · head_dim",
+    "key_norm.scale": "head_dim, or kv_heads · head_dim",
     "_bias.table": "relative_buckets × heads",
     ".scale": "model_dim",
 }

@@ -17,10 +17,13 @@ from transformers import (
     LlamaConfig,
     MistralConfig,
     MT5Config,
+    Olmo2Config,
+    Olmo3Config,
     PretrainedConfig,
     PreTrainedModel,
     Qwen2Config,
     Qwen3Config,
+    SmolLM3Config,
     T5Config,
 )
 
@@ -93,6 +96,11 @@ FAMILIES: dict[str, PretrainedConfig] = {
     "EXAONE 4, small": Exaone4Config(
         **DECODER | dict(sliding_window=None, tie_word_embeddings=True, layer_types=["full_attention"] * 3)
     ),
+    "SmolLM3": SmolLM3Config(
+        **WITHOUT_HEAD_DIM | dict(num_hidden_layers=4, no_rope_layer_interval=2, tie_word_embeddings=True)
+    ),
+    "OLMo 2": Olmo2Config(**WITHOUT_HEAD_DIM | dict(rope_theta=1e5)),
+    "OLMo 3": Olmo3Config(**WITHOUT_HEAD_DIM | LOCAL | dict(num_hidden_layers=5, rope_theta=100.0, rope_scaling=YARN)),
     "T5 1.0": T5Config(**T5 | dict(feed_forward_proj="relu", tie_word_embeddings=True)),
     "T5 1.1, FLAN-T5": T5Config(**T5 | dict(feed_forward_proj="gated-gelu", tie_word_embeddings=False)),
     "mT5": MT5Config(**T5 | dict(feed_forward_proj="gated-gelu", tie_word_embeddings=False)),

@@ -34,7 +34,7 @@ def make(values: dict[str, Any]) -> DecoderConfig | T5Config:
 
 def config_class(kind: str) -> type:
     module = importlib.import_module(f"transformers.models.{kind.removesuffix('_text')}")
-    names = {"gemma3_text": "Gemma3TextConfig", "t5": "T5Config", "mt5": "MT5Config"}
+    names = {"gemma3_text": "Gemma3TextConfig", "smollm3": "SmolLM3Config", "t5": "T5Config", "mt5": "MT5Config"}
     found: type = getattr(module, names.get(kind, f"{kind.capitalize()}Config"))
     return found
 
