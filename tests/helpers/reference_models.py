@@ -23,9 +23,9 @@ from transformers import (
     PreTrainedModel,
     Qwen2Config,
     Qwen3Config,
-    SmolLM3Config,
     T5Config,
 )
+from transformers.models.smollm3.configuration_smollm3 import SmolLM3Config
 
 torch.set_num_threads(1)  # these products are too small to share, and other tests run beside
 
