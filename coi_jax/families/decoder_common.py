@@ -50,6 +50,14 @@ RENAMED = {
     "tie_word_embeddings": "tied_embedding",
 }
 
+# Beside a vision tower the decoder lies deeper; how deep depends on the version that wrote the checkpoint.
+VISION_PREFIXES = (
+    ("language_model.model.", "model."),
+    ("model.language_model.", "model."),
+    ("language_model.lm_head.", "lm_head."),
+)
+VISION_KEYS = r"(model\.)?(vision_tower|multi_modal_projector)\..*"
+
 
 def sizes(layers: int, model_dim: int, heads: int, kv_heads: int, head_dim: int, mlp_dim: int) -> Fields:
     """Return the fields of a model section that differ between the models of one family.

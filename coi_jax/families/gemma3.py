@@ -4,7 +4,7 @@ One layer in six is global, and global layers have a rotary base of their own. M
 decoder beside it; only the decoder is read.
 """
 
-from coi_jax.families import gemma2
+from coi_jax.families import decoder_common, gemma2
 from coi_jax.families.decoder_common import PLAIN_ROPE, sizes
 from coi_jax.families.family import Family, Fields
 
@@ -54,11 +54,6 @@ FAMILY = Family(
     write=write,
     tensors=(gemma2.TENSORS,),
     nested_type="gemma3",
-    # Beside a vision tower the decoder lies deeper; how deep depends on the version that wrote the checkpoint.
-    key_prefixes=(
-        ("language_model.model.", "model."),
-        ("model.language_model.", "model."),
-        ("language_model.lm_head.", "lm_head."),
-    ),
-    unused_keys=r"(model\.)?(vision_tower|multi_modal_projector)\..*",
+    key_prefixes=decoder_common.VISION_PREFIXES,
+    unused_keys=decoder_common.VISION_KEYS,
 )

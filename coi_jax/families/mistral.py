@@ -1,4 +1,7 @@
-"""Mistral (Jiang et al. 2023): a Llama with a sliding window in all layers; from version 0.2 on without the window."""
+"""Mistral (Jiang et al. 2023): a Llama with a sliding window in all layers; from version 0.2 on without the window.
+
+Mistral 3 holds the same decoder beside a vision tower; only the decoder is read.
+"""
 
 from coi_jax.families import decoder_common, llama
 from coi_jax.families.decoder_common import PLAIN_ROPE, sizes
@@ -27,4 +30,7 @@ FAMILY = Family(
     read=decoder_common.read,
     write=write,
     tensors=(llama.TENSORS,),
+    nested_type="mistral3",
+    key_prefixes=decoder_common.VISION_PREFIXES,
+    unused_keys=decoder_common.VISION_KEYS,
 )

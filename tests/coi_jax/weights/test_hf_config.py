@@ -129,9 +129,10 @@ def test_layers_of_exaone_4_that_see_everything_are_turned_only_where_no_layer_h
     assert from_hf_config({"model_type": "exaone4", "sliding_window": None})["rope"]["everywhere"]
 
 
-def test_the_language_model_of_gemma_3_with_a_vision_tower() -> None:
-    text = {"model_type": "gemma3_text", "num_hidden_layers": 34, "hidden_size": 2560}
-    values = {"model_type": "gemma3", "text_config": text, "vision_config": {"hidden_size": 7}}
+@pytest.mark.parametrize(("whole", "inner"), [("gemma3", "gemma3_text"), ("mistral3", "mistral")])
+def test_the_language_model_beside_a_vision_tower(whole: str, inner: str) -> None:
+    text = {"model_type": inner, "num_hidden_layers": 34, "hidden_size": 2560, "head_dim": 128}
+    values = {"model_type": whole, "text_config": text, "vision_config": {"hidden_size": 7}}
     assert from_hf_config(values) == from_hf_config(text)
 
 
@@ -155,6 +156,7 @@ def test_the_language_model_of_gemma_3_with_a_vision_tower() -> None:
             {"model_type": "qwen3_moe"},
             "is a mixture of experts, which is not computed here; take a",
         ),
+        ({"model_type": "mistral3", "text_config": {"model_type": "ministral3"}}, "model_type: ministral3: unknown"),
         ({"model_type": "qwen2_5_vl"}, "is a model of images or sound beside text"),
         (
             {"model_type": "llama", "quirks": 1, "auto_map": {"AutoModelForCausalLM": "own.Own"}},
