@@ -17,18 +17,29 @@ Kernel = Literal["auto", "xla", "cudnn", "splash"]
 BaseDtype = Literal["float32", "bfloat16", "int8"]
 
 
+def _zero_as_none(*fields: str) -> Any:
+    """Return a validator that reads 0 as None, as configs have spelled it before these fields were optional."""
+
+    def read(value: Any) -> Any:
+        return None if type(value) in (int, float) and value == 0 else value
+
+    return pydantic.field_validator(*fields, mode="before")(read)
+
+
 class RopeConfig(Section):
     """Rotary positions (Su et al. 2021, section 3.2.2), and how their angles are stretched for longer texts."""
 
     theta: PositiveFloat
     everywhere: bool  # False: not in global layers, which know no positions then (EXAONE 4, SmolLM3)
-    local_theta: NonNegativeFloat  # of layers with a window, which are not stretched then; 0: as all layers
+    local_theta: PositiveFloat | None  # of layers with a window, which are not stretched then; None: as all layers
     # linear: Chen et al. 2023; llama3: by wavelength; yarn: by wavelength, with sharper attention (Peng et al. 2023)
     scaling: Literal["none", "linear", "llama3", "yarn"]
     factor: PositiveFloat  # how far they are stretched; 1 where scaling is "none"
     low_frequency: NonNegativeFloat  # llama3, yarn: turns in original_length below which angles are fully stretched
     high_frequency: NonNegativeFloat  # llama3, yarn: turns above which it is left as it is
     original_length: NonNegativeInt  # llama3, yarn: positions that the model was first trained on
+
+    _read_zero_as_none = _zero_as_none("local_theta")
 
     @property
     def scales_by_wavelength(self) -> bool:
@@ -68,11 +79,11 @@ class DecoderConfig(Section):
     qk_norm: bool | Literal["all_heads"]  # queries and keys are normalized: head by head (Qwen 3, Gemma 3), or together
     qkv_bias: bool  # queries, keys and values have a bias (Qwen 2.5)
     attention_scale_dim: PositiveInt  # attention scores are divided by its square root; head_dim in most
-    attention_softcap: NonNegativeFloat  # scores are bent to stay below it (Gemma 2); 0: no
-    logits_softcap: NonNegativeFloat
-    window: NonNegativeInt  # a query sees so many positions up to its own; 0: all
-    # Every n-th layer has no window, or where no layer has one, no rotary positions (SmolLM3); 0: all are alike.
-    global_layer_interval: NonNegativeInt
+    attention_softcap: PositiveFloat | None  # scores are bent to stay below it (Gemma 2); None: they are not
+    logits_softcap: PositiveFloat | None
+    window: PositiveInt | None  # a query sees so many positions up to its own; None: all
+    # Every n-th layer has no window, or where no layer has one, no rotary positions (SmolLM3); None: all are alike.
+    global_layer_interval: PositiveInt | None
     rope: RopeConfig
     scaled_embedding: bool  # embeddings are multiplied by √model_dim (Gemma)
     tied_embedding: bool  # the embedding is the output layer too
@@ -86,9 +97,11 @@ class DecoderConfig(Section):
     @property
     def local_layers(self) -> int:
         """Layers that have a window."""
-        if not self.window:
+        if self.window is None:
             return 0
         return self.layers - (self.layers // self.global_layer_interval if self.global_layer_interval else 0)
+
+    _read_zero_as_none = _zero_as_none("attention_softcap", "logits_softcap", "window", "global_layer_interval")
 
     @pydantic.model_validator(mode="after")
     def _heads_divide(self) -> "DecoderConfig":

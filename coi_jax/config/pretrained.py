@@ -224,7 +224,9 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def is_same(one: Any, other: Any) -> bool:
-    """Return whether two fields say the same; numbers may differ by what rounding to 32 bits changes."""
+    """Return whether two fields say the same: numbers but for rounding to 32 bits; 0 is an older spelling of None."""
+    if one is None or other is None:
+        return (one or None) == (other or None)
     if isinstance(one, int | float) and isinstance(other, int | float) and bool not in (type(one), type(other)):
         return math.isclose(one, other, rel_tol=TOLERANCE)
     return bool(one == other)

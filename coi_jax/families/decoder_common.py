@@ -9,7 +9,7 @@ from coi_jax.families.family import Fields
 PLAIN_ROPE: Fields = dict(
     theta=10_000.0,
     everywhere=True,
-    local_theta=0.0,
+    local_theta=None,
     scaling="none",
     factor=1.0,
     low_frequency=0.0,
@@ -103,24 +103,24 @@ def layer_types(section: Fields) -> list[str]:
     return ["sliding_attention" if one and section["window"] else "full_attention" for one in local]
 
 
-def _read_windows(values: Fields) -> tuple[int, int]:
-    """Return `window` and `global_layer_interval`: (0, 0) where no layer has a window."""
-    window = values.get("sliding_window") or 0
+def _read_windows(values: Fields) -> tuple[int | None, int | None]:
+    """Return `window` and `global_layer_interval`: None where no layer has a window."""
+    window = values.get("sliding_window")
     if not values.get("use_sliding_window", True) or not window:
-        return 0, 0
+        return None, None
     layers, interval = values["num_hidden_layers"], _global_interval(values.get("sliding_window_pattern"))
     local = _layers_with_window(values, interval)
     if not any(local):
-        return 0, 0
-    candidates = (interval, 0, *range(2, layers + 1))
-    found = next((every for every in candidates if local == _local_layers(every, layers)), None)
-    if found is None:
+        return None, None
+    candidates = (interval, None, *range(2, layers + 1))
+    fitting = [every for every in candidates if local == _local_layers(every, layers)]
+    if not fitting:
         hint = "the network here has windows in all layers, or in all but every n-th"
         raise UserError("config.json: layers with a window", [n for n, one in enumerate(local) if one], hint)
-    return window, found
+    return window, fitting[0]
 
 
-def _layers_with_window(values: Fields, interval: int) -> list[bool]:
+def _layers_with_window(values: Fields, interval: int | None) -> list[bool]:
     """Return for each layer whether it has a window, from whichever of the three spellings the file has."""
     layers = values["num_hidden_layers"]
     if types := values.get("layer_types"):
@@ -133,21 +133,21 @@ def _layers_with_window(values: Fields, interval: int) -> list[bool]:
     return [number >= values.get("max_window_layers", 0) for number in range(layers)]
 
 
-def _global_interval(pattern: int | str | None) -> int:
+def _global_interval(pattern: int | str | None) -> int | None:
     """Return every how many layers one has no window; EXAONE 4 may spell it as letters, "LLLG"."""
     if isinstance(pattern, str):
-        return len(pattern) if re.fullmatch("L+G", pattern) else 0
-    return pattern or 0
+        return len(pattern) if re.fullmatch("L+G", pattern) else None
+    return pattern or None
 
 
-def _local_layers(interval: int, layers: int) -> list[bool]:
+def _local_layers(interval: int | None, layers: int) -> list[bool]:
     """Return for each layer whether it has a window, where every `interval`-th has none."""
     return [not interval or number % interval != 0 for number in range(1, layers + 1)]
 
 
 def _read_rope(values: Fields) -> Fields:
     """Return the section `rope`, from the spelling of version 4 or 5 of transformers."""
-    newer, local_theta = values["rope_parameters"], values.get("rope_local_base_freq", 0.0)
+    newer, local_theta = values["rope_parameters"], values.get("rope_local_base_freq") or None
     if newer and "full_attention" in newer:
         local_theta = newer["sliding_attention"].get("rope_theta", local_theta)
         newer = newer["full_attention"]

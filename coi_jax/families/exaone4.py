@@ -44,8 +44,8 @@ def write(section: Fields) -> Fields:
     """Return the fields of a config.json."""
     return llama.write(section) | {
         "layer_types": decoder_common.layer_types(section),
-        "sliding_window": section["window"] or None,
-        "sliding_window_pattern": section["global_layer_interval"],
+        "sliding_window": section["window"],
+        "sliding_window_pattern": section["global_layer_interval"] or 0,
     }
 
 

@@ -48,13 +48,13 @@ TENSORS = TensorNames(
 
 def read(values: Fields) -> Fields:
     """Return the fields of the model section that a config.json decides; a soft cap may be null."""
-    return decoder_common.read(values) | {ours: values[theirs] or 0.0 for theirs, ours in RENAMED.items()}
+    return decoder_common.read(values) | {ours: values[theirs] or None for theirs, ours in RENAMED.items()}
 
 
 def write(section: Fields) -> Fields:
     """Return the fields of a config.json."""
     values = decoder_common.write(section) | ACTIVATION
-    values |= {theirs: section[ours] or None for theirs, ours in RENAMED.items()}
+    values |= {theirs: section[ours] for theirs, ours in RENAMED.items()}
     window = section["window"] or DEFAULTS["sliding_window"]  # may not be null; `layer_types` says that none has it
     return values | {"layer_types": decoder_common.layer_types(section), "sliding_window": window}
 

@@ -31,8 +31,8 @@ DEFAULTS = gemma2.DEFAULTS | dict(
 def write(section: Fields) -> Fields:
     """Return the fields of a config.json."""
     return gemma2.write(section) | {
-        "rope_local_base_freq": section["rope"]["local_theta"],
-        "sliding_window_pattern": section["global_layer_interval"],
+        "rope_local_base_freq": section["rope"]["local_theta"] or 0.0,
+        "sliding_window_pattern": section["global_layer_interval"] or 0,
     }
 
 

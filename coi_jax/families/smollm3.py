@@ -48,7 +48,7 @@ def read(values: Fields) -> Fields:
         raise UserError("config.json: sliding_window", True, "the network here has no windows then")
     everywhere = interval > layers
     return section | {
-        "global_layer_interval": 0 if everywhere else interval,
+        "global_layer_interval": None if everywhere else interval,
         "rope": section["rope"] | {"everywhere": everywhere},
     }
 

@@ -41,7 +41,7 @@ class AttentionPattern(NamedTuple):
     """The keys that the queries of the same rows may attend to: causal, within an example, within a window."""
 
     segments: Int[Array, "B L"] | None  # numbers of the examples of packed rows, 0 for padding; None: one example a row
-    window: int = 0  # positions that a query attends to, its own included; 0: all up to its own
+    window: int | None = None  # positions that a query attends to, its own included; None: all up to its own
 
     def first_visible_key(self, query: int) -> int:
         """Return the first position that a query may attend to."""
@@ -61,7 +61,7 @@ def causal_self_attention(
     pattern: AttentionPattern,
     *,
     scale: float,
-    cap: float,
+    cap: float | None,
     kernel: str = "xla",
 ) -> Float[Array, "B H L C"]:
     """Compute causal self-attention of rows with the kernel that `selection.select_kernel` selects.
@@ -73,7 +73,7 @@ def causal_self_attention(
       kv: keys and values.
       pattern: the keys that each query may attend to.
       scale: factor of the scores.
-      cap: soft cap of the scores; 0 for none.
+      cap: soft cap of the scores; None for none.
       kernel: `config.model.attention`.
     """
     segments, window = pattern
@@ -90,7 +90,7 @@ def causal_self_attention(
 
 
 def blockwise_attention(
-    query: Float[Array, "B H L C"], kv: KeyValues, pattern: AttentionPattern, *, scale: float, cap: float
+    query: Float[Array, "B H L C"], kv: KeyValues, pattern: AttentionPattern, *, scale: float, cap: float | None
 ) -> Float[Array, "B H L C"]:
     """Compute causal self-attention of rows block by block of queries, each with only the keys that it may attend to.
 
@@ -102,7 +102,7 @@ def blockwise_attention(
       kv: keys and values.
       pattern: the keys that each query may attend to.
       scale: factor of the scores.
-      cap: soft cap of the scores; 0 for none.
+      cap: soft cap of the scores; None for none.
     """
     attended = []
     for queries in query_blocks(query.shape[2]):
@@ -127,7 +127,7 @@ def dot_product_attention(
     *,
     scale: float,
     bias: Float[Array, "H #L M"] | None = None,
-    cap: float = 0.0,
+    cap: float | None = None,
 ) -> Float[Array, "B H L C"]:
     """Compute softmax attention (Vaswani et al. 2017, section 3.2), in fp32 between the two products.
 
@@ -141,7 +141,7 @@ def dot_product_attention(
       mask: True where a query may attend to a key.
       scale: factor of the scores.
       bias: added to the scores after the soft cap.
-      cap: soft cap of the scores; 0 for none.
+      cap: soft cap of the scores; None for none.
     """
     batch, heads, length, head_dim = query.shape
     kv_heads = kv.keys.shape[1]

@@ -149,7 +149,7 @@ class Decoder(nnx.Module):
         position, positions = cache.length[:, None], cache.next_positions()
         angles = self._per_layer_kind(lambda local: self._rotation(position, local))
         mask = self._per_layer_kind(
-            lambda local: kv_cache.decode_mask(positions, position, self.config.window if local else 0)
+            lambda local: kv_cache.decode_mask(positions, position, self.config.window if local else None)
         )
 
         def body(
@@ -179,7 +179,7 @@ class Decoder(nnx.Module):
     ) -> tuple[Float[Array, "B L D"], Any]:
         """Return the normed last hidden states, and all layers' keys and values (None unless `return_kv`)."""
         angles = self._per_layer_kind(lambda local: self._rotation(positions, local))
-        patterns = self._per_layer_kind(lambda local: AttentionPattern(segments, self.config.window if local else 0))
+        patterns = self._per_layer_kind(lambda local: AttentionPattern(segments, self.config.window if local else None))
         embedding_key, rest = split_key(key, 2)
 
         def body(layer: DecoderLayer, x: Array, inputs: tuple[Array | None, Local]) -> tuple[Array, KeyValues | None]:
@@ -206,7 +206,7 @@ class Decoder(nnx.Module):
         """Return `make(local)` for each kind of layers that there is: one kind, or global and local."""
         if self.config.global_layer_interval:
             return [make(False), make(True)]
-        return [make(bool(self.config.window))]
+        return [make(self.config.window is not None)]
 
     def _scan(self, body: Any, carry: Any, inputs: Any) -> tuple[Any, Any]:
         """Scan `body` over the layers; its input says whether the layer is local, None where all are of one kind."""

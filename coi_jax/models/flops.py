@@ -68,7 +68,7 @@ def mean_visible_keys(causal: Any, config: DecoderConfig) -> Any:
 def attention_pairs(lengths: Float[np.ndarray, " N"], config: DecoderConfig | T5Config) -> Float[np.ndarray, " N"]:
     """Return the pairs of query and key of examples with `lengths` decoder positions, as `count_work` counts them."""
     pairs: np.ndarray = lengths * (lengths + 1) / 2
-    if not isinstance(config, DecoderConfig) or not config.local_layers:
+    if not isinstance(config, DecoderConfig) or config.window is None:
         return pairs
     hidden = np.maximum(lengths - config.window, 0)
     visible: np.ndarray = pairs - config.local_layers / config.layers * hidden * (hidden + 1) / 2

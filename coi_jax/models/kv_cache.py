@@ -65,16 +65,16 @@ def from_prompt(
 
 
 def decode_mask(
-    positions: Int[Array, "batch slots"], position: Int[Array, "batch 1"], window: int
+    positions: Int[Array, "batch slots"], position: Int[Array, "batch 1"], window: int | None
 ) -> Bool[Array, "batch 1 slots"]:
     """Return True where the next token may attend to a slot: it holds a token, and one within the window.
 
     Args:
       positions: of the tokens in all slots, or EMPTY.
       position: of the next token of each row.
-      window: positions that the token attends to, its own included; 0 for all.
+      window: positions that the token attends to, its own included; None for all.
     """
-    in_window = positions > (position - window if window else EMPTY)
+    in_window = positions > (EMPTY if window is None else position - window)
     return (in_window & (positions != EMPTY))[:, None]
 
 

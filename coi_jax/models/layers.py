@@ -229,9 +229,9 @@ class MLP(nnx.Module):
         return self.down(dropout(inner, rate, keys[2]), keys[3])
 
 
-def softcap(x: Float[Array, "*shape"], cap: float) -> Float[Array, "*shape"]:
-    """Return cap · tanh(x / cap) (Gemma team 2024, section 2), or x where `cap` is 0."""
-    return cap * jnp.tanh(x / cap) if cap else x
+def softcap(x: Float[Array, "*shape"], cap: float | None) -> Float[Array, "*shape"]:
+    """Return cap · tanh(x / cap) (Gemma team 2024, section 2), or x where `cap` is None."""
+    return x if cap is None else cap * jnp.tanh(x / cap)
 
 
 def constrain_residual(x: Float[Array, "B L D"]) -> Float[Array, "B L D"]:

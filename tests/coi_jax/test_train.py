@@ -28,7 +28,7 @@ from tests.helpers.paths import ROOT
 
 def arguments(workdir: Path, steps: int = 3, **overrides: object) -> list[str]:
     """The command line of a tiny run; the stand-in loader asks for no data."""
-    fields = {f"model.{name}": value for name, value in tiny_models.DECODER.items()}
+    fields: dict[str, Any] = {f"model.{name}": value for name, value in tiny_models.DECODER.items()}
     fields |= {
         "vocabulary.kind": "bytes",
         "data.batch.rows": 8,

@@ -24,8 +24,8 @@ ROWS = 8
 
 DECODER = {
     "preset": "llama",
-    "window": 0,
-    "global_layer_interval": 0,
+    "window": None,
+    "global_layer_interval": None,
     "layers": 2,
     "model_dim": 16,
     "heads": 4,

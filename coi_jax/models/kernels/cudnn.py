@@ -25,18 +25,18 @@ MIN_EXAMPLES = 8  # a row of any length may hold so many examples
 ABSENT = -1  # start and length of examples that a row does not have
 
 
-def unsupported_reason(query: Queries, *, packed: bool, cap: float) -> str:
+def unsupported_reason(query: Queries, *, packed: bool, cap: float | None) -> str:
     """Return why the kernel does not support some rows; "" where it does.
 
     Args:
       query: the queries of the rows.
       packed: whether a row may hold several examples.
-      cap: the soft cap of scores; 0 for none.
+      cap: the soft cap of scores; None for none.
     """
     length, head_dim = query.shape[2:]
     checks = {
         f"computes in bfloat16 or float16, not in {query.dtype}": query.dtype not in (jnp.bfloat16, jnp.float16),
-        "has no soft cap for scores": cap > 0,
+        "has no soft cap for scores": cap is not None,
         "takes whole rows: set config.mesh.sequence to 1": local_shape(query)[2] != length,
         f"takes heads of at most {MAX_HEAD_DIM[is_hopper()]} channels, a multiple of 8, not {head_dim}": bool(
             head_dim > MAX_HEAD_DIM[is_hopper()] or head_dim % 8
@@ -56,7 +56,7 @@ def causal_self_attention(
     kv: KeyValues,
     segments: Segments,
     *,
-    window: int,
+    window: int | None,
     scale: float,
     fallback: Callable[[Queries, KeyValues, Segments], Queries],
 ) -> Queries:
@@ -66,7 +66,7 @@ def causal_self_attention(
       query: queries, not scaled yet.
       kv: keys and values.
       segments: numbers of the examples of packed rows, or None.
-      window: positions that a query attends to, its own included; 0 for all up to its own.
+      window: positions that a query attends to, its own included; None for all up to its own.
       scale: factor of the scores.
       fallback: computes the same, for rows of more examples than the kernel supports.
     """
@@ -124,7 +124,7 @@ def _fused_attention(
     query: Float[Array, "b h l c"],
     kv: KeyValues,
     spans: tuple[Int[Array, "b M"], Int[Array, "b M"]] | None,
-    window: int,
+    window: int | None,
     scale: float,
 ) -> Float[Array, "b h l c"]:
     """Call the kernel, whose arrays have positions before heads.
@@ -146,7 +146,7 @@ def _fused_attention(
         values.transpose(0, 2, 1, 3),
         scale=scale,
         mask_type=MaskType.CAUSAL if spans is None else MaskType.PADDING_CAUSAL,
-        sliding_window_length=window if 0 < window < query.shape[2] else None,
+        sliding_window_length=window if window is not None and window < query.shape[2] else None,
         **packed,
     )
     return attended.transpose(0, 2, 1, 3)

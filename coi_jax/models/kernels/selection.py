@@ -9,14 +9,14 @@ from coi_jax.parallel.hardware import platform
 PLATFORM_KERNELS = {"tpu": "splash", "gpu": "cudnn", "cuda": "cudnn"}
 
 
-def select_kernel(requested: str, query: Float[Array, "B H L C"], *, packed: bool, cap: float) -> str:
+def select_kernel(requested: str, query: Float[Array, "B H L C"], *, packed: bool, cap: float | None) -> str:
     """Return the kernel for some rows: "xla", "splash" or "cudnn".
 
     Args:
       requested: `config.model.attention`.
       query: the queries of these rows.
       packed: whether a row may hold several examples.
-      cap: the soft cap of the scores; 0 for none.
+      cap: the soft cap of the scores; None for none.
 
     Raises:
       UserError: the requested kernel does not support them.

@@ -33,9 +33,9 @@ def causal_self_attention(
     kv: KeyValues,
     segments: Segments,
     *,
-    window: int,
+    window: int | None,
     scale: float,
-    cap: float,
+    cap: float | None,
     interpret: bool = False,
 ) -> Queries:
     """Compute causal self-attention of packed rows.
@@ -44,9 +44,9 @@ def causal_self_attention(
       query: queries, not scaled yet.
       kv: keys and values.
       segments: numbers of the examples of packed rows, or None.
-      window: positions that a query attends to, its own included; 0 for all up to its own.
+      window: positions that a query attends to, its own included; None for all up to its own.
       scale: factor of the scores.
-      cap: soft cap of the scores; 0 for none.
+      cap: soft cap of the scores; None for none.
       interpret: run in Pallas' interpreter, without a TPU and slowly.
     """
     _, heads, own, _ = local_shape(query)
@@ -66,7 +66,9 @@ def causal_self_attention(
     return shard_attention(local_attention, query * scale, kv, segments, kernel, specs)
 
 
-def _kernel(heads: int, length: int, shards: int, window: int, cap: float, interpret: bool) -> tuple[Any, Any]:
+def _kernel(
+    heads: int, length: int, shards: int, window: int | None, cap: float | None, interpret: bool
+) -> tuple[Any, Any]:
     """Return the kernel for a device's heads, and the PartitionSpecs of its mask.
 
     Args:
@@ -78,7 +80,7 @@ def _kernel(heads: int, length: int, shards: int, window: int, cap: float, inter
       interpret: as in `causal_self_attention`.
     """
     shape = (length, length)
-    if 0 < window < length:
+    if window is not None and window < length:
         mask: splash.Mask = splash.LocalMask(shape, (window - 1, 0), 0, shard_count=shards)
     else:
         mask = splash.CausalMask(shape, shard_count=shards)
@@ -87,7 +89,7 @@ def _kernel(heads: int, length: int, shards: int, window: int, cap: float, inter
         head_shards=1,
         q_seq_shards=shards,
         block_sizes=_block_sizes(length // shards, length),
-        attn_logits_soft_cap=cap or None,
+        attn_logits_soft_cap=cap,
         residual_checkpoint_name="attention",
         interpret=interpret,
     )

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from coi_jax.common import cli
+from coi_jax.common import cli, files
 from coi_jax.common.errors import UserError
 from coi_jax.config import __main__ as config_command
 from coi_jax.config.run import BytesVocabularyConfig, EpochsConfig, RunConfig, SamplingConfig, load_config
@@ -187,3 +187,18 @@ def test_the_command_refuses_an_unknown_name(
     printed = capsys.readouterr()
     assert printed.out == ""
     assert f"did you mean '{nearest}'?" in printed.err
+
+
+def test_zeros_of_older_configs_are_read_as_none(tmp_path: Path) -> None:
+    config = load_config(paths.CONFIGS / "mistral_7b.py", {"model.window": "None"})
+    values = config.model_dump(mode="json")
+    for name in ("window", "global_layer_interval", "attention_softcap", "logits_softcap"):
+        assert values["model"][name] is None
+        values["model"][name] = 0
+    assert values["model"]["rope"]["local_theta"] is None
+    values["model"]["rope"]["local_theta"] = 0.0
+    files.write_json(tmp_path / "config.json", values)
+    assert load_config(tmp_path / "config.json", {}) == config
+    assert load_config(paths.CONFIGS / "mistral_7b.py", {"model.window": "0"}) == config
+    with pytest.raises(UserError, match=r"config\.model\.window"):
+        load_config(paths.CONFIGS / "mistral_7b.py", {"model.window": "-1"})

@@ -18,9 +18,9 @@ def arrays(seed: int) -> tuple[jax.Array, KeyValues]:
     return query, KeyValues(key, value)
 
 
-@pytest.mark.parametrize("window", [0, WINDOW])
+@pytest.mark.parametrize("window", [None, WINDOW])
 @pytest.mark.parametrize("packed", [False, True])
-def test_rows_in_blocks_give_what_whole_rows_give(window: int, packed: bool) -> None:
+def test_rows_in_blocks_give_what_whole_rows_give(window: int | None, packed: bool) -> None:
     segments = jnp.asarray(np.repeat([[1, 2, 3], [1, 2, 0]], LENGTH // 3, axis=1)) if packed else None
     pattern, whole = AttentionPattern(segments, window), slice(0, LENGTH)
 

@@ -22,8 +22,8 @@ def test_padding_and_other_examples_are_no_work() -> None:
     assert work.encoder_tokens == work.encoder_pairs == work.cross_pairs == 0
 
 
-@pytest.mark.parametrize(("every", "local"), [(0, 6), (3, 4)])
-def test_a_window_hides_pairs_in_the_layers_that_have_one(every: int, local: int) -> None:
+@pytest.mark.parametrize(("every", "local"), [(None, 6), (3, 4)])
+def test_a_window_hides_pairs_in_the_layers_that_have_one(every: int | None, local: int) -> None:
     fields = {"model__layers": 6, "model__window": 3, "model__global_layer_interval": every}
     config = tiny_models.network("decoder", **fields).config
     work = flops.count_work(jax.tree.map(jnp.asarray, tiny_models.batch(rows=1)), config)

@@ -70,7 +70,8 @@ def test_what_a_file_leaves_out_is_as_in_transformers(kind: str) -> None:
 def test_an_entry_of_the_table_is_all_that_a_new_family_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     """A Qwen 2.5 whose queries and keys are normalized, which no published family is."""
     qwen = FAMILIES["qwen2"]
-    odd = tiny_networks.change(tiny_networks.DECODER, qk_norm=True, qkv_bias=True, window=0, global_layer_interval=0)
+    plain = dict(window=None, global_layer_interval=None)
+    odd = tiny_networks.change(tiny_networks.DECODER, qk_norm=True, qkv_bias=True, **plain)
     new = replace(qwen, model_type="qwen_normed", architecture="Normed", switches=qwen.switches | {"qk_norm": True})
     with pytest.raises(UserError, match="no published family"):
         to_hf_config(odd, 40)
@@ -90,16 +91,16 @@ def test_fields_are_those_of_a_network_and_not_of_a_run() -> None:
 @pytest.mark.parametrize(
     ("values", "due"),
     [
-        ({"model_type": "qwen2", "use_sliding_window": True, "max_window_layers": 0}, (4096, 0)),
-        ({"model_type": "qwen2", "use_sliding_window": True, "max_window_layers": 32}, (0, 0)),
-        ({"model_type": "qwen3", "sliding_window": 64}, (0, 0)),
-        ({"model_type": "mistral", "sliding_window": None}, (0, 0)),
-        ({"model_type": "gemma2", "num_hidden_layers": 2, "layer_types": ["full_attention"] * 2}, (0, 0)),
+        ({"model_type": "qwen2", "use_sliding_window": True, "max_window_layers": 0}, (4096, None)),
+        ({"model_type": "qwen2", "use_sliding_window": True, "max_window_layers": 32}, (None, None)),
+        ({"model_type": "qwen3", "sliding_window": 64}, (None, None)),
+        ({"model_type": "mistral", "sliding_window": None}, (None, None)),
+        ({"model_type": "gemma2", "num_hidden_layers": 2, "layer_types": ["full_attention"] * 2}, (None, None)),
         ({"model_type": "gemma3_text", "num_hidden_layers": 3}, (4096, 6)),
         ({"model_type": "exaone4", "sliding_window_pattern": "LLG", "num_hidden_layers": 4}, (4096, 3)),
     ],
 )
-def test_windows(values: dict[str, Any], due: tuple[int, int]) -> None:
+def test_windows(values: dict[str, Any], due: tuple[int | None, int | None]) -> None:
     found = from_hf_config(values)
     assert (found["window"], found["global_layer_interval"]) == due
 
@@ -211,5 +212,9 @@ def test_a_model_section_that_a_checkpoint_contradicts() -> None:
     section = tiny_networks.DECODER.model_dump()
     due = {name: section[name] for name in network_fields("decoder")}
     check_same_network(section, due, "folder")
+    plain = due | {"window": None, "global_layer_interval": None, "logits_softcap": None}
+    check_same_network(section | {"window": 0, "global_layer_interval": 0, "logits_softcap": 0.0}, plain, "folder")
+    with pytest.raises(UserError, match=r"config.model.window"):
+        check_same_network(section | {"window": 7}, due | {"window": None}, "folder")
     with pytest.raises(UserError, match=r"config.model.mlp_dim: 28: the checkpoint folder has 99"):
         check_same_network(section, due | {"mlp_dim": 99}, "folder")

@@ -130,7 +130,7 @@ def test_a_batch_beyond_the_bound_is_computed_by_xla(monkeypatch: pytest.MonkeyP
 
     def causal_self_attention(segments: np.ndarray) -> jax.Array:
         ids, kv = jnp.asarray(segments, jnp.int32), KeyValues(keys, values)
-        attend = functools.partial(cudnn.causal_self_attention, window=0, scale=SCALE, fallback=by_xla)
+        attend = functools.partial(cudnn.causal_self_attention, window=None, scale=SCALE, fallback=by_xla)
         attended: jax.Array = jax.jit(attend)(query, kv, ids)
         return attended
 

@@ -21,7 +21,7 @@ def rows(length: int = 256, head_dim: int = 64, dtype: str = "bfloat16") -> jax.
     return jnp.zeros((2, 4, length, head_dim), dtype)
 
 
-def select_kernel(requested: str, query: jax.Array, cap: float = 0.0) -> str:
+def select_kernel(requested: str, query: jax.Array, cap: float | None = None) -> str:
     return selection.select_kernel(requested, query, packed=True, cap=cap)
 
 
@@ -55,15 +55,17 @@ def test_a_tpu_takes_rows_of_whole_blocks(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 GPU_OBSTACLES = [
-    ({"dtype": "float32"}, 0.0, "in bfloat16 or float16, not in float32"),
+    ({"dtype": "float32"}, None, "in bfloat16 or float16, not in float32"),
     ({}, 30.0, "no soft cap"),
-    ({"head_dim": 60}, 0.0, "at most 256 channels, a multiple of 8, not 60"),
-    ({"head_dim": 320}, 0.0, "at most 256 channels"),
+    ({"head_dim": 60}, None, "at most 256 channels, a multiple of 8, not 60"),
+    ({"head_dim": 320}, None, "at most 256 channels"),
 ]
 
 
 @pytest.mark.parametrize(("fields", "cap", "says"), GPU_OBSTACLES, ids=[says for _, _, says in GPU_OBSTACLES])
-def test_a_gpu_has_limits(monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any], cap: float, says: str) -> None:
+def test_a_gpu_has_limits(
+    monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any], cap: float | None, says: str
+) -> None:
     monkeypatch.setattr(selection, "platform", lambda: "gpu")
     monkeypatch.setattr(cudnn, "is_hopper", lambda: True)
     assert select_kernel("auto", rows()) == "cudnn"
@@ -76,7 +78,7 @@ def test_older_gpus_and_divided_rows_are_left_to_xla(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(selection, "platform", lambda: "gpu")
     monkeypatch.setattr(cudnn, "is_hopper", lambda: False)
     assert select_kernel("auto", rows()) == "xla"
-    assert selection.select_kernel("auto", rows(), packed=False, cap=0.0) == "cudnn"
+    assert selection.select_kernel("auto", rows(), packed=False, cap=None) == "cudnn"
     monkeypatch.setattr(cudnn, "is_hopper", lambda: True)
     with jax.set_mesh(tiny_models.mesh(sequence=2)), pytest.raises(UserError, match=r"set config\.mesh\.sequence to 1"):
         select_kernel("cudnn", rows())

@@ -44,11 +44,11 @@ def with_gradients(dot_product_attention: Attend, arguments: Arguments) -> Any:
     return jax.jit(jax.value_and_grad(total, has_aux=True))(arguments)
 
 
-def by_xla(segments: jax.Array | None, window: int, cap: float) -> Attend:
+def by_xla(segments: jax.Array | None, window: int | None, cap: float | None) -> Attend:
     return lambda query, kv: causal_self_attention(query, kv, AttentionPattern(segments, window), scale=SCALE, cap=cap)
 
 
-def by_splash(segments: jax.Array | None, window: int, cap: float) -> Attend:
+def by_splash(segments: jax.Array | None, window: int | None, cap: float | None) -> Attend:
     return lambda query, kv: splash.causal_self_attention(
         query, kv, segments, window=window, scale=SCALE, cap=cap, interpret=True
     )
@@ -58,8 +58,10 @@ def assert_same(ours: Any, expected: Any) -> None:
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-5), ours, expected)
 
 
-@pytest.mark.parametrize(("packed", "window", "cap"), [(True, 0, 0.0), (True, 40, 3.0), (False, 2 * LENGTH, 0.0)])
-def test_gives_what_xla_gives(arguments: Arguments, segments: jax.Array, packed: bool, window: int, cap: float) -> None:
+@pytest.mark.parametrize(("packed", "window", "cap"), [(True, None, None), (True, 40, 3.0), (False, 2 * LENGTH, None)])
+def test_gives_what_xla_gives(
+    arguments: Arguments, segments: jax.Array, packed: bool, window: int | None, cap: float | None
+) -> None:
     ids = segments if packed else None
     assert_same(
         with_gradients(by_splash(ids, window, cap), arguments), with_gradients(by_xla(ids, window, cap), arguments)
@@ -82,8 +84,8 @@ def tpu_mesh() -> jax.sharding.Mesh:
 
 
 @pytest.mark.tpu
-@pytest.mark.parametrize(("head_dim", "window", "cap"), [(64, 0, 0.0), (256, 300, 50.0)])
-def test_compiles_for_a_tpu(head_dim: int, window: int, cap: float) -> None:
+@pytest.mark.parametrize(("head_dim", "window", "cap"), [(64, None, None), (256, 300, 50.0)])
+def test_compiles_for_a_tpu(head_dim: int, window: int | None, cap: float | None) -> None:
     """Also with heads that do not fill a register of 128 lanes."""
     shapes = [jax.ShapeDtypeStruct((2, heads, 512, head_dim), jnp.bfloat16) for heads in (8, 4, 4)]
     dot_product_attention = functools.partial(splash.causal_self_attention, window=window, scale=SCALE, cap=cap)
