@@ -86,7 +86,7 @@ def test_attention(first_layers: Layers) -> None:
     query, kv = ours.attention.queries(x), ours.attention.keys_values(x)
     kv = kv._replace(keys=apply_rotary(kv.keys, angles))
     attended = causal_self_attention(
-        apply_rotary(query, angles), kv, AttentionPattern(None), scale=config.head_dim**-0.5, cap=0.0
+        apply_rotary(query, angles), kv, AttentionPattern(None), scale=config.head_dim**-0.5, cap=None
     )
     expected, _ = theirs.self_attn(torch_of(x), their_angles(config, near()), their_mask())
     assert_equal(ours.attention.project_output(attended), expected)
@@ -104,7 +104,7 @@ def test_layer(first_layers: Layers) -> None:
     angles = rotary_cos_sin(jnp.asarray(near()), rotary_frequencies(config.rope, config.head_dim))
     query, kv = ours.project_qkv(x, angles)
     expected = theirs(torch_of(x), their_mask(), position_embeddings=their_angles(config, near()))
-    attended = causal_self_attention(query, kv, AttentionPattern(None), scale=config.head_dim**-0.5, cap=0.0)
+    attended = causal_self_attention(query, kv, AttentionPattern(None), scale=config.head_dim**-0.5, cap=None)
     assert_equal(ours.finish_layer(x, attended), expected)
 
 

@@ -71,9 +71,9 @@ def test_gives_what_xla_gives(
 @pytest.mark.parametrize("axes", [{"fsdp": 2, "tensor": 2, "sequence": 2}, {"tensor": 4}], ids=str)
 def test_gives_the_same_on_a_mesh(arguments: Arguments, segments: jax.Array, axes: dict[str, int]) -> None:
     """With more devices than key-value heads too: each then takes the one that its queries share."""
-    expected = with_gradients(by_xla(segments, 100, 0.0), arguments)
+    expected = with_gradients(by_xla(segments, 100, None), arguments)
     with jax.set_mesh(tiny_models.mesh(**axes)):
-        assert_same(with_gradients(by_splash(segments, 100, 0.0), arguments), expected)
+        assert_same(with_gradients(by_splash(segments, 100, None), arguments), expected)
 
 
 def tpu_mesh() -> jax.sharding.Mesh:
