@@ -9,6 +9,7 @@ import functools
 import os
 import pathlib
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -95,9 +96,12 @@ def download(url: str, field: str, patterns: tuple[str, ...] = MODEL_FILES) -> p
     parts = parse(url, field)
     try:
         import huggingface_hub
+        from huggingface_hub.utils.tqdm import disable_progress_bars
     except ImportError:
         hint = "is fetched by a package that is not installed; pip install 'coi-jax[hub]'"
         raise UserError(field, url, hint) from None
+    if not sys.stderr.isatty():  # a log has no use for bars
+        disable_progress_bars()
     with _one_line_errors(url, field):
         folder = huggingface_hub.snapshot_download(
             parts.name,

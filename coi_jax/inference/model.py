@@ -13,6 +13,7 @@ from etils import epath
 from jax.sharding import Mesh
 from jaxtyping import Int
 
+from coi_jax.common import hub
 from coi_jax.common.errors import UserError
 from coi_jax.common.storage import PathLike, as_path
 from coi_jax.config.model import SPEED_FIELDS
@@ -148,7 +149,7 @@ def init_untrained_run(workdir: PathLike, config_file: str, overrides: Mapping[s
     Raises:
       UserError: the arm is tuned, no weights are named, or the folder holds another run.
     """
-    config = load_config(config_file, overrides)
+    config = _at_commit(load_config(config_file, overrides), RunFolder(workdir))
     if find_arm(config.arm).is_tuned:
         raise UserError("config.arm", config.arm, "is tuned before it is evaluated; train it, or take base, cot or ltm")
     if not config.weights.folder:
@@ -156,6 +157,16 @@ def init_untrained_run(workdir: PathLike, config_file: str, overrides: Mapping[s
     run = open_run(workdir, config)
     processes.on_primary(lambda: keep_vocabulary(run, config))
     processes.on_primary(lambda: publish.copy_small_files(config.weights.required_folder, run))
+
+
+def _at_commit(config: RunConfig, run: RunFolder) -> RunConfig:
+    """Return a config with weights of the Hub at a commit: the one that its run has already, or the present one."""
+    folder = config.weights.folder
+    if not folder or not hub.is_hub(folder):
+        return config
+    kept = (run.load_config().weights.folder or "") if run.config.exists() else ""
+    commit = kept if hub.is_pin_of(kept, folder) else hub.pin(folder, FIELD)
+    return config.model_copy(update={"weights": config.weights.model_copy(update={"folder": commit})})
 
 
 def is_untrained(config: RunConfig) -> bool:

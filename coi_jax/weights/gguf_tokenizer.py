@@ -21,7 +21,7 @@ from coi_jax.weights.gguf_file import GgufFile
 PREFIX = "tokenizer.ggml"
 UNKNOWN, CONTROL, USER_DEFINED, UNUSED = 2, 3, 4, 5  # kinds of tokens
 SPACE = "▁"  # SentencePiece's sign for a space
-LONGEST_PIECE = 1000  # characters of a piece that is merged from others
+LONGEST_PIECE = 128  # characters of a piece that is merged from others; SentencePiece makes up to 16
 NAMES = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
 # Control tokens that end a turn, where the file does not say which does.
 ENDS_OF_TURN = ("<|eot_id|>", "<|im_end|>", "<end_of_turn>")
@@ -120,7 +120,9 @@ class GgufTokenizer:
             made = self._make().to_str(pretty=True)
         except UserError:
             raise
-        except Exception as error:  # the library raises nothing narrower
+        except BaseException as error:  # the library raises nothing narrower than Exception, and panics
+            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+                raise
             raise self._error("tokens", f"do not make a tokenizer ({shorten(str(error), 100)})") from None
         found = {TOKENIZER: made.encode("utf-8"), CONFIG: _json(settings), GENERATION: _json(self.generation_ids())}
         return found | ({TEMPLATE: template.encode("utf-8")} if isinstance(template, str) else {})

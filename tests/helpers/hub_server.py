@@ -16,17 +16,16 @@ class Hub:
     """Repositories and what was asked of them.
 
     Attributes:
-      folders: the folder of each repository by its path, as `org/name` or `datasets/org/name`.
+      commits: the folders of each repository by their commits, by its path, as `org/name` or `datasets/org/name`; the
+        branch `main` is at the last.
       gated: repositories that answer 403.
-      commits: the commit of each repository's branch; changing it is a push.
       broken_after: bytes after which the next download of a file is cut off; None leaves all whole.
       ranges: the Range headers that came.
       urls: the paths of all requests.
     """
 
-    folders: dict[str, Path] = field(default_factory=dict)
+    commits: dict[str, dict[str, Path]] = field(default_factory=dict)
     gated: set[str] = field(default_factory=set)
-    commits: dict[str, str] = field(default_factory=dict)
     broken_after: int | None = None
     ranges: list[str] = field(default_factory=list)
     urls: list[str] = field(default_factory=list)
@@ -34,7 +33,7 @@ class Hub:
 
     def add(self, repository: str, folder: Path, commit: str = "a" * 40) -> None:
         """Add a repository, or push to one."""
-        self.folders[repository], self.commits[repository] = folder, commit
+        self.commits.setdefault(repository, {})[commit] = folder
 
 
 @contextmanager
@@ -75,16 +74,19 @@ class _Handler(BaseHTTPRequestHandler):
         parts = rest.split("/")
         size = 3 if parts[0] == "datasets" else 2
         repository, more = "/".join(parts[:size]), parts[size:]
-        if repository not in self.hub.folders:
+        commits = self.hub.commits.get(repository, {})
+        revision = more[1] if len(more) > 1 else "main"
+        commit = list(commits)[-1] if commits and revision == "main" else revision
+        if not commits:
             self._refuse(404, "RepoNotFound")
         elif repository in self.hub.gated:
             self._refuse(403, "GatedRepo")
-        elif len(more) > 1 and more[1] not in ("main", self.hub.commits[repository]):
+        elif commit not in commits:
             self._refuse(404, "RevisionNotFound")
         elif is_api:
-            self._describe(repository)
+            self._describe(repository.removeprefix("datasets/"), commit, commits[commit])
         else:
-            self._send_file(repository, "/".join(more[2:]), with_body=with_body)
+            self._send_file(commit, commits[commit] / "/".join(more[2:]), with_body=with_body)
 
     def _refuse(self, status: int, code: str) -> None:
         self.send_response(status)
@@ -93,11 +95,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", "0")
         self.end_headers()
 
-    def _describe(self, repository: str) -> None:
-        folder = self.hub.folders[repository]
+    def _describe(self, name: str, commit: str, folder: Path) -> None:
         names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-        name = repository.removeprefix("datasets/")
-        values = {"id": name, "sha": self.hub.commits[repository], "siblings": [{"rfilename": one} for one in names]}
+        values = {"id": name, "sha": commit, "siblings": [{"rfilename": one} for one in names]}
         data = json.dumps(values).encode()
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
@@ -105,8 +105,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data)
 
-    def _send_file(self, repository: str, name: str, *, with_body: bool) -> None:
-        path = self.hub.folders[repository] / name
+    def _send_file(self, commit: str, path: Path, *, with_body: bool) -> None:
         if not path.is_file():
             self._refuse(404, "EntryNotFound")
             return
@@ -116,7 +115,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.hub.ranges.append(asked)
         self.send_response(206 if asked else 200)
         self.send_header("ETag", f'"{hashlib.sha256(data).hexdigest()}"')
-        self.send_header("X-Repo-Commit", self.hub.commits[repository])
+        self.send_header("X-Repo-Commit", commit)
         self.send_header("Content-Length", str(len(data) - start))
         if asked:
             self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")

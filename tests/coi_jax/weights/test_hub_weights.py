@@ -15,11 +15,13 @@ from coi_jax.common.errors import UserError
 from coi_jax.common.storage import Folder
 from coi_jax.config.model import model_section
 from coi_jax.families.published_config import from_hf_config
+from coi_jax.inference.model import init_untrained_run
 from coi_jax.models import build
 from coi_jax.runs.run_folder import RunFolder
+from coi_jax.tokenizers.published import open_tokenizer
 from coi_jax.weights.initial_weights import PretrainedWeights
 from coi_jax.weights.safetensors_files import TensorFolder
-from tests.helpers import hub_server, published_models
+from tests.helpers import hub_server, published_models, tokenizer_folders
 from tests.helpers.configs import RUN_FIELDS
 from tests.helpers.hub_server import Hub
 from tests.helpers.paths import QUICKSTART
@@ -90,6 +92,24 @@ def test_a_run_goes_on_with_the_commit_that_it_began_from(server: Hub, model: Pa
     assert again.pinned == recorded["weights_from"] == f"{URL}@{FIRST}"
     another = PretrainedWeights(RunFolder(tmp_path / "other"), network, 0, URL)
     assert another.pinned == f"{URL}@{SECOND}"
+
+
+def test_a_baseline_stays_at_the_commit_that_it_was_first_asked_at(server: Hub, model: Path, tmp_path: Path) -> None:
+    overrides = {"weights.folder": URL, "arm": "base", "vocabulary.kind": "bytes", "data.template": "plain"}
+    for commit in (FIRST, SECOND):
+        server.add("org/tiny", model, commit)
+        hub.download.cache_clear()
+        init_untrained_run(tmp_path / "run", str(QUICKSTART), overrides)
+        assert RunFolder(tmp_path / "run").load_config().weights.folder == f"{URL}@{FIRST}"
+
+
+def test_a_tokenizer_is_fetched_without_the_weights(server: Hub, tmp_path: Path) -> None:
+    tokenizer_folders.qwen(tmp_path / "tokenizer")
+    (tmp_path / "tokenizer" / "model.safetensors").write_bytes(bytes(1000))
+    server.add("org/tokenizer", tmp_path / "tokenizer")
+    found, due = open_tokenizer("hf://org/tokenizer", "chat"), open_tokenizer(str(tmp_path / "tokenizer"), "chat")
+    assert found.encode("a b 12") == due.encode("a b 12")
+    assert not any("safetensors" in url for url in server.urls)
 
 
 def test_without_a_network_what_was_downloaded_is_used(server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
