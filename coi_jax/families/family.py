@@ -43,6 +43,8 @@ class Family:
       nested_type: `model_type` of a config.json that holds this family's under `text_config`; "" where there is none.
       key_prefixes: prefixes of keys that only some checkpoints have, and what `tensors` has in their place.
       unused_keys: a regular expression; the whole key of a tensor that the network has no use for.
+      fused_keys: keys of tensors that hold the rows of several, one after another, and the keys of those; {} stands for
+        the number of the layer.
       tokenizer_file: the name of a SentencePiece model in a checkpoint's folder.
     """
 
@@ -59,4 +61,5 @@ class Family:
     nested_type: str = ""
     key_prefixes: tuple[tuple[str, str], ...] = ()
     unused_keys: str = ""
+    fused_keys: tuple[tuple[str, tuple[str, ...]], ...] = ()
     tokenizer_file: str = "tokenizer.model"

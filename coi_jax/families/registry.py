@@ -15,6 +15,7 @@ from coi_jax.families import (
     mt5,
     olmo2,
     olmo3,
+    phi3,
     qwen3,
     qwen25,
     smollm3,
@@ -36,6 +37,7 @@ FAMILIES: dict[str, Family] = {
         smollm3.FAMILY,
         olmo2.FAMILY,
         olmo3.FAMILY,
+        phi3.FAMILY,
         t5.FAMILY,
         mt5.FAMILY,
     )

@@ -12,6 +12,8 @@ from coi_jax.common.errors import UserError
 from coi_jax.common.progress import Bar
 from coi_jax.common.storage import Folder, atomic_folder
 from coi_jax.config.run import RunConfig, load_config, validate
+from coi_jax.families.published_config import text_config
+from coi_jax.families.registry import FAMILIES
 from coi_jax.models import Network, build
 from coi_jax.parallel.sharding import path_name
 from coi_jax.runs import checkpoint, run_folder, streamed_checkpoint
@@ -30,6 +32,10 @@ def export_adapters(run: RunFolder, out: str) -> None:
     network = build(config.model, run.load_vocabulary().size, config.lora)
     if network.lora is None:
         raise UserError("src", run.path, "trained all weights; leave --adapters out")
+    published = run.published / CONFIG
+    if published.exists() and FAMILIES[text_config(files.read_object(published))["model_type"]].fused_keys:
+        hint = "holds several projections in one tensor, which adapters here do not fit; leave --adapters out"
+        raise UserError("src", config.weights.folder, hint)
     adapters = checkpoint.restore_params(run.checkpoints, network)
     begins_from = config.weights.folder
     base = begins_from if begins_from and not is_run(begins_from) else ""  # peft knows no runs

@@ -45,6 +45,7 @@ SIZES = {
 
 _PREFIXES = [prefix for family in FAMILIES.values() for prefix in family.key_prefixes]
 _UNUSED = re.compile("|".join(family.unused_keys for family in FAMILIES.values() if family.unused_keys))
+_FUSED = dict(pair for family in FAMILIES.values() for pair in family.fused_keys)
 
 
 def tensor_names(config: DecoderConfig | T5Config) -> TensorNames:
@@ -74,6 +75,12 @@ def canonical_key(key: str) -> str | None:
         if key.startswith(prefix):
             return common + key.removeprefix(prefix)
     return key
+
+
+def fused_parts(key: str) -> tuple[str, ...]:
+    """Return the keys of the tensors whose rows a checkpoint's tensor holds one after another; none for any other."""
+    head, number, tail = _split_layer(key)
+    return tuple(part.format(number) for part in _FUSED.get(f"{head}{{}}{tail}", ()))
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,8 @@ TOKENIZER_FILES = (
 )
 # The files of a published model besides its tensors; none has all of them.
 SMALL_FILES = (CONFIG, GENERATION, *TOKENIZER_FILES)
+# Fields of a config.json that mean the same in every family.
+OF_ANY_FAMILY = ("max_position_embeddings", "bos_token_id", "pad_token_id")
 
 
 def copy_small_files(source: str, run: RunFolder) -> None:
@@ -104,6 +106,8 @@ def config_values(run: RunFolder, network: Network, dtype: np.dtype) -> dict[str
         original = dict(text_config(files.read_object(run.published / CONFIG, "config.json")))
     values = to_hf_config(network.config, network.vocabulary_size, original.get("model_type", ""))
     replaced = {*FAMILIES[values["model_type"]].defaults, "dtype"}
+    if values["model_type"] != original.get("model_type"):
+        original = {name: original[name] for name in OF_ANY_FAMILY if name in original}
     kept = {name: value for name, value in original.items() if name not in replaced}
     ids = _ids(run.load_vocabulary(), original)
     merged = kept | values | ids | {"torch_dtype": dtype.name}

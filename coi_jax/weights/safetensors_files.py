@@ -63,6 +63,7 @@ class TensorFolder:
         self.folder = folder
         self.files = _files(folder)
         self.entries: dict[str, TensorEntry] = {}
+        self._parts: set[str] = set()
         for name in self.files:
             entries = read_header(folder, name)
             if twice := self.entries.keys() & entries.keys():
@@ -73,12 +74,30 @@ class TensorFolder:
     def read(self, key: str) -> Tensor:
         """Return a tensor: from a local file by the memory map of the safetensors library, else from a byte range."""
         entry = self.entries[key]
-        if is_local(self.folder.path):
+        if is_local(self.folder.path) and key not in self._parts:
             with safe_open(self.folder.at(entry.file), framework="numpy") as file:
                 tensor: Tensor = file.get_tensor(key)
                 return tensor
         data = self.folder.read(entry.file, entry.start, entry.end)
         return np.frombuffer(data, entry.dtype).reshape(entry.shape)
+
+    def split(self, key: str, rows: Mapping[str, int]) -> None:
+        """Replace a tensor's entry by one for each of its parts, which are its rows one after another.
+
+        Args:
+          key: of the tensor; nothing is done where the parts have not as many rows together.
+          rows: of each part, by its key.
+        """
+        entry = self.entries[key]
+        if not entry.shape or entry.shape[0] != sum(rows.values()):
+            return
+        del self.entries[key]
+        size, start = (entry.end - entry.start) // entry.shape[0], entry.start
+        for part, count in rows.items():
+            shape = (count, *entry.shape[1:])
+            self.entries[part] = TensorEntry(entry.file, entry.dtype, shape, start, start + count * size)
+            start += count * size
+        self._parts |= rows.keys()
 
     def check_equal(self, first: str, second: str) -> None:
         """Raise UserError where two tensors differ that the network ties."""

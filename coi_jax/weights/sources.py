@@ -19,7 +19,7 @@ from coi_jax.models.lora import lora_delta
 from coi_jax.models.quantization import dequantize
 from coi_jax.runs import checkpoint, checkpoint_steps, read_back
 from coi_jax.runs.run_folder import RunFolder
-from coi_jax.weights.hf_names import ParameterMapping, parameter_mappings, resolve_keys
+from coi_jax.weights.hf_names import ParameterMapping, fused_parts, parameter_mappings, resolve_keys
 from coi_jax.weights.safetensors_files import Tensor, TensorFolder
 
 FIELD = "config.weights.folder"
@@ -48,6 +48,10 @@ class PublishedWeights:
         """
         self._tensors = tensors
         mappings = parameter_mappings(network.config, network.abstract())
+        rows = {key: mapping.tensor_shape[0] for mapping in mappings.values() for key in mapping.keys}
+        for key in [*tensors.entries]:
+            if parts := fused_parts(key):
+                tensors.split(key, {part: rows.get(part, 0) for part in parts})
         shapes = {key: entry.shape for key, entry in tensors.entries.items()}
         self._resolved = resolve_keys(network.config, mappings, shapes, tensors.folder.url)
         for pair in self._resolved.duplicates:

@@ -140,7 +140,7 @@ def test_the_language_model_beside_a_vision_tower(whole: str, inner: str) -> Non
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"model_type": "phi3"}, "model_type: phi3: unknown"),
+        ({"model_type": "gpt_neox"}, "model_type: gpt_neox: unknown"),
         ({}, "model_type: None: unknown"),
         ({"model_type": "llama", "attention_bias": True}, "attention_bias: True: the network here only computes"),
         ({"model_type": "llama", "hidden_act": "relu"}, "hidden_act: relu"),
@@ -150,6 +150,7 @@ def test_the_language_model_beside_a_vision_tower(whole: str, inner: str) -> Non
         ({"model_type": "qwen2", "use_sliding_window": True}, "in all but every n-th"),
         ({"model_type": "gemma2", "num_hidden_layers": 2, "layer_types": ["full_attention"]}, "for each of 2 layers"),
         ({"model_type": "llama", "rope_scaling": {"rope_type": "longrope"}}, "default, linear, llama3 and yarn"),
+        ({"model_type": "phi3", "partial_rotary_factor": 0.75}, "partial_rotary_factor: 0.75: the network here only"),
         ({"model_type": "llama", "rope_scaling": {"type": "dynamic", "factor": 2.0}}, "take rope_scaling out"),
         ({"model_type": "qwen3", "rope_scaling": YARN | {"attention_factor": 1.0}}, "of 0.1 ln(factor) + 1 = 1.138629"),
         ({"model_type": "qwen3", "rope_scaling": {"type": "yarn"}}, "yarn needs 'factor'"),

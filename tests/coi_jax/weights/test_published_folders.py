@@ -9,15 +9,19 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file, save_file
-from transformers import AutoConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
+from coi_jax import convert
+from coi_jax.common import cli
 from coi_jax.common.errors import UserError
 from coi_jax.config.run import load_config
 from coi_jax.models import Network, build
+from coi_jax.runs.run_folder import open_run
+from coi_jax.weights import conversion, publish
 from coi_jax.weights.initial_weights import open_weights
 from coi_jax.weights.mesh_loading import load_params
 from tests.helpers import tiny_models
-from tests.helpers.paths import CONFIGS, ROOT
+from tests.helpers.paths import CONFIGS, QUICKSTART, ROOT
 from tests.helpers.reference_models import reference
 from tests.helpers.tokenizer_folders import write_json
 
@@ -68,6 +72,28 @@ WILD: dict[str, dict[str, Any]] = {
         "use_bidirectional_attention": False,
         "vocab_size": 300,
     },
+    "a Phi-3 with its own class": {
+        "architectures": ["Phi3ForCausalLM"],
+        "auto_map": {"AutoConfig": "configuration_phi3.Phi3Config", "AutoModelForCausalLM": "modeling_phi3.Phi3"},
+        "model_type": "phi3",
+        "attention_bias": False,
+        "embd_pdrop": 0.0,
+        "hidden_act": "silu",
+        "hidden_size": 24,
+        "intermediate_size": 40,
+        "max_position_embeddings": 4096,
+        "num_attention_heads": 6,
+        "num_hidden_layers": 32,
+        "num_key_value_heads": 2,
+        "original_max_position_embeddings": 4096,
+        "resid_pdrop": 0.0,
+        "rms_norm_eps": 1e-05,
+        "rope_scaling": None,
+        "rope_theta": 10000.0,
+        "sliding_window": 5,
+        "tie_word_embeddings": False,
+        "vocab_size": 300,
+    },
     "a long Qwen 2.5": {
         "architectures": ["Qwen2ForCausalLM"],
         "model_type": "qwen2",
@@ -105,6 +131,7 @@ def cut(config: dict[str, Any]) -> dict[str, Any]:
 
 def save(folder: Path, config: dict[str, Any]) -> PreTrainedModel:
     """A folder of this config.json, word for word, beside random weights of its shapes."""
+    folder.mkdir(exist_ok=True)
     write_json(folder / "config.json", config)
     model = reference(AutoConfig.from_pretrained(folder, attn_implementation="eager"))
     torch.nn.Module.to(model, torch.float32)  # of the same values, so that rounding does not hide a difference
@@ -170,3 +197,25 @@ def test_an_epsilon_that_was_rounded_is_that_of_the_config(tmp_path: Path) -> No
     open_weights(str(tmp_path), build(rounded, 259))
     with pytest.raises(UserError, match=r"config.model.norm_epsilon: 1.1e-06: the checkpoint .* has 9.99"):
         open_weights(str(tmp_path), build(rounded.model_copy(update={"norm_epsilon": 1.1e-6}), 259))
+
+
+def test_a_model_of_fused_projections_is_published_as_one_that_computes_the_same(tmp_path: Path) -> None:
+    theirs = save(tmp_path / "phi", cut(WILD["a Phi-3 with its own class"]))
+    run = ("--out", str(tmp_path / "run"), "--config", str(QUICKSTART), "--config.vocabulary.kind=bytes")
+    assert cli.run(lambda: convert.main(["--src", str(tmp_path / "phi"), *run])) == 0
+    assert cli.run(lambda: convert.main(["--src", str(tmp_path / "run"), "--out", str(tmp_path / "back")])) == 0
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "back").eval()
+    assert type(again).__name__ == "MistralForCausalLM"
+    ids = torch.arange(3, 20)[None]
+    with torch.no_grad():
+        np.testing.assert_allclose(again(ids).logits, theirs(ids).logits, atol=1e-5)
+
+
+def test_adapters_of_single_projections_do_not_fit_fused_ones(tmp_path: Path) -> None:
+    save(tmp_path / "phi", cut(WILD["a Phi-3 with its own class"]))
+    fields = {"weights.folder": str(tmp_path / "phi"), "vocabulary": "bytes"}
+    config = load_config(f"{CONFIGS}/fine_tune.py:lora", fields)
+    run = open_run(tmp_path / "run", config)
+    publish.copy_small_files(str(tmp_path / "phi"), run)
+    with pytest.raises(UserError, match="holds several projections in one tensor, which adapters here do not fit"):
+        conversion.export_adapters(run, str(tmp_path / "adapters"))
