@@ -37,7 +37,9 @@ def state(point: Point) -> State:
 
 
 def is_trained(point: Point) -> bool:
-    """Return whether the newest whole checkpoint is of the last step."""
+    """Return whether the newest whole checkpoint is of the last step, or the point is not tuned at all."""
+    if not point.is_tuned:
+        return True
     step = _newest(point)
     if step is None:
         return False
@@ -50,7 +52,7 @@ def is_trained(point: Point) -> bool:
 def is_scored(point: Point) -> bool:
     """Return whether every test set of the point's config has its results, of the newest checkpoint."""
     paths = [point.folder / "eval" / test / "results.json" for test in point.config.evaluation.tests]
-    newest = str(_newest(point))
+    newest = str(_newest(point) or 0)
     try:
         return all(path.exists() and _scored_step(path) == newest for path in paths)
     except UserError:

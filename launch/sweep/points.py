@@ -16,6 +16,7 @@ from coi_jax.common.storage import PathLike, as_path
 from coi_jax.config import loading
 from coi_jax.config.run import RunConfig, load_config
 from coi_jax.data import task_specs
+from coi_jax.data.arms import find_arm
 
 _READABLE = 120  # characters of an id before its hash; file systems allow 255
 _SHORT = 8  # characters of each value where an id would be longer
@@ -31,6 +32,11 @@ class Point:
     overrides: Mapping[str, Any]
     config: RunConfig
     folder: epath.Path
+
+    @property
+    def is_tuned(self) -> bool:
+        """Return whether the point is trained before it is scored; a prompted baseline is not."""
+        return find_arm(self.config.arm).is_tuned
 
 
 def expand(sweep: PathLike, extra: Mapping[str, Any], out: PathLike | None) -> list[Point]:
@@ -86,7 +92,11 @@ def _point(base: str, own: Mapping[str, Any], extra: Mapping[str, Any], out: epa
     overrides = {**own, **extra}
     try:
         config = load_config(base, overrides)
-        task_specs.training_tasks(config)
+        if find_arm(config.arm).is_tuned:
+            task_specs.training_tasks(config)
+        elif not config.weights.folder:
+            hint = f"name the published folder whose model arm {config.arm} prompts"
+            raise UserError("config.weights.folder", None, hint)
         for test in config.evaluation.tests:
             task_specs.evaluation_task(config, test)
     except UserError as error:

@@ -140,10 +140,10 @@ def train_command(point: Point) -> list[str]:
 
 
 def evaluate_command(point: Point) -> list[str]:
-    """Return the command that scores a point on the test sets of its config."""
-    return _python(
-        "coi_jax.evaluate", "--workdir", str(point.folder), "--tasks", ",".join(point.config.evaluation.tests)
-    )
+    """Return the command that scores a point on the test sets of its config, which one that is not tuned needs too."""
+    config = [] if point.is_tuned else ["--config", point.base, *override_flags(point.overrides)]
+    tests = ",".join(point.config.evaluation.tests)
+    return _python("coi_jax.evaluate", *config, "--workdir", str(point.folder), "--tasks", tests)
 
 
 def _python(module: str, *arguments: str) -> list[str]:

@@ -15,7 +15,7 @@ from tests.helpers import tokenizer_folders
 from tests.helpers.paths import CONFIGS, QUICKSTART
 from tests.helpers.tokenizer_folders import write_json
 
-RELEASE, FINE_TUNE = CONFIGS / "release.py", CONFIGS / "fine_tune.py"
+RELEASE, FINE_TUNE, SMOLLM2 = (CONFIGS / f"{name}.py" for name in ("release", "fine_tune", "smollm2"))
 LLAMA: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"],
     "model_type": "llama",
@@ -53,7 +53,7 @@ def load(folder: Path, config: Path = QUICKSTART, **fields: Any) -> RunConfig:
     return load_config(config, {"weights.folder": str(folder), **overrides})
 
 
-@pytest.mark.parametrize("path", [QUICKSTART, RELEASE, FINE_TUNE], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [QUICKSTART, RELEASE, FINE_TUNE, SMOLLM2], ids=lambda path: path.stem)
 def test_the_folder_alone_is_enough(path: Path, llama: Path) -> None:
     config = load(llama, path)
     section = config.model.model_dump()

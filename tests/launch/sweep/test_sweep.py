@@ -26,8 +26,19 @@ from launch.sweep.backends.registry import BACKENDS
 from launch.sweep.point_state import claim, is_trained
 from launch.sweep.point_state import state as state_of
 from launch.sweep.points import Point, choose, expand
+from tests.helpers import tokenizer_folders
 from tests.helpers.paths import QUICKSTART, ROOT
 
+LLAMA: dict[str, Any] = {
+    "model_type": "llama",
+    "hidden_act": "silu",
+    "hidden_size": 24,
+    "intermediate_size": 40,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 6,
+    "rms_norm_eps": 1e-5,
+    "vocab_size": 600,
+}
 SWEEPS = sorted((ROOT / "configs" / "sweeps").glob("*.py"))
 
 # A trainer and an evaluator that do what a line of Python says, in a package that stands before the real one.
@@ -40,10 +51,10 @@ def main(argv):
         place = folder / "checkpoints" / str(step) / "position"
         place.mkdir(parents=True)
         (place / "metadata").write_text(json.dumps({"total_steps": total}))
-    def score():
+    def score(checkpoint="2-abc"):
         for test in config["evaluation"]["tests"]:
             (folder / "eval" / test).mkdir(parents=True)
-            (folder / "eval" / test / "results.json").write_text(json.dumps({"provenance": {"checkpoint": "2-abc"}}))
+            (folder / "eval" / test / "results.json").write_text(json.dumps({"provenance": {"checkpoint": checkpoint}}))
     arm = config["arm"]
     exec(pathlib.Path(sys.argv[0]).with_suffix(".txt").read_text())
 main(sys.argv[1:])
@@ -84,9 +95,20 @@ def write_sweep(folder: Path, body: str) -> Path:
     return path
 
 
+def write_published(folder: Path) -> None:
+    """What is published beside the tensors, which a sweep does not read."""
+    folder.mkdir(parents=True)
+    tokenizer_folders.llama3(folder)
+    tokenizer_folders.write_json(folder / "config.json", LLAMA)
+
+
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
-def test_every_sweep_expands_to_points_with_stable_ids(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
+def test_every_sweep_expands_to_points_with_stable_ids(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    write_published(tmp_path / "checkpoints" / "SmolLM2-135M-Instruct")
+    monkeypatch.chdir(tmp_path)
     once, again = expand(path, {}, None), expand(path, {}, "elsewhere")
     assert [point.id for point in once] == [point.id for point in again]
     assert len({point.folder for point in once}) == len(once)
@@ -117,6 +139,21 @@ def test_an_id_of_many_overrides_names_all_their_fields(tmp_path: Path) -> None:
     assert len(point.id) <= 127
 
 
+def test_a_prompted_baseline_is_scored_and_not_trained(workplace: Path) -> None:
+    """Its evaluation begins the run, from the config file and the point's overrides."""
+    write_published(workplace / "published")
+    path = write_sweep(workplace, 'yield {"arm": "cot", "weights.folder": "published"}')
+    set_fakes(
+        workplace,
+        train="sys.exit('a baseline is not trained')",
+        evaluate="score('0-abc') if '--config' in argv and '--config.arm=cot' in argv else sys.exit('no config')",
+    )
+    assert sweep.main(["--sweep", str(path), "--backend", "local", "--out", "runs"]) == 0
+    (point,) = expand(path, {}, "runs")
+    assert state_of(point) == "done"
+    assert not (point.folder / "checkpoints").exists()
+
+
 def test_overrides_survive_the_command_line() -> None:
     values = {"seed": 3, "evaluation.tests": ("a b", "c"), "data.folder": "12", "optimizer.learning_rate": 1e-05}
     rest, read = cli.split_overrides(local.override_flags(values))
@@ -128,7 +165,7 @@ def test_overrides_survive_the_command_line() -> None:
     ("body", "message"),
     [
         ('yield from [{"arm": "coi1"}, {"arm": "coi12", "sed": 1}]', "point 2: config.sed: .*did you mean 'seed'"),
-        ('yield {"arm": "cot"}', "is prompted, not tuned"),
+        ('yield {"arm": "cot"}', "config.weights.folder: None: name the published folder"),
         ('yield {"evaluation.tests": ("coi2_tst",)}', "coi2_test"),
         ('yield from [{"arm": "coi1"}, {"arm": "coi1", "seed": 0}]', "points 1 and 2 .*same config"),
         ("yield from ()", "no point"),
