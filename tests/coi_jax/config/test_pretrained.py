@@ -60,7 +60,8 @@ def test_the_folder_alone_is_enough(path: Path, llama: Path) -> None:
     assert {name: section[name] for name in from_hf_config(LLAMA)} == from_hf_config(LLAMA)
     assert config.vocabulary == TokenizerVocabularyConfig(kind="tokenizer", folder=str(llama))
     assert (config.data.template, config.data.targets_length) == ("chat", None)
-    assert config.optimizer == load_config(path, {} if path in (QUICKSTART, RELEASE) else {"weights.folder": str(llama)}).optimizer
+    named = {} if path in (QUICKSTART, RELEASE) else {"weights.folder": str(llama)}
+    assert config.optimizer == load_config(path, named).optimizer
 
 
 def test_the_folder_of_a_t5_sets_the_length_of_targets(tmp_path: Path) -> None:
