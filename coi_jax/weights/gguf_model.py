@@ -79,12 +79,16 @@ ARCHITECTURES = {
     "llama": Architecture("llama", is_interleaved=True),
     "qwen2": Architecture("qwen2", BIASES, config={"use_sliding_window": False}),
     "qwen3": Architecture("qwen3", HEAD_NORMS, config={"use_sliding_window": False}),
+    "smollm3": Architecture("smollm3", is_interleaved=True, config={"no_rope_layer_interval": 4}),
+    "gemma2": Architecture("gemma2", GEMMA_NORMS, norm_offset=1.0),
     "gemma3": Architecture("gemma3_text", HEAD_NORMS | GEMMA_NORMS, norm_offset=1.0),
 }
-# Gemma 3: what its files do not say, as llama.cpp fills it in.
-GEMMA3_INTERVAL = 6  # every how many layers one attends to all
+# What the files of Gemma do not say, as llama.cpp fills it in: every how many layers one attends to all, and how many
+# layers the 27B has, whose queries are scaled by the width of the model per head.
+GEMMA_INTERVALS = {"gemma2": 2, "gemma3": 6}
+GEMMA_27B_LAYERS = {"gemma2": 46, "gemma3": 62}
 GEMMA3_LOCAL_THETA = 10_000.0
-GEMMA3_27B_LAYERS = 62  # whose queries are scaled by the width of the model per head
+GEMMA2_SOFTCAPS = {"attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0}
 
 
 class GgufModel:
@@ -207,29 +211,27 @@ class GgufModel:
             **self._architecture.config,
         }
         values["rope_scaling"] = self._rope_scaling(values["rope_theta"])
-        return values | self._windows()
+        return values | self._gemma_fields()
 
-    def _windows(self) -> Fields:
-        """Return the fields about sliding windows, which only Gemma 3 has, and about the scale of its queries."""
-        window = self._own("attention.sliding_window", int, 0)
-        if self._name != "gemma3":
-            if window:
+    def _gemma_fields(self) -> Fields:
+        """Return what only Gemma has: sliding windows, soft caps, and a scale of its queries."""
+        if self._name not in GEMMA_INTERVALS:
+            if self._own("attention.sliding_window", int, 0):
                 raise self.file.error("has a sliding window, which is not read from GGUF; take the safetensors")
             return {}
-        interval = self._size("attention.sliding_window_pattern", GEMMA3_INTERVAL)
-        is_27b = self._layers == GEMMA3_27B_LAYERS
-        return {
+        interval = self._size("attention.sliding_window_pattern", GEMMA_INTERVALS[self._name])
+        is_27b = self._layers == GEMMA_27B_LAYERS[self._name]
+        is_global = [number % interval == 0 for number in range(1, self._layers + 1)]
+        values = {
             "hidden_activation": "gelu_pytorch_tanh",
             "query_pre_attn_scalar": self._model_dim // self._heads if is_27b else self._head_dim,
             "sliding_window": self._size("attention.sliding_window"),
-            "layer_types": [
-                "full_attention" if number % interval == 0 else "sliding_attention"
-                for number in range(1, self._layers + 1)
-            ],
-            "rope_local_base_freq": self._own("rope.freq_base_swa", float, GEMMA3_LOCAL_THETA),
-            "attn_logit_softcapping": None,
-            "final_logit_softcapping": None,
+            "layer_types": ["full_attention" if one else "sliding_attention" for one in is_global],
         }
+        if self._name == "gemma2":
+            return values | {name: self._own(name, float, value) for name, value in GEMMA2_SOFTCAPS.items()}
+        theta = self._own("rope.freq_base_swa", float, GEMMA3_LOCAL_THETA)
+        return values | dict.fromkeys(GEMMA2_SOFTCAPS) | {"rope_local_base_freq": theta}
 
     def _rope_scaling(self, theta: float) -> Fields | None:
         if ROPE_FACTORS in self.file.tensors:

@@ -127,9 +127,9 @@ class GgufTokenizer:
         found = {TOKENIZER: made.encode("utf-8"), CONFIG: _json(settings), GENERATION: _json(self.generation_ids())}
         return found | ({TEMPLATE: template.encode("utf-8")} if isinstance(template, str) else {})
 
-    def ids(self) -> dict[str, int]:
-        """Return the ids of special tokens that a config.json has."""
-        return {f"{name}_id": id for name, id in self._special.items() if name != "unk_token"}
+    def ids(self) -> dict[str, int | None]:
+        """Return the ids of special tokens that a config.json has: None, and no default, where there is none."""
+        return {f"{name}_id": self._special.get(name) for name in ("bos_token", "eos_token", "pad_token")}
 
     def generation_ids(self) -> dict[str, Any]:
         """Return the ids that a generation_config.json has: answers may also end with the end of a turn."""

@@ -14,6 +14,7 @@ from transformers import LlamaConfig, PretrainedConfig, PreTrainedModel
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 ARCHITECTURES = {"gemma3_text": "gemma3"}  # where it is not the model type
+GEMMAS = ("gemma2", "gemma3_text")
 OUTER = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
 LAYER = {
     "input_layernorm": "attn_norm",
@@ -78,17 +79,21 @@ def _add_config(writer: GGUFWriter, config: PretrainedConfig) -> None:
     if getattr(config, "head_dim", None):
         writer.add_key_length(config.head_dim)
         writer.add_value_length(config.head_dim)
-    if config.model_type == "gemma3_text":
+    if config.model_type in GEMMAS:
         writer.add_sliding_window(config.sliding_window)
-    if (config.rope_scaling or {}).get("rope_type") == "linear":
+    if config.model_type == "gemma2":
+        writer.add_attn_logit_softcapping(config.attn_logit_softcapping)
+        writer.add_final_logit_softcapping(config.final_logit_softcapping)
+    scaling = getattr(config, "rope_scaling", None) or {}
+    if scaling.get("rope_type") == "linear":
         writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
-        writer.add_rope_scaling_factor(config.rope_scaling["factor"])
+        writer.add_rope_scaling_factor(scaling["factor"])
 
 
 def _add_tensor(
     writer: GGUFWriter, key: str, weight: torch.Tensor, config: PretrainedConfig, kind: GGMLQuantizationType
 ) -> None:
-    is_gemma = config.model_type == "gemma3_text"
+    is_gemma = config.model_type in GEMMAS
     name, _, end = key.rpartition(".")
     if name.startswith("model.layers."):
         number, _, part = name.removeprefix("model.layers.").partition(".")
@@ -97,7 +102,7 @@ def _add_tensor(
         name = OUTER[name]
     values = weight.numpy()
     heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}.get(name.split(".")[-1], 0)
-    is_interleaved = config.model_type == "llama" and heads > 0
+    is_interleaved = config.model_type in ("llama", "smollm3") and heads > 0
     if weight.ndim == 1:
         writer.add_tensor(f"{name}.{end}", values + is_gemma)
         return
@@ -143,7 +148,10 @@ def _add_sentencepiece(writer: GGUFWriter, folder: Path) -> None:
     ]
     writer.add_tokenizer_model("llama")
     writer.add_tokenizer_pre("default")
-    writer.add_token_list([piece.piece for piece in model.pieces])
+    spaces = {id for id, piece in enumerate(model.pieces) if piece.type == TokenType.USER_DEFINED}
+    writer.add_token_list(
+        [piece.piece.replace("▁", " ") if id in spaces else piece.piece for id, piece in enumerate(model.pieces)]
+    )
     writer.add_token_scores([piece.score for piece in model.pieces])
     writer.add_token_types(kinds)
     writer.add_add_space_prefix(model.normalizer_spec.add_dummy_prefix)

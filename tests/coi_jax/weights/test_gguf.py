@@ -14,11 +14,14 @@ import pytest
 import torch
 from gguf import GGMLQuantizationType as Kind
 from gguf import GGUFWriter
+from sentencepiece import SentencePieceProcessor
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
+    Gemma2Config,
     Gemma3TextConfig,
+    GemmaTokenizerFast,
     LlamaConfig,
     LlamaTokenizerFast,
     PretrainedConfig,
@@ -26,10 +29,12 @@ from transformers import (
     Qwen2Config,
     Qwen3Config,
 )
+from transformers.models.smollm3.configuration_smollm3 import SmolLM3Config
 
 from coi_jax import convert
 from coi_jax.common import cli
 from coi_jax.common.errors import UserError
+from coi_jax.config.run import load_config
 from coi_jax.tokenizers.published import open_tokenizer
 from coi_jax.weights.gguf_file import GgufFile
 from coi_jax.weights.gguf_import import import_gguf
@@ -40,6 +45,7 @@ from tests.helpers.paths import QUICKSTART
 from tests.helpers.published_models import tensors
 from tests.helpers.reference_models import reference
 from tests.helpers.tokenizer_folders import CHATML_TEMPLATE, LINES, LLAMA, LOOKALIKES, TORTURE
+from tests.helpers.tokenizer_folders import GEMMA as GEMMA_PIECES
 
 SIZES: dict[str, Any] = dict(
     vocab_size=552,  # more rows than any of the tokenizers has tokens
@@ -101,6 +107,18 @@ CASES: dict[str, tuple[PretrainedConfig, Any, str, Kind]] = {
     "Llama 2": (LlamaConfig(**SIZES), llama2, "", Kind.F16),
     "Qwen 2.5": (Qwen2Config(**SIZES), tokenizer_folders.qwen, "qwen2", Kind.Q5_0),
     "Qwen 3": (Qwen3Config(**SIZES), tokenizer_folders.qwen, "qwen2", Kind.BF16),
+    "SmolLM3": (
+        SmolLM3Config(**SIZES | dict(num_hidden_layers=5, rope_theta=2e6, pad_token_id=None)),
+        tokenizer_folders.llama3,
+        "llama-bpe",
+        Kind.Q4_0,
+    ),
+    "Gemma 2": (
+        Gemma2Config(**GEMMA | dict(num_hidden_layers=3, attn_logit_softcapping=2.0, final_logit_softcapping=3.0)),
+        tokenizer_folders.FAMILIES["gemma"],
+        "",
+        Kind.F16,
+    ),
     "Gemma 3": (
         Gemma3TextConfig(**GEMMA | dict(rope_scaling=LINEAR)),
         tokenizer_folders.FAMILIES["gemma"],
@@ -121,7 +139,7 @@ def test_a_file_becomes_a_folder_with_the_same_logits_and_ids(name: str, tmp_pat
     tokenizer(tmp_path / "tokenizer")
     gguf_files.write(tmp_path / "model.gguf", theirs, tmp_path / "tokenizer", kind, pre)
     assert run("--src", tmp_path / "model.gguf", "--out", tmp_path / "model") == 0
-    found = AutoModelForCausalLM.from_pretrained(tmp_path / "model").eval()
+    found = AutoModelForCausalLM.from_pretrained(tmp_path / "model", attn_implementation="eager").eval()
     assert type(found) is type(theirs)
     tokens = torch.from_numpy(np.random.default_rng(0).integers(2, 300, (2, 40)))
     with torch.no_grad():
@@ -134,6 +152,26 @@ def test_a_file_becomes_a_folder_with_the_same_logits_and_ids(name: str, tmp_pat
         assert ours.decode(ids, skip_special_tokens=True) == due.decode(ids, skip_special_tokens=True)
     assert (ours.bos_token, ours.eos_token, ours.pad_token) == (due.bos_token, due.eos_token, due.pad_token)
     assert ours.chat_template == due.chat_template
+
+
+def test_sentencepiece_with_pieces_of_spaces_and_lines(tmp_path: Path) -> None:
+    """Gemma has pieces for runs of spaces, which its files hold as spaces, and for runs of lines."""
+    runs = ["▁▁", "▁▁▁", "\n\n", "<div>"]
+    (tmp_path / "tokenizer").mkdir()
+    (tmp_path / "tokenizer" / "tokenizer.model").write_bytes(
+        train(LINES, 520, GEMMA_PIECES | {"user_defined_symbols": runs})
+    )
+    GemmaTokenizerFast(str(tmp_path / "tokenizer" / "tokenizer.model")).save_pretrained(tmp_path / "tokenizer")
+    theirs = reference(Gemma3TextConfig(**GEMMA | dict(num_hidden_layers=1)))
+    gguf_files.write(tmp_path / "model.gguf", theirs, tmp_path / "tokenizer", Kind.Q8_0)
+    import_gguf(str(tmp_path / "model.gguf"), str(tmp_path / "model"), None, 2**30)
+    ours = Tokenizer.from_file(str(tmp_path / "model" / "tokenizer.json"))
+    due = SentencePieceProcessor(model_file=str(tmp_path / "tokenizer" / "tokenizer.model"))
+    for text in (*TORTURE, "a  b   c    d", "  a\n\n\nb<div> c", "\t \n \n\n"):
+        if "\x00" not in text and "▁" not in text:
+            ids = ours.encode(text, add_special_tokens=False).ids
+            assert ids == due.encode(text), text
+            assert ours.decode(ids) == text
 
 
 @pytest.fixture(scope="module")
@@ -323,6 +361,11 @@ def test_what_is_missing_to_read_them_is_named(
     monkeypatch.setitem(sys.modules, "gguf", None)
     assert run("--src", smollm_file, "--out", tmp_path / "model") == 2
     assert "pip install 'coi-jax[gguf]'" in capsys.readouterr().err
+
+
+def test_weights_in_a_gguf_file_are_converted_first(smollm_file: Path) -> None:
+    with pytest.raises(UserError, match=r"is a GGUF file; make a folder of it: python -m coi_jax\.convert --src"):
+        load_config(str(QUICKSTART), {"weights.folder": str(smollm_file)})
 
 
 def test_no_such_file_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
