@@ -5,6 +5,7 @@ the network that are set besides (by overrides, or by a config file that names t
 The network and the vocabulary of a config file that names no weights are meant for random ones, and give way.
 """
 
+import functools
 import math
 import sys
 from collections.abc import Iterator, Mapping
@@ -165,11 +166,17 @@ def _of_published(folder: Folder, where: str) -> Pretrained:
     config = folder.read_json(CONFIG)
     network = from_hf_config(config)
     if unread := unread_fields(config):
-        print(f"note: {where}/{CONFIG} has fields that change nothing here: {', '.join(unread)}", file=sys.stderr)
+        _note(f"{where}/{CONFIG} has fields that change nothing here: {', '.join(unread)}")
     has_tokenizer = not set(TOKENIZER_MODELS).isdisjoint(folder.names())
     vocabulary = {"kind": "tokenizer", "folder": where} if has_tokenizer else None
     lays_out_chats = has_tokenizer and network["kind"] == "decoder" and _has_chat_template(folder)
     return Pretrained(where, network, vocabulary, "chat" if lays_out_chats else None, is_run=False)
+
+
+@functools.cache
+def _note(text: str) -> None:
+    """Print a note, once: a sweep loads the config of every point."""
+    print(f"note: {text}", file=sys.stderr)
 
 
 def _has_chat_template(folder: Folder) -> bool:

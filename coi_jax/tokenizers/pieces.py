@@ -8,15 +8,27 @@ as the tokenizer's rules at boundaries require (a space before the first word al
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any, Protocol, runtime_checkable
 
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
-from tokenizers import AddedToken, Tokenizer
+from tokenizers import AddedToken, Tokenizer, models
 
 SPACE_SYMBOL = "▁"  # SentencePiece's own sign for a space (U+2581)
+
+# What a BPE model of a `tokenizer.json` has besides its vocabulary and its merges.
+BPE_OPTIONS = (
+    "dropout",
+    "unk_token",
+    "continuing_subword_prefix",
+    "end_of_word_suffix",
+    "fuse_unk",
+    "byte_fallback",
+    "ignore_merges",
+)
+EMPTY_BPE: dict[str, Any] = {"type": "BPE", "vocab": {}, "merges": []}
 
 Secrets = Mapping[str, str]  # the text of each control token to its secret name
 
@@ -60,14 +72,12 @@ class JsonPieces:
 
     def __init__(self, values: Mapping[str, Any], added: Sequence[AddedToken], secrets: Secrets) -> None:
         model = rename_pieces(values["model"], secrets)
-        plain: dict[str, Any] = {
-            "added_tokens": [],
-            "post_processor": None,
-            "truncation": None,
-            "padding": None,
-            "model": model,
-        }
-        self._tokenizer = load_tokenizer({**values, **plain, "model": model})
+        plain: dict[str, Any] = {"added_tokens": [], "post_processor": None, "truncation": None, "padding": None}
+        if model.get("type") == "BPE":
+            self._tokenizer = load_tokenizer({**values, **plain, "model": EMPTY_BPE})
+            self._tokenizer.model = _make_bpe(model)
+        else:
+            self._tokenizer = load_tokenizer({**values, **plain, "model": model})
         self._tokenizer.add_tokens([rename_token(token, secrets) for token in added])
         self.ids: Mapping[str, int] = self._tokenizer.get_vocab()
 
@@ -90,6 +100,24 @@ def load_tokenizer(values: Mapping[str, Any]) -> Tokenizer:
         raise ValueError(str(error)) from None
 
 
+def _make_bpe(model: Mapping[str, Any]) -> models.BPE:
+    """Return the model of a `tokenizer.json`; its parts are given as they are, as text they take twice as long.
+
+    Raises:
+      ValueError: a merge makes or takes a piece that the vocabulary has not.
+    """
+    options = {name: model[name] for name in BPE_OPTIONS if model.get(name) is not None}
+    try:
+        return models.BPE(model["vocab"], [*map(tuple, _pairs(model["merges"]))], **options)
+    except Exception as error:  # the library raises nothing narrower
+        raise ValueError(str(error)) from None
+
+
+def _pairs(merges: Sequence[str | Sequence[str]]) -> Iterator[Sequence[str]]:
+    """Yield the two pieces of each merge, which older files hold as one text."""
+    return (merge.split(" ") if isinstance(merge, str) else merge for merge in merges)
+
+
 def rename_pieces(model: Mapping[str, Any], secrets: Secrets) -> dict[str, Any]:
     """Return a `tokenizer.json`'s model with secret names for its control pieces, which it could match in a text too.
 
@@ -102,8 +130,11 @@ def rename_pieces(model: Mapping[str, Any], secrets: Secrets) -> dict[str, Any]:
     if values.get("unk_token") in secrets:
         values["unk_token"] = secrets[values["unk_token"]]
     if "merges" in model and not secrets.keys().isdisjoint(vocabulary):
-        pairs = [merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"]]
-        values["merges"] = [pair for pair in pairs if secrets.keys().isdisjoint([*pair, "".join(pair)])]
+        values["merges"] = [
+            [left, right]
+            for left, right in _pairs(model["merges"])
+            if left not in secrets and right not in secrets and left + right not in secrets
+        ]
     return values
 
 
