@@ -65,7 +65,7 @@ def from_prompt(
 
 
 def decode_mask(
-    positions: Int[Array, "batch slots"], position: Int[Array, "batch 1"], window: int | None
+    positions: Int[Array, "batch slots"], position: Int[Array, "batch 1"], window: int | None = None
 ) -> Bool[Array, "batch 1 slots"]:
     """Return True where the next token may attend to a slot: it holds a token, and one within the window.
 

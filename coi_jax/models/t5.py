@@ -255,7 +255,7 @@ class T5(nnx.Module):
         assert cache.cross_valid is not None  # prefill made this cache
         cross_mask = cache.cross_valid[:, None]
         positions = cache.next_positions()
-        mask = kv_cache.decode_mask(positions, cache.length[:, None], 0)
+        mask = kv_cache.decode_mask(positions, cache.length[:, None])
         bias = self.decoder_bias.at_distances(jnp.arange(positions.shape[1]) - cache.slot)[:, None]
 
         def body(
