@@ -137,8 +137,8 @@ class PretrainedWeights:
         """Return the folder; a repository of the Hub at the commit that the run began from."""
         if not hub.is_hub(self.folder):
             return self.folder
-        recorded = files.read_object(self.run.environment)["data"] if self.run.environment.exists() else {}
-        began_from = str(recorded.get(PINNED, ""))
+        recorded = files.read_object(self.run.environment).get("data") if self.run.environment.exists() else None
+        began_from = str((recorded or {}).get(PINNED, ""))
         return began_from if hub.is_pin_of(began_from, self.folder) else hub.pin(self.folder, self.field)
 
     def open(self) -> WeightSource:

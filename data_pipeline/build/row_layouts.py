@@ -76,17 +76,18 @@ def _read_instances(row: Mapping[str, Any]) -> list[Example] | str:
     ]
 
 
-def _turns(key: str, speaker: str, text: str) -> Callable[[Mapping[str, Any]], list[Example] | str]:
+def _turns(key: str) -> Callable[[Mapping[str, Any]], list[Example] | str]:
     """Return what reads the first question of a conversation and the answer that follows it."""
 
     def read(row: Mapping[str, Any]) -> list[Example] | str:
         turns = row[key]
         if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
             return f"{key} that are no list of objects"
-        spoken = [turn for turn in turns if turn.get(speaker) in (*USERS, *MODELS)]
-        if len(spoken) < 2 or spoken[0][speaker] not in USERS or spoken[1][speaker] not in MODELS:
+        said = [(turn.get("from", turn.get("role")), turn.get("value", turn.get("content"))) for turn in turns]
+        spoken = [(speaker, text) for speaker, text in said if speaker in (*USERS, *MODELS)]
+        if len(spoken) < 2 or spoken[0][0] not in USERS or spoken[1][0] not in MODELS:
             return "a conversation that does not begin with a question and its answer"
-        found = _example(spoken[0].get(text), "", spoken[1].get(text))
+        found = _example(spoken[0][1], "", spoken[1][1])
         return found if isinstance(found, str) else [found]
 
     return read
@@ -98,8 +99,13 @@ LAYOUTS = (
     ALPACA,
     by_columns("dolly", {INSTRUCTION: "instruction", INPUT: "context", OUTPUT: "response"}),
     Layout("self_instruct", ("instruction", "instances"), _read_instances),
-    Layout("sharegpt", ("conversations",), _turns("conversations", "from", "value")),
-    Layout("messages", ("messages",), _turns("messages", "role", "content")),
+    Layout("sharegpt", ("conversations",), _turns("conversations")),
+    Layout("messages", ("messages",), _turns("messages")),
+    Layout(
+        "natural_instructions",
+        ("definition", "inputs", "targets"),
+        by_columns("", {INSTRUCTION: "definition", INPUT: "inputs", OUTPUT: "targets"}).read,
+    ),
     by_columns("flan", {INSTRUCTION: "inputs", OUTPUT: "targets"}),
     by_columns("prompts", {INSTRUCTION: "prompt", OUTPUT: "completion"}),
 )

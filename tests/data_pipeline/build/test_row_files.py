@@ -153,11 +153,15 @@ LAYOUTS: dict[str, list[dict[str, Any]]] = {
             ],
         }
     ],
+    "conversations of roles": [
+        {"conversations": [{"role": "user", "content": "Sum up."}, {"role": "assistant", "content": "b"}]}
+    ],
+    "natural_instructions": [{"task_name": "t", "definition": "Sum up.", "inputs": "a", "targets": "b"}],
     "messages": [{"messages": [{"role": "user", "content": "Sum up."}, {"role": "assistant", "content": "b"}]}],
     "flan": [{"inputs": "Sum up.", "targets": "b", "task_source": "P3", "template_type": "zs_noopt"}],
     "prompts": [{"prompt": "Sum up.", "completion": "b"}],
 }
-WITH_INPUT = ("dolly", "self_instruct")
+WITH_INPUT = ("dolly", "self_instruct", "natural_instructions")
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
