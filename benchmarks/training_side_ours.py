@@ -28,6 +28,11 @@ class Batches:
         self._arrays = dict(np.load(path))
         self.total_steps = len(self._arrays["tokens"])
 
+    @property
+    def target_capacity(self) -> int:
+        """Return the most targets of a batch, all of which one device has."""
+        return int((self._arrays["weights"] != 0).sum((1, 2)).max())
+
     def iterate(self, start_step: int, sharding: jax.sharding.Sharding) -> Iterator[dict[str, jax.Array]]:
         """See `coi_jax.training.loop.Batches`."""
         for step in range(start_step, self.total_steps):
@@ -43,7 +48,9 @@ class Ours:
         network = build(config.model, config.model.vocabulary_size or 0, config.lora)
         batches = Batches(Path(settings["batches"]))
         run = RunFolder(Path(settings["folder"]))
-        self._job = loop.make_job(config, run, sharding.make_mesh(config.mesh), batches, network)
+        mesh = sharding.make_mesh(config.mesh)
+        capacity = batches.target_capacity if mesh.size == 1 and config.train.microbatches == 1 else None
+        self._job = loop.make_job(config, run, mesh, batches, network, capacity)
         with jax.set_mesh(self._job.mesh):
             params, frozen = self._job.initial_weights.load(self._job.mesh)
             self._state = train_step.initial_state(params, frozen, self._job.optimizer, self._job.shardings)

@@ -266,7 +266,7 @@ def load_config(
     if weights is not None:
         weights.prepare(values, changes, replaces=replaces)
     model = values.get("model")  # whatever a file holds
-    if isinstance(model, dict) and ("preset" in model or (weights is not None and "model.preset" in changes)):
+    if isinstance(model, dict) and ("preset" in model or "model.preset" in changes):
         values["model"] = expand(changes.pop("model.preset", model.get("preset")), model)
     override(values, changes, RunConfig)
     if weights is not None:

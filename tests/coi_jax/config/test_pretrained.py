@@ -79,6 +79,12 @@ def test_what_is_set_besides_may_agree(llama: Path) -> None:
     assert load(llama, RELEASE, vocabulary="bytes").data.template == "alpaca"  # bytes lay out no conversation
 
 
+def test_a_preset_is_for_random_weights_where_the_file_names_none() -> None:
+    fields = {"model.preset": "smollm2_135m", "data.template": "plain", "vocabulary": "bytes"}
+    config = load_config(FINE_TUNE, fields)
+    assert (config.model.layers, config.weights.folder, config.vocabulary.kind) == (30, None, "bytes")
+
+
 def test_all_that_differs_is_named_at_once_and_nothing_else(llama: Path) -> None:
     with pytest.raises(UserError) as caught:
         load(llama, model__layers=2, model__rope__theta=5.0, model__tied_embedding=False, model__heads=6)
