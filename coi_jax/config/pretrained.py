@@ -23,6 +23,7 @@ from coi_jax.families.published_folder import CONFIG, TOKENIZER_CONFIG, TOKENIZE
 
 FIELD = "config.weights.folder"
 LEAVE_OUT = "leave it out, and a preset too: the folder says the network"
+VOCABULARY = "vocabulary.model"  # of a run whose vocabulary has a file
 TOLERANCE = 1e-6  # relative; a folder converted from another format may hold numbers that were rounded to 32 bits
 
 
@@ -128,11 +129,14 @@ def find(values: Mapping[str, Any], overrides: Mapping[str, Any], kept: PathLike
             hint = "name a published folder, which says the network, or config.model.preset for random weights"
             raise UserError(FIELD, where, hint)
         return None
+    copy = Folder(kept, FIELD) if kept is not None and Folder(kept, FIELD).exists(CONFIG) else None
+    if copy is not None and hub.is_hub(where):
+        return _of_published(copy, where)  # nothing is asked of the Hub
     folder = Folder(where, FIELD, hub.SMALL_FILES)
     if (folder.path / "checkpoints").is_dir() and folder.exists(CONFIG):
         return _of_run(folder)
-    if kept is not None and Folder(kept, FIELD).exists(CONFIG):
-        return _of_published(Folder(kept, FIELD), where)
+    if copy is not None:
+        return _of_published(copy, where)
     if folder.exists(CONFIG):
         return _of_published(folder, where)
     if named and not folder.exists() and isinstance(model, dict) and ("preset" in model or "layers" in model):
@@ -164,6 +168,8 @@ def is_named_by_file(values: Mapping[str, Any]) -> bool:
 
 def _of_published(folder: Folder, where: str) -> Pretrained:
     config = folder.read_json(CONFIG)
+    if {"arm", "optimizer"} <= config.keys():
+        raise UserError(FIELD, where, "is a run without a checkpoint; train it first (python -m coi_jax.train)")
     network = from_hf_config(config)
     if unread := unread_fields(config):
         _note(f"{where}/{CONFIG} has fields that change nothing here: {', '.join(unread)}")
@@ -188,7 +194,7 @@ def _has_chat_template(folder: Folder) -> bool:
 
 
 def _of_run(folder: Folder) -> Pretrained:
-    """Return what the config of another run says; a vocabulary that was trained on its data is trained again alike."""
+    """Return what the config of another run says; its vocabulary stays, whatever its weights are tuned on now."""
     config = folder.read_json(CONFIG)
     try:
         network = {name: config["model"][name] for name in network_fields(config["model"]["kind"])}
@@ -199,7 +205,9 @@ def _of_run(folder: Folder) -> Pretrained:
     if vocabulary.get("kind") == "tokenizer" and (folder.path / "tokenizer").is_dir():
         vocabulary["folder"] = f"{folder}/tokenizer"
     if vocabulary.get("kind") == "trained":
-        return Pretrained(folder.url, network, None, None, is_run=True)
+        if not folder.exists(VOCABULARY):  # an older run: trained again, which gives the same on the same data
+            return Pretrained(folder.url, network, None, None, is_run=True)
+        vocabulary = {"kind": "sentencepiece", "file": f"{folder}/{VOCABULARY}"}
     return Pretrained(folder.url, network, vocabulary, template, is_run=True)
 
 

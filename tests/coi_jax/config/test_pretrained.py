@@ -9,7 +9,7 @@ import pytest
 
 from coi_jax.common.errors import UserError
 from coi_jax.config.pretrained import kept_files
-from coi_jax.config.run import RunConfig, TokenizerVocabularyConfig, load_config
+from coi_jax.config.run import RunConfig, SentencePieceVocabularyConfig, TokenizerVocabularyConfig, load_config
 from coi_jax.families.published_config import from_hf_config
 from tests.helpers import tokenizer_folders
 from tests.helpers.paths import CONFIGS, QUICKSTART
@@ -180,20 +180,28 @@ def test_a_run_that_has_begun_needs_the_folder_no_more(llama: Path, tmp_path: Pa
     assert kept_files(workdir) is None
     write_json(workdir / "environment.json", {})
     assert load_config(QUICKSTART, {"weights.folder": str(folder)}, kept=kept_files(workdir)) == before
+    of_the_hub = load_config(QUICKSTART, {"weights.folder": "hf://org/none"}, kept=kept_files(workdir))
+    assert of_the_hub.model == before.model
     write_json(workdir / "config.json", before.model_dump(mode="json"))
     assert load_config(workdir / "config.json", {"evaluation.batch": 1}).model == before.model
 
 
 def test_another_run_says_its_network_too(llama: Path, tmp_path: Path) -> None:
+    write_json(tmp_path / "config.json", load(llama).model_dump(mode="json"))
+    with pytest.raises(UserError, match="is a run without a checkpoint; train it first"):
+        load(tmp_path)
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "tokenizer").mkdir()
-    write_json(tmp_path / "config.json", load(llama).model_dump(mode="json"))
     config = load(tmp_path, model__scan_unroll=2)
     assert (config.model.layers, config.model.scan_unroll, config.data.template) == (3, 2, "chat")
     assert config.vocabulary == TokenizerVocabularyConfig(kind="tokenizer", folder=f"{tmp_path}/tokenizer")
-    edit(tmp_path / "config.json", vocabulary={"kind": "trained", "size": 500})
+    plain = config.model_dump(mode="json")["data"] | {"template": "plain"}
+    edit(tmp_path / "config.json", vocabulary={"kind": "trained", "size": 500}, data=plain)
     again = load(tmp_path)
     assert again.vocabulary == load_config(QUICKSTART, {}).vocabulary
+    (tmp_path / "vocabulary.model").touch()
+    own = SentencePieceVocabularyConfig(kind="sentencepiece", file=f"{tmp_path}/vocabulary.model")
+    assert load(tmp_path, data__folder="other").vocabulary == own  # and none that is trained on other data
     edit(tmp_path / "config.json", model=None)
     with pytest.raises(UserError, match="is not the config of a run of this version"):
         load(tmp_path)
