@@ -16,6 +16,7 @@ import sys
 from collections.abc import Sequence
 
 from coi_jax.common import cli
+from coi_jax.common.errors import UserError
 from coi_jax.common.storage import Folder
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -40,6 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     max_shard_bytes = int(arguments.shard_gb * GIGABYTE)
     run = RunFolder(arguments.src)
     if arguments.src.lower().endswith(EXTENSION):
+        if arguments.adapters or overrides:
+            hint = "becomes a published folder, which has neither adapters nor a config; leave those flags out"
+            raise UserError("src", arguments.src, hint)
         import_gguf(arguments.src, arguments.out, dtype, max_shard_bytes)
         print(f"wrote {arguments.out}; next: --config.weights.folder={arguments.out}, or convert it to a run")
     elif arguments.adapters:

@@ -191,6 +191,11 @@ def test_the_folder_becomes_a_run_and_its_answers_end_with_the_turn(smollm_file:
     assert config["rms_norm_eps"] == 1e-5  # not 9.999999747378752e-06, the float32 next to it
     assert config["torch_dtype"] == "bfloat16"
     assert run("--src", tmp_path / "model", "--out", tmp_path / "run", "--config", QUICKSTART) == 0
+    assert run("--src", tmp_path / "run", "--out", tmp_path / "back") == 0
+    there, back = tensors(tmp_path / "model"), tensors(tmp_path / "back")
+    assert {key: value.tobytes() for key, value in back.items()} == {key: t.tobytes() for key, t in there.items()}
+    first, again = (AutoTokenizer.from_pretrained(tmp_path / name) for name in ("model", "back"))
+    assert [again(text).input_ids for text in TORTURE] == [first(text).input_ids for text in TORTURE]
     vocabulary = open_tokenizer(str(tmp_path / "model"), "chat")
     assert vocabulary.bos_id is None or vocabulary.control_token(vocabulary.bos_id) == "<|im_start|>"
     assert vocabulary.control_token(vocabulary.eos_id) == "<|im_end|>"
@@ -366,6 +371,14 @@ def test_what_is_missing_to_read_them_is_named(
 def test_weights_in_a_gguf_file_are_converted_first(smollm_file: Path) -> None:
     with pytest.raises(UserError, match=r"is a GGUF file; make a folder of it: python -m coi_jax\.convert --src"):
         load_config(str(QUICKSTART), {"weights.folder": str(smollm_file)})
+
+
+@pytest.mark.parametrize("flag", ["--adapters", "--config.seed=1"])
+def test_flags_that_a_folder_has_no_use_for_are_refused(
+    smollm_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], flag: str
+) -> None:
+    assert run("--src", smollm_file, "--out", tmp_path / "model", flag) == 2
+    assert "becomes a published folder, which has neither adapters nor a config" in capsys.readouterr().err
 
 
 def test_no_such_file_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
