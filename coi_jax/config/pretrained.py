@@ -144,6 +144,8 @@ def find(values: Mapping[str, Any], overrides: Mapping[str, Any], kept: PathLike
     hint = (
         f"has no {CONFIG}; name a folder as it was published" if folder.exists() else "no such folder; check the path"
     )
+    if folder.exists("adapter_config.json"):
+        hint = "holds adapters of peft alone; merge them into their model there (merge_and_unload), and save that"
     if where.lower().endswith(".gguf"):
         hint = "is a GGUF file; make a folder of it: python -m coi_jax.convert --src FILE --out FOLDER"
     raise UserError(FIELD, where, hint)

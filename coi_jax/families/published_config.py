@@ -85,7 +85,7 @@ IGNORED_FIELDS = {
 }
 IGNORED_NAMES = re.compile(r"is_\w+_config|transformers\.js\w*|unsloth_\w+")  # notes of those who made the checkpoint
 LAYERS, MOST_LAYERS = {"num_hidden_layers", "num_layers", "num_decoder_layers"}, 10_000
-REFUSED = {"quantization_config": "its weights are quantised; take the checkpoint in full precision"}
+REFUSED = {"quantization_config": "its weights are quantized; take the checkpoint in full precision"}
 # Names by which other architectures compute; the class of the family reads none of them.
 OTHER_NETWORKS = re.compile(r"\w*(multiplier|expert|moe|alibi|softcap|clip_qkv|logits?_scal|mrope|no_rope)\w*")
 # Fields in which null has a meaning of its own.

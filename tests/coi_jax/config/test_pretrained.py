@@ -168,6 +168,9 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
         load(tmp_path / "absent")
     with pytest.raises(UserError, match=r"config.weights.folder: .*: has no config.json"):
         load(tmp_path)
+    write_json(tmp_path / "adapter_config.json", {})
+    with pytest.raises(UserError, match="holds adapters of peft alone; merge them"):
+        load(tmp_path)
     with pytest.raises(UserError, match=r"config.weights.folder: None: name a published folder"):
         load_config(FINE_TUNE, {})
     assert load_config(CONFIGS / "mistral_7b.py", {}).model.layers == 32  # the file says it all
