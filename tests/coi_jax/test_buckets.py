@@ -10,7 +10,8 @@ from etils import epath
 from coi_jax import evaluate, generate, tables, train
 from coi_jax.common import cli, files, storage
 from coi_jax.common.errors import UserError
-from coi_jax.config.run import load_config
+from coi_jax.config import __main__ as config_command
+from coi_jax.config.run import RunConfig, load_config
 from coi_jax.runs import checkpoint, checkpoint_steps
 from coi_jax.runs.metrics_log import read_metrics
 from coi_jax.training import termination
@@ -105,8 +106,10 @@ def test_tables_replace_their_own_files_alone(tmp_path: Path, capsys: pytest.Cap
     tables.check_replaceable(tmp_path / "ours")
 
 
-def test_a_config_file_may_be_in_a_bucket(bucket: str) -> None:
+def test_a_config_file_may_be_in_a_bucket(bucket: str, capsys: pytest.CaptureFixture[str]) -> None:
     files.write_bytes(f"{bucket}/configs/quickstart.py", QUICKSTART.read_bytes())
     assert load_config(f"{bucket}/configs/quickstart.py", {}) == load_config(QUICKSTART, {})
     with pytest.raises(UserError, match=r"config: gs://bucket/none\.py: no such file"):
         load_config(f"{bucket}/none.py", {})
+    assert run(config_command.main, "--config", f"{bucket}/configs/quickstart.py") == 0
+    assert RunConfig.model_validate_json(capsys.readouterr().out) == load_config(QUICKSTART, {})

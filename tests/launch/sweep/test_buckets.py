@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from coi_jax.common import files
+from coi_jax.common import cli, files
 from coi_jax.common.errors import UserError
+from launch.sweep.__main__ import main
 from launch.sweep.point_state import claim, is_scored, is_trained, state
 from launch.sweep.points import Point, expand
 from tests.helpers.paths import CONFIGS
@@ -30,6 +31,15 @@ def test_a_point_in_a_bucket_is_followed_from_new_to_done(bucket: str) -> None:
     for test in point.config.evaluation.tests:
         files.write_json(point.folder / "eval" / test / "results.json", {"provenance": {"checkpoint": "2-abc"}})
     assert state(point) == "done"
+
+
+def test_the_command_lists_points_in_a_bucket(bucket: str, capsys: pytest.CaptureFixture[str]) -> None:
+    sweep = str(CONFIGS / "sweeps" / "quickstart.py")
+    arguments = ["--sweep", sweep, "--backend", "local", "--out", f"{bucket}/sweep", "--dry_run"]
+    assert cli.run(lambda: main(arguments)) == 0
+    _, *lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(points(f"{bucket}/sweep"))
+    assert all(" new " in line and f"{bucket}/sweep/" in line for line in lines)
 
 
 def test_a_folder_of_something_else_is_not_claimed(tmp_path: Path) -> None:
