@@ -132,18 +132,23 @@ def find(values: Mapping[str, Any], overrides: Mapping[str, Any], kept: PathLike
     copy = Folder(kept, FIELD) if kept is not None and Folder(kept, FIELD).exists(CONFIG) else None
     if copy is not None and hub.is_hub(where):
         return _of_published(copy, where)  # nothing is asked of the Hub
-    folder = Folder(where, FIELD, hub.SMALL_FILES)
+    says_all = named and isinstance(model, dict) and ("preset" in model or "layers" in model)
+    try:
+        folder = Folder(where, FIELD, hub.SMALL_FILES)
+        is_there = folder.exists()
+    except (UserError, OSError):  # a bucket, or the Hub, that is out of reach from here
+        if says_all:
+            return None
+        raise
     if (folder.path / "checkpoints").is_dir() and folder.exists(CONFIG):
         return _of_run(folder)
     if copy is not None:
         return _of_published(copy, where)
     if folder.exists(CONFIG):
         return _of_published(folder, where)
-    if named and not folder.exists() and isinstance(model, dict) and ("preset" in model or "layers" in model):
-        return None  # the file says it all, as for a pod that has the folder; it is checked when it is opened
-    hint = (
-        f"has no {CONFIG}; name a folder as it was published" if folder.exists() else "no such folder; check the path"
-    )
+    if says_all and not is_there:
+        return None  # as for a pod that has the folder; it is checked when it is opened
+    hint = f"has no {CONFIG}; name a folder as it was published" if is_there else "no such folder; check the path"
     if folder.exists("adapter_config.json"):
         hint = "holds adapters of peft alone; merge them into their model there (merge_and_unload), and save that"
     if where.lower().endswith(".gguf"):

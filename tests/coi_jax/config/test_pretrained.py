@@ -173,7 +173,11 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
         load(tmp_path)
     with pytest.raises(UserError, match=r"config.weights.folder: None: name a published folder"):
         load_config(FINE_TUNE, {})
-    assert load_config(CONFIGS / "mistral_7b.py", {}).model.layers == 32  # the file says it all
+    unreachable = {"weights.folder": "gopher://pod/model"}
+    for overrides in ({}, unreachable):
+        assert load_config(CONFIGS / "mistral_7b.py", overrides).model.layers == 32  # the file says it all
+    with pytest.raises(UserError, match=r"config.weights.folder: gopher://pod/model: cannot be reached"):
+        load_config(RELEASE, unreachable)
 
 
 def test_a_run_that_has_begun_needs_the_folder_no_more(llama: Path, tmp_path: Path) -> None:
