@@ -235,10 +235,11 @@ def test_a_published_model_answers_as_a_run_and_as_it_is(
     assert all(str(answer["checkpoint"]).startswith("0-") for answer in answers)
 
 
-def test_published_weights_are_scored_as_they_are(tmp_path: Path, source: Path) -> None:
+@pytest.mark.parametrize("by", ["the folder alone", "fields that agree with it"])
+def test_published_weights_are_scored_as_they_are(tmp_path: Path, source: Path, by: str) -> None:
     made = trained_runs.make_run(tmp_path)
     fields = conversion.imported_config(Folder(str(source), "src"), str(made.config), {}).model.model_dump()
-    options = [f"--config.model.{name}={value!r}" for name, value in fields.items()]
+    options = [f"--config.model.{name}={value!r}" for name, value in fields.items()] * (by != "the folder alone")
     command = [
         "--workdir",
         str(tmp_path / "base"),
