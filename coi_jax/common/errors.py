@@ -3,6 +3,8 @@
 import difflib
 import os
 
+LISTED = 40  # names that a hint lists, at most
+
 
 class UserError(ValueError):
     """A mistake in what the user gave: a field, the value found there, and how to correct it.
@@ -25,8 +27,11 @@ def shorten(value: object, limit: int = 400) -> str:
 
 
 def nearest(name: str, known: list[str]) -> str:
-    """Return a hint about an unknown name: the closest known one, or all of them."""
+    """Return a hint about an unknown name: the closest known one, or all of them where they are few."""
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     if close:
         return f"unknown; did you mean {close[0]!r}?"
+    if len(known) > LISTED:
+        known = difflib.get_close_matches(name, known, n=5, cutoff=0.0)
+        return f"unknown; the nearest known names are {', '.join(known)}"
     return f"unknown; one of {', '.join(known)}"

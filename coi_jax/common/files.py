@@ -10,7 +10,15 @@ from collections.abc import Iterator, Sequence
 from typing import IO, Any, TypeVar
 
 from coi_jax.common.errors import UserError
-from coi_jax.common.json_reader import BYTE_ORDER_MARK, MAX_BYTES, JsonError, decode_utf8, parse_field, parse_json
+from coi_jax.common.json_reader import (
+    BYTE_ORDER_MARK,
+    MAX_BYTES,
+    JsonError,
+    decode_utf8,
+    json_kind,
+    parse_field,
+    parse_json,
+)
 from coi_jax.common.storage import AppendFile, PathLike, as_path, atomic_file, file_version, is_local, open_input
 
 Value = TypeVar("Value")
@@ -72,7 +80,7 @@ def read_object(path: PathLike, field: str = "file") -> dict[str, Any]:
     """Read the object of a JSON file; raise UserError where there is none."""
     value = read_json(path, field)
     if not isinstance(value, dict):
-        raise UserError(field, path, f"holds a {type(value).__name__}, where a JSON object is due; write it again")
+        raise UserError(field, path, f"holds {json_kind(value)} where a JSON object is expected; write it again")
     return value
 
 
@@ -146,7 +154,7 @@ def _json_object(line: bytes, where: str, field: str) -> dict[str, Any]:
     except JsonError as error:
         raise UserError(field, where, str(error)) from None
     if not isinstance(row, dict):
-        raise UserError(field, where, f"a {type(row).__name__}, where a JSON object is due")
+        raise UserError(field, where, f"is {json_kind(row)} where a JSON object is expected; correct the line")
     return row
 
 

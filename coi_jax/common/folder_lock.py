@@ -19,7 +19,7 @@ from collections.abc import Iterator
 
 from coi_jax.common.errors import UserError, shorten
 from coi_jax.common.json_reader import parse_json
-from coi_jax.common.storage import PathLike, is_local, user_cache
+from coi_jax.common.storage import PathLike, is_local, user_cache, writable
 
 LOCK = ".lock"
 UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # file systems without locks, as some network ones
@@ -35,14 +35,16 @@ def folder_lock(folder: PathLike, field: str, name: str = LOCK) -> Iterator[None
       name: of the lock file, for work in the same folder that needs a lock of its own.
 
     Raises:
-      UserError: another process works in the folder (it is named), or there is a file in its place.
+      UserError: another process works in the folder (it is named), there is a file in its place, or
+        it cannot be created.
     """
     path = _lock_path(folder, name)
     if path.parent.exists() and not path.parent.is_dir():
         raise UserError(field, folder, "is a file; name a folder")
     is_new = not path.parent.exists()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle = _acquire(path)
+    with writable(path.parent, field):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = _acquire(path)
     if handle is None:
         raise UserError(field, folder, f"is in use by {_holder(path)}; wait until it ends, or name another folder")
     try:

@@ -109,6 +109,20 @@ def decode_utf8(data: bytes) -> str:
         raise JsonError(f"byte {error.start} is not UTF-8; convert the file") from None
 
 
+def json_kind(value: Any) -> str:
+    """Return what JSON calls a value, with its article, for an error."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "true or false"
+        case int() | float():
+            return "a number"
+        case str():
+            return "a string"
+    return "an array" if isinstance(value, list) else "an object"
+
+
 def is_utf8(value: Any) -> bool:
     """Return whether all text in a JSON value can be written as UTF-8."""
     try:

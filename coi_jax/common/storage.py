@@ -9,6 +9,7 @@ the whole file again at intervals.
 """
 
 import contextlib
+import errno
 import hashlib
 import os
 import pathlib
@@ -37,6 +38,7 @@ EXTRAS = {"gs": "gcs", "hf": "hub"}  # of this project, which install what reads
 BLOCK = 2**24  # bytes that are copied, compared or hashed at once
 OLD = ".old"  # ends the temporary name of a folder that makes room for a new one
 MARKERS = {"manifest.json": "dataset", "config.json": "run"}  # the file by which a folder is known
+FULL = (errno.ENOSPC, errno.EDQUOT)  # a disk, which is nothing that is wrong with a path
 UPLOAD_SECONDS = 60.0  # between uploads of a file that grows in a bucket
 
 for _protocol in SCHEMES.values():  # a listing kept from before would hide what another process has written
@@ -215,6 +217,37 @@ def list_files(folder: PathLike) -> list[str]:
     return [path.relative_to(root).as_posix() for path in sorted(root.rglob("*")) if path.is_file()]
 
 
+def make_folder(folder: PathLike, field: str = "path") -> None:
+    """Create a folder with its parents, where there is none.
+
+    Args:
+      folder: local or in a bucket.
+      field: its name in an error.
+
+    Raises:
+      UserError: the system refuses to create it.
+    """
+    with writable(folder, field):
+        as_path(folder, field).mkdir(parents=True, exist_ok=True)
+
+
+@contextlib.contextmanager
+def writable(path: PathLike, field: str) -> Iterator[None]:
+    """Raise UserError where the system refuses to write a local path inside the block; a full disk stays an OSError.
+
+    Args:
+      path: that is written.
+      field: its name in an error.
+    """
+    try:
+        yield
+    except OSError as error:
+        if not is_local(path) or error.errno in FULL:
+            raise
+        reason = error.strerror or type(error).__name__
+        raise UserError(field, path, f"cannot be written ({reason}); name another path") from None
+
+
 @contextlib.contextmanager
 def atomic_file(path: PathLike, mode: str = "w") -> Iterator[IO[Any]]:
     """Open a file for writing that appears at `path`, whole, only when the block ends without an exception.
@@ -229,8 +262,9 @@ def atomic_file(path: PathLike, mode: str = "w") -> Iterator[IO[Any]]:
 
 @contextlib.contextmanager
 def _renamed_file(target: epath.Path, mode: str) -> Iterator[IO[Any]]:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    with writable(target, "out"):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
         with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as file:
             yield file
@@ -321,13 +355,13 @@ def atomic_folder(
       replace: asked about what stands at `path` when the block ends; it is kept where the answer is false.
 
     Raises:
-      UserError: there is something at `path` already, and no `replace` was given.
+      UserError: there is something at `path` already, and no `replace` was given, or it cannot be written.
     """
     target = as_path(path, field)
     _remove_left_behind(target, marker)
     if replace is _never:
         check_absent(target, field)
-    with _partial_folder(target) as partial:
+    with _partial_folder(target, field) as partial:
         try:
             yield partial
             is_wanted = (partial / marker).exists()
@@ -343,11 +377,12 @@ def atomic_folder(
 
 
 @contextlib.contextmanager
-def _partial_folder(target: epath.Path) -> Iterator[epath.Path]:
+def _partial_folder(target: epath.Path, field: str) -> Iterator[epath.Path]:
     """Yield a new temporary neighbor of a folder; a local one is held, so that no other process removes it."""
     while True:
         partial = target.parent / f"{_prefix(target)}{uuid.uuid4().hex[:8]}"
-        partial.mkdir(parents=True, exist_ok=True)
+        with writable(target, field):
+            partial.mkdir(parents=True, exist_ok=True)
         handle = hold(os.fspath(partial)) if is_local(partial) else None
         if handle is not None or not is_local(partial):
             break
@@ -490,11 +525,12 @@ class AppendFile:
 
     def __init__(self, path: PathLike) -> None:
         self._path = as_path(path)
-        self._path.parent.mkdir(parents=True, exist_ok=True)
         self._is_local = is_local(self._path)
-        if self._is_local:
-            self._file: IO[str] = open(self._path, "a", encoding="utf-8")
-            return
+        with writable(self._path, "out"):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            if self._is_local:
+                self._file: IO[str] = open(self._path, "a", encoding="utf-8")
+                return
         self._file = tempfile.TemporaryFile("w+", encoding="utf-8")
         self._file.write(self._path.read_bytes().decode("utf-8") if self._path.exists() else "")
         self._uploaded, self._is_changed = time.monotonic(), False

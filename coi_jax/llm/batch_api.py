@@ -19,7 +19,7 @@ import openai
 from coi_jax.common import files
 from coi_jax.common.errors import UserError, shorten
 from coi_jax.common.progress import Bar
-from coi_jax.common.storage import AppendFile, PathLike, as_path
+from coi_jax.common.storage import AppendFile, PathLike, as_path, make_folder
 from coi_jax.llm.batch_lines import Failure, Line, read_line, split_lines
 from coi_jax.llm.budget import Budget, BudgetReached
 from coi_jax.llm.calls import with_estimates
@@ -64,7 +64,7 @@ class Batches:
         self.declined: dict[str, str] = {}
         self.failures: collections.Counter[str] = collections.Counter()
         self._calls: dict[str, Body] = {}
-        self._jobs.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self._jobs.parent, "--work")
         files.recover_jsonl(self._jobs)
         self._format = next((job["format"] for job in reversed(self._known()) if job.get("format")), FORMATS[0])
 

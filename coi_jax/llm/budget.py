@@ -23,7 +23,7 @@ from etils import epath
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
 from coi_jax.common.json_reader import parse_json
-from coi_jax.common.storage import as_path, is_local
+from coi_jax.common.storage import as_path, is_local, make_folder
 from coi_jax.llm.calls import Reply, token_limit
 from coi_jax.llm.spending_journal import Journal, dollars_of_dead, open_journal
 
@@ -81,7 +81,7 @@ class Budget:
         self.prices = prices
         self._dollars, self._in_flight = dollars, in_flight
         self._root = as_path(folder, "budget")
-        self._root.mkdir(parents=True, exist_ok=True)
+        make_folder(self._root, "budget")
         self._lock = threading.Lock()
         self._name = uuid.uuid4().hex
         self._journal: Journal | None = None

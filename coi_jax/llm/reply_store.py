@@ -15,7 +15,7 @@ from etils import epath
 
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
-from coi_jax.common.storage import as_path, local_path
+from coi_jax.common.storage import as_path, local_path, make_folder
 from coi_jax.llm.calls import Reply
 
 BUSY_SECONDS = 60.0  # that a writer waits for another process
@@ -40,7 +40,7 @@ class SqliteStore:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent, "store")
         self._local = threading.local()
         self._execute("CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, reply TEXT NOT NULL)")
 
@@ -79,7 +79,7 @@ class FolderStore:
 
     def __init__(self, folder: str) -> None:
         self._root = as_path(folder, "store")
-        self._root.mkdir(parents=True, exist_ok=True)
+        make_folder(self._root, "store")
 
     def _path(self, key: str) -> epath.Path:
         return self._root / key[:2] / f"{key}.json"

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from coi_jax.common import cli
-from coi_jax.common.errors import UserError
 from coi_jax.common.folder_lock import folder_lock
 
 
@@ -25,17 +24,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Imported once the command line is right, so that --help needs no Beam.
     from data_pipeline.build import forecast
     from data_pipeline.build.build_job import BuildJob
-    from data_pipeline.build.config_loading import load, parse_columns, parse_source
+    from data_pipeline.build.config_loading import load, parse_sources
     from data_pipeline.build.engine.stage_runner import check_beam_flags, check_work_folder
 
     check_beam_flags(beam_flags, own=list(FLAGS))
     if arguments.llm:
         overrides["llm"] = arguments.llm
-    if arguments.source:
-        columns = parse_columns(arguments.columns) if arguments.columns else {}
-        overrides["seeds.sources"] = tuple(parse_source(source, columns) for source in arguments.source)
-    elif arguments.columns:
-        raise UserError("--columns", arguments.columns, "belongs to a source of rows; give --source rows:PATH too")
+    if arguments.source or arguments.columns:
+        overrides["seeds.sources"] = parse_sources(arguments.source or (), arguments.columns)
     config = load(arguments.config, overrides, needs_model=not arguments.dry_run)
     work = arguments.work or f"{arguments.out}.work"
     check_work_folder(work)

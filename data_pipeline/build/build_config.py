@@ -40,6 +40,8 @@ class SourceConfig(Section):
             raise ValueError(f'columns are what kind "rows" has, and {{}} for {self.kind}')
         if self.columns and not {"instruction", "output"} <= self.columns.keys() <= {"instruction", "input", "output"}:
             raise ValueError("columns must name those of instruction and output (and of input, where there is one)")
+        if len(set(self.columns.values())) < len(self.columns):
+            raise ValueError("columns name one twice; each text needs a column of its own")
         return self
 
 

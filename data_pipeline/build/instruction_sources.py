@@ -195,9 +195,9 @@ def read_examples(path: str, columns: Mapping[str, str]) -> Iterator[Piece | Ref
       columns: the names of its columns, where its layout is not one that is recognized.
 
     Raises:
-      UserError: no row is of a layout that is known.
+      UserError: there are no rows, or none is of a layout that is known.
     """
-    layout, row = None, None
+    layout, row, number = None, None, None
     for number, row in enumerate(row_files.read_rows(path)):
         layout = layout or row_layouts.recognize(row, path, columns)
         if layout is None and number == ROWS_TRIED:
@@ -208,6 +208,8 @@ def read_examples(path: str, columns: Mapping[str, str]) -> Iterator[Piece | Ref
         elif layout:
             for example in found:
                 yield _piece(layout.name, "", *example, None)
+    if number is None:
+        raise UserError("seeds.sources", path, "has no rows; name a file that has some")
     if layout is None and row is not None:
         raise row_layouts.unknown_layout(row, path)
 
@@ -236,7 +238,7 @@ def require_pieces(rows: Iterable[Piece | Refused], path: str) -> Iterator[Piece
       UserError: at the end of a file of which no row could be used; it names the keys that its rows have.
     """
     keys: dict[str, None] = {}
-    is_empty, reason = True, "it has none"
+    is_empty, reason = True, None
     for row in rows:
         if isinstance(row, Piece):
             is_empty = False
@@ -245,6 +247,9 @@ def require_pieces(rows: Iterable[Piece | Refused], path: str) -> Iterator[Piece
             if len(keys) < NAMED_KEYS and isinstance(row.row, dict):
                 keys |= dict.fromkeys(row.row)
         yield row
+    if is_empty and reason is None:  # files of rows have some, so these are chains of several steps
+        hint = "has no chain of one step, which a single instruction is; name another split or dataset"
+        raise UserError("seeds.sources", path, hint)
     if is_empty:
         names = shorten(", ".join(map(str, keys)), 200)
         found = f"have the keys {names}; rename or correct them" if keys else "are none of them"

@@ -29,6 +29,7 @@ NOTES = (SPLITS, STATE, "dataset_info.json", "dataset_infos.json")
 TRAIN = "train"
 TRAINING = re.compile("(^|[^a-z])train([^a-z]|$)")  # in the name of a file or of its folder
 SHARD = re.compile(r"-[0-9]+-of-[0-9]+\.")
+CSV_KINDS = {".csv": "commas", ".tsv": "tabs"}  # what separates the values of each
 SIZE = 2**28  # bytes of a batch of Arrow rows
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from coi_jax.common.errors import UserError, shorten
-from data_pipeline.build.row_files import FIELD
+from data_pipeline.build.row_files import CSV_KINDS, FIELD
 
 INSTRUCTION, INPUT, OUTPUT = "instruction", "input", "output"
 USERS, MODELS = ("human", "user"), ("gpt", "assistant", "model")  # who speaks, by the names of various files
@@ -126,6 +126,7 @@ def recognize(row: Any, path: str, columns: Mapping[str, str]) -> Layout | None:
     if columns:
         if missing := [name for name in columns.values() if name not in keys]:
             hint = f"has no column {', '.join(missing)}; its columns are {_listed(keys)}"
+            hint = _other_delimiter(keys, path) or hint
             raise UserError(FIELD, path, hint)
         return by_columns("columns", columns)
     return next((layout for layout in LAYOUTS if set(layout.keys) <= set(keys)), None)
@@ -138,12 +139,23 @@ def unknown_layout(row: Any, path: str) -> UserError:
       row: one of them.
       path: of the file.
     """
-    keys = _listed(list(row) if isinstance(row, dict) else [])
-    hint = (
-        f"has rows with the keys {keys}, which is no layout that is known; say which they are: "
+    keys = list(row) if isinstance(row, dict) else []
+    hint = _other_delimiter(keys, path) or (
+        f"has rows with the keys {_listed(keys)}, which is no layout that is known; say which they are: "
         "--columns instruction=KEY,input=KEY,output=KEY (input may be left out)"
     )
     return UserError(FIELD, path, hint)
+
+
+def _other_delimiter(keys: list[Any], path: str) -> str:
+    """Return what to do with a file of columns whose only one holds what separates columns elsewhere; else ""."""
+    ends = next((end for end in CSV_KINDS if path.lower().endswith(end)), None)
+    found = [sign for sign in (";", "\t", ",", "|") if len(keys) == 1 and sign in str(keys[0])]
+    if ends is None or not found:
+        return ""
+    other = {"\t": "tabs", ",": "commas"}.get(found[0], repr(found[0]))
+    fix = {"\t": "name it *.tsv", ",": "name it *.csv"}.get(found[0], f"write it with {CSV_KINDS[ends]}")
+    return f"has one column, {shorten(keys[0], 100)!r}: its values seem to be separated by {other}; {fix}"
 
 
 def _listed(keys: list[Any]) -> str:

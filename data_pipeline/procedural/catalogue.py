@@ -60,7 +60,8 @@ def select(names: Sequence[str], max_level: int) -> tuple[Operation, ...]:
     known = [*families(), *by_name()]
     for name in names:
         if name not in known:
-            raise UserError("operations", name, nearest(name, known))
+            hint = f"{nearest(name, known)} (python -m data_pipeline.procedural --list prints all)"
+            raise UserError("operations", name, hint)
     chosen = [operation for operation in OPERATIONS if {operation.name, operation.family} & set(names)]
     kept = tuple(operation for operation in chosen if operation.level <= max_level)
     if not kept:

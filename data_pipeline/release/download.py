@@ -12,6 +12,7 @@ from pathlib import Path
 
 from coi_jax.common.errors import UserError
 from coi_jax.common.progress import Bar
+from coi_jax.common.storage import make_folder
 from data_pipeline.release.release_files import CHECKSUMS, COMMIT, git_blob
 
 ATTEMPTS = 5
@@ -59,7 +60,7 @@ def _is_whole(path: Path, blob: str) -> bool:
 
 def _fetch(url: str, target: Path, blob: str) -> None:
     """Download one file, check it, and only then give it its name."""
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent, "download_folder")
     part = target.with_name(target.name + ".part")
     resumed = part.exists()
     _transfer_with_retries(url, part)

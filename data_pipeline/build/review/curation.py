@@ -6,7 +6,7 @@ from typing import Any
 
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
-from coi_jax.common.storage import AppendFile, PathLike, as_path
+from coi_jax.common.storage import AppendFile, PathLike, as_path, make_folder
 from data_pipeline.build import decisions
 from data_pipeline.build.decisions import Decisions
 from data_pipeline.build.review.build_report import chain_row
@@ -42,7 +42,7 @@ class CurationSession:
         drafts = [one.draft for one in found]
         self.order = [draft.id for draft in review_order(drafts, least_score, seed)]
         self._lock = threading.Lock()
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path.parent, "--decisions")
         files.recover_jsonl(path)
         self._rows = dict(decisions.read(path).rows)
         self._undoable: list[tuple[str, dict[str, Any] | None]] = []  # the chain, and the decision on it before

@@ -54,7 +54,7 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "message"), [(b'{"a": 1', "cut short"), (b"[1]", "a list"), (b'{"a": "\xe9"}', "UTF-8")]
+    ("line", "message"), [(b'{"a": 1', "cut short"), (b"[1]", "an array"), (b'{"a": "\xe9"}', "UTF-8")]
 )
 def test_a_bad_line_is_named(tmp_path: Path, line: bytes, message: str) -> None:
     path = tmp_path / "rows.jsonl"
@@ -100,6 +100,9 @@ def test_a_long_value_is_shortened_to_one_line() -> None:
 def test_nearest_names() -> None:
     assert "did you mean 'adamw'" in nearest("adam", ["adamw", "adafactor"])
     assert nearest("xyz", ["adamw", "adafactor"]) == "unknown; one of adamw, adafactor"
+    many = [f"name_{number}" for number in range(100)]
+    assert nearest("xyz7", many).startswith("unknown; the nearest known names are name_7, ")
+    assert nearest("xyz7", many).count(",") == 4
 
 
 def test_blank_lines_and_a_byte_order_mark_are_skipped_and_lines_end_with_a_newline_alone(tmp_path: Path) -> None:
@@ -112,7 +115,7 @@ def test_blank_lines_and_a_byte_order_mark_are_skipped_and_lines_end_with_a_newl
 
 def test_an_object_is_read_and_nothing_else(tmp_path: Path) -> None:
     files.write_json(tmp_path / "list.json", [])
-    with pytest.raises(UserError, match="a list, where a JSON object is due"):
+    with pytest.raises(UserError, match="holds an array where a JSON object is expected"):
         files.read_object(tmp_path / "list.json")
 
 

@@ -1,4 +1,5 @@
 import contextlib
+import errno
 import hashlib
 import pathlib
 import signal
@@ -13,6 +14,7 @@ from etils import epath
 from coi_jax.common import files, storage
 from coi_jax.common.errors import UserError
 from coi_jax.common.exchange import exchange
+from coi_jax.common.folder_lock import folder_lock
 from coi_jax.common.storage import (
     AppendFile,
     Folder,
@@ -330,3 +332,35 @@ def test_the_folder_of_another_job_is_named(tmp_path: pathlib.Path, marker: str,
     (tmp_path / marker).touch()
     with pytest.raises(UserError, match=f"--out: .* is the folder of a {what}"):
         check_not_kept(tmp_path, "--out")
+
+
+def write_folder(path: str) -> None:
+    with atomic_folder(path, marker=MARKER):
+        pass
+
+
+def lock_folder(path: str) -> None:
+    with folder_lock(path, "out"):
+        pass
+
+
+@pytest.mark.parametrize("write", [write_folder, lock_folder, lambda path: storage.make_folder(path, "out")])
+def test_a_folder_that_cannot_be_created_is_refused_in_one_line(
+    write: Callable[[str], None], tmp_path: pathlib.Path
+) -> None:
+    (tmp_path / "file").touch()
+    for path in ("/proc/none", f"{tmp_path}/file/none"):
+        with pytest.raises(UserError, match=f"^out: {path}: cannot be written \\(.+\\); name another path$"):
+            write(path)
+
+
+@pytest.mark.parametrize("write", [lambda path: files.write_text(path, "x"), AppendFile])
+@pytest.mark.parametrize("name", ["none.txt", "none/none.txt"])
+def test_a_file_that_cannot_be_created_is_refused_in_one_line(write: Callable[[str], object], name: str) -> None:
+    with pytest.raises(UserError, match=f"^out: /proc/{name}: cannot be written \\(.+\\); name another path$"):
+        write(f"/proc/{name}")
+
+
+def test_a_full_disk_is_not_taken_for_a_wrong_path(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(OSError, match="No space left"), storage.writable(tmp_path, "out"):
+        raise OSError(errno.ENOSPC, "No space left on device")

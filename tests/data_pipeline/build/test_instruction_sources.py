@@ -207,3 +207,8 @@ def test_the_real_tasks_are_read(super_ni_folder: Path) -> None:
         == 12
     )
     assert all(seed.category and seed.definition and seed.instances for seed in seeds)
+
+
+def test_a_dataset_without_single_instructions_is_named() -> None:
+    with pytest.raises(UserError, match=r"^seeds\.sources: train.jsonl: has no chain of one step, "):
+        list(instruction_sources.require_pieces([], "train.jsonl"))

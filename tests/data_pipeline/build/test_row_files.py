@@ -16,7 +16,7 @@ from coi_jax.common.errors import UserError
 from data_pipeline.build import __main__ as build
 from data_pipeline.build import instruction_sources, row_files
 from data_pipeline.build.build_config import SourceConfig
-from data_pipeline.build.config_loading import load, parse_columns, parse_source
+from data_pipeline.build.config_loading import load, parse_columns, parse_source, parse_sources
 from data_pipeline.build.instruction_sources import Piece, Refused
 from tests.helpers import hub_server
 from tests.helpers.hub_server import Hub
@@ -241,7 +241,11 @@ def damaged(folder: Path, how: str) -> Path:
         "no layout": ("a.json", '[{"question": "a", "answer": "b"}]'),
         "an empty array": ("a.json", "[]"),
         "an empty csv": ("a.csv", ""),
+        "an empty jsonl": ("a.jsonl", "\n"),
         "a header alone": ("a.csv", "instruction,output\n"),
+        "semicolons": ("a.csv", "instruction;output\na;b\n"),
+        "tabs": ("a.csv", "instruction\toutput\na\tb\n"),
+        "a number for a row": ("a.jsonl", "1\n"),
         "two files": ("two/b.json", "[]"),
         "two kinds": ("kinds/train.json", "[]"),
         "no files": ("none/a.md", "#"),
@@ -274,9 +278,13 @@ def read_all(source: str) -> None:
         ("no utf-8", "a.csv:2: byte 2 is not UTF-8"),
         ("another kind", "is no file of rows; name one that ends with .json, .jsonl, .csv"),
         ("no layout", "keys question, answer, which is no layout .* --columns instruction=KEY,input=KEY,output=KEY"),
-        ("an empty array", "no row can be used"),
-        ("an empty csv", "no row can be used"),
-        ("a header alone", "no row can be used"),
+        ("an empty array", "a.json: has no rows; name a file that has some"),
+        ("an empty csv", "a.csv: has no rows; name a file that has some"),
+        ("an empty jsonl", "a.jsonl: has no rows; name a file that has some"),
+        ("a header alone", "a.csv: has no rows; name a file that has some"),
+        ("semicolons", "a.csv: has one column, 'instruction;output': its values seem to be separated by ';'; write"),
+        ("tabs", "its values seem to be separated by tabs; name it *.tsv"),
+        ("a number for a row", "a.jsonl:1: is a number where a JSON object is expected; correct the line"),
         ("two files", "has several files (b.json, c.json); name one of them"),
         ("two kinds", "has several files (train.csv, train.json); name one of them"),
         ("no files", "has no .json, .jsonl"),
@@ -316,6 +324,29 @@ def test_the_command_line_names_kind_path_and_columns() -> None:
     for wrong in ("instruction=q", "instruction=q,output=a,context=c", "q,a", "instruction=q,output=a,output=b"):
         with pytest.raises(UserError, match=r"--columns: .*write instruction=NAME,input=NAME,output=NAME"):
             parse_columns(wrong)
+    with pytest.raises(UserError, match=r"^--columns: .*: names a column twice; each text needs a column of its own$"):
+        parse_columns("instruction=question,output=question")
+    with pytest.raises(UserError, match=r"^--columns: .*: belongs to a source of rows; give --source rows:PATH too"):
+        parse_sources(["dataset:d:train"], "instruction=q,output=a")
+    rows, dataset = parse_sources(["rows:a.csv", "dataset:d:train"], "instruction=q,output=a")
+    assert (rows["columns"], dataset["columns"]) == (columns, {})
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("my/questions.csv", "names no kind; write KIND:PATH, as rows:my/questions.csv"),
+        ("hf://datasets/org/name", "names no kind; write KIND:PATH, as rows:hf://datasets/org/name"),
+        ("row:a.csv", "row is unknown; did you mean 'rows'?"),
+        ("rows:", "names no path; write rows:PATH"),
+        ("dataset:data/lists", "names no split; write dataset:DIR:SPLIT, as dataset:data/lists:train"),
+        ("dataset:gs://bucket/lists", "names no split; write dataset:DIR:SPLIT"),
+    ],
+)
+def test_a_source_that_is_written_otherwise_is_refused_with_its_spelling(source: str, said: str) -> None:
+    with pytest.raises(UserError) as caught:
+        parse_source(source, {})
+    assert str(caught.value).startswith(f"--source: {source}: {said}")
 
 
 @pytest.fixture

@@ -295,3 +295,16 @@ def test_a_killed_run_leaves_nothing_behind_after_the_next(tmp_path: Path) -> No
     assert [path.name[:5] for path in tmp_path.iterdir()] == [".out."]
     assert main([f"--out={tmp_path / 'out'}", *few]) == 0
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_folder_that_cannot_be_created_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(lambda: main(["--out", "/proc/none", *SMALL])) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: out: /proc/none: cannot be written (")
+    assert error.count("\n") == 1
+
+
+def test_an_unknown_operation_gets_a_few_near_names() -> None:
+    with pytest.raises(UserError, match=r"^operations: foo: unknown; the nearest known names are .* --list") as caught:
+        catalogue.select(["lists", "foo"], 3)
+    assert len(str(caught.value)) < 250
