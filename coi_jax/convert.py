@@ -12,12 +12,13 @@ folder, its tensors in float32 unless --dtype says otherwise. All may be in a bu
 at a time.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 
 from coi_jax.common import cli
 from coi_jax.common.errors import UserError
-from coi_jax.common.storage import Folder
+from coi_jax.common.storage import Folder, is_local
 
 DTYPES = ("float32", "bfloat16", "float16")
 GIGABYTE = 10**9
@@ -46,6 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UserError("src", arguments.src, hint)
         import_gguf(arguments.src, arguments.out, dtype, max_shard_bytes)
         print(f"wrote {arguments.out}; next: --config.weights.folder={arguments.out}, or convert it to a run")
+    elif is_local(arguments.src) and os.path.isfile(arguments.src):
+        hint = f"is a file; name a published folder, a run folder, or a GGUF file (*{EXTENSION})"
+        raise UserError("src", arguments.src, hint)
     elif arguments.adapters:
         export_adapters(run, arguments.out)
         print(f"wrote {arguments.out}; next: peft.PeftModel.from_pretrained(model, {arguments.out!r})")

@@ -22,6 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     rest, overrides = cli.split_overrides(sys.argv[1:] if argv is None else argv)
     arguments = _parser().parse_args(rest)
     # Imported once the command line is right, so that --help and mistakes need no JAX.
+    from coi_jax.data.test_sets import find_test_set
     from coi_jax.evaluation.evaluator import evaluate_newest
     from coi_jax.evaluation.score_table import show
     from coi_jax.inference.model import init_untrained_run
@@ -31,11 +32,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError("limit", arguments.limit, "give at least 1, or leave it out for all examples")
     if arguments.dataset:
         overrides["data.folder"] = arguments.dataset
+    names = arguments.tasks.split(",") if arguments.tasks else None
+    for name in names or ():
+        find_test_set(name, "--tasks")
     processes.start_jax()
     if arguments.config:
         init_untrained_run(arguments.workdir, arguments.config, overrides)
         overrides = {}
-    names = arguments.tasks.split(",") if arguments.tasks else None
     scored = evaluate_newest(arguments.workdir, overrides, arguments.source or None, names, arguments.limit)
     if arguments.json:
         processes.print_primary(json.dumps(scored, ensure_ascii=False))

@@ -221,28 +221,39 @@ class _HashedFile:
         return self._hash.hexdigest()
 
 
-def read_manifest(folder: PathLike) -> dict[str, Any]:
+def read_manifest(folder: PathLike, field: str = "dataset folder") -> dict[str, Any]:
     """Read the manifest of a dataset folder.
+
+    Args:
+      folder: of the dataset.
+      field: its name in an error.
 
     Raises:
       UserError: the folder is missing or is not a (whole) dataset, or the manifest is not as its schema has it.
     """
-    path = as_path(folder, "dataset folder") / MANIFEST
+    place = as_path(folder, field)
+    path = place / MANIFEST
     if not path.exists() and not recover_folder(folder, MANIFEST):
-        raise UserError("dataset folder", folder, f"has no {MANIFEST}; build or import the dataset first")
-    manifest = files.read_object(path, "dataset folder")
-    check_value(Manifest, manifest, "dataset folder", path)
+        found = f"has no {MANIFEST};" if place.exists() else "no such folder; check the path, or"
+        raise UserError(field, folder, f"{found} build or import the dataset first")
+    manifest = files.read_object(path, field)
+    check_value(Manifest, manifest, field, path)
     return manifest
 
 
-def split_path(folder: PathLike, split: str) -> epath.Path:
+def split_path(folder: PathLike, split: str, field: str = "dataset folder") -> epath.Path:
     """Return the file of a split, after a check that it is the one that the manifest describes.
+
+    Args:
+      folder: of the dataset.
+      split: a name in its manifest.
+      field: the name of the folder in an error.
 
     Raises:
       UserError: the folder is missing or is not a (whole) dataset, or has no such split; a row of the split is not a
         chain; or the file differs from the manifest's hash or counts.
     """
-    manifest = read_manifest(folder)
+    manifest = read_manifest(folder, field)
     if split not in manifest["counts"]:
         raise UserError("split", split, f"{nearest(split, list(manifest['counts']))} (in {folder})")
     path = as_path(folder) / f"{split}.jsonl"

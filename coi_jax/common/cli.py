@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import difflib
 import errno
 import glob
 import os
@@ -13,7 +14,7 @@ from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
 from coi_jax.common import child_processes
-from coi_jax.common.errors import UserError, nearest, shorten
+from coi_jax.common.errors import UserError, shorten
 from coi_jax.common.limits import LARGEST_INTEGER
 
 # What the user's machine or the path that was given is to blame for.
@@ -49,8 +50,19 @@ class Parser(argparse.ArgumentParser):
         for argument in sys.argv[1:] if args is None else args:
             name = str(argument).partition("=")[0]
             if name.startswith("--") and name != "--" and name not in self._option_string_actions:
-                self.error(f"{name}: {nearest(name, list(self._option_string_actions))}")
+                self.error(f"{name}: {self._unknown(name)}")
         return super().parse_args(args, namespace)
+
+    def _unknown(self, name: str) -> str:
+        """Return a hint about an unknown option: the nearest one, or where the fields of a config are found."""
+        known = {option.lstrip("-"): option for option in self._option_string_actions}
+        close = difflib.get_close_matches(name.lstrip("-"), list(known), n=1)
+        if close:
+            return f"unknown; did you mean {known[close[0]]!r}?"
+        if "config" in known:
+            printed = "python -m coi_jax.config --config FILE prints them"
+            return f"unknown; settings are given as --config.FIELD=VALUE ({printed})"
+        return "unknown"
 
 
 def parser(description: str | None) -> Parser:

@@ -14,9 +14,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from coi_jax.common.errors import UserError
+from coi_jax.common.errors import UserError, shorten
 
 SCHEME, DATASETS = "hf://", "datasets/"
+AGAIN = "run the command again to go on where there is a network, or name a local folder"
 COMMIT = re.compile("[0-9a-f]{40}")
 # What is read of a model: never what holds code or pickled objects.
 SMALL_FILES = ("*.json", "*.model", "*.txt", "*.jinja")
@@ -134,4 +135,8 @@ def _reason(error: Exception) -> str:
             return "has no such revision; name a branch, a tag or a commit that it has"
         case "HfHubHTTPError" | "HTTPError":
             return f"the Hub answers with an error ({str(error).partition(chr(10))[0]}); try again"
-    return f"cannot be reached ({type(error).__name__}); run the command again to go on, or name a local folder"
+        case "LocalEntryNotFoundError":
+            why = "the Hub does not answer from here, and its cache on this machine does not have the files"
+            return f"cannot be reached ({why}); {AGAIN}"
+    why = shorten(str(error).partition("\n")[0], 150) or "the connection failed"
+    return f"cannot be reached ({why}); {AGAIN}"

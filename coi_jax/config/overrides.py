@@ -59,7 +59,9 @@ def _inside(found: Any, keys: list[str], name: str, value: Any) -> dict[str, Any
     if isinstance(found, dict):
         return found
     where = ".".join(["config", *keys])
-    hint = f"{where} is None; choose a config that has it" if found is None else f"{where} has no fields of its own"
+    variant = ", or choose its variant that has it: --config FILE.py:lora" if where == "config.lora" else ""
+    is_none = f"{where} is None; set it in the config file{variant}"
+    hint = is_none if found is None else f"{where} has no fields of its own"
     raise UserError(f"config.{name}", value, hint)
 
 

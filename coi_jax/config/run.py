@@ -289,7 +289,11 @@ def read_run_config(path: PathLike, field: str) -> RunConfig:
     Raises:
       UserError: there is no such file, or a field is missing or wrong, as in a run of another version of the project.
     """
-    values = files.read_object(path, field)
+    try:
+        values = files.read_object(path, field)
+    except UserError as error:  # nobody writes the config of a run by hand
+        hint = error.hint.replace("write it again", "restore the file, or train into another --workdir")
+        raise UserError(error.field, error.value, hint) from None
     try:
         return validate(values)
     except UserError as error:

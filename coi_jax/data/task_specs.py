@@ -79,7 +79,7 @@ def check_names(config: RunConfig) -> None:
     """
     find_arm(config.arm)
     for test in config.evaluation.tests:
-        find_test_set(test)
+        find_test_set(test, "config.evaluation.tests")
 
 
 def check_sources(folder: PathLike, names: Iterable[str]) -> str:
@@ -92,7 +92,7 @@ def check_sources(folder: PathLike, names: Iterable[str]) -> str:
     Raises:
       UserError: there is no dataset, or a test set is for chains of another source.
     """
-    source: str = read_manifest(folder)["source"]
+    source: str = read_manifest(folder, "config.data.folder")["source"]
     for name in names:
         check_source(name, source, folder)
     return source

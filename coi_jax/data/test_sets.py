@@ -60,14 +60,18 @@ TEST_SETS: dict[str, TestSet] = {
 }
 
 
-def find_test_set(name: str) -> TestSet:
+def find_test_set(name: str, field: str = "test set") -> TestSet:
     """Return the test set of a name.
+
+    Args:
+      name: of the test set.
+      field: what the user named it by, for the error.
 
     Raises:
       UserError: there is no such test set; the nearest name is given.
     """
     if name not in TEST_SETS:
-        raise UserError("test set", name, nearest(name, list(TEST_SETS)))
+        raise UserError(field, name, nearest(name, list(TEST_SETS)))
     return TEST_SETS[name]
 
 

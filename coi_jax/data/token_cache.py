@@ -151,7 +151,7 @@ def _write_missing(config: RunConfig, specs: Sequence[TaskSpec], vocabulary_copy
 
 def count_rows(spec: TaskSpec) -> int:
     """Return the number of rows that a task has, by its dataset's manifest; raise UserError where it has none."""
-    split_path(spec.folder, spec.split)
+    split_path(spec.folder, spec.split, "config.data.folder")
     counts: dict[str, int] = read_manifest(spec.folder)["counts"][spec.split]
     rows = sum(counts.values()) if spec.length is None else counts.get(str(spec.length), 0)
     if not rows:

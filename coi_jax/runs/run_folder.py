@@ -216,7 +216,7 @@ def write_environment(
       parameters: the number of trained ones, and of all.
     """
     device = jax.devices()[0]
-    dataset = files.sha256(split_path(config.data.folder, config.data.split))
+    dataset = files.sha256(split_path(config.data.folder, config.data.split, "config.data.folder"))
     values = {
         "python": platform.python_version(),
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},

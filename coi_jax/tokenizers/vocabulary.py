@@ -104,7 +104,7 @@ def trained_path(config: RunConfig) -> epath.Path:
     Raises:
       UserError: the dataset folder or its training split is missing.
     """
-    data = dataset.split_path(config.data.folder, config.data.split)
+    data = dataset.split_path(config.data.folder, config.data.split, "config.data.folder")
     trainer = [TRAINER_VERSION, sentencepiece.__version__]
     key = files.digest([files.cached_sha256(data), config.data.template, trained_size(config), *trainer])
     return as_path(config.data.cache_folder, "config.data.cache_folder") / f"vocabulary-{key[:16]}.model"

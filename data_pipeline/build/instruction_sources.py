@@ -60,7 +60,7 @@ def paths(source: SourceConfig) -> list[str]:
     if source.kind == "procedural":
         return [source.path]
     if source.kind == "dataset":
-        return [str(split_path(source.path, source.split))]
+        return [str(split_path(source.path, source.split, "seeds.sources"))]
     if source.kind in EXAMPLES:
         return row_files.find_files(source.path)
     path = as_path(source.path, "seeds.sources")

@@ -130,7 +130,7 @@ def find_files(source: str) -> list[str]:
       UserError: there are none, or it is open which of several files are meant.
     """
     if hub.is_hub(source):
-        parts = hub.parse(source, FIELD)
+        parts = _hub_dataset(source)
         return _of_folder(epath.Path(hub.download(source, FIELD, _patterns(parts))) / parts.path, source)
     path = as_path(source, FIELD)
     if not path.exists():
@@ -140,7 +140,16 @@ def find_files(source: str) -> list[str]:
 
 def pinned(source: str) -> str:
     """Return a source by which the same rows are found again: a repository of the Hub at its commit."""
-    return hub.pin(source, FIELD, _patterns(hub.parse(source, FIELD))) if hub.is_hub(source) else source
+    return hub.pin(source, FIELD, _patterns(_hub_dataset(source))) if hub.is_hub(source) else source
+
+
+def _hub_dataset(source: str) -> hub.HubUrl:
+    """Return the parts of the URL of a dataset of the Hub; raise UserError where it names a model."""
+    parts = hub.parse(source, FIELD)
+    if parts.kind != "dataset":
+        hint = f"names a model; for a dataset, write {parts._replace(kind='dataset')}"
+        raise UserError(FIELD, source, hint)
+    return parts
 
 
 def _patterns(parts: hub.HubUrl) -> tuple[str, ...]:

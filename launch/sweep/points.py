@@ -131,7 +131,7 @@ def choose(points: list[Point], only: list[str]) -> list[Point]:
 def check_data(points: list[Point]) -> None:
     """Raise UserError where a point's dataset is missing, has no such split or is of another source than its tests."""
     for folder, split in sorted({(point.config.data.folder, point.config.data.split) for point in points}):
-        splits = list(dataset.read_manifest(folder)["counts"])
+        splits = list(dataset.read_manifest(folder, "config.data.folder")["counts"])
         if split not in splits:
             raise UserError("config.data.split", split, f"{nearest(split, splits)} (in {folder})")
     for point in points:

@@ -317,6 +317,7 @@ def test_mistakes_are_one_line_and_leave_nothing(
         ("--src", source, "--out", out, "--config", "none.py"): "config: none.py: no such file",
         ("--src", trained.path, "--out", out, "--adapters"): "trained all weights; leave --adapters out",
         ("--src", empty, "--out", out): "has no checkpoint yet",
+        ("--src", trained.config, "--out", out): "is a file; name a published folder, a run folder, or a GGUF file",
     }
     for arguments, said in cases.items():
         assert run(*arguments) == 2

@@ -223,7 +223,7 @@ def test_mesh_does_not_change_scores(run: Path, whole: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--tasks=proc2_tset"], "test set: proc2_tset: unknown; did you mean"),
+        (["--tasks=proc2_tset"], "--tasks: proc2_tset: unknown; did you mean"),
         (["--tasks=proc3_test"], "has no chain of length 3"),
         (["--tasks=bbh"], "bbh"),
         (["--limit=0"], "limit: 0: give at least 1"),

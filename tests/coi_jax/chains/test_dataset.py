@@ -211,7 +211,7 @@ def test_an_id_names_one_chain_of_a_split(tmp_path: Path) -> None:
 
 
 def test_reading_what_is_not_a_dataset(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"manifest\.json"):
+    with pytest.raises(UserError, match="none: no such folder; check the path"):
         read_manifest(tmp_path / "none")
     write(tmp_path / "data")
     with pytest.raises(UserError, match="did you mean 'train'"):
@@ -240,3 +240,13 @@ def run(text):
 def test_chains_of_a_megabyte_are_written_and_read_soon_and_in_little_memory(tmp_path: Path) -> None:
     texts = [piece * (2**20 // len(piece)) for piece in ("word ", "\\", "\n", '"', "é\u2028", "\0", "Task 1 output: ")]
     assert_megabyte_takes_little(CODE.format(path=str(tmp_path / "data")), "UserError", texts)
+
+
+def test_a_missing_folder_is_told_from_one_that_is_no_dataset(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^dataset folder: .*: has no manifest\.json; build or import"):
+        read_manifest(tmp_path)
+    missing = r"^config\.data\.folder: .*/none: no such folder; check the path, or build"
+    with pytest.raises(UserError, match=missing):
+        read_manifest(tmp_path / "none", "config.data.folder")
+    with pytest.raises(UserError, match=missing):
+        split_path(tmp_path / "none", "train", "config.data.folder")

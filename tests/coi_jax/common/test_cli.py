@@ -89,6 +89,18 @@ def test_a_misspelt_option_is_named_before_what_it_leaves_missing(
     assert capsys.readouterr().err == f"error: {name}: unknown; did you mean '{meant}'?; see --help\n"
 
 
+@pytest.mark.parametrize("option", ["--workdir", "--config"])
+def test_an_option_that_is_near_none_gets_no_suggestion(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    parser = cli.parser("Does something.")
+    parser.add_argument(option)
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--steps", "5"])
+    error = capsys.readouterr().err
+    assert error.startswith("error: --steps: unknown; ")
+    assert "did you mean" not in error
+    assert ("--config.FIELD=VALUE (python -m coi_jax.config" in error) == (option == "--config")
+
+
 def test_help_shows_the_defaults_that_say_something(capsys: pytest.CaptureFixture[str]) -> None:
     parser = cli.parser("Does something.")
     parser.add_argument("--out", required=True, help="where to")

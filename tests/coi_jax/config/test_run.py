@@ -7,7 +7,14 @@ import pytest
 from coi_jax.common import cli, files
 from coi_jax.common.errors import UserError
 from coi_jax.config import __main__ as config_command
-from coi_jax.config.run import BytesVocabularyConfig, EpochsConfig, RunConfig, SamplingConfig, load_config
+from coi_jax.config.run import (
+    BytesVocabularyConfig,
+    EpochsConfig,
+    RunConfig,
+    SamplingConfig,
+    load_config,
+    read_run_config,
+)
 from tests.helpers import paths
 from tests.helpers.paths import GOLDENS, QUICKSTART
 
@@ -48,7 +55,10 @@ def test_overrides_by_dotted_name() -> None:
         ({"vocabulary": "tokenizer"}, "config.vocabulary.folder: missing"),
         ({"vocabulary.kind": "mistral", "vocabulary.size": 4}, "config.vocabulary.size: 4: unknown"),
         ({"vocabulary.kind": "byte"}, "did you mean 'bytes'"),
-        ({"lora.rank": 16}, "config.lora is None; choose a config that has it"),
+        (
+            {"lora.rank": 16},
+            "config.lora is None; set it in the config file, or choose its variant that has it: --config FILE.py:lora",
+        ),
         ({"optimizer.options.b2": "half"}, "config.optimizer.options.b2: half: should be a valid number"),
         ({"model.layers": 2.5}, "config.model.layers: 2.5: should be a valid integer"),
         ({"seed": 10**30}, "config.seed: 1000000000000000000000000000000: should be at most 2,147,483,647"),
@@ -148,7 +158,7 @@ def test_a_file_may_take_an_argument() -> None:
     assert adapted is not None
     assert adapted.rank == 4
     assert load_config(f"{mistral}:lora", {"lora": "None"}).lora is None
-    with pytest.raises(UserError, match="no variant 'loar'; one of full, lora"):
+    with pytest.raises(UserError, match=r"^config: .*\.py:loar: no variant 'loar'; one of full, lora$"):
         load_config(f"{QUICKSTART}:loar", {})
     with pytest.raises(UserError, match="takes no argument"):
         load_config(f"{paths.CONFIGS}/release.py:large", {})
@@ -202,3 +212,11 @@ def test_zeros_of_older_configs_are_read_as_none(tmp_path: Path) -> None:
     assert load_config(paths.CONFIGS / "mistral_7b.py", {"model.window": "0"}) == config
     with pytest.raises(UserError, match=r"config\.model\.window"):
         load_config(paths.CONFIGS / "mistral_7b.py", {"model.window": "-1"})
+
+
+@pytest.mark.parametrize("text", ["", '{"arm": ', "[]"])
+def test_a_damaged_config_of_a_run_is_to_be_restored(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(UserError, match=r"^workdir: .*restore the file, or train into another --workdir$") as caught:
+        read_run_config(tmp_path / "config.json", "workdir")
+    assert "write it again" not in str(caught.value)

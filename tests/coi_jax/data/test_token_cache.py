@@ -139,7 +139,7 @@ def test_what_a_dataset_lacks(config: RunConfig, tmp_path: Path) -> None:
         token_cache.open_or_write(config, [evaluation_task(config, "coi4_test")])
     with pytest.raises(UserError, match="one of test, train"):
         token_cache.open_or_write(config, [evaluation_task(config, "bbh")])
-    with pytest.raises(UserError, match=r"has no manifest\.json"):
+    with pytest.raises(UserError, match=r"^config\.data\.folder: .*nowhere: no such folder"):
         token_cache.open_or_write(
             config, training_tasks(small_config(tmp_path, data__folder=str(tmp_path / "nowhere")))
         )

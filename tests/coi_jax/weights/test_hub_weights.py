@@ -118,8 +118,10 @@ def test_without_a_network_what_was_downloaded_is_used(server: Hub, monkeypatch:
     hub.download.cache_clear()
     assert hub.pin(URL, "src") == f"{URL}@{FIRST}"
     assert Folder(f"{URL}@{FIRST}", "src").names()
-    with pytest.raises(UserError, match=r"src: hf://org/other: cannot be reached .*name a local folder"):
+    with pytest.raises(UserError, match=r"src: hf://org/other: cannot be reached .*name a local folder") as caught:
         hub.download("hf://org/other", "src")
+    assert "the Hub does not answer from here, and its cache on this machine does not have" in str(caught.value)
+    assert "Error" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

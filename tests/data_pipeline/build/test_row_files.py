@@ -368,6 +368,11 @@ def test_a_dataset_of_the_hub_is_read_at_its_commit(server: Hub) -> None:
     assert read("hf://datasets/org/rows/data/train-00000-of-00002.parquet") == (TEXTS[:1], [])
     with pytest.raises(UserError, match=r"seeds\.sources: hf://datasets/org/none: no such repository"):
         row_files.find_files("hf://datasets/org/none")
+    for find in (row_files.find_files, row_files.pinned):
+        with pytest.raises(
+            UserError, match=r"hf://org/rows/a: names a model; for a dataset, write hf://datasets/org/r"
+        ):
+            find("hf://org/rows/a")
 
 
 def test_a_config_names_the_commit_of_a_dataset(server: Hub) -> None:
