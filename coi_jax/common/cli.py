@@ -20,6 +20,13 @@ from coi_jax.common.limits import LARGEST_INTEGER
 # What the user's machine or the path that was given is to blame for.
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG)
 
+# What XLA says where a device, or the machine of a CPU, has too little memory.
+OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"
+LESS_MEMORY = (
+    "take fewer examples or rows at once (config.data.batch, config.evaluation.batch), more config.train.microbatches, "
+    "a config.model.remat that keeps less, or lora; then run the same command again"
+)
+
 # libtpu, where it is installed, asks what TPU it is on, and complains on stderr that a machine without one cannot tell.
 NO_TPU = {"TPU_WORKER_HOSTNAMES": "localhost", "TPU_ACCELERATOR_TYPE": "v5litepod-4"}
 
@@ -138,6 +145,11 @@ def run(main: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         print("interrupted; run the same command again to go on", file=sys.stderr)
         return EXIT_INTERRUPTED
+    except RuntimeError as error:
+        if OUT_OF_MEMORY not in str(error):
+            raise
+        print(f"error: memory: {str(error).splitlines()[0]}; {LESS_MEMORY}", file=sys.stderr)
+        return EXIT_USER_ERROR
     except OSError as error:
         if error.errno not in UNWRITABLE:
             raise

@@ -159,7 +159,9 @@ def find(values: Mapping[str, Any], overrides: Mapping[str, Any], kept: PathLike
 def kept_files(workdir: PathLike) -> epath.Path | None:
     """Return the copy of the published folder's small files in a run that has begun; None where there is none."""
     run = as_path(workdir, "workdir")
-    return run / "published" if (run / "environment.json").exists() else None
+    checkpoints = run / "checkpoints"
+    is_trained = checkpoints.is_dir() and any(entry.name.isdecimal() for entry in checkpoints.iterdir())
+    return run / "published" if is_trained or (run / "eval").exists() else None
 
 
 def _named(values: Mapping[str, Any]) -> Any:

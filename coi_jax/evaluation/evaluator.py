@@ -106,6 +106,8 @@ def _evaluate_locked(
 ) -> dict[str, Any]:
     """Predict and score a test set whose folder no other process writes into; write the results."""
     folder, generated_from = results.parent, _generated_from(model, tokens)
+    if not processes.on_primary(lambda: predictions.are_current(folder, generated_from)):
+        model.load_parameters()  # where the checkpoint is damaged, predictions of another stay
     rows = processes.on_primary(lambda: _open_predictions(name, folder, generated_from))
     existing = {id: Prediction(id, text, complete) for id, text, complete in rows}
     answers = _predict(model, name, examples, folder, existing)

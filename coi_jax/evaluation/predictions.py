@@ -40,7 +40,7 @@ def prepare(folder: PathLike, generated_from: dict[str, Any]) -> bool:
       generated_from: everything that determines the predictions.
     """
     header, path = as_path(folder) / GENERATED_FROM, as_path(folder) / PREDICTIONS
-    if header.exists() and path.exists() and files.read_json(header, "generated_from") == generated_from:
+    if are_current(folder, generated_from):
         files.recover_jsonl(path)
         return False
     is_stale = bool(path.exists())
@@ -48,6 +48,12 @@ def prepare(folder: PathLike, generated_from: dict[str, Any]) -> bool:
     files.write_json(header, generated_from)
     files.write_text(path, "")
     return is_stale
+
+
+def are_current(folder: PathLike, generated_from: dict[str, Any]) -> bool:
+    """Return whether a folder has predictions, and of this checkpoint, test set and way of decoding."""
+    header, path = as_path(folder) / GENERATED_FROM, as_path(folder) / PREDICTIONS
+    return bool(header.exists() and path.exists() and files.read_json(header, "generated_from") == generated_from)
 
 
 def read(folder: PathLike) -> Iterator[Prediction]:

@@ -78,6 +78,10 @@ class Model:
         parts = sharding.data_parallel(self.mesh) if self.mesh else 1
         return Generator(params, strategy, self.config.evaluation.batch, self.config.seed, multiple=parts)
 
+    def load_parameters(self) -> None:
+        """Load the parameters now, and not for the first answer; raise DamagedCheckpoint where they are damaged."""
+        _ = self.generator
+
     def _parameters(self, network: Network) -> Params:
         """Return those of the checkpoint, or the initial weights where nothing was trained."""
         initial = initial_weights(self.run, self.config, network)

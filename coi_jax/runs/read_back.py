@@ -32,7 +32,7 @@ def find_damage(folder: PathLike, sums: Mapping[str, str], share: slice = ALL) -
     wanted = sorted(sums.items())
     try:
         for item in sorted({_parts(path)[0] for path, _ in wanted}):
-            files.read_object(absolute(folder) / item / METADATA, METADATA)
+            files.read_object(absolute(folder) / item / METADATA, f"{item}/{METADATA}")
         for path, text in wanted[share]:
             if _stored_checksum(folder, path) != text:
                 return f"{path} is not what was saved"

@@ -118,8 +118,8 @@ class RunFolder:
 
     @property
     def has_begun(self) -> bool:
-        """Return whether anything was made with the config: not so where its data could not be read."""
-        return bool(self.environment.exists() or (self.path / "eval").exists() or steps(self.checkpoints))
+        """Return whether anything was made with the config: not so where training failed before it saved."""
+        return bool((self.path / "eval").exists() or steps(self.checkpoints))
 
     @property
     def tensorboard(self) -> epath.Path:
@@ -156,9 +156,20 @@ def _open(run: RunFolder, path: epath.Path, config: RunConfig) -> None:
         old = run.load_config()
         if run.has_begun:
             _check_same(old, config, path)
+        elif old != config:
+            _remove_copies(run)
     elif path.is_dir() and any(inner.name != LOCK for inner in path.iterdir()):
         raise UserError("workdir", path, "holds files but no config.json; name an empty or a new folder")
     files.write_json(run.config, config.model_dump(mode="json"))
+
+
+def _remove_copies(run: RunFolder) -> None:
+    """Remove what a launch of another config copied into a run that has not begun."""
+    for folder in (run.tokenizer, run.published, run.base):
+        if folder.exists():
+            folder.rmtree()
+    for file in (run.vocabulary, run.environment):
+        file.unlink(missing_ok=True)
 
 
 def _check_same(old: RunConfig, new: RunConfig, path: epath.Path) -> None:

@@ -25,7 +25,11 @@ def tokenizer_files(model: bytes) -> dict[str, bytes]:
     if not is_exact or normalizer.remove_extra_whitespaces or normalizer.add_dummy_prefix:
         config = {"tokenizer_class": "LlamaTokenizer", "legacy": True, "add_bos_token": False, "add_eos_token": False}
         return {"tokenizer.model": model, "tokenizer_config.json": _json(config | _special_tokens(proto))}
-    config = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_input_names": ["input_ids", "attention_mask"],  # or it returns token types, which models refuse
+        "clean_up_tokenization_spaces": False,
+    }
     return {
         "tokenizer.json": _bpe_tokenizer(proto).to_str(pretty=True).encode("utf-8"),
         "tokenizer_config.json": _json(config | _special_tokens(proto)),

@@ -113,6 +113,7 @@ class GgufTokenizer:
         template = self._file.metadata.get("tokenizer.chat_template")
         settings = {name: self._tokens[id] for name, id in self._special.items()} | {
             "tokenizer_class": "PreTrainedTokenizerFast",
+            "model_input_names": ["input_ids", "attention_mask"],  # or it returns token types, which models refuse
             "clean_up_tokenization_spaces": False,
             "model_max_length": max_length,
         }

@@ -158,8 +158,11 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_evaluated(
     assert re.search(r"/9 is damaged \(.*\); it is kept as damaged-9, and the one before", capsys.readouterr().err)
     assert (run / "checkpoints" / "damaged-9").is_dir()
     assert results(run) == whole
+    predictions = run / "eval" / "proc1_test" / "predictions.jsonl"
+    before = predictions.read_bytes()
     shutil.rmtree(run / "checkpoints" / "3" / "params")
     assert evaluate(run, "--config.evaluation.max_new_tokens=3") == 2
+    assert predictions.read_bytes() == before
     assert "remove the folder to train from the beginning" in capsys.readouterr().err.splitlines()[-1]
 
 

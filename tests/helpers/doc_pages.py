@@ -60,7 +60,10 @@ def small(command: str) -> list[str]:
     """The words after `python` of a command, with the flags that make it small."""
     words = shlex.split(command, comments=True)
     assert words[0] == "python", command
-    return [*words[1:], *(SMALL.get(words[2], []) if words[1] == "-m" else [])]
+    flags = SMALL.get(words[2], []) if words[1] == "-m" else []
+    if any(word.startswith("--config.weights.folder=") for word in words):  # the weights bring their vocabulary
+        flags = [flag for flag in flags if not flag.startswith("--config.vocabulary.")]
+    return [*words[1:], *flags]
 
 
 def run(arguments: list[str], folder: Path, source: Path = ROOT) -> str:

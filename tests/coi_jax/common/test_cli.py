@@ -1,10 +1,12 @@
 import errno
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import jax
 import pytest
 
 from coi_jax.common import cli
@@ -146,6 +148,13 @@ sys.exit(cli.run(main))
 def test_an_interrupt_that_a_library_turns_into_its_own_error_is_one_line() -> None:
     done = subprocess.run([sys.executable, "-c", INTERRUPTED_IMPORT], capture_output=True, text=True, cwd=ROOT)
     assert (done.returncode, done.stderr) == (130, "interrupted; run the same command again to go on\n")
+
+
+def test_too_little_memory_is_one_line_that_says_what_to_change(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(lambda: int(jax.numpy.zeros(2**50, "uint8")[0])) == 2
+    error = capsys.readouterr().err
+    assert re.match(r"error: memory: RESOURCE_EXHAUSTED: .* 1125899906842624 bytes.*; take fewer examples", error)
+    assert error.count("\n") == 1
 
 
 UNRAISABLE = """

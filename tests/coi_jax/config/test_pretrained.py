@@ -185,7 +185,7 @@ def test_a_run_that_has_begun_needs_the_folder_no_more(llama: Path, tmp_path: Pa
     before, workdir = load(folder), tmp_path / "run"
     shutil.move(folder, workdir / "published")
     assert kept_files(workdir) is None
-    write_json(workdir / "environment.json", {})
+    (workdir / "checkpoints" / "1").mkdir(parents=True)
     assert load_config(QUICKSTART, {"weights.folder": str(folder)}, kept=kept_files(workdir)) == before
     of_the_hub = load_config(QUICKSTART, {"weights.folder": "hf://org/none"}, kept=kept_files(workdir))
     assert of_the_hub.model == before.model

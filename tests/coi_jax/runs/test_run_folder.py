@@ -22,7 +22,7 @@ def test_the_config_is_kept_whole_and_read_back(tmp_path: Path) -> None:
 
 
 def begin(path: Path) -> None:
-    open_run(path, run_config()).environment.write_text("{}")
+    (open_run(path, run_config()).checkpoints / "1").mkdir(parents=True)
 
 
 @pytest.mark.parametrize(
@@ -49,6 +49,18 @@ def test_the_first_field_that_differs_is_named_with_both_values(
 def test_a_run_that_never_got_its_data_takes_a_mended_config(tmp_path: Path) -> None:
     open_run(tmp_path, run_config())
     assert open_run(tmp_path, run_config(arm="coi1")).load_config().arm == "coi1"
+
+
+def test_a_run_that_saved_nothing_takes_another_config_and_no_copy_of_the_first(tmp_path: Path) -> None:
+    """As one that ran out of memory in its first step, after it copied its vocabulary."""
+    run = open_run(tmp_path, run_config())
+    for file in (run.environment, run.vocabulary, run.tokenizer / "tokenizer.json", run.published / "config.json"):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("{}")
+    assert open_run(tmp_path, run_config()).vocabulary.exists()
+    assert open_run(tmp_path, run_config(arm="coi1")).kept_vocabulary is None
+    assert not run.environment.exists()
+    assert not run.published.exists()
 
 
 def test_an_unknown_arm_leaves_no_folder(tmp_path: Path) -> None:

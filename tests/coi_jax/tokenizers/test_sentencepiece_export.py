@@ -19,6 +19,7 @@ def test_transformers_gives_the_same_ids_and_text(tmp_path: Path, options: dict[
     for name, data in tokenizer_files(model).items():
         (tmp_path / name).write_bytes(data)
     theirs = AutoTokenizer.from_pretrained(tmp_path)
+    assert {*theirs("a b")} == {"input_ids", "attention_mask"}, "which is what a decoder's generate takes"
     assert {text: theirs(text).input_ids for text in TEXTS} == {text: ours.encode(text) for text in TEXTS}
     assert [theirs.decode(ours.encode(text)) for text in TEXTS] == [ours.decode(ours.encode(text)) for text in TEXTS]
     assert (theirs.eos_token_id, theirs.bos_token_id, len(theirs)) == (ours.eos_id, ours.bos_id, ours.size)

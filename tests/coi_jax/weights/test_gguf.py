@@ -194,6 +194,7 @@ def test_the_folder_becomes_a_run_and_its_answers_end_with_the_turn(smollm_file:
     assert run("--src", tmp_path / "run", "--out", tmp_path / "back") == 0
     there, back = tensors(tmp_path / "model"), tensors(tmp_path / "back")
     assert {key: value.tobytes() for key, value in back.items()} == {key: t.tobytes() for key, t in there.items()}
+    assert {*AutoTokenizer.from_pretrained(tmp_path / "back")("a")} == {"input_ids", "attention_mask"}
     first, again = (AutoTokenizer.from_pretrained(tmp_path / name) for name in ("model", "back"))
     assert [again(text).input_ids for text in TORTURE] == [first(text).input_ids for text in TORTURE]
     vocabulary = open_tokenizer(str(tmp_path / "model"), "chat")
