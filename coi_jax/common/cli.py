@@ -148,7 +148,8 @@ def run(main: Callable[[], int]) -> int:
     except RuntimeError as error:
         if OUT_OF_MEMORY not in str(error):
             raise
-        print(f"error: memory: {str(error).splitlines()[0]}; {LESS_MEMORY}", file=sys.stderr)
+        reason, _, _ = str(error).partition("\n")
+        print(f"error: memory: {reason}; {LESS_MEMORY}", file=sys.stderr)
         return EXIT_USER_ERROR
     except OSError as error:
         if error.errno not in UNWRITABLE:
