@@ -61,15 +61,23 @@ class Parser(argparse.ArgumentParser):
         return super().parse_args(args, namespace)
 
     def _unknown(self, name: str) -> str:
-        """Return a hint about an unknown option: the nearest one, or where the fields of a config are found."""
-        known = {option.lstrip("-"): option for option in self._option_string_actions}
-        close = difflib.get_close_matches(name.lstrip("-"), list(known), n=1)
-        if close:
-            return f"unknown; did you mean {known[close[0]]!r}?"
-        if "config" in known:
-            printed = "python -m coi_jax.config --config FILE prints them"
-            return f"unknown; settings are given as --config.FIELD=VALUE ({printed})"
-        return "unknown"
+        """Return a hint about an unknown option, with what prints the fields of a config where the command has one."""
+        hint = unknown_option(name, list(self._option_string_actions))
+        return f"{hint} (python -m coi_jax.config --config FILE prints them)" if hint.endswith("=VALUE") else hint
+
+
+def unknown_option(name: str, known: Sequence[str]) -> str:
+    """Return a hint about an unknown option: the nearest one, or how the fields of a config are given.
+
+    Args:
+      name: of the option, with its dashes.
+      known: the options of the command.
+    """
+    names = {option.lstrip("-"): option for option in known}  # dashes would make all alike
+    close = difflib.get_close_matches(name.lstrip("-"), list(names), n=1)
+    if close:
+        return f"unknown; did you mean {names[close[0]]!r}?"
+    return "unknown; settings are given as --config.FIELD=VALUE" if "--config" in known else "unknown"
 
 
 def parser(description: str | None) -> Parser:

@@ -39,7 +39,7 @@ def _get_config(path: PathLike, argument: str | None) -> dict[str, Any]:
     except UserError:
         raise
     except (Exception, SystemExit) as error:
-        raise UserError("config", f"{path}:{argument}" if argument else path, _told(error)) from None
+        raise UserError("config", f"{path}:{argument}" if argument else path, reason(error)) from None
     if not isinstance(config, ml_collections.ConfigDict):
         hint = (
             f"get_config() returns a {type(config).__name__}; return an ml_collections ConfigDict, see configs/base.py"
@@ -80,10 +80,10 @@ def _import(file: Path, path: PathLike, field: str, examples: str) -> ModuleType
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
-        raise UserError(field, path, _told(error)) from None
+        raise UserError(field, path, reason(error)) from None
     return module
 
 
-def _told(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
     """Return what a file raised; a ValueError is how it refuses its argument, in words that need no name."""
     return str(error) if type(error) is ValueError and str(error) else f"{type(error).__name__}: {error}"

@@ -13,7 +13,7 @@ from tokenizers import AddedToken
 
 from coi_jax.common import files, hub
 from coi_jax.common.errors import UserError
-from coi_jax.common.json_reader import JsonError, parse_json
+from coi_jax.common.json_reader import JsonError, json_kind, parse_json
 from coi_jax.common.storage import Folder, PathLike, atomic_folder
 from coi_jax.families.published_folder import CONFIG as MODEL_CONFIG
 from coi_jax.families.published_folder import (
@@ -88,7 +88,7 @@ class TokenizerFiles:
             reason = str(error)
             raise self.error(f"is {reason}" if reason.startswith("not") else reason, name) from None
         if not isinstance(value, dict):
-            raise self.error(f"{name} holds a {type(value).__name__}, not an object; copy it again", name)
+            raise self.error(f"{name} holds {json_kind(value)} where a JSON object is expected; copy it again", name)
         return value
 
     def error(self, hint: str, name: str = "") -> UserError:

@@ -155,7 +155,7 @@ def _other_delimiter(keys: list[Any], path: str) -> str:
         return ""
     other = {"\t": "tabs", ",": "commas"}.get(found[0], repr(found[0]))
     fix = {"\t": "name it *.tsv", ",": "name it *.csv"}.get(found[0], f"write it with {CSV_KINDS[ends]}")
-    return f"has one column, {shorten(keys[0], 100)!r}: its values seem to be separated by {other}; {fix}"
+    return f"has one column, {str(keys[0])!r:.100}: its values seem to be separated by {other}; {fix}"
 
 
 def _listed(keys: list[Any]) -> str:

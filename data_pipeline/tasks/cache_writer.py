@@ -10,12 +10,13 @@ from etils import epath
 
 from coi_jax.chains.dataset import read_chains, read_manifest
 from coi_jax.common import files
-from coi_jax.common.errors import UserError
+from coi_jax.common.errors import UserError, nearest
 from coi_jax.common.progress import track
 from coi_jax.common.storage import PathLike, atomic_folder, local_writer
 from coi_jax.config.run import RunConfig
 from coi_jax.data.arms import ARMS, find_arm
 from coi_jax.data.task_specs import TaskSpec, evaluation_task, training_tasks
+from coi_jax.data.test_sets import TEST_SETS
 from coi_jax.data.token_cache import (
     INFO,
     LENGTHS,
@@ -65,6 +66,8 @@ def _training(config: RunConfig) -> list[TaskSpec]:
 
 def _spec(config: RunConfig, name: str) -> TaskSpec:
     training = {spec.name: spec for spec in _training(config)}
+    if name not in training and name not in TEST_SETS:
+        raise UserError("--tasks", name, nearest(name, [*training, *TEST_SETS]))
     return training[name] if name in training else evaluation_task(config, name)
 
 
@@ -74,8 +77,11 @@ def _write_task(config: RunConfig, spec: TaskSpec, vocabulary: Vocabulary) -> ep
     if open_cache(folder, key):
         return folder
     _check_replaceable(folder)
-    # Where another process was first, its cache is as good and stays; a damaged one is replaced.
-    with atomic_folder(folder, marker=INFO, replace=lambda _: open_cache(folder, key) is None) as partial:
+
+    def is_damaged(_: epath.Path) -> bool:  # else another process was first, whose cache is as good and stays
+        return open_cache(folder, key) is None
+
+    with atomic_folder(folder, marker=INFO, field="config.data.cache_folder", replace=is_damaged) as partial:
         examples = track(_examples(config, spec, vocabulary), f"tokens of {spec.name}", rows)
         with local_writer(partial / RECORDS) as path:
             lengths = _write_records(path, examples)

@@ -81,7 +81,7 @@ def _overrides(module: ModuleType, path: PathLike) -> list[dict[str, Any]]:
     try:
         points = list(module.sweep())
     except Exception as error:
-        raise UserError("sweep", path, f"sweep() raised {type(error).__name__}: {error}") from None
+        raise UserError("sweep", path, f"sweep() raised an error: {loading.reason(error)}") from None
     for number, point in enumerate(points, 1):
         if not isinstance(point, dict) or not all(isinstance(name, str) for name in point):
             raise UserError("sweep", f"point {number}, {point!r}", 'yield dicts such as {"arm": "coi12", "seed": 1}')

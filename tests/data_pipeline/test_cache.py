@@ -153,6 +153,8 @@ def test_the_command_line(tmp_path: Path, config: RunConfig, capsys: pytest.Capt
     assert json.loads(capsys.readouterr().out)["error"]["value"].endswith("test.jsonl")
     with pytest.raises(UserError, match="did you mean 'proc2_test'"):
         cache.main([*arguments, "--tasks=proc2_tests"])
+    with pytest.raises(UserError, match=r"^--tasks: train_lenth1: unknown; did you mean 'train_length1'"):
+        cache.main([*arguments, "--tasks=train_lenth1"])
 
 
 def test_a_real_child_writes_and_relays(tmp_path: Path, config: RunConfig) -> None:

@@ -21,8 +21,8 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.runner import create_runner
 
-from coi_jax.common import files
-from coi_jax.common.errors import UserError, nearest
+from coi_jax.common import cli, files
+from coi_jax.common.errors import UserError
 from coi_jax.common.json_reader import JsonError, parse_json
 from coi_jax.common.progress import Bar
 from coi_jax.llm.client import NOT_STORED
@@ -238,7 +238,7 @@ def check_beam_flags(flags: Sequence[str], own: Sequence[str]) -> None:
     for flag in flags:
         name = flag.partition("=")[0]
         if name.startswith("-") and name.replace("--no_", "--") not in known:
-            raise UserError("flag", name, nearest(name, known))
+            raise UserError("flag", name, cli.unknown_option(name, known))
         if name == "--runner":
             _check_runner(flag.partition("=")[2])
 

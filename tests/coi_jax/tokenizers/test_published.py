@@ -336,7 +336,7 @@ DAMAGE = {
     "tokenizer.json": [
         (b"", "is not JSON"),
         (b"version https://git-lfs", "is not JSON"),
-        (b"[]", "holds a list"),
+        (b"[]", "holds an array where a JSON object is expected"),
         (b"{}", "cannot be read"),
         (b'{"model": {"vocab": 3}}', "cannot be read"),
         (b"[" * 100_000, "nested too deep"),

@@ -283,7 +283,7 @@ def read_all(source: str) -> None:
         ("an empty jsonl", "a.jsonl: has no rows; name a file that has some"),
         ("a header alone", "a.csv: has no rows; name a file that has some"),
         ("semicolons", "a.csv: has one column, 'instruction;output': its values seem to be separated by ';'; write"),
-        ("tabs", "its values seem to be separated by tabs; name it *.tsv"),
+        ("tabs", "has one column, 'instruction\\toutput': its values seem to be separated by tabs; name it *.tsv"),
         ("a number for a row", "a.jsonl:1: is a number where a JSON object is expected; correct the line"),
         ("two files", "has several files (b.json, c.json); name one of them"),
         ("two kinds", "has several files (train.csv, train.json); name one of them"),

@@ -171,6 +171,7 @@ def test_overrides_survive_the_command_line() -> None:
         ("yield from ()", "no point"),
         ("yield 3", "yield dicts"),
         ('raise KeyError("x")', "KeyError"),
+        ('raise ValueError("no such arm")', r"sweep\(\) raised an error: no such arm$"),
         ("yield (", "SyntaxError"),
     ],
 )
