@@ -192,7 +192,7 @@ def test_a_missing_file_is_named_before_a_missing_model(tmp_path: Path, monkeypa
 
 def test_a_store_where_no_folder_can_be_is_the_users_mistake(declining: Declining) -> None:
     (declining.folder / "spending").write_text("in the way", encoding="utf-8")
-    with pytest.raises(OSError, match="spending"):
+    with pytest.raises(UserError, match=r"budget: .*/spending: cannot be written"):
         declining.stage("http://127.0.0.1:9")
     (declining.folder / "spending").unlink()
     (declining.folder / "replies.sqlite").mkdir()
