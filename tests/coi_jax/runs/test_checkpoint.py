@@ -166,7 +166,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "half of each file": lambda step: [
         path.write_bytes(path.read_bytes()[:100]) for path in array_files(step / "params")
     ],
-    "no files": lambda step: [path.unlink() for path in array_files(step / "optimizer")],
+    "no files": lambda step: shutil.rmtree(step / "optimizer" / "ocdbt.process_0"),
     "no parameters": lambda step: shutil.rmtree(step / "params"),
     "no optimizer": lambda step: shutil.rmtree(step / "optimizer"),
     "no position": lambda step: shutil.rmtree(step / "position"),
