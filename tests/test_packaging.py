@@ -18,6 +18,7 @@ from packaging.utils import canonicalize_name
 
 from coi_jax.common import files
 from coi_jax.data.task_specs import evaluation_task, training_tasks
+from tests.helpers import syntax_trees
 from tests.helpers.paths import ROOT
 from tests.helpers.tiny_models import DECODER
 from tests.helpers.token_caches import small_config, write_caches, write_dataset
@@ -92,7 +93,7 @@ def test_whatever_is_imported_is_declared(folder: str) -> None:
 
 def _imported(path: Path) -> set[str]:
     modules: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(syntax_trees.parse(path)):
         if isinstance(node, ast.ImportFrom) and not node.level:
             modules.add((node.module or "").split(".")[0])
         elif isinstance(node, ast.Import):

@@ -14,6 +14,7 @@ from jax._src.cudnn import fused_attention_stablehlo
 
 import coi_jax
 import launch
+from tests.helpers import syntax_trees
 from tests.helpers.paths import ROOT
 
 FOLDERS = ("coi_jax", "data_pipeline", "configs", "launch", "benchmarks")
@@ -30,7 +31,7 @@ def is_private(name: str) -> bool:
 
 def private_uses(path: Path) -> Iterator[str]:
     """Private modules that a file imports, and private attributes of objects that it does not define itself."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = syntax_trees.parse(path)
     own = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
     own |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and is_of_self(node)}
     for node in ast.walk(tree):

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.helpers import syntax_trees
 from tests.helpers.paths import ROOT
 
 FOLDERS = ("coi_jax", "data_pipeline", "configs", "launch", "benchmarks", "docs")
@@ -30,7 +31,7 @@ def text_of(path: Path) -> str:
 @functools.cache
 def nodes(path: Path) -> tuple[ast.AST, ...]:
     """All nodes of a file's syntax tree."""
-    return tuple(ast.walk(ast.parse(text_of(path))))
+    return tuple(ast.walk(syntax_trees.parse(path)))
 
 
 def functions() -> Iterator[tuple[str, Function]]:
