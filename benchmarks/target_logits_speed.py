@@ -18,6 +18,7 @@ import jax
 import numpy as np
 
 from benchmarks import machine
+from benchmarks.training_speed import DECODER
 from coi_jax.common import cli
 from coi_jax.config.run import RunConfig, load_config
 from coi_jax.models import Network, build
@@ -36,17 +37,7 @@ FIXED = {
 }
 # A network of 30M parameters with a small vocabulary, and presets with a large one.
 SIZES: dict[str, dict[str, Any]] = {
-    "30m": {
-        "model.preset": "llama",
-        "model.layers": 8,
-        "model.model_dim": 512,
-        "model.heads": 8,
-        "model.kv_heads": 8,
-        "model.head_dim": 64,
-        "model.attention_scale_dim": 64,
-        "model.mlp_dim": 1376,
-        "model.vocabulary_size": 4000,
-    },
+    "30m": DECODER | {"model.preset": "llama", "model.vocabulary_size": 4000},
     "smollm2_135m": {"model.preset": "smollm2_135m"},
     "gemma3_270m": {"model.preset": "gemma3_270m"},
 }

@@ -8,7 +8,7 @@ The network and the vocabulary of a config file that names no weights are meant 
 import functools
 import math
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from etils import epath
 
 from coi_jax.common import hub
 from coi_jax.common.errors import UserError
+from coi_jax.common.schema import flatten
 from coi_jax.common.storage import Folder, PathLike, as_path
 from coi_jax.families import published_folder
 from coi_jax.families.published_config import from_hf_config, network_fields, unread_fields
@@ -230,8 +231,8 @@ def check_same_network(section: Mapping[str, Any], expected: Mapping[str, Any], 
     """
     if section.get("kind", expected.get("kind")) != expected.get("kind"):
         expected = {"kind": expected["kind"]}  # all the others differ then
-    due = dict(_flat(expected))
-    given = dict(_flat(section))
+    due = flatten(expected)
+    given = flatten(section)
     differing = {name: given[name] for name in sorted(given.keys() & due) if not is_same(given[name], due[name])}
     if len(differing) == 1:
         [(name, value)] = differing.items()
@@ -239,14 +240,6 @@ def check_same_network(section: Mapping[str, Any], expected: Mapping[str, Any], 
     if differing:
         ours, theirs = (", ".join(f"{name} = {values[name]!r}" for name in differing) for values in (differing, due))
         raise UserError("config.model", ours, f"the checkpoint {source} has {theirs}; {LEAVE_OUT}")
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
 
 
 def is_same(one: Any, other: Any) -> bool:

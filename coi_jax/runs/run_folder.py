@@ -4,7 +4,7 @@ import importlib.metadata
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from coi_jax.chains.dataset import split_path
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
 from coi_jax.common.folder_lock import LOCK
+from coi_jax.common.schema import flatten
 from coi_jax.common.storage import PathLike, as_path
 from coi_jax.config.model import SPEED_FIELDS
 from coi_jax.config.run import (
@@ -173,7 +174,7 @@ def _remove_copies(run: RunFolder) -> None:
 
 
 def _check_same(old: RunConfig, new: RunConfig, path: epath.Path) -> None:
-    then, now = dict(_fields(old.model_dump(mode="json"))), dict(_fields(new.model_dump(mode="json")))
+    then, now = flatten(old.model_dump(mode="json")), flatten(new.model_dump(mode="json"))
     changed = [name for name in then | now if then.get(name) != now.get(name)]
     for name in changed:
         if not (name.startswith(HARMLESS_FIELDS) or _is_longer(name, old, new)):
@@ -187,14 +188,6 @@ def _is_longer(name: str, old: RunConfig, new: RunConfig) -> bool:
     """Return whether a field that differs makes a run longer than it was meant to be."""
     then, now = old.train.length, new.train.length
     return name == "train.length.count" and then.unit == now.unit and then.count < now.count
-
-
-def _fields(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in values.items():
-        if isinstance(value, dict):
-            yield from _fields(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
 
 
 def keep_vocabulary(run: RunFolder, config: RunConfig) -> None:
