@@ -4,6 +4,9 @@ Super-NaturalInstructions (Wang et al., 2022, section 5) scores with `rouge_scor
 references. That package's tokenizer deletes every character outside a–z and 0–9, so that "été" becomes "t"; the Unicode
 scorer is the same longest common subsequence over words of any script. Where a script puts no spaces between words, a
 word is one character with the marks on it, as in most published scores of such texts.
+
+Words are those of `rouge_score`; the longest common subsequence is rapidfuzz's, which takes a bit for each pair of words
+where `rouge_score` takes an object, so that texts of a megabyte can be scored too.
 """
 
 import functools
@@ -11,7 +14,8 @@ import unicodedata
 from collections.abc import Sequence
 
 import regex
-from rouge_score import rouge_scorer, tokenizers
+from rapidfuzz.distance import LCSseq
+from rouge_score import scoring, tokenizers
 
 # Scripts that put no spaces between words.
 _UNSPACED = "".join(
@@ -34,25 +38,28 @@ class UnicodeTokenizer(tokenizers.Tokenizer):
 
 
 @functools.cache
-def _stemmed_scorer() -> rouge_scorer.RougeScorer:
-    return rouge_scorer.RougeScorer(["rougeL"], use_stemmer=True)
-
-
-@functools.cache
-def _unicode_scorer() -> rouge_scorer.RougeScorer:
-    return rouge_scorer.RougeScorer(["rougeL"], tokenizer=UnicodeTokenizer())
+def _stemming_tokenizer() -> tokenizers.Tokenizer:
+    return tokenizers.DefaultTokenizer(use_stemmer=True)
 
 
 def rouge_l(references: str | Sequence[str], prediction: str) -> float:
     """Return ROUGE-L F1 in [0, 1], stemmed, the best over the references."""
-    return _best(_stemmed_scorer(), references, prediction)
+    return _best(_stemming_tokenizer(), references, prediction)
 
 
 def rouge_l_unicode(references: str | Sequence[str], prediction: str) -> float:
     """Return ROUGE-L F1 in [0, 1] over words of any script, the best over the references."""
-    return _best(_unicode_scorer(), references, prediction)
+    return _best(UnicodeTokenizer(), references, prediction)
 
 
-def _best(scorer: rouge_scorer.RougeScorer, references: str | Sequence[str], prediction: str) -> float:
+def _best(tokenizer: tokenizers.Tokenizer, references: str | Sequence[str], prediction: str) -> float:
     several = [references] if isinstance(references, str) else references
-    return max(float(scorer.score(target=one, prediction=prediction)["rougeL"].fmeasure) for one in several)
+    words = tokenizer.tokenize(prediction)
+    return max(_f1(tokenizer.tokenize(one), words) for one in several)
+
+
+def _f1(reference: Sequence[str], prediction: Sequence[str]) -> float:
+    if not reference or not prediction:
+        return 0.0
+    common = LCSseq.similarity(reference, prediction)
+    return float(scoring.fmeasure(common / len(prediction), common / len(reference)))

@@ -1,13 +1,32 @@
+import time
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rouge_score import rouge_scorer
 
 from coi_jax.evaluation.rouge import UnicodeTokenizer, rouge_l, rouge_l_unicode
 
 
+SUPER_NATURAL_INSTRUCTIONS = rouge_scorer.RougeScorer(["rougeL"], use_stemmer=True)
+SENTENCES = st.lists(st.sampled_from("the The cats cat were running runs home, é 1 -".split()), max_size=12).map(" ".join)
+
+
 def test_is_the_scorer_of_super_natural_instructions() -> None:
-    scorer = rouge_scorer.RougeScorer(["rougeL"], use_stemmer=True)
     pair = ("The cats were running home", "a cat runs to the home")
-    assert rouge_l(*pair) == scorer.score(*pair)["rougeL"].fmeasure
+    assert rouge_l(*pair) == SUPER_NATURAL_INSTRUCTIONS.score(*pair)["rougeL"].fmeasure > 0
+
+
+@given(SENTENCES, SENTENCES)
+def test_is_that_scorer_to_the_last_bit(reference: str, prediction: str) -> None:
+    assert rouge_l(reference, prediction) == SUPER_NATURAL_INSTRUCTIONS.score(reference, prediction)["rougeL"].fmeasure
+
+
+def test_long_texts_are_scored() -> None:
+    # The scorer above would make a table of 10⁹ integers.
+    begun = time.monotonic()
+    assert rouge_l("a b " * 20_000, "b c " * 10_000) == pytest.approx(2 / (2 + 4))
+    assert time.monotonic() - begun < 20
 
 
 def test_best_reference_counts() -> None:
