@@ -1,6 +1,7 @@
 """Shared fixtures. Eight CPU devices stand in for a pod; jaxtyping's shapes are checked in every test."""
 
 import os
+import signal
 from collections.abc import Iterator
 
 from tests.helpers import cpu_devices
@@ -13,6 +14,7 @@ from jaxtyping import install_import_hook
 
 install_import_hook("coi_jax", "beartype.beartype")
 
+import hypothesis  # noqa: E402
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
@@ -22,6 +24,11 @@ from tests.helpers.paths import SHARED  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.devices()  # made now, before a test changes XLA_FLAGS for its children
+hypothesis.settings.register_profile("suite", deadline=None)  # a busy machine is no fault of the code
+hypothesis.settings.load_profile("suite")
+# Tests send these to commands; a suite that a shell runs in the background, or under nohup, has them ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

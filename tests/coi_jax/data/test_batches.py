@@ -48,7 +48,7 @@ def test_a_t5_row() -> None:
     }
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(rows=rows, shape=st.sampled_from([RowShape(40, 0, 0), RowShape(40, 0, 1), RowShape(20, 20, 0)]))
 def test_weights_count_target_tokens_and_examples_can_be_read_back(rows: list[list[Pair]], shape: RowShape) -> None:
     vocabulary = MISTRAL if shape.begins else BYTES

@@ -87,7 +87,7 @@ def assert_same(first: Batch, second: Batch) -> None:
 
 
 @pytest.mark.parametrize("mode", list(MODES))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(data=st.data())
 def test_a_batch_is_a_function_of_the_step_alone(folder: Path, mode: str, data: st.DataObject) -> None:
     """Whatever was asked before (a restart), and however the rows are shared out among hosts."""

@@ -21,7 +21,7 @@ def taken(stream: Stream, start: int, stop: int) -> Order:
 
 @pytest.mark.parametrize("mixing", ["concatenate", "rates"])
 @given(cuts=st.lists(st.integers(0, 200), min_size=1, max_size=8))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_however_it_is_cut_the_stream_is_the_same(mixing: Mixing, cuts: list[int]) -> None:
     stream = Stream(SIZES, RATES, mixing, seed=3)
     ends = sorted({0, 200, *cuts})
@@ -42,7 +42,7 @@ def test_concatenate_has_each_example_once_an_epoch_in_a_new_order() -> None:
     data=st.data(),
     blocks=st.integers(1, 6),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_rates_are_kept_without_drift(sizes: list[int], data: st.DataObject, blocks: int) -> None:
     rates = data.draw(st.lists(st.floats(0.05, 10), min_size=len(sizes), max_size=len(sizes)))
     stream = Stream(sizes, rates, "rates", seed=0)

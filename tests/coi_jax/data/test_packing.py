@@ -16,7 +16,7 @@ two_sided = st.lists(st.tuples(st.integers(1, 40), st.integers(1, 15)), max_size
 
 
 @pytest.mark.parametrize(("strategy", "capacity"), [(needs, (40,)), (two_sided, (40, 15))])
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(data=st.data())
 def test_every_example_once_and_no_row_over_capacity(
     strategy: st.SearchStrategy[np.ndarray], capacity: tuple[int, ...], data: st.DataObject
@@ -31,7 +31,7 @@ def test_every_example_once_and_no_row_over_capacity(
 
 
 @given(needs)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_no_two_rows_could_be_one(sizes: np.ndarray) -> None:
     used = sorted(int(sizes[row].sum()) for row in pack(sizes, (40,)))
     assert len(used) < 2 or used[0] + used[1] > 40

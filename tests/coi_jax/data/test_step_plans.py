@@ -92,7 +92,7 @@ def test_tokens_steps_are_full_rows_but_for_the_last() -> None:
     assert plan.steps_per_epoch == pytest.approx(sum(counts) / 4 / 2)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(steps=st.lists(st.integers(0, 40), min_size=1, max_size=5), rates=st.sampled_from([(60.0, 40.0), (1.0, 9.0)]))
 def test_a_step_does_not_depend_on_those_asked_before(steps: list[int], rates: tuple[float, float]) -> None:
     """Resuming anywhere reads the same rows, also where blocks of several rates have different numbers of rows."""

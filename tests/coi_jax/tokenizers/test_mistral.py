@@ -16,7 +16,7 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="▁
 
 
 @pytest.mark.parametrize("version", list(VOCABULARIES))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(text=TEXTS | st.text(" \n\ta1", max_size=20))
 def test_any_text_comes_back_exactly_without_special_ids(version: str, text: str) -> None:
     vocabulary = VOCABULARIES[version]

@@ -108,7 +108,7 @@ def test_no_text_becomes_a_control_token(family: str) -> None:
 def test_texts_come_back_exactly(family: str) -> None:
     vocabulary = ours(family)
 
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=40)
     @given(text=TEXTS | st.text(" \n\ta<s>/|", max_size=16))
     def comes_back(text: str) -> None:
         assert vocabulary.decode(vocabulary.encode(text)) == text

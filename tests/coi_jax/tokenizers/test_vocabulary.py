@@ -36,7 +36,7 @@ def llama_like() -> bytes:
 
 
 @pytest.mark.parametrize("make", [ByteVocabulary, trained])
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(text=TEXTS | st.text(" \n\t▁a1", max_size=20))
 def test_any_text_comes_back_exactly(make: type[Vocabulary], text: str) -> None:
     vocabulary = make()

@@ -50,7 +50,7 @@ some_families = st.sets(st.sampled_from(sorted(catalogue.families())), min_size=
 
 
 @given(st.integers(0, 10**9), some_families.filter(lambda chosen: chosen != ["conversions"]))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 def test_every_chain_verifies_fits_and_changes_its_value(seed: int, families: list[str]) -> None:
     for split, chain in Generator(small_settings(seed, families)).chains():
         operations = [BY_NAME[name] for name in names(chain)]
@@ -68,7 +68,7 @@ def test_every_chain_verifies_fits_and_changes_its_value(seed: int, families: li
 
 
 @given(st.integers(0, 10**9))
-@settings(max_examples=3, deadline=None)
+@settings(max_examples=3)
 def test_a_seed_decides_everything(seed: int) -> None:
     first, second, other = (list(Generator(small_settings(s, ["lists"])).chains()) for s in (seed, seed, seed + 1))
     assert first == second

@@ -307,7 +307,7 @@ seeds = st.integers(0, 10**9)
 
 
 @given(operations, seeds, st.integers(0, 3))
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 def test_one_operation_only_is_asked_for_by_an_instruction(operation: Operation, seed: int, phrasing: int) -> None:
     found = drawn(operation, seed)
     if found:
@@ -317,7 +317,7 @@ def test_one_operation_only_is_asked_for_by_an_instruction(operation: Operation,
 
 
 @given(operations, seeds)
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 def test_values_come_back_from_their_text_before_and_after_an_operation(operation: Operation, seed: int) -> None:
     found = drawn(operation, seed)
     if found:
@@ -331,7 +331,7 @@ def test_values_come_back_from_their_text_before_and_after_an_operation(operatio
 
 
 @given(operations, seeds, st.text(max_size=30) | st.sampled_from([case[1] for case in CASES]))
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 def test_any_text_is_a_possible_input(operation: Operation, seed: int, text: str) -> None:
     found = drawn(operation, seed)
     if found:

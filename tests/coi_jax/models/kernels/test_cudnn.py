@@ -29,7 +29,7 @@ def rows_of(lengths: list[int], length: int) -> np.ndarray:
 
 
 @given(st.lists(st.lists(st.integers(1, 30), max_size=6), min_size=1, max_size=3))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_spans_hold_every_position_once_in_order(lengths: list[list[int]]) -> None:
     segments = np.stack([rows_of(row, 64) for row in lengths])
     starts, counts = map(np.asarray, cudnn.example_spans(jnp.asarray(segments, jnp.int32)))

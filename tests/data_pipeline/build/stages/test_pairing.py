@@ -58,7 +58,7 @@ def test_selected_pairs_have_the_lowest_hashes_of_all_allowed_ones(tasks: list[S
     assert sorted(select_pairs(grouped(tasks), number, 0)) == sorted(lowest)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.integers(50, 400), st.integers(1, 6))
 def test_of_many_tasks_a_part_is_ranked_and_every_selected_pair_is_allowed(number: int, wanted: int) -> None:
     tasks = [task(k, CATEGORIES[k % 3]) for k in range(number)]
