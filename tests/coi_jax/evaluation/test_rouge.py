@@ -7,9 +7,9 @@ from rouge_score import rouge_scorer
 
 from coi_jax.evaluation.rouge import UnicodeTokenizer, rouge_l, rouge_l_unicode
 
-
 SUPER_NATURAL_INSTRUCTIONS = rouge_scorer.RougeScorer(["rougeL"], use_stemmer=True)
-SENTENCES = st.lists(st.sampled_from("the The cats cat were running runs home, é 1 -".split()), max_size=12).map(" ".join)
+WORDS = ["the", "The", "cats", "cat", "were", "running", "runs", "home,", "é", "1", "-"]
+SENTENCES = st.lists(st.sampled_from(WORDS), max_size=12).map(" ".join)
 
 
 def test_is_the_scorer_of_super_natural_instructions() -> None:
