@@ -5,8 +5,8 @@ references. That package's tokenizer deletes every character outside a–z and 0
 scorer is the same longest common subsequence over words of any script. Where a script puts no spaces between words, a
 word is one character with the marks on it, as in most published scores of such texts.
 
-Words are those of `rouge_score`; the longest common subsequence is rapidfuzz's, which takes a bit for each pair of words
-where `rouge_score` takes an object, so that texts of a megabyte can be scored too.
+Words are those of `rouge_score`; the longest common subsequence is rapidfuzz's, which takes a bit for each pair
+of words where `rouge_score` takes an object, so that texts of a megabyte can be scored too.
 """
 
 import functools
