@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from benchmarks import generation_speed, machine, sides, training_speed
+from benchmarks import generation_speed, machine, matrix_products, sides, training_comparison
 from benchmarks.sides import Side, SideError
 from coi_jax.common import cli, files
 from coi_jax.common.errors import UserError
@@ -32,7 +32,6 @@ from coi_jax.data.batches import Batch, fill
 from coi_jax.data.packing import pack
 from coi_jax.data.row_shape import RowShape
 from coi_jax.families.registry import PRESETS
-from coi_jax.models import build, flops
 from coi_jax.tokenizers.vocabulary import ByteVocabulary
 
 CONFIG = Path(__file__).parent.parent / "configs" / "mistral_7b.py"
@@ -191,7 +190,7 @@ class Run(NamedTuple):
     """The result of a side: how it fitted into memory, each of its steps, and its device."""
 
     way: str
-    steps: training_speed.Steps
+    steps: training_comparison.Steps
     device: dict[str, Any]
 
 
@@ -203,18 +202,15 @@ def tune(settings: dict[str, Any], size: dict[str, Any], repeats: int) -> dict[s
       size: an entry of `SIZES`.
       repeats: timed steps.
     """
-    runs = {"ours": first_that_fits("benchmarks.training_side_ours", our_ways(settings), {}, repeats)}
+    runs = {"ours": first_that_fits("benchmarks.training_side_ours", our_ways(settings), repeats)}
     if not (missing := peer_obstacle(size["device"])):
-        which = {"recipe": "packed"}
-        runs["peer"] = first_that_fits(
-            "benchmarks.training_side_peer", peer_ways(settings, size["rows"]), which, repeats
-        )
+        runs["peer"] = first_that_fits("benchmarks.training_side_peer", peer_ways(settings, size["rows"]), repeats)
     arrays = dict(np.load(settings["batches"]))
     batches = [{name: array[step] for name, array in arrays.items()} for step in range(repeats + 1)]
-    counts = [training_speed.count(batch) for batch in batches]
-    report = training_speed.summarise({name: run.steps for name, run in runs.items()}, counts, size["loss"])
+    counts = [training_comparison.count(batch) for batch in batches]
+    report = training_comparison.summarise({name: run.steps for name, run in runs.items()}, counts, size["loss"])
     first = [losses[0] for losses in report["losses"].values()]  # later ones are of weights that differ a little
-    work = operations(validate(settings["config"]), batches[1:])
+    work = matrix_products.operations(validate(settings["config"]), batches[1:])
     return report | {
         "first_losses_agree": bool(np.ptp(first) <= size["loss"]),
         "agree": bool(np.ptp(first) <= size["loss"]),
@@ -244,18 +240,17 @@ def peer_ways(settings: dict[str, Any], rows: int) -> dict[str, dict[str, Any]]:
     """Settings that take less and less memory."""
     return {
         f"{'with' if checkpointing else 'without'} gradient checkpointing, {parts} microbatches": settings
-        | {"recipes": {"packed": rows // parts}, "checkpointing": checkpointing}
+        | {"recipe": "packed", "microbatch": rows // parts, "checkpointing": checkpointing}
         for checkpointing, parts in PEER_WAYS
     }
 
 
-def first_that_fits(module: str, ways: dict[str, dict[str, Any]], which: dict[str, Any], repeats: int) -> Run:
+def first_that_fits(module: str, ways: dict[str, dict[str, Any]], repeats: int) -> Run:
     """Return the steps of a side, made in the first way that its memory holds.
 
     Args:
       module: of the side.
       ways: settings by description, tried in order.
-      which: arguments of the side's steps.
       repeats: timed steps.
 
     Raises:
@@ -266,7 +261,7 @@ def first_that_fits(module: str, ways: dict[str, dict[str, Any]], which: dict[st
         files.write_json(path, settings)
         try:
             with Side(module, path, ALONE) as side:
-                steps = [side.ask("steps", first=step, count=1, **which) for step in range(repeats + 1)]
+                steps = [side.ask("steps", first=step, count=1) for step in range(repeats + 1)]
                 return Run(way, steps, side.ask("device"))
         except SideError as error:
             if not any(sign in str(error) for sign in OUT_OF_MEMORY):
@@ -286,13 +281,6 @@ def peer_obstacle(device: str) -> str:
     if device == "cuda" and subprocess.run([sys.executable, "-c", code], check=False).returncode:
         return "torch has no CUDA here"
     return ""
-
-
-def operations(config: RunConfig, batches: Sequence[Batch]) -> list[float]:
-    """Return what each batch asks of the network, in floating-point operations."""
-    network = build(config.model, config.model.vocabulary_size or 0, config.lora)
-    count = jax.jit(lambda batch: flops.count_work(batch, config.model))
-    return [flops.model_flops(count(batch), flops.costs(network)) for batch in batches]
 
 
 def mfu(run: Run, work: Sequence[float], peak: float) -> dict[str, float]:

@@ -6,7 +6,7 @@ import platform
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "torch", "transformers", "peft", "accelerate")
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "torch", "transformers", "peft", "accelerate", "google-tunix")
 
 
 def describe() -> dict[str, Any]:
@@ -16,8 +16,13 @@ def describe() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)),
         "load": round(os.getloadavg()[0], 2),  # of the last minute, when this was asked: a quiet machine has about 0
         "python": platform.python_version(),
-        "packages": dict(filter(None, map(_version, PACKAGES))),
+        "packages": packages(),
     }
+
+
+def packages() -> dict[str, str]:
+    """Return the versions of what is compared, in this environment."""
+    return dict(filter(None, map(_version, PACKAGES)))
 
 
 def processor() -> str:

@@ -8,6 +8,7 @@ and torch never compete, and what disturbs the machine for a while disturbs both
 import contextlib
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -39,14 +40,21 @@ class Side:
       module: what the child runs, as `benchmarks.training_side_ours`.
       settings: the JSON file that it makes its object from.
       environment: variables of the child, in place of those of `ENVIRONMENT`.
+      python: the interpreter that the child runs with.
     """
 
-    def __init__(self, module: str, settings: Path, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        module: str,
+        settings: Path,
+        environment: Mapping[str, str] | None = None,
+        python: str = sys.executable,
+    ) -> None:
         self.module = module
         paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         variables = ENVIRONMENT | dict(environment or {}) | os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
         self._child = subprocess.Popen(
-            [sys.executable, "-m", module, str(settings)],
+            [python, "-m", module, str(settings)],
             env=variables,
             text=True,
             stdin=subprocess.PIPE,
@@ -117,6 +125,16 @@ def all_ask(sides: Sequence[Side], question: str, **arguments: Any) -> list[Any]
     for side in sides:
         side.tell(question, **arguments)
     return [side.hear() for side in sides]
+
+
+def peak_memory() -> int:
+    """Return the most bytes of main memory that this process has held at once, compiling included."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in kibibytes
+
+
+def forget_peak_memory() -> None:
+    """Begin anew what `peak_memory` counts, after what a measurement is not about."""
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # proc(5)
 
 
 def spread(values: Sequence[float], digits: int = 3) -> dict[str, float]:

@@ -76,10 +76,10 @@ class Ours:
         return {"device": kind, "peak": hardware.matmul_peak(self._job.config.model.dtype)}
 
 
-def memory() -> int | None:
-    """Return the most bytes that were in use on the accelerator at once; None on a CPU."""
+def memory() -> int:
+    """Return the most bytes that were in use at once: of the accelerator's memory, on a CPU of the process."""
     statistics = jax.devices()[0].memory_stats()
-    return statistics["peak_bytes_in_use"] if statistics else None
+    return statistics["peak_bytes_in_use"] if statistics else sides.peak_memory()
 
 
 if __name__ == "__main__":

@@ -20,34 +20,15 @@ Arguments = dict[str, torch.Tensor]
 
 
 class Peer:
-    """Models with the same weights, one for each recipe.
+    """A model, its optimizer and its batches.
 
-    Settings: `recipes` maps "packed" (the same rows, with positions and a block-diagonal causal mask) and "padded" (one
-    example a row, in random order, each microbatch padded to its longest: the paper's collator) to the rows of a
-    microbatch. `adapters` is a folder of peft's whose adapters alone are trained, or "".
+    Settings: `recipe` is "packed" (the same rows, with positions and a block-diagonal causal mask) or "padded" (one
+    example a row, in random order, each microbatch padded to its longest: the paper's collator), `microbatch` the rows
+    of a microbatch. `adapters` is a folder of peft's whose adapters alone are trained, or "".
     """
 
     def __init__(self, settings: dict[str, Any]) -> None:
-        self._contestants = {recipe: Contestant(settings, recipe) for recipe in settings["recipes"]}
-
-    def choose_attention(self, recipe: str, names: list[str]) -> dict[str, float]:
-        """See `Contestant`."""
-        return self._contestants[recipe].choose_attention(names)
-
-    def steps(self, recipe: str, first: int, count: int) -> dict[str, Any]:
-        """See `Contestant`."""
-        return self._contestants[recipe].steps(first, count)
-
-    def device(self) -> dict[str, Any]:
-        """Return what it runs on."""
-        return {"device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"}
-
-
-class Contestant:
-    """A model, its optimizer and its batches."""
-
-    def __init__(self, settings: dict[str, Any], recipe: str) -> None:
-        self._recipe, self._rows = recipe, settings["recipes"][recipe]
+        self._recipe, self._rows = settings["recipe"], settings["microbatch"]
         self._optimizer_settings = settings["config"]["optimizer"]
         self._device = torch.device(settings["device"])
         self._dtype = getattr(torch, settings["config"]["model"]["dtype"])
@@ -74,6 +55,7 @@ class Contestant:
             self._gradient(parts)
             seconds[name] = self._now() - began
         self._model.set_attn_implementation(min(seconds, key=lambda name: seconds[name]))
+        sides.forget_peak_memory()
         return seconds
 
     def steps(self, first: int, count: int) -> dict[str, Any]:
@@ -83,13 +65,17 @@ class Contestant:
         losses = [self._step(parts) for parts in steps]
         seconds = self._now() - began
         positions = sum(part["input_ids"].numel() for parts in steps for part in parts)
-        memory = torch.cuda.max_memory_allocated() if self._device.type == "cuda" else None
+        memory = torch.cuda.max_memory_allocated() if self._device.type == "cuda" else sides.peak_memory()
         return {
             "seconds": seconds,
             "losses": [loss.item() for loss in losses],
             "positions": positions,
             "memory": memory,
         }
+
+    def device(self) -> dict[str, Any]:
+        """Return what it runs on."""
+        return {"device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"}
 
     def _step(self, parts: list[Arguments]) -> torch.Tensor:
         loss = self._gradient(parts, keep=True)

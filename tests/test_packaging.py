@@ -39,6 +39,8 @@ EXTRAS = {
 }
 # Distributions of imported names that the installed metadata does not tell apart.
 SHARED_NAMES = {"google", "orbax", "jax_plugins"}
+# What a benchmark is set beside, installed in an environment of its own (benchmarks/README.md).
+PEERS = {"tunix"}
 
 TENSORFLOW_SIDE = ("tensorflow", "tensorflow_text", "tensorflow_datasets", "seqio", "apache_beam", "flask", "werkzeug")
 # A module that is None in sys.modules cannot be imported, as one that is not installed.
@@ -81,7 +83,7 @@ def test_the_extras_for_accelerators_ask_for_the_same_jax() -> None:
 @pytest.mark.parametrize("folder", EXTRAS)
 def test_whatever_is_imported_is_declared(folder: str) -> None:
     distributions = importlib.metadata.packages_distributions()
-    known = {*sys.stdlib_module_names, *EXTRAS, *SHARED_NAMES}
+    known = {*sys.stdlib_module_names, *EXTRAS, *SHARED_NAMES, *PEERS}
     missing = {}
     for path in (ROOT / folder).rglob("*.py"):
         for name in _imported(path) - known:

@@ -52,11 +52,11 @@ def test_a_side_takes_the_first_way_that_fits(tmp_path: Path, monkeypatch: pytes
         str(bytes): {"folder": str(tmp_path), "bytes": bytes, "config": {"data": {"batch": {"rows": 4}}}}
         for bytes in (9, 5)
     }
-    run = gpu.first_that_fits("greedy_side", ways, {}, repeats=2)
+    run = gpu.first_that_fits("greedy_side", ways, repeats=2)
     expected: tuple[str, list[Any], dict[str, Any]] = ("5", [0, 1, 2], {"device": "none"})
     assert (run.way, run.steps, run.device) == expected
     with pytest.raises(UserError, match="take fewer"):
-        gpu.first_that_fits("greedy_side", {"9": ways["9"]}, {}, repeats=2)
+        gpu.first_that_fits("greedy_side", {"9": ways["9"]}, repeats=2)
 
 
 GREEDY = """

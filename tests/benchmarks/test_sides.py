@@ -1,4 +1,5 @@
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,22 @@ def test_a_side_answers_and_says_what_went_wrong(settings: Path) -> None:
         assert sides.all_ask([side], "double", number=5) == [10]
         with pytest.raises(SideError, match="ended with exit status 3"):
             side.ask("end")
+
+
+def test_a_side_runs_with_the_interpreter_that_is_named(settings: Path, tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\necho "{{\\"twice\\": 3}}" > "$3"\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    with Side("echo_side", settings, python=str(python)) as side:
+        assert side.ask("double", number=4) == 12
+
+
+def test_the_peak_of_memory_is_that_since_it_was_last_forgotten() -> None:
+    held = bytearray(64 * 2**20)
+    before = sides.peak_memory()
+    del held
+    sides.forget_peak_memory()
+    assert 2**20 < sides.peak_memory() < before - 32 * 2**20
 
 
 def test_the_spread_of_repeats() -> None:
