@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 from coi_jax.common.errors import UserError
 from coi_jax.llm.budget import Budget, BudgetReached
 from coi_jax.llm.calls import Call, Reply
-from coi_jax.llm.endpoint import Busy, Declined, Endpoint, declines_all
+from coi_jax.llm.endpoint import Busy, Declined, Endpoint, TimedOut, declines_all
+from coi_jax.llm.flight import Flight
 from coi_jax.llm.rate_limits import RateLimits
 from coi_jax.llm.reply_store import Store
 from coi_jax.llm.settings import EndpointConfig
@@ -73,7 +74,7 @@ class Client:
 
     async def _open(self, key: str) -> None:
         self._endpoint, self._rate_limits = Endpoint(self.config, key), RateLimits(self.config)
-        self._flight = asyncio.Semaphore(self.config.concurrency)
+        self._flight = Flight(self.config.concurrency)
         self._paying, self._settled = 0, asyncio.Event()  # calls with money set aside; one of them is done
 
     def __enter__(self) -> "Client":
@@ -155,16 +156,19 @@ class Client:
 
     async def _attempt(self, call: Call) -> Reply:
         """Return the endpoint's reply, paid for, and kept before it is handed out."""
-        async with self._flight:
+        async with self._flight.call():
             await self._rate_limits.wait(call.prompt_tokens + call.max_tokens)
             if self._stop:
                 raise self._stop
             cost = bound = await self._reserve(call)  # which is what it counts with where its reply is lost
+            started = time.monotonic()
             try:
                 reply = await self._endpoint.complete(call)
                 cost = bound if reply.is_estimate else self._budget.prices.of(reply)
             except Busy as busy:
                 cost = bound if busy.lost else 0.0
+                if isinstance(busy, TimedOut):
+                    self._flight.timed_out(started, self.config.timeout_seconds)
                 raise
             except (Declined, UserError):
                 cost = 0.0
@@ -173,6 +177,7 @@ class Client:
                 self._settle(bound, cost)
         await self._loop.run_in_executor(self._threads, self._store.put, call.key, reply)
         self._succeeded_at = time.monotonic()
+        self._flight.answered()
         self.counts["asked"] += 1
         return reply
 

@@ -51,6 +51,13 @@ class Busy(Exception):
         self.retry_after, self.lost = retry_after, lost
 
 
+class TimedOut(Busy):
+    """The endpoint has not answered within the time for a reply."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"no reply within {seconds:g} s", lost=True)
+
+
 class Declined(Exception):
     """The endpoint will not answer this call as it is, as where its prompt is too long; nothing was paid."""
 
@@ -113,7 +120,7 @@ class Endpoint:
                 raise Declined(reason_of(error)) from None
             raise status_meaning(error, self._config) from None
         except (openai.APITimeoutError, TimeoutError):
-            raise Busy(f"no reply within {seconds:g} s", lost=True) from None
+            raise TimedOut(seconds) from None
         except openai.APIConnectionError as error:
             lost = not isinstance(error.__cause__, httpx2.ConnectError)
             raise Busy(connection_fault(error), lost=lost) from None

@@ -2,6 +2,8 @@
 
 Precision is the share of what a stage let through that should pass, recall the share of what should pass that it let
 through. With the procedural language model both are 1 but for the rules, which go by types and cannot see values.
+
+The truth of a step follows from its task, which is an operation: a language model may word its instruction in any way.
 """
 
 import itertools
@@ -15,6 +17,7 @@ from data_pipeline.build.engine.stage_runner import REJECTED, Stage
 from data_pipeline.build.pipeline import BuildResult
 from data_pipeline.build.stages.checks import NOT_COMPOSABLE, is_composable
 from data_pipeline.build.stages.opinions import POOR
+from data_pipeline.procedural import catalogue
 from data_pipeline.procedural.verification import execute, follow
 
 
@@ -38,11 +41,17 @@ class Score:
         """Return the recall; None where nothing should have passed."""
         return self.passed_right / self.right if self.right else None
 
+    @property
+    def agreed(self) -> int:
+        """Return how often what a stage did is what it should do."""
+        return self.total - self.passed - self.right + 2 * self.passed_right
+
     def row(self) -> dict[str, Any]:
         """Return a JSON object."""
         return {
             "stage": self.stage,
             "total": self.total,
+            "agreed": self.agreed,
             "passed": self.passed,
             "right": self.right,
             "passed_right": self.passed_right,
@@ -69,7 +78,7 @@ def is_known(built: BuildResult) -> bool:
 
 def scores(built: BuildResult) -> list[Score]:
     """Return the scores of a build's stages, in their order; for builds of procedural operations."""
-    found = [score("rules", _rules(built))]
+    found = [score("instructions", _instructions(built)), score("rules", _rules(built))]
     for length, checked in built.checked.items():
         found.append(score(f"checks, {length} steps", _checks(checked)))
         found.append(score(f"answers, {length} steps", _answers(built.answered[length])))
@@ -80,6 +89,16 @@ def scores(built: BuildResult) -> list[Score]:
     return found
 
 
+def _instructions(built: BuildResult) -> Iterator[tuple[bool, bool]]:
+    """Yield all tasks; one should pass where its instruction is a phrasing of its operation, word for word."""
+    for row in built.tasks.read():
+        understood = catalogue.understand(row["instruction"])
+        yield True, understood is not None and understood[0].name == row["id"]
+    for stage in built.every:
+        if stage.name == "instructions":
+            yield from ((False, True) for _ in stage.read(REJECTED))
+
+
 def _rules(built: BuildResult) -> Iterator[tuple[bool, bool]]:
     """Yield all ordered pairs of tasks; one should pass where it is composable on an instance at least."""
     seeds = [Seed.from_row(row) for row in built.tasks.read()]
@@ -87,7 +106,7 @@ def _rules(built: BuildResult) -> Iterator[tuple[bool, bool]]:
     for first, second in itertools.permutations(seeds, 2):
         if first.split == second.split:
             composable = any(
-                is_composable(instance.input, instance.output, second.instruction) for instance in first.instances
+                is_composable(instance.input, instance.output, _words(second.id)) for instance in first.instances
             )
             yield judge.pair(first, second) == rules.OK, composable
 
@@ -102,7 +121,12 @@ def _checks(stage: Stage) -> Iterator[tuple[bool, bool]]:
 
 def _last_follows(draft: Draft) -> bool:
     before = draft.length - 1
-    return is_composable(draft.input_of(before), draft.input_of(before + 1), draft.steps[-1].instruction)
+    return is_composable(draft.input_of(before), draft.input_of(before + 1), _words(draft.steps[-1].task))
+
+
+def _words(task: str | None) -> str:
+    """Return the operation's own words for a task."""
+    return catalogue.by_name()[task or ""].phrasings[0]
 
 
 def _answers(stage: Stage) -> Iterator[tuple[bool, bool]]:
@@ -110,10 +134,10 @@ def _answers(stage: Stage) -> Iterator[tuple[bool, bool]]:
     for row in stage.read():
         draft = Draft.from_row(row)
         last = draft.steps[-1]
-        yield True, follow([last.instruction], draft.input_of(draft.length), [last.output])[0]
+        yield True, follow([_words(last.task)], draft.input_of(draft.length), [last.output])[0]
     for row in stage.read(REJECTED):
         draft = Draft.from_row(row["row"])
-        output = execute(draft.steps[-1].instruction, draft.input_of(draft.length))
+        output = execute(_words(draft.steps[-1].task), draft.input_of(draft.length))
         yield False, output is not None and not draft.repeats_earlier(output)
 
 
@@ -127,5 +151,5 @@ def _opinions(stage: Stage) -> Iterator[tuple[bool, bool]]:
 
 def is_right(draft: Draft) -> bool:
     """Return whether every step of a chain has the output that is computed; the first one's comes from the seed."""
-    instructions = [step.instruction for step in draft.steps]
+    instructions = [_words(step.task) for step in draft.steps]
     return all(follow(instructions, draft.input, [step.output for step in draft.steps]))

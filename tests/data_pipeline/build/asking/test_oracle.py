@@ -1,10 +1,12 @@
 """Procedural builds: computed answers, and a model's answers held against them."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from coi_jax.chains.chain import Step
 from coi_jax.chains.dataset import read_manifest
 from coi_jax.common import cli, files
 from coi_jax.common.errors import UserError
@@ -15,13 +17,14 @@ from data_pipeline.build.asking import oracle
 from data_pipeline.build.asking.oracle import Oracle
 from data_pipeline.build.asking.questions import Question
 from data_pipeline.build.decisions import Decisions
-from data_pipeline.build.engine.stage_runner import StageRunner
+from data_pipeline.build.drafts import Draft
+from data_pipeline.build.engine.stage_runner import OUT, REJECTED, Row, Stage, StageRunner
 from data_pipeline.build.pipeline import Build, BuildResult, Payment
 from data_pipeline.build.review import stage_accuracy
 from data_pipeline.build.review.stage_accuracy import score
 from data_pipeline.build.stages.answers import Answer
 from data_pipeline.build.stages.categories import Categorize
-from data_pipeline.build.stages.checks import Check
+from data_pipeline.build.stages.checks import NOT_COMPOSABLE, Check
 from data_pipeline.build.stages.fusing import Fuse
 from data_pipeline.build.stages.instructions import Summarize
 from data_pipeline.build.stages.opinions import Judge
@@ -65,7 +68,7 @@ def test_what_cannot_be_computed_is_rejected(question: Question) -> None:
 
 def test_scores_are_precision_and_recall() -> None:
     found = score("s", [(True, True)] * 6 + [(True, False)] * 2 + [(False, True)] * 4 + [(False, False)] * 8)
-    assert (found.precision, found.recall, found.total) == (0.75, 0.6, 20)
+    assert (found.precision, found.recall, found.total, found.agreed) == (0.75, 0.6, 20, 14)
     assert score("s", []).precision is None
 
 
@@ -84,7 +87,7 @@ def test_with_computed_answers_every_stage_is_right_but_the_rules(tmp_path: Path
     argv = flags(tmp_path / "built", None, "--source=procedural:lists", **{"joins.lengths": "(3,4,5)"})
     assert run(argv) == 0
     scores = {one.stage: one for one in stage_accuracy.scores(built(argv))}
-    assert len(scores) == 11
+    assert len(scores) == 12
     for name, one in scores.items():
         if name == "rules":
             assert one.precision
@@ -116,6 +119,27 @@ def test_a_model_that_errs_is_told_from_one_that_does_not(tmp_path: Path, monkey
     assert answers.precision
     assert written
     assert written > answers.precision  # a second opinion is worth its price
+
+
+def stage(folder: Path, name: str, rows: list[Draft], rejected: list[Row]) -> Stage:
+    for tag, found in ((OUT, [row.row() for row in rows]), (REJECTED, rejected)):
+        (folder / name).mkdir(exist_ok=True)
+        (folder / name / f"{tag}-0.jsonl").write_text("".join(json.dumps(row) + "\n" for row in found))
+    return Stage(name, str(folder / name), name, {OUT: len(rows), REJECTED: len(rejected)})
+
+
+def test_a_model_that_words_instructions_in_its_own_way_is_measured_by_its_tasks(tmp_path: Path) -> None:
+    def chain(task: str, output: str | None) -> Draft:
+        first = Step("Drop what comes first, please.", "b, c", "deletion", "remove_first_word")
+        return Draft("i", "train", "a, b, c", (first, Step("Turn it round.", output, "ordering", task)))
+
+    right, wrong = chain("reverse_words", "c, b"), chain("count_words", "many")
+    answers = stage(tmp_path, "answers-2", [right, wrong], [])
+    assert score("answers", stage_accuracy._answers(answers)).precision == 0.5
+    last = {"reason": NOT_COMPOSABLE, "row": chain("reverse_words", None).row()}
+    checks = score("checks", stage_accuracy._checks(stage(tmp_path, "checks-2", [wrong], [last])))
+    assert (checks.passed_right, checks.passed, checks.right, checks.agreed) == (1, 1, 2, 1)
+    assert [stage_accuracy.is_right(one) for one in (right, wrong)] == [True, False]
 
 
 def test_the_oracle_takes_no_other_tasks() -> None:
