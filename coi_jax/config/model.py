@@ -32,14 +32,25 @@ class RopeConfig(Section):
     theta: PositiveFloat
     everywhere: bool  # False: not in global layers, which know no positions then (EXAONE 4, SmolLM3)
     local_theta: PositiveFloat | None  # of layers with a window, which are not stretched then; None: as all layers
-    # linear: Chen et al. 2023; llama3: by wavelength; yarn: by wavelength, with sharper attention (Peng et al. 2023)
-    scaling: Literal["none", "linear", "llama3", "yarn"]
+    # linear: Chen et al. 2023; llama3: by wavelength; yarn: by wavelength, with sharper attention (Peng et al. 2023);
+    # longrope: each pair of channels by a factor of its own (Ding et al. 2024)
+    scaling: Literal["none", "linear", "llama3", "yarn", "longrope"]
     factor: PositiveFloat  # how far they are stretched; 1 where scaling is "none"
     low_frequency: NonNegativeFloat  # llama3, yarn: turns in original_length below which angles are fully stretched
     high_frequency: NonNegativeFloat  # llama3, yarn: turns above which it is left as it is
-    original_length: NonNegativeInt  # llama3, yarn: positions that the model was first trained on
+    original_length: NonNegativeInt  # llama3, yarn, longrope: positions that the model was first trained on
+    rotated_share: Annotated[float, Field(gt=0, le=1)]  # of the channels of a head, the first ones; the others are kept
+    short_factors: tuple[PositiveFloat, ...]  # longrope: what divides the angles of each pair of channels
+    long_factors: tuple[PositiveFloat, ...]  # longrope: the same for sequences longer than original_length
 
     _read_zero_as_none = _zero_as_none("local_theta")
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _read_runs_without_longrope(cls, values: Any) -> Any:
+        """Fill in the fields that the configs of older runs do not have."""
+        older = {"rotated_share": 1.0, "short_factors": (), "long_factors": ()}
+        return older | values if isinstance(values, dict) else values
 
     @property
     def scales_by_wavelength(self) -> bool:
@@ -53,7 +64,13 @@ class RopeConfig(Section):
             raise ValueError(f'scaling "{self.scaling}" needs original_length, and low_frequency below high_frequency')
         if self.scaling == "none" and self.factor != 1:
             raise ValueError('factor must be 1 where scaling is "none"')
+        if self.scaling == "longrope" and self.original_length < 2:
+            raise ValueError('scaling "longrope" needs original_length')
         return self
+
+    def rotated_channels(self, head_dim: int) -> int:
+        """Return how many channels of a head are rotated."""
+        return int(head_dim * self.rotated_share)
 
 
 # Settings of speed and memory, which change results by rounding alone.
@@ -109,6 +126,14 @@ class DecoderConfig(Section):
             raise ValueError(f"heads = {self.heads} must be a multiple of kv_heads = {self.kv_heads}")
         if self.head_dim % 2:
             raise ValueError(f"head_dim = {self.head_dim} must be even: rotary positions turn pairs")
+        rotated = self.rope.rotated_channels(self.head_dim)
+        if rotated % 2 or not rotated:
+            raise ValueError(
+                f"rope.rotated_share = {self.rope.rotated_share} of head_dim = {self.head_dim} is no pairs"
+            )
+        counts = {len(self.rope.short_factors), len(self.rope.long_factors)}
+        if counts != {rotated // 2 if self.rope.scaling == "longrope" else 0}:
+            raise ValueError(f'rope.short_factors and long_factors must be {rotated // 2} each for scaling "longrope"')
         if self.global_layer_interval and not self.window and self.rope.everywhere:
             raise ValueError(
                 f"global_layer_interval = {self.global_layer_interval} says which layers have no window, or no rotary "

@@ -248,4 +248,6 @@ def is_same(one: Any, other: Any) -> bool:
         return (one or None) == (other or None)
     if isinstance(one, int | float) and isinstance(other, int | float) and bool not in (type(one), type(other)):
         return math.isclose(one, other, rel_tol=TOLERANCE)
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):  # JSON has lists, validated configs tuples
+        return len(one) == len(other) and all(map(is_same, one, other))
     return bool(one == other)

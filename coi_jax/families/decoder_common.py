@@ -15,6 +15,9 @@ PLAIN_ROPE: Fields = dict(
     low_frequency=0.0,
     high_frequency=0.0,
     original_length=0,
+    rotated_share=1.0,
+    short_factors=(),
+    long_factors=(),
 )
 
 # Defaults that the classes of transformers have in common.
@@ -153,14 +156,18 @@ def _read_rope(values: Fields) -> Fields:
         newer = newer["full_attention"]
     scaling = newer or values["rope_scaling"] or {}
     theta = scaling.get("rope_theta", values["rope_theta"])
-    if scaling.get("partial_rotary_factor") not in (None, 1.0):
+    share = scaling.get("partial_rotary_factor") or values.get("partial_rotary_factor") or 1.0
+    if share != 1 and "partial_rotary_factor" not in values:
         raise UserError("config.json: rope_parameters", scaling, "the network here turns all channels of a head")
-    return PLAIN_ROPE | {"theta": theta, "local_theta": local_theta} | _read_scaling(scaling, values)
+    rope = {"theta": theta, "local_theta": local_theta, "rotated_share": share}
+    return PLAIN_ROPE | rope | _read_scaling(scaling, values)
 
 
 def _read_scaling(scaling: Fields, values: Fields) -> Fields:
     name = scaling.get("rope_type", scaling.get("type", "default"))
     try:
+        if "original_max_position_embeddings" in values and "short_factor" in scaling:
+            return _read_longrope(scaling, values)  # whatever its name: "longrope", in older files "su" or "yarn"
         match name:
             case "default":
                 return {}
@@ -205,13 +212,40 @@ def _read_yarn(scaling: Fields, values: Fields) -> Fields:
     }
 
 
+def _read_longrope(scaling: Fields, values: Fields) -> Fields:
+    """Return the fields of LongRoPE; raise UserError where attention is scaled by another rule than the paper's."""
+    original = scaling.get("original_max_position_embeddings") or values["original_max_position_embeddings"]
+    factor = (values["max_position_embeddings"] or original) / original
+    due, attention = longrope_attention_factor(factor, original), scaling.get("attention_factor")
+    if attention is not None and not math.isclose(attention, due, rel_tol=1e-6):
+        hint = f"the network here computes LongRoPE with an attention_factor of {due:.7g}, as its lengths have it"
+        raise UserError("config.json: rope_scaling", scaling, hint)
+    return {
+        "scaling": "longrope",
+        "factor": factor,
+        "original_length": original,
+        "short_factors": tuple(map(float, scaling["short_factor"])),
+        "long_factors": tuple(map(float, scaling["long_factor"])),
+    }
+
+
+def longrope_attention_factor(factor: float, original_length: int) -> float:
+    """Return what LongRoPE multiplies rotated queries and keys by (Ding et al. 2024, section 3.2).
+
+    Args:
+      factor: the longest length in units of the original one.
+      original_length: positions that the model was first trained on.
+    """
+    return math.sqrt(1 + math.log(factor) / math.log(original_length)) if factor > 1 else 1.0
+
+
 def yarn_attention_factor(factor: float, mscale: float = 1.0) -> float:
     """Return what YaRN multiplies rotated queries and keys by (Peng et al. 2023, section 3.4)."""
     return 0.1 * mscale * math.log(factor) + 1 if factor > 1 else 1.0
 
 
 def _write_scaling(rope: Fields) -> Fields | None:
-    if rope["scaling"] == "none":
+    if rope["scaling"] in ("none", "longrope"):  # LongRoPE is written by the families that have it
         return None
     values = {"rope_type": rope["scaling"], "factor": rope["factor"]}
     if rope["scaling"] == "llama3":

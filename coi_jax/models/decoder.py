@@ -34,7 +34,14 @@ from coi_jax.models.layers import (
     split_key,
     stack_layers,
 )
-from coi_jax.models.rotary import CosSin, apply_rotary, rotary_cos_sin, rotary_frequencies, rotary_scale
+from coi_jax.models.rotary import (
+    CosSin,
+    apply_rotary,
+    rotary_cos_sin,
+    rotary_frequencies,
+    rotary_scale,
+    sequence_lengths,
+)
 
 Value = TypeVar("Value")
 Heads = Float[Array, "B H L C"]
@@ -121,7 +128,10 @@ class Decoder(nnx.Module):
 
     def hidden(self, batch: Mapping[str, Array], key: Key[Array, ""] | None = None) -> Float[Array, "B L D"]:
         """Return the normed last hidden states of a packed batch: `tokens`, `segments` and `positions`, all [B, L]."""
-        return self._forward(batch["tokens"], batch["positions"], batch["segments"], key, return_kv=False)[0]
+        lengths = None
+        if self._depends_on_length(batch["tokens"].shape[1]):
+            lengths = sequence_lengths(batch["positions"], batch["segments"])
+        return self._forward(batch["tokens"], batch["positions"], batch["segments"], lengths, key, return_kv=False)[0]
 
     def unembed(self, hidden: Float[Array, "B L D"]) -> Float[Array, "B L V"]:
         """Return the logits of hidden states."""
@@ -139,15 +149,18 @@ class Decoder(nnx.Module):
           max_new_tokens: free slots of the cache.
         """
         positions = jnp.broadcast_to(jnp.arange(prompts.shape[1])[None], prompts.shape)
-        hidden, kv = self._forward(prompts, positions, None, None, return_kv=True)
+        long = lengths[:, None] if self._depends_on_length(prompts.shape[1]) else None
+        hidden, kv = self._forward(prompts, positions, None, long, None, return_kv=True)
         last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)
         written = jnp.where(positions < lengths[:, None], positions, kv_cache.EMPTY)
-        return self.unembed(last)[:, 0], kv_cache.from_prompt(kv, written, lengths, max_new_tokens)
+        cache = kv_cache.from_prompt(kv, written, lengths, max_new_tokens)
+        return self.unembed(last)[:, 0], cache if long is None else cache._replace(prompt_lengths=lengths)
 
     def decode_step(self, cache: Cache, tokens: Int[Array, "B"]) -> tuple[Float[Array, "B V"], Cache]:
         """Return the logits after one more token of each row. The cache has room for `max_new_tokens` steps."""
         position, positions = cache.length[:, None], cache.next_positions()
-        angles = self._per_layer_kind(lambda local: self._rotation(position, local))
+        lengths = None if cache.prompt_lengths is None else cache.prompt_lengths[:, None]
+        angles = self._per_layer_kind(lambda local: self._rotation(position, lengths, local))
         mask = self._per_layer_kind(
             lambda local: kv_cache.decode_mask(positions, position, self.config.window if local else None)
         )
@@ -173,12 +186,13 @@ class Decoder(nnx.Module):
         tokens: Int[Array, "B L"],
         positions: Int[Array, "B L"],
         segments: Int[Array, "B L"] | None,
+        lengths: Int[Array, "B _"] | None,
         key: Key[Array, ""] | None,
         *,
         return_kv: bool,
     ) -> tuple[Float[Array, "B L D"], Any]:
         """Return the normed last hidden states, and all layers' keys and values (None unless `return_kv`)."""
-        angles = self._per_layer_kind(lambda local: self._rotation(positions, local))
+        angles = self._per_layer_kind(lambda local: self._rotation(positions, lengths, local))
         patterns = self._per_layer_kind(lambda local: AttentionPattern(segments, self.config.window if local else None))
         embedding_key, rest = split_key(key, 2)
 
@@ -215,9 +229,29 @@ class Decoder(nnx.Module):
         local = numbers % config.global_layer_interval != 0 if config.global_layer_interval else None
         return scan_layers(body, self.layers, carry, (inputs, local), remat=config.remat, unroll=config.scan_unroll)
 
-    def _rotation(self, positions: Int[Array, "B L"], local: bool) -> CosSin:
-        rope = self.config.rope
-        frequencies = rotary_frequencies(rope, self.config.head_dim, local=local)
+    def _depends_on_length(self, longest: int) -> bool:
+        """Return whether rows of some positions may hold sequences whose angles are those of long ones (LongRoPE)."""
+        return self.config.rope.scaling == "longrope" and longest > self.config.rope.original_length
+
+    def _rotation(self, positions: Int[Array, "B L"], lengths: Int[Array, "B _"] | None, local: bool) -> CosSin:
+        """Return the rotation of each position.
+
+        LongRoPE has other angles for sequences longer than its original length. As in `transformers`, the length of
+        the sequence decides, and not its row's or its batch's: all its tokens are rotated alike. A generated text has
+        the angles of its prompt's length, so that its keys can be kept; `transformers` computes them all again where
+        a text grows beyond the original length.
+
+        Args:
+          positions: of the tokens.
+          lengths: tokens of the sequence of each position, or one number a row; None: all sequences are short.
+          local: whether the layer has a window.
+        """
+        rope, head_dim = self.config.rope, self.config.head_dim
+        frequencies: np.ndarray | Array = rotary_frequencies(rope, head_dim, local=local)
+        if lengths is not None:
+            long = jnp.asarray(rotary_frequencies(rope, head_dim, local=local, long=True))
+            is_long = (lengths > rope.original_length)[:, :, None]
+            frequencies = jnp.where(is_long, long[None, None], frequencies[None, None])
         return rotary_cos_sin(positions, frequencies, rotary_scale(rope, local=local))
 
     def _embed(self, tokens: Int[Array, "B L"], key: Key[Array, ""] | None) -> Float[Array, "B L D"]:

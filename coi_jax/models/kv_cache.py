@@ -38,6 +38,7 @@ class Cache(NamedTuple):
     cross_valid: Bool[Array, "batch prompt"] | None
     length: Int[Array, "batch"]  # tokens that the row's decoder has read = position of its next token
     slot: Int[Array, ""]  # where the next token of every row is written
+    prompt_lengths: Int[Array, "batch"] | None = None  # tokens of the row's prompt, where rotations depend on it
 
     def next_positions(self) -> Int[Array, "batch slots"]:
         """Return `positions` with one more token of each row in its slot."""
@@ -101,6 +102,7 @@ def _map(cache: Cache, on_stack: Callable[[Array], Array], on_rows: Callable[[Ar
         jax.tree.map(on_rows, cache.cross_valid),
         jax.tree.map(on_rows, cache.length),
         cache.slot,
+        jax.tree.map(on_rows, cache.prompt_lengths),
     )
 
 

@@ -5,39 +5,48 @@ Dimensions: B batch, L length, H heads, C head_dim.
 
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
 from coi_jax.config.model import RopeConfig
-from coi_jax.families.decoder_common import yarn_attention_factor
+from coi_jax.families.decoder_common import longrope_attention_factor, yarn_attention_factor
 
 CosSin = tuple[Float[Array, "B L half"], Float[Array, "B L half"]]
 
 
-def rotary_cos_sin(positions: Int[Array, "B L"], frequencies: np.ndarray, scale: float = 1.0) -> CosSin:
+def rotary_cos_sin(
+    positions: Int[Array, "B L"], frequencies: np.ndarray | Float[Array, "B _ half"], scale: float = 1.0
+) -> CosSin:
     """Return the cosines and sines of the angles of each position, in fp32.
 
     Args:
       positions: of the tokens.
-      frequencies: from `rotary_frequencies`.
+      frequencies: from `rotary_frequencies`, the same for all positions or one each.
       scale: what both are multiplied by, from `rotary_scale`.
     """
-    angles = positions[:, :, None].astype(jnp.float32) * jnp.asarray(frequencies)[None, None]
+    each = jnp.asarray(frequencies)[None, None] if frequencies.ndim == 1 else frequencies
+    angles = positions[:, :, None].astype(jnp.float32) * each
     cosine, sine = jnp.cos(angles), jnp.sin(angles)
     return (cosine, sine) if scale == 1 else (cosine * scale, sine * scale)
 
 
 def apply_rotary(x: Float[Array, "B H L C"], angles: CosSin) -> Float[Array, "B H L C"]:
-    """Rotate each pair of channels (i, i + C/2) by its angle: the pairing of Llama's published checkpoints."""
+    """Rotate each pair of channels (i, i + C/2) by its angle: the pairing of Llama's published checkpoints.
+
+    Where there are angles for fewer pairs, C is the number of the first channels that they rotate.
+    """
     cosine, sine = (part[:, None] for part in angles)
-    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    half = cosine.shape[-1]
+    first, second = x[..., :half].astype(jnp.float32), x[..., half : 2 * half].astype(jnp.float32)
     rotated = jnp.concatenate([first * cosine - second * sine, second * cosine + first * sine], axis=-1)
-    return rotated.astype(x.dtype)
+    kept = x[..., 2 * half :]
+    return jnp.concatenate([rotated.astype(x.dtype), kept], axis=-1) if kept.shape[-1] else rotated.astype(x.dtype)
 
 
-def rotary_frequencies(rope: RopeConfig, head_dim: int, *, local: bool = False) -> np.ndarray:
-    """Return the angle per position, in radians, of each pair of channels: fp32 [head_dim / 2].
+def rotary_frequencies(rope: RopeConfig, head_dim: int, *, local: bool = False, long: bool = False) -> np.ndarray:
+    """Return the angle per position, in radians, of each pair of channels that is rotated: fp32 [pairs].
 
     All are 0 in layers without rotary positions.
 
@@ -45,10 +54,12 @@ def rotary_frequencies(rope: RopeConfig, head_dim: int, *, local: bool = False) 
       rope: base and scaling.
       head_dim: channels of a head.
       local: whether the layer has a sliding window.
+      long: whether the sequence is longer than `rope.original_length`, which LongRoPE alone asks for.
     """
+    channels = rope.rotated_channels(head_dim)
     if not (local or rope.everywhere):
-        return np.zeros(head_dim // 2, np.float32)
-    exponents = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
+        return np.zeros(channels // 2, np.float32)
+    exponents = np.arange(0, channels, 2, dtype=np.float32) / np.float32(channels)
     if local and rope.local_theta:
         local_frequencies: np.ndarray = 1 / np.float32(rope.local_theta) ** exponents
         return local_frequencies
@@ -57,18 +68,36 @@ def rotary_frequencies(rope: RopeConfig, head_dim: int, *, local: bool = False) 
         return _llama3_frequencies(plain, rope)
     if rope.scaling == "yarn":
         return _yarn_frequencies(plain, rope)
+    if rope.scaling == "longrope":
+        factors = np.asarray(rope.long_factors if long else rope.short_factors, np.float32)
+        stretched: np.ndarray = 1 / (factors * np.float32(rope.theta) ** exponents)
+        return stretched
     return plain / np.float32(rope.factor)
 
 
 def rotary_scale(rope: RopeConfig, *, local: bool = False) -> float:
-    """Return what YaRN multiplies rotated queries and keys by (Peng et al. 2023, section 3.4); 1 for all others.
+    """Return what YaRN and LongRoPE multiply rotated queries and keys by; 1 for all others.
 
     Args:
       rope: base and scaling.
       local: whether the layer has a sliding window.
     """
-    is_stretched = rope.scaling == "yarn" and not (local and rope.local_theta)
-    return yarn_attention_factor(rope.factor) if is_stretched else 1.0
+    if local and rope.local_theta:
+        return 1.0
+    if rope.scaling == "longrope":
+        return longrope_attention_factor(rope.factor, rope.original_length)
+    return yarn_attention_factor(rope.factor) if rope.scaling == "yarn" else 1.0
+
+
+def sequence_lengths(positions: Int[Array, "B L"], segments: Int[Array, "B L"]) -> Int[Array, "B L"]:
+    """Return for each token of packed rows how many tokens its own sequence has."""
+
+    def of_row(positions: Int[Array, "L"], segments: Int[Array, "L"]) -> Int[Array, "L"]:
+        last = jax.ops.segment_max(positions, segments, num_segments=len(segments) + 1)
+        return last[segments] + 1
+
+    lengths: Int[Array, "B L"] = jax.vmap(of_row)(positions, segments)
+    return lengths
 
 
 def _yarn_frequencies(plain: np.ndarray, rope: RopeConfig) -> np.ndarray:

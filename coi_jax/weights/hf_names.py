@@ -16,7 +16,7 @@ from jaxtyping import Shaped
 
 from coi_jax.common.errors import UserError
 from coi_jax.config.model import DecoderConfig, T5Config
-from coi_jax.families.family import TensorNames
+from coi_jax.families.family import Family, TensorNames
 from coi_jax.families.registry import FAMILIES
 from coi_jax.models import Params
 from coi_jax.parallel.sharding import keys
@@ -140,6 +140,24 @@ def parameter_mappings(config: DecoderConfig | T5Config, abstract: Params) -> di
     return found
 
 
+Part = tuple[ParameterMapping, int]  # one layer of a parameter, or the whole of one that is not stacked
+
+
+def tensor_parts(mappings: Mapping[str, ParameterMapping], family: Family) -> dict[str, list[Part]]:
+    """Return the parts of each tensor of a family's checkpoint, by its key; their rows follow one another.
+
+    Args:
+      mappings: `parameter_mappings` of all parameters.
+      family: whose layout is written.
+    """
+    parts = {key: [(mapping, number)] for mapping in mappings.values() for number, key in enumerate(mapping.keys)}
+    layers = max(len(mapping.keys) for mapping in mappings.values())
+    for whole, names in family.fused_keys:
+        for layer in range(layers):
+            parts[whole.format(layer)] = [parts.pop(name.format(layer))[0] for name in names]
+    return parts
+
+
 class ResolvedKeys(NamedTuple):
     """The keys of a checkpoint for the tensors of a network.
 
@@ -244,6 +262,7 @@ def to_params(config: DecoderConfig | T5Config, abstract: Params, tensors: Mappi
       UserError: a key is missing, is not the network's, or holds a tensor of another shape.
     """
     mappings = parameter_mappings(config, abstract)
+    tensors = _split_fused(tensors, mappings)
     resolved = resolve_keys(config, mappings, {key: tensor.shape for key, tensor in tensors.items()}, "in memory")
 
     def leaf(path: tuple[jax.tree_util.DictKey, ...], _: jax.ShapeDtypeStruct) -> Tensor:
@@ -255,10 +274,26 @@ def to_params(config: DecoderConfig | T5Config, abstract: Params, tensors: Mappi
     return params
 
 
-def to_tensors(config: DecoderConfig | T5Config, params: Params) -> Iterator[tuple[str, Tensor]]:
-    """Yield the key and the tensor of each parameter, layer by layer."""
-    mappings = parameter_mappings(config, params)
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        mapping = mappings[".".join(keys(path))]
-        for number, key in enumerate(mapping.keys):
-            yield key, mapping.to_tensor(np.asarray(leaf[number] if mapping.stacked else leaf))
+def _split_fused(tensors: Mapping[str, Tensor], mappings: Mapping[str, ParameterMapping]) -> dict[str, Tensor]:
+    """Return tensors with those that hold the rows of several in parts."""
+    rows = {key: mapping.tensor_shape[0] for mapping in mappings.values() for key in mapping.keys}
+    found = dict(tensors)
+    for key in tensors:
+        if parts := fused_parts(key):
+            starts = np.cumsum([rows[part] for part in parts])
+            found |= zip(parts, np.split(found.pop(key), starts[:-1]), strict=True)
+    return found
+
+
+def to_tensors(config: DecoderConfig | T5Config, params: Params, family: Family) -> Iterator[tuple[str, Tensor]]:
+    """Yield the key and the tensor of all that a family's checkpoint holds, of parameters that are in memory.
+
+    Args:
+      config: the model section.
+      params: the parameters.
+      family: whose layout it is.
+    """
+    leaves = {".".join(keys(path)): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
+    for key, parts in tensor_parts(parameter_mappings(config, params), family).items():
+        layers = [(part, leaves[part.path][number] if part.stacked else leaves[part.path]) for part, number in parts]
+        yield key, np.concatenate([part.to_tensor(np.asarray(layer)) for part, layer in layers])

@@ -1,9 +1,12 @@
 """The layout of published models: what `transformers` loads, and the small files that a run keeps of its source."""
 
+import functools
 import json
 import re
+from collections.abc import Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
@@ -18,7 +21,7 @@ from coi_jax.tokenizers.protocol import Vocabulary
 from coi_jax.tokenizers.published import TokenizerVocabulary
 from coi_jax.tokenizers.sentencepiece_export import tokenizer_files
 from coi_jax.weights.hf_config import to_hf_config
-from coi_jax.weights.hf_names import parameter_mappings
+from coi_jax.weights.hf_names import ParameterMapping, parameter_mappings, tensor_parts
 from coi_jax.weights.safetensors_files import Tensor, TensorSpec, write_tensors
 from coi_jax.weights.sources import CONFIG, FIELD, WeightSource, is_run
 
@@ -69,15 +72,14 @@ def write(
       UserError: no published family computes what the network does, or there is something at `out`.
     """
     mappings = parameter_mappings(network.config, network.abstract())
-    parts = {key: (mapping, number) for mapping in mappings.values() for number, key in enumerate(mapping.keys)}
-    specs = [
-        TensorSpec(key, mapping.tensor_shape, dtype or source.dtype(mapping)) for key, (mapping, _) in parts.items()
-    ]
-    values = config_values(run, network, max(specs, key=lambda spec: spec.bytes).dtype)
+    largest = max((_tensor_spec("", [one], source, dtype) for one in mappings.values()), key=lambda spec: spec.bytes)
+    values = config_values(run, network, largest.dtype)
+    tensors = tensor_parts(mappings, FAMILIES[values["model_type"]])
+    specs = [_tensor_spec(key, [mapping for mapping, _ in parts], source, dtype) for key, parts in tensors.items()]
 
     def read(key: str) -> Tensor:
-        mapping, number = parts[key]
-        return mapping.to_tensor(source.layer(mapping, number))
+        parts = [mapping.to_tensor(source.layer(mapping, number)) for mapping, number in tensors[key]]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     with atomic_folder(out, marker=CONFIG) as folder:
         write_tensors(folder, sorted(specs, key=_layer), read, max_shard_bytes)
@@ -85,6 +87,23 @@ def write(
         files.write_json(folder / GENERATION, generation_values(run, values))
         for name, data in _tokenizer_files(run, values["model_type"]).items():
             files.write_bytes(folder / name, data)
+
+
+def _tensor_spec(
+    key: str, parts: Sequence[ParameterMapping], source: WeightSource, dtype: np.dtype | None
+) -> TensorSpec:
+    """Return the shape and the dtype of a tensor that holds the rows of some parameters' layers.
+
+    Args:
+      key: of the tensor.
+      parts: the parameters.
+      source: the parameters' own dtypes; the widest of them is that of the tensor.
+      dtype: the dtype in their place, if any.
+    """
+    rows, *width = parts[0].tensor_shape
+    rows += sum(part.tensor_shape[0] for part in parts[1:])
+    own = functools.reduce(jnp.promote_types, [source.dtype(part) for part in parts])
+    return TensorSpec(key, (rows, *width), dtype or np.dtype(own))
 
 
 def _layer(spec: TensorSpec) -> int:

@@ -21,7 +21,7 @@ def table(report: str) -> str:
         for item in case.iter("property"):
             assert family is not None
             found[family[1]][item.attrib["name"]] = spell(item.attrib["name"], float(item.attrib["value"]))
-    rows = [[family, *(cells[column] for column in COLUMNS)] for family, cells in found.items()]
+    rows = [[family, *(cells.get(column, "—") for column in COLUMNS)] for family, cells in found.items()]
     lines = [["family", *COLUMNS], ["---"] * (len(COLUMNS) + 1), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 

@@ -19,6 +19,7 @@ from transformers import (
     MT5Config,
     Olmo2Config,
     Olmo3Config,
+    Phi3Config,
     PretrainedConfig,
     PreTrainedModel,
     Qwen2Config,
@@ -67,6 +68,7 @@ LLAMA3_ROPE = dict(
 )
 YARN = dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=64, beta_fast=2.0, beta_slow=0.25)
 LOCAL = dict(sliding_window=5)
+LONGROPE = dict(type="longrope", short_factor=[1.0, 1.5, 2.0], long_factor=[1.0, 4.0, 16.0])
 WITHOUT_HEAD_DIM = {name: value for name, value in DECODER.items() if name != "head_dim"} | dict(hidden_size=24)
 
 FAMILIES: dict[str, PretrainedConfig] = {
@@ -101,6 +103,20 @@ FAMILIES: dict[str, PretrainedConfig] = {
     ),
     "OLMo 2": Olmo2Config(**WITHOUT_HEAD_DIM | dict(rope_theta=1e5)),
     "OLMo 3": Olmo3Config(**WITHOUT_HEAD_DIM | LOCAL | dict(num_hidden_layers=5, rope_theta=100.0, rope_scaling=YARN)),
+    "Phi-3": Phi3Config(**WITHOUT_HEAD_DIM | LOCAL),
+    "Phi-3.5-mini": Phi3Config(
+        **WITHOUT_HEAD_DIM | dict(hidden_size=36, rope_scaling=LONGROPE, original_max_position_embeddings=128)
+    ),
+    "Phi-4-mini": Phi3Config(
+        **WITHOUT_HEAD_DIM
+        | dict(
+            hidden_size=48,
+            partial_rotary_factor=0.75,
+            rope_scaling=LONGROPE,
+            original_max_position_embeddings=128,
+            tie_word_embeddings=True,
+        )
+    ),
     "T5 1.0": T5Config(**T5 | dict(feed_forward_proj="relu", tie_word_embeddings=True)),
     "T5 1.1, FLAN-T5": T5Config(**T5 | dict(feed_forward_proj="gated-gelu", tie_word_embeddings=False)),
     "mT5": MT5Config(**T5 | dict(feed_forward_proj="gated-gelu", tie_word_embeddings=False)),

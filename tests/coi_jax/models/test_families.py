@@ -4,6 +4,7 @@ Each comparison leaves its largest difference in the report of the run (`record_
 `tests/helpers/parity_table.py` makes the table of docs/results/parity.md.
 """
 
+import copy
 from collections.abc import Callable
 
 import jax
@@ -95,3 +96,23 @@ def test_greedy_answers(triple: Both, record_property: Record) -> None:
         start = 1 if network.config.kind == "t5" else len(prompt)
         assert answer.tolist() == expected[0, start:].tolist()
     record_property("greedy tokens", len(prompts) * LENGTH)
+
+
+def test_longrope_rotates_each_sequence_by_its_own_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Long and short sequences in one row, and in one batch that is generated; the reference gets each alone."""
+    config = copy.deepcopy(FAMILIES["Phi-4-mini"])
+    config.original_max_position_embeddings = 8
+    monkeypatch.setitem(FAMILIES, "long", config)
+    theirs, network, params = make_both("long")
+    short, long = tiny_networks.tokens(1, 8), tiny_networks.tokens(2, 13)
+    batch = tiny_networks.pack([[short, long]], LENGTH)
+    prompts = [tiny_networks.tokens(seed, length) for seed, length in ((3, 11), (4, 3))]
+    with tiny_models.quick_compilation():
+        logits = numpy(torch_of(network.logits(params, batch)))[0]
+        answers = tiny_networks.greedy(network, params, prompts, steps=5)
+    for found, alone in ((logits[:7], short[:-1]), (logits[7:19], long[:-1])):
+        np.testing.assert_allclose(found, numpy(theirs(torch_of(alone)[None]).logits[0]), atol=TOLERANCE)
+    assert isinstance(theirs, GenerationMixin)
+    for prompt, answer in zip(prompts, answers, strict=True):
+        expected = theirs.generate(torch_of(prompt)[None], max_new_tokens=5, do_sample=False, use_cache=False)
+        assert answer.tolist() == expected[0, len(prompt) :].tolist()

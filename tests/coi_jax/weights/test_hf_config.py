@@ -1,10 +1,12 @@
 """config.json and our model section, each from the other."""
 
 import importlib
+import json
 import math
 from dataclasses import replace
 from typing import Any
 
+import pydantic
 import pytest
 
 from coi_jax.common.errors import UserError
@@ -26,6 +28,14 @@ LLAMA3 = {
 }
 
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}
+
+
+LONGROPE = {
+    "type": "longrope",
+    "short_factor": [1.0] * 48,
+    "long_factor": [4] * 48,
+    "original_max_position_embeddings": 4096,
+}
 
 
 def make(values: dict[str, Any]) -> DecoderConfig | T5Config:
@@ -125,6 +135,31 @@ def test_yarn_by_its_spellings() -> None:
     assert from_hf_config({"model_type": "qwen3", "rope_parameters": YARN | {"rope_theta": 10_000.0}})["rope"] == found
 
 
+def test_longrope_by_its_spellings() -> None:
+    """The older names of its kind, and the fields of version 5 of transformers."""
+    values = {"model_type": "phi3", "max_position_embeddings": 131072, "partial_rotary_factor": 0.75, "head_dim": 128}
+    found = from_hf_config(values | {"rope_scaling": LONGROPE})["rope"]
+    assert (found["scaling"], found["factor"], found["original_length"]) == ("longrope", 32.0, 4096)
+    assert (found["rotated_share"], found["short_factors"][-1], found["long_factors"]) == (0.75, 1.0, (4.0,) * 48)
+    for name in ("su", "yarn"):
+        assert from_hf_config(values | {"rope_scaling": LONGROPE | {"type": name}})["rope"] == found
+    newer = LONGROPE | {"rope_type": "longrope", "rope_theta": 10_000.0, "partial_rotary_factor": 0.75}
+    del newer["type"], values["partial_rotary_factor"]
+    assert from_hf_config(values | {"rope_parameters": newer})["rope"] == found
+
+
+def test_factors_of_longrope_are_as_many_as_pairs_of_channels() -> None:
+    section = PRESETS["phi4_mini"]
+    read_back = json.loads(json.dumps(section))
+    check_same_network(read_back, section, "folder")
+    read_back["rope"]["long_factors"][3] = 2.0
+    with pytest.raises(UserError, match=r"model\.rope\.long_factors"):
+        check_same_network(read_back, section, "folder")
+    for change in ({"long_factors": (1.0,) * 47}, {"rotated_share": 1.0}, {"scaling": "none", "factor": 1.0}):
+        with pytest.raises(pydantic.ValidationError, match=r"must be .* each for scaling"):
+            make(section | {"rope": section["rope"] | change})
+
+
 def test_layers_of_exaone_4_that_see_everything_are_turned_only_where_no_layer_has_a_window() -> None:
     assert not from_hf_config({"model_type": "exaone4"})["rope"]["everywhere"]
     assert from_hf_config({"model_type": "exaone4", "sliding_window": None})["rope"]["everywhere"]
@@ -150,7 +185,17 @@ def test_the_language_model_beside_a_vision_tower(whole: str, inner: str) -> Non
         ({"model_type": "qwen2", "use_sliding_window": True}, "in all but every n-th"),
         ({"model_type": "gemma2", "num_hidden_layers": 2, "layer_types": ["full_attention"]}, "for each of 2 layers"),
         ({"model_type": "llama", "rope_scaling": {"rope_type": "longrope"}}, "default, linear, llama3 and yarn"),
-        ({"model_type": "phi3", "partial_rotary_factor": 0.75}, "partial_rotary_factor: 0.75: the network here only"),
+        ({"model_type": "llama", "partial_rotary_factor": 0.75}, "partial_rotary_factor: 0.75: the network here only"),
+        ({"model_type": "llama", "rope_parameters": {"partial_rotary_factor": 0.5}}, "turns all channels of a head"),
+        ({"model_type": "phi3", "rope_scaling": {"type": "longrope", "short_factor": [1]}}, "needs 'long_factor'"),
+        (
+            {
+                "model_type": "phi3",
+                "max_position_embeddings": 131072,
+                "rope_scaling": LONGROPE | {"attention_factor": 2},
+            },
+            "an attention_factor of 1.190238",
+        ),
         ({"model_type": "llama", "rope_scaling": {"type": "dynamic", "factor": 2.0}}, "take rope_scaling out"),
         ({"model_type": "qwen3", "rope_scaling": YARN | {"attention_factor": 1.0}}, "of 0.1 ln(factor) + 1 = 1.138629"),
         ({"model_type": "qwen3", "rope_scaling": {"type": "yarn"}}, "yarn needs 'factor'"),

@@ -6,6 +6,7 @@ import pytest
 
 from coi_jax.common.errors import UserError
 from coi_jax.config.model import DecoderConfig, T5Config
+from coi_jax.families.registry import FAMILIES as REGISTRY
 from coi_jax.models import build
 from coi_jax.weights.hf_names import (
     ResolvedKeys,
@@ -36,7 +37,7 @@ def test_every_tensor_of_a_family_has_its_place(family: str) -> None:
     network = build(section(theirs), 1)
     tensors = {name: weight.detach().numpy() for name, weight in theirs.named_parameters()}
     params = to_params(network.config, network.abstract(), tensors)
-    back = dict(to_tensors(network.config, params))
+    back = dict(to_tensors(network.config, params, REGISTRY[theirs.config.model_type]))
     assert set(back) == set(tensors)
     for key, tensor in tensors.items():
         np.testing.assert_array_equal(back[key], tensor)

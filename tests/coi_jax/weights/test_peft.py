@@ -61,7 +61,7 @@ def base(network: Network, theirs: PreTrainedModel) -> Params:
     return params
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [name for name in FAMILIES if not name.startswith("Phi")])  # whose tensors are fused
 def test_peft_computes_the_same(family: str, tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
     """Every other family with the rank-stabilised scaling."""
     theirs = reference(FAMILIES[family])

@@ -15,6 +15,7 @@ from coi_jax import convert
 from coi_jax.common import cli
 from coi_jax.common.errors import UserError
 from coi_jax.config.run import load_config
+from coi_jax.families.phi3 import PHI4_MINI_LONG_FACTORS
 from coi_jax.models import Network, build
 from coi_jax.runs.run_folder import open_run
 from coi_jax.weights import conversion, publish
@@ -93,6 +94,39 @@ WILD: dict[str, dict[str, Any]] = {
         "sliding_window": 5,
         "tie_word_embeddings": False,
         "vocab_size": 300,
+    },
+    "Phi-4-mini": {
+        "architectures": ["Phi3ForCausalLM"],
+        "auto_map": {"AutoConfig": "configuration_phi3.Phi3Config", "AutoModelForCausalLM": "modeling_phi3.Phi3"},
+        "model_type": "phi3",
+        "attention_bias": False,
+        "attention_dropout": 0.0,
+        "embd_pdrop": 0.0,
+        "full_attn_mod": 1,
+        "hidden_act": "silu",
+        "hidden_size": 3072,
+        "intermediate_size": 8192,
+        "interpolate_factor": 1,
+        "lm_head_bias": False,
+        "max_position_embeddings": 131072,
+        "mlp_bias": False,
+        "num_attention_heads": 24,
+        "num_hidden_layers": 32,
+        "num_key_value_heads": 8,
+        "original_max_position_embeddings": 4096,
+        "partial_rotary_factor": 0.75,
+        "resid_pdrop": 0.0,
+        "rms_norm_eps": 1e-05,
+        "rope_scaling": {
+            "long_factor": [*PHI4_MINI_LONG_FACTORS],
+            "short_factor": [1.0] * 48,
+            "type": "longrope",
+        },
+        "rope_theta": 10000.0,
+        "sliding_window": 262144,
+        "tie_word_embeddings": True,
+        "torch_dtype": "bfloat16",
+        "vocab_size": 200064,
     },
     "a long Qwen 2.5": {
         "architectures": ["Qwen2ForCausalLM"],
@@ -199,13 +233,16 @@ def test_an_epsilon_that_was_rounded_is_that_of_the_config(tmp_path: Path) -> No
         open_weights(str(tmp_path), build(rounded.model_copy(update={"norm_epsilon": 1.1e-6}), 259))
 
 
-def test_a_model_of_fused_projections_is_published_as_one_that_computes_the_same(tmp_path: Path) -> None:
-    theirs = save(tmp_path / "phi", cut(WILD["a Phi-3 with its own class"]))
+@pytest.mark.parametrize("name", ["a Phi-3 with its own class", "Phi-4-mini"])
+def test_a_model_of_fused_projections_is_published_with_them(name: str, tmp_path: Path) -> None:
+    theirs = save(tmp_path / "phi", cut(WILD[name]))
     run = ("--out", str(tmp_path / "run"), "--config", str(QUICKSTART), "--config.vocabulary.kind=bytes")
     assert cli.run(lambda: convert.main(["--src", str(tmp_path / "phi"), *run])) == 0
     assert cli.run(lambda: convert.main(["--src", str(tmp_path / "run"), "--out", str(tmp_path / "back")])) == 0
     again = AutoModelForCausalLM.from_pretrained(tmp_path / "back").eval()
-    assert type(again).__name__ == "MistralForCausalLM"
+    assert type(again).__name__ == "Phi3ForCausalLM"
+    there, back = (load_file(tmp_path / name / "model.safetensors") for name in ("phi", "back"))
+    assert {key: tensor.tobytes() for key, tensor in back.items()} == {key: t.tobytes() for key, t in there.items()}
     ids = torch.arange(3, 20)[None]
     with torch.no_grad():
         np.testing.assert_allclose(again(ids).logits, theirs(ids).logits, atol=1e-5)
