@@ -14,6 +14,10 @@ moment and reading chains starts no JAX.
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from coi_jax.common import interrupts
+
+interrupts.install_in_commands()  # first, so that Ctrl-C is one line from the beginning
+
 if TYPE_CHECKING:
     from coi_jax.api import Answer as Answer
     from coi_jax.api import AnswerStep as AnswerStep

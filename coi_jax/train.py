@@ -3,7 +3,8 @@
   python -m coi_jax.train --config configs/quickstart.py --workdir runs/coi12 --config.arm=coi12
 
 Any field of the config can be set with --config.FIELD=VALUE, as in --config.optimizer.learning_rate=1e-4.
-SIGTERM or Ctrl-C finishes the step and saves; the status is 0 after SIGTERM and 130 after Ctrl-C.
+SIGTERM or Ctrl-C finishes the step and saves; the status is 0 after SIGTERM and 130 after Ctrl-C. Before the first step
+there is nothing to save, and either ends the command at once.
 """
 
 import sys

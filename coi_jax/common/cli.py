@@ -6,14 +6,12 @@ import difflib
 import errno
 import glob
 import os
-import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
-from coi_jax.common import child_processes
+from coi_jax.common import child_processes, interrupts
 from coi_jax.common.errors import UserError, shorten
 from coi_jax.common.limits import LARGEST_INTEGER
 
@@ -33,7 +31,7 @@ NO_TPU = {"TPU_WORKER_HOSTNAMES": "localhost", "TPU_ACCELERATOR_TYPE": "v5litepo
 Number = TypeVar("Number", int, float)
 
 EXIT_USER_ERROR = 2
-EXIT_INTERRUPTED = 130
+EXIT_INTERRUPTED = interrupts.EXIT_STATUS
 EXIT_BROKEN_PIPE = 141  # whoever read the output, as `head` does, has gone
 
 
@@ -140,7 +138,7 @@ def run(main: Callable[[], int]) -> int:
     quiet_libtpu()
     sys.unraisablehook = _quiet_late_reads
     try:
-        with _clean_interrupts():
+        with interrupts.as_keyboard_interrupt():
             status = main()
         sys.stdout.flush()
         return status
@@ -151,7 +149,7 @@ def run(main: Callable[[], int]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_USER_ERROR
     except KeyboardInterrupt:
-        print("interrupted; run the same command again to go on", file=sys.stderr)
+        print(interrupts.LINE, file=sys.stderr)
         return EXIT_INTERRUPTED
     except RuntimeError as error:
         if OUT_OF_MEMORY not in str(error):
@@ -174,30 +172,6 @@ def _quiet_late_reads(unraisable: Any) -> None:
     """Drop what TensorStore says of reads that end after another read of the same checkpoint has failed."""
     if str(unraisable.exc_value) != "Event loop is closed":
         sys.__unraisablehook__(unraisable)
-
-
-@contextlib.contextmanager
-def _clean_interrupts() -> Iterator[None]:
-    """Let Ctrl-C always end as KeyboardInterrupt: in an import, a library may turn it into an error of its own."""
-    interrupted = False
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        nonlocal interrupted
-        interrupted = True
-        signal.default_int_handler(number, frame)
-
-    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield  # it is ignored, or another's
-        return
-    signal.signal(signal.SIGINT, interrupt)
-    try:
-        yield
-    except Exception:
-        if interrupted:
-            raise KeyboardInterrupt from None
-        raise
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def quiet_libtpu() -> None:

@@ -22,7 +22,10 @@ def read(path: PathLike) -> dict[str, Any]:
     Raises:
       UserError: it cannot be read, or takes no such argument.
     """
-    name, _, argument = str(path).partition(".py:")
+    name, colon, argument = str(path).partition(".py:")
+    if not str(path) or (colon and not argument):
+        hint = "is empty; name a file" if not str(path) else "names no argument; write FILE.py, or FILE.py:ARGUMENT"
+        raise UserError("config", repr(str(path)), hint)
     if argument:
         return _get_config(f"{name}.py", argument)
     return files.read_object(path, "config") if str(path).endswith(".json") else _get_config(path, None)

@@ -162,13 +162,29 @@ class WeightsConfig(Section):
         return self.folder
 
 
+def _check_axis(size: int) -> int:
+    if size == 0 or size < -1:
+        raise ValueError("give a positive number, or -1 for the rest of the devices")
+    return size
+
+
+AxisSize = Annotated[int, pydantic.AfterValidator(_check_axis)]
+
+
 class MeshConfig(Section):
     """The number of devices along each axis; at most one axis may be -1, the rest of the devices."""
 
-    replica: int  # between slices: data-parallel copies
-    fsdp: int  # parameters and batch are divided
-    tensor: int  # heads, MLP and vocabulary are divided
-    sequence: int  # the positions of a row are divided
+    replica: AxisSize  # between slices: data-parallel copies
+    fsdp: AxisSize  # parameters and batch are divided
+    tensor: AxisSize  # heads, MLP and vocabulary are divided
+    sequence: AxisSize  # the positions of a row are divided
+
+    @pydantic.model_validator(mode="after")
+    def _one_takes_the_rest(self) -> "MeshConfig":
+        free = [axis for axis, size in self if size == -1]
+        if len(free) > 1:
+            raise ValueError(f"{' and '.join(free)} are -1; only one axis takes the rest of the devices")
+        return self
 
 
 class GreedyConfig(Section):

@@ -1,13 +1,17 @@
 """Configs that hold what their schema asks for, or one line that names the first field that does not."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import pydantic
 
 from coi_jax.common.errors import UserError, nearest
 from coi_jax.common.schema import Section
-from coi_jax.config.unions import Place, place_of
+from coi_jax.config.unions import Place, place_of, plain_types
+
+# What pydantic adds to the location of a value for the type of a union that it tried.
+_UNION_TYPE = re.compile(r"(bool|int|float|str|none|literal\[.*\])$")
 
 Schema = TypeVar("Schema", bound=Section)
 
@@ -22,17 +26,31 @@ def validate(schema: type[Schema], values: Mapping[str, Any]) -> Schema:
     Raises:
       UserError: for the first field that is wrong.
     """
+    _reject_booleans(values, Place((schema,), None), "config")
     try:
         return schema.model_validate(values)
     except pydantic.ValidationError as error:
-        raise _user_error(error.errors()[0], schema) from None
+        raise _user_error(error.errors(), schema) from None
 
 
-def _user_error(error: Any, schema: type[Section]) -> UserError:
+def _reject_booleans(values: Mapping[str, Any], place: Place, path: str) -> None:
+    """Raise UserError for True or False where a number is due; pydantic would read them as 1 and 0."""
+    fields = place.section(values).model_fields
+    for name in values.keys() & fields.keys():
+        value, kinds = values[name], set(plain_types(fields[name].annotation))
+        if isinstance(value, bool) and bool not in kinds and {int, float} & kinds:
+            raise UserError(f"{path}.{name}", value, "should be a number")
+        if isinstance(value, Mapping) and (inner := place_of(fields[name])).options:
+            _reject_booleans(value, inner, f"{path}.{name}")
+
+
+def _user_error(errors: Sequence[Any], schema: type[Section]) -> UserError:
     """Tell pydantic's first complaint as one line."""
+    error = errors[0]
     path, place = _locate(error["loc"], Place((schema,), None))
     value = "missing" if error["type"] == "missing" else error["input"]
-    hint = error["msg"].removeprefix("Value error, ").replace("Input should", "should")
+    alike = [other for other in errors if _locate(other["loc"], Place((schema,), None))[0] == path]
+    hint = " or ".join(map(_hint, alike))  # one for each type of a union
     if error["type"] == "extra_forbidden":
         hint = nearest(path[-1], list(place.options[0].model_fields))
     elif error["type"] == "missing":
@@ -50,13 +68,20 @@ def _user_error(error: Any, schema: type[Section]) -> UserError:
     return UserError(".".join(["config", *path]), value, hint)
 
 
+def _hint(error: Any) -> str:
+    message: str = error["msg"].removeprefix("Value error, ").replace("Input should", "should")
+    return message.removesuffix(", unable to interpret input")
+
+
 def _locate(parts: tuple[str | int, ...], place: Place) -> tuple[list[str], Place]:
-    """Return the dotted path that pydantic's location means, without tags of unions, and the last place on it."""
+    """Return the dotted path that pydantic's location means, without tags and types of unions, and its last place."""
     path = []
     for part in parts:
         options = [option for option in place.options if part in place.tags(option)]
         if options:
             place = Place((options[0],), None)
+            continue
+        if _UNION_TYPE.match(str(part)):
             continue
         path.append(str(part))
         info = place.options[0].model_fields.get(str(part)) if place.options else None

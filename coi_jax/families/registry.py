@@ -5,6 +5,8 @@ family alone, for which the config gives the sizes. The fields beside it are tho
 Sources of all values: the `config.json` files published with the checkpoints.
 """
 
+import copy
+
 from coi_jax.common.errors import UserError, nearest
 from coi_jax.families import (
     exaone4,
@@ -58,7 +60,8 @@ def expand(preset: str, section: Fields) -> Fields:
     """
     if preset not in PRESETS:
         raise UserError("config.model.preset", preset, nearest(str(preset), list(PRESETS)))
-    own, given = PRESETS[preset], {field: value for field, value in section.items() if field != "preset"}
+    own = copy.deepcopy(PRESETS[preset])  # callers change what they get
+    given = {field: value for field, value in section.items() if field != "preset"}
     return own | {
         field: own.get(field, {}) | value if isinstance(value, dict) else value for field, value in given.items()
     }

@@ -56,8 +56,7 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
     """Return the mesh of a config over `devices` (all there are); the axis that is -1 takes what the others leave.
 
     Raises:
-      UserError: an axis is not positive, more than one is -1, the product is not the number of devices, or slices of a
-        TPU do not divide `replica`.
+      UserError: the product of the axes is not the number of devices, or slices of a TPU do not divide `replica`.
     """
     devices = list(jax.devices() if devices is None else devices)
     sizes = mesh_sizes(config, len(devices))
@@ -92,14 +91,8 @@ def arrange(sizes: tuple[int, ...], devices: list[Any]) -> np.ndarray:
 def mesh_sizes(config: MeshConfig, devices: int) -> tuple[int, ...]:
     """Return the size of every mesh axis on a number of devices; raise as `make_mesh`."""
     sizes = {axis: getattr(config, axis) for axis in MESH_AXES}
-    for axis, size in sizes.items():
-        if size == 0 or size < -1:
-            raise UserError(f"config.mesh.{axis}", size, "give a positive number, or -1 for the rest of the devices")
-    free = [axis for axis, size in sizes.items() if size == -1]
-    if len(free) > 1:
-        raise UserError(f"config.mesh.{free[1]}", -1, f"mesh.{free[0]} is -1 already; only one axis takes the rest")
     fixed = math.prod(size for size in sizes.values() if size != -1)
-    if devices % fixed or (not free and devices != fixed):
+    if devices % fixed or (-1 not in sizes.values() and devices != fixed):
         spelt = " × ".join(f"{axis} {size}" for axis, size in sizes.items())
         raise UserError("config.mesh", spelt, f"does not make {devices} devices; change an axis or set one to -1")
     return tuple(devices // fixed if size == -1 else size for size in sizes.values())

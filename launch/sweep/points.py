@@ -101,16 +101,23 @@ def _point(base: str, own: Mapping[str, Any], extra: Mapping[str, Any], out: epa
             task_specs.evaluation_task(config, test)
     except UserError as error:
         raise UserError(f"point {number}: {error.field}", error.value, error.hint) from None
-    id = f"{_readable(config.arm, overrides)}-{files.digest(config.model_dump(mode='json'))[:_HASH]}"
+    id = f"{_readable(config.arm, overrides, own)}-{files.digest(config.model_dump(mode='json'))[:_HASH]}"
     return Point(id, base, overrides, config, out / id)
 
 
-def _readable(arm: str, overrides: Mapping[str, Any]) -> str:
-    """Return the arm, then what else is set, the seed first: `coi12-seed1-learning_rate0.001`."""
-    names = sorted(overrides.keys() - {"arm"}, key=lambda name: (name != "seed", name))
-    texts = {name: re.sub(r"[^A-Za-z0-9._-]+", "_", str(overrides[name])) for name in names}
-    for length in (None, _SHORT, 0):  # a long id loses the ends of its values, before the names of its fields
-        id = "-".join([arm, *(f"{name.split('.')[-1]}{texts[name][:length]}".rstrip("-_.") for name in names)])
+def _readable(arm: str, overrides: Mapping[str, Any], own: Mapping[str, Any]) -> str:
+    """Return the arm, then what else is set, the seed first: `coi12-seed1-learning_rate0.001`.
+
+    Args:
+      arm: of the point.
+      overrides: all that is set.
+      own: what the sweep file sets; a long id leaves out the rest, then the ends of values, before names of fields.
+    """
+    for names, length in ((overrides, None), (own, None), (own, _SHORT), (own, 0)):
+        ordered = sorted(names.keys() - {"arm"}, key=lambda name: (name != "seed", name))
+        texts = (re.sub(r"[^A-Za-z0-9._-]+", "_", str(overrides[name]))[:length] for name in ordered)
+        parts = (f"{name.split('.')[-1]}{text}".rstrip("-_.") for name, text in zip(ordered, texts, strict=True))
+        id = "-".join([arm, *parts])
         if len(id) <= _READABLE:
             break
     return id[:_READABLE].rstrip("-_.")

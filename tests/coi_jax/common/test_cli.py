@@ -132,24 +132,6 @@ def test_numbers_of_arguments_are_positive_and_finite(
     assert parser.parse_args(["--size=3"]).size == 3
 
 
-INTERRUPTED_IMPORT = """
-import os, signal, sys
-from coi_jax.common import cli
-def main():
-    try:
-        os.kill(os.getpid(), signal.SIGINT)
-    except KeyboardInterrupt:
-        raise ImportError("initialization failed") from None
-    return 0
-sys.exit(cli.run(main))
-"""
-
-
-def test_an_interrupt_that_a_library_turns_into_its_own_error_is_one_line() -> None:
-    done = subprocess.run([sys.executable, "-c", INTERRUPTED_IMPORT], capture_output=True, text=True, cwd=ROOT)
-    assert (done.returncode, done.stderr) == (130, "interrupted; run the same command again to go on\n")
-
-
 def test_too_little_memory_is_one_line_that_says_what_to_change(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(lambda: int(jax.numpy.zeros(2**50, "uint8")[0])) == 2
     error = capsys.readouterr().err

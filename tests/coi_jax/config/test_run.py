@@ -69,12 +69,29 @@ def test_overrides_by_dotted_name() -> None:
         ({"data.chat.system": "Be brief."}, 'data.chat.system is not shown by data.template = "plain"'),
         ({"data.chat.variables.enable_thinking": "False"}, "data.chat.variables are not read by data.template"),
         ({"data.max_dropped": 1.5}, "data.max_dropped: 1.5: .*less than or equal to 1"),
+        ({"mesh.fsdp": 0}, "config.mesh.fsdp: 0: give a positive number, or -1 for the rest"),
+        ({"mesh.sequence": -2}, "config.mesh.sequence: -2: give a positive number"),
+        ({"mesh.fsdp": -1, "mesh.tensor": -1}, "config.mesh: .*fsdp and tensor are -1; only one axis takes the rest"),
+        ({"data.length": "True"}, "config.data.length: True: should be a number"),
+        ({"optimizer.learning_rate": "True"}, "config.optimizer.learning_rate: True: should be a number"),
+        ({"model.window": "False"}, "config.model.window: False: should be a number"),
+        ({"model.qk_norm": "abc"}, "config.model.qk_norm: abc: should be a valid boolean or should be 'all_heads'"),
+        ({"data.chat.variables": {"thinks": ()}}, r"config.data.chat.variables.thinks: \(\): should be"),
     ],
 )
 def test_a_wrong_field_is_named_with_its_mend(overrides: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
         load_config(QUICKSTART, overrides)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("", "config: '': is empty; name a file"), ("configs/base.py:", "names no argument; write FILE.py, or")],
+)
+def test_a_name_of_no_file_says_how_to_name_one(name: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        load_config(name, {})
 
 
 @pytest.mark.parametrize("text", ["", "def get_config(): return {}[1]", "import nothing_like_it", "def get_config(:"])
@@ -140,6 +157,11 @@ def test_tags_choose_the_fields_of_a_section() -> None:
     assert load_config(QUICKSTART, {"vocabulary": "bytes"}).vocabulary == BytesVocabularyConfig(kind="bytes")
     by_epochs = load_config(QUICKSTART, {"train.length.unit": "epochs", "train.length.count": "0.5"})
     assert by_epochs.train.length == EpochsConfig(unit="epochs", count=0.5)
+
+
+def test_an_override_changes_no_other_config() -> None:
+    changed, other = load_config(QUICKSTART, {"model.rope.theta": 500.0}), load_config(QUICKSTART, {})
+    assert changed.model.model_dump()["rope"]["theta"] == 500.0 != other.model.model_dump()["rope"]["theta"]
 
 
 def test_text_is_read_as_what_its_field_holds() -> None:

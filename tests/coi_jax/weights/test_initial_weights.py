@@ -192,7 +192,13 @@ def test_random_weights_are_those_of_the_seed_on_any_mesh(
     job = make_job(tmp_path / "run", config, fsdp=2, tensor=2)
     trained, frozen = job.initial_weights.load(job.mesh)
     expected = job.network.split(jax.jit(job.network.init)(jax.random.key(5)))
-    assert_same((trained, frozen), jax.device_get(expected))
+
+    def check(found: jax.Array, due: jax.Array) -> None:
+        # Scales of int8 are quotients, which loops that XLA fuses in different ways round in the last place.
+        np.testing.assert_allclose(found, due, rtol=2e-7 if due.dtype == jnp.float32 and adapters else 0, atol=0)
+
+    jax.tree.map(check, jax.device_get(frozen), jax.device_get(expected[1]))
+    assert_same(trained, jax.device_get(expected[0]))
     assert job.initial_weights.record() == {}
     assert job.run.base.is_dir() == bool(adapters)
     if adapters:
