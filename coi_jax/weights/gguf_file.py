@@ -75,6 +75,10 @@ class GgufFile:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
         self._file.close()
 
     def error(self, hint: str, name: str = "") -> UserError:

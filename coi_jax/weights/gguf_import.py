@@ -3,10 +3,11 @@
 import numpy as np
 
 from coi_jax.common import files, hub
-from coi_jax.common.storage import PathLike, atomic_folder
+from coi_jax.common.errors import UserError, shorten
+from coi_jax.common.storage import PathLike, as_path, atomic_folder
 from coi_jax.families.published_config import from_hf_config
-from coi_jax.weights.gguf_file import GgufFile
 from coi_jax.weights.gguf_model import GgufModel
+from coi_jax.weights.gguf_parts import GgufParts, part_names
 from coi_jax.weights.gguf_tokenizer import GgufTokenizer
 from coi_jax.weights.safetensors_files import Tensor, TensorSpec, write_tensors
 from coi_jax.weights.sources import CONFIG
@@ -19,16 +20,16 @@ def import_gguf(source: str, out: str, dtype: np.dtype | None, max_shard_bytes: 
     """Write the model and the tokenizer of a GGUF file as a folder in the layout of Hugging Face.
 
     Args:
-      source: the file, which may be in a bucket or in the Hub.
+      source: the file, which may be in a bucket or in the Hub; of a model in several parts, any of them.
       out: a new folder; it appears when it is complete.
       dtype: the dtype of all tensors; float32 where None, which holds every quantization exactly.
       max_shard_bytes: the limit of a tensor file, unless one tensor alone is larger.
 
     Raises:
-      UserError: the file is damaged, or holds a model or a tokenizer that is not known here.
+      UserError: a file is damaged or missing, or holds a model or a tokenizer that is not known here.
     """
     kept = dtype or FLOAT32
-    with GgufFile(_local_file(source), "src") as file:
+    with GgufParts(_readable_files(source), "src") as file:
         model = GgufModel(file)
         tokenizer = GgufTokenizer(file, model.config["vocab_size"])
         config = model.config | tokenizer.ids() | {"torch_dtype": kept.name}
@@ -47,9 +48,21 @@ def import_gguf(source: str, out: str, dtype: np.dtype | None, max_shard_bytes: 
             files.write_json(folder / CONFIG, config)
 
 
-def _local_file(source: str) -> PathLike:
-    """Return a file as it can be read: one of the Hub is downloaded."""
-    if not hub.is_hub(source):
-        return source
-    parts = hub.parse(source, "src")
-    return hub.download(str(parts._replace(path="")), "src", (parts.path,)) / parts.path
+def _readable_files(source: str) -> list[PathLike]:
+    """Return a model's files as they can be read: those of the Hub are downloaded.
+
+    Raises:
+      UserError: some parts are there, and others are missing.
+    """
+    if hub.is_hub(source):
+        url = hub.parse(source, "src")
+        folder = hub.download(str(url._replace(path="")), "src", part_names(url.path))
+        paths = [as_path(folder / name, "src") for name in part_names(url.path)]
+    else:
+        paths = [as_path(name, "src") for name in part_names(source)]
+    missing = [path.name for path in paths if not path.exists()] if len(paths) > 1 else []
+    if missing and len(missing) < len(paths):
+        names = shorten(", ".join(missing), 200)
+        hint = f"is one of {len(paths)} parts, and {len(missing)} are missing beside it: {names}; fetch them too"
+        raise UserError("src", source, hint)
+    return [*paths]

@@ -16,7 +16,7 @@ from jaxtyping import Float32
 from coi_jax.common.errors import shorten
 from coi_jax.families.family import Fields
 from coi_jax.families.registry import FAMILIES
-from coi_jax.weights.gguf_file import GgufFile
+from coi_jax.weights.gguf_parts import GgufParts
 
 Value = TypeVar("Value", int, float, str)
 MOST_LAYERS = 10_000
@@ -95,12 +95,12 @@ class GgufModel:
     """The network in a GGUF file.
 
     Attributes:
-      file: the file.
+      file: the file, or all its parts.
       config: its config.json, without token ids and dtype.
       keys: the tensors in the order of their layers: the name in the file by the key of Hugging Face.
     """
 
-    def __init__(self, file: GgufFile) -> None:
+    def __init__(self, file: GgufParts) -> None:
         """Read the metadata.
 
         Raises:
@@ -111,8 +111,6 @@ class GgufModel:
         if name not in ARCHITECTURES:
             hint = f"cannot be read from GGUF; {', '.join(ARCHITECTURES)} can: take the published safetensors"
             raise file.error(hint, f"general.architecture = {shorten(name, 100)}")
-        if file.metadata.get("split.count", 1) not in (0, 1):
-            raise file.error("is one of several parts; join them with llama-gguf-split --merge")
         self._name, self._architecture = name, ARCHITECTURES[name]
         self._read_sizes()
         self.keys = self._find_tensors()

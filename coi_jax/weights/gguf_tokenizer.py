@@ -16,7 +16,7 @@ from coi_jax.common.errors import UserError, shorten
 from coi_jax.families.published_folder import GENERATION, TEMPLATE
 from coi_jax.families.published_folder import TOKENIZER_CONFIG as CONFIG
 from coi_jax.tokenizers.tokenizer_files import TOKENIZER
-from coi_jax.weights.gguf_file import GgufFile
+from coi_jax.weights.gguf_parts import GgufParts
 
 PREFIX = "tokenizer.ggml"
 UNKNOWN, CONTROL, USER_DEFINED, UNUSED = 2, 3, 4, 5  # kinds of tokens
@@ -82,7 +82,7 @@ PRE_TOKENIZERS = {
 class GgufTokenizer:
     """The tokenizer in a GGUF file."""
 
-    def __init__(self, file: GgufFile, rows: int) -> None:
+    def __init__(self, file: GgufParts, rows: int) -> None:
         """Read the metadata.
 
         Args:

@@ -202,6 +202,61 @@ def test_the_folder_becomes_a_run_and_its_answers_end_with_the_turn(smollm_file:
     assert vocabulary.control_token(vocabulary.eos_id) == "<|im_end|>"
 
 
+def split(source: Path, folder: Path, count: int) -> list[Path]:
+    """Write a GGUF file in parts, as llama-gguf-split does: metadata in the first, as many tensors in each."""
+    reader = gguf.GGUFReader(source)
+    writer = GGUFWriter(folder / "model.gguf", "llama", split_max_tensors=-(-len(reader.tensors) // count))
+    for name, field in reader.fields.items():
+        if not name.startswith("GGUF.") and name != "general.architecture":
+            writer.add_key_value(
+                name, field.contents(), field.types[0], field.types[1] if len(field.types) > 1 else None
+            )
+    for tensor in reader.tensors:
+        writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return sorted(folder.glob("*.gguf"))
+
+
+def test_any_part_of_a_model_stands_for_all(smollm_file: Path, tmp_path: Path) -> None:
+    parts = split(smollm_file, tmp_path, 3)
+    assert [part.name for part in parts] == [f"model-0000{number}-of-00003.gguf" for number in (1, 2, 3)]
+    assert run("--src", smollm_file, "--out", tmp_path / "whole") == 0
+    for number, part in enumerate((parts[0], parts[2])):
+        assert run("--src", part, "--out", tmp_path / f"model{number}") == 0
+        there = {path.name: path.read_bytes() for path in (tmp_path / f"model{number}").iterdir()}
+        assert there == {path.name: path.read_bytes() for path in (tmp_path / "whole").iterdir()}
+
+
+def test_parts_that_do_not_make_a_model_are_one_line(
+    smollm_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One is missing, one is at another's place, one is of another model, and all are missing."""
+    first, second, third = split(smollm_file, tmp_path, 3)
+    kept = second.read_bytes()
+
+    def error() -> str:
+        capsys.readouterr()
+        assert run("--src", first, "--out", tmp_path / "model") == 2
+        line = capsys.readouterr().err
+        assert line.count("\n") == 1
+        return line
+
+    second.unlink()
+    assert f"is one of 3 parts, and 1 are missing beside it: {second.name}; fetch them too" in error()
+    second.write_bytes(third.read_bytes())
+    assert "is another part than its name says (split.no = 2)" in error()
+    second.write_bytes(smollm_file.read_bytes())
+    assert "is one of 1 parts by its metadata, and of 3 by its name; fetch it again" in error()
+    second.write_bytes(kept[: len(kept) // 2])
+    assert f"{second}: is no whole GGUF file (cut short" in error()
+    for part in (first, second, third):
+        part.unlink()
+    assert f"{first}: no such file; check the path" in error()
+
+
 def test_a_file_in_a_bucket_is_read_too(smollm_file: Path, tmp_path: Path, bucket: str) -> None:
     from etils import epath
 
