@@ -239,10 +239,14 @@ class Batches:
     def _fall_back(self) -> bool:
         """Return whether calls were declined because of their format, for which a weaker one is asked from now on."""
         about = {key: reason for key, reason in self.declined.items() if is_about_formats(reason)}
-        if not about or self._format == TEXT:
+        if not about:
             return False
         reason = next(iter(about.values()))
-        asked, self._format = self._format, FORMATS[FORMATS.index(self._format) + 1]
+        strictest = min((format_of(self._calls[key]) for key in about), key=FORMATS.index)
+        asked = max(self._format, strictest, key=FORMATS.index)
+        if asked == TEXT:
+            return False
+        self._format = FORMATS[FORMATS.index(asked) + 1]
         note_fallback(asked, self._format, reason)
         for key in about:
             del self.declined[key]

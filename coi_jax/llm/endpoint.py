@@ -14,7 +14,7 @@ import openai
 
 from coi_jax.common.errors import UserError, shorten
 from coi_jax.llm.calls import Call, Reply, read_reply, unusable_reply, with_estimates
-from coi_jax.llm.reply_formats import ReplyFormats, with_format
+from coi_jax.llm.reply_formats import ReplyFormats, is_about_formats, with_format
 from coi_jax.llm.settings import EndpointConfig
 
 FORBIDDEN = 403
@@ -25,6 +25,7 @@ HOPELESS = {
     404: "there is no such model or address",
 }
 DECLINED = (400, 413, 422)  # statuses that say that this call, and no other, is wrong
+INTERNAL_ERROR = 500  # with which some servers decline a format, as the one of llama-cpp-python does
 POOL = 8  # connections
 OUT_OF_MONEY = "insufficient_quota"  # a 429 that waiting does not cure
 MOST_BYTES = 8 * 2**20  # of a reply's body
@@ -171,7 +172,7 @@ def status_meaning(error: openai.APIStatusError, config: EndpointConfig) -> Exce
         return UserError(field, value, f"{HOPELESS[status]}: the endpoint says {reason}")
     if error.code == OUT_OF_MONEY:
         return UserError("endpoint.key_variable", config.key_variable, f"the endpoint says {reason}")
-    if status in DECLINED:
+    if status in DECLINED or (status == INTERNAL_ERROR and is_about_formats(reason)):
         return Declined(reason)
     return Busy(reason, retry_after(error.response.headers))
 

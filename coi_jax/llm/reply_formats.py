@@ -1,7 +1,8 @@
 """The formats that a reply can be asked for in, and the fallback to a weaker one where an endpoint does not know it.
 
-A question asks for a JSON schema, else for any JSON object, else for text: the prompts describe the form of the reply
-too. The address of a reply is that of the call as it was asked for, whatever format the endpoint was sent in the end.
+A question asks for a JSON schema, else for a JSON object with the schema beside its type, as llama.cpp's servers and
+others take it, else for any JSON object, else for text: the prompts describe the form of the reply too. The address of
+a reply is that of the call as it was asked for, whatever format the endpoint was sent in the end.
 """
 
 import re
@@ -10,7 +11,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 SCHEMA, OBJECT, TEXT = "json_schema", "json_object", "text"
-FORMATS = (SCHEMA, OBJECT, TEXT)  # from the strictest to the weakest
+OBJECT_OF_SCHEMA = "json_object with a schema"
+FORMATS = (SCHEMA, OBJECT_OF_SCHEMA, OBJECT, TEXT)  # from the strictest to the weakest
 _ABOUT_FORMATS = re.compile(r"response.?format|json.?(schema|object|mode)|structured|guided|grammar", re.IGNORECASE)
 Body = Mapping[str, Any]
 
@@ -25,11 +27,14 @@ def with_format(body: Body, name: str) -> dict[str, Any]:
     if name == format_of(body):
         return dict(body)
     rest = {key: value for key, value in body.items() if key != "response_format"}
-    return rest | ({"response_format": {"type": OBJECT}} if name == OBJECT else {})
+    if name == TEXT:
+        return rest
+    schema = {"schema": body["response_format"]["json_schema"]["schema"]} if name == OBJECT_OF_SCHEMA else {}
+    return rest | {"response_format": {"type": OBJECT} | schema}
 
 
 def is_about_formats(reason: str) -> bool:
-    """Return whether an endpoint declined a call because of the format of its reply."""
+    """Return whether an endpoint's reason for declining a call is the format of its reply."""
     return bool(_ABOUT_FORMATS.search(reason))
 
 

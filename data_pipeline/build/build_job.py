@@ -13,7 +13,7 @@ from data_pipeline.build.decisions import Decisions
 from data_pipeline.build.engine.stage_runner import StageRunner
 from data_pipeline.build.forecast import Forecast, Line
 from data_pipeline.build.pipeline import Build, BuildResult, Payment
-from data_pipeline.build.review import chain_outcomes
+from data_pipeline.build.review import chain_outcomes, model_quality
 from data_pipeline.build.review.build_report import write_report
 from data_pipeline.build.run_modes import run_directly, run_in_batches
 from data_pipeline.build.writing import SOURCE, manifest_notes, settings, settings_of, write
@@ -83,7 +83,8 @@ class BuildJob:
         chain_outcomes.write(self.work, built)
         spent = Budget(self.payment.folder, None, Prices(0.0, 0.0), 1).total()
         write_report(f"{self.work}/report.html", self.config, built, spent, self.decisions)
-        return summary(self.out, self.work, spent)
+        quality = model_quality.lines(model_quality.replies(built.every), model_quality.truth(built))
+        return "\n".join([summary(self.out, self.work, spent), *quality])
 
     def _ask(self, poll_seconds: float | None) -> BuildResult:
         if self.config.llm == "endpoint":

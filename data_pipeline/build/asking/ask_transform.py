@@ -9,18 +9,17 @@ import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import apache_beam as beam
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
 from coi_jax.common import files
-from coi_jax.llm import Client, Outcome, Rejected, Unanswered, ask
+from coi_jax.llm import Answered, Client, Outcome, Rejected, Unanswered, ask
 from coi_jax.llm.budget import Budget, Prices
 from coi_jax.llm.reply_store import open_store
 from coi_jax.llm.settings import EndpointConfig
-from coi_jax.llm.structured import Usage
 from data_pipeline.build.asking import questions
 from data_pipeline.build.asking.questions import Question
 from data_pipeline.build.engine.stage_progress import PROGRESS
@@ -28,6 +27,33 @@ from data_pipeline.build.engine.stage_runner import DECLINED, REJECTED, TAGS, UN
 
 SUBMITTED_PER_CALL = 4  # questions that a bundle submits, for each call that may be in flight
 Result = tuple[str, Row]  # a tag and a row
+
+
+class StageUsage(NamedTuple):
+    """The usage of a stage: calls and tokens, and the questions by what the replies to them were worth."""
+
+    calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    questions: int = 0
+    at_once: int = 0  # questions whose first reply could be used
+    repaired: int = 0
+    unusable: int = 0
+    declined: int = 0  # by the endpoint
+
+
+def usage_of(outcome: Answered[Any] | Rejected) -> StageUsage:
+    """Return the usage of one question."""
+    is_repaired = outcome.usage.calls > 1
+    is_declined = isinstance(outcome, Rejected) and outcome.is_declined
+    return StageUsage(
+        *outcome.usage,
+        questions=1,
+        at_once=isinstance(outcome, Answered) and not is_repaired,
+        repaired=isinstance(outcome, Answered) and is_repaired,
+        unusable=isinstance(outcome, Rejected) and not is_declined,
+        declined=is_declined,
+    )
 
 
 class Answerer(Protocol):
@@ -143,7 +169,7 @@ class AskFn(beam.DoFn):
         PROGRESS.advance()
         outcome = future.result()
         if not isinstance(outcome, Unanswered):
-            yield beam.pvalue.TaggedOutput(USAGE, tuple(outcome.usage))
+            yield beam.pvalue.TaggedOutput(USAGE, tuple(map(int, usage_of(outcome))))
         for tag, result in self._results(row, outcome):
             yield beam.pvalue.TaggedOutput(tag, result)
 
@@ -157,7 +183,7 @@ class AskFn(beam.DoFn):
 
 
 def ask_rows(rows: Any, fn: AskFn, *sides: Any) -> dict[str, Any]:
-    """Return the flows of asking about rows, by tag, and one row with the calls and tokens that it took.
+    """Return the flows of asking about rows, by tag, and one row with their usage.
 
     Args:
       rows: to ask about.
@@ -165,9 +191,9 @@ def ask_rows(rows: Any, fn: AskFn, *sides: Any) -> dict[str, Any]:
       sides: side inputs of the question.
     """
     flows = rows | beam.ParDo(fn, *sides).with_outputs(*TAGS, USAGE)
-    usage = flows[USAGE] | "usage" >> beam.CombineGlobally(_sum) | beam.Map(lambda total: Usage(*total)._asdict())
+    usage = flows[USAGE] | "usage" >> beam.CombineGlobally(_sum) | beam.Map(lambda total: StageUsage(*total)._asdict())
     return {tag: flows[tag] for tag in TAGS} | {USAGE: usage}
 
 
 def _sum(usages: Iterable[tuple[int, ...]]) -> tuple[int, ...]:
-    return tuple(map(sum, zip(*usages, strict=True))) or tuple(Usage())
+    return tuple(map(sum, zip(*usages, strict=True))) or tuple(StageUsage())

@@ -32,7 +32,7 @@ from data_pipeline.build.engine.stage_progress import PROGRESS
 
 OUT, REJECTED, UNANSWERED = "out", "rejected", "unanswered"
 TAGS = (OUT, REJECTED, UNANSWERED)
-USAGE = "usage"  # tag of the row with the calls and tokens of a stage
+USAGE = "usage"  # tag of the row with the calls, tokens and questions of a stage
 DECLINED = "declined"  # marks rejected rows whose calls the endpoint declined; counts them in the marker file
 MARKER = "whole.json"
 Row = dict[str, Any]

@@ -21,7 +21,7 @@ from data_pipeline.build.build_config import BuildConfig
 from data_pipeline.build.decisions import Decisions
 from data_pipeline.build.engine.stage_runner import REJECTED, USAGE, Row, Stage
 from data_pipeline.build.pipeline import BuildResult
-from data_pipeline.build.review import chain_outcomes, stage_accuracy
+from data_pipeline.build.review import chain_outcomes, model_quality
 from data_pipeline.build.review.chain_outcomes import Outcome
 from data_pipeline.build.stages.checks import NOT_COMPOSABLE
 from data_pipeline.percentiles import percentiles
@@ -71,7 +71,8 @@ def content(config: BuildConfig, built: BuildResult, spent: float, found: Decisi
         "spent": spent,
         "agreement": decisions.agreement((one.draft for one in chains), found),
         "opinions": _scores(chains),
-        "truth": [score.row() for score in stage_accuracy.scores(built)] if stage_accuracy.is_known(built) else [],
+        "replies": model_quality.replies(built.every),
+        "truth": model_quality.truth(built),
         "number": len(chains),
         "shown": len(shown),
         "chains": safe_json([chain_row(chain) for chain in shown]),

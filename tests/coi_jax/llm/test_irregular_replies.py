@@ -212,28 +212,50 @@ def test_parameters_are_sent_as_the_config_says() -> None:
 SCHEMA = {"type": "json_schema", "json_schema": {"name": "Output", "schema": Output.model_json_schema()}}
 
 
+OF_SCHEMA = {"type": "json_object", "schema": Output.model_json_schema()}
+LLAMA_CPP_PYTHON = (  # what its server says, with status 500
+    "[{'type': 'literal_error', 'loc': ('body', 'response_format', 'type'), 'msg': \"Input should be 'text' or "
+    "'json_object'\", 'input': 'json_schema', 'ctx': {'expected': \"'text' or 'json_object'\"}}]"
+)
+
+
 def without(*formats: str) -> Answer:
     """An endpoint that knows some formats not."""
 
     def answer(request: dict[str, Any], _: int) -> Response:
-        name = request.get("response_format", {}).get("type", "text")
+        name = format_of(request)
         return refusal(400, f"response_format {name} is unknown") if name in formats else completion(GOOD)
 
     return answer
 
 
+def llama_cpp_python(request: dict[str, Any], _: int) -> Response:
+    return refusal(500, LLAMA_CPP_PYTHON) if format_of(request) == "json_schema" else completion(GOOD)
+
+
+def format_of(request: dict[str, Any]) -> str:
+    found = request.get("response_format", {})
+    return f"{found.get('type', 'text')}{' with a schema' if 'schema' in found else ''}"
+
+
 @pytest.mark.parametrize(
-    ("formats", "requests"), [(["json_schema"], [{"type": "json_object"}]), (["json_schema", "json_object"], [None])]
+    ("answer", "declined", "sent_then"),
+    [
+        (without("json_schema"), 1, OF_SCHEMA),
+        (llama_cpp_python, 1, OF_SCHEMA),
+        (without("json_schema", "json_object with a schema"), 2, {"type": "json_object"}),
+        (without("json_schema", "json_object with a schema", "json_object"), 3, None),
+    ],
 )
 def test_an_endpoint_without_schemas_is_asked_for_less_from_then_on(
-    tmp_path: Path, formats: list[str], requests: list[Any], capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, answer: Answer, declined: int, sent_then: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     calls = [call(str(n), response_format=SCHEMA) for n in range(3)]
-    with serving(without(*formats)) as server, client(server.url, tmp_path) as made:
+    with serving(answer) as server, client(server.url, tmp_path) as made:
         for one in calls:
             assert isinstance(made.run(ask(made, one, Output)).result(timeout=20), Answered)
         sent = [request.get("response_format") for request in server.requests]
-    assert sent[len(formats) :] == requests * 3
+    assert sent[declined:] == [sent_then] * 3
     assert capsys.readouterr().err.count("note: the endpoint takes no response_format json_schema") == 1
     assert spent(tmp_path) == pytest.approx(3 * PRICES.of_tokens(*USAGE.values()))
     with client("http://127.0.0.1:1", tmp_path, offline=True) as made:  # what is stored, is so for the call as it was

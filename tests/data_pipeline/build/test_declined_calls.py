@@ -20,6 +20,8 @@ from data_pipeline.build.build_job import RUNNER
 from data_pipeline.build.config_loading import load
 from data_pipeline.build.engine.stage_runner import Incomplete, Stage, StageRunner, rows_of
 from data_pipeline.build.pipeline import Payment
+from data_pipeline.build.review import build_report, model_quality
+from data_pipeline.build.review.stage_accuracy import score
 from data_pipeline.build.run_modes import _ask_in_batch
 from tests.helpers.builds import endpoint, flags, run
 from tests.helpers.fake_llm import question, reader
@@ -77,9 +79,9 @@ def test_an_endpoint_that_declines_all_stops_the_build_and_is_asked_again_when_i
 class Declining:
     """An endpoint that declines one of four calls, until it is mended; makes a stage that asks it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, rows: int = 4) -> None:
         self.folder, self.is_mended = folder, False
-        self.given = build_speed.stage_of(str(folder), 4)
+        self.given = build_speed.stage_of(str(folder), rows)
 
     def answer(self, request: dict[str, Any], _: int) -> Response:
         is_declined = "given text 2" in words(request) and not self.is_mended
@@ -105,6 +107,48 @@ class Declining:
 def declining(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Declining:
     monkeypatch.setenv("OPENAI_API_KEY", "k")
     return Declining(tmp_path)
+
+
+OVERFLOW = "request (9249 tokens) exceeds the available context size (4096 tokens), try increasing it"
+WEAK_REPLIES = (  # as a model of 135M parameters gives them
+    '{"instruction": "Write the last word twice."}',
+    'Sure! The object is:\n\n```json\n{"instruction": "Say it again."}\n```\nI hope that this helps.',
+    "{text}\n85e2d2a4b5a0 output}",  # until it is told what is wrong with it
+    "The first gives a sentence of news, which can be put as a headline.",
+    '{"reason": "The second gives a question that requires a lot of thinking."}',
+)
+
+
+def weak_model(request: dict[str, Any], _: int) -> Response:
+    number = next(n for n in range(6) if f"given text {n}" in words(request))
+    if number == 5:
+        return refusal(400, OVERFLOW)
+    is_repair = "That cannot be used" in request["messages"][-1]["content"]
+    return completion(WEAK_REPLIES[0 if number == 2 and is_repair else number])
+
+
+def test_it_is_counted_what_the_replies_of_a_weak_model_were_worth(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    asking = Declining(tmp_path, 6)
+    with serving(weak_model) as server:
+        stage = asking.stage(server.url)
+    (row,) = found = model_quality.replies([stage])
+    assert row == {"stage": "instructions", "questions": 6, "at_once": 2, "repaired": 1, "unusable": 2, "declined": 1}
+    reasons = {reason.partition(":")[0] for _, reason, _ in build_report.reasons([stage])}
+    assert reasons == {"not of the wanted form", "declined"}
+    lines = model_quality.lines(found, [])
+    assert lines[1].split("  ")[0] == "stage"
+    assert lines[2].split() == ["instructions", "6", "2", "1", "2", "1"]
+
+
+def test_a_model_is_compared_with_the_truth_where_it_is_computed() -> None:
+    asked = [{"stage": "checks-2", "questions": 4, "at_once": 4, "repaired": 0, "unusable": 0, "declined": 0}]
+    compared = [score("checks, 2 steps", [(True, True), (True, False), (False, True), (False, False)]).row()]
+    assert model_quality.lines(asked, compared)[-1].split()[-4:] == ["4", "50.0%", "50.0%", "50.0%"]
+    assert model_quality.lines(asked, [score("opinions", []).row()])[-1].startswith("checks-2")
+    assert not model_quality.lines([], compared)
 
 
 def test_what_was_declined_is_asked_again_and_what_depends_on_it_made_anew(declining: Declining) -> None:

@@ -1,0 +1,43 @@
+"""Tells how good a language model was for a build: how many replies could be used, and how often they were right."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from data_pipeline.build.engine.stage_runner import USAGE, Stage
+from data_pipeline.build.pipeline import BuildResult
+from data_pipeline.build.review import stage_accuracy
+from data_pipeline.text_tables import text_table
+
+REPLY_COLUMNS = ("questions", "at_once", "repaired", "unusable", "declined")
+
+
+def replies(stages: Sequence[Stage]) -> list[dict[str, Any]]:
+    """Return what the replies were worth, for each stage that asked a model; none of stages of an earlier version."""
+    found = []
+    for stage in stages:
+        usage = next(iter(stage.read(USAGE)), {})
+        if usage.get("calls", 0) + usage.get("declined", 0) and "questions" in usage:
+            found.append({"stage": stage.name} | {name: usage[name] for name in REPLY_COLUMNS})
+    return found
+
+
+def truth(built: BuildResult) -> list[dict[str, Any]]:
+    """Return how right each stage was, where the tasks of a build are procedural operations; else nothing."""
+    return [score.row() for score in stage_accuracy.scores(built)] if stage_accuracy.is_known(built) else []
+
+
+def lines(asked: Sequence[dict[str, Any]], compared: Sequence[dict[str, Any]]) -> list[str]:
+    """Return lines for the terminal, of what `replies` and `truth` return; none for a build that asked no model."""
+    if not asked:
+        return []
+    headers = ["stage", "questions", "usable at once", "after a repair", "not usable", "declined"]
+    found = ["", *text_table(headers, [list(row.values()) for row in asked])]
+    if judged := [row for row in compared if row["total"]]:
+        headers = ["against the computed truth", "judged", "agrees", "precision", "recall"]
+        found += ["", *text_table(headers, map(_compared, judged))]
+    return found
+
+
+def _compared(row: dict[str, Any]) -> list[object]:
+    shares = (row["agreed"] / row["total"], row["precision"], row["recall"])
+    return [row["stage"], row["total"], *("–" if share is None else f"{100 * share:.1f}%" for share in shares)]
