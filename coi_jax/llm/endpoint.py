@@ -60,7 +60,14 @@ class TimedOut(Busy):
 
 
 class Declined(Exception):
-    """The endpoint will not answer this call as it is, as where its prompt is too long; nothing was paid."""
+    """The endpoint will not answer this call as it is, as where its prompt is too long; nothing was paid.
+
+    `is_about_format` says that the reason is the format of the reply, as the endpoint's whole message tells.
+    """
+
+    def __init__(self, reason: str, *, is_about_format: bool = False) -> None:
+        super().__init__(reason)
+        self.is_about_format = is_about_format
 
 
 class TooLong(Exception):
@@ -103,7 +110,7 @@ class Endpoint:
                 reply = await self._post(with_format(call.body, name))
             except Declined as declined:
                 first = first or declined
-                if not self._formats.may_be_unknown(name, str(declined)):
+                if not self._formats.may_be_unknown(name, is_named=declined.is_about_format):
                     break
             else:
                 self._formats.accept(name, call.body, str(first or ""))
@@ -172,8 +179,9 @@ def status_meaning(error: openai.APIStatusError, config: EndpointConfig) -> Exce
         return UserError(field, value, f"{HOPELESS[status]}: the endpoint says {reason}")
     if error.code == OUT_OF_MONEY:
         return UserError("endpoint.key_variable", config.key_variable, f"the endpoint says {reason}")
-    if status in DECLINED or (status == INTERNAL_ERROR and is_about_formats(reason)):
-        return Declined(reason)
+    is_about_format = is_about_formats(error.message)
+    if status in DECLINED or (status == INTERNAL_ERROR and is_about_format):
+        return Declined(reason, is_about_format=is_about_format)
     return Busy(reason, retry_after(error.response.headers))
 
 

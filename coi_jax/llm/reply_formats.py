@@ -55,14 +55,14 @@ class ReplyFormats:
         wanted = FORMATS.index(format_of(body))
         yield from FORMATS[max(wanted, self._first) :]
 
-    def may_be_unknown(self, name: str, reason: str) -> bool:
+    def may_be_unknown(self, name: str, *, is_named: bool) -> bool:
         """Return whether a weaker format may help where the endpoint declined a call in this one.
 
         Args:
           name: of the format.
-          reason: of the endpoint.
+          is_named: whether the endpoint's reason is the format.
         """
-        return name != TEXT and (is_about_formats(reason) or name not in self._accepted)
+        return name != TEXT and (is_named or name not in self._accepted)
 
     def accept(self, name: str, body: Body, reason: str) -> None:
         """Keep to a format that the endpoint took; say so once where it declined the one that was asked for.

@@ -214,8 +214,9 @@ SCHEMA = {"type": "json_schema", "json_schema": {"name": "Output", "schema": Out
 
 OF_SCHEMA = {"type": "json_object", "schema": Output.model_json_schema()}
 LLAMA_CPP_PYTHON = (  # what its server says, with status 500
-    "[{'type': 'literal_error', 'loc': ('body', 'response_format', 'type'), 'msg': \"Input should be 'text' or "
-    "'json_object'\", 'input': 'json_schema', 'ctx': {'expected': \"'text' or 'json_object'\"}}]"
+    "1 validation error:\n  {'type': 'literal_error', 'loc': ('body', 'response_format', 'type'), 'msg': \"Input "
+    "should be 'text' or 'json_object'\", 'input': 'json_schema', 'ctx': {'expected': \"'text' or 'json_object'\"}}\n\n"
+    'File "/python3.11/site-packages/llama_cpp/server/app.py", line 376, in create_chat_completion\n    POST /v1'
 )
 
 
