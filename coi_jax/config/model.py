@@ -101,6 +101,7 @@ class DecoderConfig(Section):
     window: PositiveInt | None  # a query sees so many positions up to its own; None: all
     # Every n-th layer has no window, or where no layer has one, no rotary positions (SmolLM3); None: all are alike.
     global_layer_interval: PositiveInt | None
+    first_global_layer: PositiveInt | None  # the first of them, from 1 (Ministral); None: the n-th
     rope: RopeConfig
     scaled_embedding: bool  # embeddings are multiplied by √model_dim (Gemma)
     tied_embedding: bool  # the embedding is the output layer too
@@ -116,9 +117,30 @@ class DecoderConfig(Section):
         """Layers that have a window."""
         if self.window is None:
             return 0
-        return self.layers - (self.layers // self.global_layer_interval if self.global_layer_interval else 0)
+        return self.layers - len(self.global_layers)
+
+    @property
+    def global_layers(self) -> range:
+        """Return the numbers, from 0, of the layers that `global_layer_interval` sets apart."""
+        interval = self.global_layer_interval
+        return range((self.first_global_layer or interval) - 1, self.layers, interval) if interval else range(0)
 
     _read_zero_as_none = _zero_as_none("attention_softcap", "logits_softcap", "window", "global_layer_interval")
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _read_runs_without_first_global_layer(cls, values: Any) -> Any:
+        """Fill in the field that the configs of older runs do not have."""
+        return {"first_global_layer": None} | values if isinstance(values, dict) else values
+
+    @pydantic.model_validator(mode="after")
+    def _first_global_layer_is_of_an_interval(self) -> "DecoderConfig":
+        if self.first_global_layer and self.first_global_layer > (self.global_layer_interval or 0):
+            raise ValueError(
+                f"first_global_layer = {self.first_global_layer} must be at most global_layer_interval = "
+                f"{self.global_layer_interval}, as every one of so many layers is global"
+            )
+        return self
 
     @pydantic.model_validator(mode="after")
     def _heads_divide(self) -> "DecoderConfig":

@@ -90,8 +90,7 @@ def read(values: Fields) -> Fields:
     section["kv_heads"] = section["kv_heads"] or section["heads"]
     section["head_dim"] = section["head_dim"] or section["model_dim"] // section["heads"]
     section["attention_scale_dim"] = section["head_dim"]
-    section["window"], section["global_layer_interval"] = _read_windows(values)
-    return section | {"rope": _read_rope(values)}
+    return section | _read_windows(values) | {"rope": _read_rope(values)}
 
 
 def write(section: Fields) -> Fields:
@@ -102,25 +101,30 @@ def write(section: Fields) -> Fields:
 
 def layer_types(section: Fields) -> list[str]:
     """Return `layer_types` of config.json: for each layer, whether it attends within the sliding window or to all."""
-    local = _local_layers(section["global_layer_interval"], section["layers"])
+    local = _local_layers(section["global_layer_interval"], section["layers"], section["first_global_layer"])
     return ["sliding_attention" if one and section["window"] else "full_attention" for one in local]
 
 
-def _read_windows(values: Fields) -> tuple[int | None, int | None]:
-    """Return `window` and `global_layer_interval`: None where no layer has a window."""
+def _read_windows(values: Fields) -> Fields:
+    """Return `window` and which layers have none (`global_layer_interval`, `first_global_layer`)."""
+    no_windows: Fields = dict(window=None, global_layer_interval=None, first_global_layer=None)
     window = values.get("sliding_window")
     if not values.get("use_sliding_window", True) or not window:
-        return None, None
+        return no_windows
     layers, interval = values["num_hidden_layers"], _global_interval(values.get("sliding_window_pattern"))
     local = _layers_with_window(values, interval)
     if not any(local):
-        return None, None
-    candidates = (interval, None, *range(2, layers + 1))
-    fitting = [every for every in candidates if local == _local_layers(every, layers)]
-    if not fitting:
-        hint = "the network here has windows in all layers, or in all but every n-th"
-        raise UserError("config.json: layers with a window", [n for n, one in enumerate(local) if one], hint)
-    return window, fitting[0]
+        return no_windows
+    first = local.index(False) + 1 if False in local else layers
+    candidates: list[tuple[int | None, int | None]] = [
+        (every, None) for every in (interval, None, *range(2, layers + 1))
+    ]
+    candidates += [(every, first) for every in range(first + 1, layers + 1)]
+    for every, start in candidates:
+        if local == _local_layers(every, layers, start):
+            return dict(window=window, global_layer_interval=every, first_global_layer=start)
+    hint = "the network here has windows in all layers, or in all but every n-th"
+    raise UserError("config.json: layers with a window", [n for n, one in enumerate(local) if one], hint)
 
 
 def _layers_with_window(values: Fields, interval: int | None) -> list[bool]:
@@ -143,9 +147,9 @@ def _global_interval(pattern: int | str | None) -> int | None:
     return pattern or None
 
 
-def _local_layers(interval: int | None, layers: int) -> list[bool]:
-    """Return for each layer whether it has a window, where every `interval`-th has none."""
-    return [not interval or number % interval != 0 for number in range(1, layers + 1)]
+def _local_layers(interval: int | None, layers: int, first: int | None = None) -> list[bool]:
+    """Return for each layer whether it has a window, where every `interval`-th has none, from the `first` one on."""
+    return [not interval or (number - (first or interval)) % interval != 0 for number in range(1, layers + 1)]
 
 
 def _read_rope(values: Fields) -> Fields:

@@ -16,6 +16,7 @@ LLAMA1: Fields = dict(
     logits_softcap=None,
     window=None,
     global_layer_interval=None,
+    first_global_layer=None,
     rope=PLAIN_ROPE,
     scaled_embedding=False,
     tied_embedding=False,

@@ -13,6 +13,7 @@ from coi_jax.families import (
     gemma2,
     gemma3,
     llama,
+    ministral,
     mistral,
     mt5,
     olmo2,
@@ -31,6 +32,7 @@ FAMILIES: dict[str, Family] = {
     for family in (
         llama.FAMILY,
         mistral.FAMILY,
+        ministral.FAMILY,
         qwen25.FAMILY,
         qwen3.FAMILY,
         gemma2.FAMILY,

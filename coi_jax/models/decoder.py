@@ -225,8 +225,8 @@ class Decoder(nnx.Module):
     def _scan(self, body: Any, carry: Any, inputs: Any) -> tuple[Any, Any]:
         """Scan `body` over the layers; its input says whether the layer is local, None where all are of one kind."""
         config = self.config
-        numbers = np.arange(1, config.layers + 1)
-        local = numbers % config.global_layer_interval != 0 if config.global_layer_interval else None
+        numbers = np.arange(config.layers)
+        local = ~np.isin(numbers, config.global_layers) if config.global_layer_interval else None
         return scan_layers(body, self.layers, carry, (inputs, local), remat=config.remat, unroll=config.scan_unroll)
 
     def _depends_on_length(self, longest: int) -> bool:

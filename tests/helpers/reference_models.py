@@ -15,6 +15,7 @@ from transformers import (
     Gemma2Config,
     Gemma3TextConfig,
     LlamaConfig,
+    MinistralConfig,
     MistralConfig,
     MT5Config,
     Olmo2Config,
@@ -103,6 +104,9 @@ FAMILIES: dict[str, PretrainedConfig] = {
     ),
     "OLMo 2": Olmo2Config(**WITHOUT_HEAD_DIM | dict(rope_theta=1e5)),
     "OLMo 3": Olmo3Config(**WITHOUT_HEAD_DIM | LOCAL | dict(num_hidden_layers=5, rope_theta=100.0, rope_scaling=YARN)),
+    "Ministral": MinistralConfig(
+        **DECODER | LOCAL | dict(num_hidden_layers=4, layer_types=["full_attention", *["sliding_attention"] * 3])
+    ),
     "Phi-3": Phi3Config(**WITHOUT_HEAD_DIM | LOCAL),
     "Phi-3.5-mini": Phi3Config(
         **WITHOUT_HEAD_DIM | dict(hidden_size=36, rope_scaling=LONGROPE, original_max_position_embeddings=128)

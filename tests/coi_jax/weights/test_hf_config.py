@@ -115,6 +115,23 @@ def test_windows(values: dict[str, Any], due: tuple[int | None, int | None]) -> 
     assert (found["window"], found["global_layer_interval"]) == due
 
 
+@pytest.mark.parametrize("interval", [2, 3, 5])
+@pytest.mark.parametrize("first", [1, 2, 3, 5])
+def test_layers_without_a_window_begin_anywhere(first: int, interval: int) -> None:
+    types = [
+        "full_attention" if n >= first and (n - first) % interval == 0 else "sliding_attention" for n in range(1, 12)
+    ]
+    values = {"model_type": "ministral", "num_hidden_layers": 11, "layer_types": types}
+    if first > interval:
+        with pytest.raises(UserError, match="in all but every n-th"):
+            from_hf_config(values)
+        return
+    ours = make(from_hf_config(values))
+    assert isinstance(ours, DecoderConfig)
+    assert [n for n, kind in enumerate(types) if kind == "full_attention"] == [*ours.global_layers]
+    assert to_hf_config(ours, 32_000, "ministral")["layer_types"] == types
+
+
 def test_version_5_of_transformers_spells_rotary_positions_otherwise() -> None:
     older = {"model_type": "llama", "rope_theta": 5e5, "rope_scaling": LLAMA3}
     newer = {"model_type": "llama", "rope_parameters": LLAMA3 | {"rope_theta": 5e5}}
