@@ -48,6 +48,7 @@ class Client:
       counts: how many calls were answered from the store ("stored"), were answered by the endpoint ("asked"), were
         declined by it ("declined"), and how many attempts failed ("failed"); how many questions got a usable reply
         ("usable") and how many replies that could not be used ("unusable").
+      failures: how many attempts got no reply, by reason.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Client:
         declined: Mapping[str, str] | None = None,
     ) -> None:
         self.config, self.counts = config, collections.Counter[str]()
+        self.failures = collections.Counter[str]()
         self._store, self._budget, self._offline, self._declined = store, budget, offline, declined or {}
         self._loop = asyncio.new_event_loop()
         self._threads = ThreadPoolExecutor(min(config.concurrency, 32), thread_name_prefix="store")
@@ -144,6 +146,7 @@ class Client:
             except Busy as busy:
                 self.counts["failed"] += 1
                 reason = str(busy)
+                self.failures[reason] += 1
                 self._give_up_in_the_end(reason)
                 await self._rate_limits.pause(attempt, self._patient_wait(busy))
             except Declined as declined:

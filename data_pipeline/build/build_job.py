@@ -8,6 +8,7 @@ from coi_jax.chains.dataset import check_replaceable, check_settings, read_manif
 from coi_jax.common.storage import PathLike, check_not_kept
 from coi_jax.llm.budget import Budget, Prices, check_dollars
 from data_pipeline.build import decisions
+from data_pipeline.build.asking import ask_transform
 from data_pipeline.build.build_config import BuildConfig
 from data_pipeline.build.decisions import Decisions
 from data_pipeline.build.engine.stage_runner import StageRunner
@@ -84,7 +85,8 @@ class BuildJob:
         spent = Budget(self.payment.folder, None, Prices(0.0, 0.0), 1).total()
         write_report(f"{self.work}/report.html", self.config, built, spent, self.decisions)
         quality = model_quality.lines(model_quality.replies(built.every), model_quality.truth(built))
-        return "\n".join([summary(self.out, self.work, spent), *quality])
+        failures = model_quality.failure_line(ask_transform.failed_attempts())
+        return "\n".join([summary(self.out, self.work, spent), *failures, *quality])
 
     def _ask(self, poll_seconds: float | None) -> BuildResult:
         if self.config.llm == "endpoint":

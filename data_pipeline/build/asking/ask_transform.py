@@ -4,6 +4,7 @@ The questions of a bundle are submitted as its rows come and answers are emitted
 question never waits for the slowest. A bundle that Beam runs again finds the answers in the store of replies.
 """
 
+import collections
 import functools
 import queue
 import threading
@@ -106,6 +107,12 @@ def shared(key: Any, make: Callable[[], Answerer]) -> Answerer:
         if name not in _answerers:
             _answerers[name] = make()
         return _answerers[name]
+
+
+def failed_attempts() -> collections.Counter[str]:
+    """Return how many attempts of this process got no reply, by reason; those of workers elsewhere are not known."""
+    clients = (answerer.client for answerer in _answerers.values() if isinstance(answerer, EndpointAnswerer))
+    return sum((client.failures for client in clients), collections.Counter[str]())
 
 
 Done = queue.SimpleQueue[tuple[Row, "Future[Outcome[Any]]"]]

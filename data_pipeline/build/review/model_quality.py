@@ -1,6 +1,6 @@
 """Tells how good a language model was for a build: how many replies could be used, and how often they were right."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data_pipeline.build.engine.stage_runner import USAGE, Stage
@@ -24,6 +24,14 @@ def replies(stages: Sequence[Stage]) -> list[dict[str, Any]]:
 def truth(built: BuildResult) -> list[dict[str, Any]]:
     """Return how right each stage was, where the tasks of a build are procedural operations; else nothing."""
     return [score.row() for score in stage_accuracy.scores(built)] if stage_accuracy.is_known(built) else []
+
+
+def failure_line(failures: Mapping[str, int]) -> list[str]:
+    """Return a line on the attempts that got no reply, by reason; none where there are none."""
+    if not failures:
+        return []
+    reason, most = max(failures.items(), key=lambda item: item[1])
+    return [f"{sum(failures.values()):,} attempts got no reply and were made again, most of them ({most:,}): {reason}"]
 
 
 def lines(asked: Sequence[dict[str, Any]], compared: Sequence[dict[str, Any]]) -> list[str]:

@@ -69,6 +69,8 @@ def test_a_server_that_answers_one_call_after_another_answers_all_of_many(
     ):
         futures = [made.run(ask(made, call(str(n)), Output)) for n in range(40)]
         assert all(isinstance(future.result(timeout=60), Answered) for future in futures)
+    assert set(made.failures) == {"no reply within 0.25 s"}
+    assert made.failures.total() == made.counts["failed"] > 0
     said = capsys.readouterr().err
     assert (
         said.count("note: the endpoint gave no reply within 0.25 s to 32 calls at once; 16 are made at once now") == 1

@@ -151,6 +151,12 @@ def test_a_model_is_compared_with_the_truth_where_it_is_computed() -> None:
     assert not model_quality.lines([], compared)
 
 
+def test_attempts_without_a_reply_are_counted_by_reason() -> None:
+    (line,) = model_quality.failure_line({"status 500 (broken)": 2, "no reply within 120 s": 1200})
+    assert line == "1,202 attempts got no reply and were made again, most of them (1,200): no reply within 120 s"
+    assert not model_quality.failure_line({})
+
+
 def test_what_was_declined_is_asked_again_and_what_depends_on_it_made_anew(declining: Declining) -> None:
     with serving(declining.answer) as server:
         first = declining.stage(server.url)
