@@ -33,12 +33,13 @@ class RopeConfig(Section):
     everywhere: bool  # False: not in global layers, which know no positions then (EXAONE 4, SmolLM3)
     local_theta: PositiveFloat | None  # of layers with a window, which are not stretched then; None: as all layers
     # linear: Chen et al. 2023; llama3: by wavelength; yarn: by wavelength, with sharper attention (Peng et al. 2023);
-    # longrope: each pair of channels by a factor of its own (Ding et al. 2024)
-    scaling: Literal["none", "linear", "llama3", "yarn", "longrope"]
+    # longrope: each pair of channels by its own factor (Ding et al. 2024); dynamic: by the length of the text, from
+    # original_length on. Longer sequences are refused then: each new token would change the angles of all before it.
+    scaling: Literal["none", "linear", "llama3", "yarn", "longrope", "dynamic"]
     factor: PositiveFloat  # how far they are stretched; 1 where scaling is "none"
     low_frequency: NonNegativeFloat  # llama3, yarn: turns in original_length below which angles are fully stretched
     high_frequency: NonNegativeFloat  # llama3, yarn: turns above which it is left as it is
-    original_length: NonNegativeInt  # llama3, yarn, longrope: positions that the model was first trained on
+    original_length: NonNegativeInt  # positions that the model was first trained on; not of none and linear
     rotated_share: Annotated[float, Field(gt=0, le=1)]  # of the channels of a head, the first ones; the others are kept
     short_factors: tuple[PositiveFloat, ...]  # longrope: what divides the angles of each pair of channels
     long_factors: tuple[PositiveFloat, ...]  # longrope: the same for sequences longer than original_length
@@ -64,9 +65,14 @@ class RopeConfig(Section):
             raise ValueError(f'scaling "{self.scaling}" needs original_length, and low_frequency below high_frequency')
         if self.scaling == "none" and self.factor != 1:
             raise ValueError('factor must be 1 where scaling is "none"')
-        if self.scaling == "longrope" and self.original_length < 2:
-            raise ValueError('scaling "longrope" needs original_length')
+        if self.scaling in ("longrope", "dynamic") and self.original_length < 2:
+            raise ValueError(f'scaling "{self.scaling}" needs original_length')
         return self
+
+    @property
+    def longest_sequence(self) -> int | None:
+        """Return how many tokens a sequence may have; None: any number."""
+        return self.original_length if self.scaling == "dynamic" else None
 
     def rotated_channels(self, head_dim: int) -> int:
         """Return how many channels of a head are rotated."""

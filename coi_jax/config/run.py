@@ -245,6 +245,16 @@ class RunConfig(Section):
         return self
 
     @pydantic.model_validator(mode="after")
+    def _rows_fit_rotary_positions(self) -> "RunConfig":
+        longest = self.model.rope.longest_sequence if self.model.kind == "decoder" else None
+        if longest is not None and self.data.length > longest:
+            raise ValueError(
+                f"data.length = {self.data.length} is more than the {longest} positions of the model, which stretches "
+                f"positions dynamically beyond them; that is not computed here: give at most {longest}"
+            )
+        return self
+
+    @pydantic.model_validator(mode="after")
     def _template_fits_vocabulary(self) -> "RunConfig":
         kinds = {"chat": "tokenizer", "mistral": "mistral"}
         kind = kinds.get(self.data.template, self.vocabulary.kind)

@@ -96,7 +96,9 @@ def read(values: Fields) -> Fields:
 def write(section: Fields) -> Fields:
     """Return the fields that the config.json of every decoder has, except the name of its activation."""
     values = {theirs: section[ours] for theirs, ours in RENAMED.items()}
-    return values | {"rope_theta": section["rope"]["theta"], "rope_scaling": _write_scaling(section["rope"])}
+    rope = section["rope"]
+    longest = {"max_position_embeddings": rope["original_length"]} if rope["scaling"] == "dynamic" else {}
+    return values | {"rope_theta": rope["theta"], "rope_scaling": _write_scaling(rope)} | longest
 
 
 def layer_types(section: Fields) -> list[str]:
@@ -187,12 +189,13 @@ def _read_scaling(scaling: Fields, values: Fields) -> Fields:
                 }
             case "yarn":
                 return _read_yarn(scaling, values)
+            case "dynamic" if length := values.get("max_position_embeddings"):
+                return {"scaling": name, "factor": scaling["factor"], "original_length": length}
     except KeyError as error:
         raise UserError("config.json: rope_scaling", scaling, f"{name} needs {error}") from None
     hint = f"{name} is not computed here, but default, linear, llama3 and yarn"
-    if name == "dynamic":  # which changes nothing up to there
-        length = values.get("max_position_embeddings")
-        hint += f"; for texts of up to max_position_embeddings = {length} tokens, take rope_scaling out: it is the same"
+    if name == "dynamic":
+        hint += "; give max_position_embeddings, up to which it changes nothing, or take rope_scaling out"
     raise UserError("config.json: rope_scaling", scaling, hint)
 
 

@@ -91,9 +91,23 @@ class Model:
         return params if network.lora is None else network.join(params, initial.load_frozen_base(self.mesh))
 
     def prompt(self, id: str, inputs: Int[np.ndarray, " inputs"]) -> Prompt:
-        """Return a prompt as in training: a decoder's begins with the begin-of-sequence id, if there is one."""
+        """Return a prompt as in training: a decoder's begins with the begin-of-sequence id, if there is one.
+
+        Raises:
+          UserError: an answer may grow longer than the network's positions go.
+        """
+        self._check_length(len(inputs))
         begins = self.config.model.kind == "decoder" and self.vocabulary.bos_id is not None
         return Prompt(id, np.concatenate([[self.vocabulary.bos_id], inputs]).astype(np.int32) if begins else inputs)
+
+    def _check_length(self, length: int) -> None:
+        model, limit = self.config.model, self.config.evaluation.max_new_tokens
+        longest = model.rope.longest_sequence if model.kind == "decoder" else None
+        if longest is not None and length + 1 + limit > longest:
+            hint = f"a prompt has {length + 1} tokens, and positions beyond {longest} are stretched dynamically"
+            raise UserError(
+                "config.evaluation.max_new_tokens", limit, f"{hint}, which is not computed here; give fewer"
+            )
 
     def answers(self, prompts: Sequence[Prompt]) -> Iterator[Answer]:
         """See `Generator.run`; on the mesh, if there is one."""

@@ -68,6 +68,8 @@ def rotary_frequencies(rope: RopeConfig, head_dim: int, *, local: bool = False, 
         return _llama3_frequencies(plain, rope)
     if rope.scaling == "yarn":
         return _yarn_frequencies(plain, rope)
+    if rope.scaling == "dynamic":  # up to the original length, and no sequence is longer
+        return plain
     if rope.scaling == "longrope":
         factors = np.asarray(rope.long_factors if long else rope.short_factors, np.float32)
         stretched: np.ndarray = 1 / (factors * np.float32(rope.theta) ** exponents)

@@ -24,3 +24,11 @@ def test_the_first_global_layer_is_one_of_the_first_interval() -> None:
     load_config(QUICKSTART, {"model.global_layer_interval": 2, "model.first_global_layer": 1})
     with pytest.raises(UserError, match=r"first_global_layer = 3 must be at most global_layer_interval = 2"):
         load_config(QUICKSTART, {"model.global_layer_interval": 2, "model.first_global_layer": 3})
+
+
+def test_rows_end_where_positions_would_be_stretched_dynamically() -> None:
+    length = load_config(QUICKSTART, {}).data.length
+    fields = {"model.rope.scaling": "dynamic", "model.rope.factor": 2.0}
+    load_config(QUICKSTART, fields | {"model.rope.original_length": length})
+    with pytest.raises(UserError, match=f"data.length = {length} is more than the {length - 1} positions"):
+        load_config(QUICKSTART, fields | {"model.rope.original_length": length - 1})

@@ -5,13 +5,18 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
+from coi_jax.common.errors import UserError
+from coi_jax.config.run import load_config
 from coi_jax.inference.generator import Generator, make_strategy
-from coi_jax.inference.model import load_model
+from coi_jax.inference.model import Model, load_model
 from coi_jax.models import build
 from coi_jax.runs.checkpoint import Checkpoints, restore_base
+from coi_jax.runs.run_folder import RunFolder
 from coi_jax.runs.train_state import TrainState
 from tests.helpers import tiny_models
+from tests.helpers.paths import QUICKSTART
 from tests.helpers.trained_runs import BYTES, make_run
 
 # One layer, which is not looped over.
@@ -39,3 +44,12 @@ def test_a_run_with_adapters_answers_as_the_network_that_they_are_folded_into(tm
         expected = {answer.index: answer.tokens for answer in Generator(merged, strategy, 4, config.seed).run(prompts)}
     assert ours == expected
     assert len(set(map(tuple, ours.values()))) > 1
+
+
+def test_an_answer_ends_where_positions_would_be_stretched_dynamically(tmp_path: Path) -> None:
+    plain = load_config(QUICKSTART, {})
+    limit, longest = plain.evaluation.max_new_tokens, 4 * plain.data.length
+    fields = {"model.rope.scaling": "dynamic", "model.rope.factor": 2.0, "model.rope.original_length": longest}
+    model = Model(RunFolder(tmp_path), RunFolder(tmp_path).path, load_config(QUICKSTART, fields), 0, "")
+    with pytest.raises(UserError, match=f"config.evaluation.max_new_tokens: {limit}: a prompt has"):
+        model.prompt("a", np.zeros(longest - limit, np.int32))

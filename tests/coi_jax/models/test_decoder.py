@@ -5,14 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from transformers import LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.models.llama import modeling_llama
 
-from coi_jax.config.model import DecoderConfig
+from coi_jax.config.model import DecoderConfig, RopeConfig
+from coi_jax.families.published_config import from_hf_config
 from coi_jax.models import Network, Params
 from coi_jax.models.attention import AttentionPattern, causal_self_attention
 from coi_jax.models.decoder import Decoder, DecoderLayer
-from coi_jax.models.rotary import apply_rotary, rotary_cos_sin, rotary_frequencies
+from coi_jax.models.rotary import apply_rotary, rotary_cos_sin, rotary_frequencies, rotary_scale
 from tests.helpers import reference_layers
 from tests.helpers.reference_layers import assert_equal, random, torch_of
 from tests.helpers.tiny_networks import DECODER, change, greedy, pack, tokens
@@ -68,6 +69,21 @@ def test_rotation(first_layers: Layers) -> None:
     # Angles of position 900 are rounded to 6e-5 by fp32 in both.
     np.testing.assert_allclose(ours[0], theirs[0], atol=1e-5)
     np.testing.assert_allclose(ours[1], theirs[1], atol=3e-4)
+
+
+def test_dynamic_scaling_changes_nothing_up_to_the_original_length() -> None:
+    config = LlamaConfig(
+        hidden_size=32,
+        num_attention_heads=4,
+        max_position_embeddings=16,
+        rope_scaling={"rope_type": "dynamic", "factor": 4.0},
+    )
+    rope = RopeConfig.model_validate(from_hf_config(config.to_dict())["rope"])
+    assert (rope.scaling, rope.longest_sequence) == ("dynamic", 16)
+    ours = rotary_cos_sin(jnp.arange(16)[None], rotary_frequencies(rope, 8), rotary_scale(rope))
+    theirs = modeling_llama.LlamaRotaryEmbedding(config)(torch.zeros(()), torch.arange(16)[None])
+    for found, expected in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(found, expected[..., :4], atol=1e-6)
 
 
 def near() -> np.ndarray:

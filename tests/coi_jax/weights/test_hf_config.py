@@ -152,6 +152,14 @@ def test_yarn_by_its_spellings() -> None:
     assert from_hf_config({"model_type": "qwen3", "rope_parameters": YARN | {"rope_theta": 10_000.0}})["rope"] == found
 
 
+def test_dynamic_scaling_is_published_as_it_was() -> None:
+    values = {"model_type": "llama", "max_position_embeddings": 64, "rope_scaling": {"type": "dynamic", "factor": 2.0}}
+    ours = make(from_hf_config(values))
+    written = to_hf_config(ours, 32_000)
+    assert (written["max_position_embeddings"], written["rope_scaling"]["rope_type"]) == (64, "dynamic")
+    assert make(from_hf_config(written)) == ours
+
+
 def test_longrope_by_its_spellings() -> None:
     """The older names of its kind, and the fields of version 5 of transformers."""
     values = {"model_type": "phi3", "max_position_embeddings": 131072, "partial_rotary_factor": 0.75, "head_dim": 128}
