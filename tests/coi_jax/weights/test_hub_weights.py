@@ -65,6 +65,20 @@ def test_a_repository_becomes_a_run_that_records_its_commit(server: Hub, model: 
     assert not any("pytorch_model.bin" in url for url in server.urls)  # pickled files are never fetched
 
 
+def test_all_parts_of_a_gguf_model_are_fetched(server: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = [f"model-0000{number}-of-00003.gguf" for number in (1, 2, 3)]
+    for repository, kept in (("whole", names), ("partial", names[1:])):
+        (tmp_path / repository).mkdir()
+        for name in kept:
+            (tmp_path / repository / name).write_bytes(b"no model")
+        server.add(f"org/{repository}", tmp_path / repository, FIRST)
+    assert run("--src", f"hf://org/whole/{names[2]}", "--out", tmp_path / "out") == 2
+    assert f"{names[0]}: is no whole GGUF file" in capsys.readouterr().err
+    assert all(any(name in url for url in server.urls) for name in names)
+    assert run("--src", f"hf://org/partial/{names[2]}", "--out", tmp_path / "out") == 2
+    assert f"is one of 3 parts, and 1 are missing beside it: {names[0]}; fetch them too" in capsys.readouterr().err
+
+
 def test_a_download_that_is_cut_off_goes_on_where_it_stopped(
     server: Hub, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
