@@ -14,7 +14,7 @@ from coi_jax.common import files
 from coi_jax.common.errors import UserError
 from coi_jax.common.folder_lock import folder_lock
 from coi_jax.common.progress import Bar
-from coi_jax.common.storage import AppendFile, PathLike
+from coi_jax.common.storage import AppendFile, PathLike, as_path
 from coi_jax.data import token_cache
 from coi_jax.data.task_specs import check_sources, evaluation_task
 from coi_jax.data.token_cache import Example, TokenCache
@@ -29,6 +29,7 @@ from coi_jax.runs.damage import DamagedCheckpoint
 
 # Fields of an evaluation that change no prediction. In low precision `batch` does: sums are rounded in another order.
 IGNORED_FIELDS = {"tests", "batch", "bootstrap"}
+RESULTS = "results.json"
 
 
 def evaluate_newest(
@@ -95,7 +96,7 @@ def evaluate(model: Model, names: Sequence[str], limit: int | None = None) -> li
 def _evaluate_one(model: Model, name: str, tokens: TokenCache, limit: int | None, source: str) -> dict[str, Any]:
     examples = [tokens[index] for index in range(min(len(tokens), limit or len(tokens)))]
     folder = model.workdir / "eval" / name
-    results = folder / ("results.json" if len(examples) == len(tokens) else f"results_first_{len(examples)}.json")
+    results = folder / (RESULTS if len(examples) == len(tokens) else f"results_first_{len(examples)}.json")
     with contextlib.ExitStack() as stack:
         processes.on_primary(lambda: stack.enter_context(folder_lock(folder, "workdir")))
         return _evaluate_locked(model, name, tokens, examples, source, results)
@@ -105,12 +106,13 @@ def _evaluate_locked(
     model: Model, name: str, tokens: TokenCache, examples: Sequence[Example], source: str, results: epath.Path
 ) -> dict[str, Any]:
     """Predict and score a test set whose folder no other process writes into; write the results."""
-    folder, generated_from = results.parent, _generated_from(model, tokens)
+    generated_from = _generated_from(model, tokens)
+    folder = processes.on_primary(lambda: str(_predictions_folder(results, generated_from)))
     if not processes.on_primary(lambda: predictions.are_current(folder, generated_from)):
         model.load_parameters()  # where the checkpoint is damaged, predictions of another stay
     rows = processes.on_primary(lambda: _open_predictions(name, folder, generated_from))
     existing = {id: Prediction(id, text, complete) for id, text, complete in rows}
-    answers = _predict(model, name, examples, folder, existing)
+    answers = _predict(model, name, examples, as_path(folder), existing)
     chains = [example.chain for example in examples]
     provenance = {"source": source, **generated_from}
     scored: dict[str, Any] = processes.on_primary(lambda: _score(model, name, chains, answers, provenance))
@@ -118,9 +120,19 @@ def _evaluate_locked(
     return scored
 
 
-def _open_predictions(name: str, folder: epath.Path, generated_from: dict[str, Any]) -> list[tuple[str, str, bool]]:
+def _predictions_folder(results: epath.Path, generated_from: dict[str, Any]) -> epath.Path:
+    """Return where predictions are: beside the results, but those of a trial with --limit never replace others."""
+    folder = results.parent
+    is_whole, has_others = results.name == RESULTS, (folder / predictions.PREDICTIONS).exists()
+    if is_whole or not has_others or predictions.are_current(folder, generated_from):
+        return folder
+    return folder / results.stem.removeprefix("results_")
+
+
+def _open_predictions(name: str, folder: PathLike, generated_from: dict[str, Any]) -> list[tuple[str, str, bool]]:
     """Prepare a folder for predictions; return id, text and completeness of those that it has already."""
     if predictions.prepare(folder, generated_from):
+        (as_path(folder) / RESULTS).unlink(missing_ok=True)  # the scores of what is no longer there
         processes.log_primary(f"{name}: predictions of another checkpoint, test set or way of decoding are replaced")
     return [(prediction.id, prediction.text, prediction.complete) for prediction in predictions.read(folder)]
 

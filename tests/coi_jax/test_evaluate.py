@@ -15,6 +15,7 @@ import pytest
 from coi_jax.common import cli, files
 from coi_jax.common.progress import Bar
 from coi_jax.evaluate import main
+from coi_jax.evaluation import evaluator
 from coi_jax.evaluation.predictions import PREDICTIONS
 from coi_jax.runs.run_folder import RunFolder
 from tests.helpers.trained_runs import TESTS, make_run, save
@@ -179,6 +180,23 @@ def test_a_limited_evaluation_leaves_the_results_of_the_whole_set(run: Path, who
     assert results(run) == whole
     assert evaluate(run, "--tasks=proc1_test", f"--limit={whole['proc1_test']['examples']}") == 0
     assert not list(run.glob("eval/proc1_test/results_first_9*"))
+
+
+def test_a_trial_with_other_settings_has_predictions_of_its_own(run: Path, whole: dict[str, Any]) -> None:
+    assert evaluate(run) == 0
+    folder = run / "eval" / "proc1_test"
+    before = {path.name: path.read_bytes() for path in folder.glob("*.json*")}
+    assert evaluate(run, "--tasks=proc1_test", "--limit=2", "--config.evaluation.max_new_tokens=3") == 0
+    assert {name: (folder / name).read_bytes() for name in before} == before
+    assert len((folder / "first_2" / "predictions.jsonl").read_text().splitlines()) == 2
+    assert files.read_json(folder / "results_first_2.json")["examples"] == 2
+
+
+def test_scores_go_with_the_predictions_that_they_are_of(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert evaluate(run, "--tasks=proc1_test") == 0
+    monkeypatch.setattr(evaluator, "_predict", lambda *_: signal.raise_signal(signal.SIGINT))
+    assert evaluate(run, "--tasks=proc1_test", "--config.evaluation.max_new_tokens=3") == cli.EXIT_INTERRUPTED
+    assert not (run / "eval" / "proc1_test" / "results.json").exists()
 
 
 def test_a_test_set_of_another_source_is_refused_before_anything_is_generated(
