@@ -255,7 +255,8 @@ def split_path(folder: PathLike, split: str, field: str = "dataset folder") -> e
     """
     manifest = read_manifest(folder, field)
     if split not in manifest["counts"]:
-        raise UserError("split", split, f"{nearest(split, list(manifest['counts']))} (in {folder})")
+        named = "config.data.split" if field == "config.data.folder" else "split"
+        raise UserError(named, split, f"{nearest(split, list(manifest['counts']))} (in {folder})")
     path = as_path(folder) / f"{split}.jsonl"
     with open_input(path, "dataset"):  # which says what is wrong where it cannot be opened
         counts = _count_chains(os.fspath(path), file_version(path))

@@ -19,6 +19,8 @@ from coi_jax.config.model import LoraConfig, ModelConfig
 from coi_jax.config.overrides import override
 from coi_jax.families.registry import expand
 
+MOST_NEW_TOKENS = 2**20  # of an answer; the cache of keys and values has room for all of them
+
 
 class BytesVocabularyConfig(Section):
     """UTF-8 bytes: needs no file."""
@@ -197,8 +199,10 @@ class SamplingConfig(Section):
     """A token drawn by its probability (nucleus sampling, Holtzman et al. 2020)."""
 
     kind: Literal["sample"]
-    temperature: PositiveFloat
-    top_p: Annotated[float, Field(gt=0, le=1)]  # of the most likely tokens, the fewest that have this much probability
+    temperature: PositiveFloat = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = (
+        1.0  # of the most likely tokens, the fewest that have this much probability
+    )
 
 
 class BeamSearchConfig(Section):
@@ -206,8 +210,10 @@ class BeamSearchConfig(Section):
 
     kind: Literal["beam"]
     beams: PositiveInt
-    length_penalty: FiniteFloat  # exponent of the length that divides an answer's log-likelihood
-    early_stopping: bool  # end at as many finished answers as beams, though a beam may still lead to a better one
+    length_penalty: FiniteFloat = 1.0  # exponent of the length that divides an answer's log-likelihood
+    early_stopping: bool = (
+        False  # end at as many finished answers as beams, though a beam may still lead to a better one
+    )
 
 
 DecodingConfig = Annotated[GreedyConfig | SamplingConfig | BeamSearchConfig, Field(discriminator="kind")]
@@ -218,7 +224,7 @@ class EvaluationConfig(Section):
 
     tests: tuple[str, ...]  # names of test sets, as coi2_test
     decoding: DecodingConfig
-    max_new_tokens: PositiveInt
+    max_new_tokens: Annotated[int, Field(gt=0, le=MOST_NEW_TOKENS)]
     batch: PositiveInt  # prompts generated together
     bootstrap: PositiveInt  # resamples behind an interval
 

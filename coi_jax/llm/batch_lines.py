@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from coi_jax.common.errors import shorten
-from coi_jax.llm.calls import Reply, unusable_reply
+from coi_jax.llm.calls import NO_COMPLETION, Reply, unusable_reply
 from coi_jax.llm.endpoint import DECLINED, KEPT_BYTES, MOST_BYTES, Busy, Declined, reply_of
 
 _KEY = re.compile(r"[0-9a-f]{64}")  # of a call, which its line has as `custom_id`
@@ -47,7 +47,7 @@ def read_line(data: bytes) -> Line:
     try:
         row = json.loads(data)
     except (ValueError, RecursionError) as error:
-        return _unreadable(data, f"not a chat completion: {shorten(str(error), 200)}")
+        return _unreadable(data, f"{NO_COMPLETION}: {shorten(str(error), 200)}")
     key = row.get("custom_id") if isinstance(row, dict) else None
     if not isinstance(key, str) or not _KEY.fullmatch(key):
         return Line("", Failure("a result that names no call"))

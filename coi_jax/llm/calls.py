@@ -12,6 +12,7 @@ from coi_jax.llm.settings import TokenLimitField
 CHARACTERS_PER_TOKEN = 3.5  # of English text; real tokenizers take 3.5 to 4.5, so this errs to the dear side
 TOKENS_PER_MESSAGE = 6  # that a chat's layout adds
 MOST_TOKENS = 10_000_000  # that an endpoint may count for one reply; larger counts are taken for nonsense
+NO_COMPLETION = "not a chat completion"  # what is wrong with a reply that none can be read from
 TEXT_PARTS = ("text", "output_text")  # types of the parts of a reply that are its text; others hold thoughts
 
 
@@ -128,7 +129,7 @@ def read_reply(body: Any) -> Reply:
         )
         usage = body.get("usage")
     except (KeyError, IndexError, TypeError, AttributeError) as error:
-        raise ValueError(f"not a chat completion: {type(error).__name__} {error}") from None
+        raise ValueError(f"{NO_COMPLETION}: it has no message in choices[0], or one without text") from error
     counts = usage if isinstance(usage, dict) else {}
     prompt, completion = (_count(counts.get(name)) for name in ("prompt_tokens", "completion_tokens"))
     return Reply(
@@ -146,7 +147,7 @@ def _text(content: Any) -> str:
     if content is None or isinstance(content, str):
         return content or ""
     if not isinstance(content, list):
-        raise TypeError(f"content is a {type(content).__name__}")
+        raise TypeError("content is neither a text nor a list of parts")
     return "".join(_part(part) for part in content)
 
 

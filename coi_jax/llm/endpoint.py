@@ -13,7 +13,7 @@ import httpx2  # that the openai client is made with
 import openai
 
 from coi_jax.common.errors import UserError, shorten
-from coi_jax.llm.calls import Call, Reply, read_reply, unusable_reply, with_estimates
+from coi_jax.llm.calls import NO_COMPLETION, Call, Reply, read_reply, unusable_reply, with_estimates
 from coi_jax.llm.reply_formats import ReplyFormats, is_about_formats, with_format
 from coi_jax.llm.settings import EndpointConfig
 
@@ -133,7 +133,7 @@ class Endpoint:
             lost = not isinstance(error.__cause__, httpx2.ConnectError)
             raise Busy(connection_fault(error), lost=lost) from None
         except TooLong as error:
-            return with_estimates(unusable_reply(error.start, f"not a chat completion: {error}"), body)
+            return with_estimates(unusable_reply(error.start, f"{NO_COMPLETION}: {error}"), body)
         return with_estimates(parse_reply(response.content), body)
 
 
@@ -147,7 +147,7 @@ def parse_reply(data: bytes) -> Reply:
         body = json.loads(data)
     except (ValueError, RecursionError) as error:
         if data.lstrip()[:1] == b"{" and data.rstrip()[-1:] == b"}":
-            return unusable_reply(data, f"not a chat completion: {shorten(str(error), 200)}")
+            return unusable_reply(data, f"{NO_COMPLETION}: {shorten(str(error), 200)}")
         raise Busy(f"unreadable reply ({shorten(str(error), 200)})", lost=True) from None
     return reply_of(body, data)
 

@@ -23,7 +23,7 @@ from coi_jax.parallel import processes
 from coi_jax.runs import checkpoint
 from coi_jax.runs.run_folder import RunFolder
 from coi_jax.weights import publish
-from coi_jax.weights.mesh_loading import load_params
+from coi_jax.weights.mesh_loading import first_not_finite, load_params
 from coi_jax.weights.safetensors_files import TensorFolder
 from coi_jax.weights.sources import (
     CONFIG,
@@ -159,12 +159,19 @@ class PretrainedWeights:
 
     def load(self, mesh: Mesh | None) -> tuple[Params, Params | None]:
         """See `InitialWeights.load`."""
-        loaded = load_params(self.open(), self.network, mesh)
+        loaded = self._load(self.open(), mesh)
         return (loaded, None) if self.network.lora is None else (self._fresh_adapters(mesh), loaded)
 
     def load_frozen_base(self, mesh: Mesh | None) -> Params:
         """See `InitialWeights.load_frozen_base`."""
-        return load_params(self._open_unchanged(), self.network, mesh)
+        return self._load(self._open_unchanged(), mesh)
+
+    def _load(self, source: WeightSource, mesh: Mesh | None) -> Params:
+        params = load_params(source, self.network, mesh)
+        if damaged := first_not_finite(params, self.network, mesh):
+            hint = f"{damaged} holds numbers that are not finite (NaN or infinity); fetch the folder again"
+            raise UserError(self.field, self.folder, hint)
+        return params
 
     def merge(self, adapters: Params) -> WeightSource:
         """See `InitialWeights.merge`."""

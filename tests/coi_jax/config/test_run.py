@@ -8,6 +8,7 @@ from coi_jax.common import cli, files
 from coi_jax.common.errors import UserError
 from coi_jax.config import __main__ as config_command
 from coi_jax.config.run import (
+    BeamSearchConfig,
     BytesVocabularyConfig,
     EpochsConfig,
     RunConfig,
@@ -69,6 +70,7 @@ def test_overrides_by_dotted_name() -> None:
         ({"data.chat.system": "Be brief."}, 'data.chat.system is not shown by data.template = "plain"'),
         ({"data.chat.variables.enable_thinking": "False"}, "data.chat.variables are not read by data.template"),
         ({"data.max_dropped": 1.5}, "data.max_dropped: 1.5: .*less than or equal to 1"),
+        ({"evaluation.max_new_tokens": 10**8}, "evaluation.max_new_tokens: 100000000: .*less than or equal to 1048576"),
         ({"mesh.fsdp": 0}, "config.mesh.fsdp: 0: give a positive number, or -1 for the rest"),
         ({"mesh.sequence": -2}, "config.mesh.sequence: -2: give a positive number"),
         ({"mesh.fsdp": -1, "mesh.tensor": -1}, "config.mesh: .*fsdp and tensor are -1; only one axis takes the rest"),
@@ -157,6 +159,14 @@ def test_tags_choose_the_fields_of_a_section() -> None:
     assert load_config(QUICKSTART, {"vocabulary": "bytes"}).vocabulary == BytesVocabularyConfig(kind="bytes")
     by_epochs = load_config(QUICKSTART, {"train.length.unit": "epochs", "train.length.count": "0.5"})
     assert by_epochs.train.length == EpochsConfig(unit="epochs", count=0.5)
+
+
+def test_ways_of_decoding_have_the_defaults_of_the_docs() -> None:
+    found = load_config(QUICKSTART, {"evaluation.decoding": "beam", "evaluation.decoding.beams": "4"})
+    expected = BeamSearchConfig(kind="beam", beams=4, length_penalty=1.0, early_stopping=False)
+    assert found.evaluation.decoding == expected
+    found = load_config(QUICKSTART, {"evaluation.decoding": "sample"})
+    assert found.evaluation.decoding == SamplingConfig(kind="sample", temperature=1.0, top_p=1.0)
 
 
 def test_an_override_changes_no_other_config() -> None:

@@ -205,6 +205,22 @@ def test_random_weights_are_those_of_the_seed_on_any_mesh(
         assert_same(job.initial_weights.load_frozen_base(None), jax.device_get(frozen))
 
 
+@pytest.mark.parametrize("base_dtype", [None, "bfloat16", "int8"])
+@pytest.mark.parametrize("name", ["model.norm.weight", "model.layers.1.mlp.up_proj.weight"])
+def test_numbers_that_are_not_finite_are_named(
+    folder: Path, network: Network, tmp_path: Path, name: str, base_dtype: str | None
+) -> None:
+    source = Path(shutil.copytree(folder, tmp_path / "model"))
+    damaged = tensors(source)
+    damaged[name] = damaged[name].copy()
+    damaged[name].flat[5] = np.inf if base_dtype else np.nan
+    save_file(damaged, source / SINGLE)
+    lora = {"lora__rank": 2, "lora__base_dtype": base_dtype} if base_dtype else {}
+    job = make_job(tmp_path / "run", config_of(network, source, **lora), fsdp=2, tensor=2)
+    with pytest.raises(UserError, match=rf"config.weights.folder: {source}: {name} holds numbers that are not finite"):
+        job.initial_weights.load(job.mesh)
+
+
 def test_training_begins_from_the_weights_and_goes_on_without_them(
     folder: Path, network: Network, expected: Params, tmp_path: Path
 ) -> None:

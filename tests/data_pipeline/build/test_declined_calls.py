@@ -76,6 +76,16 @@ def test_an_endpoint_that_declines_all_stops_the_build_and_is_asked_again_when_i
     assert read_manifest(tmp_path / "out")["counts"]["train"]
 
 
+def test_an_endpoint_whose_replies_are_no_completions_is_blamed_and_the_store_named(
+    seeds: Path, tmp_path: Path
+) -> None:
+    with (
+        serving(lambda *_: Response(200, b"{}")) as server,
+        pytest.raises(UserError, match=r"no row is left: .*no message in choices.*endpoint.*config\.store.*another"),
+    ):
+        run(command(tmp_path / "out", server.url, seeds))
+
+
 class Declining:
     """An endpoint that declines one of four calls, until it is mended; makes a stage that asks it."""
 
