@@ -183,10 +183,19 @@ def _of_published(folder: Folder, where: str) -> Pretrained:
     network = from_hf_config(config)
     if unread := unread_fields(config):
         _note(f"{where}/{CONFIG} has fields that change nothing here: {', '.join(unread)}")
-    has_tokenizer = not set(TOKENIZER_MODELS).isdisjoint(folder.names())
-    vocabulary = {"kind": "tokenizer", "folder": where} if has_tokenizer else None
+    vocabulary = _vocabulary(folder, where)
+    has_tokenizer = vocabulary is not None and vocabulary["kind"] == "tokenizer"
     lays_out_chats = has_tokenizer and network["kind"] == "decoder" and _has_chat_template(folder)
     return Pretrained(where, network, vocabulary, "chat" if lays_out_chats else None, is_run=False)
+
+
+def _vocabulary(folder: Folder, where: str) -> dict[str, str] | None:
+    """Return the vocabulary of a published folder: its tokenizer's, or bytes, which need no file but are named."""
+    if not set(TOKENIZER_MODELS).isdisjoint(folder.names()):
+        return {"kind": "tokenizer", "folder": where}
+    tokenizer = folder.read_json(TOKENIZER_CONFIG) if folder.exists(TOKENIZER_CONFIG) else {}
+    is_bytes = tokenizer.get("tokenizer_class") == "ByT5Tokenizer" and tokenizer.get("extra_ids") == 0
+    return {"kind": "bytes"} if is_bytes else None
 
 
 @functools.cache

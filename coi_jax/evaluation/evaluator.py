@@ -123,7 +123,8 @@ def _evaluate_locked(
 def _predictions_folder(results: epath.Path, generated_from: dict[str, Any]) -> epath.Path:
     """Return where predictions are: beside the results, but those of a trial with --limit never replace others."""
     folder = results.parent
-    is_whole, has_others = results.name == RESULTS, (folder / predictions.PREDICTIONS).exists()
+    is_whole = results.name == RESULTS
+    has_others = any((folder / name).exists() for name in (predictions.PREDICTIONS, RESULTS))
     if is_whole or not has_others or predictions.are_current(folder, generated_from):
         return folder
     return folder / results.stem.removeprefix("results_")
@@ -131,8 +132,9 @@ def _predictions_folder(results: epath.Path, generated_from: dict[str, Any]) -> 
 
 def _open_predictions(name: str, folder: PathLike, generated_from: dict[str, Any]) -> list[tuple[str, str, bool]]:
     """Prepare a folder for predictions; return id, text and completeness of those that it has already."""
+    if not predictions.are_current(folder, generated_from):
+        (as_path(folder) / RESULTS).unlink(missing_ok=True)  # before the predictions that it scores are removed
     if predictions.prepare(folder, generated_from):
-        (as_path(folder) / RESULTS).unlink(missing_ok=True)  # the scores of what is no longer there
         processes.log_primary(f"{name}: predictions of another checkpoint, test set or way of decoding are replaced")
     return [(prediction.id, prediction.text, prediction.complete) for prediction in predictions.read(folder)]
 

@@ -114,7 +114,7 @@ def read_metrics(path: PathLike) -> list[dict[str, Any]]:
     rows = []
     for place, row in files.read_placed_jsonl(path, "metrics"):
         if type(row.get("step")) is not int:
-            raise UserError("metrics", place, "has no step; remove the line")
+            raise UserError("metrics", place, "has no step; correct it")
         rows.append(row)
     return rows
 
@@ -124,5 +124,10 @@ def _drop_after(path: epath.Path, step: int) -> None:
     files.recover_jsonl(path)
     if not path.exists():
         return
-    kept = [row for row in read_metrics(path) if row["step"] <= step]
+    try:
+        kept = [row for row in read_metrics(path) if row["step"] <= step]
+    except UserError as error:
+        raise UserError(
+            error.field, error.value, f"{error.hint}, or remove the line: a run goes on without it"
+        ) from None
     files.write_text(path, "".join(json.dumps(row) + "\n" for row in kept))

@@ -22,6 +22,7 @@ from coi_jax.runs.streamed_checkpoint import Streamed
 from coi_jax.weights import peft, publish
 from coi_jax.weights.hf_names import ParameterMapping, parameter_mappings
 from coi_jax.weights.initial_weights import PretrainedWeights, open_weights
+from coi_jax.weights.mesh_loading import NOT_FINITE
 from coi_jax.weights.safetensors_files import Tensor
 from coi_jax.weights.sources import CONFIG, WeightSource, is_run
 
@@ -114,6 +115,9 @@ def write_checkpoint(run: RunFolder, network: Network, source: WeightSource, dty
       network: the network that the weights are for.
       source: the weights.
       dtype: the dtype of all parameters; each one's own where None.
+
+    Raises:
+      UserError: a tensor holds NaN or infinity.
     """
     abstract = network.abstract()
     mappings = parameter_mappings(network.config, abstract)
@@ -121,7 +125,10 @@ def write_checkpoint(run: RunFolder, network: Network, source: WeightSource, dty
 
         def read(mapping: ParameterMapping, number: int) -> Tensor:
             bar.advance(note=mapping.path)
-            return source.layer(mapping, number)
+            layer = source.layer(mapping, number)
+            if not np.isfinite(layer).all():
+                raise UserError("weights", mapping.keys[number], NOT_FINITE)
+            return layer
 
         def leaf(path: tuple[Any, ...], like: jax.ShapeDtypeStruct) -> Streamed:
             mapping = mappings[path_name(path)]

@@ -23,7 +23,7 @@ from coi_jax.parallel import processes
 from coi_jax.runs import checkpoint
 from coi_jax.runs.run_folder import RunFolder
 from coi_jax.weights import publish
-from coi_jax.weights.mesh_loading import first_not_finite, load_params
+from coi_jax.weights.mesh_loading import NOT_FINITE, first_not_finite, load_params
 from coi_jax.weights.safetensors_files import TensorFolder
 from coi_jax.weights.sources import (
     CONFIG,
@@ -169,8 +169,7 @@ class PretrainedWeights:
     def _load(self, source: WeightSource, mesh: Mesh | None) -> Params:
         params = load_params(source, self.network, mesh)
         if damaged := first_not_finite(params, self.network, mesh):
-            hint = f"{damaged} holds numbers that are not finite (NaN or infinity); fetch the folder again"
-            raise UserError(self.field, self.folder, hint)
+            raise UserError(self.field, self.folder, f"{damaged} {NOT_FINITE}")
         return params
 
     def merge(self, adapters: Params) -> WeightSource:

@@ -24,6 +24,8 @@ from coi_jax.weights.hf_names import ParameterMapping, parameter_mappings
 from coi_jax.weights.safetensors_files import Tensor
 from coi_jax.weights.sources import WeightSource
 
+NOT_FINITE = "holds numbers that are not finite (NaN or infinity); fetch the folder again"
+
 
 def load_params(source: WeightSource, network: Network, mesh: Mesh | None) -> Params:
     """Return all parameters of a network but its adapters, as the network holds them, laid out on a mesh.

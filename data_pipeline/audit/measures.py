@@ -12,6 +12,7 @@ from typing import Any
 
 from coi_jax.chains.chain import Chain
 from coi_jax.chains.dataset import read_chains, read_manifest
+from coi_jax.common.errors import UserError
 from coi_jax.common.progress import track
 from coi_jax.common.storage import PathLike
 from coi_jax.data.prompts import encode_prompt, prompt
@@ -239,6 +240,8 @@ def audit(folder: PathLike, vocabulary: Vocabulary, template: str, limits: Seque
       UserError: the folder is not a dataset, or a row of it is not a chain.
     """
     manifest = read_manifest(folder)
+    if not manifest["counts"]:
+        raise UserError("data", folder, "its manifest counts no chains; build or import the dataset again")
     leaks, duplicates, degenerate, places = Leaks(), Duplicates(), Degenerate(), Places()
     lengths = Lengths(vocabulary, template, limits)
     total = sum(itertools.chain(*(by.values() for by in manifest["counts"].values())))

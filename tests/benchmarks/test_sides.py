@@ -49,7 +49,7 @@ def test_a_side_answers_and_says_what_went_wrong(settings: Path) -> None:
 
 def test_a_side_runs_with_the_interpreter_that_is_named(settings: Path, tmp_path: Path) -> None:
     python = tmp_path / "python"
-    python.write_text(f'#!/bin/sh\necho "{{\\"twice\\": 3}}" > "$3"\nexec {sys.executable} "$@"\n')
+    python.write_text(f'#!/bin/sh\necho "{{\\"twice\\": 3}}" > "$3"\nexec "{sys.executable}" "$@"\n')
     python.chmod(0o755)
     with Side("echo_side", settings, python=str(python)) as side:
         assert side.ask("double", number=4) == 12

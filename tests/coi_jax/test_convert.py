@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from etils import epath
+from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
@@ -26,6 +27,7 @@ from transformers import (
 from coi_jax import convert, evaluate, generate
 from coi_jax.common import cli
 from coi_jax.common.storage import Folder, copy_file, list_files, upload_folder
+from coi_jax.config.run import load_config
 from coi_jax.inference import model as inference
 from coi_jax.models import build
 from coi_jax.runs import checkpoint, checkpoint_steps
@@ -207,6 +209,20 @@ def test_bytes_go_along(trained: RunFolder, tmp_path: Path) -> None:
     assert run("--src", trained.path, "--out", tmp_path / "model") == 0
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
     assert tokenizer("é b", add_special_tokens=False).input_ids == trained.load_vocabulary().encode("é b")
+    alone = load_config(CONFIG, {"weights.folder": str(tmp_path / "model")}, replaces_model=True)
+    assert alone.vocabulary == trained.load_config().vocabulary
+
+
+def test_numbers_that_are_not_finite_are_not_imported(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damaged = Path(shutil.copytree(source, tmp_path / "model"))
+    path = next(path for path in damaged.glob("*.safetensors") if "model.norm.weight" in load_file(path))
+    found = load_file(path)
+    save_file(found | {"model.norm.weight": np.full_like(found["model.norm.weight"], np.nan)}, path)
+    assert run("--src", damaged, "--out", tmp_path / "run", *BYTES) == cli.EXIT_USER_ERROR
+    assert "error: weights: model.norm.weight: holds numbers that are not finite" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def ask(folder: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, object]:

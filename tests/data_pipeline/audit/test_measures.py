@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from coi_jax.chains.chain import Chain, Step, join
 from coi_jax.chains.dataset import DatasetWriter
-from coi_jax.common import cli
+from coi_jax.common import cli, files
 from coi_jax.tokenizers.vocabulary import ByteVocabulary
 from data_pipeline.audit.__main__ import main
 from data_pipeline.audit.measures import (
@@ -187,6 +187,16 @@ def test_a_folder_that_is_no_dataset_is_one_line(tmp_path: Path, capsys: pytest.
     assert cli.run(lambda: main(["--data", str(tmp_path), "--vocabulary", "bytes"])) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "manifest.json" in line
+
+
+def test_a_manifest_without_counts_is_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    manifest = files.read_object(folder / "manifest.json")
+    files.write_json(folder / "manifest.json", manifest | {"counts": {}})
+    assert cli.run(lambda: main(["--data", str(folder)])) == cli.EXIT_USER_ERROR
+    assert (
+        capsys.readouterr().err
+        == f"error: data: {folder}: its manifest counts no chains; build or import the dataset again\n"
+    )
 
 
 def test_a_damaged_row_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
