@@ -64,6 +64,7 @@ def _is_importing(frame: FrameType | None) -> bool:
 def as_keyboard_interrupt() -> Iterator[None]:
     """Let every Ctrl-C inside the block end it as KeyboardInterrupt, within imports the process."""
     global _running, _interrupted
+    before = signal.getsignal(signal.SIGINT)
     if not _install():
         yield
         return
@@ -77,7 +78,7 @@ def as_keyboard_interrupt() -> Iterator[None]:
         raise
     finally:
         _running, sys.unraisablehook = False, hook
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, before)
 
 
 def _send_again(hook: Any) -> Any:

@@ -107,6 +107,16 @@ def layer_types(section: Fields) -> list[str]:
     return ["sliding_attention" if one and section["window"] else "full_attention" for one in local]
 
 
+def write_windows(section: Fields, default_window: int) -> Fields:
+    """Return the window and the layers that have it, for a class whose `sliding_window` may not be null.
+
+    Args:
+      section: the model section.
+      default_window: is written where no layer has a window, as `layer_types` says then.
+    """
+    return {"layer_types": layer_types(section), "sliding_window": section["window"] or default_window}
+
+
 def _read_windows(values: Fields) -> Fields:
     """Return `window` and which layers have none (`global_layer_interval`, `first_global_layer`)."""
     no_windows: Fields = dict(window=None, global_layer_interval=None, first_global_layer=None)

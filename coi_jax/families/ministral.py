@@ -20,8 +20,7 @@ DEFAULTS = mistral.FAMILY.defaults | dict(layer_types=None)
 
 def write(section: Fields) -> Fields:
     """Return the fields of a config.json."""
-    window = section["window"] or DEFAULTS["sliding_window"]  # may not be null; `layer_types` says that none has it
-    return llama.write(section) | {"layer_types": decoder_common.layer_types(section), "sliding_window": window}
+    return llama.write(section) | decoder_common.write_windows(section, DEFAULTS["sliding_window"])
 
 
 FAMILY = Family(

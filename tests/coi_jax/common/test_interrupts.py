@@ -95,6 +95,12 @@ def test_a_command_that_is_only_beginning_says_one_line(module: str, tmp_path: P
     assert interrupted(program) == (130, LINE)
 
 
+def test_a_command_that_has_ended_says_one_line_too() -> None:
+    program = "import sys; sys.argv = ['-m']; import coi_jax, os, signal; from coi_jax.common import cli\n"
+    program += "cli.run(lambda: 0); os.kill(os.getpid(), signal.SIGINT)"
+    assert interrupted(program) == (130, LINE)
+
+
 def test_a_program_that_uses_the_package_keeps_its_own_way() -> None:
     status, printed = interrupted("import os, signal, coi_jax; os.kill(os.getpid(), signal.SIGINT)")
     assert status == -signal.SIGINT

@@ -16,6 +16,7 @@ from coi_jax.config.run import (
     load_config,
     read_run_config,
 )
+from configs import base
 from tests.helpers import paths
 from tests.helpers.paths import GOLDENS, QUICKSTART
 
@@ -167,6 +168,8 @@ def test_ways_of_decoding_have_the_defaults_of_the_docs() -> None:
     assert found.evaluation.decoding == expected
     found = load_config(QUICKSTART, {"evaluation.decoding": "sample"})
     assert found.evaluation.decoding == SamplingConfig(kind="sample", temperature=1.0, top_p=1.0)
+    assert dict(base.sampling()) == SamplingConfig(kind="sample").model_dump()
+    assert dict(base.beam_search(4)) == BeamSearchConfig(kind="beam", beams=4).model_dump()
 
 
 def test_an_override_changes_no_other_config() -> None:

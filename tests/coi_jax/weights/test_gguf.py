@@ -202,6 +202,16 @@ def test_the_folder_becomes_a_run_and_its_answers_end_with_the_turn(smollm_file:
     assert vocabulary.control_token(vocabulary.eos_id) == "<|im_end|>"
 
 
+def finish(writer: GGUFWriter, reader: gguf.GGUFReader) -> None:
+    """Write the tensors of another file after the metadata."""
+    for tensor in reader.tensors:
+        writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
 def split(source: Path, folder: Path, count: int) -> list[Path]:
     """Write a GGUF file in parts, as llama-gguf-split does: metadata in the first, as many tensors in each."""
     reader = gguf.GGUFReader(source)
@@ -211,12 +221,7 @@ def split(source: Path, folder: Path, count: int) -> list[Path]:
             writer.add_key_value(
                 name, field.contents(), field.types[0], field.types[1] if len(field.types) > 1 else None
             )
-    for tensor in reader.tensors:
-        writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    finish(writer, reader)
     return sorted(folder.glob("*.gguf"))
 
 
@@ -297,12 +302,7 @@ def change(source: Path, path: Path, **values: Any) -> Path:
         if name not in reader.fields:
             kinds = {int: gguf.GGUFValueType.UINT32, str: gguf.GGUFValueType.STRING, float: gguf.GGUFValueType.FLOAT32}
             writer.add_key_value(name, value, kinds[type(value)])
-    for tensor in reader.tensors:
-        writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    finish(writer, reader)
     return path
 
 
