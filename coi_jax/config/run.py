@@ -200,9 +200,8 @@ class SamplingConfig(Section):
 
     kind: Literal["sample"]
     temperature: PositiveFloat = 1.0
-    top_p: Annotated[float, Field(gt=0, le=1)] = (
-        1.0  # of the most likely tokens, the fewest that have this much probability
-    )
+    # Of the most likely tokens, the fewest that have this much probability.
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
 
 
 class BeamSearchConfig(Section):
@@ -211,9 +210,8 @@ class BeamSearchConfig(Section):
     kind: Literal["beam"]
     beams: PositiveInt
     length_penalty: FiniteFloat = 1.0  # exponent of the length that divides an answer's log-likelihood
-    early_stopping: bool = (
-        False  # end at as many finished answers as beams, though a beam may still lead to a better one
-    )
+    # End at as many finished answers as beams, though a beam may still lead to a better one.
+    early_stopping: bool = False
 
 
 DecodingConfig = Annotated[GreedyConfig | SamplingConfig | BeamSearchConfig, Field(discriminator="kind")]

@@ -36,11 +36,11 @@ def validate(schema: type[Schema], values: Mapping[str, Any]) -> Schema:
 def _reject_booleans(values: Mapping[str, Any], place: Place, path: str) -> None:
     """Raise UserError for True or False where a number is due; pydantic would read them as 1 and 0."""
     fields = place.section(values).model_fields
-    for name in values.keys() & fields.keys():
-        value, kinds = values[name], set(plain_types(fields[name].annotation))
+    for name, value in values.items():
+        kinds = set(plain_types(fields[name].annotation)) if name in fields else set()
         if isinstance(value, bool) and bool not in kinds and {int, float} & kinds:
             raise UserError(f"{path}.{name}", value, "should be a number")
-        if isinstance(value, Mapping) and (inner := place_of(fields[name])).options:
+        if isinstance(value, Mapping) and name in fields and (inner := place_of(fields[name])).options:
             _reject_booleans(value, inner, f"{path}.{name}")
 
 
