@@ -10,7 +10,7 @@ RUNS := runs/quickstart
 CANDIDATES := $(if $(PYTHON),"$(PYTHON)",python3 python3.11 python3.12)
 SUPPORTED := import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))
 
-.PHONY: help quickstart smollm2 test check coverage docs
+.PHONY: help quickstart smollm2 test tests check coverage docs
 
 help:
 	@echo "make quickstart   builds chains, tunes and scores three models on them, draws a table and a figure"
@@ -65,8 +65,12 @@ docs: .venv/test.stamp
 	@echo "open site/index.html; with search: .venv/bin/mkdocs serve"
 
 # Where a worker crashes the run ends and names the test: xdist waits for ever for one that replaces it in a loadgroup.
-PYTEST := $(RUN) pytest -n 2 --dist loadgroup --max-worker-restart=0
-test: check
+# A worker waits for child processes now and then, so three of them keep two cores busy.
+PYTEST := $(RUN) pytest -n 3 --dist loadgroup --max-worker-restart=0
+test: .venv/test.stamp
+	@$(MAKE) --no-print-directory --jobs=2 check tests
+
+tests:
 	@$(PYTEST)
 
 # What is left out is in pyproject.toml; child processes and the workers of xdist are measured too.

@@ -22,6 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     rest, overrides = cli.split_overrides(sys.argv[1:] if argv is None else argv)
     arguments = _parser().parse_args(rest)
     # Imported once the command line is right, so that --help and mistakes need no JAX.
+    from coi_jax.common.storage import as_path
     from coi_jax.data.test_sets import find_test_set
     from coi_jax.evaluation.evaluator import evaluate_newest
     from coi_jax.evaluation.score_table import show
@@ -32,14 +33,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError("limit", arguments.limit, "give at least 1, or leave it out for all examples")
     if arguments.dataset:
         overrides["data.folder"] = arguments.dataset
-    names = arguments.tasks.split(",") if arguments.tasks else None
-    for name in names or ():
+    if arguments.dataset and not as_path(arguments.dataset, "--dataset").is_dir():
+        raise UserError("--dataset", arguments.dataset, "no such folder")
+    for name in arguments.tasks or ():
         find_test_set(name, "--tasks")
     processes.start_jax()
     if arguments.config:
         init_untrained_run(arguments.workdir, arguments.config, overrides)
         overrides = {}
-    scored = evaluate_newest(arguments.workdir, overrides, arguments.source or None, names, arguments.limit)
+    scored = evaluate_newest(arguments.workdir, overrides, arguments.source or None, arguments.tasks, arguments.limit)
     if arguments.json:
         processes.print_primary(json.dumps(scored, ensure_ascii=False))
     elif processes.is_primary():
@@ -50,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> cli.Parser:
     parser = cli.parser(__doc__)
     parser.add_argument("--workdir", required=True, help="run folder, of python -m coi_jax.train")
-    parser.add_argument("--tasks", default="", help="test sets, with commas; else the config's evaluation.tests")
+    parser.add_argument("--tasks", type=cli.names, help="test sets, with commas; else the config's evaluation.tests")
     parser.add_argument("--limit", type=int, help="take only the first so many examples of each test set")
     parser.add_argument("--dataset", default="", help="dataset folder with the test sets; else the one trained on")
     parser.add_argument("--source", default="", help="run whose network is prompted, for an arm base, cot or ltm")

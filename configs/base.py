@@ -216,6 +216,7 @@ def evaluation() -> ConfigDict:
             max_new_tokens=512,
             batch=128,  # prompts generated together
             bootstrap=1000,  # resamples behind an interval
+            examples=None,  # of each test set; None: all of them
         )
     )
 

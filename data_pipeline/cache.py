@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     rest, overrides = cli.split_overrides(sys.argv[1:] if argv is None else argv)
     parser = cli.parser(__doc__)
     parser.add_argument("--config", required=True, help="a config file, or a run's config.json")
-    parser.add_argument("--tasks", default="", help="names, with commas; else all that the config needs")
+    parser.add_argument("--tasks", type=cli.names, help="names, with commas; else all that the config needs")
     parser.add_argument("--vocabulary", help="a run's own copy of its vocabulary, to be taken instead")
     parser.add_argument("--json", action="store_true", help="print the folders, or the error, as JSON")
     arguments = parser.parse_args(rest)
@@ -29,8 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         config = load_config(arguments.config, overrides)
-        names = arguments.tasks.split(",") if arguments.tasks else needed(config)
-        folders = [str(folder) for folder in write(config, names, arguments.vocabulary)]
+        tasks = arguments.tasks or needed(config)
+        folders = [str(folder) for folder in write(config, tasks, arguments.vocabulary)]
     except UserError as error:
         if not arguments.json:
             raise

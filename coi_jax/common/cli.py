@@ -124,6 +124,14 @@ def positive_float(text: str) -> float:
     return _positive(float, text)
 
 
+def names(text: str) -> list[str]:
+    """Read names with commas between them, each once, as the `type` of an argument."""
+    found = text.split(",")
+    if "" in found or len(set(found)) < len(found):
+        raise argparse.ArgumentTypeError(f"{shorten(text, 40)!r} should be different names with commas between them")
+    return found
+
+
 def _positive(kind: Callable[[str], Number], text: str) -> Number:
     with contextlib.suppress(ValueError):  # int() refuses a text of thousands of digits with it too
         if 0 < (value := kind(text)) <= LARGEST_INTEGER:

@@ -19,7 +19,7 @@ from types import FrameType
 from typing import Any
 
 EXIT_STATUS = 130
-LINE = "interrupted; run the same command again to go on"
+LINE = "interrupted; run the same command again"
 AGAIN_SECONDS = 0.1  # until an interrupt that was dropped is sent again
 
 _running = False  # whether the command has begun, and turns KeyboardInterrupt into a line

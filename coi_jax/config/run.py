@@ -225,6 +225,7 @@ class EvaluationConfig(Section):
     max_new_tokens: Annotated[int, Field(gt=0, le=MOST_NEW_TOKENS)]
     batch: PositiveInt  # prompts generated together
     bootstrap: PositiveInt  # resamples behind an interval
+    examples: PositiveInt | None = None  # of each test set, in a fixed order that all runs share; None: all of them
 
 
 class RunConfig(Section):

@@ -20,6 +20,7 @@ from coi_jax.data.packing import pack
 
 Rows = list[Int64[np.ndarray, "_"]]  # the examples of each row, by their numbers in the stream
 Needs = Int[np.ndarray, "examples sides"]
+MOST_EPOCHS_PER_STEP = 1000
 
 
 class ExamplesPlan:
@@ -40,6 +41,7 @@ class ExamplesPlan:
         assert isinstance(config.data.batch, ExampleBatchConfig)
         self._examples = config.data.batch.examples
         self.steps_per_epoch = stream.block_size / self._examples
+        _check_step("config.data.batch.examples", self._examples, self.steps_per_epoch)
         # The product may miss a whole number by a rounding error, which must not cost a step.
         epochs, length = isinstance(config.train.length, EpochsConfig), config.train.length.count
         self._end = round(length * stream.block_size) if epochs else int(length) * self._examples
@@ -96,6 +98,13 @@ def strata_order(start: int, size: int, examples: int, *seed: int) -> Order:
     return np.argsort(quantiles, kind="stable")
 
 
+def _check_step(field: str, count: int, steps_per_epoch: float) -> None:
+    """Raise UserError where one step reads the data so often that its size can only be a mistake."""
+    if steps_per_epoch * MOST_EPOCHS_PER_STEP < 1:
+        hint = f"one step reads the data {1 / steps_per_epoch:,.0f} times; give at most"
+        raise UserError(field, count, f"{hint} {int(count * steps_per_epoch * MOST_EPOCHS_PER_STEP):,}")
+
+
 def _check_length(epochs: float, total_steps: int, steps_per_epoch: float) -> None:
     """Raise UserError where a number of epochs is no step."""
     if total_steps < 1:
@@ -148,6 +157,7 @@ class TokensPlan:
         self._block = functools.lru_cache(maxsize=2)(self._pack_block)
         first = len(self._block(0))
         self.steps_per_epoch = first / self.rows
+        _check_step("config.data.batch.rows", self.rows, self.steps_per_epoch)
         epochs, length = isinstance(config.train.length, EpochsConfig), config.train.length.count
         self._end = self._rows_of_epochs(length) if epochs else int(length) * self.rows
         self.total_steps = -(-self._end // self.rows)

@@ -1,6 +1,7 @@
 """Generate and score the answers of a run to test sets, each answer once."""
 
 import contextlib
+import hashlib
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -28,7 +29,7 @@ from coi_jax.runs import checkpoint
 from coi_jax.runs.damage import DamagedCheckpoint
 
 # Fields of an evaluation that change no prediction. In low precision `batch` does: sums are rounded in another order.
-IGNORED_FIELDS = {"tests", "batch", "bootstrap"}
+IGNORED_FIELDS = {"tests", "batch", "bootstrap", "examples"}
 RESULTS = "results.json"
 
 
@@ -94,12 +95,22 @@ def evaluate(model: Model, names: Sequence[str], limit: int | None = None) -> li
 
 
 def _evaluate_one(model: Model, name: str, tokens: TokenCache, limit: int | None, source: str) -> dict[str, Any]:
-    examples = [tokens[index] for index in range(min(len(tokens), limit or len(tokens)))]
+    chosen = _sample([tokens[index] for index in range(len(tokens))], model.config.evaluation.examples)
+    examples = chosen[:limit]
     folder = model.workdir / "eval" / name
-    results = folder / (RESULTS if len(examples) == len(tokens) else f"results_first_{len(examples)}.json")
+    results = folder / (RESULTS if len(examples) == len(chosen) else f"results_first_{len(examples)}.json")
     with contextlib.ExitStack() as stack:
         processes.on_primary(lambda: stack.enter_context(folder_lock(folder, "workdir")))
         return _evaluate_locked(model, name, tokens, examples, source, results)
+
+
+def _sample(examples: Sequence[Example], count: int | None) -> Sequence[Example]:
+    """Return some examples, in their order: those whose ids have the least hashes, which are the same in every run."""
+    if count is None or count >= len(examples):
+        return examples
+    by_hash = sorted(examples, key=lambda example: hashlib.sha256(example.chain.id.encode()).digest())
+    chosen = {example.chain.id for example in by_hash[:count]}
+    return [example for example in examples if example.chain.id in chosen]
 
 
 def _evaluate_locked(
@@ -114,7 +125,7 @@ def _evaluate_locked(
     existing = {id: Prediction(id, text, complete) for id, text, complete in rows}
     answers = _predict(model, name, examples, as_path(folder), existing)
     chains = [example.chain for example in examples]
-    provenance = {"source": source, **generated_from}
+    provenance = {"source": source, "available_examples": len(tokens), **generated_from}
     scored: dict[str, Any] = processes.on_primary(lambda: _score(model, name, chains, answers, provenance))
     processes.on_primary(lambda: files.write_json(results, scored))
     return scored

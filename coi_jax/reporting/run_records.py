@@ -41,6 +41,7 @@ IGNORED_FIELDS = (
     "train.keep_checkpoints",
     "evaluation.tests",
     "evaluation.batch",
+    "evaluation.examples",  # what was scored is compared by the hash of its examples
 )
 
 PROVENANCE = ("run", "checkpoint", "dataset", "source", "test_set", "predictions")
@@ -64,6 +65,7 @@ class Record:
       config: the run's.
       test_set: its name.
       examples: how many were scored.
+      available: how many the test set has.
       scores: by their keys in results.json.
       label_only_baseline: the scores of answers that have the labels and nothing else.
       provenance: the run, checkpoint and files that the scores come from.
@@ -73,6 +75,7 @@ class Record:
     config: RunConfig
     test_set: str
     examples: int
+    available: int
     scores: dict[str, Estimate]
     label_only_baseline: dict[str, float]
     provenance: dict[str, Any]
@@ -197,8 +200,12 @@ class Records:
         return next(str(row.provenance["source"]) for row in self.rows if row.test_set == test_set)
 
     def examples(self, test_set: str) -> int:
-        """Return the number of examples of a test set."""
+        """Return the number of examples of a test set that were scored."""
         return next(row.examples for row in self.rows if row.test_set == test_set)
+
+    def available(self, test_set: str) -> int:
+        """Return the number of examples that a test set has; fewer are scored with `evaluation.examples`."""
+        return next(row.available for row in self.rows if row.test_set == test_set)
 
     def label_only_baseline(self, test_set: str, metric: str) -> float | None:
         """Return the score of answers with nothing but labels on a test set; None where no record has it."""
@@ -273,7 +280,8 @@ def _read(path: epath.Path, config: RunConfig) -> Record:
         }
         baseline = {key: float(score) for key, score in value["label_only_baseline"].items()}
         provenance = {key: value["provenance"][key] for key in PROVENANCE}
-        record = Record(path, config, value["task"], int(value["examples"]), scores, baseline, provenance)
+        counts = int(value["examples"]), int(value["provenance"].get("available_examples", value["examples"]))
+        record = Record(path, config, value["task"], *counts, scores, baseline, provenance)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
             "results", path, f"not as python -m coi_jax.evaluate writes it ({error!r}); run it again"
@@ -302,7 +310,7 @@ def _consistent(rows: Sequence[Record]) -> list[Record]:
 def _check_pair(one: Record, other: Record) -> None:
     if one.test_set == other.test_set and one.examples != other.examples:
         counts = f"{one.examples} and {other.examples}"
-        raise _conflict(one, other, f"scored on {counts} examples; evaluate both on the whole test set")
+        raise _conflict(one, other, f"scored on {counts} examples; evaluate both with the same evaluation.examples")
     if one.test_set == other.test_set and one.provenance["test_set"] != other.provenance["test_set"]:
         raise _conflict(one, other, "scored on different versions of the test set; evaluate both on the same one")
     if one.arm == other.arm and (fields := differences(one.config, other.config)):

@@ -170,7 +170,7 @@ def notes(records: Records) -> list[str]:
         "All scores x 100. Brackets: 95% bootstrap interval over examples, of one run. ±: sd over n seeds.",
         f"{BASELINE}: the score of an answer that has the labels and nothing else.",
     ]
-    result.append(f"Examples: {', '.join(f'{test} {records.examples(test):,}' for test in records.test_sets)}.")
+    result.append(f"Examples: {', '.join(_count_examples(records, test) for test in records.test_sets)}.")
     shared = papers_test_sets(records)
     own = [f"{test} (data: {records.source(test)})" for test in records.test_sets if test not in shared]
     if shared:
@@ -182,6 +182,11 @@ def notes(records: Records) -> list[str]:
     if records.varying:
         result.append(f"The arms' configs differ besides in the arm: {', '.join(records.varying)}.")
     return result
+
+
+def _count_examples(records: Records, test: str) -> str:
+    scored, available = records.examples(test), records.available(test)
+    return f"{test} {scored:,}" + ("" if scored == available else f" of {available:,}")
 
 
 def provenance(records: Records) -> str:

@@ -52,9 +52,9 @@ def is_trained(point: Point) -> bool:
 def is_scored(point: Point) -> bool:
     """Return whether every test set of the point's config has its results, of the newest checkpoint."""
     paths = [point.folder / "eval" / test / "results.json" for test in point.config.evaluation.tests]
-    newest = str(_newest(point) or 0)
+    newest, count = str(_newest(point) or 0), point.config.evaluation.examples
     try:
-        return all(path.exists() and _scored_step(path) == newest for path in paths)
+        return all(path.exists() and _scored_step(path) == newest and _has_scored(path, count) for path in paths)
     except UserError:
         return False  # results are damaged: the evaluator writes them again
 
@@ -65,6 +65,13 @@ def _newest(point: Point) -> int | None:
 
 def _total_steps(checkpoint: epath.Path) -> int:
     return files.read_value(checkpoint / "position" / "metadata", ("total_steps",), int, "checkpoint")
+
+
+def _has_scored(results: epath.Path, count: int | None) -> bool:
+    """Return whether results are of so many examples; None: of all that the test set has."""
+    scored = files.read_value(results, ("examples",), int, "results")
+    available = files.read_value(results, ("provenance", "available_examples"), int, "results")
+    return scored == min(count or available, available)
 
 
 def _scored_step(results: epath.Path) -> str:

@@ -182,6 +182,24 @@ def test_a_limited_evaluation_leaves_the_results_of_the_whole_set(run: Path, who
     assert not list(run.glob("eval/proc1_test/results_first_9*"))
 
 
+def test_a_sample_is_of_the_same_examples_in_every_run_and_grows_to_the_whole(
+    run: Path, made: Path, tmp_path: Path, whole: dict[str, Any]
+) -> None:
+    other = shutil.copytree(made, tmp_path / "other")
+    for folder in (run, other):
+        assert evaluate(folder, "--config.evaluation.examples=4", f"--config.evaluation.batch={len(folder.name)}") == 0
+    assert results(run) == results(other)
+    small = results(run)["proc2_test"]
+    assert (small["examples"], small["provenance"]["available_examples"]) == (4, 9)
+    path = run / "eval" / "proc2_test" / PREDICTIONS
+    lines = path.read_bytes().splitlines()
+    assert evaluate(run, "--config.evaluation.examples=6") == 0
+    assert (len(lines), path.read_bytes().splitlines()[:4]) == (4, lines)
+    assert evaluate(run, "--config.evaluation.examples=100") == 0
+    assert results(run) == whole
+    assert len(path.read_bytes().splitlines()) == 9
+
+
 def test_a_trial_with_other_settings_has_predictions_of_its_own(run: Path, whole: dict[str, Any]) -> None:
     assert evaluate(run) == 0
     folder = run / "eval" / "proc1_test"
@@ -251,7 +269,7 @@ def test_mesh_does_not_change_scores(run: Path, whole: dict[str, Any]) -> None:
         (["--config.evaluation.boostrap=2"], "did you mean 'evaluation.bootstrap'"),
         (["--config.model.layers=2"], "config.model.layers: 2: is fixed by the training"),
         (["--config.arm=base"], "config.arm: base: is fixed by the training"),
-        (["--dataset=nowhere"], "nowhere"),
+        (["--dataset=nowhere"], "--dataset: nowhere: no such folder"),
     ],
 )
 def test_mistakes_are_one_line(run: Path, capsys: pytest.CaptureFixture[str], options: list[str], said: str) -> None:

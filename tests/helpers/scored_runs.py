@@ -36,6 +36,7 @@ def write_run(
                     "checkpoint": "600",
                     "dataset": "d0",
                     "source": source,
+                    "available_examples": 100,
                     "test_set": f"{name}-{test_set}",
                     "predictions": f"p-{folder.name}",
                 },

@@ -1,3 +1,4 @@
+import argparse
 import errno
 import os
 import re
@@ -130,6 +131,13 @@ def test_numbers_of_arguments_are_positive_and_finite(
     assert "above 0" in printed
     assert len(printed) < 200
     assert parser.parse_args(["--size=3"]).size == 3
+
+
+@pytest.mark.parametrize("text", ["", "a,,b", "a,b,", "a,a"])
+def test_names_of_an_argument_are_there_once_each(text: str) -> None:
+    assert cli.names("a,b") == ["a", "b"]
+    with pytest.raises(argparse.ArgumentTypeError, match="different names with commas"):
+        cli.names(text)
 
 
 def test_too_little_memory_is_one_line_that_says_what_to_change(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.helpers.paths import ROOT
 
-LINE = "interrupted; run the same command again to go on\n"
+LINE = "interrupted; run the same command again\n"
 
 
 def interrupted(program: str, *arguments: str) -> tuple[int, str]:

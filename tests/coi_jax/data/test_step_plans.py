@@ -148,6 +148,14 @@ def test_the_real_chains_fill_rows_of_2048(release_folder: Path, tmp_path: Path)
     assert TokensPlan(made, whole, needs, shape.capacity, 1).useful[0] >= 0.97
 
 
+@pytest.mark.parametrize(("plan", "field"), [(examples_plan, "examples"), (tokens_plan, "rows")])
+def test_a_step_of_far_more_than_the_data_is_refused_at_once(plan: Any, field: str) -> None:
+    with pytest.raises(UserError, match=rf"config\.data\.batch\.{field}: .* give at most [\d,]+$") as caught:
+        plan(**{field: 10**8}, steps=60)
+    most = int(str(caught.value).split(" at most ")[1].replace(",", ""))
+    assert 0 < most < 10**6
+
+
 @pytest.mark.parametrize("plan", [examples_plan, tokens_plan])
 def test_epochs_that_make_no_step_say_how_many_do(plan: Any) -> None:
     with pytest.raises(

@@ -11,7 +11,7 @@ from coi_jax.data.arms import ARMS, Arm
 from coi_jax.evaluation.scores import SCORES
 from coi_jax.reporting import paper, table4
 from coi_jax.reporting.run_records import load
-from tests.helpers.scored_runs import procedural, write_run
+from tests.helpers.scored_runs import procedural, write_results, write_run
 
 VALUES = {"rouge_l": 70.0, "content_rouge_l": 60.0, "content_exact_match": 20.0, "well_formed": 98.0}
 
@@ -150,6 +150,11 @@ def test_chains_of_another_source_do_not_stand_beside_the_papers_numbers(tmp_pat
 def test_the_table_says_how_many_examples_were_scored(tmp_path: Path) -> None:
     write_run(tmp_path / "a", {"arm": "coi12"}, {"coi2_test": VALUES})
     assert "Examples: coi2_test 100." in table4.markdown(load([tmp_path]))
+    path = tmp_path / "a" / "eval" / "coi2_test" / "results.json"
+    results = files.read_json(path)
+    results["provenance"]["available_examples"] = 1588
+    write_results(path, results)
+    assert "Examples: coi2_test 100 of 1,588." in table4.markdown(load([tmp_path]))
 
 
 def test_results_of_an_older_format_are_one_clear_line(tmp_path: Path) -> None:

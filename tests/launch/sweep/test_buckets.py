@@ -28,9 +28,17 @@ def test_a_point_in_a_bucket_is_followed_from_new_to_done(bucket: str) -> None:
     files.write_text(checkpoint / "commit_success.txt", "whole")
     assert is_trained(point)
     assert not is_scored(point)
-    for test in point.config.evaluation.tests:
-        files.write_json(point.folder / "eval" / test / "results.json", {"provenance": {"checkpoint": "2-abc"}})
+    write_scores(point, examples=4)
+    assert not is_scored(point)  # a sample, where the config asks for all
+    write_scores(point, examples=9)
     assert state(point) == "done"
+
+
+def write_scores(point: Point, examples: int) -> None:
+    provenance = {"checkpoint": "2-abc", "available_examples": 9}
+    for test in point.config.evaluation.tests:
+        path = point.folder / "eval" / test / "results.json"
+        files.write_json(path, {"examples": examples, "provenance": provenance})
 
 
 def test_the_command_lists_points_in_a_bucket(bucket: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -54,7 +54,8 @@ def main(argv):
     def score(checkpoint="2-abc"):
         for test in config["evaluation"]["tests"]:
             (folder / "eval" / test).mkdir(parents=True)
-            (folder / "eval" / test / "results.json").write_text(json.dumps({"provenance": {"checkpoint": checkpoint}}))
+            results = {"examples": 9, "provenance": {"checkpoint": checkpoint, "available_examples": 9}}
+            (folder / "eval" / test / "results.json").write_text(json.dumps(results))
     arm = config["arm"]
     exec(pathlib.Path(sys.argv[0]).with_suffix(".txt").read_text())
 main(sys.argv[1:])
@@ -256,7 +257,8 @@ def test_scores_of_an_older_checkpoint_do_not_count(workplace: Path) -> None:
     assert run("--only", "coi1-") == 0
     (point, *_) = points()
     for path in Path(point.folder).rglob("results.json"):
-        files.write_json(path, {"provenance": {"checkpoint": "1-abc"}})
+        results = files.read_json(path)
+        files.write_json(path, results | {"provenance": results["provenance"] | {"checkpoint": "1-abc"}})
     assert state_of(point) == "partial"
 
 
