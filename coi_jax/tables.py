@@ -1,6 +1,6 @@
 """Write tables and figures of the paper from run records, beside the paper's own numbers.
 
-Example: python -m coi_jax.tables --runs runs/quickstart --table 4 --figure 6 --out runs/quickstart/report
+Example: python -m coi_jax.tables --runs runs/quickstart --table 2 3 4 --figure 6 --out runs/quickstart/report
 """
 
 import sys
@@ -10,25 +10,49 @@ from coi_jax.common import cli, files
 from coi_jax.common.errors import UserError
 from coi_jax.common.storage import PathLike, as_path, check_not_kept
 from coi_jax.reporting.registry import FIGURES, TABLES, Report
-from coi_jax.reporting.run_records import load
+from coi_jax.reporting.run_records import Records, load
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
     parser = cli.parser(__doc__)
     parser.add_argument("--runs", required=True, nargs="+", metavar="DIR", help="run folders, or folders of them")
-    parser.add_argument("--table", choices=list(TABLES), help=_titles(TABLES))
-    parser.add_argument("--figure", choices=list(FIGURES), help=_titles(FIGURES))
+    parser.add_argument("--table", nargs="+", default=[], choices=list(TABLES), help=_titles(TABLES))
+    parser.add_argument("--figure", nargs="+", default=[], choices=list(FIGURES), help=_titles(FIGURES))
     parser.add_argument("--out", required=True, metavar="DIR", help="where the files go")
     arguments = parser.parse_args(argv)
     if not (arguments.table or arguments.figure):
         parser.error("name a --table or a --figure, or both")
     records = load(arguments.runs)
     check_replaceable(arguments.out)
-    chosen = [registry[name] for registry, name in ((TABLES, arguments.table), (FIGURES, arguments.figure)) if name]
-    written = [name for report in chosen for name in report.write(records, arguments.out)]
+    chosen = {f"table {name}": TABLES[name] for name in arguments.table}
+    chosen |= {f"figure {name}": FIGURES[name] for name in arguments.figure}
+    written, faults = write_reports(chosen, records, arguments.out)
+    if len(faults) == len(chosen):
+        raise next(iter(faults.values()))
+    for name, fault in faults.items():
+        print(f"{name} left out: {fault}", file=sys.stderr)
     print(f"written into {arguments.out}: {', '.join(written)}")
-    return 0
+    return cli.EXIT_USER_ERROR if faults else 0
+
+
+def write_reports(
+    chosen: Mapping[str, Report], records: Records, out: PathLike
+) -> tuple[list[str], dict[str, UserError]]:
+    """Write some tables and figures; return the files' names, and why others could not be made.
+
+    Args:
+      chosen: by their names.
+      records: the runs.
+      out: the folder.
+    """
+    written, faults = list[str](), dict[str, UserError]()
+    for name, report in chosen.items():
+        try:
+            written += report.write(records, out)
+        except UserError as error:
+            faults[name] = error
+    return written, faults
 
 
 def check_replaceable(out: PathLike) -> None:
@@ -38,7 +62,7 @@ def check_replaceable(out: PathLike) -> None:
         raise UserError("--out", out, "is a file; name a folder")
     check_not_kept(folder, "--out")
     for name in (*(f"table{number}" for number in TABLES), *(f"figure{number}" for number in FIGURES)):
-        written = [path for kind in ("md", "csv", "png", "svg") if (path := folder / f"{name}.{kind}").exists()]
+        written = [path for kind in ("md", "tex", "csv", "png", "svg", "pdf") if (path := folder / f"{name}.{kind}").exists()]
         source = folder / f"{name}.json"
         value = files.read_json(source, "--out") if source.exists() else {}
         if (written or source.exists()) and not (isinstance(value, dict) and "cells" in value):

@@ -42,6 +42,8 @@ PALETTE = (
 )
 STYLES = dict(zip(ARMS, itertools.cycle(PALETTE), strict=False))
 TITLE = "How well models carry out chains of instructions, by the number of steps in the chain"
+# Formats of the images, and the metadata that would differ each time.
+FORMATS = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
 GRAY = "#777777"
 DASHES = (0, (4, 3))
 SPREAD = 0.5  # of all arms over one length, so that their markers and intervals do not hide one another
@@ -49,7 +51,7 @@ ARM_SPREAD = 0.16  # of two arms, at most
 
 
 def write(records: Records, folder: PathLike) -> list[str]:
-    """Write the figure as PNG and SVG, with its numbers as JSON, and return the files' names.
+    """Write the figure as PNG, SVG and PDF, with its numbers as JSON, and return the files' names.
 
     The same records give the same bytes.
     """
@@ -73,10 +75,10 @@ def make_cells(records: Records) -> list[Cell]:
 
 
 def write_images(records: Records, folder: PathLike) -> list[str]:
-    """Write `figure6.png` and `figure6.svg` and return their names."""
+    """Write the figure in each of `FORMATS` and return the files' names."""
     figure = draw(records)
     names = []
-    for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
+    for kind, metadata in FORMATS.items():
         buffer = io.BytesIO()
         with matplotlib.rc_context({"svg.hashsalt": "coi"}):
             figure.savefig(buffer, format=kind, dpi=160, metadata=metadata)

@@ -12,7 +12,7 @@ from coi_jax.common.storage import PathLike
 from coi_jax.reporting.run_records import Records
 
 with epy.lazy_imports():  # on first use: the command's help needs no Matplotlib
-    from coi_jax.reporting import figure6, table4
+    from coi_jax.reporting import figure6, table2, table3, table4
 
 
 @runtime_checkable
@@ -42,5 +42,9 @@ class Report:
 
 
 # By their numbers in the paper.
-TABLES = {"4": Report("arms by test sets", table4)}
+TABLES = {
+    "2": Report("chains by length", table2),
+    "3": Report("steps of a chain", table3),
+    "4": Report("arms by test sets", table4),
+}
 FIGURES = {"6": Report("scores by chain length", figure6)}

@@ -44,6 +44,7 @@ IGNORED_FIELDS = (
     "evaluation.examples",  # what was scored is compared by the hash of its examples
 )
 
+ENVIRONMENT = "environment.json"
 PROVENANCE = ("run", "checkpoint", "dataset", "source", "test_set", "predictions")
 
 
@@ -69,6 +70,7 @@ class Record:
       scores: by their keys in results.json.
       label_only_baseline: the scores of answers that have the labels and nothing else.
       provenance: the run, checkpoint and files that the scores come from.
+      commit: of the code that trained the run; None where it was not trained, or not from a working copy.
     """
 
     path: epath.Path
@@ -79,6 +81,7 @@ class Record:
     scores: dict[str, Estimate]
     label_only_baseline: dict[str, float]
     provenance: dict[str, Any]
+    commit: str | None = None
 
     @property
     def arm(self) -> str:
@@ -152,6 +155,7 @@ class Cell:
             "high": score.high,
             "examples": record.examples,
             "results": str(record.path),
+            "commit": record.commit,
             **record.provenance,
         }
 
@@ -163,10 +167,12 @@ class Records:
     Attributes:
       rows: one record for each run and test set.
       missing: results that a run's config asks for and that do not exist.
+      damaged: why other results are left out.
     """
 
     rows: tuple[Record, ...]
     missing: tuple[epath.Path, ...]
+    damaged: tuple[UserError, ...] = ()
 
     @property
     def arms(self) -> list[str]:
@@ -216,14 +222,13 @@ class Records:
 def load(folders: Sequence[PathLike]) -> Records:
     """Read the runs in some folders; each is a run folder or holds run folders.
 
-    A run whose config cannot be read is skipped, and named on standard error.
+    A run whose config cannot be read is skipped, and named on standard error; results that are damaged are left out.
 
     Raises:
-      UserError: a folder holds no result, a result is not what it should be, or records contradict one another; no
-        config can be read.
+      UserError: the folders hold no result that can be read, or records contradict one another.
     """
     runs = {absolute(run): run for folder in folders for run in _run_folders(as_path(folder, "--runs"))}
-    rows, missing, unreadable = [], [], []
+    rows, missing, damaged, unreadable = list[Record](), list[epath.Path](), list[UserError](), list[UserError]()
     for run in runs.values():
         if not (run / "eval").is_dir() and not steps(run / "checkpoints"):
             continue  # its training failed before the first checkpoint, or has just begun
@@ -233,15 +238,27 @@ def load(folders: Sequence[PathLike]) -> Records:
             unreadable.append(error)
             continue
         found = _results(run)
-        rows += [_read(path, config) for path in found.values()]
         missing += [run / RESULTS.format(test) for test in config.evaluation.tests if test not in found]
-    if unreadable and not rows:
-        raise unreadable[0]
+        for path in found.values():
+            try:
+                rows.append(_read(path, config, _commit(run)))
+            except UserError as error:
+                damaged.append(error)
+    if not rows:
+        fault = UserError("--runs", ", ".join(map(str, folders)), "no results yet; run python -m coi_jax.evaluate first")
+        raise next(iter([*unreadable, *damaged]), fault)
     for reason in unreadable:
         print(f"run skipped: {reason}", file=sys.stderr)
-    if not rows:
-        raise UserError("--runs", ", ".join(map(str, folders)), "no results yet; run python -m coi_jax.evaluate first")
-    return Records(tuple(_consistent(rows)), tuple(missing))
+    return Records(tuple(_consistent(rows)), tuple(missing), tuple(damaged))
+
+
+def _commit(run: epath.Path) -> str | None:
+    """Return the commit of the code that trained a run, where its environment names one."""
+    path = run / ENVIRONMENT
+    try:
+        return files.read_value(path, ("commit",), str, "environment") if path.exists() else None
+    except UserError:
+        return None
 
 
 def _results(run: epath.Path) -> dict[str, epath.Path]:
@@ -271,7 +288,7 @@ def _read_config(path: epath.Path) -> RunConfig:
     return config
 
 
-def _read(path: epath.Path, config: RunConfig) -> Record:
+def _read(path: epath.Path, config: RunConfig, commit: str | None) -> Record:
     value = files.read_json(path, "results")
     try:
         scores = {
@@ -281,7 +298,7 @@ def _read(path: epath.Path, config: RunConfig) -> Record:
         baseline = {key: float(score) for key, score in value["label_only_baseline"].items()}
         provenance = {key: value["provenance"][key] for key in PROVENANCE}
         counts = int(value["examples"]), int(value["provenance"].get("available_examples", value["examples"]))
-        record = Record(path, config, value["task"], *counts, scores, baseline, provenance)
+        record = Record(path, config, value["task"], *counts, scores, baseline, provenance, commit)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
             "results", path, f"not as python -m coi_jax.evaluate writes it ({error!r}); run it again"

@@ -1,41 +1,44 @@
 """Table 4 of the paper from run records: arms by test sets, beside the paper's own numbers."""
 
-import csv
-import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
-from tabulate import tabulate
-
-from coi_jax.common import files
 from coi_jax.common.storage import PathLike
 from coi_jax.data.arms import ARMS
 from coi_jax.evaluation.scores import SCORES
 from coi_jax.reporting import paper
-from coi_jax.reporting.run_records import PROVENANCE, Cell, Records
+from coi_jax.reporting.run_records import Cell, Records
+from coi_jax.reporting.table_files import Grid, Table, as_markdown, as_page, flat_row, write_table
 
 # The scores of the table: the key in results.json, and the heading.
 METRICS = {score.key: score.title for score in SCORES.values() if score.in_table4}
 
 BASELINE = "label-only baseline"
 
-Grid = list[list[str]]
-
 
 def write(records: Records, folder: PathLike) -> list[str]:
-    """Write the table as Markdown, CSV and JSON, print it, and return the files' names."""
+    """Write the table as Markdown, LaTeX, CSV and JSON, print it, and return the files' names."""
     print(brief(records))
+    return write_table(make_table(records), folder)
+
+
+def make_table(records: Records) -> Table:
+    """Return the table: a section for each score, then notes and provenance."""
     cells = make_cells(records)
-    files.write_text(f"{folder}/table4.md", markdown(records))
-    files.write_text(f"{folder}/table4.csv", as_csv(cells))
-    content = {
-        "paper": paper.results()["source"],
-        "cells": cells,
-        "label_only_baseline": label_only_baselines(records),
-        "missing": missing(records),
-    }
-    files.write_json(f"{folder}/table4.json", content)
-    return ["table4.md", "table4.csv", "table4.json"]
+    return Table(
+        name="table4",
+        title="Table 4: arms by test sets",
+        sections={title: grid(records, metric, show_interval) for metric, title in METRICS.items()},
+        notes=notes(records),
+        cells=cells,
+        rows=[flat_row(cell) for cell in cells],
+        content={
+            "paper": paper.results()["source"],
+            "label_only_baseline": label_only_baselines(records),
+            "missing": missing(records),
+        },
+        appendix=provenance(records),
+    )
 
 
 def rows(records: Records) -> list[str]:
@@ -54,7 +57,13 @@ def make_cells(records: Records) -> list[dict[str, Any]]:
     cells = [
         records.cell(arm, test, metric) for metric in METRICS for arm in records.arms for test in records.test_sets
     ]
-    return [cell.to_dict() | {"paper": papers_values(cell)} for cell in cells if cell]
+    return [beside_paper(cell, papers_values(cell)) for cell in cells if cell]
+
+
+def beside_paper(cell: Cell, papers: dict[str, float]) -> dict[str, Any]:
+    """Return a cell as JSON values, with the paper's number for each of its models and what ours has more."""
+    differences = {model: cell.mean - value for model, value in papers.items()}
+    return cell.to_dict() | {"paper": papers, "difference": differences}
 
 
 def papers_values(cell: Cell) -> dict[str, float]:
@@ -77,31 +86,14 @@ def missing(records: Records) -> dict[str, list[str]]:
     return {arm: tests for arm, tests in gaps.items() if tests}
 
 
-def as_csv(cells: Sequence[dict[str, Any]]) -> str:
-    """Return a line for each cell; runs of several seeds are joined with spaces."""
-    models = list(paper.models())
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    plain = ["arm", "test_set", "metric", "n", "mean", "sd", "low", "high"]
-    writer.writerow([*plain, *(f"paper_{model}" for model in models), *(f"from_{name}" for name in PROVENANCE)])
-    for cell in cells:
-        paths = [" ".join(dict.fromkeys(str(source[name]) for source in cell["sources"])) for name in PROVENANCE]
-        writer.writerow([*(cell[name] for name in plain), *(cell["paper"].get(model) for model in models), *paths])
-    return buffer.getvalue()
-
-
 def markdown(records: Records) -> str:
-    """Return the table as a self-contained page: a section for each score, then notes and provenance."""
-    parts = ["# Table 4: arms by test sets"]
-    for metric, title in METRICS.items():
-        parts += [f"## {title}", render_grid(grid(records, metric, show_interval))]
-    list_of_notes = "\n".join(f"- {note}" for note in notes(records))
-    return "\n\n".join([*parts, "## Notes", list_of_notes, provenance(records)]) + "\n"
+    """Return the table as a self-contained page."""
+    return as_page(make_table(records))
 
 
 def brief(records: Records) -> str:
     """Return the table for a terminal: without intervals and provenance, which the files have."""
-    parts = [f"{title}\n\n{render_grid(grid(records, metric, show_mean))}" for metric, title in METRICS.items()]
+    parts = [f"{title}\n\n{as_markdown(grid(records, metric, show_mean))}" for metric, title in METRICS.items()]
     return "\n\n".join([*parts, "\n".join(notes(records)[1:])]) + "\n"
 
 
@@ -122,7 +114,7 @@ def grid(records: Records, metric: str, show: Callable[[Cell], str]) -> Grid:
         [
             arm,
             *(
-                _papers_cell(test, model, arm) if model else _our_cell(records, arm, test, metric, show)
+                _papers_cell(records, test, model, arm) if model else _our_cell(records, arm, test, metric, show)
                 for test, model in columns
             ),
         ]
@@ -132,13 +124,21 @@ def grid(records: Records, metric: str, show: Callable[[Cell], str]) -> Grid:
     return [header, *body, [BASELINE, *baseline]]
 
 
-def _papers_cell(test: str, model: str, arm: str) -> str:
-    return _format(paper.rouge_l(test, model, arm))
+def _papers_cell(records: Records, test: str, model: str, arm: str) -> str:
+    value, cell = paper.rouge_l(test, model, arm), records.cell(arm, test, paper.METRIC)
+    return show_papers(value, cell.mean if cell else None)
 
 
 def _our_cell(records: Records, arm: str, test: str, metric: str, show: Callable[[Cell], str]) -> str:
     cell = records.cell(arm, test, metric)
     return show(cell) if cell else ""
+
+
+def show_papers(value: float | None, ours: float | None) -> str:
+    """Return a number of the paper as text: `70.8`, or `70.8 (−15.0)` with what ours has more."""
+    if value is None:
+        return ""
+    return f"{value:.1f}" + ("" if ours is None else f" ({ours - value:+.1f})".replace("-", "−"))
 
 
 def _format(value: float | None) -> str:
@@ -158,12 +158,6 @@ def show_mean(cell: Cell) -> str:
     return f"{cell.mean:.1f}" + (f" ± {cell.sd:.1f} (n={len(cell.records)})" if cell.sd is not None else "")
 
 
-def render_grid(cells: Grid) -> str:
-    """Return a Markdown table whose first row is the header."""
-    header, *body = cells
-    return tabulate(body, header, tablefmt="github", disable_numparse=True)
-
-
 def notes(records: Records) -> list[str]:
     """Return the notes that a reader needs to interpret the table."""
     result = [
@@ -174,11 +168,15 @@ def notes(records: Records) -> list[str]:
     shared = papers_test_sets(records)
     own = [f"{test} (data: {records.source(test)})" for test in records.test_sets if test not in shared]
     if shared:
-        result.append(f"Columns marked paper are from {paper.results()['source']}; its models have 7B parameters.")
+        result.append(
+            f"Columns marked paper are from {paper.results()['source']}, table 4; its models have 7B parameters. "
+            "In brackets behind them: what ours has more."
+        )
     if own:
         result.append(f"The paper has no numbers for {', '.join(own)}.")
     result += [f"No result yet: {arm} on {', '.join(tests)}." for arm, tests in missing(records).items()]
     result += [f"Not evaluated, though its config asks for it: {path}" for path in records.missing]
+    result += [f"Left out: {fault}" for fault in records.damaged]
     if records.varying:
         result.append(f"The arms' configs differ besides in the arm: {', '.join(records.varying)}.")
     return result
@@ -203,4 +201,4 @@ def provenance(records: Records) -> str:
         ]
         for record in records.rows
     ]
-    return "## Where the numbers come from\n\n" + render_grid([header, *body])
+    return "## Where the numbers come from\n\n" + as_markdown([header, *body])

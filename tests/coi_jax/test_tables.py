@@ -14,9 +14,11 @@ from tests.helpers.scored_runs import procedural, write_run
 def test_files_are_the_same_twice(tmp_path: Path) -> None:
     write_run(tmp_path / "runs" / "a", {"arm": "coi12"}, procedural(90, 20, 2))
     for out in ("x", "y"):
-        tables.main(["--runs", str(tmp_path / "runs"), "--table", "4", "--figure", "6", "--out", str(tmp_path / out)])
+        options = ["--table", "3", "4", "--figure", "6", "--out", str(tmp_path / out)]
+        assert tables.main(["--runs", str(tmp_path / "runs"), *options]) == 0
     names = sorted(path.name for path in (tmp_path / "x").iterdir())
-    assert names == ["figure6.json", "figure6.png", "figure6.svg", "table4.csv", "table4.json", "table4.md"]
+    images = [f"figure6.{kind}" for kind in ("json", "pdf", "png", "svg")]
+    assert names == images + [f"table{n}.{kind}" for n in (3, 4) for kind in ("csv", "json", "md", "tex")]
     for name in names:
         assert (tmp_path / "x" / name).read_bytes() == (tmp_path / "y" / name).read_bytes()
 
@@ -27,6 +29,18 @@ def test_wrong_arguments_exit_with_2(tmp_path: Path, arguments: list[str], capsy
         tables.main(["--runs", str(tmp_path), *arguments])
     assert caught.value.code == cli.EXIT_USER_ERROR
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_table_that_cannot_be_made_is_named_and_the_others_are_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = write_run(tmp_path / "a", {"arm": "coi12", "data.folder": "nowhere"}, procedural(90, 20, 2))
+    arguments = ["--runs", str(run), "--out", str(tmp_path / "out"), "--table"]
+    assert tables.main([*arguments, "2", "4"]) == cli.EXIT_USER_ERROR
+    assert capsys.readouterr().err.startswith("table 2 left out: --table 2: dataset folder: nowhere: no such folder")
+    assert (tmp_path / "out" / "table4.tex").exists()
+    with pytest.raises(UserError, match="no dataset of the runs can be read"):
+        tables.main([*arguments, "2"])
 
 
 def test_no_runs_is_one_line(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
+from coi_jax.reporting import table4
 from coi_jax.reporting.run_records import load
 from tests.helpers.scored_runs import write_results, write_run
 
@@ -105,6 +106,25 @@ def test_a_spoiled_file_is_named_in_one_line(tmp_path: Path, spoil: Callable[[Pa
     with pytest.raises(UserError, match=r"results\.json") as caught:
         load([tmp_path])
     assert "\n" not in str(caught.value)
+
+
+def test_damaged_results_leave_an_empty_cell_with_the_reason(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", {"arm": "coi1"}, SCORES)
+    path = write_run(tmp_path / "b", {"arm": "coi12"}, SCORES) / "eval" / "proc2_test" / "results.json"
+    set_scores({"rouge_l": {"value": 99.5, "low": 99.0, "high": 99.9}})(path)
+    records = load([tmp_path])
+    assert records.cell("coi12", "proc2_test", "rouge_l") is None
+    assert records.cell("coi1", "proc2_test", "rouge_l") is not None
+    assert f"Left out: results: {path}: was changed after" in table4.markdown(records)
+
+
+def test_a_cell_names_the_commit_of_the_code_that_trained_its_run(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "a", {"arm": "coi1"}, SCORES)
+    for text, commit in (('{"commit": "abc+changes"}', "abc+changes"), ('{"commit": null}', None), ("{", None)):
+        (run / "environment.json").write_text(text)
+        cell = load([tmp_path]).cell("coi1", "proc2_test", "rouge_l")
+        assert cell is not None
+        assert [source["commit"] for source in cell.to_dict()["sources"]] == [commit]
 
 
 def test_a_run_that_failed_before_its_first_checkpoint_is_no_missing_result(tmp_path: Path) -> None:

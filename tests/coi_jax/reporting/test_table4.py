@@ -27,7 +27,7 @@ def grid_of(folder: Path, metric: str = "rouge_l") -> dict[str, dict[str, str]]:
 
 
 def write_table(folder: Path, out: Path) -> Any:
-    assert table4.write(load([folder]), out) == ["table4.md", "table4.csv", "table4.json"]
+    assert table4.write(load([folder]), out) == [f"table4.{kind}" for kind in ("md", "tex", "csv", "json")]
     return files.read_json(out / "table4.json")
 
 
@@ -36,7 +36,7 @@ def test_our_score_stands_beside_the_papers(tmp_path: Path) -> None:
     grid = grid_of(tmp_path)
     assert list(grid) == [*ARMS, "label-only baseline"]
     assert grid["coi12"]["coi2_test"] == "70.0 [68.0, 72.0]"
-    assert grid["coi12"]["coi2_test Mistral-7B, paper"] == "70.8"
+    assert grid["coi12"]["coi2_test Mistral-7B, paper"] == "70.8 (−0.8)"
     assert grid["coi123"]["coi2_test Alpaca-7B, paper"] == "67.1"
     assert grid["base"]["coi2_test"] == ""
     assert grid["label-only baseline"]["coi2_test"] == "36.0"
@@ -75,6 +75,8 @@ def test_every_cell_names_what_it_came_from(tmp_path: Path) -> None:
         }
         assert Path(source["results"]).exists()
         assert cell["paper"] == ({"mistral": 70.76, "alpaca": 67.5} if cell["metric"] == "rouge_l" else {})
+        expected = {"mistral": 70 - 70.76, "alpaca": 2.5} if cell["metric"] == "rouge_l" else {}
+        assert cell["difference"] == pytest.approx(expected)
     with open(tmp_path / "report" / "table4.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["metric"], float(row["mean"])) for row in rows] == list(VALUES.items())

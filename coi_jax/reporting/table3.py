@@ -1,0 +1,108 @@
+"""Table 3 of the paper from run records: ROUGE-L of each step of a chain, by arm."""
+
+from collections.abc import Callable, Iterator
+
+from coi_jax.common.errors import UserError
+from coi_jax.common.storage import PathLike
+from coi_jax.data.test_sets import chain_length
+from coi_jax.evaluation.scores import ScoreKey
+from coi_jax.reporting import paper
+from coi_jax.reporting.run_records import Cell, Records
+from coi_jax.reporting.table4 import beside_paper, notes, provenance, show_interval, show_mean, show_papers
+from coi_jax.reporting.table_files import Grid, Table, as_markdown, flat_row, write_table
+
+
+def write(records: Records, folder: PathLike) -> list[str]:
+    """Write the table as Markdown, LaTeX, CSV and JSON, print it, and return the files' names.
+
+    Raises:
+      UserError: no run was scored on chains of a known length.
+    """
+    table = make_table(records)
+    print(as_markdown(make_grid(records, show_mean)) + "\n")
+    return write_table(table, folder)
+
+
+def make_table(records: Records) -> Table:
+    """Return the table: a row for each step of each test set."""
+    cells = [
+        beside_paper(cell, papers_values(cell.test_set, step, arm, cell.source)) | {"step": step}
+        for test, step in steps(records)
+        for arm in records.arms
+        if (cell := step_cell(records, test, step, arm))
+    ]
+    if not cells:
+        raise UserError("--table 3", ", ".join(records.test_sets), "needs test sets of chains, such as coi2_test")
+    return Table(
+        name="table3",
+        title="Table 3: steps of a chain",
+        sections={"ROUGE-L of each step's content, labels taken off": make_grid(records, show_interval)},
+        notes=[*notes(records), "The paper has the spans of steps marked by a language model; here labels mark them."],
+        cells=cells,
+        rows=[{"step": cell["step"], **flat_row(cell)} for cell in cells],
+        content={"paper": paper.results()["source"]},
+        appendix=provenance(records),
+    )
+
+
+def steps(records: Records) -> Iterator[tuple[str, int]]:
+    """Yield every test set of chains with each of its steps, from 1."""
+    for test in records.test_sets:
+        for step in range(1, (chain_length(test) or 0) + 1):
+            yield test, step
+
+
+def step_cell(records: Records, test: str, step: int, arm: str) -> Cell | None:
+    """Return ROUGE-L of a step; None where no run of the arm has it.
+
+    Args:
+      records: the runs.
+      test: the test set.
+      step: of its chains, from 1.
+      arm: its name.
+    """
+    return records.cell(arm, test, str(ScoreKey("rouge_l", step)))
+
+
+def papers_values(test: str, step: int, arm: str, source: str) -> dict[str, float]:
+    """Return the paper's number for each of its models; empty where it has none.
+
+    Args:
+      test: the test set.
+      step: of its chains, from 1.
+      arm: its name.
+      source: where the chains of the test set come from.
+    """
+    if not paper.has(test, source):
+        return {}
+    by_model: dict[str, dict[str, float]] = paper.results()["table3"].get(test, {}).get(str(step), {})
+    return {model: by_arm[arm] for model, by_arm in by_model.items() if arm in by_arm}
+
+
+def make_grid(records: Records, show: Callable[[Cell], str]) -> Grid:
+    """Return a row for each step of each test set: our arms, then the paper's base and tuned model.
+
+    Args:
+      records: the runs.
+      show: formats a cell.
+    """
+    has_papers = any(paper.has(test, records.source(test)) for test in records.test_sets)
+    papers = [(model, tuned) for model in paper.models() for tuned in (False, True)] if has_papers else []
+    names = [f"{paper.models()[model]} {'CoI' if tuned else 'base'}, paper" for model, tuned in papers]
+    body = [
+        [
+            test,
+            str(step),
+            *(show(cell) if (cell := step_cell(records, test, step, arm)) else "" for arm in records.arms),
+            *(_papers_cell(records, test, step, model, tuned) for model, tuned in papers),
+        ]
+        for test, step in steps(records)
+    ]
+    return [["test set", "step", *records.arms, *names], *body]
+
+
+def _papers_cell(records: Records, test: str, step: int, model: str, tuned: bool) -> str:
+    arm = paper.results()["table3"]["arms"].get(test, "") if tuned else "base"
+    value = papers_values(test, step, arm, records.source(test)).get(model)
+    cell = step_cell(records, test, step, arm)
+    return show_papers(value, cell.mean if cell else None)
