@@ -23,6 +23,7 @@ COMMANDS = (
     "coi_jax.generate",
     "coi_jax.convert",
     "coi_jax.tables",
+    "coi_jax.report",
     "launch.sweep",
     "launch.preflight",
     "launch.preflight.table",

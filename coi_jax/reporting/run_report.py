@@ -1,0 +1,134 @@
+"""The report page of some runs: curves, tables, the sweep's settings, and every answer beside its reference.
+
+The page is one HTML file with its data as JSON inside; it asks no server for anything.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from etils import epath
+
+from coi_jax.chains.chain import parse
+from coi_jax.common import files
+from coi_jax.common.errors import UserError
+from coi_jax.common.schema import flatten
+from coi_jax.data.arms import ARMS
+from coi_jax.evaluation.predictions import PREDICTIONS
+from coi_jax.evaluation.scores import is_right
+from coi_jax.reporting import table4
+from coi_jax.reporting.run_records import Record, Records
+
+PAGES = Path(__file__).with_name("pages")
+MARK = "<!-- Written by python -m coi_jax.report -->"  # near the top of every page
+METRICS = "metrics.jsonl"
+MOST_POINTS = 400  # of a curve
+LOSSES = {"loss": "training", "validation_loss": "validation"}
+
+Json = dict[str, Any]
+
+
+def render(records: Records) -> str:
+    """Return the page."""
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(PAGES), autoescape=True, trim_blocks=True)
+    parts = {kind: (PAGES / f"run_report.{kind}").read_text(encoding="utf-8") for kind in ("css", "js")}
+    data = json.dumps(content(records), ensure_ascii=False, separators=(",", ":"))
+    safe = data.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+    return environment.get_template("run_report.html").render(data=safe, **parts)
+
+
+def content(records: Records) -> Json:
+    """Return the data of the page: runs, test sets with their chains, and answers."""
+    runs = _runs(records)
+    tests: Json = {test: {"chains": {}, "label_only": _baseline(records, test)} for test in records.test_sets}
+    answers = [
+        {row.test_set: _answers(row, tests[row.test_set]["chains"]) for row in rows} for rows in runs.values()
+    ]
+    for test in tests.values():
+        test["chains"] = list(test["chains"].values())
+    return {
+        "runs": [_run(path, rows, records.varying) for path, rows in runs.items()],
+        "tests": tests,
+        "answers": answers,
+        "tables": {title: table4.grid(records, key, table4.show_interval) for key, title in table4.METRICS.items()},
+        "notes": table4.notes(records),
+    }
+
+
+def _runs(records: Records) -> dict[epath.Path, list[Record]]:
+    """Return the records of each run folder, in the order of arms and seeds."""
+    runs: dict[epath.Path, list[Record]] = {}
+    for row in sorted(records.rows, key=lambda row: (list(ARMS).index(row.arm), row.seed)):
+        runs.setdefault(row.path.parent.parent.parent, []).append(row)
+    return runs
+
+
+def _run(path: epath.Path, rows: Sequence[Record], varying: Sequence[str]) -> Json:
+    fields = flatten(rows[0].config.model_dump(mode="json"))
+    return {
+        "name": path.name,
+        "arm": rows[0].arm,
+        "seed": rows[0].seed,
+        "fields": {name: fields.get(name) for name in varying},
+        "curves": _curves(path / METRICS),
+        "scores": {row.test_set: {key: score.value for key, score in row.scores.items()} for row in rows},
+    }
+
+
+def _curves(path: epath.Path) -> dict[str, list[list[float]]]:
+    """Return step and loss of each logged row, thinned out evenly; empty where the run was not trained."""
+    rows = list(files.read_jsonl(path, "metrics")) if path.exists() else []
+    curves = {}
+    for key, name in LOSSES.items():
+        points = [[row["step"], row[key]] for row in rows if isinstance(row.get(key), float | int)]
+        stride = -(-len(points) // MOST_POINTS) or 1
+        if points:
+            curves[name] = points[:-1:stride] + points[-1:]
+    return curves
+
+
+def _baseline(records: Records, test: str) -> Json:
+    return {key: records.label_only_baseline(test, key) for key in table4.METRICS}
+
+
+def _answers(row: Record, chains: dict[str, Json]) -> list[Json]:
+    """Return a run's answers to a test set, by the place of their chains in `chains`, which are added to."""
+    places = {id: place for place, id in enumerate(chains)}
+    answers = []
+    for line in _predictions(row):
+        if line["id"] not in places:
+            places[line["id"]] = len(places)
+            chains[line["id"]] = _chain(line)
+        references = chains[line["id"]]["steps"]
+        outputs = parse(line["prediction"])
+        right = [k < len(outputs) and is_right(text, outputs[k]) for k, text in enumerate(references)]
+        answers.append(
+            {
+                "chain": places[line["id"]],
+                "steps": outputs,
+                "right": "".join(map(str, map(int, right))),
+                **({} if line.get("complete", True) else {"cut": 1}),
+            }
+        )
+    return answers
+
+
+def _chain(line: Json) -> Json:
+    return {
+        "id": line["id"],
+        "instruction": line.get("instruction", ""),
+        "input": line.get("input", ""),
+        "steps": parse(line["target"]),
+    }
+
+
+def _predictions(row: Record) -> list[Json]:
+    """Return the rows of a record's predictions.jsonl; none where it is missing or damaged."""
+    path = row.path.parent / PREDICTIONS
+    try:
+        lines = list(files.read_jsonl(path, "predictions")) if path.exists() else []
+    except UserError:
+        return []
+    return [line for line in lines if all(isinstance(line.get(key), str) for key in ("id", "prediction", "target"))]
