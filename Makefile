@@ -37,7 +37,7 @@ $(DATA)/manifest.json: .venv/run.stamp $(wildcard data_pipeline/procedural/*.py 
 SMOLLM2 := checkpoints/SmolLM2-135M-Instruct
 RELEASE ?=
 smollm2: .venv/run.stamp $(SMOLLM2)/config.json data/release/manifest.json
-	@echo "seven models, each scored on 1,068 chains: some hours on two cores; run the same command again to go on"
+	@echo "seven models, each scored on 400 chains: two to three hours on two cores; run the same command again to go on"
 	@$(RUN) launch.sweep --sweep configs/sweeps/smollm2.py --backend local --out runs/smollm2
 	@$(RUN) coi_jax.tables --runs runs/smollm2 --table 4 --figure 6 --out runs/smollm2/report
 

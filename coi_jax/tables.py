@@ -62,7 +62,9 @@ def check_replaceable(out: PathLike) -> None:
         raise UserError("--out", out, "is a file; name a folder")
     check_not_kept(folder, "--out")
     for name in (*(f"table{number}" for number in TABLES), *(f"figure{number}" for number in FIGURES)):
-        written = [path for kind in ("md", "tex", "csv", "png", "svg", "pdf") if (path := folder / f"{name}.{kind}").exists()]
+        written = [
+            path for kind in ("md", "tex", "csv", "png", "svg", "pdf") if (path := folder / f"{name}.{kind}").exists()
+        ]
         source = folder / f"{name}.json"
         value = files.read_json(source, "--out") if source.exists() else {}
         if (written or source.exists()) and not (isinstance(value, dict) and "cells" in value):

@@ -245,7 +245,9 @@ def load(folders: Sequence[PathLike]) -> Records:
             except UserError as error:
                 damaged.append(error)
     if not rows:
-        fault = UserError("--runs", ", ".join(map(str, folders)), "no results yet; run python -m coi_jax.evaluate first")
+        fault = UserError(
+            "--runs", ", ".join(map(str, folders)), "no results yet; run python -m coi_jax.evaluate first"
+        )
         raise next(iter([*unreadable, *damaged]), fault)
     for reason in unreadable:
         print(f"run skipped: {reason}", file=sys.stderr)

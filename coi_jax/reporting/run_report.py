@@ -43,9 +43,7 @@ def content(records: Records) -> Json:
     """Return the data of the page: runs, test sets with their chains, and answers."""
     runs = _runs(records)
     tests: Json = {test: {"chains": {}, "label_only": _baseline(records, test)} for test in records.test_sets}
-    answers = [
-        {row.test_set: _answers(row, tests[row.test_set]["chains"]) for row in rows} for rows in runs.values()
-    ]
+    answers = [{row.test_set: _answers(row, tests[row.test_set]["chains"]) for row in rows} for rows in runs.values()]
     for test in tests.values():
         test["chains"] = list(test["chains"].values())
     return {
@@ -77,12 +75,12 @@ def _run(path: epath.Path, rows: Sequence[Record], varying: Sequence[str]) -> Js
     }
 
 
-def _curves(path: epath.Path) -> dict[str, list[list[float]]]:
+def _curves(path: epath.Path) -> dict[str, list[tuple[int, float]]]:
     """Return step and loss of each logged row, thinned out evenly; empty where the run was not trained."""
     rows = list(files.read_jsonl(path, "metrics")) if path.exists() else []
     curves = {}
     for key, name in LOSSES.items():
-        points = [[row["step"], row[key]] for row in rows if isinstance(row.get(key), float | int)]
+        points = [(row["step"], float(row[key])) for row in rows if isinstance(row.get(key), float | int)]
         stride = -(-len(points) // MOST_POINTS) or 1
         if points:
             curves[name] = points[:-1:stride] + points[-1:]

@@ -45,7 +45,10 @@ def make_table(records: Records) -> Table:
     if not datasets:
         raise UserError("--table 2", ", ".join(faults), "no dataset of the runs can be read")
     cells = [cell for dataset in datasets for cell in make_cells(dataset)]
-    notes = ["Chains by the number of their steps.", f"The paper's counts are from {paper.results()['source']}, table 2."]
+    notes = [
+        "Chains by the number of their steps.",
+        f"The paper's counts are from {paper.results()['source']}, table 2.",
+    ]
     return Table(
         name="table2",
         title="Table 2: chains by length",
@@ -107,7 +110,9 @@ def make_grid(dataset: Dataset) -> Grid:
     """Return a row for each length, with the paper's counts beside the dataset's."""
     header = ["steps", *(column for split in SPLITS for column in (split, f"{split}, paper"))]
     counts = {(cell["split"], cell["length"]): cell for cell in make_cells(dataset)}
-    pairs = [[(counts[split, length][key]) for split in SPLITS for key in ("count", "paper")] for length in lengths(dataset)]
+    pairs = [
+        [(counts[split, length][key]) for split in SPLITS for key in ("count", "paper")] for length in lengths(dataset)
+    ]
     return [header, *([length, *map(_show, row)] for length, row in zip(lengths(dataset), pairs, strict=True))]
 
 

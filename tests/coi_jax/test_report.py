@@ -18,7 +18,7 @@ from coi_jax.reporting.run_records import load
 from tests.helpers.browsers import FOUND, opened, text, until
 from tests.helpers.scored_runs import write_run
 
-WORDS = "amber birch cedar delta ember fjord grove haven islet jetty knoll lagoon".split()
+WORDS = ["amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "haven", "islet", "jetty", "knoll", "lagoon"]
 SCORES = {"rouge_l": 60.0, "content_exact_match": 50.0}
 HOSTILE = "</script><script>window.hacked = 1</script><b>bold</b> \u2028"
 
@@ -132,7 +132,7 @@ def test_a_reader_finds_the_step_at_which_a_model_goes_wrong(path: str, runs: Pa
         marked = [each.text for each in rows[1].find_elements("css selector", "mark")]
         assert marked == ["cedar", "grove"]
         assert HOSTILE.split("\u2028")[0].strip() in text(driver, "#detail .text")
-        assert driver.execute_script("return window.hacked") is None  # type: ignore[no-untyped-call]
+        assert driver.execute_script("return window.hacked") is None
         driver.find_element("id", "outcome").send_keys("all answers")
         until(driver, lambda driver: text(driver, "#count") == "2 of 2 answers.")
         driver.find_element("id", "list").click()

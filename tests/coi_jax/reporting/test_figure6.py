@@ -109,7 +109,7 @@ def test_released_and_procedural_chains_have_rows_of_their_own(tmp_path: Path) -
 
 def test_files_open(tmp_path: Path) -> None:
     names = figure6.write_images(load([three_arms(tmp_path / "runs")]), tmp_path)
-    assert names == ["figure6.png", "figure6.svg"]
+    assert names == [f"figure6.{kind}" for kind in figure6.FORMATS]
     assert (tmp_path / "figure6.png").read_bytes().startswith(b"\x89PNG")
     assert ElementTree.parse(tmp_path / "figure6.svg").getroot().tag.endswith("svg")
 

@@ -24,5 +24,8 @@ def test_the_chains_of_the_runs_datasets_are_counted_beside_the_papers(tmp_path:
     (grid,) = table.sections.values()
     assert grid[0] == ["steps", "train", "train, paper", "test", "test, paper"]
     assert grid[2:4] == [["2", "7", "2,993", "–", "588"], ["3", "–", "2,187", "1", "480"]]
-    assert [(cell["split"], cell["count"]) for cell in table.cells if cell["length"] == "3"] == [("train", 0), ("test", 1)]
+    assert [(cell["split"], cell["count"]) for cell in table.cells if cell["length"] == "3"] == [
+        ("train", 0),
+        ("test", 1),
+    ]
     assert f"Not counted: dataset folder: {tmp_path / 'gone'}: no such folder" in as_page(table)

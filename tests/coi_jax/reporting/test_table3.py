@@ -46,7 +46,10 @@ def test_every_cell_is_traced(tmp_path: Path) -> None:
 
 def test_the_papers_numbers_are_complete() -> None:
     values = paper.results()["table3"]
-    assert {test: list(values[test]) for test in values["arms"]} == {"coi2_test": ["1", "2"], "coi3_test": ["1", "2", "3"]}
+    assert {test: list(values[test]) for test in values["arms"]} == {
+        "coi2_test": ["1", "2"],
+        "coi3_test": ["1", "2", "3"],
+    }
     for test, arm in values["arms"].items():
         for by_model in values[test].values():
             assert all(list(by_model[model]) == ["base", arm] for model in paper.models())

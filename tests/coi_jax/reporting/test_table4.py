@@ -142,7 +142,7 @@ def test_chains_of_another_source_do_not_stand_beside_the_papers_numbers(tmp_pat
     write_run(tmp_path / "a", {"arm": "coi12"}, {"coi2_test": VALUES, "bbh": VALUES}, source="coi_jax.build")
     grid = grid_of(tmp_path)
     assert [name for name in grid["coi12"] if name.startswith("coi2_test")] == ["coi2_test"]
-    assert grid["coi12"]["bbh Mistral-7B, paper"] == "24.4"
+    assert grid["coi12"]["bbh Mistral-7B, paper"] == "24.4 (+45.6)"
     papers = {cell["test_set"]: cell["paper"] for cell in table4.make_cells(load([tmp_path]))}
     assert papers["coi2_test"] == {}
     page = table4.markdown(load([tmp_path]))
