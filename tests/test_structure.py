@@ -102,7 +102,7 @@ OTHER_READERS = {
     "coi_jax/common/json_reader.py": "the strict reader itself",
     "coi_jax/data/prompts.py": "conversations that the same module laid out",
     "coi_jax/llm/batch_lines.py": "replies, of which each that was paid for is kept, whatever it holds",
-    "coi_jax/llm/endpoint.py": "replies, of which each that was paid for is kept, whatever it holds",
+    "coi_jax/llm/reply_bodies.py": "replies, of which each that was paid for is kept, whatever it holds",
     "coi_jax/llm/reply_store.py": "replies as they came, with halves of surrogate pairs",
     "coi_jax/llm/structured.py": "the object in a reply: pydantic's own parser of JSON has limits too",
     "coi_jax/parallel/processes.py": "messages between the processes of one run, and the first line of an exception",

@@ -22,8 +22,8 @@ from coi_jax.common.progress import Bar
 from coi_jax.common.storage import AppendFile, PathLike, as_path, make_folder
 from coi_jax.llm.batch_lines import Failure, Line, read_line, split_lines
 from coi_jax.llm.budget import Budget, BudgetReached
-from coi_jax.llm.calls import with_estimates
-from coi_jax.llm.endpoint import Declined, connection_fault, reason_of, status_meaning
+from coi_jax.llm.calls import Reply, with_estimates
+from coi_jax.llm.failures import Declined, connection_fault, error_of_status, meaning_of
 from coi_jax.llm.reply_formats import FORMATS, TEXT, format_of, is_about_formats, note_fallback, with_format
 from coi_jax.llm.reply_store import Store
 from coi_jax.llm.settings import EndpointConfig
@@ -206,29 +206,34 @@ class Batches:
             batch.output_file_id,
             batch.error_file_id,
         )  # a call that failed stands in either, as endpoints differ
-        costs = [self._keep(line, job) for file in results for line in self._lines(file)]
-        self._end(job, sum(cost or 0.0 for cost in costs))
-        return sum(cost is not None for cost in costs)
+        came, cost = 0, 0.0
+        for line in itertools.chain.from_iterable(map(self._lines, results)):
+            cost += self._keep(line, job)
+            came += isinstance(line.outcome, Reply)
+        self._end(job, cost)
+        return came
 
     def _lines(self, file: str | None) -> Iterator[Line]:
         if file:
             with self._one_line_errors(), self._client.files.with_streaming_response.content(file) as response:
                 yield from map(read_line, split_lines(response.iter_bytes()))
 
-    def _keep(self, line: Line, job: Job) -> float | None:
-        """Put a reply into the store and return its cost; None where there is none."""
+    def _keep(self, line: Line, job: Job) -> float:
+        """Put a reply into the store, or note why there is none; return what the call cost."""
         if isinstance(line.outcome, Declined):
             self.declined[line.key] = str(line.outcome)
-            return None
+            return 0.0
         if isinstance(line.outcome, Failure):
             self.failures[line.outcome.reason] += 1
-            return None
-        body = self._calls.get(line.key)
-        reply = with_estimates(line.outcome, body)
+            return self._most(line.key, job) if line.outcome.lost else 0.0
+        reply = with_estimates(line.outcome, self._calls.get(line.key))
         self._store.put(line.key, reply)
-        if not reply.is_estimate:
-            return self._budget.prices.of(reply)
-        return self._budget.prices.bound(body) if body else job.get("bound", 0.0) / job["number"]
+        return self._most(line.key, job) if reply.is_estimate else self._budget.prices.of(reply)
+
+    def _most(self, key: str, job: Job) -> float:
+        """Return the most that a call of a job may have cost."""
+        body = self._calls.get(key)
+        return float(self._budget.prices.bound(body) if body else job.get("bound", 0.0) / job["number"])
 
     def _end(self, job: Job, cost: float) -> None:
         """Count a job with what it cost, and write down that it is collected."""
@@ -258,9 +263,10 @@ class Batches:
         try:
             yield
         except openai.APIStatusError as error:
-            meaning = status_meaning(error, self._config)
+            told = error_of_status(error)
+            meaning = meaning_of(told, self._config, error.response.headers)
             if error.status_code in NO_BATCHES:
-                hint = f"has no such batch, or no Batch API: {reason_of(error)}; leave out --batch"
+                hint = f"has no such batch, or no Batch API: {told.reason}; leave out --batch"
                 raise _Refused("endpoint.base_url", str(self._client.base_url), hint) from None
             if isinstance(meaning, UserError):
                 raise _Refused(meaning.field, meaning.value, meaning.hint) from None

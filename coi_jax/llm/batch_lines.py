@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from coi_jax.common.errors import shorten
-from coi_jax.llm.calls import NO_COMPLETION, Reply, unusable_reply
-from coi_jax.llm.endpoint import DECLINED, KEPT_BYTES, MOST_BYTES, Busy, Declined, reply_of
+from coi_jax.llm.calls import UNUSABLE, Reply, unusable_reply
+from coi_jax.llm.endpoint import KEPT_BYTES, MOST_BYTES
+from coi_jax.llm.failures import DECLINED, Busy, Declined, EndpointError, is_lost
+from coi_jax.llm.reply_bodies import CHOICES, ErrorInBody, reply_of
 
 _KEY = re.compile(r"[0-9a-f]{64}")  # of a call, which its line has as `custom_id`
 _KEY_IN_LINE = re.compile(rb'"custom_id"\s*:\s*"([0-9a-f]{64})"')
@@ -16,9 +18,10 @@ _KEY_IN_LINE = re.compile(rb'"custom_id"\s*:\s*"([0-9a-f]{64})"')
 
 @dataclass(frozen=True)
 class Failure:
-    """A call without a reply, which is to be asked again."""
+    """A call without a reply, which is to be asked again; `lost` says that it may have been charged for."""
 
     reason: str
+    lost: bool = False
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ def read_line(data: bytes) -> Line:
     try:
         row = json.loads(data)
     except (ValueError, RecursionError) as error:
-        return _unreadable(data, f"{NO_COMPLETION}: {shorten(str(error), 200)}")
+        return _unreadable(data, f"{UNUSABLE}: {shorten(str(error), 200)}")
     key = row.get("custom_id") if isinstance(row, dict) else None
     if not isinstance(key, str) or not _KEY.fullmatch(key):
         return Line("", Failure("a result that names no call"))
@@ -56,24 +59,30 @@ def read_line(data: bytes) -> Line:
 
 
 def _unreadable(data: bytes, fault: str) -> Line:
-    """Return the line of a reply that cannot be read: it is kept, as it is paid for, unless the file was cut there."""
+    """Return the line of a reply that cannot be read: a whole chat completion is kept, as it is paid for."""
     found = _KEY_IN_LINE.search(data[:KEPT_BYTES])
-    if not found or not data.endswith(b"\n"):
-        return Line("", Failure("an unreadable result"))
+    if not found or not data.endswith(b"\n") or CHOICES not in data:
+        return Line(found[1].decode() if found else "", Failure("an unreadable result", lost=True))
     return Line(found[1].decode(), unusable_reply(data[:KEPT_BYTES], fault))
 
 
 def _outcome(response: dict[str, Any], error: Any, data: bytes) -> Reply | Declined | Failure:
     status, body = response.get("status_code"), response.get("body")
-    reason = f"status {status} ({shorten(_message(body) or _message(error) or 'no reason', 200)})"
-    if status in DECLINED:
-        return Declined(reason)
     if status != 200:
-        return Failure(reason)
+        message = _message(body) or _message(error) or "no reason"
+        reason = f"status {status} ({shorten(message, 200)})"
+        return Declined(reason) if status in DECLINED else Failure(reason)
     try:
         return reply_of(body, data)
+    except ErrorInBody as told:
+        return _told(told.error)
     except Busy as busy:
-        return Failure(str(busy))
+        return Failure(str(busy), lost=busy.lost)
+
+
+def _told(error: EndpointError) -> Declined | Failure:
+    """Return what an error in the body of a result means."""
+    return Declined(error.reason) if error.status in DECLINED else Failure(error.reason, lost=is_lost(error))
 
 
 def _message(body: Any) -> str:

@@ -12,8 +12,18 @@ from coi_jax.llm.settings import TokenLimitField
 CHARACTERS_PER_TOKEN = 3.5  # of English text; real tokenizers take 3.5 to 4.5, so this errs to the dear side
 TOKENS_PER_MESSAGE = 6  # that a chat's layout adds
 MOST_TOKENS = 10_000_000  # that an endpoint may count for one reply; larger counts are taken for nonsense
-NO_COMPLETION = "not a chat completion"  # what is wrong with a reply that none can be read from
+NO_COMPLETION = "not a chat completion"  # what is wrong with a body that no reply can be read from
+UNUSABLE = "unusable completion"  # what is wrong with one whose reply is there, but cannot be used
+FILTERED = "content_filter"  # the finish reason of a reply that the endpoint holds back
 TEXT_PARTS = ("text", "output_text")  # types of the parts of a reply that are its text; others hold thoughts
+
+
+class NotCompletion(ValueError):
+    """A body that is no chat completion."""
+
+
+class UnusableContent(ValueError):
+    """A chat completion with a content that is no text."""
 
 
 @dataclass(frozen=True)
@@ -91,11 +101,11 @@ class Reply:
     """A completed reply, good or bad: it has been paid for.
 
     Attributes:
-      text: what the model wrote; of a reply that is no chat completion its whole body.
+      text: what the model wrote; of a completion that cannot be used the whole body.
       finish_reason: "stop", "length" (cut at `max_tokens`), "content_filter", …
       refusal: the model's words where it declined; else "".
       prompt_tokens, completion_tokens: the endpoint's count, or an estimate where it gives none.
-      fault: why the endpoint's body is no chat completion; "" where it is one.
+      fault: why the completion cannot be used; "" where it can.
       is_estimate: whether the tokens are an estimate.
     """
 
@@ -117,19 +127,15 @@ def read_reply(body: Any) -> Reply:
     """Return the reply in a chat completion's JSON body, as the endpoint sends it or a batch's output file holds it.
 
     Raises:
-      ValueError: it is not one.
+      NotCompletion: it is no chat completion.
+      UnusableContent: it is one with a content that is no text.
     """
+    choice, message = _choice_and_message(body)
+    refusal, finish_reason, usage = message.get("refusal"), choice.get("finish_reason"), body.get("usage")
     try:
-        choice = body["choices"][0]
-        message = choice["message"]
-        text, refusal, finish_reason = (
-            _text(message.get("content")),
-            message.get("refusal"),
-            choice.get("finish_reason"),
-        )
-        usage = body.get("usage")
-    except (KeyError, IndexError, TypeError, AttributeError) as error:
-        raise ValueError(f"{NO_COMPLETION}: it has no message in choices[0], or one without text") from error
+        text = _text(message.get("content"))
+    except TypeError as error:
+        raise UnusableContent(f"{UNUSABLE}: {error}") from None
     counts = usage if isinstance(usage, dict) else {}
     prompt, completion = (_count(counts.get(name)) for name in ("prompt_tokens", "completion_tokens"))
     return Reply(
@@ -140,6 +146,18 @@ def read_reply(body: Any) -> Reply:
         completion_tokens=completion,
         is_estimate=not prompt or (not completion and bool(text)),
     )
+
+
+def _choice_and_message(body: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the first choice of a chat completion and its message, which one that was filtered may lack."""
+    choices = body.get("choices") if isinstance(body, dict) else None
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    message = choice.get("message") if isinstance(choice, dict) else None
+    if isinstance(choice, dict) and message is None and choice.get("finish_reason") == FILTERED:
+        message = {}
+    if not isinstance(choice, dict) or not isinstance(message, dict):
+        raise NotCompletion(f"{NO_COMPLETION}: it has no message in choices[0]")
+    return choice, message
 
 
 def _text(content: Any) -> str:
@@ -165,7 +183,7 @@ def _count(value: Any) -> int:
 
 
 def unusable_reply(data: bytes, fault: str) -> Reply:
-    """Return the reply that keeps a body which is no chat completion: it was paid for, and another would cost again.
+    """Return the reply that keeps the body of a completion which cannot be used: another would cost again.
 
     Args:
       data: the body.

@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 from coi_jax.common.errors import UserError
 from coi_jax.llm.budget import Budget, BudgetReached
 from coi_jax.llm.calls import Call, Reply
-from coi_jax.llm.endpoint import Busy, Declined, Endpoint, TimedOut, declines_all
+from coi_jax.llm.endpoint import Endpoint
+from coi_jax.llm.failures import LONGEST_WAIT, Busy, Declined, TimedOut, declines_all
 from coi_jax.llm.flight import Flight
 from coi_jax.llm.rate_limits import RateLimits
 from coi_jax.llm.reply_store import Store
@@ -224,7 +225,8 @@ class Client:
         left = max(self.config.patience_seconds - (time.monotonic() - self._succeeded_at), 0.0)
         if busy.retry_after > left and not self._said_impatient:
             self._said_impatient = True
-            wish = f"note: the endpoint asks to wait {busy.retry_after:,.0f} s ({busy})"
+            more = " or more" if busy.retry_after == LONGEST_WAIT else ""
+            wish = f"note: the endpoint asks to wait {busy.retry_after:,.0f} s{more} ({busy})"
             line = f"{wish}; it is asked again in {left:,.0f} s, as endpoint.patience_seconds says"
             print(line, file=sys.stderr, flush=True)
         return min(busy.retry_after, left)

@@ -16,7 +16,7 @@ from etils import epath
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
 from coi_jax.common.storage import as_path, local_path, make_folder
-from coi_jax.llm.calls import Reply
+from coi_jax.llm.calls import NO_COMPLETION, Reply
 
 BUSY_SECONDS = 60.0  # that a writer waits for another process
 
@@ -106,12 +106,17 @@ def _encoded(reply: Reply) -> str:
     return json.dumps(asdict(reply))
 
 
-def _decoded(data: str | bytes, where: str) -> Reply:
-    """Return a stored reply; raise UserError where it is damaged, as asking again would be paid again."""
+def _decoded(data: str | bytes, where: str) -> Reply | None:
+    """Return a stored reply; None for a body that is no completion, which earlier versions kept as a reply.
+
+    Raises:
+      UserError: it is damaged, as asking again would be paid again.
+    """
     try:
-        return Reply.from_row(json.loads(data))
+        reply = Reply.from_row(json.loads(data))
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError("store", where, f"is damaged ({error}); remove it, and it is asked for again") from None
+    return None if str(reply.fault).startswith(NO_COMPLETION) else reply
 
 
 def open_store(path: str) -> Store:

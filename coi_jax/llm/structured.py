@@ -9,9 +9,9 @@ import pydantic
 
 from coi_jax.common.errors import UserError, shorten
 from coi_jax.llm.budget import BudgetReached
-from coi_jax.llm.calls import Call, Message, Reply
+from coi_jax.llm.calls import FILTERED, Call, Message, Reply
 from coi_jax.llm.client import Client, NoReply, NotStored
-from coi_jax.llm.endpoint import Declined
+from coi_jax.llm.failures import Declined
 from coi_jax.llm.reply_objects import object_texts, without_thoughts
 
 Answer = TypeVar("Answer", bound=pydantic.BaseModel)
@@ -117,7 +117,7 @@ async def _ask(client: Client, call: Call, kind: type[Answer]) -> Outcome[Answer
         raw.append(_encodable(reply.refusal or reply.text))
         if reply.fault:
             return Rejected(reply.fault, tuple(raw), usage)
-        if reply.refusal or reply.finish_reason == "content_filter":
+        if reply.refusal or reply.finish_reason == FILTERED:
             return Rejected("refused", tuple(raw), usage)
         try:
             return Answered(read(reply, kind), tuple(keys), usage)

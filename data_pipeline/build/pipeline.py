@@ -11,7 +11,6 @@ import apache_beam as beam
 
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
-from coi_jax.llm.calls import NO_COMPLETION
 from coi_jax.llm.settings import EndpointConfig
 from data_pipeline.build import instruction_sources, llm_stages
 from data_pipeline.build.asking.ask_transform import Answerer, EndpointAnswerer
@@ -234,10 +233,7 @@ def _not_empty(stage: Stage, rejecting: Sequence[Stage]) -> Stage:
     reasons = collections.Counter(row["reason"] for row in rows).most_common(1)
     why = f"all rows are rejected, most of them ({reasons[0][1]:,}): {reasons[0][0]}" if reasons else "it has no rows"
     field = "seeds.sources" if stage.name == "seeds" else f"stage {stage.name}"
-    hint = "correct the sources or the settings"
-    if reasons and reasons[0][0].startswith(NO_COMPLETION):
-        hint = "correct the endpoint; its replies are kept in config.store, so name another one to ask again"
-    raise UserError(field, "no row is left", f"{why}; {hint}")
+    raise UserError(field, "no row is left", f"{why}; correct the sources or the settings")
 
 
 def _last(stages: dict[str, Stage]) -> Stage:

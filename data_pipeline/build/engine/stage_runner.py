@@ -26,7 +26,7 @@ from coi_jax.common.errors import UserError
 from coi_jax.common.json_reader import JsonError, parse_json
 from coi_jax.common.progress import Bar
 from coi_jax.llm.client import NOT_STORED
-from coi_jax.llm.endpoint import declines_all
+from coi_jax.llm.failures import declines_all
 from coi_jax.llm.structured import BUDGET
 from data_pipeline.build.engine.stage_progress import PROGRESS
 

@@ -9,10 +9,11 @@ import pytest
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
 from coi_jax.llm.batch_api import Batches, _parts
-from coi_jax.llm.batch_lines import Failure, read_line, split_lines
+from coi_jax.llm.batch_lines import Failure, Line, read_line, split_lines
 from coi_jax.llm.budget import Budget, BudgetReached, Prices
 from coi_jax.llm.calls import Reply
-from coi_jax.llm.endpoint import MOST_BYTES, Declined
+from coi_jax.llm.endpoint import MOST_BYTES
+from coi_jax.llm.failures import Declined
 from coi_jax.llm.reply_store import SqliteStore
 from tests.helpers.llm_clients import KEY, PRICES, Output, call, config
 from tests.helpers.llm_server import Running, rates, running
@@ -187,6 +188,11 @@ def test_a_damaged_list_of_jobs_is_named(tmp_path: Path, line: str) -> None:
 KEYS = ["0" * 64, "../../etc/passwd"]
 
 
+def result(body: Any) -> dict[str, Any]:
+    """A result with status 200."""
+    return {"custom_id": KEYS[0], "response": {"status_code": 200, "body": body}}
+
+
 @pytest.mark.parametrize(
     ("row", "key", "kind"),
     [
@@ -197,7 +203,11 @@ KEYS = ["0" * 64, "../../etc/passwd"]
         ),
         ({"custom_id": KEYS[0], "response": None, "error": {"message": "expired"}}, KEYS[0], Failure),
         ({"custom_id": KEYS[0], "response": {"status_code": 400, "body": "no"}}, KEYS[0], Declined),
-        ({"custom_id": KEYS[0], "response": {"status_code": 200, "body": {"choices": []}}}, KEYS[0], Reply),
+        (result({"choices": [{"message": {"content": "x"}}]}), KEYS[0], Reply),
+        (result({"choices": [{"message": {"content": 3}}]}), KEYS[0], Reply),
+        (result({"choices": []}), KEYS[0], Failure),
+        (result({"error": {"message": "too long", "code": 400}}), KEYS[0], Declined),
+        (result({"error": {"message": "slow down", "code": 429}}), KEYS[0], Failure),
         ({"custom_id": KEYS[1], "response": {"status_code": 200, "body": {}}}, "", Failure),
         ({"custom_id": 3}, "", Failure),
         ([], "", Failure),
@@ -209,13 +219,33 @@ def test_lines_of_results_are_told_apart(row: Any, key: str, kind: type) -> None
     assert isinstance(line.outcome, kind)
 
 
-def test_a_line_that_cannot_be_read_is_kept_as_it_is_paid_for() -> None:
+def test_a_completion_in_a_line_that_cannot_be_read_is_kept_as_it_is_paid_for() -> None:
     start = json.dumps({"custom_id": KEYS[0]})[:-1].encode()
-    line = read_line(start + b', "response": ' + b"9" * 5000 + b"}\n")
+    line = read_line(start + b', "response": {"choices": ' + b"9" * 5000 + b"}}\n")
     assert line.key == KEYS[0]
     assert isinstance(line.outcome, Reply)
     assert line.outcome.fault
-    assert isinstance(read_line(start + b', "resp').outcome, Failure)  # the file was cut: it comes again
+    for rest in (b', "response": ' + b"9" * 5000 + b"}\n", b', "resp', b', "response": {"choices": '):
+        line = read_line(start + rest)  # no completion, or the file was cut: it is asked for again
+        assert line == Line(KEYS[0], Failure("an unreadable result", lost=True))
+
+
+def test_a_body_in_a_batch_that_is_no_completion_counts_and_is_asked_for_again(tmp_path: Path) -> None:
+    is_mended: list[bool] = []
+    most = sum(map(HALF.bound, BODIES[:3]))
+    with serving(lambda *_: completion(GOOD) if is_mended else Response(200, b"{}")) as server:
+        with batches(server, tmp_path) as (made, store):
+            assert made.answer(BODIES[:3], 0.01) == 0
+            assert not list(store)
+            ((reason, count),) = made.failures.items()
+            assert count == 3
+            assert reason.startswith("not a chat completion")
+        assert Budget(str(tmp_path / "spent"), None, HALF, 1).total() == pytest.approx(most)
+        is_mended.append(True)
+        with batches(server, tmp_path) as (made, store):
+            assert made.answer(BODIES[:3], 0.01) == 3
+    spent = Budget(str(tmp_path / "spent"), None, HALF, 1).total()
+    assert spent == pytest.approx(most + 3 * HALF.of_tokens(*USAGE.values()))
 
 
 def test_lines_come_whole_from_any_chunks() -> None:

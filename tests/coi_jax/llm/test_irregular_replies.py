@@ -1,5 +1,6 @@
-"""Endpoints that answer otherwise than the API's documentation has it: each reply is paid for once, and kept."""
+"""Endpoints that answer otherwise than the API's documentation has it: each completion is paid for once, and kept."""
 
+import collections
 import gzip
 import json
 import os
@@ -12,9 +13,11 @@ import pytest
 
 from coi_jax.llm import Answered, Outcome, Rejected, Unanswered, ask
 from coi_jax.llm.budget import Budget
-from coi_jax.llm.calls import MOST_TOKENS
+from coi_jax.llm.calls import MOST_TOKENS, Reply
 from coi_jax.llm.client import UNUSABLE_AT_FIRST
-from coi_jax.llm.endpoint import MOST_BYTES, MOST_COMPRESSED_BYTES, retry_after
+from coi_jax.llm.endpoint import MOST_BYTES, MOST_COMPRESSED_BYTES
+from coi_jax.llm.failures import retry_after
+from coi_jax.llm.reply_store import open_store
 from coi_jax.llm.structured import QUOTED_CHARACTERS
 from tests.helpers.llm_clients import PRICES, Output, call, client
 from tests.helpers.scripted_server import GOOD, USAGE, Answer, Response, completion, refusal, serving
@@ -88,23 +91,82 @@ def test_what_cannot_be_used_is_rejected_with_what_was_written_and_paid_for_once
 @pytest.mark.parametrize(
     "body",
     [
-        b'{"choices": []}',
         b'{"choices": [{"message": {"content": 3}}]}',
-        b'{"n": ' + b"1" * 5000 + b"}",
-        b"{\xff}",
-        b"[]",
+        b'{"choices": [{"message": {"content": "x"}}], "n": ' + b"1" * 5000 + b"}",
+        b'{"choices": [{"message": {"content": "\xff"}}]}',
     ],
-    ids=["no choice", "number", "digits", "bytes", "list"],
+    ids=["number", "digits", "bytes"],
 )
-def test_a_body_that_is_no_chat_completion_is_kept_as_it_is_and_not_asked_for_again(
+def test_a_chat_completion_that_cannot_be_used_is_kept_as_it_is_and_not_asked_for_again(
     tmp_path: Path, body: bytes
 ) -> None:
     found, requests = put(lambda *_: Response(200, body), tmp_path)
     assert isinstance(found, Rejected)
-    assert found.reason.startswith("not a chat completion")
+    assert found.reason.startswith("unusable completion: ")
     assert found.raw == (body.decode("utf-8", "backslashreplace"),)
     assert len(requests) == 1
     assert spent(tmp_path) == pytest.approx(PRICES.bound(BODY))  # nobody knows what it cost
+
+
+def test_a_reply_that_the_endpoint_holds_back_may_lack_its_message(tmp_path: Path) -> None:
+    found, requests = put(lambda *_: Response(200, b'{"choices": [{"finish_reason": "content_filter"}]}'), tmp_path)
+    assert isinstance(found, Rejected)
+    assert found.reason == "refused"
+    assert len(requests) == 1
+
+
+NO_COMPLETIONS = {
+    b"{}": "not a chat completion.*an empty object",
+    b"[]": "not a chat completion.*an array",
+    b"null": "not a chat completion.*null",
+    b'"busy"': "not a chat completion.*a string",
+    b'{"choices": []}': "not a chat completion.*the keys choices",
+    b'{"choices": [{}]}': "not a chat completion.*the keys choices",
+    b'{"choices": {"message": {"content": "x"}}}': "not a chat completion.*the keys choices",
+    b'{"id": 1, "detail": "log in first"}': "not a chat completion.*the keys id, detail",
+    b'{"error": "upstream is busy"}': "an error in place of a reply.*upstream is busy",
+    b'{"n": ' + b"1" * 5000 + b"}": "unreadable reply",
+    b"{\xff}": "unreadable reply",
+    b"<html>log in first</html>": "unreadable reply",
+    b"": "unreadable reply",
+}
+
+
+def test_a_body_that_is_no_chat_completion_is_a_lost_reply_and_asked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coi_jax.llm.rate_limits.FIRST_PAUSE_SECONDS", 0.01)
+    bodies, asked = list(NO_COMPLETIONS), collections.Counter[str]()
+    calls = [call(str(number)) for number in range(len(bodies))]
+
+    def answer(request: dict[str, Any], _: int) -> Response:
+        content = request["messages"][1]["content"]
+        asked[content] += 1
+        return completion(GOOD) if asked[content] == 4 else Response(200, bodies[int(content)])
+
+    with serving(answer) as server:
+        with client(server.url, tmp_path, attempts=2) as made:
+            found = [future.result(20) for future in [made.run(ask(made, one, Output)) for one in calls]]
+        for outcome, reason in zip(found, NO_COMPLETIONS.values(), strict=True):
+            assert isinstance(outcome, Unanswered)
+            assert re.fullmatch(f"{reason}.*, after 2 attempts", outcome.reason), outcome
+        lost = sum(2 * PRICES.bound(one.body) for one in calls)
+        assert spent(tmp_path) == pytest.approx(lost)  # each may have been charged for
+        with client(server.url, tmp_path, attempts=2) as made:  # the same command again
+            found = [future.result(20) for future in [made.run(ask(made, one, Output)) for one in calls]]
+    assert all(isinstance(outcome, Answered) for outcome in found)
+    assert set(asked.values()) == {4}
+
+
+def test_what_earlier_versions_kept_of_bodies_that_are_no_completions_is_asked_again(tmp_path: Path) -> None:
+    kept = Reply("{}", "stop", "", 20, 1, "not a chat completion: it has no message in choices[0]", is_estimate=True)
+    for path in (tmp_path / "r.sqlite", tmp_path / "folder"):
+        store = open_store(str(path))
+        store.put(call("a").key, kept)
+        assert store.get(call("a").key) is None
+    found, requests = put(lambda *_: completion(GOOD), tmp_path)
+    assert isinstance(found, Answered)
+    assert len(requests) == 1
 
 
 def test_a_body_that_was_cut_on_its_way_is_asked_for_again(tmp_path: Path) -> None:
@@ -113,11 +175,63 @@ def test_a_body_that_was_cut_on_its_way_is_asked_for_again(tmp_path: Path) -> No
     assert len(requests) == 2
 
 
-def test_an_error_in_place_of_a_reply_is_asked_again(tmp_path: Path) -> None:
-    error = Response(200, b'{"error": {"message": "upstream is busy", "code": 502}}')
-    found, _ = put(lambda *_: error, tmp_path, attempts=2)
+def told(code: Any, message: str = "upstream is busy", **headers: str) -> Response:
+    """A status 200 with an error in its body."""
+    return Response(200, json.dumps({"error": {"message": message, "code": code}}).encode(), headers)
+
+
+IN_CHOICE = {"choices": [{"error": {"message": "broke off", "code": 502}, "message": {"content": "Th"}}]}
+
+
+@pytest.mark.parametrize(
+    ("response", "reason"),
+    [
+        (told(502), r"status 502 \(upstream is busy\), after 2 attempts"),
+        (told(None), r"an error in place of a reply \(upstream is busy\), after 2 attempts"),
+        (Response(200, json.dumps(IN_CHOICE).encode()), r"status 502 \(broke off\), after 2 attempts"),
+    ],
+    ids=["status", "no status", "in a choice"],
+)
+def test_an_error_in_place_of_a_reply_is_asked_again(tmp_path: Path, response: Response, reason: str) -> None:
+    found, requests = put(lambda *_: response, tmp_path, attempts=2)
     assert isinstance(found, Unanswered)
-    assert "upstream is busy" in found.reason
+    assert re.fullmatch(reason, found.reason)
+    assert len(requests) == 2
+    assert spent(tmp_path) == pytest.approx(2 * PRICES.bound(BODY))
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        (401, "endpoint.key_variable.*the key is wrong"),
+        ("402", "endpoint.key_variable.*no money left"),
+        (404, "endpoint.model.*no such model"),
+        ("insufficient_quota", "endpoint.key_variable.*upstream is busy"),
+    ],
+)
+def test_an_error_in_a_body_that_no_repetition_mends_stops_at_once(tmp_path: Path, code: Any, reason: str) -> None:
+    found, requests = put(lambda *_: told(code), tmp_path)
+    assert isinstance(found, Unanswered)
+    assert re.search(reason, found.reason)
+    assert len(requests) == 1
+    assert spent(tmp_path) == 0.0
+
+
+def test_an_error_in_a_body_that_is_about_one_call_declines_it(tmp_path: Path) -> None:
+    found, requests = put(lambda *_: told(400, "the prompt is too long"), tmp_path)
+    assert isinstance(found, Rejected)
+    assert found.is_declined
+    assert len(requests) == 1
+    assert spent(tmp_path) == 0.0
+
+
+def test_an_error_in_a_body_may_ask_to_wait(tmp_path: Path) -> None:
+    began = time.monotonic()
+    busy = told("429", Retry_After="1")
+    found, _ = put(lambda _, number: completion(GOOD) if number else busy, tmp_path)
+    assert isinstance(found, Answered)
+    assert time.monotonic() - began >= 1
+    assert spent(tmp_path) == pytest.approx(PRICES.of_tokens(*USAGE.values()))  # a limit costs nothing
 
 
 @pytest.mark.parametrize(
@@ -183,7 +297,9 @@ def test_no_more_is_waited_than_patience_lasts_and_it_is_said(
     assert isinstance(found, Unanswered)
     assert "come back later" in found.reason
     assert time.monotonic() - began < 5
-    assert capsys.readouterr().err.count("as endpoint.patience_seconds says") == 1
+    said = capsys.readouterr().err
+    assert said.count("the endpoint asks to wait 86,400 s or more (status 429") == 1
+    assert said.count("as endpoint.patience_seconds says") == 1
 
 
 @pytest.mark.parametrize("wait", ["nan", "-5", "soon", "Fri, 99 Foo 99999", ""])

@@ -76,14 +76,36 @@ def test_an_endpoint_that_declines_all_stops_the_build_and_is_asked_again_when_i
     assert read_manifest(tmp_path / "out")["counts"]["train"]
 
 
-def test_an_endpoint_whose_replies_are_no_completions_is_blamed_and_the_store_named(
+def test_an_endpoint_whose_replies_are_no_completions_is_asked_again_when_it_is_mended(
     seeds: Path, tmp_path: Path
 ) -> None:
-    with (
-        serving(lambda *_: Response(200, b"{}")) as server,
-        pytest.raises(UserError, match=r"no row is left: .*no message in choices.*endpoint.*config\.store.*another"),
-    ):
-        run(command(tmp_path / "out", server.url, seeds))
+    mended: list[bool] = []
+
+    def answer(request: dict[str, Any], _: int) -> Response:
+        return completion(reader()(request)) if mended else Response(200, b"{}")
+
+    with serving(answer) as server:
+        argv = command(tmp_path / "out", server.url, seeds, **{"endpoint.attempts": 2})
+        with pytest.raises(UserError, match=r"4 questions without an answer: .*no message.*, after 2 attempts"):
+            run(argv)
+        assert not (tmp_path / "out").exists()
+        mended.append(True)
+        assert run(argv) == 0
+    assert read_manifest(tmp_path / "out")["counts"]["train"]
+
+
+def test_no_row_is_lost_where_one_reply_is_no_completion(declining: "Declining") -> None:
+    def answer(request: dict[str, Any], _: int) -> Response:
+        is_lost = "given text 2" in words(request) and not declining.is_mended
+        return Response(200, b"{}") if is_lost else completion(reader()(request))
+
+    with serving(answer) as server:
+        with pytest.raises(Incomplete) as stopped:
+            declining.stage(server.url)
+        assert list(stopped.value.reasons.values()) == [1]
+        declining.is_mended = True
+        assert declining.stage(server.url).counts == {"out": 4, "rejected": 0, "unanswered": 0}
+        assert len(server.requests) == 4 + 1
 
 
 class Declining:
