@@ -22,7 +22,7 @@ from coi_jax.common import files
 from coi_jax.common.errors import UserError, nearest
 from coi_jax.common.json_reader import HALF_A_PAIR
 from coi_jax.common.schema import check_value
-from coi_jax.common.storage import PathLike, as_path, atomic_folder, file_version, open_input, recover_folder
+from coi_jax.common.storage import PathLike, as_path, atomic_folder, file_version, is_there, open_input, recover_folder
 
 MANIFEST = "manifest.json"
 REJECTED = "rejected"
@@ -128,6 +128,7 @@ class DatasetWriter:
         self.source = source
         self.counts: dict[str, collections.Counter[int]] = collections.defaultdict(collections.Counter)
         self.rejections: collections.Counter[str] = collections.Counter()
+        self._ids: dict[str, set[str]] = collections.defaultdict(set)
 
     def __enter__(self) -> "DatasetWriter":
         """Open the folder; raise UserError where it holds anything else."""
@@ -159,9 +160,12 @@ class DatasetWriter:
         return self._open[name]
 
     def add(self, split: str, chain: Chain) -> None:
-        """Append a chain to a split; raise UserError where it could not be read again."""
+        """Append a chain to a split; raise UserError where it could not be read again, or its id is another's."""
         row = chain.row()
         Chain.from_row(row)
+        if chain.id in self._ids[split]:
+            raise UserError("id", chain.id, f"occurs more than once in split {split}; give every chain its own id")
+        self._ids[split].add(chain.id)
         self._file(split).write(row)
         self.counts[split][chain.length] += 1
 
@@ -233,7 +237,7 @@ def read_manifest(folder: PathLike, field: str = "dataset folder") -> dict[str, 
     """
     place = as_path(folder, field)
     path = place / MANIFEST
-    if not path.exists() and not recover_folder(folder, MANIFEST):
+    if not is_there(path) and not recover_folder(folder, MANIFEST):
         found = f"has no {MANIFEST};" if place.exists() else "no such folder; check the path, or"
         raise UserError(field, folder, f"{found} build or import the dataset first")
     manifest = files.read_object(path, field)
@@ -322,11 +326,6 @@ def write_chains(
         raise UserError("folder", folder, "holds a dataset; name a new folder, or give overwrite=True")
     with DatasetWriter(folder, source) as writer:
         for split, chains in splits.items():
-            ids: set[str] = set()
             for chain in chains:
-                if chain.id in ids:
-                    hint = f"occurs more than once in split {split}; give every chain its own id"
-                    raise UserError("id", chain.id, hint)
-                ids.add(chain.id)
                 writer.add(split, chain)
         writer.finish(licence, {})

@@ -83,6 +83,11 @@ def is_local(path: PathLike) -> bool:
     return "://" not in os.fspath(path)
 
 
+def is_there(path: PathLike) -> bool:
+    """Return whether there is something at a path: also a link that cannot be followed, which reading it will tell."""
+    return os.path.lexists(path) if is_local(path) else bool(epath.Path(path).exists())
+
+
 def local_path(path: PathLike, field: str, reason: str) -> pathlib.Path:
     """Return a path that has to be local as a `pathlib.Path`.
 

@@ -12,9 +12,10 @@ from typing import Any
 
 from coi_jax.chains.chain import Chain
 from coi_jax.chains.dataset import read_chains, read_manifest
+from coi_jax.common import files
 from coi_jax.common.errors import UserError
 from coi_jax.common.progress import track
-from coi_jax.common.storage import PathLike
+from coi_jax.common.storage import PathLike, as_path
 from coi_jax.data.prompts import encode_prompt, prompt
 from coi_jax.tokenizers.protocol import Vocabulary
 from data_pipeline.percentiles import percentiles
@@ -121,6 +122,43 @@ def degeneracy(output: str) -> str | None:
     if words >= REPETITION_WORDS and repeated_share(output) >= REPETITION_SHARE:
         return "repetitive"
     return "long" if words > LONG_WORDS else None
+
+
+class RepeatedIds:
+    """Finds ids that more than one row of a split has: predictions are kept by id."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, set[str]] = collections.defaultdict(set)
+        self._times: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
+
+    def add(self, split: str, chain: Chain) -> None:
+        """Add a chain."""
+        if chain.id in self._seen[split]:
+            self._times[split][chain.id] += 1
+        self._seen[split].add(chain.id)
+
+    def report(self) -> dict[str, dict[str, int]]:
+        """Return by split the ids that occur more than once, with how often, the most frequent first."""
+        return {split: {name: 1 + n for name, n in times.most_common()} for split, times in self._times.items()}
+
+
+def uncounted_splits(folder: PathLike, manifest: dict[str, Any]) -> list[str]:
+    """Return the files of chains that a manifest counts nothing of: no command reads them.
+
+    Args:
+      folder: of the dataset.
+      manifest: of the dataset.
+    """
+    names = [path.name.removesuffix(".jsonl") for path in as_path(folder).iterdir() if path.name.endswith(".jsonl")]
+    return sorted(name for name in names if name not in manifest["counts"] and _begins_with_chain(folder, name))
+
+
+def _begins_with_chain(folder: PathLike, name: str) -> bool:
+    try:
+        row = next(files.read_jsonl(as_path(folder) / f"{name}.jsonl", "dataset"), None)
+        return row is not None and bool(Chain.from_row(row).id)
+    except UserError:
+        return False
 
 
 class Degenerate:
@@ -234,7 +272,8 @@ def audit(folder: PathLike, vocabulary: Vocabulary, template: str, limits: Seque
       limits: row lengths, in tokens.
 
     Returns:
-      The findings as JSON values: "counts", "leaks", "duplicates", "degenerate", "lengths", "places".
+      The findings as JSON values: "counts", "leaks", "duplicates", "repeated_ids",
+      "uncounted", "degenerate", "lengths", "places".
 
     Raises:
       UserError: the folder is not a dataset, or a row of it is not a chain.
@@ -242,11 +281,11 @@ def audit(folder: PathLike, vocabulary: Vocabulary, template: str, limits: Seque
     manifest = read_manifest(folder)
     if not manifest["counts"]:
         raise UserError("data", folder, "its manifest counts no chains; build or import the dataset again")
-    leaks, duplicates, degenerate, places = Leaks(), Duplicates(), Degenerate(), Places()
+    leaks, duplicates, repeated, degenerate, places = Leaks(), Duplicates(), RepeatedIds(), Degenerate(), Places()
     lengths = Lengths(vocabulary, template, limits)
     total = sum(itertools.chain(*(by.values() for by in manifest["counts"].values())))
     for split, chain in track(_chains(folder, manifest), "auditing", total):
-        for measure in (leaks, duplicates, degenerate, lengths, places):
+        for measure in (leaks, duplicates, repeated, degenerate, lengths, places):
             measure.add(split, chain)
     return {
         "data": str(folder),
@@ -255,6 +294,8 @@ def audit(folder: PathLike, vocabulary: Vocabulary, template: str, limits: Seque
         "template": template,
         "leaks": leaks.report(),
         "duplicates": duplicates.report(),
+        "repeated_ids": repeated.report(),
+        "uncounted": uncounted_splits(folder, manifest),
         "degenerate": degenerate.report(),
         "lengths": lengths.report(),
         "places": places.report(),

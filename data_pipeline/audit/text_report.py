@@ -12,7 +12,7 @@ PLACES = ("only", "first", "middle", "last")
 
 def text_report(findings: dict[str, Any]) -> str:
     """Return the findings of `data_pipeline.audit.audit`, section by section."""
-    sections = (_head, _leaks, _duplicates, _degenerate, _lengths, _cuts, _categories, _verbs)
+    sections = (_head, _leaks, _duplicates, _repeated_ids, _degenerate, _lengths, _cuts, _categories, _verbs)
     return "\n\n".join("\n".join(section(findings)) for section in sections)
 
 
@@ -36,7 +36,9 @@ def _head(findings: dict[str, Any]) -> list[str]:
     rows = ([split, *(by.get(str(length), 0) or "–" for length in lengths)] for split, by in counts.items())
     title = [f"{findings['data']} ({findings['source']}, {findings['licence']})", "", "Chains by split and length"]
     rejected = sum(findings["rejected"].values())
-    return [*title, *text_table(["split", *map(str, lengths)], rows), f"{rejected:,} rejected rows"]
+    uncounted = "holds chains that manifest.json does not count: no command reads it"
+    left = (f"{name}.jsonl {uncounted}" for name in findings["uncounted"])
+    return [*title, *text_table(["split", *map(str, lengths)], rows), f"{rejected:,} rejected rows", *left]
 
 
 def _leaks(findings: dict[str, Any]) -> list[str]:
@@ -64,6 +66,15 @@ def _duplicates(findings: dict[str, Any]) -> list[str]:
         return [title, "none"]
     rows = ([split, line["rows"], line["chains"], _pair(*line["pairs"][0])] for split, line in found.items())
     return [title, *text_table(["split", "rows", "chains", "for example"], rows)]
+
+
+def _repeated_ids(findings: dict[str, Any]) -> list[str]:
+    title = "Repeated ids: rows of a split that share an id, by which predictions are kept"
+    found = findings["repeated_ids"]
+    if not found:
+        return [title, "none"]
+    rows = ([split, len(times), sum(times.values()), next(iter(times))] for split, times in found.items())
+    return [title, *text_table(["split", "ids", "rows", "for example"], rows)]
 
 
 def _pair(first: str, repeat: str) -> str:

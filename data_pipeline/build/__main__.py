@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = load(arguments.config, overrides, needs_model=not arguments.dry_run)
     work = arguments.work or f"{arguments.out}.work"
     check_work_folder(work)
-    with folder_lock(work, "work"):
+    with folder_lock(work, "work" if arguments.work else "out"):
         job = BuildJob(
             config, arguments.out, work, arguments.decisions, arguments.budget, beam_flags, arguments.overwrite
         )

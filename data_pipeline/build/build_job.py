@@ -13,7 +13,7 @@ from data_pipeline.build.build_config import BuildConfig
 from data_pipeline.build.decisions import Decisions
 from data_pipeline.build.engine.stage_runner import StageRunner
 from data_pipeline.build.forecast import Forecast, Line
-from data_pipeline.build.pipeline import Build, BuildResult, Payment
+from data_pipeline.build.pipeline import Build, BuildResult, Payment, check_composed
 from data_pipeline.build.review import chain_outcomes, model_quality
 from data_pipeline.build.review.build_report import write_report
 from data_pipeline.build.run_modes import run_directly, run_in_batches
@@ -72,7 +72,8 @@ class BuildJob:
           poll_seconds: the pause between polls of a batch, to ask through the Batch API; None asks directly.
 
         Raises:
-          UserError: the folder holds something else, a question has no answer, or the budget is reached.
+          UserError: the folder holds something else, a question has no answer, the budget is reached, or no chain of
+            several steps is left, which is said when all that was made is written.
         """
         check_dollars(self.budget)
         check_not_kept(self.work, "--work")
@@ -84,6 +85,7 @@ class BuildJob:
         chain_outcomes.write(self.work, built)
         spent = Budget(self.payment.folder, None, Prices(0.0, 0.0), 1).total()
         write_report(f"{self.work}/report.html", self.config, built, spent, self.decisions)
+        check_composed(built, f"the single steps are in {self.out}, the report is {self.work}/report.html")
         quality = model_quality.lines(model_quality.replies(built.every), model_quality.truth(built))
         failures = model_quality.failure_line(ask_transform.failed_attempts())
         return "\n".join([summary(self.out, self.work, spent), *failures, *quality])

@@ -7,7 +7,7 @@ depends on nothing else; rows that turn out to be unusable on the way are refuse
 import dataclasses
 import fnmatch
 import heapq
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -31,6 +31,7 @@ CLOSED_REPEATS = 4  # … if each of them comes as often as this in the mean
 NOTHING = "nothing"  # the kind of an empty input, which no task gives
 NAMED_KEYS = 20  # of rows that cannot be used, in an error
 ITEMS = (3, 6)  # of an operation's inputs
+MAX_LEVEL = 3  # of operations: all of them
 ROWS_TRIED = 100  # whose keys may be unknown before a row with known ones
 UNKNOWN_KEYS = "a row with the keys of no layout that is known"
 
@@ -58,6 +59,7 @@ def paths(source: SourceConfig) -> list[str]:
       UserError: there are none.
     """
     if source.kind == "procedural":
+        catalogue.select(source.path.split(","), MAX_LEVEL, "seeds.sources")
         return [source.path]
     if source.kind == "dataset":
         return [str(split_path(source.path, source.split, "seeds.sources"))]
@@ -153,6 +155,7 @@ def with_instances(
       config: how many instances of what length are taken.
     """
     taken: dict[str, Instance] = {}
+    ids: set[str] = set()
     for row, instance in rows:
         if len(taken) == config.instances:
             break
@@ -160,12 +163,20 @@ def with_instances(
         if reason:
             yield Refused(reason, {"task": seed.id, "instance": row})
         elif isinstance(instance, Instance):
-            taken[instance.input] = instance
+            taken[instance.input] = _with_own_id(instance, ids)
+            ids.add(taken[instance.input].id)
     if not taken:
         yield Refused("a task without a usable instance", {"task": seed.id})
         return
     takes = seed.takes if any(taken) else (NOTHING,)
     yield dataclasses.replace(seed, takes=takes, instances=tuple(taken.values()))
+
+
+def _with_own_id(instance: Instance, ids: Set[str]) -> Instance:
+    """Return an instance with an id of its own in its task, also where its source gives several the same."""
+    if instance.id not in ids:
+        return instance
+    return dataclasses.replace(instance, id=f"{instance.id}-{files.digest(instance.input)[:12]}")
 
 
 def _fault(instance: Instance, taken: Mapping[str, Instance], config: SeedsConfig) -> str:
@@ -300,7 +311,7 @@ def read_procedural(names: str, config: SeedsConfig, seed: int) -> Iterator[Seed
       config: how many instances are taken.
       seed: of the inputs.
     """
-    for operation in catalogue.select(names.split(","), max_level=3):
+    for operation in catalogue.select(names.split(","), MAX_LEVEL):
         if not operation.parameters:
             drawn = _drawn(operation, Random(f"{seed} {operation.name}"), operation.source)
             yield from with_instances(_operation(operation), ((None, instance) for instance in drawn), config)

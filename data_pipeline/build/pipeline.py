@@ -229,11 +229,33 @@ def _not_empty(stage: Stage, rejecting: Sequence[Stage]) -> Stage:
     """
     if stage.counts[OUT]:
         return stage
-    rows = (row for one in rejecting for row in one.read(REJECTED))
-    reasons = collections.Counter(row["reason"] for row in rows).most_common(1)
-    why = f"all rows are rejected, most of them ({reasons[0][1]:,}): {reasons[0][0]}" if reasons else "it has no rows"
     field = "seeds.sources" if stage.name == "seeds" else f"stage {stage.name}"
-    raise UserError(field, "no row is left", f"{why}; correct the sources or the settings")
+    raise UserError(field, "no row is left", f"{_main_reason(rejecting)}; correct the sources or the settings")
+
+
+def _main_reason(stages: Sequence[Stage]) -> str:
+    """Return why most rows of some stages are rejected, in words."""
+    reasons = collections.Counter(row["reason"] for stage in stages for row in stage.read(REJECTED)).most_common(1)
+    return f"all rows are rejected, most of them ({reasons[0][1]:,}): {reasons[0][0]}" if reasons else "it has no rows"
+
+
+def check_composed(built: BuildResult, kept: str) -> None:
+    """Check that a build has a chain of several steps, which is what it is for.
+
+    Args:
+      built: the build.
+      kept: where what was made is found, for the error.
+
+    Raises:
+      UserError: it has none; the most frequent reason is given.
+    """
+    if any(len(row["steps"]) > 1 for row in built.selected.read()):
+        return
+    candidates = [stage for stages in built.candidates.values() for stage in stages.values()]
+    reason = _main_reason([*candidates, *built.chains.values(), built.selected])
+    why = reason if built.pairs.counts[OUT] else "the rules allow no pair of its tasks"
+    hint = f"{why}; {kept}; correct the sources, the model or the settings"
+    raise UserError("stage selection", "no chain of several steps is left", hint)
 
 
 def _last(stages: dict[str, Stage]) -> Stage:

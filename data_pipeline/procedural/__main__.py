@@ -18,6 +18,7 @@ from data_pipeline.procedural.chain_generator import SOURCE, Generator, Settings
 from data_pipeline.procedural.compose import Limits
 
 MAX_LENGTH = 100  # steps of a chain
+MAX_ITEMS = 6  # of an input, unless another number is given
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -43,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--rephrased_count", metavar="N,…", default="100", help="likewise")
     add("--test_count", metavar="N,…", default="200", help="likewise, for --test_lengths")
     add("--min_items", type=int, metavar="N", default=3, help="smallest input: words, numbers, fields …")
-    add("--max_items", type=int, metavar="N", default=6, help="largest input")
+    add("--max_items", type=int, metavar="N", default=MAX_ITEMS, help="largest input")
     add("--max_characters", type=int, metavar="N", default=400, help="longest text of a value")
     add("--phrasings", type=int, metavar="N", default=3, help="ways to ask for each operation, 1 to 3")
     add("--hold_out", type=int, metavar="N", default=5, help="one combination in this many is for test")
@@ -87,6 +88,9 @@ def _lengths(field: str, text: str) -> list[int]:
 
 def _limits(args: argparse.Namespace) -> Limits:
     _at_least("min_items", args.min_items, 2)
+    if args.min_items > args.max_items == MAX_ITEMS:  # as it is where --min_items alone is given
+        hint = f"must be at most {MAX_ITEMS}; raise --max_items too"
+        raise UserError("min_items", args.min_items, hint)
     _at_least("max_items", args.max_items, args.min_items)
     _at_least("max_characters", args.max_characters, 40)
     if args.max_items > 12:

@@ -51,18 +51,26 @@ def numbers() -> dict[str, int]:
     return found
 
 
-def select(names: Sequence[str], max_level: int) -> tuple[Operation, ...]:
-    """Return the operations of these names and families, up to a level, in the catalogue's order.
+def select(names: Sequence[str], max_level: int, field: str = "operations") -> tuple[Operation, ...]:
+    """Return the operations of some names and families, up to a level, in the catalogue's order.
+
+    Args:
+      names: of operations and families.
+      max_level: of the operations.
+      field: what the names were given for, in an error.
 
     Raises:
-      UserError: a name is neither an operation nor a family (the message has the nearest), or nothing is left.
+      UserError: a name is empty, or neither an operation nor a family (the message has the nearest), or nothing is left.
     """
-    known = [*families(), *by_name()]
-    for name in names:
+    known, wanted = [*families(), *by_name()], [name.strip() for name in names]
+    if not all(wanted):
+        hint = "has an empty name; write names with one comma between, as lists,sort_words"
+        raise UserError(field, ",".join(names), hint)
+    for name in wanted:
         if name not in known:
             hint = f"{nearest(name, known)} (python -m data_pipeline.procedural --list prints all)"
-            raise UserError("operations", name, hint)
-    chosen = [operation for operation in OPERATIONS if {operation.name, operation.family} & set(names)]
+            raise UserError(field, name, hint)
+    chosen = [operation for operation in OPERATIONS if {operation.name, operation.family} & set(wanted)]
     kept = tuple(operation for operation in chosen if operation.level <= max_level)
     if not kept:
         raise UserError("max_level", max_level, "leaves no operation; raise it or choose other operations")

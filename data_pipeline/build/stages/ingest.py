@@ -21,6 +21,7 @@ from data_pipeline.build.instruction_sources import Piece, Refused
 
 TRAIN, TEST = "train", "test"
 DUPLICATE = "an instance that another task has too"
+REPEATED = "a task whose id another task has too"
 LEAKS = "an instance of training whose input or output stands in a test task"
 WHOLE, TEXT = "whole", "text"  # kinds of fingerprints: of input and output, or of one text
 Place = tuple[str, str]  # of an instance: its task and its id
@@ -150,15 +151,22 @@ def _instances_to_remove(
 
 class _RemoveInstances(beam.DoFn):
     def process(self, joined: tuple[str, dict[str, Any]]) -> Iterator[Any]:
-        """Yield a seed without some instances, if any is left."""
-        for seed in joined[1]["seeds"]:
-            reasons = {instance: reason for group in joined[1]["dropped"] for instance, reason in sorted(group)}
-            kept = tuple(instance for instance in seed.instances if instance.id not in reasons)
-            for instance in seed.instances:
-                if instance.id in reasons:
-                    row = {"task": seed.id, "instance": dataclasses.asdict(instance)}
-                    yield beam.pvalue.TaggedOutput(REJECTED, Refused(reasons[instance.id], row))
-            if kept:
-                yield beam.pvalue.TaggedOutput(OUT, dataclasses.replace(seed, instances=kept))
-            else:
-                yield beam.pvalue.TaggedOutput(REJECTED, Refused("a task without an instance left", {"task": seed.id}))
+        """Yield a seed without some instances, if any is left; of several seeds with one id the first alone."""
+        seeds = list(joined[1]["seeds"])
+        if len(seeds) > 1:
+            seeds.sort(key=lambda seed: files.digest(seed.row()))
+        yield from self._without(seeds[0], joined[1]["dropped"])
+        for other in seeds[1:]:
+            yield beam.pvalue.TaggedOutput(REJECTED, Refused(REPEATED, other.row()))
+
+    def _without(self, seed: Seed, dropped: Iterable[Iterable[tuple[str, str]]]) -> Iterator[Any]:
+        reasons = {instance: reason for group in dropped for instance, reason in sorted(group)}
+        kept = tuple(instance for instance in seed.instances if instance.id not in reasons)
+        for instance in seed.instances:
+            if instance.id in reasons:
+                row = {"task": seed.id, "instance": dataclasses.asdict(instance)}
+                yield beam.pvalue.TaggedOutput(REJECTED, Refused(reasons[instance.id], row))
+        if kept:
+            yield beam.pvalue.TaggedOutput(OUT, dataclasses.replace(seed, instances=kept))
+        else:
+            yield beam.pvalue.TaggedOutput(REJECTED, Refused("a task without an instance left", {"task": seed.id}))

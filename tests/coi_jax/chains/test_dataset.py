@@ -210,6 +210,16 @@ def test_an_id_names_one_chain_of_a_split(tmp_path: Path) -> None:
     write_chains(tmp_path / "data", {"train": CHAINS[:1], "test": CHAINS[:1]}, source="s", licence="l")
 
 
+def test_a_writer_refuses_an_id_that_it_has_written_and_names_it(tmp_path: Path) -> None:
+    with (
+        pytest.raises(UserError, match=r"^id: c0: occurs more than once in split train"),
+        DatasetWriter(tmp_path / "data", "made here") as writer,
+    ):
+        for item in (CHAINS[0], CHAINS[1], chain(0, 3)):
+            writer.add("train", item)
+    assert not (tmp_path / "data").exists()
+
+
 def test_reading_what_is_not_a_dataset(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="none: no such folder; check the path"):
         read_manifest(tmp_path / "none")
@@ -240,6 +250,16 @@ def run(text):
 def test_chains_of_a_megabyte_are_written_and_read_soon_and_in_little_memory(tmp_path: Path) -> None:
     texts = [piece * (2**20 // len(piece)) for piece in ("word ", "\\", "\n", '"', "é\u2028", "\0", "Task 1 output: ")]
     assert_megabyte_takes_little(CODE.format(path=str(tmp_path / "data")), "UserError", texts)
+
+
+def test_a_manifest_that_is_a_link_to_itself_is_named(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").symlink_to(tmp_path / "manifest.json")
+    with pytest.raises(UserError, match=r"^dataset folder: .*/manifest\.json: cannot be read \(Too many levels of symb"):
+        read_manifest(tmp_path)
+    (tmp_path / "manifest.json").unlink()
+    (tmp_path / "manifest.json").symlink_to(tmp_path / "gone.json")
+    with pytest.raises(UserError, match=r"^dataset folder: .*/manifest\.json: no such file"):
+        read_manifest(tmp_path)
 
 
 def test_a_missing_folder_is_told_from_one_that_is_no_dataset(tmp_path: Path) -> None:

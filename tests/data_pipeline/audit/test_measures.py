@@ -1,5 +1,7 @@
+import collections
 import json
 import random
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -48,14 +50,22 @@ TEST = [
 ]
 
 
+def write_unchecked(folder: Path, splits: dict[str, list[Chain]], counted: list[str]) -> Path:
+    """A dataset folder as another program may write it: ids repeat, and the manifest counts some splits alone."""
+    folder.mkdir()
+    for split, chains in splits.items():
+        lines = (json.dumps(chain.row()) + "\n" for chain in chains)
+        (folder / f"{split}.jsonl").write_text("".join(lines), encoding="utf-8")
+    counts = {split: collections.Counter(str(chain.length) for chain in splits[split]) for split in counted}
+    digests = {f"{split}.jsonl": files.sha256(folder / f"{split}.jsonl") for split in splits}
+    manifest = {"source": "made here", "licence": "Apache-2.0", "counts": counts, "rejected": {}, "notes": {}}
+    files.write_json(folder / "manifest.json", manifest | {"sha256": digests})
+    return folder
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    with DatasetWriter(tmp_path / "data", "made here") as writer:
-        for split, chains in {"train": TRAIN * 2, "test": TEST}.items():
-            for chain in chains:
-                writer.add(split, chain)
-        writer.finish("Apache-2.0", {})
-    return tmp_path / "data"
+    return write_unchecked(tmp_path / "data", {"train": TRAIN * 2, "test": TEST}, ["train", "test"])
 
 
 def findings(folder: Path, limits: tuple[int, ...] = (64, 4096)) -> dict[str, Any]:
@@ -93,6 +103,19 @@ def test_duplicates_are_told_apart_by_their_outputs(folder: Path) -> None:
     assert (line["rows"], line["chains"]) == (4, 6)  # the second copy of TRAIN has the same ids and outputs
     assert ["made#1", "made#3"] in line["pairs"]
     assert findings(folder)["duplicates"]["test"]["rows"] == 0
+
+
+def test_repeated_ids_and_splits_that_the_manifest_does_not_count_are_told(folder: Path, tmp_path: Path) -> None:
+    found = findings(folder)
+    assert found["repeated_ids"] == {"train": {f"made#{number}": 2 for number in range(5)}}
+    assert found["uncounted"] == []
+    assert re.search(r"train +5 +10 +made#0", text_report(found))
+    other = write_unchecked(tmp_path / "other", {"train": TRAIN, "test": TEST}, ["train"])
+    (other / "notes.jsonl").write_text('{"id": "made#0", "verdicts": []}\n', encoding="utf-8")
+    found = findings(other)
+    assert found["repeated_ids"] == {}
+    assert found["uncounted"] == ["test"]
+    assert "test.jsonl holds chains that manifest.json does not count" in text_report(found)
 
 
 def test_degenerate_outputs_are_found_and_missing_ones_are_not(folder: Path) -> None:

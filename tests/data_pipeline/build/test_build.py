@@ -245,13 +245,21 @@ def test_a_misspelt_flag_starts_no_build(tmp_path: Path, flag: str) -> None:
 
 
 def test_what_a_worker_finds_wrong_with_the_input_is_one_error_of_the_user(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="operations: nope: unknown"):
+    with pytest.raises(UserError, match=r"^seeds\.sources: nope: unknown"):
         run(flags(tmp_path / "built", None, "--source=procedural:nope"))
     (tmp_path / "rows.json").write_text('[{"instruction": "cut', encoding="utf-8")
     argv = flags(tmp_path / "built", None, f"--source=alpaca:{tmp_path}/rows.json", "--llm=endpoint")
     with pytest.raises(UserError, match=r"rows\.json"):
         run(argv)
     assert not (tmp_path / "built").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_named_as_it_was_given(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^out: /proc/none\.work: cannot be written"):
+        run(flags(Path("/proc/none"), None, store=str(tmp_path / "replies.sqlite")))
+    with pytest.raises(UserError, match=r"^work: /proc/none: cannot be written"):
+        run(flags(tmp_path / "built", None, "--work=/proc/none"))
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_endpoint_without_a_key_or_a_model_is_named(
@@ -279,7 +287,7 @@ def test_the_real_tasks_make_chains(super_ni_folder: Path, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("more", [(), ("--dry_run",)], ids=["build", "forecast"])
 def test_two_builds_are_not_at_work_in_one_folder(tmp_path: Path, more: tuple[str, ...]) -> None:
-    in_use = pytest.raises(UserError, match=rf"work: .*out\.work: is in use by process {os.getpid()} since ")
+    in_use = pytest.raises(UserError, match=rf"^out: .*out\.work: is in use by process {os.getpid()} since ")
     with folder_lock(tmp_path / "out.work", "work"), in_use:
         run(flags(tmp_path / "out", None, *more))
     assert not list(tmp_path.iterdir())

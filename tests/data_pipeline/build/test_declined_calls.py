@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from etils import epath
 
 from benchmarks import build_speed
 from coi_jax.chains.dataset import read_manifest
+from coi_jax.common import cli
 from coi_jax.common.errors import UserError
 from data_pipeline.build import __main__ as build
 from data_pipeline.build import llm_stages
@@ -257,6 +259,30 @@ def test_a_source_of_which_no_row_can_be_used_is_an_error_that_names_its_keys(tm
 def test_seeds_that_are_all_left_out_are_an_error_with_the_reason(seeds: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"seeds\.sources: no row is left.*longer than longest_words"):
         run(command(tmp_path / "out", "http://127.0.0.1:9", seeds, **{"seeds.longest_words": 1}))
+
+
+def test_a_build_without_a_chain_of_several_steps_ends_with_the_reason_and_keeps_what_was_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def answer(request: dict[str, Any], _: int) -> Response:
+        no = {"reason": "The second needs another text.", "composable": False}
+        return completion(json.dumps(no) if question(request)[0] == "check" else reader()(request))
+
+    out = tmp_path / "out"
+    with serving(answer) as server:
+        argv = flags(out, None, **endpoint(server.url) | SHORT | {"llm": "endpoint", "seeds.instances": 1})
+        assert cli.run(lambda: run(argv)) == cli.EXIT_USER_ERROR
+    (line,) = [line for line in capsys.readouterr().err.split("\n") if line.startswith("error: ")]
+    reason = "all rows are rejected, most of them .*: not composable"
+    assert re.search(rf"no chain of several steps is left: {reason}; the single steps are in {out}, the report", line)
+    counts = read_manifest(out)["counts"]
+    assert set(counts["train"]) == {"1"}
+    assert (tmp_path / "out.work" / "report.html").exists()
+
+
+def test_a_build_whose_rules_allow_no_pair_says_so(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no chain of several steps is left: the rules allow no pair of its tasks; "):
+        run(flags(tmp_path / "out", None, "--source=procedural:reverse_words", **SHORT))
 
 
 def test_a_dry_run_needs_neither_model_nor_key(seeds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

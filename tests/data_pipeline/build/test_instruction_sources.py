@@ -52,6 +52,17 @@ def test_rows_that_cannot_be_used_are_refused_with_a_reason(folder: Path) -> Non
     ]
 
 
+def test_instances_of_one_id_in_the_source_get_ids_of_their_own(tmp_path: Path) -> None:
+    rows = [{"id": "same", "input": f"Report {number}.", "output": [f"On {number}."]} for number in range(3)]
+    made = super_ni_tasks.task("Shorten the text.", "Summarization", rows)
+    (tmp_path / "task1.json").write_text(json.dumps(made), encoding="utf-8")
+    (seed,), refused = read(tmp_path, "task1*")
+    ids = [instance.id for instance in seed.instances]
+    assert len(set(ids)) == 3
+    assert "same" in ids
+    assert not refused
+
+
 def test_other_languages_and_what_is_no_task_are_refused(folder: Path) -> None:
     assert [one.reason for one in read(folder, "task091*")[1]] == ["another language"]
     assert len(read(folder, "task091*", languages=[])[0]) == 1

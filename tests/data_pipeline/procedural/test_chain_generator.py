@@ -203,6 +203,8 @@ def test_follow_judges_each_step_by_the_output_before_it() -> None:
         ("--test_lengths 1" + "0" * 5000, "write whole numbers"),
         ("--lengths 2,2", "lengths: 2,2: name each length once"),
         ("--min_items 1", "min_items: 1: must be at least 2"),
+        ("--min_items 7", "min_items: 7: must be at most 6; raise --max_items too"),
+        ("--operations lists,,", "operations: lists,,: has an empty name"),
         ("--max_items 2", "max_items: 2: must be at least 3"),
         ("--max_items 40", "max_items: 40: must be at most 12"),
         ("--phrasings 4", "phrasings: 4: must be 1, 2 or 3"),
