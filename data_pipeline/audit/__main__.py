@@ -1,6 +1,6 @@
 """Reports what is wrong with a dataset folder, and how long its chains are.
 
-Leaks between splits, duplicates, degenerate outputs, lengths in words and in a vocabulary's tokens, the share of
+Leaks between splits, duplicates, repeated ids, degenerate outputs, lengths in words and in tokens, the share of
 chains that a row length would cut, and where categories and verbs stand. Writes nothing.
 
   python -m data_pipeline.audit --data data/coi --vocabulary mistral --length 512 1024

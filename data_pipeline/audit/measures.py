@@ -1,4 +1,4 @@
-"""Measures a dataset folder in one pass: leaks, duplicates, degenerate outputs, lengths, categories and verbs.
+"""Measures a dataset folder in one pass: leaks, duplicates, ids, degenerate outputs, lengths, categories and verbs.
 
 Every class takes in chains with `add` and gives its findings as JSON values with `report`.
 """

@@ -60,7 +60,7 @@ def select(names: Sequence[str], max_level: int, field: str = "operations") -> t
       field: what the names were given for, in an error.
 
     Raises:
-      UserError: a name is empty, or neither an operation nor a family (the message has the nearest), or nothing is left.
+      UserError: a name is empty, or neither an operation nor a family (the nearest are given), or nothing is left.
     """
     known, wanted = [*families(), *by_name()], [name.strip() for name in names]
     if not all(wanted):

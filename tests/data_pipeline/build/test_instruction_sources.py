@@ -189,6 +189,17 @@ def test_single_instructions_of_a_dataset_are_taken_and_longer_chains_are_not(tm
     assert (piece.seed.licence, piece.seed.category, piece.instance.output) == ("CC0", "Summarization", "out")
 
 
+def test_names_that_a_source_does_not_have_are_told_with_those_that_it_has(tmp_path: Path) -> None:
+    with DatasetWriter(tmp_path / "d", "s") as writer:
+        for split in ("train", "held_out"):
+            writer.add(split, Chain("a", "s", "in", "Do.", (Step("Do.", "out"),)))
+        writer.finish("CC0", {})
+    with pytest.raises(UserError, match=r"^split: nope: unknown; one of held_out, train \(in .*d\)"):
+        instruction_sources.paths(SourceConfig(kind="dataset", path=str(tmp_path / "d"), split="nope", columns={}))
+    with pytest.raises(UserError, match=r"^seeds\.sources: zz: unknown; the nearest known names are .* --list"):
+        instruction_sources.paths(SourceConfig(kind="procedural", path="lists,zz", split="", columns={}))
+
+
 def test_operations_have_the_outputs_that_are_computed() -> None:
     found = [
         one

@@ -11,7 +11,7 @@ from data_pipeline.build.drafts import Instance, Seed
 from data_pipeline.build.engine.stage_runner import REJECTED, Stage, StageRunner
 from data_pipeline.build.instruction_sources import Refused
 from data_pipeline.build.stages import ingest
-from data_pipeline.build.stages.ingest import DUPLICATE, LEAKS, groups_for_tests
+from data_pipeline.build.stages.ingest import DUPLICATE, LEAKS, REPEATED, groups_for_tests
 from tests.helpers import super_ni_tasks
 from tests.helpers.builds import seeds_config
 
@@ -104,6 +104,12 @@ def test_a_task_without_an_instance_left_goes(without_leaks: Any) -> None:
     left, reasons = without_leaks([seed("a", "train", ("p", "x")), seed("b", "test", ("p", "x"))])
     assert left == {"b": ["b-0"]}
     assert "a task without an instance left" in reasons
+
+
+def test_a_task_whose_id_another_has_too_is_refused(without_leaks: Any) -> None:
+    left, reasons = without_leaks([seed("a", "train", ("p", "x")), seed("a", "train", ("p", "x"), ("q", "y"))])
+    assert list(left) == ["a"]
+    assert reasons == [REPEATED]
 
 
 @pytest.mark.parametrize(("number", "share", "wanted"), [(10, 0.2, 2), (3, 0.2, 1), (1, 0.5, 0), (10, 0.0, 0)])
