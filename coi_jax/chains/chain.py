@@ -8,12 +8,14 @@ output is escaped with a backslash, so that `parse(render(outputs)) == outputs` 
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from coi_jax.common.errors import UserError
 
 JOINER = " and then "
+OPTIONAL_KEYS = {"published_targets": str, "details": dict}  # of a row, with the types of their values
+KINDS = {str: "text", list: "a list", dict: "an object", type(None): "null"}
 
 _LABEL = re.compile(
     r"""
@@ -46,7 +48,8 @@ class Chain:
 
     A single instruction is a chain of length 1. `instruction` is the steps' instructions joined with " and then ", or
     another wording of them. `published_targets` is the text of the outputs as its publisher spells it, where that is
-    another than `targets`: the reference of scores that are compared with published ones.
+    another than `targets`: the reference of scores that are compared with published ones. `details` is what else the
+    source says of the row, as a JSON object, where scores need it.
     """
 
     id: str
@@ -55,6 +58,7 @@ class Chain:
     instruction: str
     steps: tuple[Step, ...]
     published_targets: str | None = None
+    details: dict[str, Any] | None = field(default=None, hash=False)
 
     @property
     def length(self) -> int:
@@ -74,9 +78,7 @@ class Chain:
     def row(self) -> dict[str, Any]:
         """Return the chain as a JSON object, a line of a dataset's file."""
         row = asdict(self) | {"steps": [asdict(step) for step in self.steps]}
-        if self.published_targets is None:
-            del row["published_targets"]
-        return row
+        return {key: value for key, value in row.items() if key not in OPTIONAL_KEYS or value is not None}
 
     @classmethod
     def from_row(cls, row: dict[str, Any]) -> "Chain":
@@ -85,7 +87,7 @@ class Chain:
         Raises:
           UserError: a key is missing, unknown, or of the wrong type; it names the key.
         """
-        optional = {"published_targets": str} if "published_targets" in row else {}
+        optional = {key: kind for key, kind in OPTIONAL_KEYS.items() if key in row}
         _check_row(row, {"id": str, "source": str, "input": str, "instruction": str, "steps": list} | optional, "row")
         if not row["steps"]:
             raise UserError("steps", row["id"], "a chain has at least one step")
@@ -105,7 +107,7 @@ def _check_row(row: dict[str, Any], types: dict[str, Any], what: str) -> None:
     for key, kind in types.items():
         if not isinstance(row[key], kind):
             kinds = kind if isinstance(kind, tuple) else (kind,)
-            due = " or ".join({str: "text", list: "a list", type(None): "null"}[each] for each in kinds)
+            due = " or ".join(KINDS[each] for each in kinds)
             raise UserError(f"{key} of a {what}", row[key], f"must be {due}")
 
 

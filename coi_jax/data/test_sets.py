@@ -3,6 +3,7 @@
 To add a test set, add an entry to `TEST_SETS`.
 """
 
+import importlib.util
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,6 +11,7 @@ from coi_jax.common.errors import UserError, nearest
 from coi_jax.common.storage import PathLike
 
 PROCEDURAL = "procedural"  # the `source` in the manifest of a dataset that code has generated
+LINGUA = "lingua"  # the package that detects languages, of the extra `languages`
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,8 @@ class TestSet:
       length: the chain length of its rows, σ; None takes the rows of all lengths.
       source: the only `source` of datasets that have this test set; None where any other source may have it.
       scorer: a name in `metrics.SCORERS`.
+      by_task: whether its answers are also scored by the task of their last step, with the mean over tasks.
+      package: an optional package that its scores need.
     """
 
     __test__: ClassVar[bool] = False  # pytest takes classes of this name for test cases
@@ -33,6 +37,8 @@ class TestSet:
     length: int | None
     source: str | None = None
     scorer: str = "chain"
+    by_task: bool = False
+    package: str | None = None
 
 
 TEST_SETS: dict[str, TestSet] = {
@@ -53,9 +59,14 @@ TEST_SETS: dict[str, TestSet] = {
         TestSet("proc5_test", "proc", "test", 5, PROCEDURAL),
         TestSet("proc6_test", "proc", "test", 6, PROCEDURAL),
         # BIG-Bench Hard, and WikiLingua as chains of summarization and translation.
-        TestSet("bbh", "bbh", "bbh", None),
-        TestSet("wikilingua_en_fr", "wikilingua", "wikilingua_en_fr", None),
-        TestSet("wikilingua_es_en", "wikilingua", "wikilingua_es_en", None),
+        TestSet("bbh", "bbh", "bbh", None, by_task=True),
+        TestSet("wikilingua_en_fr", "wikilingua", "wikilingua_en_fr", None, scorer="english_french", package=LINGUA),
+        TestSet("wikilingua_es_en", "wikilingua", "wikilingua_es_en", None, scorer="spanish_english", package=LINGUA),
+        # Other benchmarks, which `python -m data_pipeline.benchmarks` reads.
+        TestSet("sifo", "sifo", "sifo", None, by_task=True),
+        TestSet("seqeval", "seqeval", "seqeval", None),
+        TestSet("complexbench", "complexbench", "complexbench", None),
+        TestSet("ifeval", "ifeval", "ifeval", None, package=LINGUA),
     )
 }
 
@@ -94,6 +105,14 @@ def check_source(name: str, source: str, folder: PathLike) -> None:
     if test.source not in (None, source):
         others = [each.name for each in TEST_SETS.values() if not each.source and (each.split, each.length) == rows]
         hint = f"is for chains of source {test.source!r}, and {folder} has those of {source!r}: take {others[0]}"
+        raise UserError("test set", name, hint)
+
+
+def check_installed(name: str) -> None:
+    """Raise UserError where the scores of a test set need a package that is not installed."""
+    package = find_test_set(name).package
+    if package and importlib.util.find_spec(package) is None:
+        hint = f"is scored with {package}, which is not installed; pip install 'coi-jax[languages]'"
         raise UserError("test set", name, hint)
 
 

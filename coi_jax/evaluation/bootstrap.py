@@ -19,16 +19,36 @@ def bootstrap(
       resamples: how many times to draw.
       seed: of the draws; the same seed gives the same interval.
     """
+    return interval(resampled_means(values, resamples, seed))
+
+
+def resampled_means(
+    values: Float[np.ndarray, "examples scores"], resamples: int, seed: int
+) -> Float[np.ndarray, "resamples scores"]:
+    """Return the mean of each score in each resample, NaN where it has none of the score's examples.
+
+    Args:
+      values: one row per example, as for `bootstrap`.
+      resamples: how many times to draw.
+      seed: of the draws.
+    """
     present = ~np.isnan(values)
-    times_drawn = _draws(len(values), resamples, seed)
+    times_drawn = draws(len(values), resamples, seed)
     sums, counts = times_drawn @ np.where(present, values, 0.0), times_drawn @ present.astype(np.float64)
-    means = np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
+    means: np.ndarray = np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
+    return means
+
+
+def interval(
+    means: Float[np.ndarray, "resamples scores"],
+) -> tuple[Float[np.ndarray, " scores"], Float[np.ndarray, " scores"]]:
+    """Return the low and high ends of the percentile interval of each score, from its means in the resamples."""
     tail = (100 - LEVEL) / 2
     low, high = np.nanpercentile(means, [tail, 100 - tail], axis=0)
     return low, high
 
 
-def _draws(examples: int, resamples: int, seed: int) -> Float[np.ndarray, "resamples examples"]:
+def draws(examples: int, resamples: int, seed: int) -> Float[np.ndarray, "resamples examples"]:
     """Return how often each example is drawn in each resample."""
     uniform = np.full(examples, 1 / examples)
     return np.random.default_rng(seed).multinomial(examples, uniform, size=resamples).astype(np.float64)

@@ -18,8 +18,9 @@ from coi_jax.common.progress import Bar
 from coi_jax.common.storage import AppendFile, PathLike, as_path
 from coi_jax.data import token_cache
 from coi_jax.data.task_specs import check_sources, evaluation_task
+from coi_jax.data.test_sets import check_installed
 from coi_jax.data.token_cache import Example, TokenCache
-from coi_jax.evaluation import predictions
+from coi_jax.evaluation import metrics, predictions
 from coi_jax.evaluation.predictions import Prediction
 from coi_jax.evaluation.results import make_results
 from coi_jax.inference.generator import Prompt
@@ -86,8 +87,11 @@ def evaluate(model: Model, names: Sequence[str], limit: int | None = None) -> li
       limit: takes only the first so many examples of each test set; None takes all.
 
     Raises:
-      UserError: a test set is unknown or the dataset has no row of it; nothing has been predicted then.
+      UserError: a test set is unknown, the dataset has no row of it, or its scores need a package that is not
+        installed; nothing has been predicted then.
     """
+    for name in names:
+        check_installed(name)
     specs = [evaluation_task(model.config, name) for name in names]
     source = processes.on_primary(lambda: check_sources(model.config.data.folder, names))
     caches = token_cache.open_or_write(model.config, specs, model.kept_vocabulary)
@@ -126,7 +130,7 @@ def _evaluate_locked(
     answers = _predict(model, name, examples, as_path(folder), existing)
     chains = [example.chain for example in examples]
     provenance = {"source": source, "available_examples": len(tokens), **generated_from}
-    scored: dict[str, Any] = processes.on_primary(lambda: _score(model, name, chains, answers, provenance))
+    scored: dict[str, Any] = processes.on_primary(lambda: _score(model, name, chains, answers, provenance, folder))
     processes.on_primary(lambda: files.write_json(results, scored))
     return scored
 
@@ -151,9 +155,14 @@ def _open_predictions(name: str, folder: PathLike, generated_from: dict[str, Any
 
 
 def _score(
-    model: Model, name: str, chains: Sequence[Chain], answers: Sequence[Prediction], generated_from: dict[str, Any]
+    model: Model,
+    name: str,
+    chains: Sequence[Chain],
+    answers: Sequence[Prediction],
+    generated_from: dict[str, Any],
+    folder: PathLike,
 ) -> dict[str, Any]:
-    """Return the scores of the answers to a test set, with their provenance."""
+    """Return the scores of the answers to a test set, with their provenance; bring those in `folder` up to date."""
     provenance = {
         "run": str(model.workdir),
         "dataset": _dataset_hash(model),
@@ -161,6 +170,9 @@ def _score(
         "test_set": files.digest([chain.row() for chain in chains]),
     }
     settings = model.config.evaluation
+    targets = [metrics.target_of(chain) for chain in chains]
+    scores = metrics.find_scorer(name)(targets, [answer.text for answer in answers])
+    _refresh(name, folder, chains, answers, scores)
     scored = make_results(
         name,
         model.config.arm,
@@ -169,13 +181,33 @@ def _score(
         resamples=settings.bootstrap,
         seed=model.config.seed,
         provenance=provenance,
+        scores=scores,
     )
+    if all(output is None for chain in chains for output in chain.outputs):
+        processes.log_primary(
+            f"{name}: has no reference outputs, so ROUGE-L and exact match are left out; the answers are in "
+            f"{folder}/{predictions.PREDICTIONS}"
+        )
     if scored["incomplete"]:
         processes.log_primary(
             f"{name}: {scored['incomplete']} of {len(chains)} answers reached "
             f"max_new_tokens = {settings.max_new_tokens}"
         )
     return scored
+
+
+def _refresh(
+    name: str,
+    folder: PathLike,
+    chains: Sequence[Chain],
+    answers: Sequence[Prediction],
+    scores: metrics.ExampleScores,
+) -> None:
+    """Write lines of predictions.jsonl anew that lack what they are due to have, as those of earlier versions do."""
+    pairs = enumerate(zip(chains, answers, strict=True))
+    rows = [answer.row(chain, metrics.of_example(scores, place)) for place, (chain, answer) in pairs]
+    if predictions.refresh(folder, rows):
+        processes.log_primary(f"{name}: {predictions.PREDICTIONS} has the instructions and today's scores now")
 
 
 def _generated_from(model: Model, tokens: TokenCache) -> dict[str, Any]:
@@ -223,6 +255,7 @@ def _write_missing(
     All processes share the work on every batch and so have every answer; the primary process alone writes them.
     """
     done = sum(prompt.id in existing for prompt in prompts)
+    score = metrics.find_scorer(name)
     path = folder / predictions.PREDICTIONS if processes.is_primary() else os.devnull
     compiled = len(model.generator.shapes)
     with Bar(name, len(prompts), done) as bar, AppendFile(path) as file:
@@ -230,7 +263,8 @@ def _write_missing(
             for answer in answers:
                 chain = examples[answer.index].chain
                 prediction = Prediction(chain.id, model.vocabulary.decode(answer.tokens), answer.complete)
-                predictions.append(file, prediction, chain.targets)
+                scores = metrics.of_example(score([metrics.target_of(chain)], [prediction.text]), 0)
+                predictions.append(file, prediction, chain, scores)
                 existing[chain.id] = prediction
             shapes = len(model.generator.shapes)
             bar.advance(len(answers), note=f"{shapes} shapes compiled", is_typical=shapes == compiled)

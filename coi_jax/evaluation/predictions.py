@@ -1,14 +1,24 @@
-"""Predictions on disk: a line for each answer, appended as it is generated, so that an interruption costs one batch."""
+"""Predictions on disk: a line for each answer, appended as it is generated, so that an interruption costs one batch.
 
-from collections.abc import Iterable, Iterator
+A line has what a reader needs: the instructions, the input, the reference and predicted output of every step, and the
+scores. Only `id`, `prediction` and `complete` are read again to go on with an evaluation; `refresh` writes all else
+anew where it is missing, as in files of earlier versions, or where scores are computed in another way by now.
+"""
+
+import itertools
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import IO, Any
 
+from coi_jax.chains.chain import Chain, parse
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
 from coi_jax.common.storage import AppendFile, PathLike, as_path
+from coi_jax.evaluation.scores import ScoreKey
 
 PREDICTIONS, GENERATED_FROM = "predictions.jsonl", "generated_from.json"
+Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -25,9 +35,40 @@ class Prediction:
     text: str
     complete: bool
 
-    def row(self, target: str) -> dict[str, Any]:
-        """Return a line of predictions.jsonl, which has the reference for readers."""
-        return {"id": self.id, "prediction": self.text, "complete": self.complete, "target": target}
+    def row(self, chain: Chain, scores: Mapping[ScoreKey, float]) -> Row:
+        """Return a line of predictions.jsonl.
+
+        Args:
+          chain: that the answer is to.
+          scores: of the answer, x 100.
+        """
+        row = {
+            "id": self.id,
+            "instruction": chain.instruction,
+            "input": chain.input,
+            "prediction": self.text,
+            "complete": self.complete,
+            "target": chain.targets,
+        }
+        if chain.published_targets is not None:
+            row["published_target"] = chain.published_targets
+        whole = {key.kind: value for key, value in scores.items() if key.step is None}
+        return row | {"steps": _step_rows(chain, self.text, scores), "scores": whole}
+
+
+def _step_rows(chain: Chain, text: str, scores: Mapping[ScoreKey, float]) -> list[Row]:
+    """Return each step that was asked for or written: None stands for what a step lacks."""
+    rows = []
+    for number, (step, output) in enumerate(itertools.zip_longest(chain.steps, parse(text)), 1):
+        rows.append(
+            {
+                "instruction": step.instruction if step else None,
+                "reference": step.output if step else None,
+                "prediction": output,
+                "scores": {key.kind: value for key, value in scores.items() if key.step == number},
+            }
+        )
+    return rows
 
 
 def prepare(folder: PathLike, generated_from: dict[str, Any]) -> bool:
@@ -58,24 +99,47 @@ def are_current(folder: PathLike, generated_from: dict[str, Any]) -> bool:
 
 def read(folder: PathLike) -> Iterator[Prediction]:
     """Yield the predictions of a folder."""
-    path = as_path(folder) / PREDICTIONS
-    for place, row in files.read_placed_jsonl(path, "predictions"):
+    for row in read_rows(folder):
+        yield Prediction(row["id"], row["prediction"], row["complete"])
+
+
+def read_rows(folder: PathLike) -> Iterator[Row]:
+    """Yield the lines of a folder's predictions; those of earlier versions have no more than id and texts."""
+    for place, row in files.read_placed_jsonl(as_path(folder) / PREDICTIONS, "predictions"):
         for key, kind in {"id": str, "prediction": str, "complete": bool}.items():
             if not isinstance(row.get(key), kind):
                 hint = f"has no {kind.__name__} {key!r}; remove the file and evaluate again"
                 raise UserError("predictions", place, hint)
-        yield Prediction(row["id"], row["prediction"], row["complete"])
+        yield row
 
 
-def append(file: IO[str] | AppendFile, prediction: Prediction, target: str) -> None:
+def append(file: IO[str] | AppendFile, prediction: Prediction, chain: Chain, scores: Mapping[ScoreKey, float]) -> None:
     """Append a prediction to an open predictions.jsonl.
 
     Args:
       file: open for appending.
       prediction: the answer.
-      target: the reference text.
+      chain: that it is an answer to.
+      scores: of the answer, x 100.
     """
-    files.append_jsonl(file, prediction.row(target))
+    files.append_jsonl(file, prediction.row(chain, scores))
+
+
+def refresh(folder: PathLike, rows: Iterable[Row]) -> bool:
+    """Write some lines of a folder's predictions anew, at once, where they are others; return whether any was.
+
+    Args:
+      folder: of the run and test set.
+      rows: the lines as they are due. Lines of other examples stay as they are.
+    """
+    due = {row["id"]: row for row in rows}
+    found = list(read_rows(folder))
+    written = [due.get(row["id"], row) for row in found]
+    if written == found:
+        return False
+    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in written)
+    files.write_text(as_path(folder) / PREDICTIONS, "".join(lines))
+    return True
 
 
 def digest(predictions: Iterable[Prediction]) -> str:

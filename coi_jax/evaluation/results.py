@@ -6,10 +6,12 @@ from typing import Any
 import numpy as np
 
 from coi_jax.chains.chain import Chain
+from coi_jax.data.test_sets import find_test_set
 from coi_jax.evaluation import metrics
-from coi_jax.evaluation.bootstrap import bootstrap
+from coi_jax.evaluation.bootstrap import bootstrap, interval, resampled_means
 from coi_jax.evaluation.predictions import Prediction, digest
 from coi_jax.evaluation.results_digest import DIGEST, results_digest
+from coi_jax.evaluation.scores import ScoreKey
 
 
 def make_results(
@@ -21,12 +23,14 @@ def make_results(
     resamples: int,
     seed: int,
     provenance: dict[str, Any],
+    scores: metrics.ExampleScores | None = None,
 ) -> dict[str, Any]:
     """Return the content of `results.json`. Scores are x 100, with 95% bootstrap intervals over examples.
 
     `label_only_baseline`: what the labels earn with nothing behind them. `gold_prefix_baseline`: what the references
     earn with the final answer left out. `steps`: the counts behind each step's exact match and error propagation.
-    `incomplete`: the number of answers that reached the limit of new tokens. `sha256`: the hash of all else.
+    `incomplete`: the number of answers that reached the limit of new tokens. `by_task`, for test sets of several tasks:
+    the scores of each, and their means over tasks. `sha256`: the hash of all else.
 
     Args:
       task: the test set's name.
@@ -36,13 +40,15 @@ def make_results(
       resamples: behind the intervals.
       seed: of the resampling.
       provenance: what the predictions were made from.
+      scores: of every example, where they are computed already.
 
     Raises:
       UserError: there is no such test set.
     """
     targets = [metrics.target_of(chain) for chain in chains]
     score = metrics.find_scorer(task)
-    scores = score(targets, [prediction.text for prediction in predictions])
+    if scores is None:
+        scores = score(targets, [prediction.text for prediction in predictions])
     results = {
         "task": task,
         "arm": arm,
@@ -54,6 +60,8 @@ def make_results(
         "steps": metrics.step_counts(scores),
         "provenance": provenance | {"predictions": digest(predictions)},
     }
+    if find_test_set(task).by_task:
+        results["by_task"] = by_task(chains, scores, resamples, seed)
     return results | {DIGEST: results_digest(results)}
 
 
@@ -71,3 +79,41 @@ def with_intervals(scores: metrics.ExampleScores, resamples: int, seed: int) -> 
         str(key): {"value": value, "low": 100 * float(low[place]), "high": 100 * float(high[place])}
         for place, (key, value) in enumerate(means.items())
     }
+
+
+def by_task(
+    chains: Sequence[Chain], scores: metrics.ExampleScores, resamples: int, seed: int
+) -> dict[str, dict[str, Any]]:
+    """Return the scores of each task of a test set, and their means over tasks, in which all tasks count alike.
+
+    Args:
+      chains: the references; the task of a chain is that of its last step.
+      scores: of every example.
+      resamples: number of bootstrap resamples; those of the means are drawn within the tasks.
+      seed: of the resampling.
+    """
+    names = np.array([chain.steps[-1].task or "" for chain in chains])
+    parts = {str(name): {key: values[names == name] for key, values in scores.items()} for name in np.unique(names)}
+    tasks = {
+        name: {"examples": int(np.sum(names == name)), "scores": with_intervals(part, resamples, seed)}
+        for name, part in parts.items()
+    }
+    return {"tasks": tasks, "mean": _mean_over_tasks(list(parts.values()), resamples, seed)}
+
+
+def _mean_over_tasks(
+    parts: Sequence[dict[ScoreKey, np.ndarray]], resamples: int, seed: int
+) -> dict[str, dict[str, float]]:
+    means: dict[ScoreKey, list[float]] = {}
+    resampled: dict[ScoreKey, list[np.ndarray]] = {}
+    for place, part in enumerate(parts):
+        of_task = metrics.means(part)
+        drawn = resampled_means(np.stack([part[key] for key in of_task], axis=1), resamples, seed + place)
+        for column, (key, value) in enumerate(of_task.items()):
+            means.setdefault(key, []).append(value)
+            resampled.setdefault(key, []).append(100 * drawn[:, column])
+    result = {}
+    for key, values in means.items():
+        low, high = interval(np.nanmean(resampled[key], axis=0)[:, None])
+        result[str(key)] = {"value": float(np.mean(values)), "low": float(low[0]), "high": float(high[0])}
+    return result

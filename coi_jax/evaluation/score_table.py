@@ -1,40 +1,63 @@
 """The scores of an evaluation as a table in the terminal."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from coi_jax.evaluation.scores import EXACT_MATCH, SCORES, ScoreKey
+from coi_jax.evaluation.benchmark_scores import BENCHMARK_SCORES
+from coi_jax.evaluation.scores import EXACT_MATCH, SCORES, Score, ScoreKey
 
-# Key in `results.json` → heading of its column.
-COLUMNS = {score.key: score.column for score in SCORES.values() if score.column is not None}
+
+def _columns(scores: Mapping[str, Score]) -> dict[str, str]:
+    return {score.key: score.column for score in scores.values() if score.column is not None}
+
+
+# Key in `results.json` → heading of its column; those of other benchmarks are shown where there are such scores.
+COLUMNS, BENCHMARK_COLUMNS = _columns(SCORES), _columns(BENCHMARK_SCORES)
 
 
 def show(results: Sequence[dict[str, Any]]) -> None:
-    """Print a row for each test set; `results` are contents of `results.json`."""
+    """Print a row for each test set, and for its tasks and their mean; `results` are contents of `results.json`."""
+    found = {key for result in results for key in result["scores"]}
+    columns = COLUMNS | {key: heading for key, heading in BENCHMARK_COLUMNS.items() if key in found}
     table = Table(title=f"{results[0]['arm']}: scores x 100 with 95% intervals", title_justify="left")
-    table.add_column("test set")
+    table.add_column("test set", no_wrap=True)
     table.add_column("examples", justify="right")
-    for heading in COLUMNS.values():
+    for heading in columns.values():
         table.add_column(heading, justify="right")
     table.add_column("label-only\nROUGE-L", justify="right")
     table.add_column("exact at step\n1 / 2 / …", justify="right")
     for result in results:
-        table.add_row(*_cells(result))
+        table.add_row(*_cells(result, list(columns)))
+        for row in _task_rows(result, list(columns)):
+            table.add_row(*row)
     Console(width=None if Console().is_terminal else 140).print(table)
 
 
-def _cells(result: dict[str, Any]) -> list[str]:
+def _cells(result: dict[str, Any], columns: Sequence[str]) -> list[str]:
     scores = result["scores"]
     steps = [scores[str(ScoreKey(EXACT_MATCH, step["step"]))]["value"] for step in result["steps"]]
     return [
         result["task"],
         str(result["examples"]),
-        *(_format_score(scores.get(key)) for key in COLUMNS),
+        *(_format_score(scores.get(key)) for key in columns),
         _format_number(result["label_only_baseline"].get("rouge_l")),
         " / ".join(f"{value:.0f}" for value in steps),
+    ]
+
+
+def _task_rows(result: dict[str, Any], columns: Sequence[str]) -> list[list[str]]:
+    """Return a row for each task of a test set that is scored by tasks, and one for their mean."""
+    by_task = result.get("by_task")
+    if by_task is None:
+        return []
+    mean = {"examples": f"{len(by_task['tasks'])} tasks", "scores": by_task["mean"]}
+    rows = {**by_task["tasks"], "mean over tasks": mean}
+    return [
+        [f"  {name}", str(row["examples"]), *(_format_score(row["scores"].get(key)) for key in columns), "", ""]
+        for name, row in rows.items()
     ]
 
 

@@ -11,10 +11,12 @@ missing, is None.
 import functools
 import string
 import unicodedata
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from coi_jax.chains.chain import is_well_formed, parse, render, respell_labels
+from coi_jax.evaluation import languages
 from coi_jax.evaluation.rouge import rouge_l, rouge_l_unicode
 
 Outputs = tuple[str | None, ...]
@@ -42,11 +44,15 @@ class Answer:
       references: the reference output of each step, None where it has none.
       prediction: the text that the model wrote.
       published: the references as one text with its labels, as published; None: in the canonical spelling.
+      details: what else the source says of the row, as `Chain.details`.
+      languages: the code of the language that is due in each step; empty where any will do.
     """
 
     references: Outputs
     prediction: str
     published: str | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+    languages: tuple[str, ...] = ()
 
     @functools.cached_property
     def outputs(self) -> tuple[str, ...]:
@@ -71,9 +77,14 @@ class Answer:
         return {k: is_right(reference, content) for k, (reference, content) in self.steps.items()}
 
     @functools.cached_property
+    def canonical_text(self) -> str:
+        """Return the references as one text with its labels in the canonical spelling, a missing one as empty."""
+        return render([reference or "" for reference in self.references])
+
+    @functools.cached_property
     def reference_text(self) -> str:
-        """Return the references as one text with its labels, a missing one as empty."""
-        return self.published or render([reference or "" for reference in self.references])
+        """Return the references as one text with its labels, as published where that is known."""
+        return self.published or self.canonical_text
 
     @functools.cached_property
     def comparable_text(self) -> str:
@@ -88,6 +99,11 @@ class Answer:
         references = (*self.references, *("",) * len(self.outputs))
         pairs = zip(self.outputs, references, strict=False)
         return render([content if reference is not None else "" for content, reference in pairs])
+
+    @functools.cached_property
+    def text_rouge_l(self) -> float | None:
+        """Return ROUGE-L of the whole text against the references as published, however its labels are spelled."""
+        return rouge_l(self.reference_text, self.comparable_text) if self.steps else None
 
 
 def is_right(reference: str, content: str | None) -> bool:
@@ -116,18 +132,37 @@ def content_rouge_l(reference: str, content: str | None) -> float:
     return 1.0 if is_right(reference, content) else rouge_l(reference, content)
 
 
-def text_rouge_l(answer: Answer) -> float:
-    """Return ROUGE-L of the whole text, labels included: the paper's score."""
-    return rouge_l(answer.reference_text, answer.comparable_text)
+def text_rouge_l(answer: Answer) -> float | None:
+    """Return ROUGE-L of the whole text, labels included, against the references as published: the paper's score.
+
+    The labels of the answer are spelled as the reference has them, which a model cannot know.
+    """
+    return answer.text_rouge_l
 
 
-def text_rouge_l_unicode(answer: Answer) -> float:
+def verbatim_rouge_l(answer: Answer) -> float | None:
+    """Return ROUGE-L of the whole text exactly as it was written, against the references as published."""
+    if not answer.published or answer.prediction == answer.comparable_text:
+        return answer.text_rouge_l
+    return rouge_l(answer.published, answer.prediction)
+
+
+def canonical_rouge_l(answer: Answer) -> float | None:
+    """Return ROUGE-L of the whole text as it was written, against the references in the canonical spelling."""
+    if not answer.published:
+        return answer.text_rouge_l
+    return rouge_l(answer.canonical_text, answer.prediction)
+
+
+def text_rouge_l_unicode(answer: Answer) -> float | None:
     """Return Unicode-aware ROUGE-L of the whole text, labels included."""
-    return rouge_l_unicode(answer.reference_text, answer.comparable_text)
+    return rouge_l_unicode(answer.reference_text, answer.comparable_text) if answer.steps else None
 
 
-def super_ni_exact_match(answer: Answer) -> float:
+def super_ni_exact_match(answer: Answer) -> float | None:
     """Return 1 if the whole text, labels included, equals the reference as Super-NaturalInstructions compares texts."""
+    if not answer.steps:
+        return None
     return float(_normalize_super_ni(answer.comparable_text) == _normalize_super_ni(answer.reference_text))
 
 
@@ -192,10 +227,20 @@ SCORES: dict[str, Score] = {
     for score in (
         Score(
             key="rouge_l",
-            title="ROUGE-L of the whole text, labels counted (the paper's score)",
+            title="ROUGE-L of the whole text, labels counted, against references as published (the paper's score)",
             function=text_rouge_l,
             column="ROUGE-L\nwith labels",
             in_table4=True,
+        ),
+        Score(
+            key="rouge_l_verbatim",
+            title="ROUGE-L of the whole text as written, against references as published",
+            function=verbatim_rouge_l,
+        ),
+        Score(
+            key="rouge_l_canonical",
+            title="ROUGE-L of the whole text as written, against references in the canonical spelling of labels",
+            function=canonical_rouge_l,
         ),
         Score(
             key="rouge_l_unicode",
@@ -262,6 +307,19 @@ def step_right_after(previous: bool, answer: Answer, step: int) -> float | None:
     return step_exact_match(answer, step) if answer.right.get(step - 1) is previous else None
 
 
+def step_in_language(answer: Answer, step: int) -> float | None:
+    """Return 1 if what was written for a step is in the language that is due; a missing or empty step is not.
+
+    Args:
+      answer: the one that is scored.
+      step: its number, from 1.
+    """
+    if step > len(answer.languages):
+        return None
+    content = answer.outputs[step - 1] if step <= len(answer.outputs) else ""
+    return float(languages.detect(content, languages.WIKILINGUA) == answer.languages[step - 1])
+
+
 # The scores of single steps, in [0, 1], in the order in which they are written.
 EXACT_MATCH, RIGHT_AFTER_RIGHT, RIGHT_AFTER_WRONG = "exact_match", "right_after_right", "right_after_wrong"
 STEP_SCORES: dict[str, Callable[[Answer, int], float | None]] = {
@@ -269,4 +327,5 @@ STEP_SCORES: dict[str, Callable[[Answer, int], float | None]] = {
     RIGHT_AFTER_RIGHT: functools.partial(step_right_after, True),
     RIGHT_AFTER_WRONG: functools.partial(step_right_after, False),
     "rouge_l": step_rouge_l,
+    "in_language": step_in_language,
 }

@@ -174,7 +174,7 @@ def to_text(
     return dataset.map(add)
 
 
-def to_answer(output: str, example: Mapping[str, Any], is_target: bool) -> str | tuple[str | None, ...]:
+def to_answer(output: str, example: Mapping[str, Any], is_target: bool) -> metrics.Target:
     """Return what the metrics compare: the target of the example's chain, or the text of a prediction.
 
     Args:

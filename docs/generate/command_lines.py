@@ -13,6 +13,7 @@ from coi_jax.common import cli
 COMMANDS = (
     "data_pipeline.procedural",
     "data_pipeline.release",
+    "data_pipeline.benchmarks",
     "data_pipeline.build",
     "data_pipeline.curate",
     "data_pipeline.audit",
@@ -22,6 +23,7 @@ COMMANDS = (
     "coi_jax.evaluate",
     "coi_jax.generate",
     "coi_jax.convert",
+    "coi_jax.compare",
     "coi_jax.tables",
     "coi_jax.report",
     "launch.sweep",

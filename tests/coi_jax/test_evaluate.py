@@ -139,6 +139,33 @@ def test_finished_work_is_not_done_again(run: Path, whole: dict[str, Any], monke
     assert results(run) == whole
 
 
+def test_predictions_of_earlier_versions_get_what_they_lack_and_are_not_generated_again(
+    run: Path, whole: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evaluate(run)
+    path = run / "eval" / "proc2_test" / PREDICTIONS
+    lines = path.read_bytes()
+    kept = ("id", "prediction", "complete", "target")
+    rows = [{key: json.loads(line)[key] for key in kept} for line in lines.splitlines()]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    monkeypatch.setattr("coi_jax.inference.model.checkpoint.restore_params", None)
+    capsys.readouterr()
+    assert evaluate(run) == 0
+    assert path.read_bytes() == lines
+    assert results(run) == whole
+    assert "proc2_test: predictions.jsonl has the instructions and today's scores now" in capsys.readouterr().err
+
+
+def test_lines_have_the_scores_that_the_results_are_means_of(run: Path, whole: dict[str, Any]) -> None:
+    evaluate(run)
+    rows = list(files.read_jsonl(run / "eval" / "proc2_test" / PREDICTIONS))
+    for key in ("rouge_l", "content_exact_match", "well_formed"):
+        mean = sum(row["scores"][key] for row in rows) / len(rows)
+        assert mean == pytest.approx(whole["proc2_test"]["scores"][key]["value"])
+    steps = [row["steps"][1]["scores"]["rouge_l"] for row in rows]
+    assert sum(steps) / len(rows) == pytest.approx(whole["proc2_test"]["scores"]["step2_rouge_l"]["value"])
+
+
 def test_another_checkpoint_begins_anew(run: Path, whole: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     evaluate(run)
     save(RunFolder(run), RunFolder(run).load_config(), step=7)

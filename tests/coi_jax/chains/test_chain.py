@@ -148,6 +148,10 @@ def test_row_and_back() -> None:
     assert "published_targets" not in CHAIN.row()
     published = replace(CHAIN, published_targets="Task1 output: a b")
     assert Chain.from_row(published.row()) == published
+    detailed = replace(CHAIN, details={"kwargs": [{"num_words": 3}]})
+    assert Chain.from_row(detailed.row()) == detailed
+    assert "details" not in CHAIN.row()
+    assert hash(detailed) == hash(CHAIN)
 
 
 @pytest.mark.parametrize(
@@ -160,6 +164,7 @@ def test_row_and_back() -> None:
         ({"steps": [CHAIN.row()["steps"][0] | {"output": 1}]}, "output"),
         ({"colour": "red"}, "colour"),
         ({"published_targets": None}, "published_targets"),
+        ({"details": ["a"]}, "details of a row.*an object"),
     ],
 )
 def test_a_wrong_row_is_named(change: dict[str, Any], named: str) -> None:

@@ -1,20 +1,24 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from coi_jax.chains.chain import Chain, Step, render
 from coi_jax.common.errors import UserError
-from coi_jax.evaluation import predictions
+from coi_jax.evaluation import metrics, predictions
 from coi_jax.evaluation.predictions import PREDICTIONS, Prediction
+from coi_jax.evaluation.scores import ScoreKey
 
 ROWS = [Prediction("a", "été\n“x”", True), Prediction("b", "", False)]
+CHAIN = Chain("a", "s", "b a", "Sort. and then Count.", (Step("Sort.", "a b"), Step("Count.", "2")))
 
 
 def write(folder: Path, rows: list[Prediction]) -> None:
     with open(folder / PREDICTIONS, "a", encoding="utf-8") as file:
         for row in rows:
-            predictions.append(file, row, "reference")
+            predictions.append(file, row, CHAIN, {ScoreKey("rouge_l"): 50.0})
 
 
 def test_come_back_as_they_were_written(tmp_path: Path) -> None:
@@ -66,3 +70,41 @@ def test_a_line_that_is_no_prediction_is_named(tmp_path: Path, row: dict[str, An
     assert next(found).text == "b\0"
     with pytest.raises(UserError, match=r"predictions\.jsonl:2: has no "):
         next(found)
+
+
+def row_of(chain: Chain, text: str) -> dict[str, Any]:
+    scores = metrics.of_example(metrics.score_examples([metrics.target_of(chain)], [text]), 0)
+    return Prediction(chain.id, text, True).row(chain, scores)
+
+
+def test_a_line_has_what_a_reader_needs() -> None:
+    row = row_of(CHAIN, render(["a b", "3", "4"]))
+    assert (row["instruction"], row["input"], row["target"]) == (CHAIN.instruction, "b a", CHAIN.targets)
+    assert [(step["instruction"], step["reference"], step["prediction"]) for step in row["steps"]] == [
+        ("Sort.", "a b", "a b"),
+        ("Count.", "2", "3"),
+        (None, None, "4"),
+    ]
+    assert [step["scores"].get("exact_match") for step in row["steps"]] == [100, 0, None]
+    assert row["steps"][1]["scores"]["right_after_right"] == 0
+    assert row["scores"]["content_exact_match"] == 0
+    assert "published_target" not in row
+
+
+def test_a_line_tells_steps_that_are_missing_and_the_published_reference() -> None:
+    row = row_of(replace(CHAIN, published_targets="Task1 output: a b Task2 output: 2"), "Task 1 output: a b")
+    assert [step["prediction"] for step in row["steps"]] == ["a b", None]
+    assert row["published_target"] == "Task1 output: a b Task2 output: 2"
+
+
+def test_lines_of_earlier_versions_are_brought_up_to_date_in_their_place(tmp_path: Path) -> None:
+    texts = {"a": "x", "b": CHAIN.targets, "other": "y"}
+    old = [{"id": id, "prediction": text, "complete": True, "target": "t"} for id, text in texts.items()]
+    predictions.prepare(tmp_path, {})
+    (tmp_path / PREDICTIONS).write_text("".join(json.dumps(row) + "\n" for row in old), encoding="utf-8")
+    due = [row_of(replace(CHAIN, id=id), texts[id]) for id in ("b", "a")]
+    assert predictions.refresh(tmp_path, due) is True
+    assert list(predictions.read_rows(tmp_path)) == [due[1], due[0], old[2]]
+    before = (tmp_path / PREDICTIONS).stat()
+    assert predictions.refresh(tmp_path, due) is False
+    assert (tmp_path / PREDICTIONS).stat() == before

@@ -1,10 +1,13 @@
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from coi_jax.chains.chain import render
+from coi_jax.evaluation import metrics
 from coi_jax.evaluation.predictions import Prediction
 from coi_jax.evaluation.results import make_results
+from coi_jax.evaluation.results_digest import results_digest
 from tests.helpers.token_caches import make_chain
 
 CHAINS = [make_chain(number, 2) for number in range(20)]
@@ -46,3 +49,33 @@ def test_the_label_only_baseline_is_the_score_of_such_predictions() -> None:
 def test_same_seed_same_results() -> None:
     assert score(half_right()) == score(half_right())
     assert score(half_right())["scores"] != score(half_right(), seed=1)["scores"]
+
+
+def test_a_test_set_of_several_tasks_has_the_scores_of_each_and_their_mean() -> None:
+    sizes = {"large": 16, "small": 4}
+    tasks = [task for task, size in sizes.items() for _ in range(size)]
+    chains = [
+        replace(chain, steps=(replace(chain.steps[0], task=task),)) for chain, task in zip(CHAINS, tasks, strict=True)
+    ]
+    texts = [chain.targets if number < 4 or number >= 18 else "" for number, chain in enumerate(chains)]
+    answers = [Prediction(chain.id, text, True) for chain, text in zip(chains, texts, strict=True)]
+    found = make_results("bbh", "coi12", chains, answers, resamples=300, seed=0, provenance=GENERATED_FROM)
+    exact = {name: part["scores"]["content_exact_match"] for name, part in found["by_task"]["tasks"].items()}
+    assert {name: (part["examples"], exact[name]["value"]) for name, part in found["by_task"]["tasks"].items()} == {
+        "large": (16, 25),
+        "small": (4, 50),
+    }
+    mean = found["by_task"]["mean"]["content_exact_match"]
+    assert (found["scores"]["content_exact_match"]["value"], mean["value"]) == (30, 37.5)
+    assert 0 < mean["low"] < 37.5 < mean["high"] < 75
+    assert found["sha256"] == results_digest(found)
+    assert "by_task" not in score(half_right())
+
+
+def test_scores_that_are_computed_already_are_not_computed_again() -> None:
+    texts = half_right()
+    answers = [Prediction(chain.id, text, True) for chain, text in zip(CHAINS, texts, strict=True)]
+    scores = metrics.score_examples([chain.outputs for chain in CHAINS], texts)
+    settings: dict[str, Any] = {"resamples": 50, "seed": 0, "provenance": GENERATED_FROM}
+    made = make_results("coi2_test", "coi12", CHAINS, answers, **settings)
+    assert make_results("coi2_test", "coi12", CHAINS, answers, **settings, scores=scores) == made

@@ -1,0 +1,57 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from coi_jax.common import cli
+from coi_jax.compare import main
+from tests.helpers.answered_runs import write_run
+
+
+def compare(*arguments: str) -> int:
+    return cli.run(lambda: main(arguments))
+
+
+def test_the_table_has_a_row_for_each_score(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a, b = write_run(tmp_path / "a", 24), write_run(tmp_path / "b", 9)
+    assert compare(a, b, "--scores=content_exact_match,well_formed") == 0
+    printed = capsys.readouterr().out
+    assert f"A: {a}" in printed
+    assert f"B: {b}" in printed
+    (row,) = (line for line in printed.splitlines() if "content_exact_match" in line)
+    cells = [cell.strip() for cell in row.strip("│ ").split("│")]
+    assert cells[:5] == ["coi2_test", "content_exact_match", "30", "80.0", "30.0"]
+    assert cells[5].startswith("+50.0 [+")
+    assert cells[6:] == ["0.000", "50% / 0% / 50%"]
+
+
+def test_json_names_the_runs_of_each_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a, b, c = (write_run(tmp_path / name, right) for name, right in (("a", 24), ("b", 9), ("c", 12)))
+    assert compare(a, f"{b},{c}", "--tasks=coi2_test", "--json", "--resamples=100", "--seed=3") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["a"], found["b"], found["resamples"], found["seed"]) == ([a], [b, c], 100, 3)
+    assert {each["score"] for each in found["comparisons"]} >= {"rouge_l", "content_exact_match", "well_formed"}
+    assert {each["task"] for each in found["comparisons"]} == {"coi2_test"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["a,,b", "c"], "RUN_A: a,,b: name run folders"),
+        (["a", "c,c"], "RUN_B: c,c: name run folders, each once"),
+        (["a", "b", "--tasks=coi2_test"], "a has no predictions of it"),
+        (["a", "b", "--seed=-1"], "--seed: -1: give 0 or more"),
+    ],
+)
+def test_mistakes_are_one_line(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    said: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert compare(*arguments) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
