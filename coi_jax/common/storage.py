@@ -240,6 +240,8 @@ def make_folder(folder: PathLike, field: str = "path") -> None:
 def writable(path: PathLike, field: str) -> Iterator[None]:
     """Raise UserError where the system refuses to write a local path inside the block; a full disk stays an OSError.
 
+    That error names the path too.
+
     Args:
       path: that is written.
       field: its name in an error.
@@ -247,10 +249,25 @@ def writable(path: PathLike, field: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        _name_full_disk(error, path)
         if not is_local(path) or error.errno in FULL:
             raise
         reason = error.strerror or type(error).__name__
         raise UserError(field, path, f"cannot be written ({reason}); name another path") from None
+
+
+def _name_full_disk(error: BaseException, path: PathLike, partial: PathLike | None = None) -> None:
+    """Let the error of a full disk name what the user asked to be written.
+
+    Args:
+      error: any error; those of other kinds, and about other files, stay as they are.
+      path: that is written.
+      partial: its temporary name, whose place in the error it takes.
+    """
+    if isinstance(error, OSError) and error.errno in FULL:
+        named = "" if error.filename is None else os.fspath(error.filename)
+        if not named or (partial is not None and named.startswith(os.fspath(partial))):
+            error.filename = os.fspath(path)
 
 
 @contextlib.contextmanager
@@ -277,7 +294,8 @@ def _renamed_file(target: epath.Path, mode: str) -> Iterator[IO[Any]]:
             os.fsync(file.fileno())
         os.chmod(name, 0o644)
         os.replace(name, target)
-    except BaseException:
+    except BaseException as error:
+        _name_full_disk(error, target, name)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name)
         raise
@@ -373,7 +391,8 @@ def atomic_folder(
             if is_wanted and replace is _never:
                 check_absent(target, field)
             is_wanted = is_wanted and (not target.exists() or replace(target))
-        except BaseException:
+        except BaseException as error:
+            _name_full_disk(error, target, partial)
             remove_folder(partial)
             raise
         if is_wanted:
@@ -548,8 +567,12 @@ class AppendFile:
 
     def write(self, text: str) -> None:
         """Append text and flush it, to the disk or once in a while to the bucket."""
-        self._file.write(text)
-        self._file.flush()
+        try:
+            self._file.write(text)
+            self._file.flush()
+        except OSError as error:
+            _name_full_disk(error, self._path)
+            raise
         if not self._is_local:
             self._is_changed = True
             if time.monotonic() - self._uploaded > UPLOAD_SECONDS:

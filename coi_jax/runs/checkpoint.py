@@ -22,6 +22,7 @@ from coi_jax.parallel import processes, sharding
 from coi_jax.runs import checksums, read_back
 from coi_jax.runs.checkpoint_steps import COMMITTED, needs_commit, steps
 from coi_jax.runs.damage import DamagedCheckpoint, NotReadBack, damage_errors
+from coi_jax.runs.finite import NOT_FINITE, first_not_finite
 from coi_jax.runs.train_state import TrainState
 
 Position = dict[str, Any]  # JSON: where the run stands, and of which data
@@ -119,6 +120,7 @@ class Checkpoints:
 
         Raises:
           DamagedCheckpoint: it cannot be read, or holds other numbers than were saved.
+          UserError: a parameter holds NaN or infinity.
         """
         target = jax.tree.map(_placed, abstract, shardings)
         items = {
@@ -130,6 +132,7 @@ class Checkpoints:
         count = jax.device_put(jax.numpy.asarray(step, jax.numpy.int32), shardings.step)
         state = TrainState(restored["params"], restored["optimizer"], count)
         _verify(self._folder, step, {"params": state.params, "optimizer": state.opt_state})
+        _check_finite(self._folder, step, state.params)
         return state
 
     def set_aside(self, damage: DamagedCheckpoint) -> None:
@@ -283,7 +286,7 @@ def restore_params(folder: PathLike, network: Network, *, step: int | None = Non
       mesh: to lay them out on; the first device where None.
 
     Raises:
-      UserError: there is no such checkpoint, or it holds another network's parameters.
+      UserError: there is no such checkpoint, or it holds another network's parameters, or NaN or infinity.
       DamagedCheckpoint: it cannot be read, or holds other numbers than were saved.
     """
     found = latest_step(folder) if step is None else step
@@ -298,6 +301,7 @@ def restore_params(folder: PathLike, network: Network, *, step: int | None = Non
             folder, found, "params", ocp.StandardCheckpointHandler(), ocp.args.StandardRestore(target)
         )
     _verify(folder, found, {"params": params})
+    _check_finite(folder, found, params)
     return params
 
 
@@ -327,6 +331,13 @@ def _verify(folder: PathLike, step: int, tree: dict[str, Any]) -> None:
         raise DamagedCheckpoint(folder, step, f"{path} is not what was saved")
 
 
+def _check_finite(folder: PathLike, step: int, params: Params) -> None:
+    """Raise UserError where a checkpoint holds parameters that are NaN or infinity, as no training saves them."""
+    if name := first_not_finite(params):
+        hint = f"{name} {NOT_FINITE}; remove that folder to use the checkpoint before, or train again"
+        raise UserError("checkpoint", as_path(folder) / str(step), hint)
+
+
 def save_base(folder: PathLike, frozen: Params | None) -> None:
     """Write the frozen base of adapters, which is the same at every step; over what a killed run left there.
 
@@ -349,7 +360,7 @@ def restore_base(folder: PathLike, network: Network, mesh: Mesh | None = None) -
       mesh: to lay it out on; the first device where None.
 
     Raises:
-      UserError: the base is not there.
+      UserError: the base is not there, is damaged, or holds NaN or infinity.
     """
     if not as_path(folder).is_dir():
         raise UserError("base", folder, "none there; the adapters of this run need the base that they were trained on")
@@ -359,6 +370,8 @@ def restore_base(folder: PathLike, network: Network, mesh: Mesh | None = None) -
     stored = as_path(folder) / BASE_ARRAYS
     if stored.exists() and (path := checksums.differing(base, files.read_json(stored, "base"))):
         raise UserError("base", folder, f"is damaged ({path} is not what was saved); restore its files")
+    if name := first_not_finite(base):
+        raise UserError("base", folder, f"{name} {NOT_FINITE}; restore its files, or train again")
     return base
 
 

@@ -17,12 +17,12 @@ from coi_jax.families.registry import FAMILIES
 from coi_jax.models import Network, build
 from coi_jax.parallel.sharding import path_name
 from coi_jax.runs import checkpoint, run_folder, streamed_checkpoint
+from coi_jax.runs.finite import cast_finite
 from coi_jax.runs.run_folder import RunFolder, keep_vocabulary
 from coi_jax.runs.streamed_checkpoint import Streamed
 from coi_jax.weights import peft, publish
 from coi_jax.weights.hf_names import ParameterMapping, parameter_mappings
 from coi_jax.weights.initial_weights import PretrainedWeights, open_weights
-from coi_jax.weights.mesh_loading import NOT_FINITE
 from coi_jax.weights.safetensors_files import Tensor
 from coi_jax.weights.sources import CONFIG, WeightSource, is_run
 
@@ -117,7 +117,7 @@ def write_checkpoint(run: RunFolder, network: Network, source: WeightSource, dty
       dtype: the dtype of all parameters; each one's own where None.
 
     Raises:
-      UserError: a tensor holds NaN or infinity.
+      UserError: a tensor holds NaN or infinity, or numbers that are too large for the dtype.
     """
     abstract = network.abstract()
     mappings = parameter_mappings(network.config, abstract)
@@ -125,10 +125,8 @@ def write_checkpoint(run: RunFolder, network: Network, source: WeightSource, dty
 
         def read(mapping: ParameterMapping, number: int) -> Tensor:
             bar.advance(note=mapping.path)
-            layer = source.layer(mapping, number)
-            if not np.isfinite(layer).all():
-                raise UserError("weights", mapping.keys[number], NOT_FINITE)
-            return layer
+            kept = dtype or source.dtype(mapping)
+            return cast_finite(source.layer(mapping, number), kept, mapping.keys[number])
 
         def leaf(path: tuple[Any, ...], like: jax.ShapeDtypeStruct) -> Streamed:
             mapping = mappings[path_name(path)]

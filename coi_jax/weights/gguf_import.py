@@ -9,7 +9,7 @@ from coi_jax.families.published_config import from_hf_config
 from coi_jax.weights.gguf_model import GgufModel
 from coi_jax.weights.gguf_parts import GgufParts, part_names
 from coi_jax.weights.gguf_tokenizer import GgufTokenizer
-from coi_jax.weights.safetensors_files import Tensor, TensorSpec, write_tensors
+from coi_jax.weights.safetensors_files import TensorSpec, write_tensors
 from coi_jax.weights.sources import CONFIG
 
 EXTENSION = ".gguf"
@@ -36,12 +36,9 @@ def import_gguf(source: str, out: str, dtype: np.dtype | None, max_shard_bytes: 
         from_hf_config(config)  # or it could not be used here
         tokenizer_files = tokenizer.files(config["max_position_embeddings"])
 
-        def read(key: str) -> Tensor:
-            return model.read(key).astype(kept)
-
         with atomic_folder(out, marker=CONFIG) as folder:
             write_tensors(
-                folder, [TensorSpec(key, model.shape(key), kept) for key in model.keys], read, max_shard_bytes
+                folder, [TensorSpec(key, model.shape(key), kept) for key in model.keys], model.read, max_shard_bytes
             )
             for name, data in tokenizer_files.items():
                 files.write_bytes(folder / name, data)

@@ -23,12 +23,13 @@ from coi_jax.parallel import processes
 from coi_jax.runs import checkpoint
 from coi_jax.runs.run_folder import RunFolder
 from coi_jax.weights import publish
-from coi_jax.weights.mesh_loading import NOT_FINITE, first_not_finite, load_params
+from coi_jax.weights.mesh_loading import load_params
 from coi_jax.weights.safetensors_files import TensorFolder
 from coi_jax.weights.sources import (
     CONFIG,
     FIELD,
     CheckpointWeights,
+    FiniteWeights,
     InMemoryWeights,
     MergedWeights,
     PublishedWeights,
@@ -159,18 +160,12 @@ class PretrainedWeights:
 
     def load(self, mesh: Mesh | None) -> tuple[Params, Params | None]:
         """See `InitialWeights.load`."""
-        loaded = self._load(self.open(), mesh)
+        loaded = load_params(self.open(), self.network, mesh)
         return (loaded, None) if self.network.lora is None else (self._fresh_adapters(mesh), loaded)
 
     def load_frozen_base(self, mesh: Mesh | None) -> Params:
         """See `InitialWeights.load_frozen_base`."""
-        return self._load(self._open_unchanged(), mesh)
-
-    def _load(self, source: WeightSource, mesh: Mesh | None) -> Params:
-        params = load_params(source, self.network, mesh)
-        if damaged := first_not_finite(params, self.network, mesh):
-            raise UserError(self.field, self.folder, f"{damaged} {NOT_FINITE}")
-        return params
+        return load_params(self._open_unchanged(), self.network, mesh)
 
     def merge(self, adapters: Params) -> WeightSource:
         """See `InitialWeights.merge`."""
@@ -199,6 +194,8 @@ class PretrainedWeights:
 def open_weights(folder: str, network: Network, field: str = FIELD) -> WeightSource:
     """Open a published folder, or a run's newest checkpoint, with its adapters merged into their base.
 
+    Its tensors are checked as they are read: NaN or infinity is a UserError then.
+
     Args:
       folder: a published folder, which may be a URL such as `gs://bucket/mistral`, or a run.
       network: the network that the weights are for; its adapters are left out.
@@ -209,11 +206,11 @@ def open_weights(folder: str, network: Network, field: str = FIELD) -> WeightSou
     """
     network = dataclasses.replace(network, lora=None)
     if is_run(folder):
-        return _open_run(RunFolder(folder), network, field)
+        return FiniteWeights(_open_run(RunFolder(folder), network, field), field, folder)
     place = Folder(folder, field)
     tensors = TensorFolder(place)
     check_same_network(_model_fields(network), from_hf_config(place.read_json(CONFIG)), folder)
-    return PublishedWeights(tensors, network)
+    return FiniteWeights(PublishedWeights(tensors, network), field, folder)
 
 
 def _open_run(run: RunFolder, network: Network, field: str) -> WeightSource:

@@ -24,8 +24,6 @@ from coi_jax.weights.hf_names import ParameterMapping, parameter_mappings
 from coi_jax.weights.safetensors_files import Tensor
 from coi_jax.weights.sources import WeightSource
 
-NOT_FINITE = "holds numbers that are not finite (NaN or infinity); fetch the folder again"
-
 
 def load_params(source: WeightSource, network: Network, mesh: Mesh | None) -> Params:
     """Return all parameters of a network but its adapters, as the network holds them, laid out on a mesh.
@@ -54,29 +52,6 @@ def load_params(source: WeightSource, network: Network, mesh: Mesh | None) -> Pa
 
         loaded: Params = jax.tree_util.tree_map_with_path(load_leaf, plain, base)
         return loaded
-
-
-def first_not_finite(params: Params, network: Network, mesh: Mesh | None) -> str | None:
-    """Return the name of the first tensor of a published folder that holds NaN or infinity; None where none does.
-
-    Args:
-      params: as `load_params` returns them; of a quantized tensor the scale tells.
-      network: that they are of.
-      mesh: that they lie on.
-    """
-
-    def finite_layers(leaf: Array) -> Array:
-        return jnp.isfinite(leaf).all(axis=tuple(range(1, leaf.ndim)))
-
-    everywhere = NamedSharding(mesh, PartitionSpec()) if mesh else None
-    finite = jax.device_get(jax.jit(lambda tree: jax.tree.map(finite_layers, tree), out_shardings=everywhere)(params))
-    mappings = parameter_mappings(network.config, dataclasses.replace(network, lora=None).abstract())
-    for path, layers in jax.tree_util.tree_leaves_with_path(finite):
-        if not layers.all():
-            name = sharding.path_name(path)
-            mapping = next(mapping for path, mapping in mappings.items() if f"{name}.".startswith(f"{path}."))
-            return mapping.keys[int(layers.argmin()) if mapping.stacked else 0]
-    return None
 
 
 def load_parameter(

@@ -40,17 +40,32 @@ TOKENIZER_FILES = (
 )
 # The files of a published model besides its tensors; none has all of them.
 SMALL_FILES = (CONFIG, GENERATION, *TOKENIZER_FILES)
+# Those of them that are small JSON objects.
+OBJECTS = (CONFIG, GENERATION, TOKENIZER_CONFIG, SPECIAL_TOKENS, "added_tokens.json", "chat_template.json")
 # Fields of a config.json that mean the same in every family.
 OF_ANY_FAMILY = ("max_position_embeddings", "bos_token_id", "pad_token_id")
 
 
 def copy_small_files(source: str, run: RunFolder) -> None:
-    """Copy a published folder's small files, or those that another run has kept, into a run."""
+    """Copy a published folder's small files, or those that another run has kept, into a run: all of them, or none.
+
+    Args:
+      source: a published folder, or a run.
+      run: that gets them, unless it has them.
+
+    Raises:
+      UserError: one of them is damaged, which would only be found in the copy.
+    """
     kept = str(RunFolder(source).published) if is_run(source) else source
     folder = Folder(kept, FIELD)
-    if not run.published.exists() and folder.exists():
-        for name in sorted(set(folder.names()) & set(SMALL_FILES)):
-            files.write_bytes(run.published / name, folder.read(name))
+    if run.published.exists() or not folder.exists():
+        return
+    names = set(folder.names())
+    for name in sorted(names & set(OBJECTS)):
+        folder.read_json(name)
+    with atomic_folder(run.published, marker=CONFIG, field="workdir") as copy:
+        for name in sorted(names & set(SMALL_FILES)):
+            files.write_bytes(copy / name, folder.read(name))
 
 
 def write(
@@ -142,7 +157,7 @@ def generation_values(run: RunFolder, values: dict[str, Any]) -> dict[str, Any]:
       values: the config.json that is published.
     """
     path = run.published / GENERATION
-    original = files.read_json(path) if path.exists() else {}
+    original = files.read_object(path, GENERATION) if path.exists() else {}
     start = {name: values[name] for name in ("decoder_start_token_id",) if name in values}
     return start | original | _ids(run.load_vocabulary(), original | values)
 

@@ -25,6 +25,7 @@ from coi_jax.common.errors import UserError
 from coi_jax.common.json_reader import JsonError, parse_json
 from coi_jax.common.progress import Bar
 from coi_jax.common.storage import BLOCK, Folder, PathLike, as_path, is_local
+from coi_jax.runs.finite import cast_finite
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 NUMBERED = re.compile(r"model-[0-9]{5}-of-[0-9]{5}\.safetensors")
@@ -249,6 +250,9 @@ def write_tensors(
       specs: the tensors, in the order in which they are written.
       read: returns the tensor of a key; called for one at a time.
       max_shard_bytes: the limit of a file, unless one tensor alone is larger.
+
+    Raises:
+      UserError: a tensor holds NaN or infinity, or numbers that are too large for its dtype.
     """
     shards = list(_shards(specs, max_shard_bytes))
     table: dict[str, str] = {}
@@ -293,5 +297,5 @@ def _header(shard: list[TensorSpec]) -> bytes:
 
 def _bytes(tensor: Tensor, spec: TensorSpec) -> Shaped[np.ndarray, " bytes"]:
     assert tensor.shape == spec.shape, spec
-    packed = np.ascontiguousarray(tensor, spec.dtype)
+    packed = cast_finite(tensor, spec.dtype, spec.key)
     return packed.reshape(-1).view(np.uint8)

@@ -13,11 +13,13 @@ import numpy as np
 from flax import nnx
 
 from coi_jax.common import files, hub
+from coi_jax.common.errors import UserError
 from coi_jax.common.storage import Folder, PathLike
 from coi_jax.models import Network, Params
 from coi_jax.models.lora import lora_delta
 from coi_jax.models.quantization import dequantize
 from coi_jax.runs import checkpoint, checkpoint_steps, read_back
+from coi_jax.runs.finite import NOT_FINITE, is_finite
 from coi_jax.runs.run_folder import RunFolder
 from coi_jax.weights.hf_names import ParameterMapping, fused_parts, parameter_mappings, resolve_keys
 from coi_jax.weights.safetensors_files import Tensor, TensorFolder
@@ -109,6 +111,32 @@ class MergedWeights:
     def dtype(self, _: ParameterMapping) -> np.dtype:
         """See `WeightSource.dtype`."""
         return np.dtype(np.float32)
+
+
+class FiniteWeights:
+    """Weights of which each tensor is checked when it is read: NaN or infinity is an error."""
+
+    def __init__(self, source: WeightSource, field: str, place: object) -> None:
+        """Check what `source` reads.
+
+        Args:
+          source: the weights.
+          field: the name of the place in an error.
+          place: the folder that they are read from.
+        """
+        self._source, self._field, self._place = source, field, place
+
+    def layer(self, mapping: ParameterMapping, number: int) -> Tensor:
+        """See `WeightSource.layer`; raise UserError where the tensor holds a number that is not finite."""
+        layer = self._source.layer(mapping, number)
+        if not is_finite(layer):
+            hint = f"{mapping.keys[number]} {NOT_FINITE}; fetch the folder again, or train again"
+            raise UserError(self._field, self._place, hint)
+        return layer
+
+    def dtype(self, mapping: ParameterMapping) -> np.dtype:
+        """See `WeightSource.dtype`."""
+        return self._source.dtype(mapping)
 
 
 class InMemoryWeights:

@@ -1,11 +1,13 @@
 """Published folders into runs and back: the same bytes, the same logits in transformers, nothing half-written."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -26,12 +28,14 @@ from transformers import (
 
 from coi_jax import convert, evaluate, generate
 from coi_jax.common import cli
+from coi_jax.common.errors import UserError
 from coi_jax.common.storage import Folder, copy_file, list_files, upload_folder
 from coi_jax.config.run import load_config
 from coi_jax.inference import model as inference
 from coi_jax.models import build
 from coi_jax.runs import checkpoint, checkpoint_steps
 from coi_jax.runs.run_folder import RunFolder, keep_vocabulary
+from coi_jax.runs.train_state import TrainState
 from coi_jax.weights import conversion
 from coi_jax.weights.safetensors_files import INDEX, SINGLE
 from data_pipeline.tasks.sentencepiece_training import train
@@ -221,8 +225,43 @@ def test_numbers_that_are_not_finite_are_not_imported(
     found = load_file(path)
     save_file(found | {"model.norm.weight": np.full_like(found["model.norm.weight"], np.nan)}, path)
     assert run("--src", damaged, "--out", tmp_path / "run", *BYTES) == cli.EXIT_USER_ERROR
-    assert "error: weights: model.norm.weight: holds numbers that are not finite" in capsys.readouterr().err
+    said = f"error: src: {damaged}: model.norm.weight holds numbers that are not finite"
+    assert said in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+    save_file(found | {"model.norm.weight": np.full_like(found["model.norm.weight"], 1e6)}, path)
+    assert run("--src", damaged, "--out", tmp_path / "run", *BYTES, "--dtype", "float16") == cli.EXIT_USER_ERROR
+    said = "error: weights: model.norm.weight: holds numbers that are too large for float16; take bfloat16"
+    assert said in capsys.readouterr().err
+
+
+def test_numbers_that_are_not_finite_are_neither_exported_nor_asked(
+    trained: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = RunFolder(shutil.copytree(trained.path, tmp_path / "run"))
+    config = copy.load_config()
+    params = checkpoint.restore_params(copy.checkpoints, build(config.model, trained_runs.BYTES))
+    damaged = jax.tree.map(lambda leaf: leaf * jnp.nan, params)
+    with checkpoint.Checkpoints(copy.checkpoints, keep=1) as checkpoints:
+        checkpoints.save(
+            TrainState(damaged, {"none": jnp.zeros(())}, jnp.asarray(4)), 4, {"total_steps": 4, "loader": "none"}
+        )
+    assert run("--src", copy.path, "--out", tmp_path / "model") == cli.EXIT_USER_ERROR
+    assert re.search(
+        rf"^error: src: {copy.path}: model\S+ holds numbers that are not finite", capsys.readouterr().err, re.M
+    )
+    assert not (tmp_path / "model").exists()
+    with pytest.raises(UserError, match=rf"checkpoint: {copy.checkpoints}/4: \S+ holds numbers that are not finite"):
+        inference.load_model(copy.path, {}).load_parameters()
+
+
+def test_a_full_disk_is_named(
+    trained: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Whatever is written to this device finds no room.
+    monkeypatch.setattr("coi_jax.weights.safetensors_files.SINGLE", "/dev/full")
+    assert run("--src", trained.path, "--out", tmp_path / "model") == cli.EXIT_USER_ERROR
+    assert f"error: {tmp_path}/model: No space left on device; make room" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def ask(folder: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, object]:

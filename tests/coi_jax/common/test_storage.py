@@ -364,3 +364,28 @@ def test_a_file_that_cannot_be_created_is_refused_in_one_line(write: Callable[[s
 def test_a_full_disk_is_not_taken_for_a_wrong_path(tmp_path: pathlib.Path) -> None:
     with pytest.raises(OSError, match="No space left"), storage.writable(tmp_path, "out"):
         raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_disk_is_named_by_what_the_user_asked_for(tmp_path: pathlib.Path) -> None:
+    def fill_folder() -> None:
+        with storage.atomic_folder(tmp_path / "out", marker="x") as folder:
+            pathlib.Path(folder / "x").symlink_to("/dev/full")
+            with open(folder / "x", "wb") as file:
+                file.write(b"x" * 2**20)
+
+    def fill_file_in_folder() -> None:
+        with storage.atomic_folder(tmp_path / "out", marker="x") as folder:
+            raise OSError(errno.ENOSPC, "No space left on device", str(folder / "x"))
+
+    def fill_file() -> None:
+        with storage.atomic_file(tmp_path / "out"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    for fill in (fill_folder, fill_file_in_folder, fill_file):
+        with pytest.raises(OSError, match="No space left") as caught:
+            fill()
+        assert caught.value.filename == str(tmp_path / "out")
+        assert not list(tmp_path.iterdir())
+    with pytest.raises(OSError, match="No space left") as caught:
+        AppendFile("/dev/full").write("x")
+    assert caught.value.filename == "/dev/full"

@@ -116,6 +116,25 @@ def test_a_full_disk_is_one_error_and_leaves_the_earlier_checkpoint(
     assert_same(restore_params(tmp_path, network()), one.state.params)
 
 
+def test_numbers_that_are_not_finite_are_not_restored(tmp_path: Path, one: Trained) -> None:
+    leaves, tree = jax.tree.flatten(one.state.params)
+    damaged = jax.tree.unflatten(tree, [leaves[0].at[0].set(jnp.nan), *leaves[1:]])
+    save_state(tmp_path, one.state._replace(params=damaged), 3, keep=1)
+    said = rf"checkpoint: {tmp_path}/3: [a-z_.]+ holds numbers that are not finite .* to use the checkpoint before"
+    with pytest.raises(UserError, match=said):
+        restore_params(tmp_path, network())
+    with Checkpoints(tmp_path, keep=1) as checkpoints, pytest.raises(UserError, match=said):
+        checkpoints.restore(3, one.abstract, one.shardings)
+
+
+def test_a_frozen_base_is_finite_too(tmp_path: Path) -> None:
+    adapted = network(lora__rank=2)
+    _, frozen = adapted.split(adapted.init(jax.random.key(0)))
+    checkpoint.save_base(tmp_path / "base", jax.tree.map(lambda leaf: leaf * jnp.inf, frozen))
+    with pytest.raises(UserError, match=rf"base: {tmp_path}/base: [a-z_.]+ holds numbers that are not finite"):
+        checkpoint.restore_base(tmp_path / "base", adapted)
+
+
 def test_other_errors_pass(tmp_path: Path) -> None:
     with pytest.raises(KeyError), checkpoint.storage_errors(tmp_path):
         raise KeyError("other")
