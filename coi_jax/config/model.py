@@ -43,14 +43,23 @@ class RopeConfig(Section):
     rotated_share: Annotated[float, Field(gt=0, le=1)]  # of the channels of a head, the first ones; the others are kept
     short_factors: tuple[PositiveFloat, ...]  # longrope: what divides the angles of each pair of channels
     long_factors: tuple[PositiveFloat, ...]  # longrope: the same for sequences longer than original_length
+    attention_factor: PositiveFloat | None  # yarn: what rotated queries and keys are multiplied by; None: the paper's
+    # Queries at position p are multiplied by 1 + query_growth · ln(1 + ⌊p / original_length⌋) (Llama 4, Ministral 3).
+    query_growth: NonNegativeFloat
 
     _read_zero_as_none = _zero_as_none("local_theta")
 
     @pydantic.model_validator(mode="before")
     @classmethod
-    def _read_runs_without_longrope(cls, values: Any) -> Any:
+    def _read_older_runs(cls, values: Any) -> Any:
         """Fill in the fields that the configs of older runs do not have."""
-        older = {"rotated_share": 1.0, "short_factors": (), "long_factors": ()}
+        older = {
+            "rotated_share": 1.0,
+            "short_factors": (),
+            "long_factors": (),
+            "attention_factor": None,
+            "query_growth": 0.0,
+        }
         return older | values if isinstance(values, dict) else values
 
     @property
@@ -67,6 +76,10 @@ class RopeConfig(Section):
             raise ValueError('factor must be 1 where scaling is "none"')
         if self.scaling in ("longrope", "dynamic") and self.original_length < 2:
             raise ValueError(f'scaling "{self.scaling}" needs original_length')
+        if self.attention_factor is not None and self.scaling != "yarn":
+            raise ValueError('attention_factor is that of scaling "yarn"; give None')
+        if self.query_growth and not self.original_length:
+            raise ValueError("query_growth needs original_length, after which queries grow")
         return self
 
     @property

@@ -19,8 +19,9 @@ from coi_jax.common.errors import UserError
 from coi_jax.common.schema import flatten
 from coi_jax.common.storage import Folder, PathLike, as_path
 from coi_jax.families import published_folder
+from coi_jax.families.config_values import token_ids
 from coi_jax.families.published_config import from_hf_config, network_fields, unread_fields
-from coi_jax.families.published_folder import CONFIG, TOKENIZER_CONFIG, TOKENIZER_MODELS
+from coi_jax.families.published_folder import CONFIG, GENERATION, TOKENIZER_CONFIG, TOKENIZER_MODELS
 
 FIELD = "config.weights.folder"
 LEAVE_OUT = "leave it out, and a preset too: the folder says the network"
@@ -181,12 +182,26 @@ def _of_published(folder: Folder, where: str) -> Pretrained:
     if {"arm", "optimizer"} <= config.keys():
         raise UserError(FIELD, where, "is a run without a checkpoint; train it first (python -m coi_jax.train)")
     network = from_hf_config(config)
+    _check_ends(folder, config, network["vocabulary_size"])
     if unread := unread_fields(config):
         _note(f"{where}/{CONFIG} has fields that change nothing here: {', '.join(unread)}")
     vocabulary = _vocabulary(folder, where)
     has_tokenizer = vocabulary is not None and vocabulary["kind"] == "tokenizer"
     lays_out_chats = has_tokenizer and network["kind"] == "decoder" and _has_chat_template(folder)
     return Pretrained(where, network, vocabulary, "chat" if lays_out_chats else None, is_run=False)
+
+
+def _check_ends(folder: Folder, config: Mapping[str, Any], rows: int) -> None:
+    """Raise UserError where a published folder ends answers with something that is no token of its model.
+
+    Args:
+      folder: the folder.
+      config: its config.json.
+      rows: of the model's embedding.
+    """
+    generation = folder.read_json(GENERATION) if folder.exists(GENERATION) else {}
+    for name, values in ((CONFIG, config), (GENERATION, generation)):
+        token_ids(values, "eos_token_id", name, rows)
 
 
 def _vocabulary(folder: Folder, where: str) -> dict[str, str] | None:

@@ -4,6 +4,7 @@ import math
 import re
 
 from coi_jax.common.errors import UserError
+from coi_jax.families.config_values import OBJECT, ROPE_FIELDS, check_fields
 from coi_jax.families.family import Fields
 
 PLAIN_ROPE: Fields = dict(
@@ -18,6 +19,8 @@ PLAIN_ROPE: Fields = dict(
     rotated_share=1.0,
     short_factors=(),
     long_factors=(),
+    attention_factor=None,
+    query_growth=0.0,
 )
 
 # Defaults that the classes of transformers have in common.
@@ -52,6 +55,8 @@ RENAMED = {
     "rms_norm_eps": "norm_epsilon",
     "tie_word_embeddings": "tied_embedding",
 }
+
+KNOWN_SCALINGS = "default, linear, llama3 and yarn"
 
 # Beside a vision tower the decoder lies deeper; how deep depends on the version that wrote the checkpoint.
 VISION_PREFIXES = (
@@ -119,14 +124,18 @@ def write_windows(section: Fields, default_window: int) -> Fields:
 
 def _read_windows(values: Fields) -> Fields:
     """Return `window` and which layers have none (`global_layer_interval`, `first_global_layer`)."""
-    no_windows: Fields = dict(window=None, global_layer_interval=None, first_global_layer=None)
-    window = values.get("sliding_window")
-    if not values.get("use_sliding_window", True) or not window:
-        return no_windows
     layers, interval = values["num_hidden_layers"], _global_interval(values.get("sliding_window_pattern"))
-    local = _layers_with_window(values, interval)
+    is_used = values.get("use_sliding_window", True)
+    window = values.get("sliding_window") if is_used else None
+    local = _layers_with_window(values, window, interval)
     if not any(local):
-        return no_windows
+        return dict(window=None, global_layer_interval=None, first_global_layer=None)
+    if window is None:
+        field = "sliding_window" if is_used else "use_sliding_window"
+        hint = (
+            "layers have a window by layer_types or by the class; give its width, or full_attention in all layer_types"
+        )
+        raise UserError(f"config.json: {field}", None if is_used else False, hint)
     first = local.index(False) + 1 if False in local else layers
     candidates: list[tuple[int | None, int | None]] = [
         (every, None) for every in (interval, None, *range(2, layers + 1))
@@ -139,17 +148,26 @@ def _read_windows(values: Fields) -> Fields:
     raise UserError("config.json: layers with a window", [n for n, one in enumerate(local) if one], hint)
 
 
-def _layers_with_window(values: Fields, interval: int | None) -> list[bool]:
-    """Return for each layer whether it has a window, from whichever of the three spellings the file has."""
-    layers = values["num_hidden_layers"]
-    if types := values.get("layer_types"):
-        if len(types) != layers or set(types) - {"sliding_attention", "full_attention"}:
+def _layers_with_window(values: Fields, window: int | None, interval: int | None) -> list[bool]:
+    """Return for each layer whether it has a window, from whichever of the three spellings the file has.
+
+    Args:
+      values: of the config.json.
+      window: its width; None where the file has none, or does not use it.
+      interval: every how many layers one has no window, whether or not there is a width; None: no such rule.
+    """
+    layers, types = values["num_hidden_layers"], values.get("layer_types")
+    if types is not None:
+        is_read = (
+            window is not None or "sliding_attention" in types
+        )  # else all layers are alike, however many are named
+        if set(types) - {"sliding_attention", "full_attention"} or (is_read and len(types) != layers):
             hint = f"give sliding_attention or full_attention for each of {layers} layers"
             raise UserError("config.json: layer_types", types, hint)
-        return [name == "sliding_attention" for name in types]
+        return [name == "sliding_attention" for name in types] if is_read else [False] * layers
     if interval:
         return _local_layers(interval, layers)
-    return [number >= values.get("max_window_layers", 0) for number in range(layers)]
+    return [window is not None and number >= values.get("max_window_layers", 0) for number in range(layers)]
 
 
 def _global_interval(pattern: int | str | None) -> int | None:
@@ -166,11 +184,19 @@ def _local_layers(interval: int | None, layers: int, first: int | None = None) -
 
 def _read_rope(values: Fields) -> Fields:
     """Return the section `rope`, from the spelling of version 4 or 5 of transformers."""
-    newer, local_theta = values["rope_parameters"], values.get("rope_local_base_freq") or None
-    if newer and "full_attention" in newer:
-        local_theta = newer["sliding_attention"].get("rope_theta", local_theta)
-        newer = newer["full_attention"]
-    scaling = newer or values["rope_scaling"] or {}
+    name, local_theta = "rope_parameters", values.get("rope_local_base_freq") or None
+    scaling: Fields = values[name] or {}
+    if "full_attention" in scaling:  # in version 5, of a model whose layers with a window have positions of their own
+        check_fields(scaling, dict.fromkeys(("full_attention", "sliding_attention"), OBJECT), f"{name}.")
+        local = scaling.get("sliding_attention") or {}
+        check_fields(local, ROPE_FIELDS, f"{name}.sliding_attention.")
+        local_theta, scaling = local.get("rope_theta") or local_theta, scaling["full_attention"] or {}
+    if not scaling:
+        name, scaling = "rope_scaling", values["rope_scaling"] or {}
+    check_fields(scaling, ROPE_FIELDS, f"{name}.")
+    scaling = {field: value for field, value in scaling.items() if value is not None}
+    if scaling and name == "rope_scaling" and not {"rope_type", "type"} & scaling.keys():  # default only in version 5
+        raise UserError(f"config.json: {name}", scaling, f"has no rope_type; give {KNOWN_SCALINGS}, or null")
     theta = scaling.get("rope_theta", values["rope_theta"])
     share = scaling.get("partial_rotary_factor") or values.get("partial_rotary_factor") or 1.0
     if share != 1 and "partial_rotary_factor" not in values:
@@ -203,29 +229,33 @@ def _read_scaling(scaling: Fields, values: Fields) -> Fields:
                 return {"scaling": name, "factor": scaling["factor"], "original_length": length}
     except KeyError as error:
         raise UserError("config.json: rope_scaling", scaling, f"{name} needs {error}") from None
-    hint = f"{name} is not computed here, but default, linear, llama3 and yarn"
+    hint = f"{name} is not computed here, but {KNOWN_SCALINGS}"
     if name == "dynamic":
         hint += "; give max_position_embeddings, up to which it changes nothing, or take rope_scaling out"
     raise UserError("config.json: rope_scaling", scaling, hint)
 
 
 def _read_yarn(scaling: Fields, values: Fields) -> Fields:
-    """Return the fields of YaRN; raise UserError where attention is scaled by another rule than the paper's."""
+    """Return the fields of YaRN; raise UserError where it is not truncated to whole pairs of channels."""
     factor = scaling["factor"]
     mscale, mscale_all_dim = scaling.get("mscale"), scaling.get("mscale_all_dim")
     attention = scaling.get("attention_factor")
     if attention is None and mscale and mscale_all_dim:
         attention = yarn_attention_factor(factor, mscale) / yarn_attention_factor(factor, mscale_all_dim)
-    due = yarn_attention_factor(factor)
-    if (attention is not None and not math.isclose(attention, due, rel_tol=1e-6)) or scaling.get("truncate") is False:
-        hint = f"the network here computes YaRN with an attention_factor of 0.1 ln(factor) + 1 = {due:.7g}, truncated"
+    if scaling.get("truncate") is False:
+        hint = "the network here computes YaRN truncated to whole pairs of channels; take a checkpoint that has it so"
         raise UserError("config.json: rope_scaling", scaling, hint)
+    is_papers = attention is None or math.isclose(attention, yarn_attention_factor(factor), rel_tol=1e-6)
+    original = scaling.get("original_max_position_embeddings") or values["max_position_embeddings"]
+    if original is None:
+        raise KeyError("original_max_position_embeddings")
     return {
         "scaling": "yarn",
         "factor": factor,
         "low_frequency": scaling.get("beta_slow") or 1.0,
         "high_frequency": scaling.get("beta_fast") or 32.0,
-        "original_length": scaling.get("original_max_position_embeddings") or values["max_position_embeddings"],
+        "original_length": original,
+        "attention_factor": None if is_papers else attention,
     }
 
 
@@ -269,6 +299,7 @@ def _write_scaling(rope: Fields) -> Fields | None:
         names = ("low_freq_factor", "high_freq_factor")
     elif rope["scaling"] == "yarn":
         names = ("beta_slow", "beta_fast")
+        values |= {"attention_factor": rope["attention_factor"]} if rope["attention_factor"] else {}
     else:
         return values
     original = {"original_max_position_embeddings": rope["original_length"]}

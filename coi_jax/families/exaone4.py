@@ -36,8 +36,11 @@ def read(values: Fields) -> Fields:
 
     Layers without a window have rotary positions only where no layer has a window.
     """
+    has_windows = values["sliding_window"] is not None
+    if not has_windows:
+        values = values | {"sliding_window_pattern": None}  # which the class does not read then
     section = decoder_common.read(values)
-    return section | {"rope": section["rope"] | {"everywhere": values["sliding_window"] is None}}
+    return section | {"rope": section["rope"] | {"everywhere": not has_windows}}
 
 
 def write(section: Fields) -> Fields:

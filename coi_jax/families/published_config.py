@@ -4,7 +4,8 @@ A field of config.json says what the network is (`Family.defaults`), must have t
 computes (`Family.fixed`), or changes nothing in what the network computes (`IGNORED_FIELDS`): those are all that the
 class of `transformers` reads. Any other field is only noted (`unread_fields`), unless it may mean another network: by
 its name, or because the checkpoint brings a class of its own. Where a file leaves a field out, or holds null where the
-class needs a value, the default of that class counts.
+class needs a value, the default of that class counts. `coi_jax.families.config_values` says what a
+field may hold at all.
 """
 
 import re
@@ -12,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from coi_jax.common.errors import UserError, nearest
+from coi_jax.families.config_values import check_fields
 from coi_jax.families.family import Family, Fields
 from coi_jax.families.registry import FAMILIES
 
@@ -84,8 +86,9 @@ IGNORED_FIELDS = {
     "_sliding_window_pattern",
 }
 IGNORED_NAMES = re.compile(r"is_\w+_config|transformers\.js\w*|unsloth_\w+")  # notes of those who made the checkpoint
-LAYERS, MOST_LAYERS = {"num_hidden_layers", "num_layers", "num_decoder_layers"}, 10_000
 REFUSED = {"quantization_config": "its weights are quantized; take the checkpoint in full precision"}
+# Fields that may stand beside `text_config` instead of in it.
+OF_THE_WHOLE = ("quantization_config", "tie_word_embeddings")
 # Names by which other architectures compute; the class of the family reads none of them.
 OTHER_NETWORKS = re.compile(r"\w*(multiplier|expert|moe|alibi|softcap|clip_qkv|logits?_scal|mrope|no_rope)\w*")
 # Fields in which null has a meaning of its own.
@@ -99,6 +102,8 @@ OTHER_KINDS = {
     r".*(mamba|rwkv|jamba|zamba|falcon_h1|lfm2|bamba|recurrent|qwen3_next|granitemoehybrid).*": "a recurrent model",
     r"(bert|roberta|deberta|electra|modernbert).*": "an encoder alone",
 }
+# Those whose encoder and decoder are not T5's.
+OTHER_ENCODER_DECODERS = r"(t5gemma|bart|mbart|pegasus|umt5|longt5|switch|m2m|nllb|marian|led|prophetnet).*"
 
 
 def from_hf_config(values: Mapping[str, Any]) -> Fields:
@@ -110,11 +115,11 @@ def from_hf_config(values: Mapping[str, Any]) -> Fields:
     values = text_config(values)
     family = FAMILIES[values["model_type"]]
     _check(family, values)
-    given = _given(family, values)
-    _check_layers(given)
+    length = {"max_position_embeddings": values.get("max_position_embeddings")}  # which YaRN may stretch from
+    given = _given(family, values) | length
+    check_fields(given)
     try:
-        length = {"max_position_embeddings": values.get("max_position_embeddings")}  # which YaRN may stretch from
-        return family.switches | family.read(family.defaults | given | length)
+        return family.switches | family.read(family.defaults | given)
     except UserError:
         raise
     except (TypeError, ValueError, KeyError, AttributeError, ArithmeticError) as error:
@@ -127,7 +132,8 @@ def text_config(values: Mapping[str, Any]) -> Mapping[str, Any]:
     kind = values.get("model_type")
     nested = {family.nested_type: name for name, family in FAMILIES.items() if family.nested_type}
     if isinstance(kind, str) and kind in nested and isinstance(values.get("text_config"), dict):
-        return text_config({"model_type": nested[kind]} | values["text_config"])
+        outer = {name: values[name] for name in OF_THE_WHOLE if name in values}
+        return text_config({"model_type": nested[kind]} | outer | values["text_config"])
     if not isinstance(kind, str) or kind not in FAMILIES:
         raise _unknown_type(kind, [*FAMILIES, *nested])
     return values
@@ -139,6 +145,9 @@ def _unknown_type(kind: object, known: Sequence[str]) -> UserError:
     hint = nearest(str(kind), list(known))
     if what is not None:
         hint = f"is {what}, which is not computed here; take a dense language model of text: {', '.join(known)}"
+    if re.fullmatch(OTHER_ENCODER_DECODERS, str(kind)):
+        hint = "is an encoder-decoder of another kind than T5, which is not computed here; take a T5, FLAN-T5 or mT5 "
+        hint += "(t5, mt5), or a decoder, as Gemma 2 and 3 are (gemma2, gemma3, gemma3_text)"
     return UserError("config.json: model_type", kind, hint)
 
 
@@ -176,15 +185,6 @@ def _given(family: Family, values: Mapping[str, Any]) -> Fields:
         for name, value in given.items()
         if value is not None or name in NULLABLE or isinstance(family.defaults[name], bool)
     }
-
-
-def _check_layers(values: Mapping[str, Any]) -> None:
-    """Raise UserError where a count of layers is no such; everything after it takes time for each layer."""
-    for name in LAYERS & values.keys():
-        if type(values[name]) is not int or not 0 < values[name] <= MOST_LAYERS:
-            raise UserError(
-                f"config.json: {name}", values[name], f"is no whole number from 1 to {MOST_LAYERS}; correct it"
-            )
 
 
 def network_fields(kind: str) -> tuple[str, ...]:

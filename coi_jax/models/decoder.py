@@ -35,8 +35,8 @@ from coi_jax.models.layers import (
     stack_layers,
 )
 from coi_jax.models.rotary import (
-    CosSin,
-    apply_rotary,
+    Rotation,
+    query_scale,
     rotary_cos_sin,
     rotary_frequencies,
     rotary_scale,
@@ -73,13 +73,13 @@ class DecoderLayer(nnx.Module):
         self.mlp = MLP(config.model_dim, config.mlp_dim, ACTIVATIONS[config.activation], rngs=rngs)
 
     def project_qkv(
-        self, x: Float[Array, "B L D"], angles: CosSin, key: Key[Array, ""] | None = None
+        self, x: Float[Array, "B L D"], rotation: Rotation, key: Key[Array, ""] | None = None
     ) -> tuple[Heads, KeyValues]:
         """Return the rotated queries of `x`, and its rotated keys with their values.
 
         Args:
           x: the residual stream.
-          angles: cosines and sines of the rotary embedding at each position.
+          rotation: what is done to queries and keys at each position.
           key: of dropout; None: no dropout.
         """
         query_key, kv_key = split_key(key, 2)
@@ -90,7 +90,7 @@ class DecoderLayer(nnx.Module):
             query, keys = _normalize_together(self.query_norm, query), _normalize_together(self.key_norm, keys)
         elif self.config.qk_norm:
             query, keys = self.query_norm(query), self.key_norm(keys)
-        return apply_rotary(query, angles), KeyValues(apply_rotary(keys, angles), values)
+        return rotation.of_queries(query), KeyValues(rotation.of_keys(keys), values)
 
     def finish_layer(
         self, x: Float[Array, "B L D"], attended: Heads, key: Key[Array, ""] | None = None
@@ -160,7 +160,7 @@ class Decoder(nnx.Module):
         """Return the logits after one more token of each row. The cache has room for `max_new_tokens` steps."""
         position, positions = cache.length[:, None], cache.next_positions()
         lengths = None if cache.prompt_lengths is None else cache.prompt_lengths[:, None]
-        angles = self._per_layer_kind(lambda local: self._rotation(position, lengths, local))
+        rotations = self._per_layer_kind(lambda local: self._rotation(position, lengths, local))
         mask = self._per_layer_kind(
             lambda local: kv_cache.decode_mask(positions, position, self.config.window if local else None)
         )
@@ -169,7 +169,7 @@ class Decoder(nnx.Module):
             layer: DecoderLayer, carry: tuple[Array, KeyValues], inputs: tuple[LayerIndex, Local]
         ) -> tuple[tuple[Array, KeyValues], None]:
             (x, kv), (index, local) = carry, inputs
-            query, new = layer.project_qkv(x, _select_kind(angles, local))
+            query, new = layer.project_qkv(x, _select_kind(rotations, local))
             kv = kv_cache.write(kv, new, index, cache.slot)
             past = kv_cache.read(kv, index)
             attended = dot_product_attention(
@@ -192,13 +192,13 @@ class Decoder(nnx.Module):
         return_kv: bool,
     ) -> tuple[Float[Array, "B L D"], Any]:
         """Return the normed last hidden states, and all layers' keys and values (None unless `return_kv`)."""
-        angles = self._per_layer_kind(lambda local: self._rotation(positions, lengths, local))
+        rotations = self._per_layer_kind(lambda local: self._rotation(positions, lengths, local))
         patterns = self._per_layer_kind(lambda local: AttentionPattern(segments, self.config.window if local else None))
         embedding_key, rest = split_key(key, 2)
 
         def body(layer: DecoderLayer, x: Array, inputs: tuple[Array | None, Local]) -> tuple[Array, KeyValues | None]:
             (project_key, finish_key), local = split_key(inputs[0], 2), inputs[1]
-            query, kv = layer.project_qkv(x, _select_kind(angles, local), project_key)
+            query, kv = layer.project_qkv(x, _select_kind(rotations, local), project_key)
             attend = functools.partial(self._self_attention, query, kv)
             attended = _apply_kind(local, [functools.partial(attend, pattern) for pattern in patterns])
             return layer.finish_layer(x, attended, finish_key), kv if return_kv else None
@@ -233,7 +233,7 @@ class Decoder(nnx.Module):
         """Return whether rows of some positions may hold sequences whose angles are those of long ones (LongRoPE)."""
         return self.config.rope.scaling == "longrope" and longest > self.config.rope.original_length
 
-    def _rotation(self, positions: Int[Array, "B L"], lengths: Int[Array, "B _"] | None, local: bool) -> CosSin:
+    def _rotation(self, positions: Int[Array, "B L"], lengths: Int[Array, "B _"] | None, local: bool) -> Rotation:
         """Return the rotation of each position.
 
         LongRoPE has other angles for sequences longer than its original length. As in `transformers`, the length of
@@ -252,7 +252,8 @@ class Decoder(nnx.Module):
             long = jnp.asarray(rotary_frequencies(rope, head_dim, local=local, long=True))
             is_long = (lengths > rope.original_length)[:, :, None]
             frequencies = jnp.where(is_long, long[None, None], frequencies[None, None])
-        return rotary_cos_sin(positions, frequencies, rotary_scale(rope, local=local))
+        angles = rotary_cos_sin(positions, frequencies, rotary_scale(rope, local=local))
+        return Rotation(angles, query_scale(rope, positions))
 
     def _embed(self, tokens: Int[Array, "B L"], key: Key[Array, ""] | None) -> Float[Array, "B L D"]:
         embedded = self.embedding(tokens, jnp.dtype(self.config.dtype))

@@ -4,6 +4,7 @@ Dimensions: B batch, L length, H heads, C head_dim.
 """
 
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,29 @@ from coi_jax.config.model import RopeConfig
 from coi_jax.families.decoder_common import longrope_attention_factor, yarn_attention_factor
 
 CosSin = tuple[Float[Array, "B L half"], Float[Array, "B L half"]]
+
+
+class Rotation(NamedTuple):
+    """What a layer does to queries and keys by their positions.
+
+    Attributes:
+      angles: that both are rotated by.
+      query_scale: what rotated queries are multiplied by, from `query_scale`; None: nothing.
+    """
+
+    angles: CosSin
+    query_scale: Float[Array, "B L"] | None = None
+
+    def of_queries(self, query: Float[Array, "B H L C"]) -> Float[Array, "B H L C"]:
+        """Return queries as they meet the keys."""
+        rotated = apply_rotary(query, self.angles)
+        if self.query_scale is None:
+            return rotated
+        return rotated * self.query_scale[:, None, :, None].astype(rotated.dtype)
+
+    def of_keys(self, keys: Float[Array, "B H L C"]) -> Float[Array, "B H L C"]:
+        """Return keys as they meet the queries."""
+        return apply_rotary(keys, self.angles)
 
 
 def rotary_cos_sin(
@@ -88,7 +112,19 @@ def rotary_scale(rope: RopeConfig, *, local: bool = False) -> float:
         return 1.0
     if rope.scaling == "longrope":
         return longrope_attention_factor(rope.factor, rope.original_length)
-    return yarn_attention_factor(rope.factor) if rope.scaling == "yarn" else 1.0
+    if rope.scaling == "yarn":
+        return yarn_attention_factor(rope.factor) if rope.attention_factor is None else rope.attention_factor
+    return 1.0
+
+
+def query_scale(rope: RopeConfig, positions: Int[Array, "B L"]) -> Float[Array, "B L"] | None:
+    """Return what queries are multiplied by at their positions, so that attention stays sharp in long texts.
+
+    It is Llama 4's rule, which Ministral 3 has too; None where the model has no such rule.
+    """
+    if not rope.query_growth:
+        return None
+    return 1 + rope.query_growth * jnp.log1p((positions // rope.original_length).astype(jnp.float32))
 
 
 def sequence_lengths(positions: Int[Array, "B L"], segments: Int[Array, "B L"]) -> Int[Array, "B L"]:

@@ -15,6 +15,7 @@ from coi_jax.common import files, hub
 from coi_jax.common.errors import UserError
 from coi_jax.common.json_reader import JsonError, json_kind, parse_json
 from coi_jax.common.storage import Folder, PathLike, atomic_folder
+from coi_jax.families.config_values import token_ids
 from coi_jax.families.published_folder import CONFIG as MODEL_CONFIG
 from coi_jax.families.published_folder import (
     DEFAULT,
@@ -174,11 +175,14 @@ class TokenizerFiles:
         }
 
     def token_ids(self, field: str) -> list[int]:
-        """Return the ids that `generation_config.json`, or else `config.json`, gives a field such as `eos_token_id`."""
+        """Return the ids that `generation_config.json`, or else `config.json`, gives a field such as `eos_token_id`.
+
+        Raises:
+          UserError: something in it is no id.
+        """
         for name in (GENERATION, MODEL_CONFIG):
-            value = self.json(name).get(field)
-            if value is not None:
-                return [value] if isinstance(value, int) else list(value)
+            if self.json(name).get(field) is not None:
+                return token_ids(self.json(name), field, f"{self.where}/{name}")
         return []
 
     def chat_template(self) -> str:

@@ -29,6 +29,8 @@ from transformers import (
 )
 from transformers.models.smollm3.configuration_smollm3 import SmolLM3Config
 
+from tests.helpers.ministral3_reference import Ministral3Config
+
 torch.set_num_threads(1)  # these products are too small to share, and other tests run beside
 
 VOCABULARY = 67
@@ -68,6 +70,17 @@ LLAMA3_ROPE = dict(
     original_max_position_embeddings=32,
 )
 YARN = dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=64, beta_fast=2.0, beta_slow=0.25)
+GROWING = dict(
+    rope_type="yarn",
+    rope_theta=100.0,
+    factor=4.0,
+    original_max_position_embeddings=8,
+    beta_fast=2.0,
+    beta_slow=0.25,
+    mscale=1.0,
+    mscale_all_dim=1.0,
+    llama_4_scaling_beta=0.5,
+)
 LOCAL = dict(sliding_window=5)
 LONGROPE = dict(type="longrope", short_factor=[1.0, 1.5, 2.0], long_factor=[1.0, 4.0, 16.0])
 WITHOUT_HEAD_DIM = {name: value for name, value in DECODER.items() if name != "head_dim"} | dict(hidden_size=24)
@@ -107,6 +120,7 @@ FAMILIES: dict[str, PretrainedConfig] = {
     "Ministral": MinistralConfig(
         **DECODER | LOCAL | dict(num_hidden_layers=4, layer_types=["full_attention", *["sliding_attention"] * 3])
     ),
+    "Ministral 3": Ministral3Config(**DECODER | dict(rope_parameters=GROWING)),
     "Phi-3": Phi3Config(**WITHOUT_HEAD_DIM | LOCAL),
     "Phi-3.5-mini": Phi3Config(
         **WITHOUT_HEAD_DIM | dict(hidden_size=36, rope_scaling=LONGROPE, original_max_position_embeddings=128)

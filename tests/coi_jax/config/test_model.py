@@ -13,7 +13,7 @@ from tests.helpers.paths import QUICKSTART
 def test_runs_from_before_longrope_and_ministral_go_on(tmp_path: Path) -> None:
     config = load_config(QUICKSTART, {})
     values = config.model_dump(mode="json")
-    for name in ("rotated_share", "short_factors", "long_factors"):
+    for name in ("rotated_share", "short_factors", "long_factors", "attention_factor", "query_growth"):
         del values["model"]["rope"][name]
     del values["model"]["first_global_layer"]
     files.write_json(tmp_path / "config.json", values)

@@ -220,3 +220,22 @@ def test_fields_that_nothing_reads_are_named_in_one_note(tmp_path: Path, capsys:
         load(write_folder(tmp_path, LLAMA | odd), QUICKSTART)
     said = capsys.readouterr().err
     assert said == f"note: {tmp_path}/config.json has fields that change nothing here: made_by, quirks\n"
+
+
+@pytest.mark.parametrize("name", ["config.json", "generation_config.json"])
+@pytest.mark.parametrize("value", ["abc", -1, {"a": 1}, 10**12, [2, True]])
+def test_an_end_that_is_no_token_is_refused_before_anything_is_read(tmp_path: Path, name: str, value: object) -> None:
+    folder = write_folder(tmp_path / "model", LLAMA, tokenizer=None)
+    write_json(folder / "generation_config.json", {"eos_token_id": 2})
+    edit(folder / name, eos_token_id=value)
+    with pytest.raises(
+        UserError, match=rf"^{name}: eos_token_id: .* \(a whole number from 0 to 599\) nor a list of such"
+    ):
+        load(folder, vocabulary="bytes")
+
+
+def test_a_file_that_was_cut_short_is_named_where_the_user_has_it(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "model", LLAMA, tokenizer=None)
+    (folder / "generation_config.json").write_text('{"eos_token_id": ')
+    with pytest.raises(UserError, match=rf"^config.weights.folder: {folder}/generation_config.json:1: not JSON"):
+        load(folder, vocabulary="bytes")

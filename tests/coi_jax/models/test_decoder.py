@@ -13,7 +13,7 @@ from coi_jax.families.published_config import from_hf_config
 from coi_jax.models import Network, Params
 from coi_jax.models.attention import AttentionPattern, causal_self_attention
 from coi_jax.models.decoder import Decoder, DecoderLayer
-from coi_jax.models.rotary import apply_rotary, rotary_cos_sin, rotary_frequencies, rotary_scale
+from coi_jax.models.rotary import Rotation, apply_rotary, rotary_cos_sin, rotary_frequencies, rotary_scale
 from tests.helpers import reference_layers
 from tests.helpers.reference_layers import assert_equal, random, torch_of
 from tests.helpers.tiny_networks import DECODER, change, greedy, pack, tokens
@@ -118,7 +118,7 @@ def test_layer(first_layers: Layers) -> None:
     theirs, ours, config = first_layers
     x = random(2, LENGTH, config.model_dim)
     angles = rotary_cos_sin(jnp.asarray(near()), rotary_frequencies(config.rope, config.head_dim))
-    query, kv = ours.project_qkv(x, angles)
+    query, kv = ours.project_qkv(x, Rotation(angles))
     expected = theirs(torch_of(x), their_mask(), position_embeddings=their_angles(config, near()))
     attended = causal_self_attention(query, kv, AttentionPattern(None), scale=config.head_dim**-0.5, cap=None)
     assert_equal(ours.finish_layer(x, attended), expected)

@@ -116,3 +116,18 @@ def test_longrope_rotates_each_sequence_by_its_own_length(monkeypatch: pytest.Mo
     for prompt, answer in zip(prompts, answers, strict=True):
         expected = theirs.generate(torch_of(prompt)[None], max_new_tokens=5, do_sample=False, use_cache=False)
         assert answer.tolist() == expected[0, len(prompt) :].tolist()
+
+
+def test_queries_grow_with_the_position_in_their_own_sequence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two sequences in one row; the reference gets each alone. Without the growth the logits are others."""
+    theirs, network, params = make_both("Ministral 3")
+    one, other = tiny_networks.tokens(1, 10), tiny_networks.tokens(2, 12)
+    batch = tiny_networks.pack([[one, other]], LENGTH)
+    with tiny_models.quick_compilation():
+        logits = numpy(torch_of(network.logits(params, batch)))[0]
+    expected = [numpy(theirs(torch_of(alone[:-1])[None]).logits[0]) for alone in (one, other)]
+    np.testing.assert_allclose(logits[:9], expected[0], atol=TOLERANCE)
+    np.testing.assert_allclose(logits[9:20], expected[1], atol=TOLERANCE)
+    monkeypatch.setitem(theirs.config.rope_parameters, "llama_4_scaling_beta", 0.0)
+    still = numpy(theirs(torch_of(other[:-1])[None]).logits[0])
+    assert np.abs(still - expected[1])[:8].max() < TOLERANCE < np.abs(still - expected[1])[8:].max()

@@ -62,6 +62,9 @@ def test_the_tokenizers_config_has_the_last_word() -> None:
     assert files(**ends).token_ids("eos_token_id") == [3, 4]
     assert files(**ends).token_ids("pad_token_id") == [0]
     assert files().token_ids("eos_token_id") == []
+    for value in ("abc", -1, {"a": 3}, 10**12):
+        with pytest.raises(UserError, match=r"config.json: eos_token_id: .* is neither the id of a token"):
+            files(config={"eos_token_id": value}).token_ids("eos_token_id")
 
 
 def test_added_tokens_come_from_the_newest_file_that_lists_them() -> None:

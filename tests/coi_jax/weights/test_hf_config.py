@@ -8,15 +8,19 @@ from typing import Any
 
 import pydantic
 import pytest
+from transformers import Qwen3Config
+from transformers.models.qwen3 import modeling_qwen3
 
 from coi_jax.common.errors import UserError
 from coi_jax.config.model import DecoderConfig, T5Config, model_section
 from coi_jax.config.pretrained import check_same_network
 from coi_jax.families.published_config import IGNORED_FIELDS, from_hf_config, network_fields
 from coi_jax.families.registry import FAMILIES, PRESETS
+from coi_jax.models.rotary import rotary_scale
 from coi_jax.weights.hf_config import to_hf_config
 from tests.helpers import tiny_networks
 from tests.helpers.configs import RUN_FIELDS
+from tests.helpers.ministral3_reference import Ministral3Config
 from tests.helpers.reference_models import FAMILIES as REFERENCES
 
 LLAMA3 = {
@@ -43,6 +47,8 @@ def make(values: dict[str, Any]) -> DecoderConfig | T5Config:
 
 
 def config_class(kind: str) -> type:
+    if kind == "ministral3":
+        return Ministral3Config
     module = importlib.import_module(f"transformers.models.{kind.removesuffix('_text')}")
     names = {"gemma3_text": "Gemma3TextConfig", "smollm3": "SmolLM3Config", "t5": "T5Config", "mt5": "MT5Config"}
     found: type = getattr(module, names.get(kind, f"{kind.capitalize()}Config"))
@@ -152,6 +158,17 @@ def test_yarn_by_its_spellings() -> None:
     assert from_hf_config({"model_type": "qwen3", "rope_parameters": YARN | {"rope_theta": 10_000.0}})["rope"] == found
 
 
+@pytest.mark.parametrize("said", [{"attention_factor": 1.5}, {"mscale": 2.0, "mscale_all_dim": 0.5}])
+def test_yarn_with_an_attention_factor_of_its_own(said: dict[str, float]) -> None:
+    values = {"model_type": "qwen3", "rope_scaling": YARN | said}
+    ours = make(from_hf_config(values))
+    assert isinstance(ours, DecoderConfig)
+    theirs = modeling_qwen3.Qwen3RotaryEmbedding(Qwen3Config(**values))
+    assert ours.rope.attention_factor == pytest.approx(theirs.attention_scaling, rel=1e-9)
+    assert rotary_scale(ours.rope) == ours.rope.attention_factor
+    assert make(from_hf_config(to_hf_config(ours, 151_936, "qwen3"))) == ours
+
+
 def test_dynamic_scaling_is_published_as_it_was() -> None:
     values = {"model_type": "llama", "max_position_embeddings": 64, "rope_scaling": {"type": "dynamic", "factor": 2.0}}
     ours = make(from_hf_config(values))
@@ -190,7 +207,9 @@ def test_layers_of_exaone_4_that_see_everything_are_turned_only_where_no_layer_h
     assert from_hf_config({"model_type": "exaone4", "sliding_window": None})["rope"]["everywhere"]
 
 
-@pytest.mark.parametrize(("whole", "inner"), [("gemma3", "gemma3_text"), ("mistral3", "mistral")])
+@pytest.mark.parametrize(
+    ("whole", "inner"), [("gemma3", "gemma3_text"), ("mistral3", "mistral"), ("mistral3", "ministral3")]
+)
 def test_the_language_model_beside_a_vision_tower(whole: str, inner: str) -> None:
     text = {"model_type": inner, "num_hidden_layers": 34, "hidden_size": 2560, "head_dim": 128}
     values = {"model_type": whole, "text_config": text, "vision_config": {"hidden_size": 7}}
@@ -222,13 +241,26 @@ def test_the_language_model_beside_a_vision_tower(whole: str, inner: str) -> Non
             "an attention_factor of 1.190238",
         ),
         ({"model_type": "llama", "rope_scaling": {"type": "dynamic", "factor": 2.0}}, "take rope_scaling out"),
-        ({"model_type": "qwen3", "rope_scaling": YARN | {"attention_factor": 1.0}}, "of 0.1 ln(factor) + 1 = 1.138629"),
+        ({"model_type": "qwen3", "rope_scaling": YARN | {"truncate": False}}, "computes YaRN truncated to whole pairs"),
+        (
+            {"model_type": "llama", "rope_scaling": {"type": "yarn", "factor": 4.0}},
+            "needs 'original_max_position_embed",
+        ),
+        (
+            {"model_type": "ministral3", "rope_parameters": YARN},
+            "needs llama_4_scaling_beta and original_max_position_emb",
+        ),
+        ({"model_type": "t5gemma"}, "model_type: t5gemma: is an encoder-decoder of another kind than T5, which is not"),
         ({"model_type": "qwen3", "rope_scaling": {"type": "yarn"}}, "yarn needs 'factor'"),
         (
             {"model_type": "qwen3_moe"},
             "is a mixture of experts, which is not computed here; take a",
         ),
-        ({"model_type": "mistral3", "text_config": {"model_type": "ministral3"}}, "model_type: ministral3: unknown"),
+        ({"model_type": "mistral3", "text_config": {"model_type": "ministral4"}}, "model_type: ministral4: unknown"),
+        (
+            {"model_type": "mistral3", "text_config": {"model_type": "ministral3"}, "quantization_config": {"bits": 8}},
+            "quantization_config: {'bits': 8}: its weights are quantized",
+        ),
         ({"model_type": "qwen2_5_vl"}, "is a model of images or sound beside text"),
         (
             {"model_type": "llama", "quirks": 1, "auto_map": {"AutoModelForCausalLM": "own.Own"}},
@@ -240,9 +272,12 @@ def test_the_language_model_beside_a_vision_tower(whole: str, inner: str) -> Non
         ({"model_type": "llama", "num_hidden_layers": 10**18}, "num_hidden_layers: 1000000000000000000: is no whole"),
         ({"model_type": "t5", "num_layers": 2.5}, "num_layers: 2.5: is no whole number"),
         ({"model_type": "llama", "num_hidden_layers": -1}, "num_hidden_layers: -1"),
-        ({"model_type": "llama", "hidden_size": "big", "head_dim": None}, "is not as LlamaForCausalLM has it"),
-        ({"model_type": "llama", "num_attention_heads": 0, "head_dim": None}, "ZeroDivisionError"),
-        ({"model_type": "llama", "rope_scaling": 3}, "is not as LlamaForCausalLM has it"),
+        ({"model_type": "llama", "hidden_size": "big", "head_dim": None}, "hidden_size: big: is no whole number"),
+        (
+            {"model_type": "llama", "num_attention_heads": 0, "head_dim": None},
+            "num_attention_heads: 0: is no whole number",
+        ),
+        ({"model_type": "llama", "rope_scaling": 3}, "rope_scaling: 3: is no object"),
         ({"model_type": "llama", "residual_multiplier": 0.2}, "is no field of llama that is known here"),
     ],
 )
