@@ -18,13 +18,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     # Imported once the command line is right, so that --help and mistakes need little.
     from coi_jax.common import files
-    from coi_jax.common.storage import as_path
+    from coi_jax.common.storage import as_path, read_range
     from coi_jax.reporting import run_report
     from coi_jax.reporting.run_records import load
 
     records = load(arguments.runs)
     out = as_path(arguments.out or f"{arguments.runs[0]}/report.html", "--out")
-    if out.exists() and (out.is_dir() or run_report.MARK not in out.read_text()[:200]):
+    if out.exists() and (out.is_dir() or run_report.MARK.encode() not in read_range(out, 0, 200)):
         raise UserError("--out", out, "was not written by this command; name another file")
     files.write_text(out, run_report.render(records))
     print(f"written: {out}; open it in a browser")

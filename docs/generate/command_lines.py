@@ -26,6 +26,7 @@ COMMANDS = (
     "coi_jax.compare",
     "coi_jax.tables",
     "coi_jax.report",
+    "coi_jax.judge",
     "launch.sweep",
     "launch.preflight",
     "launch.preflight.table",

@@ -6,7 +6,6 @@ own fence.
 """
 
 import functools
-import hashlib
 import tomllib
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from pydantic import AfterValidator, PositiveInt
 
 from coi_jax.common import files
 from coi_jax.llm import Call, Message
+from coi_jax.llm.fencing import fence
 from coi_jax.llm.settings import EndpointConfig
 from coi_jax.llm.structured import response_format
 
@@ -96,15 +96,6 @@ def prompt(name: str) -> Prompt:
 def prompt_identity(name: str) -> dict[str, Any]:
     """Return the version of a prompt and a hash of its file, for manifests and for what stages depend on."""
     return {"version": prompt(name).version, "sha256": files.sha256(PROMPTS / f"{name}.toml")}
-
-
-def fence(name: str, text: str) -> str:
-    r"""Return a text between marks that it cannot hold, as they are named by a hash of it.
-
-    Example: `("input", "a b")` → `<<input c8687a08aa5d\na b\nc8687a08aa5d input>>`.
-    """
-    mark = hashlib.sha256(text.encode("utf-8")).hexdigest()[:12]
-    return f"<<{name} {mark}\n{text}\n{mark} {name}>>"
 
 
 def messages(question: Question) -> tuple[Message, ...]:

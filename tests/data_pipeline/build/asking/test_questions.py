@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from coi_jax.llm.fencing import fence
 from data_pipeline.build.asking import questions
-from data_pipeline.build.asking.questions import PROMPTS, Question, fence, messages, prompt
+from data_pipeline.build.asking.questions import PROMPTS, Question, messages, prompt
 from data_pipeline.build.llm_stages import LLM_STAGES
 from data_pipeline.build.stages.answers import Answer
 from data_pipeline.build.stages.checks import Check

@@ -1,0 +1,83 @@
+"""Compare the answers of two runs: by a language model, asked about each pair in both orders, or blindly by people.
+
+  python -m coi_jax.judge --a runs/coi12 --b runs/coi1 --task coi2_test --budget 1
+  python -m coi_jax.judge --a runs/coi12 --b runs/coi1 --task coi2_test --ballots ballots.csv
+  python -m coi_jax.judge --a runs/coi12 --b runs/coi1 --task coi2_test --score ballots.csv
+
+Prints how often run A is preferred, with a 95% interval, and writes it with every verdict to --out. Replies are kept:
+the same command again asks nothing twice. --ballots writes a table that hides the runs, --score reads what people
+chose.
+"""
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from coi_jax.common import cli
+from coi_jax.common.errors import UserError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    rest, overrides = cli.split_overrides(sys.argv[1:] if argv is None else argv)
+    parser = cli.parser(__doc__)
+    parser.add_argument(
+        "--a", required=True, metavar="DIR", help="run A, with predictions of python -m coi_jax.evaluate"
+    )
+    parser.add_argument("--b", required=True, metavar="DIR", help="run B, that A is compared with")
+    parser.add_argument("--task", required=True, help="test set whose answers are compared")
+    parser.add_argument("--config", default="configs/judge.py", help="the judge's; --config.field=value changes it")
+    parser.add_argument("--budget", type=float, metavar="DOLLARS", help="for all calls; without it there is no limit")
+    parser.add_argument("--ballots", metavar="FILE", help="writes a CSV file for people instead of asking a model")
+    parser.add_argument("--score", metavar="FILE", help="reads such a file back instead of asking a model")
+    parser.add_argument("--out", metavar="FILE", help="JSON; in the folder judge/ of run A without it")
+    arguments = parser.parse_args(rest)
+    # Imported once the command line is right, so that --help and mistakes need little.
+    from coi_jax.common import files
+    from coi_jax.judging import comparing
+    from coi_jax.judging.judge_config import load_judge_config
+
+    asks = not (arguments.ballots or arguments.score)
+    if arguments.ballots and arguments.score:
+        raise UserError("--score", arguments.score, "reads what --ballots wrote: give one of them")
+    config = load_judge_config(arguments.config, overrides, needs_model=asks)
+    compared = comparing.Compared(arguments.a, arguments.b, arguments.task)
+    if arguments.ballots:
+        print(comparing.write_for_people(compared, config, arguments.ballots))
+        return 0
+    result = (
+        comparing.by_model(compared, config, arguments.budget)
+        if asks
+        else comparing.by_people(compared, config, arguments.score)
+    )
+    out = arguments.out or comparing.default_path(compared, "model" if asks else "people")
+    files.write_json(out, result)
+    print(describe(result), f"written: {out}", sep="\n")
+    return 0
+
+
+def describe(result: dict[str, Any]) -> str:
+    """Return the result of a comparison in a few lines."""
+    lines = [f"A: {result['a']}", f"B: {result['b']}", f"{result['test_set']}, judged by {result['judge']}:"]
+    for name, title in (
+        ("win_rate", "A preferred (ties count half)"),
+        ("wins", "A wins"),
+        ("ties", "ties"),
+        ("losses", "B wins"),
+    ):
+        if score := result.get(name):
+            lines.append(f"  {title}: {score['value']:.1f}% [{score['low']:.1f}, {score['high']:.1f}]")
+    notes = {"order_agreement": "same verdict in both orders", "first_rate": "chose what stood first"}
+    lines += [f"  {title}: {result[name]:.1f}%" for name, title in notes.items() if result.get(name) is not None]
+    counts = {"pairs": "pairs", "same": "of equal answers", "unusable": "left out, without a usable reply"}
+    lines.append("  " + ", ".join(f"{result[name]:,} {title}" for name, title in counts.items() if name in result))
+    return "\n".join(lines)
+
+
+def command() -> int:
+    """Run the command `coi-judge`: `main`, with mistakes as one line and an exit status."""
+    return cli.run(main)
+
+
+if __name__ == "__main__":
+    sys.exit(command())

@@ -1,0 +1,99 @@
+"""A blind comparison by people: a CSV file that hides who wrote which answer, its key, and the choices read back."""
+
+import csv
+import io
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from coi_jax.common import files
+from coi_jax.common.errors import UserError, nearest
+from coi_jax.common.storage import PathLike, as_path
+from coi_jax.judging.answer_pairs import AnswerPair
+from coi_jax.judging.verdicts import Choice
+
+COLUMNS = ("number", "id", "instruction", "input", "left", "right", "choice")
+CHOICES = ("left", "right", "tie")
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # with which a spreadsheet begins to compute
+
+
+def write_ballots(pairs: Sequence[AnswerPair], path: PathLike, seed: int, runs: Mapping[str, str]) -> str:
+    """Write a table with an empty column `choice`, and beside it the key that says which side is which run's.
+
+    Args:
+      pairs: the answers to compare.
+      path: of the CSV file.
+      seed: of the order of pairs and of the sides.
+      runs: the folders of run "a" and run "b", for the key.
+
+    Returns:
+      The path of the key.
+
+    Raises:
+      UserError: there is a file with choices already.
+    """
+    place = as_path(path, "--ballots")
+    if place.exists() and any(row.get("choice", "").strip() for row in _rows(files.read_text(place, "--ballots"))):
+        raise UserError("--ballots", path, "has choices already; name another file")
+    shuffled = list(pairs)
+    random.Random(seed).shuffle(shuffled)
+    draw = random.Random(f"sides {seed}")
+    sides = {pair.id: draw.choice(["a", "b"]) for pair in shuffled}
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(_ballot(number, pair, sides[pair.id]) for number, pair in enumerate(shuffled, 1))
+    files.write_text(place, buffer.getvalue())
+    key = f"{path}.key.json"
+    files.write_json(key, {"runs": dict(runs), "left": sides})
+    return key
+
+
+def _ballot(number: int, pair: AnswerPair, left: str) -> dict[str, Any]:
+    answers = {"left": pair.a, "right": pair.b} if left == "a" else {"left": pair.b, "right": pair.a}
+    texts = {"instruction": pair.instruction, "input": pair.input, **answers}
+    return {"number": number, "id": pair.id, **{name: _plain(text) for name, text in texts.items()}, "choice": ""}
+
+
+def _plain(text: str) -> str:
+    """Return a text that no spreadsheet takes for a formula."""
+    return f"'{text}" if text.startswith(FORMULA) else text
+
+
+def read_choices(path: PathLike) -> dict[str, Choice]:
+    """Return the better run of each pair that has a choice, by the ids of chains.
+
+    Args:
+      path: of the CSV file that `write_ballots` wrote; its key lies beside it.
+
+    Raises:
+      UserError: there is no such file or key, or a choice is neither left, right nor tie.
+    """
+    place, key = as_path(path, "--score"), as_path(f"{path}.key.json", "--score")
+    for file in (place, key):
+        if not file.exists():
+            raise UserError("--score", file, "no such file; write it with --ballots")
+    left: dict[str, str] = files.read_value(key, ("left",), dict, "key")
+    choices: dict[str, Choice] = {}
+    for row in _rows(files.read_text(place, "--score")):
+        choice = (row.get("choice") or "").strip().lower()
+        if not choice:
+            continue
+        if choice not in CHOICES:
+            raise UserError(f"choice of pair {row.get('number')}", choice, nearest(choice, list(CHOICES)))
+        if row.get("id") not in left:
+            raise UserError("id", row.get("id"), f"is not in {key.name}; do not change the column `id`")
+        choices[str(row["id"])] = _run(choice, left[str(row["id"])])
+    if not choices:
+        raise UserError("--score", path, f"has no choice yet; write {', '.join(CHOICES)} into the column `choice`")
+    return choices
+
+
+def _run(choice: str, left: str) -> Choice:
+    if choice == "tie":
+        return "tie"
+    return "a" if (choice == "left") == (left == "a") else "b"
+
+
+def _rows(text: str) -> Iterable[dict[str, str]]:
+    return csv.DictReader(io.StringIO(text))

@@ -1,0 +1,122 @@
+"""Comparisons of two runs on a test set: by a language model, or by people."""
+
+import re
+from pathlib import PurePosixPath
+from typing import Any, NamedTuple
+
+from coi_jax.common import files
+from coi_jax.common.errors import UserError
+from coi_jax.common.storage import as_path
+from coi_jax.data.test_sets import find_test_set
+from coi_jax.judging import ballots, verdicts
+from coi_jax.judging.answer_pairs import AnswerPair, asked, read_pairs
+from coi_jax.judging.judge_config import JudgeConfig
+from coi_jax.judging.preference import agreement, preference, settle, summarize
+from coi_jax.llm import Client
+from coi_jax.llm.budget import Budget, Prices
+from coi_jax.llm.reply_store import open_store
+
+
+class Compared(NamedTuple):
+    """What is compared: run folders A and B, and the name of the test set."""
+
+    a: str
+    b: str
+    test_set: str
+
+
+def by_model(compared: Compared, config: JudgeConfig, dollars: float | None) -> dict[str, Any]:
+    """Return how often a language model prefers run A, with every verdict.
+
+    Args:
+      compared: the runs and the test set.
+      config: of the judge, resolved.
+      dollars: the most that all calls may cost; None: no limit.
+
+    Raises:
+      UserError: the runs cannot be compared, the budget is spent, or the endpoint did not answer.
+    """
+    pairs = _pairs(compared, config)
+    prices = Prices(config.endpoint.prompt_price, config.endpoint.completion_price)
+    budget = Budget(f"{config.store}.spent", dollars, prices, config.endpoint.concurrency)
+    with Client(config.endpoint, config.endpoint.key(), open_store(config.store), budget) as client:
+        judgements = verdicts.judge(asked(pairs), client, config)
+    if judgements and all(settle(judgement) is None for judgement in judgements):
+        raise UserError("endpoint.model", config.endpoint.model, f"no reply could be used: {judgements[0].reasons[0]}")
+    return {
+        **_head(compared),
+        "judge": config.endpoint.model,
+        "prompt_version": verdicts.read_prompt().version,
+        "shows_reference": config.shows_reference,
+        **summarize(pairs, judgements, resamples=config.bootstrap, seed=config.seed),
+        "verdicts": [
+            {"id": each.id, "better": settle(each), "orders": each.choices, "reasons": each.reasons}
+            for each in judgements
+        ],
+    }
+
+
+def by_people(compared: Compared, config: JudgeConfig, path: str) -> dict[str, Any]:
+    """Return how often people prefer run A, from the table that they filled in.
+
+    Args:
+      compared: the runs and the test set.
+      config: whose `bootstrap` and `seed` are used.
+      path: of the table.
+
+    Raises:
+      UserError: the table is not as it was written, or has no choice.
+    """
+    choices = ballots.read_choices(path)
+    other = _verdicts_of_model(compared)
+    return {
+        **_head(compared),
+        "judge": "people",
+        "pairs": len(choices),
+        **preference(list(choices.values()), config.bootstrap, config.seed),
+        "agreement_with_model": agreement(choices, other) if other else None,
+        "verdicts": [{"id": id, "better": choice} for id, choice in choices.items()],
+    }
+
+
+def _verdicts_of_model(compared: Compared) -> dict[str, verdicts.Choice]:
+    """Return the verdicts of a model on the same runs, where it was asked before."""
+    path = as_path(default_path(compared))
+    if not path.exists():
+        return {}
+    found = files.read_value(path, ("verdicts",), list, "verdicts")
+    return {row["id"]: row["better"] for row in found if row["better"]}
+
+
+def write_for_people(compared: Compared, config: JudgeConfig, path: str) -> str:
+    """Write the table for people; return what to do with it.
+
+    Args:
+      compared: the runs and the test set.
+      config: whose `seed` and `examples` are used.
+      path: of the table.
+    """
+    pairs = asked(_pairs(compared, config))
+    key = ballots.write_ballots(pairs, path, config.seed, {"a": compared.a, "b": compared.b})
+    words = ", ".join(ballots.CHOICES)
+    return f"{len(pairs):,} pairs in {path}: write {words} into the column `choice`; {key} says which side is whose"
+
+
+def _pairs(compared: Compared, config: JudgeConfig) -> list[AnswerPair]:
+    find_test_set(compared.test_set, "--task")
+    return read_pairs(compared.a, compared.b, compared.test_set, config.examples)
+
+
+def _head(compared: Compared) -> dict[str, Any]:
+    return {"a": compared.a, "b": compared.b, "test_set": compared.test_set}
+
+
+def default_path(compared: Compared, judge: str = "model") -> str:
+    """Return where a result goes: into run A, under the names of the test set and of run B.
+
+    Args:
+      compared: the runs and the test set.
+      judge: "model" or "people".
+    """
+    name = re.sub(r"[^\w.-]", "_", PurePosixPath(compared.b).name)
+    return f"{compared.a}/judge/{compared.test_set}_vs_{name}_by_{judge}.json"
