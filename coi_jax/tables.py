@@ -61,7 +61,7 @@ def check_replaceable(out: PathLike) -> None:
     if folder.exists() and not folder.is_dir():
         raise UserError("--out", out, "is a file; name a folder")
     check_not_kept(folder, "--out")
-    for name in (*(f"table{number}" for number in TABLES), *(f"figure{number}" for number in FIGURES)):
+    for name in (*(_file_name("table", key) for key in TABLES), *(_file_name("figure", key) for key in FIGURES)):
         written = [
             path for kind in ("md", "tex", "csv", "png", "svg", "pdf") if (path := folder / f"{name}.{kind}").exists()
         ]
@@ -69,6 +69,10 @@ def check_replaceable(out: PathLike) -> None:
         value = files.read_json(source, "--out") if source.exists() else {}
         if (written or source.exists()) and not (isinstance(value, dict) and "cells" in value):
             raise UserError("--out", [source, *written][-1], "was not written by this command; name another folder")
+
+
+def _file_name(kind: str, key: str) -> str:
+    return f"{kind}{key}" if key.isdigit() else f"{kind}_{key}"
 
 
 def _titles(reports: Mapping[str, Report]) -> str:

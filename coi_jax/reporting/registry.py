@@ -12,7 +12,7 @@ from coi_jax.common.storage import PathLike
 from coi_jax.reporting.run_records import Records
 
 with epy.lazy_imports():  # on first use: the command's help needs no Matplotlib
-    from coi_jax.reporting import figure6, table2, table3, table4
+    from coi_jax.reporting import figure6, table2, table3, table4, table6, table_bbh
 
 
 @runtime_checkable
@@ -46,5 +46,7 @@ TABLES = {
     "2": Report("chains by length", table2),
     "3": Report("steps of a chain", table3),
     "4": Report("arms by test sets", table4),
+    "6": Report("summaries and their translations", table6),
+    "bbh": Report("BIG-Bench Hard by task", table_bbh),
 }
 FIGURES = {"6": Report("scores by chain length", figure6)}

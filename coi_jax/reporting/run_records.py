@@ -9,7 +9,7 @@ import os
 import statistics
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from etils import epath
@@ -27,6 +27,7 @@ from coi_jax.runs.checkpoint_steps import steps
 
 CONFIG = "config.json"
 RESULTS = "eval/{}/results.json"
+MEAN = "mean over tasks"  # the key of their means among a test set's tasks
 # Fields in which runs of one cell may differ, and which no note of a table mentions.
 IGNORED_FIELDS = (
     "arm",
@@ -68,6 +69,7 @@ class Record:
       examples: how many were scored.
       available: how many the test set has.
       scores: by their keys in results.json.
+      tasks: scores of the test set's tasks, and their means under "mean over tasks"; empty where it has no tasks.
       label_only_baseline: the scores of answers that have the labels and nothing else.
       provenance: the run, checkpoint and files that the scores come from.
       commit: of the code that trained the run; None where it was not trained, or not from a working copy.
@@ -82,6 +84,7 @@ class Record:
     label_only_baseline: dict[str, float]
     provenance: dict[str, Any]
     commit: str | None = None
+    tasks: dict[str, dict[str, Estimate]] = field(default_factory=dict)
 
     @property
     def arm(self) -> str:
@@ -93,6 +96,10 @@ class Record:
         """Return the run's seed."""
         return self.config.seed
 
+    def scores_of(self, task: str | None) -> dict[str, Estimate]:
+        """Return the scores of a task of the test set, which may have none; those of all examples where None."""
+        return self.scores if task is None else self.tasks.get(task, {})
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -102,6 +109,11 @@ class Cell:
     test_set: str
     metric: str
     records: tuple[Record, ...]
+    task: str | None = None  # of the test set; None: all of its examples
+
+    def score(self, record: Record) -> Estimate:
+        """Return the score of one of the cell's runs."""
+        return record.scores_of(self.task)[self.metric]
 
     @property
     def source(self) -> str:
@@ -111,7 +123,7 @@ class Cell:
     @property
     def values(self) -> list[float]:
         """Return the score of each run, by seed."""
-        return [record.scores[self.metric].value for record in self.records]
+        return [self.score(record).value for record in self.records]
 
     @property
     def mean(self) -> float:
@@ -128,7 +140,7 @@ class Cell:
         """Return the 95% bootstrap interval over examples of one run, or one standard deviation around several."""
         if self.sd is not None:
             return self.mean - self.sd, self.mean + self.sd
-        score = self.records[0].scores[self.metric]
+        score = self.score(self.records[0])
         return score.low, score.high
 
     def to_dict(self) -> dict[str, Any]:
@@ -147,7 +159,7 @@ class Cell:
         }
 
     def _source(self, record: Record) -> dict[str, Any]:
-        score = record.scores[self.metric]
+        score = self.score(record)
         return {
             "seed": record.seed,
             "value": score.value,
@@ -190,16 +202,17 @@ class Records:
         """Return the config fields, besides arm and seed, in which the runs differ."""
         return sorted({name for row in self.rows for name in differences(self.rows[0].config, row.config)})
 
-    def cell(self, arm: str, test_set: str, metric: str) -> Cell | None:
+    def cell(self, arm: str, test_set: str, metric: str, task: str | None = None) -> Cell | None:
         """Return the cell of an arm's runs; None where no run has that score.
 
         Args:
           arm: its name.
           test_set: its name.
           metric: the key of the score.
+          task: of the test set; None: all of its examples.
         """
-        chosen = [r for r in self.rows if (r.arm, r.test_set) == (arm, test_set) and metric in r.scores]
-        return Cell(arm, test_set, metric, tuple(chosen)) if chosen else None
+        chosen = [r for r in self.rows if (r.arm, r.test_set) == (arm, test_set) and metric in r.scores_of(task)]
+        return Cell(arm, test_set, metric, tuple(chosen), task) if chosen else None
 
     def source(self, test_set: str) -> str:
         """Return where the chains of a test set come from, by the manifest of their dataset."""
@@ -293,14 +306,11 @@ def _read_config(path: epath.Path) -> RunConfig:
 def _read(path: epath.Path, config: RunConfig, commit: str | None) -> Record:
     value = files.read_json(path, "results")
     try:
-        scores = {
-            key: Estimate(*(float(score[part]) for part in ("value", "low", "high")))
-            for key, score in value["scores"].items()
-        }
+        scores = _estimates(value["scores"])
         baseline = {key: float(score) for key, score in value["label_only_baseline"].items()}
         provenance = {key: value["provenance"][key] for key in PROVENANCE}
         counts = int(value["examples"]), int(value["provenance"].get("available_examples", value["examples"]))
-        record = Record(path, config, value["task"], *counts, scores, baseline, provenance, commit)
+        record = Record(path, config, value["task"], *counts, scores, baseline, provenance, commit, _tasks(value))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
             "results", path, f"not as python -m coi_jax.evaluate writes it ({error!r}); run it again"
@@ -309,6 +319,18 @@ def _read(path: epath.Path, config: RunConfig, commit: str | None) -> Record:
         hint = "was changed after python -m coi_jax.evaluate wrote it, by its hash; run it again"
         raise UserError("results", path, hint)
     return record
+
+
+def _estimates(scores: dict[str, Any]) -> dict[str, Estimate]:
+    parts = ("value", "low", "high")
+    return {key: Estimate(*(float(score[part]) for part in parts)) for key, score in scores.items()}
+
+
+def _tasks(results: dict[str, Any]) -> dict[str, dict[str, Estimate]]:
+    if "by_task" not in results:
+        return {}
+    tasks = {name: _estimates(task["scores"]) for name, task in results["by_task"]["tasks"].items()}
+    return {**tasks, MEAN: _estimates(results["by_task"]["mean"])}
 
 
 def _consistent(rows: Sequence[Record]) -> list[Record]:
