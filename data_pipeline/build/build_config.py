@@ -109,5 +109,6 @@ class BuildConfig(Section):
     @pydantic.model_validator(mode="after")
     def _oracle_knows_only_operations(self) -> "BuildConfig":
         if self.llm == "procedural" and any(source.kind != "procedural" for source in self.seeds.sources):
-            raise ValueError('llm = "procedural" computes outputs of procedural operations: give sources of that kind')
+            hint = 'set llm to "endpoint", or give sources of that kind'
+            raise ValueError(f'llm = "procedural" computes outputs of procedural operations alone: {hint}')
         return self

@@ -53,7 +53,9 @@ class BuildJob:
     @cached_property
     def decisions(self) -> Decisions:
         """Return people's decisions."""
-        return decisions.read(self.decisions_file or f"{self.work}/decisions.jsonl")
+        if self.decisions_file:
+            return decisions.read(self.decisions_file, may_be_absent=False)
+        return decisions.read(f"{self.work}/decisions.jsonl")
 
     @property
     def payment(self) -> Payment:

@@ -11,7 +11,7 @@ from typing import Any
 
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
-from coi_jax.common.storage import PathLike, as_path
+from coi_jax.common.storage import PathLike, as_path, is_there
 from data_pipeline.build.drafts import Draft
 
 ACCEPT, EDIT, REJECT = DECISIONS = ("accept", "edit", "reject")
@@ -55,14 +55,18 @@ class Decisions:
         return dataclasses.replace(draft, steps=steps)
 
 
-def read(path: PathLike) -> Decisions:
+def read(path: PathLike, *, may_be_absent: bool = True) -> Decisions:
     """Read the decisions of a file; none where there is no file.
 
+    Args:
+      path: of the file.
+      may_be_absent: whether nothing is decided yet where there is no file.
+
     Raises:
-      UserError: a line is not a decision; it names the line.
+      UserError: the file is missing, or a line is not a decision; it names the line.
     """
     found: dict[str, dict[str, Any]] = {}
-    if as_path(path, "decisions").exists():
+    if not may_be_absent or is_there(as_path(path, "decisions")):
         for place, row in files.read_placed_jsonl(path, "decisions"):
             check(row, place)
             record(found, row)

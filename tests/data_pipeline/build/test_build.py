@@ -254,6 +254,12 @@ def test_what_a_worker_finds_wrong_with_the_input_is_one_error_of_the_user(tmp_p
     assert not (tmp_path / "built").exists()
 
 
+def test_a_file_of_decisions_that_was_named_must_be_there(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^decisions: .*nowhere\.jsonl: no such file; check the path"):
+        run(flags(tmp_path / "built", None, f"--decisions={tmp_path}/nowhere.jsonl"))
+    assert not (tmp_path / "built").exists()
+
+
 def test_a_folder_that_cannot_be_made_is_named_as_it_was_given(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^out: /proc/none\.work: cannot be written"):
         run(flags(Path("/proc/none"), None, store=str(tmp_path / "replies.sqlite")))
