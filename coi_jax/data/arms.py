@@ -1,10 +1,12 @@
 """The registry of arms: what each arm of an experiment is tuned on, or how it is prompted (paper, section 4).
 
 To add an arm, add an entry to `ARMS`. To add a prompting baseline, also write the function of its worked answers in
-`coi_jax.data.prompts`.
+`coi_jax.data.prompts`. Each arm that is tuned on chains of several steps is also an arm on each of `VARIANTS`:
+`coi12_irrelevant` is `coi12` on irrelevant chains.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 from coi_jax.common.errors import UserError, nearest
 
@@ -18,7 +20,8 @@ class Arm:
       lengths: the chain lengths that it is tuned on; empty for a baseline that is prompted, not tuned.
       caption: its description in the legend of a figure.
       prompting: "direct" shows the model a chain alone; a name in `prompts.WORKED_ANSWERS` shows worked examples first.
-      variant: the variant of the training split that it is tuned on, as "fused"; None for the training split itself.
+      variant: the variant of the training split that its chains of several steps come from, as "fused"; None for the
+        training split itself.
     """
 
     name: str
@@ -32,9 +35,10 @@ class Arm:
         """Return whether the arm is trained before it is evaluated."""
         return bool(self.lengths)
 
-    def training_split(self, split: str) -> str:
-        """Return the split that the arm is tuned on, where `split` is the config's: `train`, or `train_fused`."""
-        return split if self.variant is None else f"{split}_{self.variant}"
+    @property
+    def has_variants(self) -> bool:
+        """Return whether the arm is tuned on chains that variants are made of: those of several steps."""
+        return self.variant is None and max(self.lengths, default=0) > 1
 
 
 # In the order of the paper's tables.
@@ -52,6 +56,22 @@ ARMS: dict[str, Arm] = {
     )
 }
 
+# The variants of chains, and what the caption of an arm on one says of it.
+VARIANTS: dict[str, str] = {
+    "irrelevant": "with outputs of other chains",
+    "summarized": "with one instruction for all steps",
+    "fused": "with one instruction for all steps",
+    "rephrased": "in other words",
+    "shuffled": "with steps in another order",
+    "final": "with the final answer alone",
+}
+
+
+def arm_names() -> list[str]:
+    """Return the names of all arms: those of `ARMS`, then those on a variant."""
+    arms = [arm.name for arm in ARMS.values() if arm.has_variants]
+    return [*ARMS, *(f"{arm}_{variant}" for arm in arms for variant in VARIANTS)]
+
 
 def find_arm(name: str) -> Arm:
     """Return the arm of a name.
@@ -59,6 +79,14 @@ def find_arm(name: str) -> Arm:
     Raises:
       UserError: there is no such arm; the nearest name is given.
     """
-    if name not in ARMS:
-        raise UserError("config.arm", name, nearest(name, list(ARMS)))
-    return ARMS[name]
+    if name in ARMS:
+        return ARMS[name]
+    if name not in arm_names():
+        raise UserError("config.arm", name, nearest(name, arm_names()))
+    base, _, variant = name.rpartition("_")
+    return replace(ARMS[base], name=name, caption=f"{ARMS[base].caption}, {VARIANTS[variant]}", variant=variant)
+
+
+def sort_arms(names: Iterable[str]) -> list[str]:
+    """Return the names of some arms, each once, in the order of `arm_names`."""
+    return sorted(set(names), key=arm_names().index)

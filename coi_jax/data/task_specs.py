@@ -3,16 +3,19 @@
 SeqIO tasks are made from a `TaskSpec` (`data_pipeline.tasks`), and the key of a token cache is computed from one.
 """
 
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from coi_jax.chains.dataset import read_manifest
+from coi_jax.chains.chain import Chain
+from coi_jax.chains.dataset import MANIFEST, read_chains, read_manifest
 from coi_jax.common.errors import UserError
-from coi_jax.common.storage import PathLike
+from coi_jax.common.storage import PathLike, as_path
 from coi_jax.config.run import RunConfig, VocabularyConfig
-from coi_jax.data.arms import ARMS, find_arm
+from coi_jax.data.arms import ARMS, Arm, find_arm
 from coi_jax.data.test_sets import check_source, find_test_set
+
+FINAL = "final"  # the variant whose chains are one step: the answer alone to an instruction of several
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,7 @@ class TaskSpec:
       prompting: "direct", or a name in `prompts.WORKED_ANSWERS`.
       vocabulary: turns the text into ids.
       system: the system prompt of conversations, if any.
+      lengths_of: the split of the chains that the rows were made from, which say their lengths; None: the rows do.
     """
 
     name: str
@@ -38,13 +42,34 @@ class TaskSpec:
     prompting: str
     vocabulary: VocabularyConfig
     system: str | None = None
+    lengths_of: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the spec as JSON values."""
+        """Return the spec as JSON values, without the fields that were added later where they are not set."""
         values = asdict(self) | {"vocabulary": self.vocabulary.model_dump()}
-        if self.system is None:
-            del values["system"]
-        return values
+        return {key: value for key, value in values.items() if key not in ("system", "lengths_of") or value is not None}
+
+    @property
+    def size(self) -> int:
+        """Return the number of rows, by the dataset's manifest; 0 where it has no such split or length."""
+        counts: dict[str, int] = read_manifest(self.folder, "config.data.folder")["counts"].get(self.split, {})
+        if self.lengths_of is not None and counts:
+            return sum(1 for _ in self.read_rows())
+        return sum(counts.values()) if self.length is None else counts.get(str(self.length), 0)
+
+    def read_rows(self) -> Iterator[Chain]:
+        """Yield the chains of the task, in the file's order.
+
+        Raises:
+          UserError: a split cannot be read.
+        """
+        if self.lengths_of is None:
+            yield from read_chains(self.folder, self.split, self.length)
+            return
+        made_from = {chain.id for chain in read_chains(self.folder, self.lengths_of, self.length)}
+        for chain in read_chains(self.folder, self.split):
+            if chain.id.rpartition("-")[0] in made_from:  # the id of a variant is that of its chain, and its name
+                yield chain
 
 
 def training_tasks(config: RunConfig) -> list[TaskSpec]:
@@ -57,8 +82,32 @@ def training_tasks(config: RunConfig) -> list[TaskSpec]:
     if not arm.is_tuned:
         tuned = ", ".join(each.name for each in ARMS.values() if each.is_tuned)
         raise UserError("config.arm", config.arm, f"is prompted, not tuned; to train, choose one of {tuned}")
-    split = arm.training_split(config.data.split)
-    return [_make_spec(config, f"{split}_length{n}", split, n, arm.prompting) for n in arm.lengths]
+    return [_training_task(config, arm, length) for length in arm.lengths]
+
+
+def _training_task(config: RunConfig, arm: Arm, length: int) -> TaskSpec:
+    """Return the task of the chains of a length; variants have the single instructions of the training split."""
+    plain = config.data.split
+    if arm.variant is None or length == 1:
+        return _make_spec(config, f"{plain}_length{length}", plain, length, arm.prompting)
+    split = find_variant(config.data.folder, plain, arm.variant)
+    spec = _make_spec(config, f"{split}_length{length}", split, length, arm.prompting)
+    return replace(spec, lengths_of=plain) if arm.variant == FINAL else spec
+
+
+def find_variant(folder: PathLike, split: str, variant: str) -> str:
+    """Return the split of a variant: `train_irrelevant` of a built dataset, or `irrelevant` of the paper's release.
+
+    Args:
+      folder: the dataset folder.
+      split: the split that the variant is of.
+      variant: its name.
+    """
+    built = f"{split}_{variant}"
+    if not (as_path(folder) / MANIFEST).exists():
+        return built
+    splits = read_manifest(folder, "config.data.folder")["counts"]
+    return variant if variant in splits and built not in splits else built
 
 
 def evaluation_task(config: RunConfig, name: str) -> TaskSpec:
@@ -68,7 +117,8 @@ def evaluation_task(config: RunConfig, name: str) -> TaskSpec:
       UserError: there is no test set of that name, or no such arm.
     """
     test = find_test_set(name)
-    return _make_spec(config, name, test.split, test.length, find_arm(config.arm).prompting)
+    spec = _make_spec(config, name, test.split, test.length, find_arm(config.arm).prompting)
+    return replace(spec, lengths_of=test.lengths_of)
 
 
 def check_names(config: RunConfig) -> None:

@@ -4,6 +4,7 @@ To add a test set, add an entry to `TEST_SETS`.
 """
 
 import importlib.util
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,6 +13,7 @@ from coi_jax.common.storage import PathLike
 
 PROCEDURAL = "procedural"  # the `source` in the manifest of a dataset that code has generated
 LINGUA = "lingua"  # the package that detects languages, of the extra `languages`
+TEST_VARIANTS = ("test_fused", "test_irrelevant", "test_shuffled", "test_final")  # of chains of several steps
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class TestSet:
       scorer: a name in `metrics.SCORERS`.
       by_task: whether its answers are also scored by the task of their last step, with the mean over tasks.
       package: an optional package that its scores need.
+      lengths_of: the split of the chains that its rows were made from, which say their lengths; None: the rows do.
     """
 
     __test__: ClassVar[bool] = False  # pytest takes classes of this name for test cases
@@ -39,6 +42,22 @@ class TestSet:
     scorer: str = "chain"
     by_task: bool = False
     package: str | None = None
+    lengths_of: str | None = None
+
+
+def _of_other_splits(kind: str, source: str | None = None) -> Iterator[TestSet]:
+    """Yield the test sets of the chains of each length in other splits than test, as `coi_fused2_test`.
+
+    Args:
+      kind: of the chains: coi or proc.
+      source: the only `source` of datasets that have them.
+    """
+    lengths = {"validation": range(1, 7), "rephrased": range(1, 7)} | dict.fromkeys(TEST_VARIANTS, range(2, 7))
+    for split in lengths:
+        group = f"{kind}_{split.removeprefix('test_')}"
+        made_from = "test" if split == "test_final" else None
+        for length in lengths[split]:
+            yield TestSet(f"{group}{length}_test", group, split, length, source, lengths_of=made_from)
 
 
 TEST_SETS: dict[str, TestSet] = {
@@ -58,6 +77,9 @@ TEST_SETS: dict[str, TestSet] = {
         TestSet("proc4_test", "proc", "test", 4, PROCEDURAL),
         TestSet("proc5_test", "proc", "test", 5, PROCEDURAL),
         TestSet("proc6_test", "proc", "test", 6, PROCEDURAL),
+        # Other splits: of training's own combinations, in other words, and the variants of the split test.
+        *_of_other_splits("coi"),
+        *_of_other_splits("proc", PROCEDURAL),
         # BIG-Bench Hard, and WikiLingua as chains of summarization and translation.
         TestSet("bbh", "bbh", "bbh", None, by_task=True),
         TestSet("wikilingua_en_fr", "wikilingua", "wikilingua_en_fr", None, scorer="english_french", package=LINGUA),

@@ -29,11 +29,11 @@ from jaxtyping import Int32
 from coi_jax.chains.chain import Chain
 from coi_jax.chains.dataset import read_manifest, split_path
 from coi_jax.common import child_processes, files
-from coi_jax.common.errors import UserError
+from coi_jax.common.errors import UserError, nearest
 from coi_jax.common.json_reader import parse_json
 from coi_jax.common.storage import PathLike, as_path, file_size, local_copy
 from coi_jax.config.run import RunConfig
-from coi_jax.data.arms import find_arm
+from coi_jax.data.arms import VARIANTS, find_arm
 from coi_jax.data.task_specs import TaskSpec, training_tasks
 from coi_jax.parallel import processes
 from coi_jax.tokenizers.protocol import Vocabulary
@@ -45,6 +45,7 @@ PREPROCESSING_VERSION = 1
 FORMAT = 1  # of a record
 
 RECORDS, LENGTHS, INFO = "examples.array_record", "lengths.npy", "cache.json"
+_HINT = "choose another arm or test set, or build such chains"
 _HEADER = struct.Struct("<ii")  # numbers of input and target ids
 
 
@@ -95,6 +96,12 @@ class TokenCache:
     def __len__(self) -> int:
         return len(self.lengths)
 
+    @property
+    def task(self) -> str:
+        """The name of the task, as `train_length2`."""
+        name: str = self.folder.name
+        return name.rpartition("-")[0]
+
     @functools.cached_property
     def _records(self) -> ArrayRecordDataSource:
         return ArrayRecordDataSource(str(local_copy(self.folder / RECORDS, f"token_caches/{self.hash}.array_record")))
@@ -106,8 +113,12 @@ class TokenCache:
     def __getitem__(self, index: int) -> Example:
         if not 0 <= index < len(self):
             raise IndexError(index)
-        inputs, targets, chain = _split_record(self._read([index])[0])
-        return Example(inputs, targets, Chain.from_row(parse_json(chain)))
+        return self.examples([index])[0]
+
+    def examples(self, indices: Sequence[int]) -> list[Example]:
+        """Read some examples in one call."""
+        records = map(_split_record, self._read(indices))
+        return [Example(inputs, targets, Chain.from_row(parse_json(chain))) for inputs, targets, chain in records]
 
     def _read(self, indices: Sequence[int]) -> Sequence[bytes]:
         try:
@@ -151,16 +162,22 @@ def _write_missing(config: RunConfig, specs: Sequence[TaskSpec], vocabulary_copy
 
 def count_rows(spec: TaskSpec) -> int:
     """Return the number of rows that a task has, by its dataset's manifest; raise UserError where it has none."""
+    splits = read_manifest(spec.folder, "config.data.folder")["counts"]
+    if spec.split not in splits:
+        hint = f"split {spec.split} is {nearest(spec.split, [*splits])}; {_HINT}"
+        raise UserError(spec.name, spec.folder, hint)
     split_path(spec.folder, spec.split, "config.data.folder")
-    counts: dict[str, int] = read_manifest(spec.folder)["counts"][spec.split]
-    rows = sum(counts.values()) if spec.length is None else counts.get(str(spec.length), 0)
+    rows = spec.size
     if not rows:
+        counts: dict[str, int] = splits[spec.split]
         has = ", ".join(n for n in counts if counts[n]) or "none"
+        variant = spec.split.rpartition("_")[2]
+        is_variant = spec.length == 1 and variant in VARIANTS
+        hint = f"arm coi12_{variant} takes single instructions from the plain split" if is_variant else _HINT
         raise UserError(
             spec.name,
             f"{spec.folder}/{spec.split}.jsonl",
-            f"has no chain of length {spec.length}, only of: {has}; "
-            "choose another arm or test set, or build such chains",
+            f"has no chain of length {spec.length}, only of: {has}; {hint}",
         )
     return rows
 
@@ -173,7 +190,7 @@ def cache_folder(config: RunConfig, spec: TaskSpec, vocabulary: Vocabulary) -> t
       spec: the task.
       vocabulary: that its ids are of.
     """
-    splits = [spec.split]
+    splits = [spec.split, *filter(None, [spec.lengths_of])]
     if spec.prompting != "direct":
         splits.append(config.data.split)  # its worked examples are rows of it
     data = [files.cached_sha256(split_path(spec.folder, split)) for split in splits]

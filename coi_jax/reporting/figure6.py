@@ -4,6 +4,7 @@ import functools
 import io
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -13,7 +14,7 @@ from matplotlib.lines import Line2D
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
 from coi_jax.common.storage import PathLike
-from coi_jax.data.arms import ARMS
+from coi_jax.data.arms import ARMS, VARIANTS, find_arm, sort_arms
 from coi_jax.data.test_sets import TEST_SETS, chain_length
 from coi_jax.evaluation.scores import SCORES
 from coi_jax.reporting.run_records import Cell, Records
@@ -41,6 +42,9 @@ PALETTE = (
     ("#661100", "."),
 )
 STYLES = dict(zip(ARMS, itertools.cycle(PALETTE), strict=False))
+# An arm on a variant has the color and marker of the arm itself, and lines of its own.
+DASHED = ("--", ":", (0, (1, 2)), "-.", (0, (6, 2, 1, 2, 1, 2)), (0, (6, 6)))
+LINES = dict(zip(VARIANTS, itertools.cycle(DASHED), strict=False))
 TITLE = "How well models carry out chains of instructions, by the number of steps in the chain"
 # Formats of the images, and the metadata that would differ each time.
 FORMATS = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
@@ -130,7 +134,7 @@ def _group(cell: Cell) -> str:
 
 def _draw_panel(axes: Axes, metric: str, cells: Sequence[Cell], records: Records) -> None:
     lengths = sorted({_length(cell) for cell in cells})
-    arms = [arm for arm in ARMS if any(cell.arm == arm for cell in cells)]
+    arms = sort_arms(cell.arm for cell in cells)
     spread = min(ARM_SPREAD, SPREAD / len(arms))
     for place, arm in enumerate(arms):
         _draw_arm(axes, [cell for cell in cells if cell.arm == arm], spread * (place - (len(arms) - 1) / 2))
@@ -148,15 +152,23 @@ def _length(cell: Cell) -> int:
 
 def _draw_arm(axes: Axes, cells: Sequence[Cell], shift: float) -> None:
     """Draw a line with its intervals; markers of lengths that the arm was tuned on are filled, others are hollow."""
-    color, marker = STYLES[cells[0].arm]
+    arm = find_arm(cells[0].arm)
+    color, marker, line = style(arm.name)
     places = [_length(cell) + shift for cell in cells]
-    axes.plot(places, [cell.mean for cell in cells], color=color, linewidth=2)
+    axes.plot(places, [cell.mean for cell in cells], color=color, linewidth=2, linestyle=line)
     for place, cell in zip(places, cells, strict=True):
         low, high = max(0.0, cell.interval[0]), min(100.0, cell.interval[1])
         error = [[max(0.0, cell.mean - low)], [max(0.0, high - cell.mean)]]
         axes.errorbar(place, cell.mean, error, color=color, elinewidth=1.6, capsize=4, capthick=1.6, zorder=3)
-        fill = color if _length(cell) in ARMS[cell.arm].lengths else "white"
+        fill = color if _length(cell) in arm.lengths else "white"
         axes.plot(place, cell.mean, marker, color=color, markerfacecolor=fill, markeredgewidth=1.6, markersize=7)
+
+
+def style(name: str) -> tuple[str, str, Any]:
+    """Return the color, marker and lines of an arm."""
+    variant = find_arm(name).variant
+    color, marker = STYLES[name if name in STYLES else name.removesuffix(f"_{variant}")]
+    return color, marker, "-" if name in STYLES or variant is None else LINES[variant]
 
 
 def _draw_baseline(axes: Axes, metric: str, cells: Sequence[Cell], records: Records) -> None:
@@ -175,18 +187,12 @@ def _baseline(metric: str, cells: Sequence[Cell], records: Records) -> list[tupl
 
 def _arm_key(arms: Sequence[str]) -> list[Line2D]:
     """Return the legend entries of the arms."""
-    return [
-        Line2D(
-            [],
-            [],
-            color=STYLES[arm][0],
-            marker=STYLES[arm][1],
-            markersize=8,
-            linewidth=2,
-            label=f"{arm}: {ARMS[arm].caption}",
-        )
-        for arm in arms
-    ]
+    lines = []
+    for arm in arms:
+        color, marker, line = style(arm)
+        label = f"{arm}: {find_arm(arm).caption}"
+        lines.append(Line2D([], [], color=color, marker=marker, linestyle=line, markersize=8, linewidth=2, label=label))
+    return lines
 
 
 def _marks_key(cells: Sequence[Cell], has_baseline: bool) -> list[Line2D]:

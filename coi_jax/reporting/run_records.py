@@ -20,7 +20,7 @@ from coi_jax.common.schema import flatten
 from coi_jax.common.storage import PathLike, absolute, as_path, is_local
 from coi_jax.config.model import SPEED_FIELDS
 from coi_jax.config.run import RunConfig, read_run_config
-from coi_jax.data.arms import ARMS, find_arm
+from coi_jax.data.arms import arm_names, find_arm, sort_arms
 from coi_jax.data.test_sets import chain_length
 from coi_jax.evaluation.results_digest import DIGEST, results_digest
 from coi_jax.runs.checkpoint_steps import steps
@@ -189,7 +189,7 @@ class Records:
     @property
     def arms(self) -> list[str]:
         """Return the arms that have a run, in the registry's order."""
-        return [arm for arm in ARMS if any(record.arm == arm for record in self.rows)]
+        return sort_arms(record.arm for record in self.rows)
 
     @property
     def test_sets(self) -> list[str]:
@@ -336,7 +336,8 @@ def _tasks(results: dict[str, Any]) -> dict[str, dict[str, Estimate]]:
 def _consistent(rows: Sequence[Record]) -> list[Record]:
     """Return the records in order, each once; raises UserError where two contradict one another."""
     kept: dict[tuple[str, str, int], Record] = {}
-    for row in sorted(rows, key=lambda row: (list(ARMS).index(row.arm), row.test_set, row.seed)):
+    arms = arm_names()
+    for row in sorted(rows, key=lambda row: (arms.index(row.arm), row.test_set, row.seed)):
         other = kept.setdefault((row.arm, row.test_set, row.seed), row)
         if (other.scores, other.provenance) != (row.scores, row.provenance):
             raise _conflict(

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from coi_jax.common.storage import PathLike
-from coi_jax.data.arms import ARMS
+from coi_jax.data.arms import sort_arms
 from coi_jax.evaluation.scores import SCORES
 from coi_jax.reporting import paper
 from coi_jax.reporting.run_records import Cell, Records
@@ -44,7 +44,7 @@ def make_table(records: Records) -> Table:
 def rows(records: Records) -> list[str]:
     """Return the arms of the table: those with a run, and all of the paper's where it has one of the test sets."""
     from_paper = paper.arms() if papers_test_sets(records) else []
-    return [arm for arm in ARMS if arm in from_paper or arm in records.arms]
+    return sort_arms([*from_paper, *records.arms])
 
 
 def papers_test_sets(records: Records) -> list[str]:

@@ -12,17 +12,16 @@ from coi_jax.chains.dataset import DatasetWriter
 from coi_jax.common import files
 from coi_jax.common.schema import flatten
 from coi_jax.common.storage import PathLike
+from data_pipeline import variants
 from data_pipeline.build import instruction_sources, llm_stages
 from data_pipeline.build.asking.questions import prompt_identity
 from data_pipeline.build.build_config import BuildConfig
 from data_pipeline.build.drafts import Draft
 from data_pipeline.build.engine.stage_runner import REJECTED
 from data_pipeline.build.pipeline import BuildResult
-from data_pipeline.build.stages import variants
 
 SOURCE = "coi_jax.build"
 PROVENANCE = "provenance"
-NO_OTHER = "no other chain of its length has other tasks"
 
 
 def settings(config: BuildConfig) -> dict[str, Any]:
@@ -96,15 +95,11 @@ def _all_variants(
                 made = _variant(kind, chain, chains, config.seed, instructions)
                 if made is not None:
                     yield f"{split}_{kind}", made
-                elif kind == "irrelevant":
-                    writer.reject(chain.row(), NO_OTHER, stage="variants", raw=[])
+                elif kind in variants.COMPUTED:
+                    writer.reject(chain.row(), variants.NO_OTHER, stage="variants", raw=[])
 
 
 def _variant(kind: str, chain: Chain, group: Sequence[Chain], seed: int, instructions: dict[str, str]) -> Chain | None:
-    if kind == "irrelevant":
-        return variants.irrelevant(chain, group, seed)
-    if kind == "shuffled":
-        return variants.shuffled(chain, seed)
-    if kind == "final":
-        return variants.final(chain)
+    if kind in variants.COMPUTED:
+        return variants.compute(kind, chain, group, seed)
     return variants.fused(chain, instructions[chain.id]) if chain.id in instructions else None

@@ -12,10 +12,11 @@ from typing import Any
 
 from coi_jax.chains.dataset import check_settings
 from coi_jax.common import cli
-from coi_jax.common.errors import UserError
+from coi_jax.common.errors import UserError, nearest
 from data_pipeline.procedural import catalogue, splits
 from data_pipeline.procedural.chain_generator import SOURCE, Generator, Settings, write
 from data_pipeline.procedural.compose import Limits
+from data_pipeline.variants import COMPUTED
 
 MAX_LENGTH = 100  # steps of a chain
 MAX_ITEMS = 6  # of an input, unless another number is given
@@ -48,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--max_characters", type=int, metavar="N", default=400, help="longest text of a value")
     add("--phrasings", type=int, metavar="N", default=3, help="ways to ask for each operation, 1 to 3")
     add("--hold_out", type=int, metavar="N", default=5, help="one combination in this many is for test")
+    add("--variants", metavar="A,…", default="", help=f"of chains of several steps: {', '.join(COMPUTED)}")
     add("--degenerate_share", type=float, metavar="P", default=0.0, help="share of chains that may have an idle step")
     return parser
 
@@ -115,7 +117,17 @@ def _settings(args: argparse.Namespace) -> Settings:
         raise UserError("train_count", args.train_count, "ask for at least one chain in some split")
     operations = catalogue.select(args.operations.split(","), args.max_level)
     limits = _limits(args)
-    return Settings(args.seed, operations, counts, limits, args.hold_out, args.phrasings, args.degenerate_share)
+    shares = (args.hold_out, args.phrasings, args.degenerate_share)
+    return Settings(args.seed, operations, counts, limits, *shares, _variants(args.variants))
+
+
+def _variants(text: str) -> tuple[str, ...]:
+    """Return the variants that are asked for, in the order of `COMPUTED`."""
+    asked = text.split(",") if text else []
+    for name in asked:
+        if name not in COMPUTED:
+            raise UserError("variants", name, nearest(name, list(COMPUTED)))
+    return tuple(name for name in COMPUTED if name in asked)
 
 
 def _summary(generator: Generator, folder: str) -> str:
@@ -136,7 +148,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError("out", args.out, "name the folder to write, as --out data/procedural")
     settings = _settings(args)
     if not args.overwrite:
-        wanted = settings.notes() | {"counts": _nonzero(settings.counts)}
+        wanted = settings.notes() | {"variants": list(settings.variants), "counts": _nonzero(settings.counts)}
         check_settings(args.out, SOURCE, wanted, _settings_of)
     print(_summary(write(settings, args.out), args.out))
     return 0
@@ -144,7 +156,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _settings_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that the chains of a manifest were made with."""
-    return {**manifest["notes"], "counts": _nonzero(manifest["counts"])}
+    counts = {split: by for split, by in manifest["counts"].items() if split in splits.ALL}
+    return {"variants": [], **manifest["notes"], "counts": _nonzero(counts)}
 
 
 def _nonzero(counts: Mapping[str, Mapping[Any, int]]) -> dict[str, dict[str, int]]:

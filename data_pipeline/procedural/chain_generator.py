@@ -2,7 +2,7 @@
 
 import collections
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -12,6 +12,7 @@ from coi_jax.chains.dataset import DatasetWriter
 from coi_jax.common.errors import UserError
 from coi_jax.common.progress import track
 from coi_jax.common.storage import PathLike
+from data_pipeline import variants
 from data_pipeline.procedural import splits
 from data_pipeline.procedural.compose import Call, Combination, Composer, Limits, Run, Usage, run
 from data_pipeline.procedural.operation import Operation
@@ -38,6 +39,7 @@ class Settings:
       one_in: one combination in this many is held out for the split `test`.
       phrasings: how many phrasings of each operation are used; the last one of all is for the split `rephrased`.
       degenerate_share: the largest share of chains with a step that gives back an earlier value.
+      variants: of the chains of several steps, written as further splits.
     """
 
     seed: int
@@ -47,10 +49,12 @@ class Settings:
     one_in: int
     phrasings: int
     degenerate_share: float
+    variants: tuple[str, ...] = ()
 
     def notes(self) -> dict[str, Any]:
         """Return the settings as notes of a manifest, but for the counts, which it has anyway."""
-        return {
+        variants = {"variants": list(self.variants)} if self.variants else {}
+        return variants | {
             "seed": self.seed,
             "operations": [operation.name for operation in self.operations],
             "one_in": self.one_in,
@@ -165,8 +169,31 @@ def write(settings: Settings, folder: PathLike) -> Generator:
     """Write a dataset folder and return the generator that made it."""
     generator = Generator(settings)
     total = sum(count for counts in settings.counts.values() for count in counts.values())
+    groups: dict[tuple[str, int], list[Chain]] = collections.defaultdict(list)
     with DatasetWriter(folder, SOURCE) as writer:
         for split, chain in track(generator.chains(), "generating chains", total):
             writer.add(split, chain)
+            if settings.variants and chain.length > 1:
+                groups[split, chain.length].append(chain)
+        for (split, _), chains in groups.items():
+            _write_variants(writer, settings, split, chains)
         writer.finish(LICENCE, generator.notes())
     return generator
+
+
+def _write_variants(writer: DatasetWriter, settings: Settings, split: str, chains: Sequence[Chain]) -> None:
+    """Write the variants of chains of one split and length.
+
+    Args:
+      writer: of the dataset.
+      settings: say which variants.
+      split: that the chains stand in.
+      chains: of one length.
+    """
+    for kind in settings.variants:
+        for chain in chains:
+            made = variants.compute(kind, chain, chains, settings.seed)
+            if made is None:
+                writer.reject(chain.row(), variants.NO_OTHER, variant=kind)
+            else:
+                writer.add(f"{split}_{kind}", made)

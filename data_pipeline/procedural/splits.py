@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from data_pipeline.procedural.catalogue import numbers
 
-TRAIN, VALIDATION, TEST, REPHRASED = "train", "validation", "test", "rephrased"
+ALL = TRAIN, VALIDATION, TEST, REPHRASED = "train", "validation", "test", "rephrased"
 
 _BUCKETS = {0: TEST, 1: VALIDATION, 2: REPHRASED}
 _BUCKET_COUNT = 10

@@ -55,7 +55,7 @@ def write(config: RunConfig, names: Sequence[str], vocabulary_copy: PathLike | N
     vocabulary = load_vocabulary(config, vocabulary_copy)
     specs = [_spec(config, name) for name in names]
     folders = [_write_task(config, spec, vocabulary) for spec in specs]
-    for arm in ARMS:
+    for arm in dict.fromkeys([*ARMS, config.arm]):
         _write_mixture(config.model_copy(update={"arm": arm}), vocabulary)
     return folders
 
@@ -143,7 +143,8 @@ def _write_records(path: PathLike, examples: Iterator[dict[str, Any]]) -> np.nda
 def _write_mixture(config: RunConfig, vocabulary: Vocabulary) -> None:
     """Write the SeqIO mixture of an arm, its caches with their rates, once they are all there."""
     specs = _training(config)
-    if not specs or specs[0].split not in read_manifest(config.data.folder)["counts"]:
+    splits = read_manifest(config.data.folder)["counts"]
+    if not specs or any(spec.split not in splits for spec in specs):
         return
     folders = [cache_folder(config, spec, vocabulary) for spec in specs]
     if not all(open_cache(*folder) for folder in folders):

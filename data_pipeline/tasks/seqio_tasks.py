@@ -12,11 +12,11 @@ import seqio
 import tensorflow as tf
 
 from coi_jax.chains.chain import Chain
-from coi_jax.chains.dataset import read_chains, read_manifest
+from coi_jax.chains.dataset import read_chains
 from coi_jax.common.errors import UserError
 from coi_jax.config.run import RunConfig
 from coi_jax.data import prompts
-from coi_jax.data.arms import ARMS
+from coi_jax.data.arms import arm_names, find_arm
 from coi_jax.data.task_specs import TaskSpec, evaluation_task, training_tasks
 from coi_jax.data.test_sets import TEST_SETS
 from coi_jax.data.token_cache import count_rows
@@ -33,7 +33,8 @@ def register(config: RunConfig, vocabulary: Vocabulary) -> list[str]:
     Raises:
       UserError: the dataset folder is missing.
     """
-    names = [_register_arm(config.model_copy(update={"arm": arm}), vocabulary) for arm in ARMS if ARMS[arm].is_tuned]
+    tuned = [arm for arm in arm_names() if find_arm(arm).is_tuned]
+    names = [_register_arm(config.model_copy(update={"arm": arm}), vocabulary) for arm in tuned]
     names += [_register_task(config, evaluation_task(config, test), vocabulary) for test in TEST_SETS]
     return [name for name in names if name]
 
@@ -50,8 +51,7 @@ def _register_arm(config: RunConfig, vocabulary: Vocabulary) -> str:
 
 
 def _register_task(config: RunConfig, spec: TaskSpec, vocabulary: Vocabulary) -> str:
-    counts = read_manifest(spec.folder)["counts"].get(spec.split, {})
-    if not (any(counts.values()) if spec.length is None else counts.get(str(spec.length))):
+    if not spec.size:
         return ""
     seqio.TaskRegistry.remove(spec.name)
     seqio.TaskRegistry.add_provider(spec.name, make_task(config, spec, vocabulary))
@@ -120,7 +120,7 @@ def _source(spec: TaskSpec) -> seqio.FunctionDataSource:
     """Return the rows of a spec, each `{"chain": its JSON}`."""
 
     def rows() -> Iterator[dict[str, str]]:
-        for chain in read_chains(spec.folder, spec.split, spec.length):
+        for chain in spec.read_rows():
             yield {"chain": json.dumps(chain.row(), ensure_ascii=False)}
 
     def dataset(split: str, shuffle_files: bool) -> tf.data.Dataset:

@@ -1,11 +1,13 @@
 import json
 import shutil
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from coi_jax.chains.dataset import read_chains
+from coi_jax.chains.chain import Step
+from coi_jax.chains.dataset import DatasetWriter, read_chains
 from coi_jax.common import cli
 from coi_jax.common.errors import UserError
 from coi_jax.config.run import RunConfig
@@ -15,7 +17,7 @@ from coi_jax.tokenizers.vocabulary import load_vocabulary, trained_path
 from data_pipeline import cache
 from data_pipeline.tasks import cache_writer
 from tests.helpers.paths import QUICKSTART
-from tests.helpers.token_caches import small_config, write_dataset
+from tests.helpers.token_caches import make_chain, small_config, write_dataset
 from tests.helpers.tokenizer_folders import FAMILIES
 
 TRAINED = {"vocabulary__kind": "trained", "vocabulary__size": 290}
@@ -53,6 +55,40 @@ def test_what_is_written_is_what_the_reader_finds(config: RunConfig, monkeypatch
     for arm in ("coi1", "coi2"):  # their mixtures came with it
         changed = config.model_copy(update={"arm": arm})
         assert len(token_cache.open_or_write(changed, training_tasks(changed))) == 1
+
+
+def test_an_arm_on_a_variant_shares_the_single_instructions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The caches of a released and of a built variant, the latter in one step whose length its chain says."""
+    in_this_process(monkeypatch)
+    with DatasetWriter(tmp_path / "data", "test") as writer:
+        for number in range(6):
+            for length in (1, 2, 3):
+                chain = make_chain(number, length)
+                writer.add("train", chain)
+                if length > 1:
+                    writer.add("irrelevant", replace(chain, steps=chain.steps[::-1]))
+                    answer = (Step(chain.instruction, chain.outputs[-1]),)
+                    writer.add("train_final", replace(chain, id=f"{chain.id}-final", steps=answer))
+        writer.finish("none", {})
+    plain = small_config(tmp_path)
+    single = token_cache.open_or_write(plain, training_tasks(plain))[0]
+    for arm, task, output in (
+        ("coi12_irrelevant", "irrelevant_length2", 0),
+        ("coi12_final", "train_final_length2", -1),
+    ):
+        config = small_config(tmp_path, arm=arm)
+        caches = token_cache.open_or_write(config, training_tasks(config))
+        assert [(cache.task, cache.rate) for cache in caches] == [("train_length1", 6.0), (task, 6.0)]
+        assert caches[0].hash == single.hash
+        for number in range(6):
+            example, chain = caches[1][number], make_chain(number, 2)
+            assert (example.chain.instruction, example.chain.outputs[-1]) == (chain.instruction, chain.outputs[output])
+    old = small_config(tmp_path, arm="coi2", data__split="irrelevant")  # as it was asked for before
+    assert token_cache.open_or_write(old, training_tasks(old))[0].task == "irrelevant_length2"
+    assert len(list((tmp_path / "caches").glob("irrelevant_length2-*"))) == 1
+    test = small_config(tmp_path, data__folder=str(tmp_path / "data"))
+    with pytest.raises(UserError, match=r"coi_final2_test: .*split test_final is unknown"):
+        token_cache.open_or_write(test, [evaluation_task(test, "coi_final2_test")])
 
 
 def test_a_trained_vocabulary_comes_from_the_data_or_from_a_run(

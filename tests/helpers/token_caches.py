@@ -9,7 +9,7 @@ import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter
 
 from coi_jax.chains.chain import Chain, Step, join
-from coi_jax.chains.dataset import DatasetWriter, read_chains
+from coi_jax.chains.dataset import DatasetWriter
 from coi_jax.common import files
 from coi_jax.common.storage import PathLike, as_path, local_writer
 from coi_jax.config.run import RunConfig
@@ -80,7 +80,7 @@ def write_cache(folder: PathLike, key: str, spec: TaskSpec, vocabulary: Vocabula
     lengths = []
     with local_writer(place / token_cache.RECORDS) as path:
         writer = ArrayRecordWriter(str(path), "group_size:1")
-        for chain in read_chains(spec.folder, spec.split, spec.length):
+        for chain in spec.read_rows():
             text = prompt(chain.instruction, chain.input, spec.template, spec.system)
             inputs = encode_prompt(text, spec.template, vocabulary)
             targets = [*vocabulary.encode(chain.targets), vocabulary.eos_id]

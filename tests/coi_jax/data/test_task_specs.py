@@ -1,13 +1,19 @@
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
+from coi_jax.chains.chain import Chain, Step
+from coi_jax.chains.dataset import DatasetWriter
 from coi_jax.common.errors import UserError
 from coi_jax.config.run import load_config
-from coi_jax.data import prompts
-from coi_jax.data.arms import ARMS, Arm, find_arm
+from coi_jax.data import prompts, token_cache
+from coi_jax.data.arms import ARMS, VARIANTS, Arm, arm_names, find_arm, sort_arms
 from coi_jax.data.task_specs import evaluation_task, training_tasks
 from coi_jax.data.test_sets import TEST_SETS, TestSet, chain_length
 from tests.helpers.paths import QUICKSTART
-from tests.helpers.token_caches import make_chain
+from tests.helpers.token_caches import make_chain, small_config
 
 CONFIG = load_config(QUICKSTART, {})
 
@@ -64,9 +70,78 @@ def test_an_arm_on_a_variant_is_one_entry(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setitem(ARMS, "coi12_fused", Arm("coi12_fused", (1, 2), "tuned on fused wordings", variant="fused"))
     tasks = training_tasks(CONFIG.model_copy(update={"arm": "coi12_fused"}))
     assert [(task.name, task.split, task.length) for task in tasks] == [
-        ("train_fused_length1", "train_fused", 1),
+        ("train_length1", "train", 1),
         ("train_fused_length2", "train_fused", 2),
     ]
+
+
+@pytest.mark.parametrize("name", arm_names())
+def test_an_arm_on_a_variant_has_its_lengths_and_the_single_instructions_of_train(name: str) -> None:
+    base, _, variant = name.partition("_")
+    arm = find_arm(name)
+    assert (arm.name, arm.lengths, arm.prompting) == (name, ARMS[base].lengths, ARMS[base].prompting)
+    config = load_config(QUICKSTART, {"arm": name, "data.folder": "nowhere"})
+    tasks = training_tasks(config) if arm.is_tuned else []
+    splits = {task.length: task.split for task in tasks}
+    assert splits == {length: f"train_{variant}" if variant and length > 1 else "train" for length in arm.lengths}
+    assert not variant or variant in VARIANTS
+
+
+def test_arms_are_in_the_order_of_the_registry() -> None:
+    assert sort_arms(["coi12_irrelevant", "coi123", "base", "coi2_fused", "base"]) == [
+        "base",
+        "coi123",
+        "coi2_fused",
+        "coi12_irrelevant",
+    ]
+    assert not [name for name in arm_names() if name.startswith(("coi1_", "base_", "cot_"))]
+    with pytest.raises(UserError, match=r"config\.arm: coi12_irelevant: unknown; did you mean 'coi12_irrelevant'"):
+        find_arm("coi12_irelevant")
+    with pytest.raises(UserError, match=r"config\.arm: coi1_fused: unknown"):
+        find_arm("coi1_fused")
+
+
+def write_variants(folder: Path, names: Sequence[str]) -> Path:
+    """A dataset with some variants of its training chains, as splits of those names."""
+    with DatasetWriter(folder / "data", "test") as writer:
+        for length in (1, 2, 3):
+            for number in range(6):
+                writer.add("train", make_chain(number, length))
+                if length > 1:
+                    for name in names:
+                        writer.add(name, vary(make_chain(number, length), name.removeprefix("train_")))
+        writer.finish("none", {})
+    return folder
+
+
+def vary(chain: Chain, variant: str) -> Chain:
+    """A chain as it stands in a variant: in one step where that is its final answer alone."""
+    steps = (Step(chain.instruction, chain.outputs[-1]),) if variant == "final" else chain.steps
+    return replace(chain, id=f"{chain.id}-{variant}", steps=steps)
+
+
+@pytest.mark.parametrize("arm", ["coi2", "coi3", "coi12", "coi123"])
+@pytest.mark.parametrize("variant", list(VARIANTS))
+@pytest.mark.parametrize("prefix", ["train_", ""], ids=["built", "release"])
+def test_every_arm_reads_every_variant_of_a_dataset(tmp_path: Path, arm: str, variant: str, prefix: str) -> None:
+    write_variants(tmp_path, [f"{prefix}{variant}"])
+    tasks = training_tasks(small_config(tmp_path, arm=f"{arm}_{variant}"))
+    assert [task.length for task in tasks] == list(ARMS[arm].lengths)
+    for task in tasks:
+        chains = [make_chain(number, task.length or 0) for number in range(6)]
+        expected = chains if task.length == 1 else [vary(chain, variant) for chain in chains]
+        assert list(task.read_rows()) == expected
+        assert token_cache.count_rows(task) == 6
+
+
+def test_a_variant_that_a_dataset_lacks(tmp_path: Path) -> None:
+    write_variants(tmp_path, ["irrelevant"])
+    _, missing = training_tasks(small_config(tmp_path, arm="coi12_shuffled"))
+    with pytest.raises(UserError, match=r"train_shuffled_length2: .*split train_shuffled is unknown; .*another arm"):
+        token_cache.count_rows(missing)
+    single = training_tasks(small_config(tmp_path, arm="coi12", data__split="irrelevant"))[0]
+    with pytest.raises(UserError, match="arm coi12_irrelevant takes single instructions from the plain split"):
+        token_cache.count_rows(single)
 
 
 def test_a_prompting_baseline_is_an_arm_and_its_function(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,6 +53,20 @@ def test_lines_show_the_scores_and_fill_the_lengths_tuned_on(tmp_path: Path) -> 
         assert [int(tick) for tick in axes.get_xticks()] == [1, 2, 3, 4, 5, 6]
 
 
+def test_an_arm_on_a_variant_has_a_line_of_its_own_in_the_color_of_the_arm(tmp_path: Path) -> None:
+    arms = {"coi12": 20.0, "coi12_irrelevant": 30.0, "coi12_final": 40.0}
+    for arm, drop in arms.items():
+        write_run(tmp_path / arm, {"arm": arm}, procedural(95, drop, 2), source="procedural")
+    axes = figure6.draw(load([tmp_path])).axes[0]
+    color = figure6.STYLES["coi12"][0]
+    lines = [line for line in axes.lines if same_color(line.get_color(), color) and len(points(line)) > 1]
+    assert len(lines) == 3
+    assert filled(axes, "coi12") == [1, 2] * 3
+    styles = [figure6.style(arm) for arm in arms]
+    assert {style[:2] for style in styles} == {figure6.STYLES["coi12"]}
+    assert len({str(line) for *_, line in styles}) == 3
+
+
 def test_every_arm_has_a_color_and_a_marker_of_its_own() -> None:
     assert set(figure6.STYLES) == set(ARMS)
     assert len({to_rgb(color) for color, _ in figure6.STYLES.values()}) == len(ARMS)

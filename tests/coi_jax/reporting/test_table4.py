@@ -31,6 +31,13 @@ def write_table(folder: Path, out: Path) -> Any:
     return files.read_json(out / "table4.json")
 
 
+def test_an_arm_on_a_variant_is_a_row_of_its_own(tmp_path: Path) -> None:
+    for arm in ("coi12_irrelevant", "coi12", "coi2_irrelevant"):
+        write_run(tmp_path / arm, {"arm": arm}, {"proc1_test": VALUES}, source="procedural")
+    assert list(grid_of(tmp_path)) == ["coi12", "coi2_irrelevant", "coi12_irrelevant", "label-only baseline"]
+    assert (tmp_path / "coi12_irrelevant").is_dir()
+
+
 def test_our_score_stands_beside_the_papers(tmp_path: Path) -> None:
     write_run(tmp_path / "a", {"arm": "coi12"}, {"coi2_test": VALUES, "proc1_test": VALUES})
     grid = grid_of(tmp_path)

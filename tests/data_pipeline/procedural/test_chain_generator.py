@@ -128,6 +128,32 @@ def test_the_manifest_lists_the_combinations_of_each_split(folder: Path) -> None
         assert {length: sorted(combinations) for length, combinations in found.items()} == listed[split]
 
 
+def test_variants_are_further_splits_that_change_no_other(tmp_path: Path) -> None:
+    folder, counts = tmp_path / "plain", [f"--{split}_count=9" for split in SPLITS]
+    settings = ["--operations=lists", "--max_level=1", "--lengths=1,2", "--test_lengths=2,3", *counts]
+    assert main([f"--out={folder}", *settings]) == 0
+    asked = [f"--out={tmp_path / 'out'}", *settings, "--variants", "final,irrelevant,shuffled"]
+    assert main(asked) == 0
+    for split in SPLITS:
+        name = f"{split}.jsonl"
+        assert (tmp_path / "out" / name).read_bytes() == (folder / name).read_bytes()
+        chains = {chain.id: chain for chain in read_chains(folder, split) if chain.length > 1}
+        for kind in ("irrelevant", "shuffled", "final"):
+            made = list(read_chains(tmp_path / "out", f"{split}_{kind}"))
+            assert [chain.id for chain in made] == [f"{id}-{kind}" for id in chains]
+            for chain in made:
+                whole = chains[chain.id.rpartition("-")[0]]
+                assert chain.input == whole.input
+                assert chain.length == (1 if kind == "final" else whole.length)
+                assert kind == "shuffled" or chain.outputs[-1] == whole.outputs[-1]
+                assert kind == "final" or chain.steps != whole.steps
+    assert main(asked) == 0  # the same settings
+    with pytest.raises(UserError, match=r"holds a dataset of other settings \(variants\)"):
+        main(asked[:-2])
+    with pytest.raises(UserError, match="variants: fused: unknown; one of irrelevant, shuffled, final"):
+        main([*asked[:-1], "fused"])
+
+
 def test_held_out_phrasings_are_in_one_split_only(folder: Path) -> None:
     for split in SPLITS:
         for step in (step for chain in read_chains(folder, split) for step in chain.steps):

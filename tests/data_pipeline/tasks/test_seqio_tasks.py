@@ -1,5 +1,6 @@
 import importlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import tensorflow as tf
 from seqio import test_utils as seqio_tests
 
 from coi_jax.chains.chain import Chain, Step
-from coi_jax.chains.dataset import read_chains
+from coi_jax.chains.dataset import DatasetWriter, read_chains
 from coi_jax.common.errors import UserError
 from coi_jax.data import prompts
 from coi_jax.data.task_specs import evaluation_task, training_tasks
@@ -53,6 +54,23 @@ def test_only_the_explicit_call_registers(folder: Path) -> None:
     assert names == ["coi1", "coi2", "coi12", "coi2_test", "proc2_test"]
     assert seqio_tasks.register(small_config(folder, data__template="alpaca"), BYTES) == names
     assert seqio.get_mixture_or_task("coi2_test").num_input_examples("test") == 5
+
+
+def test_variants_are_mixtures_where_the_dataset_has_them(tmp_path: Path) -> None:
+    with DatasetWriter(tmp_path / "data", "test") as writer:
+        for number in range(4):
+            for length in (1, 2):
+                writer.add("train", make_chain(number, length))
+            writer.add("train_fused", make_chain(number, 2))
+            writer.add("test", make_chain(number, 2))
+            writer.add("test_final", replace(make_chain(number, 1), id=f"{make_chain(number, 2).id}-final"))
+        writer.finish("none", {})
+    names = seqio_tasks.register(small_config(tmp_path), BYTES)
+    assert names[:5] == ["coi1", "coi2", "coi12", "coi2_fused", "coi12_fused"]
+    assert names[5:] == ["coi2_test", "proc2_test", "coi_final2_test", "proc_final2_test"]
+    tasks = [task.name for task in seqio.get_mixture_or_task("coi12_fused").tasks]
+    assert sorted(tasks) == ["train_fused_length2", "train_length1"]
+    assert seqio.get_mixture_or_task("coi_final2_test").num_input_examples("test_final") == 4
 
 
 def test_mixing_rates_are_numbers_of_examples(folder: Path) -> None:

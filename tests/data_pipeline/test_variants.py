@@ -5,9 +5,10 @@ from hypothesis import strategies as st
 
 from coi_jax.chains.chain import Chain
 from coi_jax.llm import Answered
+from data_pipeline import variants
 from data_pipeline.build.asking.questions import Instruction
 from data_pipeline.build.engine.stage_runner import OUT, REJECTED
-from data_pipeline.build.stages import fusing, variants
+from data_pipeline.build.stages import fusing
 from tests.helpers.drafts import draft
 
 lengths = st.integers(2, 5)

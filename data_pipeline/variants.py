@@ -15,6 +15,9 @@ from random import Random
 from coi_jax.chains.chain import Chain, Step, join
 from coi_jax.common import files
 
+COMPUTED = ("irrelevant", "shuffled", "final")  # without a language model
+NO_OTHER = "no other chain of its length has other tasks"
+
 
 def irrelevant(chain: Chain, others: Sequence[Chain], seed: int) -> Chain | None:
     """Return the chain with the outputs of another in all steps but the last; None where there is no other.
@@ -62,3 +65,17 @@ def final(chain: Chain) -> Chain:
 def fused(chain: Chain, instruction: str) -> Chain:
     """Return the chain with one instruction in place of those of its steps, which stay behind it."""
     return dataclasses.replace(chain, id=f"{chain.id}-fused", instruction=instruction)
+
+
+def compute(kind: str, chain: Chain, others: Sequence[Chain], seed: int) -> Chain | None:
+    """Return a variant that needs no language model; None where there is none of the chain.
+
+    Args:
+      kind: one of `COMPUTED`.
+      chain: to vary.
+      others: chains of the same length.
+      seed: of what is chosen.
+    """
+    if kind == "irrelevant":
+        return irrelevant(chain, others, seed)
+    return shuffled(chain, seed) if kind == "shuffled" else final(chain)
