@@ -83,7 +83,10 @@ def data(template: str, batch: ConfigDict, length: int) -> ConfigDict:
             split="train",
             template=template,  # plain, alpaca, or as the tokenizer lays out a conversation: chat, mistral
             chat=chat(),
-            mixing="concatenate",  # each row once per epoch; rates: SeqIO's mixing rates
+            mixing="concatenate",  # each row once per epoch; rates: SeqIO's mixing rates; without ratios
+            ratios=None,  # the share of each chain length, as {1: 0.2, 2: 0.8}; None: as many as there are rows
+            max_examples=None,  # the first examples of a seeded order; None: all
+            curriculum=None,  # the step from which each chain length is seen, as {1: 0, 2: 300}; None: all from step 0
             batch=batch,  # `examples` or `full_rows`
             length=length,  # positions in a packed row; of the encoder, in a T5
             targets_length=None,  # positions in a T5's decoder row; None for a decoder
@@ -183,6 +186,7 @@ def train(length: ConfigDict, checkpoint_every: int = 100) -> ConfigDict:
     return ConfigDict(
         dict(
             length=length,
+            loss_on=all_steps(),  # or `last_step`, `weighted_steps`
             microbatches=1,  # parts of a step's rows, one after another
             log_every=10,  # steps
             checkpoint_every=checkpoint_every,  # steps
@@ -200,6 +204,21 @@ def epochs(count: float) -> ConfigDict:
 def steps(count: int) -> ConfigDict:
     """Return a length of `count` optimizer steps."""
     return ConfigDict(dict(unit="steps", count=count))
+
+
+def all_steps() -> ConfigDict:
+    """Return the loss of all tokens of an answer alike."""
+    return ConfigDict(dict(kind="all_steps"))
+
+
+def last_step() -> ConfigDict:
+    """Return the loss of the last step alone, with its label."""
+    return ConfigDict(dict(kind="last_step"))
+
+
+def weighted_steps(*weights: float) -> ConfigDict:
+    """Return a loss with a weight for the first step, the second and so on; further steps have the last weight."""
+    return ConfigDict(dict(kind="weighted_steps", weights=weights))
 
 
 def mesh() -> ConfigDict:

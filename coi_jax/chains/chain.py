@@ -165,6 +165,11 @@ def is_well_formed(text: str, length: int) -> bool:
     return starts_at_once and forward == [True] * (length - 1) + [False]
 
 
+def label_starts(text: str) -> list[int]:
+    """Return the places in a text where the labels of its steps begin; none for a text without labels."""
+    return [match.start() for match in _labels(text)]
+
+
 def respell_labels(text: str, like: str) -> str:
     """Return a text with the labels of another one in place of those that say the same.
 

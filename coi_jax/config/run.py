@@ -1,7 +1,8 @@
 """The resolved config of a run: every field, its type and its bounds.
 
 `configs/base.py` gives every field a value; a config file (`configs/*.py`) changes what differs, and overrides change
-fields by their dotted names. The result is frozen and hashable, and is what a run's `config.json` holds.
+fields by their dotted names. The result is frozen and hashable, and is what a run's `config.json` holds. A field that
+was added later has a default here, so that the runs of earlier versions can be read.
 """
 
 from collections.abc import Mapping
@@ -103,12 +104,22 @@ class DataConfig(Section):
     # How instruction and input become the model's prompt; chat and mistral: as the model's own tokenizer lays them out.
     template: Literal["plain", "alpaca", "chat", "mistral"]
     chat: ChatConfig
-    mixing: Literal["concatenate", "rates"]  # each row once per epoch, or SeqIO's mixing rates
+    mixing: Literal["concatenate", "rates"]  # each row once per epoch, or SeqIO's mixing rates; without ratios
+    # The share of each chain length in the examples, as {1: 0.2, 2: 0.3, 3: 0.5}; relative, as SeqIO's rates. None:
+    # that of its rows.
+    ratios: dict[PositiveInt, PositiveFloat] | None = None
+    # Examples that are trained on, the first of an order that follows from the seed; None: all.
+    max_examples: PositiveInt | None = None
+    # The step from which chains of each length are seen, as {1: 0, 2: 300, 3: 600}; None: all of them from the first.
+    curriculum: dict[PositiveInt, NonNegativeInt] | None = None
     batch: BatchConfig
     length: PositiveInt  # positions in a packed row; of the encoder, in a T5
     targets_length: PositiveInt | None  # positions in a T5's decoder row; None for a decoder model
     overlong: Literal["drop", "cut_inputs", "cut_targets"]  # what becomes of an example longer than a row
     max_dropped: Annotated[float, Field(ge=0, le=1)]  # largest share of examples that may be left out as too long
+
+    def __hash__(self) -> int:
+        return hash((self.folder, self.split, self.batch, self.length, *(self.ratios or ()), *(self.curriculum or ())))
 
 
 class OptimizerConfig(Section):
@@ -140,10 +151,34 @@ class StepsConfig(Section):
     count: PositiveInt
 
 
+class AllStepsConfig(Section):
+    """Every token of an answer has the same loss."""
+
+    kind: Literal["all_steps"]
+
+
+class LastStepConfig(Section):
+    """The last step alone, with its label, has a loss."""
+
+    kind: Literal["last_step"]
+
+
+class WeightedStepsConfig(Section):
+    """The loss of each step has a weight."""
+
+    kind: Literal["weighted_steps"]
+    # Of the first step, the second and so on; the last weight is that of all further steps.
+    weights: Annotated[tuple[NonNegativeFloat, ...], Field(min_length=1)]
+
+
+LossOnConfig = Annotated[AllStepsConfig | LastStepConfig | WeightedStepsConfig, Field(discriminator="kind")]
+
+
 class TrainConfig(Section):
-    """The length of training, its logs and checkpoints."""
+    """The length of training, its loss, logs and checkpoints."""
 
     length: Annotated[EpochsConfig | StepsConfig, Field(discriminator="unit")]
+    loss_on: LossOnConfig = AllStepsConfig(kind="all_steps")  # the steps of a chain whose tokens have a loss
     microbatches: PositiveInt  # a step's rows are taken in this many parts, their gradients summed
     log_every: PositiveInt  # steps
     checkpoint_every: PositiveInt  # steps; the last step is always kept

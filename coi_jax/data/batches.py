@@ -1,4 +1,4 @@
-"""Fills the arrays of a batch from packed examples; int32, one row of examples after another.
+"""Fills the arrays of a batch from packed examples, one row of examples after another; int32, but for weights by step.
 
 In every row `segments` numbers the examples from 1 (0 is padding), and the ids of padding are the pad id.
 """
@@ -6,17 +6,23 @@ In every row `segments` numbers the examples from 1 (0 is padding), and the ids 
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Int32
+from jaxtyping import Int32, Real
 
 from coi_jax.data.row_shape import RowShape
+from coi_jax.data.step_weights import Weights
 from coi_jax.tokenizers.protocol import Vocabulary
 
 Ids = Int32[np.ndarray, "_"]
 Pair = tuple[Ids, Ids]  # inputs and targets of an example
-Batch = dict[str, Int32[np.ndarray, "rows _"]]
+Batch = dict[str, Real[np.ndarray, "rows _"]]
 
 
-def fill(rows: Sequence[Sequence[Pair]], shape: RowShape, vocabulary: Vocabulary) -> Batch:
+def fill(
+    rows: Sequence[Sequence[Pair]],
+    shape: RowShape,
+    vocabulary: Vocabulary,
+    weights: Sequence[Sequence[Weights]] | None = None,
+) -> Batch:
     """Return the arrays of some rows.
 
     Decoder, [rows, length]: `tokens`, `targets` (the token after each), `weights` (1 where the target belongs to an
@@ -28,10 +34,15 @@ def fill(rows: Sequence[Sequence[Pair]], shape: RowShape, vocabulary: Vocabulary
       rows: the examples of each row, as (inputs, targets).
       shape: of a row.
       vocabulary: whose pad and begin ids are used.
+      weights: of the targets of each example, which make `weights` an array of float32; None: 1 for each.
     """
-    if shape.targets_length:
-        return _fill_t5(rows, shape, vocabulary)
-    return _fill_decoder(rows, shape, vocabulary)
+    batch = (_fill_t5 if shape.targets_length else _fill_decoder)(rows, shape, vocabulary)
+    if weights is not None:
+        flat = [np.zeros(0, np.float32), *(each for row in weights for each in row)]
+        counts = batch["weights"] == 1
+        batch["weights"] = np.zeros(counts.shape, np.float32)
+        batch["weights"][counts] = np.concatenate(flat)
+    return batch
 
 
 def _empty(names: Sequence[str], rows: int, length: int, pad_id: int) -> Batch:

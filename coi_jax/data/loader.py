@@ -1,7 +1,7 @@
 """The loader: the batch of step s is a pure function of (config, seed, s), whatever the hosts, devices or restarts.
 
-The stream (`mixing`) says in which order examples come, a plan (`step_plans`) which of them share a row of step s, and
-the caches hold their ids. A host reads only the examples of its own rows.
+The stream (`mixing`) says in which order examples come, a plan (`step_plans`, `curriculum`) which of them share a row
+of step s, and the caches hold their ids. A host reads only the examples of its own rows.
 """
 
 import functools
@@ -15,12 +15,16 @@ import numpy as np
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
 from coi_jax.common.progress import track
-from coi_jax.config.run import ExampleBatchConfig, RunConfig
+from coi_jax.config.run import AllStepsConfig, ExampleBatchConfig, RunConfig
 from coi_jax.data.batches import Batch, Pair, fill
+from coi_jax.data.curriculum import CurriculumPlan
 from coi_jax.data.mixing import Stream
+from coi_jax.data.mixture import LengthShare, describe, first_steps, mixing_rates, shares
 from coi_jax.data.prompts import cut_prompt
-from coi_jax.data.row_shape import Fitted, RowShape
-from coi_jax.data.step_plans import ExamplesPlan, Plan, Rows, TokensPlan
+from coi_jax.data.row_shape import Fitted, Lengths, RowShape
+from coi_jax.data.step_plans import ExamplesPlan, Rows, TokensPlan
+from coi_jax.data.step_weights import TargetWeights, Weights, step_starts
+from coi_jax.data.subset import first_examples
 from coi_jax.data.target_counts import most_targets, row_targets
 from coi_jax.data.token_cache import TokenCache
 from coi_jax.tokenizers.protocol import Vocabulary
@@ -28,8 +32,10 @@ from coi_jax.tokenizers.protocol import Vocabulary
 HELD_PERCENT = 99  # of the examples, by a length that is recommended
 THREADS = 2
 STEPS_AHEAD = 8
+READ_AT_ONCE = 256  # examples whose steps are looked for
 BALANCED = "strata"  # how examples are shared out among steps that count them
 CAPACITY_STEPS = 32  # so that runs of nearly the same data have the same program
+ADDED_FIELDS = ("ratios", "max_examples", "curriculum")  # not in fingerprints of runs that do not set them
 
 
 class Loader:
@@ -44,6 +50,7 @@ class Loader:
     Attributes:
       rows_per_step: packed rows of a step, over all hosts.
       steps_per_epoch: steps in one pass over the mixture; not a whole number.
+      mixture: what each chain length has of the examples, in the order of the caches.
       total_steps: of the run. The last step of a run counted in epochs may have empty rows.
       fingerprint: of all that the batches follow from, but for the length of the run and for empty rows that round
         their number up to a multiple.
@@ -60,6 +67,7 @@ class Loader:
         begins = int(vocabulary.bos_id is not None and config.model.kind == "decoder")
         self._shape = RowShape(config.data.length, config.data.targets_length or 0, begins)
         self._places = self._fit(config)
+        self._weights = self._weigh(config)
         self._microbatches = config.train.microbatches
         self._plan = self._make_plan(config, row_multiple)
         self.rows_per_step = self._plan.rows
@@ -70,9 +78,12 @@ class Loader:
     def _fit(self, config: RunConfig) -> "_Places":
         """Return the examples that are kept, and how many ids of each; counts those that are not."""
         self._cut_prompts: dict[tuple[int, int], np.ndarray] = {}  # by cache and row
+        self._starts: dict[tuple[int, int], list[int]] = {}  # of steps, where they differ in their weights
         fitted = [self._shape.fit(cache.lengths, config.data.overlong) for cache in self._caches]
         if config.data.overlong == "cut_inputs":
             fitted = [self._cut_inputs(config, task, part) for task, part in enumerate(fitted)]
+        if not isinstance(config.train.loss_on, AllStepsConfig):
+            fitted = [self._find_steps(config, task, part) for task, part in enumerate(fitted)]
         self._counts = {
             "examples": sum(map(len, self._caches)),
             "dropped": sum(int((~part.kept).sum()) for part in fitted),
@@ -87,7 +98,10 @@ class Loader:
             hint = f"{self.overlong_note}; that is more than config.data.max_dropped = {config.data.max_dropped:g}"
             raise UserError("config.data.length", config.data.length, hint)
         kept = [np.flatnonzero(part.kept) for part in fitted]
-        return _Places(kept, np.concatenate([part.lengths[part.kept] for part in fitted]))
+        if config.data.max_examples is not None:
+            chosen = first_examples([len(rows) for rows in kept], config.data.max_examples, config.seed)
+            kept = [rows[places] for rows, places in zip(kept, chosen, strict=True)]
+        return _Places(kept, np.concatenate([part.lengths[rows] for part, rows in zip(fitted, kept, strict=True)]))
 
     def _cut_inputs(self, config: RunConfig, task: int, fitted: Fitted) -> Fitted:
         """Return what is kept of a cache's examples, with inputs cut inside of their template; keep those prompts."""
@@ -101,6 +115,34 @@ class Loader:
                 lengths[row, 0] = len(ids)
                 self._cut_prompts[task, row] = np.array(ids, np.int32)
         return Fitted(lengths, kept, fitted.cut & kept)
+
+    def _find_steps(self, config: RunConfig, task: int, fitted: Fitted) -> Fitted:
+        """Keep where the steps of a cache's examples begin; leave out an example whose targets with a loss are cut."""
+        rows = np.flatnonzero(fitted.kept)
+        for part in track(np.split(rows, range(READ_AT_ONCE, len(rows), READ_AT_ONCE)), "finding steps"):
+            for row, example in zip(part.tolist(), self._caches[task].examples(part.tolist()), strict=True):
+                self._starts[task, row] = step_starts(example.targets, example.chain, self._vocabulary)
+        starts = [self._starts[task, row] for row in rows.tolist()]
+        kept = fitted.kept.copy()
+        kept[rows] = TargetWeights(config.train.loss_on, starts, fitted.lengths[rows, 1]).spans() > 0
+        return Fitted(fitted.lengths, kept, fitted.cut & kept)
+
+    def _weigh(self, config: RunConfig) -> TargetWeights | None:
+        """Return the weights of the targets of each example; None where all of them weigh the same."""
+        if isinstance(config.train.loss_on, AllStepsConfig):
+            return None
+        starts = [self._starts[task, row] for task, rows in enumerate(self._places.kept) for row in rows.tolist()]
+        return TargetWeights(config.train.loss_on, starts, self._places.lengths[:, 1])
+
+    @property
+    def lengths_by_task(self) -> list[Lengths]:
+        """Return the numbers of input and target ids of the examples of each cache that are trained on."""
+        return np.split(self._places.lengths, np.cumsum([len(rows) for rows in self._places.kept])[:-1])
+
+    @property
+    def mixture_note(self) -> str:
+        """Return from where the chains of each length come, and how often they are met."""
+        return describe(self.mixture)
 
     @property
     def overlong_note(self) -> str | None:
@@ -117,12 +159,24 @@ class Loader:
             f"{counts['cut']} are cut; {enough} would hold {HELD_PERCENT}% of them whole"
         )
 
-    def _make_plan(self, config: RunConfig, row_multiple: int) -> Plan:
+    def _make_plan(self, config: RunConfig, row_multiple: int) -> ExamplesPlan | TokensPlan | CurriculumPlan:
         sizes = [len(rows) for rows in self._places.kept]
-        stream = Stream(sizes, [cache.rate for cache in self._caches], config.data.mixing, config.seed)
-        needs = self._shape.needs(self._places.lengths)
+        rates = mixing_rates(config, [cache.rate for cache in self._caches], sizes)
+        mixing = config.data.mixing if config.data.ratios is None else "rates"
+        needs = [self._shape.needs(lengths) for lengths in self.lengths_by_task]
         kind = ExamplesPlan if isinstance(config.data.batch, ExampleBatchConfig) else TokensPlan
-        return kind(config, stream, needs, self._shape.capacity, row_multiple)
+
+        def stream_of(tasks: list[int], seed: int) -> Stream:
+            return Stream([sizes[task] for task in tasks], [rates[task] for task in tasks], mixing, seed)
+
+        def plan_of(config: RunConfig, tasks: list[int]) -> ExamplesPlan | TokensPlan:
+            own_needs = np.concatenate([needs[task] for task in tasks])
+            return kind(config, stream_of(tasks, config.seed), own_needs, self._shape.capacity, row_multiple)
+
+        every, starts = [*range(len(sizes))], first_steps(config)
+        epoch, names = stream_of(every, config.seed).block_size, [cache.task for cache in self._caches]
+        self.mixture: list[LengthShare] = shares(names, sizes, rates, epoch, starts)
+        return plan_of(config, every) if starts is None else CurriculumPlan(config, starts, sizes, plan_of)
 
     def target_capacity(self, data_parts: int, length_parts: int) -> int:
         """Return a bound on the targets that one device has in a microbatch of any step of the run.
@@ -135,7 +189,8 @@ class Loader:
         """
         side = self._shape.capacity[-1]
         bounds = np.arange(length_parts + 1) * (side // length_parts)
-        needs, targets = self._shape.needs(self._places.lengths)[:, -1], self._places.lengths[:, 1]
+        needs = self._shape.needs(self._places.lengths)[:, -1]
+        targets = self._places.lengths[:, 1] if self._weights is None else self._weights.spans()
 
         def most(step: int) -> int:
             rows = [row_targets(row, needs, targets, bounds) for row in self._plan.of_step(step)]
@@ -146,9 +201,12 @@ class Loader:
         return -(-largest // unit) * unit
 
     def _make_fingerprint(self, config: RunConfig) -> str:
-        data = config.data.model_dump(exclude={"folder", "cache_folder", "max_dropped"})
+        unset = {name for name in ADDED_FIELDS if getattr(config.data, name) is None}
+        data = config.data.model_dump(exclude={"folder", "cache_folder", "max_dropped", *unset})
         caches = [[cache.hash, cache.rate] for cache in self._caches]
-        version = [BALANCED] if isinstance(config.data.batch, ExampleBatchConfig) else []
+        version: list[Any] = [BALANCED] if isinstance(config.data.batch, ExampleBatchConfig) else []
+        if self._weights is not None:
+            version.append(config.train.loss_on.model_dump())
         return files.digest([config.seed, config.model.kind, data, caches, *version])
 
     def batch(self, step: int) -> Batch:
@@ -165,7 +223,11 @@ class Loader:
             raise IndexError(f"step {step} of {self.total_steps}")
         rows = self._of_step(step)
         padded: Rows = [*rows, *[np.zeros(0, np.int64)] * (self.rows_per_step - len(rows))]
-        return fill(self._read(padded[part]), self._shape, self._vocabulary)
+        return fill(self._read(padded[part]), self._shape, self._vocabulary, self._weights_of(padded[part]))
+
+    def _weights_of(self, rows: Rows) -> list[list[Weights]] | None:
+        weights = self._weights
+        return None if weights is None else [[weights.of(example) for example in row.tolist()] for row in rows]
 
     def _read(self, rows: Rows) -> list[list[Pair]]:
         """Return the ids of the examples of some rows; one read of each cache."""
@@ -205,7 +267,8 @@ class Loader:
 
         `examples`, `dropped`, `cut`: counts. `rows_per_step`, `steps_per_epoch`, `total_steps`. `packing_efficiency`:
         share of positions that are not padding (of the encoder, in a T5; `packing_efficiency_targets` of its decoder):
-        over the whole run where a step counts examples, over the first epoch where it counts tokens.
+        over the whole run where a step counts examples, over the first epoch where it counts tokens. `mixture`: what
+        each chain length has of the examples.
         """
         names = ("packing_efficiency", "packing_efficiency_targets")
         useful = {name: round(share, 4) for name, share in zip(names, self._plan.useful, strict=False)}
@@ -214,6 +277,7 @@ class Loader:
             "rows_per_step": self.rows_per_step,
             "steps_per_epoch": round(self.steps_per_epoch, 2),
             "total_steps": self.total_steps,
+            "mixture": [share._asdict() for share in self.mixture],
             **useful,
         }
 

@@ -15,7 +15,8 @@ from jaxtyping import Int64, UInt64
 
 Order = Int64[np.ndarray, " examples"]
 
-_EPOCH, _TASK, _BLOCK, ROWS, STRATA = range(5)  # what random numbers are of, so that no two sequences are alike
+# What random numbers are of, so that no two sequences are alike.
+_EPOCH, _TASK, _BLOCK, ROWS, STRATA, SUBSET, STAGE = range(7)
 
 
 @functools.lru_cache(maxsize=16)
@@ -32,6 +33,10 @@ def random_numbers(size: int, *seed: int) -> UInt64[np.ndarray, " size"]:
 class Stream:
     """The examples of several tasks, numbered through task after task, in the order that training meets them.
 
+    Attributes:
+      block_size: examples of a block.
+      blocks_are_alike: whether all blocks have the same examples, each in an order of its own.
+
     Args:
       sizes: the number of examples of each task.
       rates: SeqIO's mixing rate of each task; "concatenate" does not look at them.
@@ -47,6 +52,7 @@ class Stream:
         shares = np.array(rates, np.float64) / sum(rates)
         self._share_up_to = np.cumsum(shares)
         self._share_up_to[-1] = 1.0
+        self.blocks_are_alike = mixing == "concatenate"
         # Rounding moves a quota by less than two: blocks that hold two of every task have no negative quota.
         self.block_size = sum(sizes) if mixing == "concatenate" else max(sum(sizes), math.ceil(2 / shares.min()))
 

@@ -73,8 +73,8 @@ class ExamplesPlan:
 
     def _useful(self) -> list[float]:
         places = self.total_steps * self.rows * np.array(self._capacity)
-        mean = self._needs.mean(0)
-        shares: list[float] = (mean * self._end / places).tolist()
+        used = sum(self._needs[np.concatenate(rows)].sum(0) for rows in self._steps)
+        shares: list[float] = (used / places).tolist()
         return shares
 
 
@@ -150,7 +150,7 @@ class TokensPlan:
     ) -> None:
         check_divides(config.data.batch.rows or 0, multiple)
         self._stream, self._needs, self._capacity, self._seed = stream, needs, capacity, config.seed
-        self._same_size = config.data.mixing == "concatenate"
+        self._same_size = stream.blocks_are_alike
         assert isinstance(config.data.batch, TokenBatchConfig)
         self.rows = config.data.batch.rows
         self._starts = [0]  # the first row of each block, as far as it was asked for

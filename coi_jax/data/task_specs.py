@@ -13,6 +13,8 @@ from coi_jax.common.errors import UserError
 from coi_jax.common.storage import PathLike, as_path
 from coi_jax.config.run import RunConfig, VocabularyConfig
 from coi_jax.data.arms import ARMS, Arm, find_arm
+from coi_jax.data.mixture import check_mixture
+from coi_jax.data.step_weights import check_loss_on
 from coi_jax.data.test_sets import check_source, find_test_set
 
 FINAL = "final"  # the variant whose chains are one step: the answer alone to an instruction of several
@@ -122,12 +124,15 @@ def evaluation_task(config: RunConfig, name: str) -> TaskSpec:
 
 
 def check_names(config: RunConfig) -> None:
-    """Check the arm and the test sets of a config, so that a long run does not end in a misspelt name.
+    """Check names, so that a long run does not end in a misspelt one, and what the config says of chain lengths.
 
     Raises:
-      UserError: there is no such arm, or no such test set; the nearest name is given.
+      UserError: there is no such arm, or no such test set (the nearest name is given), or the mixture or the loss do
+        not fit the arm.
     """
-    find_arm(config.arm)
+    arm = find_arm(config.arm)
+    check_mixture(config)
+    check_loss_on(config.train.loss_on, (1,) if arm.variant == FINAL else arm.lengths)
     for test in config.evaluation.tests:
         find_test_set(test, "config.evaluation.tests")
 

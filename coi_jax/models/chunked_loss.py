@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import CustomVJPPrimal, custom_vjp_primal_tree_values
 from jax.sharding import PartitionSpec
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Real
 
 from coi_jax.models.losses import LossSums, loss_sums
 from coi_jax.parallel.sharding import activation_spec, spec_axes
@@ -25,7 +25,7 @@ def chunked_loss_sums(
     head: Any,
     hidden: Float[Array, "B L D"],
     targets: Int[Array, "B L"],
-    weights: Int[Array, "B L"],
+    weights: Real[Array, "B L"],
     chunk: int,
 ) -> LossSums:
     """Return `loss_sums` of the logits of hidden states, of which only one chunk exists at a time.
@@ -38,7 +38,7 @@ def chunked_loss_sums(
       head: its parameters.
       hidden: the last hidden states.
       targets: the token after each position.
-      weights: 1 where a target counts.
+      weights: of the loss of each target; 0 where there is none.
       chunk: positions of a device whose logits exist at once.
     """
     head = _in_dtype(head, hidden.dtype)

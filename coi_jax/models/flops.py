@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Real
 
 from coi_jax.config.model import DecoderConfig, T5Config
 from coi_jax.models import Network
@@ -32,7 +32,7 @@ class Work(NamedTuple):
     cross_pairs: Float[Array, ""]  # of decoder query and encoder key
 
 
-def count_work(batch: Mapping[str, Int[Array, "rows _"]], config: DecoderConfig | T5Config) -> Work:
+def count_work(batch: Mapping[str, Real[Array, "rows _"]], config: DecoderConfig | T5Config) -> Work:
     """Count a packed batch on the device, inside a jitted function."""
     decoder = batch["segments"]
     encoder = batch.get("encoder_segments", decoder[:, :0])

@@ -7,24 +7,24 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Real
 
 
 class LossSums(NamedTuple):
-    """Sums over target tokens, in fp32; divide by `tokens` for means."""
+    """Sums over target tokens, each times its weight, in fp32; divide by `tokens` for means."""
 
     loss: Float[Array, ""]  # nats
-    tokens: Float[Array, ""]
+    tokens: Float[Array, ""]  # the sum of the weights: the number of targets where each has the weight 1
     correct: Float[Array, ""]  # targets with a higher logit than every other token
 
 
-def loss_sums(logits: Float[Array, "B L V"], targets: Int[Array, "B L"], weights: Int[Array, "B L"]) -> LossSums:
-    """Return cross entropy, number and correct predictions of the positions whose weight is 1.
+def loss_sums(logits: Float[Array, "B L V"], targets: Int[Array, "B L"], weights: Real[Array, "B L"]) -> LossSums:
+    """Return the sums of cross entropy, weights and correct predictions over positions, each times its weight.
 
     Args:
       logits: of each position.
       targets: ids due at each position.
-      weights: 1 where a position counts, else 0.
+      weights: 0 where a position does not count.
     """
     weights = weights.astype(jnp.float32)
     logits = logits.astype(jnp.float32)

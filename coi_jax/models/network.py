@@ -136,7 +136,7 @@ class Network:
     def loss(
         self, params: Params, batch: Batch, *, target_capacity: int | None = None, key: Key[Array, ""] | None = None
     ) -> LossSums:
-        """Return sums over the target tokens of a packed batch; a loss of NaN where a device has more than it may.
+        """Return weighted sums over the targets of a packed batch; a loss of NaN where a device has more than it may.
 
         Args:
           params: the parameters.
@@ -147,7 +147,7 @@ class Network:
         hidden = self.module(params).hidden(batch, key)
         kept = keep_targets(hidden, batch["targets"], batch["weights"], target_capacity)
         sums = self._target_loss(params, *kept)
-        is_whole = sums.tokens == jnp.sum(batch["weights"], dtype=jnp.float32)
+        is_whole = jnp.sum(kept[2] != 0) == jnp.sum(batch["weights"] != 0)
         return sums._replace(loss=jnp.where(is_whole, sums.loss, jnp.nan))
 
     def _target_loss(self, params: Params, hidden: Array, targets: Array, weights: Array) -> LossSums:

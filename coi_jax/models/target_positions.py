@@ -10,14 +10,14 @@ import math
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Real
 
 from coi_jax.parallel.sharding import activation_spec, spec_axes
 
 
 def keep_targets(
-    hidden: Float[Array, "B L D"], targets: Int[Array, "B L"], weights: Int[Array, "B L"], capacity: int | None
-) -> tuple[Float[Array, "parts kept D"], Int[Array, "parts kept"], Int[Array, "parts kept"]]:
+    hidden: Float[Array, "B L D"], targets: Int[Array, "B L"], weights: Real[Array, "B L"], capacity: int | None
+) -> tuple[Float[Array, "parts kept D"], Int[Array, "parts kept"], Real[Array, "parts kept"]]:
     """Return the hidden states, targets and weights of the positions whose weight is not 0, of each device its own.
 
     The results are laid out as the arguments are: each device has one row of `capacity` positions, in their order and
@@ -26,7 +26,7 @@ def keep_targets(
     Args:
       hidden: the last hidden states.
       targets: the token after each position.
-      weights: 1 where a target counts, else 0.
+      weights: of the loss of each target; 0 where there is none.
       capacity: the most targets of one device; None: not known. Targets beyond it are lost.
     """
     spec = activation_spec(targets.shape, ("batch", "length"))
@@ -46,8 +46,8 @@ def keep_targets(
 
 
 def _keep(
-    hidden: Float[Array, "N D"], targets: Int[Array, " N"], weights: Int[Array, " N"], *, capacity: int
-) -> tuple[Float[Array, "C D"], Int[Array, " C"], Int[Array, " C"]]:
+    hidden: Float[Array, "N D"], targets: Int[Array, " N"], weights: Real[Array, " N"], *, capacity: int
+) -> tuple[Float[Array, "C D"], Int[Array, " C"], Real[Array, " C"]]:
     counts = weights != 0
     positions = jnp.nonzero(counts, size=capacity, fill_value=0)[0]
     slots = jnp.where(counts, jnp.cumsum(counts) - 1, capacity)

@@ -92,6 +92,7 @@ def prepare(config: RunConfig, run: RunFolder) -> TrainingJob:
     data |= initial_weights(run, config, network).record()
     counts = network.parameter_counts()
     processes.on_primary(lambda: write_environment(run, config, data, counts))
+    processes.log_primary(loader.mixture_note)
     if loader.overlong_note:
         processes.log_primary(loader.overlong_note)
     processes.on_primary(lambda: warn_of_positions(config, run))

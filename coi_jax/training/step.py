@@ -1,7 +1,8 @@
 """The optimizer step as a pure function, and its compilation for a mesh.
 
 The loss is the sum over target tokens divided by their number in the whole global batch, whatever the number of
-devices, hosts and microbatches, and however examples are packed.
+devices, hosts and microbatches, and however examples are packed. Where targets have weights (`train.loss_on`), it is
+the weighted sum divided by the sum of the weights.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key, Real
 
 from coi_jax.models import LossSums, Network, Params
 from coi_jax.models.flops import Work, count_work
@@ -21,18 +22,18 @@ from coi_jax.parallel.sharding import AnyMesh
 from coi_jax.runs.train_state import TrainState
 from coi_jax.training.optimizer import Schedule
 
-Batch = Mapping[str, Int[Array, "rows _"]]
+Batch = Mapping[str, Real[Array, "rows _"]]
 
 
 class StepMetrics(NamedTuple):
     """The metrics of a step over the global batch; scalars on the device."""
 
-    loss: Float[Array, ""]  # nats per target token
-    accuracy: Float[Array, ""]  # share of target tokens predicted
+    loss: Float[Array, ""]  # nats per target token, the mean by their weights
+    accuracy: Float[Array, ""]  # share of target tokens predicted, by their weights
     gradient_norm: Float[Array, ""]  # before clipping
     parameter_norm: Float[Array, ""]  # before the update
     learning_rate: Float[Array, ""]
-    target_tokens: Float[Array, ""]
+    target_tokens: Float[Array, ""]  # the sum of their weights
     is_finite: Bool[Array, ""]  # the loss, the gradient's norm and the parameters after the update
     work: Work
 
@@ -103,7 +104,7 @@ def make_step(
         key = jax.random.fold_in(jax.random.key(seed), state.step) if network.has_dropout else None
         parts = state.params, state.frozen, batch, microbatches, key
         sums, gradient = accumulate(network, *parts, target_capacity=target_capacity)
-        tokens = jnp.maximum(sums.tokens, 1.0)
+        tokens = jnp.where(sums.tokens > 0, sums.tokens, 1.0)
         gradient = jax.tree.map(lambda leaf: leaf / tokens, gradient)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
@@ -170,13 +171,13 @@ def accumulate(
     return total
 
 
-def split_microbatches(batch: Batch, parts: int) -> dict[str, Int[Array, "parts fewer _"]]:
+def split_microbatches(batch: Batch, parts: int) -> dict[str, Real[Array, "parts fewer _"]]:
     """Reshape [rows, length] to [parts, rows / parts, length]; part i holds every row whose index is i modulo `parts`.
 
     Neighboring rows lie on one device, so taking every n-th row moves none between devices.
     """
 
-    def split(array: Int[Array, "rows length"]) -> Int[Array, "parts fewer length"]:
+    def split(array: Real[Array, "rows length"]) -> Real[Array, "parts fewer length"]:
         rows, length = array.shape
         parted = array.reshape(rows // parts, parts, length).swapaxes(0, 1)
         return sharding.constrain(parted, (None, "batch", "length"))

@@ -14,9 +14,10 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from coi_jax.config.run import RunConfig, TrainedVocabularyConfig
+from coi_jax.config.run import AllStepsConfig, RunConfig, TrainedVocabularyConfig
 from coi_jax.data import batches
 from coi_jax.data.row_shape import RowShape
+from coi_jax.data.step_weights import Weights
 from coi_jax.inference import generator
 from coi_jax.models import Network, build
 from coi_jax.parallel import sharding
@@ -128,7 +129,8 @@ def compile_train(job: TrainingJob, rows: int, topology: Topology) -> Program:
 def abstract_batch(config: RunConfig, rows: int) -> dict[str, jax.ShapeDtypeStruct]:
     """Return the shapes of a step's arrays."""
     shape = RowShape(config.data.length, config.data.targets_length or 0, begins=0)
-    arrays = batches.fill([], shape, ByteVocabulary())
+    weights: list[list[Weights]] | None = None if isinstance(config.train.loss_on, AllStepsConfig) else []
+    arrays = batches.fill([], shape, ByteVocabulary(), weights)
     return {name: jax.ShapeDtypeStruct((rows, array.shape[1]), array.dtype) for name, array in arrays.items()}
 
 

@@ -83,12 +83,14 @@ def _of_caches(config: RunConfig, parts: tuple[int, int], caches: list[token_cac
     loader = Loader(config, caches, vocabulary, parts[0] * config.train.microbatches)
     begins = int(vocabulary.bos_id is not None and config.model.kind == "decoder")
     shape = RowShape(config.data.length, config.data.targets_length or 0, begins)
-    fitted = [shape.fit(item.lengths, config.data.overlong) for item in caches]
-    lengths = np.concatenate([part.lengths[part.kept] for part in fitted])
-    share = 1 / loader.steps_per_epoch  # of all examples, in a step
-    work = _scaled(_work(shape.needs(lengths), lengths, config.model), share)
+    parts_of_epoch = [
+        _scaled(_work(shape.needs(lengths), lengths, config.model), share.passes)
+        for lengths, share in zip(loader.lengths_by_task, loader.mixture, strict=True)
+    ]
+    work = _scaled(_host_work(*map(sum, zip(*parts_of_epoch, strict=True))), 1 / loader.steps_per_epoch)
     useful = (work.tokens + work.encoder_tokens) / (loader.rows_per_step * sum(shape.capacity))
-    source = f"{len(lengths):,} examples of the token caches in {config.data.cache_folder}"
+    examples = sum(share.examples for share in loader.mixture)
+    source = f"{examples:,} examples of the token caches in {config.data.cache_folder}"
     steps, capacity = loader.total_steps, loader.target_capacity(*parts)
     return Workload(loader.rows_per_step, float(work.examples), work, steps, float(useful), capacity, source)
 

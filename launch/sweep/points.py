@@ -92,9 +92,8 @@ def _point(base: str, own: Mapping[str, Any], extra: Mapping[str, Any], out: epa
     overrides = {**own, **extra}
     try:
         config = load_config(base, overrides)
-        if find_arm(config.arm).is_tuned:
-            task_specs.training_tasks(config)
-        elif not config.weights.folder:
+        task_specs.check_names(config)
+        if not find_arm(config.arm).is_tuned and not config.weights.folder:
             hint = f"name the published folder whose model arm {config.arm} prompts"
             raise UserError("config.weights.folder", None, hint)
         for test in config.evaluation.tests:
@@ -136,10 +135,14 @@ def choose(points: list[Point], only: list[str]) -> list[Point]:
 
 
 def check_data(points: list[Point]) -> None:
-    """Raise UserError where a point's dataset is missing, has no such split or is of another source than its tests."""
+    """Raise UserError where a point's dataset is missing, lacks its splits or is of another source than its tests."""
     for folder, split in sorted({(point.config.data.folder, point.config.data.split) for point in points}):
         splits = list(dataset.read_manifest(folder, "config.data.folder")["counts"])
         if split not in splits:
             raise UserError("config.data.split", split, f"{nearest(split, splits)} (in {folder})")
     for point in points:
         task_specs.check_sources(point.config.data.folder, point.config.evaluation.tests)
+        for spec in task_specs.training_tasks(point.config) if point.is_tuned else []:
+            if spec.split not in dataset.read_manifest(spec.folder)["counts"]:
+                hint = f"{spec.folder} has no split {spec.split}; choose another arm, or build that variant"
+                raise UserError("config.arm", point.config.arm, hint)

@@ -88,6 +88,16 @@ def test_a_wrong_field_is_named_with_its_mend(overrides: dict[str, Any], message
     assert "\n" not in str(caught.value)
 
 
+def test_the_config_of_an_earlier_version_has_the_values_that_it_was_run_with(tmp_path: Path) -> None:
+    config = load_config(QUICKSTART, {})
+    values = config.model_dump(mode="json")
+    for name in ("ratios", "max_examples", "curriculum"):
+        del values["data"][name]
+    del values["train"]["loss_on"]
+    files.write_json(tmp_path / "config.json", values)
+    assert read_run_config(tmp_path / "config.json", "workdir") == config
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [("", "config: '': is empty; name a file"), ("configs/base.py:", "names no argument; write FILE.py, or")],

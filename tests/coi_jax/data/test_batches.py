@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -46,6 +47,18 @@ def test_a_t5_row() -> None:
         "weights": [1, 1, 1, 1, 1, 0],
         "segments": [1, 1, 2, 2, 2, 0],
     }
+
+
+@pytest.mark.parametrize("shape", [RowShape(8, 0, 0), RowShape(4, 6, 0)], ids=["decoder", "t5"])
+def test_weights_by_step_take_the_places_of_their_targets(shape: RowShape) -> None:
+    examples = [[pair([5, 6], [7, 1]), pair([8], [9, 4, 1])], []]
+    weights = [[np.array([0.5, 2], np.float32), np.array([0, 3, 4], np.float32)], []]
+    batch, plain = fill(examples, shape, BYTES, weights), fill(examples, shape, BYTES)
+    assert batch["weights"].dtype == np.float32
+    assert batch["weights"][plain["weights"] == 1].tolist() == [0.5, 2, 0, 3, 4]
+    assert not batch["weights"][plain["weights"] == 0].any()
+    assert all(batch[name] is not None and (batch[name] == plain[name]).all() for name in plain if name != "weights")
+    assert fill([[], []], shape, BYTES, [[], []])["weights"].dtype == np.float32
 
 
 @settings(max_examples=60)

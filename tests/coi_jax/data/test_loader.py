@@ -1,7 +1,8 @@
 import subprocess
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from functools import cache as remember
 from itertools import pairwise
 from pathlib import Path
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from coi_jax.chains.dataset import read_chains
+from coi_jax.common import files
 from coi_jax.common.errors import UserError
 from coi_jax.config.run import RunConfig
 from coi_jax.data import token_cache
@@ -56,6 +58,19 @@ MODES: dict[str, dict[str, Any]] = {
     "rates": {"data__batch__rows": 8, "data__mixing": "rates"},
     "t5": {"data__batch__rows": 8, "data__targets_length": 256, **T5},
 }
+# Of the mixture and of the loss.
+MIXTURES: dict[str, dict[str, Any]] = {
+    "ratios": {"data__batch__rows": 8, "data__ratios": {1: 1.0, 2: 3.0}},
+    "ratios of examples": MODES["examples"] | {"data__ratios": {1: 0.7, 2: 0.3}},
+    "part of the data": MODES["examples"] | {"data__max_examples": 40},
+    "curriculum": {"data__batch__rows": 8, "data__curriculum": {1: 0, 2: 4}},
+    "curriculum of examples": MODES["examples"] | {"data__curriculum": {1: 5, 2: 0}, "data__ratios": {1: 1.0, 2: 1.0}},
+    "last step": MODES["tokens"] | {"train__loss_on": {"kind": "last_step"}},
+    "weighted steps": MODES["tokens"] | {"train__loss_on": {"kind": "weighted_steps", "weights": (0.25, 2.0)}},
+    "first step": MODES["tokens"] | {"train__loss_on": {"kind": "weighted_steps", "weights": (1.0, 0.0)}},
+    "last step of a t5": MODES["t5"] | {"train__loss_on": {"kind": "last_step"}},
+}
+ALL_MODES = MODES | MIXTURES
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +82,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def config_of(folder: Path, mode: str, **overrides: Any) -> RunConfig:
-    return small_config(folder, **epochs(2.0) | MODES[mode] | overrides)
+    return small_config(folder, **epochs(2.0) | ALL_MODES[mode] | overrides)
 
 
 def load(folder: Path, mode: str, multiple: int = 1, **overrides: Any) -> Loader:
@@ -86,7 +101,7 @@ def assert_same(first: Batch, second: Batch) -> None:
         np.testing.assert_array_equal(first[name], second[name], name)
 
 
-@pytest.mark.parametrize("mode", list(MODES))
+@pytest.mark.parametrize("mode", list(ALL_MODES))
 @settings(max_examples=10)
 @given(data=st.data())
 def test_a_batch_is_a_function_of_the_step_alone(folder: Path, mode: str, data: st.DataObject) -> None:
@@ -101,7 +116,7 @@ def test_a_batch_is_a_function_of_the_step_alone(folder: Path, mode: str, data: 
     assert_same(batch, {name: np.concatenate([part[name] for part in parts]) for name in batch})
 
 
-@pytest.mark.parametrize("mode", list(MODES))
+@pytest.mark.parametrize("mode", [mode for mode in ALL_MODES if mode != "first step"])  # whose capacity is a bound
 @pytest.mark.parametrize(("data_parts", "length_parts", "microbatches"), [(1, 1, 1), (4, 2, 1), (2, 4, 2)])
 def test_the_target_capacity_holds_the_fullest_device(
     folder: Path, mode: str, data_parts: int, length_parts: int, microbatches: int
@@ -111,7 +126,7 @@ def test_the_target_capacity_holds_the_fullest_device(
     for step in range(loader.total_steps):
         parts = split_microbatches(jax.tree.map(jnp.asarray, loader.batch(step)), microbatches)["weights"]
         weights = np.asarray(parts).reshape(microbatches, data_parts, -1, length_parts, parts.shape[-1] // length_parts)
-        most, size = max(most, int(weights.sum((2, 4)).max())), weights[0, 0, :, 0].size
+        most, size = max(most, int((weights != 0).sum((2, 4)).max())), weights[0, 0, :, 0].size
     assert most <= loader.target_capacity(data_parts, length_parts) < most + max(1, size // 32)
 
 
@@ -130,6 +145,150 @@ def test_every_example_once_an_epoch_and_weights_count_its_answer(folder: Path, 
     assert sorted(answers) == sorted(expected)
     assert weights == sum(map(len, expected))
     assert loader.statistics()["dropped"] == loader.statistics()["cut"] == 0
+
+
+def answers(batch: Batch) -> list[list[tuple[str, float]]]:
+    """Of each example of a batch, the characters of its answer with their weights; the end of the answer is `|`."""
+    found = []
+    for row, (targets, weights, segments) in enumerate(
+        zip(batch["targets"], batch["weights"], batch["segments"], strict=True)
+    ):
+        for segment in range(1, segments.max() + 1):
+            mine = np.flatnonzero(segments == segment)
+            prompt = (
+                0 if "encoder_tokens" in batch else int(np.argmax(np.cumsum(batch["tokens"][row][mine] == 13) == 2))
+            )
+            characters = ["|" if token == 1 else chr(token - 3) for token in targets[mine][prompt:].tolist()]
+            found.append([*zip(characters, weights[mine][prompt:].tolist(), strict=True)])
+    return found
+
+
+def text_of(answer: list[tuple[str, float]]) -> str:
+    return "".join(character for character, _ in answer)
+
+
+def is_chain(answer: list[tuple[str, float]]) -> bool:
+    return text_of(answer).startswith("Task 1 output and task 2 input: ")
+
+
+def lengths_met(loader: Loader, steps: Iterable[int] | None = None) -> list[int]:
+    """The chain length of every example in some steps, of all steps where none are given."""
+    batches = map(loader.batch, range(loader.total_steps) if steps is None else steps)
+    return [2 if is_chain(answer) else 1 for batch in batches for answer in answers(batch)]
+
+
+@pytest.mark.parametrize(
+    ("mode", "before", "after"),
+    [("last step", 0, 1), ("weighted steps", 0.25, 2), ("first step", 1, 0), ("last step of a t5", 0, 1)],
+)
+def test_the_weights_of_steps_lie_on_their_labels_and_outputs(
+    folder: Path, mode: str, before: float, after: float
+) -> None:
+    loader, seen = loader_of(folder, mode), set()
+    for batch in map(loader.batch, range(loader.total_steps)):
+        assert batch["weights"].dtype == np.float32
+        assert not batch["weights"][batch["segments"] == 0].any()
+        for answer in answers(batch):
+            text = text_of(answer)
+            assert text.endswith("|")
+            cut = text.index("Task 2 output: ") if is_chain(answer) else len(text)
+            single = after if mode.startswith("last") else before
+            expected = [before] * cut + [after] * (len(text) - cut) if is_chain(answer) else [single] * len(text)
+            assert [weight for _, weight in answer] == expected
+            seen.add(is_chain(answer))
+    assert seen == {True, False}
+
+
+@pytest.mark.parametrize("rule", ["cut_targets", "drop"])
+def test_an_example_whose_last_step_is_cut_is_left_out(folder: Path, rule: str) -> None:
+    fields: dict[str, Any] = {"data__length": 110, "data__overlong": rule, "data__max_dropped": 1.0}
+    loader = load(folder, "last step", **fields)
+    whole = load(folder, "tokens", **fields)
+    batches = [loader.batch(step) for step in range(loader.total_steps)]
+    assert all(any(weight for _, weight in answer) for batch in batches for answer in answers(batch))
+    dropped, before = loader.statistics()["dropped"], whole.statistics()["dropped"]
+    assert dropped > before == 0 if rule == "cut_targets" else dropped == before > 0
+
+
+@pytest.mark.parametrize("mode", ["ratios", "ratios of examples"])
+@pytest.mark.parametrize("ratios", [{1: 0.2, 2: 0.8}, {1: 9.0, 2: 1.0}, {1: 2.0, 2: 2.0}])
+def test_ratios_are_the_shares_of_the_examples_that_are_met(folder: Path, mode: str, ratios: dict[int, float]) -> None:
+    loader = load(folder, mode, data__ratios=ratios)
+    met = lengths_met(loader)
+    assert len(met) == 200  # two epochs, of as many examples as there are rows
+    share = ratios[1] / sum(ratios.values())
+    assert abs(met.count(1) - 200 * share) <= 2
+    mixture = loader.statistics()["mixture"]
+    assert [(each["task"], each["examples"]) for each in mixture] == [("train_length1", 60), ("train_length2", 40)]
+    assert [each["share"] for each in mixture] == pytest.approx([share, 1 - share])
+    assert mixture[0]["passes"] == pytest.approx(100 * share / 60, abs=1e-4)
+
+
+def test_ratios_in_proportion_to_the_rows_are_the_mixture_of_all_rows(folder: Path) -> None:
+    by_ratio, plain = load(folder, "tokens", data__ratios={1: 6.0, 2: 4.0}), loader_of(folder, "tokens")
+    assert sorted(lengths_met(by_ratio)) == sorted(lengths_met(plain))
+    assert plain.mixture_note == (
+        "training on 60.0% train_length1 (60 examples, 1 times an epoch), "
+        "40.0% train_length2 (40 examples, 1 times an epoch)"
+    )
+
+
+def test_a_part_of_the_data_is_part_of_a_larger_one(folder: Path) -> None:
+    def distinct(count: int | None, seed: int = 0) -> set[str]:
+        loader = load(folder, "examples", data__max_examples=count, seed=seed, train__length__count=1.0)
+        found = [text_of(answer) for step in range(loader.total_steps) for answer in answers(loader.batch(step))]
+        assert len(found) == (count or 100)
+        return set(found)
+
+    assert distinct(20) < distinct(60) <= distinct(None)
+    assert distinct(20) != distinct(20, seed=1)
+    assert Counter(lengths_met(load(folder, "examples", data__max_examples=50, train__length__count=1.0))) == {
+        1: 30,
+        2: 20,
+    }
+
+
+def test_a_curriculum_begins_with_some_lengths_and_is_the_same_in_a_longer_run(folder: Path) -> None:
+    loader = loader_of(folder, "curriculum")
+    assert set(lengths_met(loader, range(4))) == {1}
+    assert set(lengths_met(loader, range(4, loader.total_steps))) == {1, 2}
+    assert loader.total_steps == loader_of(folder, "tokens").total_steps
+    longer = load(folder, "curriculum", train__length__count=3.0)
+    assert longer.fingerprint == loader.fingerprint
+    for step in range(loader.total_steps):
+        assert_same(loader.batch(step), longer.batch(step))
+    of_examples = loader_of(folder, "curriculum of examples")
+    assert set(lengths_met(of_examples, range(5))) == {2}
+    later = lengths_met(of_examples, range(5, of_examples.total_steps))
+    assert abs(later.count(1) - later.count(2)) <= 12  # one and a half blocks, each of which has as many of both
+    assert all(batch["segments"].max(1).sum() == 10 for batch in map(of_examples.batch, range(of_examples.total_steps)))
+    assert "from step 4" in loader.mixture_note
+    with pytest.raises(
+        UserError, match=r"config\.data\.curriculum: .*the run has \d+ steps, and a length joins at step 900"
+    ):
+        load(folder, "curriculum", data__curriculum={1: 0, 2: 900})
+
+
+def test_settings_of_the_mixture_and_the_loss_are_part_of_the_fingerprint(folder: Path) -> None:
+    assert len({loader_of(folder, mode).fingerprint for mode in ALL_MODES}) == len(ALL_MODES)
+
+
+def test_a_run_of_an_earlier_version_has_the_fingerprint_that_it_had(folder: Path) -> None:
+    config = config_of(folder, "tokens")
+    fields = ("split", "template", "chat", "mixing", "batch", "length", "targets_length", "overlong")
+    data = {name: config.data.model_dump()[name] for name in fields}
+    caches = token_cache.open_or_write(config, training_tasks(config))
+    pairs = [[cache.hash, cache.rate] for cache in caches]
+    assert loader_of(folder, "tokens").fingerprint == files.digest([config.seed, "decoder", data, pairs])
+
+
+def test_settings_of_the_mixture_and_the_loss_write_no_cache(folder: Path) -> None:
+    """They act on what is read: another ratio, size, curriculum or loss finds the caches that are there."""
+    root = Path(config_of(folder, "tokens").data.cache_folder)
+    before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
+    for mode in MIXTURES:
+        load(folder, mode)
+    assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
 
 
 def test_seeds_and_epochs_have_orders_of_their_own(folder: Path) -> None:

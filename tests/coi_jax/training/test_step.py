@@ -6,7 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from coi_jax.data.batches import Pair, fill
+from coi_jax.data.row_shape import RowShape
 from coi_jax.models import Network, Params
+from coi_jax.tokenizers.vocabulary import ByteVocabulary
 from coi_jax.training import step as train_step
 from tests.helpers import tiny_models
 from tests.helpers.tiny_models import Trained, batch, mesh, network
@@ -114,6 +117,70 @@ def test_the_loss_is_the_sum_over_tokens_by_the_tokens_of_the_whole_batch() -> N
         whole = jax.jit(jax.grad(lambda params: net.loss(params, rows).loss))(params)
     assert sums.tokens == one["weights"].sum()
     tiny_models.assert_close(gradient, whole, 1e-5)
+
+
+def by_step(kind: str, scale: float = 1.0) -> dict[str, np.ndarray]:
+    """A batch whose targets have weights of several steps, one of them 0."""
+    one = batch(kind)
+    steps = np.random.default_rng(0).choice([0.0, 0.25, 2.0], one["weights"].shape)
+    return one | {"weights": (scale * one["weights"] * steps).astype(np.float32)}
+
+
+@pytest.mark.parametrize(
+    ("kind", "chunk", "microbatches"),
+    [("decoder", None, 1), ("decoder", 5, 4), ("t5", None, 4)],
+)
+def test_the_loss_by_step_is_the_mean_by_the_weights_of_the_targets(
+    kind: str, chunk: int | None, microbatches: int
+) -> None:
+    net, rows = network(kind, model__loss_chunk=chunk), on_device(by_step(kind))
+    params = net.init(jax.random.key(0))
+    weights = np.asarray(rows["weights"])
+    most = max(int((weights[part::microbatches] != 0).sum()) for part in range(microbatches))
+
+    def mean(params: Params) -> jax.Array:
+        logs = jax.nn.log_softmax(net.logits(params, rows).astype(jnp.float32))
+        losses = -jnp.take_along_axis(logs, rows["targets"][:, :, None], axis=-1)[:, :, 0]
+        found: jax.Array = jnp.sum(losses * weights) / weights.sum()
+        return found
+
+    def sums_of(capacity: int) -> Any:
+        return train_step.accumulate(net, params, None, rows, microbatches, None, target_capacity=capacity)
+
+    with tiny_models.quick_compilation():
+        sums, gradient = jax.jit(sums_of, static_argnums=0)(most)
+        loss, expected = jax.jit(jax.value_and_grad(mean))(params)
+        lost, _ = jax.jit(sums_of, static_argnums=0)(most - 1)
+    np.testing.assert_allclose(sums.tokens, weights.sum(), rtol=1e-6)
+    np.testing.assert_allclose(sums.loss / sums.tokens, loss, rtol=1e-5)
+    tiny_models.assert_close(jax.tree.map(lambda leaf: leaf / sums.tokens, gradient), expected, 1e-5)
+    assert np.isnan(lost.loss)
+
+
+@pytest.mark.parametrize("kind", ["decoder", "t5"])
+def test_weights_count_in_proportion_to_one_another_alone(kind: str) -> None:
+    """Also where their sum is below 1."""
+    small, large = Trained(network(kind), mesh()), Trained(network(kind), mesh(fsdp=2))
+    np.testing.assert_allclose(small.run([by_step(kind, 1e-4)]), large.run([by_step(kind)]), rtol=1e-5)
+    tiny_models.assert_close(jax.device_get(small.state.params), jax.device_get(large.state.params), 1e-4)
+
+
+@pytest.mark.parametrize("shape", [RowShape(16, 0, 0), RowShape(16, 16, 0)], ids=["decoder", "t5"])
+def test_packed_examples_have_the_loss_by_step_of_each_alone(shape: RowShape) -> None:
+    random = np.random.default_rng(0)
+    pairs: list[Pair] = [
+        (random.integers(3, 30, 3).astype(np.int32), random.integers(3, 30, size).astype(np.int32))
+        for size in (4, 2, 5)
+    ]
+    weights = [random.choice([0.0, 0.5, 3.0], len(targets)).astype(np.float32) for _, targets in pairs]
+    packed = fill([pairs[:2], pairs[2:]], shape, ByteVocabulary(), [weights[:2], weights[2:]])
+    alone = fill([[pair] for pair in pairs], shape, ByteVocabulary(), [[each] for each in weights])
+    net = network("t5" if shape.targets_length else "decoder")
+    params = net.init(jax.random.key(0))
+    with tiny_models.quick_compilation():
+        sums = [jax.jit(net.loss)(params, on_device(rows)) for rows in (packed, alone)]
+    tiny_models.assert_close(sums[0], sums[1], 1e-5)
+    assert sums[0].tokens == sum(each.sum() for each in weights) > 0
 
 
 def test_a_batch_without_targets_is_no_division_by_zero() -> None:

@@ -77,3 +77,20 @@ def test_caches_that_are_there_are_measured(monkeypatch: pytest.MonkeyPatch) -> 
     assert load.work.pairs / load.examples == pytest.approx((tokens * (tokens + 1) / 2).mean())
     assert load.target_capacity == loader.target_capacity(4, 1)
     assert load.source.startswith("3 examples")
+
+
+def test_a_step_has_the_lengths_in_their_ratios_and_no_other_examples(monkeypatch: pytest.MonkeyPatch) -> None:
+    lengths = ([[40, 10]] * 30, [[60, 20]] * 10)
+    stored = [
+        token_cache.TokenCache(epath.Path(f"train_length{n}-x"), str(n), np.array(part, np.int32), float(len(part)))
+        for n, part in enumerate(lengths, 1)
+    ]
+    monkeypatch.setattr(token_cache, "find", lambda config, specs: stored)
+    fields = {"arm": "coi12", "data__batch": {"count": "examples", "examples": 8, "rows": None}, **epochs(1.0)}
+    load = workload.measure(config(**fields, data__ratios={1: 1.0, 2: 3.0}), (1, 1), MEANS)
+    assert load.examples == pytest.approx(8)
+    assert load.work.targets / load.examples == pytest.approx(0.25 * 10 + 0.75 * 20)
+    part = workload.measure(config(**fields, data__max_examples=20), (1, 1), MEANS)
+    assert part.examples == pytest.approx(8)
+    assert part.steps == 3
+    assert part.source.startswith("20 examples")

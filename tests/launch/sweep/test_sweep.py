@@ -25,7 +25,7 @@ from launch.sweep.backends.protocol import Backend, Outcome
 from launch.sweep.backends.registry import BACKENDS
 from launch.sweep.point_state import claim, is_trained
 from launch.sweep.point_state import state as state_of
-from launch.sweep.points import Point, choose, expand
+from launch.sweep.points import Point, check_data, choose, expand
 from tests.helpers import tokenizer_folders
 from tests.helpers.paths import QUICKSTART, ROOT
 
@@ -207,6 +207,21 @@ def test_nothing_starts_where_a_point_is_wrong_or_data_are_missing(
     assert "build or import the dataset" in capfd.readouterr().err
     assert run("--config.data.split=tran") == 2
     assert "did you mean 'train'" in capfd.readouterr().err
+    assert not (workplace / "runs").exists()
+
+
+def test_a_mixture_or_a_variant_that_does_not_fit_is_told_before_a_point_starts(
+    workplace: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run("--config.data.ratios={1: 1, 2: 1}") == 2
+    assert "point 1: config.data.ratios: {1: 1.0, 2: 1.0}: arm coi1 is tuned on chains of length 1;" in (
+        capfd.readouterr().err
+    )
+    chosen = expand(write_sweep(workplace, 'yield {"arm": "coi12_irrelevant"}'), {}, None)
+    with pytest.raises(
+        UserError, match=r"config\.arm: coi12_irrelevant: data/quickstart has no split train_irrelevant"
+    ):
+        check_data(chosen)
     assert not (workplace / "runs").exists()
 
 
