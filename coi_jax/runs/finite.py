@@ -17,7 +17,9 @@ from coi_jax.common.errors import UserError
 from coi_jax.parallel import sharding
 
 NOT_FINITE = "holds numbers that are not finite (NaN or infinity)"
-BLOCK = 2**22  # elements of an array that are checked at once on the host
+BLOCK = 2**18  # elements that are checked at once on the host: few, so that they stay in the cache of a core
+# The bits of the exponent, which are all 1 in NaN and infinity; numpy's own test of these dtypes is ten times slower.
+EXPONENTS = {"float16": 0x7C00, "bfloat16": 0x7F80}
 
 
 def first_not_finite(tree: Any) -> str | None:
@@ -29,9 +31,18 @@ def first_not_finite(tree: Any) -> str | None:
 
 def is_finite(array: Shaped[np.ndarray, "..."]) -> bool:
     """Return whether all numbers of an array on the host are finite."""
-    rows = max(1, BLOCK // max(1, math.prod(array.shape[1:])))
-    blocks = (array[start : start + rows] for start in range(0, len(array), rows)) if array.ndim else (array,)
-    return all(bool(np.isfinite(block).all()) for block in blocks)
+    if not array.ndim:
+        return _is_block_finite(array)
+    in_memory = array.transpose(sorted(range(array.ndim), key=lambda axis: -array.strides[axis]))
+    rows = max(1, BLOCK // max(1, math.prod(in_memory.shape[1:])))
+    return all(_is_block_finite(in_memory[start : start + rows]) for start in range(0, len(in_memory), rows))
+
+
+def _is_block_finite(block: Shaped[np.ndarray, "..."]) -> bool:
+    exponent = EXPONENTS.get(block.dtype.name)
+    if exponent is None:
+        return bool(np.isfinite(block).all())
+    return not bool(((block.view(np.uint16) & exponent) == exponent).any())
 
 
 def cast_finite(tensor: Shaped[np.ndarray, "..."], dtype: np.dtype, name: str) -> Shaped[np.ndarray, "..."]:
