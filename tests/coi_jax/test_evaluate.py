@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from coi_jax import compare
 from coi_jax.common import cli, files
 from coi_jax.common.progress import Bar
 from coi_jax.evaluate import main
@@ -156,12 +157,17 @@ def test_predictions_of_earlier_versions_get_what_they_lack_and_are_not_generate
     assert "proc2_test: predictions.jsonl has the instructions and today's scores now" in capsys.readouterr().err
 
 
-def test_lines_have_the_scores_that_the_results_are_means_of(run: Path, whole: dict[str, Any]) -> None:
+def test_lines_have_the_scores_that_the_results_are_means_of(
+    run: Path, whole: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
     evaluate(run)
     rows = list(files.read_jsonl(run / "eval" / "proc2_test" / PREDICTIONS))
     for key in ("rouge_l", "content_exact_match", "well_formed"):
         mean = sum(row["scores"][key] for row in rows) / len(rows)
         assert mean == pytest.approx(whole["proc2_test"]["scores"][key]["value"])
+    assert cli.run(lambda: compare.main([str(run), str(run), "--tasks=proc2_test", "--scores=rouge_l", "--json"])) == 0
+    (found,) = json.loads(capsys.readouterr().out.splitlines()[-1])["comparisons"]
+    assert (found["a"], found["difference"]) == (pytest.approx(whole["proc2_test"]["scores"]["rouge_l"]["value"]), 0)
     steps = [row["steps"][1]["scores"]["rouge_l"] for row in rows]
     assert sum(steps) / len(rows) == pytest.approx(whole["proc2_test"]["scores"]["step2_rouge_l"]["value"])
 

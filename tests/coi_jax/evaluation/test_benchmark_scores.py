@@ -1,3 +1,6 @@
+import json
+from pathlib import Path
+
 import pytest
 
 from coi_jax.chains.chain import Chain, Step, render
@@ -73,3 +76,12 @@ def test_outputs_of_wikilingua_are_valid_in_the_language_that_is_due(
     found = scores(Chain("a", "s", "text", "Summarize, then translate.", steps), prediction, "english_french")
     assert (found["step1_in_language"], found["step2_in_language"]) == expected
     assert {"rouge_l", "step1_rouge_l", "step2_rouge_l"} <= set(found)
+
+
+def test_the_releases_own_summaries_are_valid(release_folder: Path) -> None:
+    path = release_folder / "data/test/eng2fra_summarize_then_translate200.json"
+    rows = json.loads(path.read_text(encoding="utf-8"))[:20]
+    targets = [(row["eng_output"], row["output"]) for row in rows]
+    found = metrics.SCORERS["english_french"](targets, [render(target) for target in targets])
+    values = metrics.spell(metrics.means(found))
+    assert [values[key] for key in ("step1_in_language", "step2_in_language", "rouge_l")] == [100, 100, 100]
