@@ -192,6 +192,7 @@ def train(length: ConfigDict, checkpoint_every: int = 100) -> ConfigDict:
             checkpoint_every=checkpoint_every,  # steps
             checkpoint_minutes=30.0,  # since the last checkpoint; None: only by steps
             keep_checkpoints=2,  # the newest, and one to go on from where that is damaged
+            validation=None,  # or `validation`
         )
     )
 
@@ -221,6 +222,11 @@ def weighted_steps(*weights: float) -> ConfigDict:
     return ConfigDict(dict(kind="weighted_steps", weights=weights))
 
 
+def validation(every: int, examples: int | None = None) -> ConfigDict:
+    """Return the loss on the validation split, every so many steps, with the checkpoint where it was lowest."""
+    return ConfigDict(dict(every=every, split="validation", examples=examples, keep_best=True))
+
+
 def mesh() -> ConfigDict:
     """Return the number of devices along each axis; -1 takes all that the others leave."""
     return ConfigDict(dict(replica=1, fsdp=-1, tensor=1, sequence=1))
@@ -236,6 +242,7 @@ def evaluation() -> ConfigDict:
             batch=128,  # prompts generated together
             bootstrap=1000,  # resamples behind an interval
             examples=None,  # of each test set; None: all of them
+            checkpoint="newest",  # or best: of the lowest validation loss
         )
     )
 

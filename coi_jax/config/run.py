@@ -174,6 +174,15 @@ class WeightedStepsConfig(Section):
 LossOnConfig = Annotated[AllStepsConfig | LastStepConfig | WeightedStepsConfig, Field(discriminator="kind")]
 
 
+class ValidationConfig(Section):
+    """The loss on held-out chains during training."""
+
+    every: PositiveInt  # steps
+    split: str = "validation"  # of the dataset; chains of the arm's lengths
+    examples: PositiveInt | None = None  # the first of an order that follows from the seed; None: all
+    keep_best: bool = True  # also keep the checkpoint of the lowest loss, for `evaluation.checkpoint = "best"`
+
+
 class TrainConfig(Section):
     """The length of training, its loss, logs and checkpoints."""
 
@@ -184,6 +193,7 @@ class TrainConfig(Section):
     checkpoint_every: PositiveInt  # steps; the last step is always kept
     checkpoint_minutes: PositiveFloat | None  # a checkpoint also after this long without one; None: only by steps
     keep_checkpoints: PositiveInt
+    validation: ValidationConfig | None = None  # None: without
 
 
 class WeightsConfig(Section):
@@ -261,6 +271,7 @@ class EvaluationConfig(Section):
     batch: PositiveInt  # prompts generated together
     bootstrap: PositiveInt  # resamples behind an interval
     examples: PositiveInt | None = None  # of each test set, in a fixed order that all runs share; None: all of them
+    checkpoint: Literal["newest", "best"] = "newest"  # best: of the lowest validation loss
 
 
 class RunConfig(Section):

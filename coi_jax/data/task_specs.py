@@ -87,6 +87,25 @@ def training_tasks(config: RunConfig) -> list[TaskSpec]:
     return [_training_task(config, arm, length) for length in arm.lengths]
 
 
+def validation_tasks(config: RunConfig, split: str) -> list[TaskSpec]:
+    """Return one task of a held-out split for every chain length of the config's arm that it has.
+
+    Args:
+      config: of the run.
+      split: of the dataset.
+
+    Raises:
+      UserError: there is no dataset, or the split has no chain of the arm's lengths.
+    """
+    arm = find_arm(config.arm)
+    specs = [_make_spec(config, f"{split}_length{n}", split, n, arm.prompting) for n in arm.lengths]
+    if found := [spec for spec in specs if spec.size]:
+        return found
+    splits = read_manifest(config.data.folder, "config.data.folder")["counts"]
+    has = f"has chains of the splits {', '.join(splits)}, none of lengths {', '.join(map(str, arm.lengths))} in this"
+    raise UserError("config.train.validation.split", split, f"{config.data.folder} {has}; name another, or None")
+
+
 def _training_task(config: RunConfig, arm: Arm, length: int) -> TaskSpec:
     """Return the task of the chains of a length; variants have the single instructions of the training split."""
     plain = config.data.split

@@ -30,7 +30,7 @@ from coi_jax.runs import checkpoint
 from coi_jax.runs.damage import DamagedCheckpoint
 
 # Fields of an evaluation that change no prediction. In low precision `batch` does: sums are rounded in another order.
-IGNORED_FIELDS = {"tests", "batch", "bootstrap", "examples"}
+IGNORED_FIELDS = {"tests", "batch", "bootstrap", "examples", "checkpoint"}
 RESULTS = "results.json"
 
 

@@ -58,6 +58,11 @@ class Model:
         return self.run.load_vocabulary()
 
     @property
+    def checkpoints(self) -> epath.Path:
+        """Return the folder of the checkpoints that are evaluated."""
+        return _checkpoints(self.run, self.config)
+
+    @property
     def kept_vocabulary(self) -> epath.Path | None:
         """Return the run's copy of its vocabulary, None where it has none."""
         return self.run.kept_vocabulary
@@ -85,9 +90,9 @@ class Model:
     def _parameters(self, network: Network) -> Params:
         """Return those of the checkpoint, or the initial weights where nothing was trained."""
         initial = initial_weights(self.run, self.config, network)
-        if not checkpoint_steps.steps(self.run.checkpoints):
+        if not checkpoint_steps.steps(self.checkpoints):
             return network.join(*initial.load(self.mesh))
-        params = checkpoint.restore_params(self.run.checkpoints, network, step=self.step, mesh=self.mesh)
+        params = checkpoint.restore_params(self.checkpoints, network, step=self.step, mesh=self.mesh)
         return params if network.lora is None else network.join(params, initial.load_frozen_base(self.mesh))
 
     def prompt(self, id: str, inputs: Int[np.ndarray, " inputs"]) -> Prompt:
@@ -145,7 +150,10 @@ def load_model(
             may = ", ".join([*(f"{section}*" for section in OVERRIDABLE_SECTIONS), *OVERRIDABLE_FIELDS])
             raise UserError(f"config.{name}", value, f"is fixed by the training of {run.path}; only {may} may differ")
     config = load_config(run.config, overrides)
-    step = checkpoint.latest_step(run.checkpoints, before)
+    step = checkpoint.latest_step(_checkpoints(run, config), before)
+    if step is None and config.evaluation.checkpoint == "best":
+        hint = f"{run.path} has none: it was trained without config.train.validation; evaluate the newest"
+        raise UserError("config.evaluation.checkpoint", "best", hint)
     if step is None and not is_untrained(config):
         raise UserError("workdir", run.path, "has no checkpoint yet; train it first (python -m coi_jax.train)")
     if source and find_arm(config.arm).is_tuned:
@@ -154,6 +162,10 @@ def load_model(
     if source:
         open_run(workdir, config)
     return Model(run, as_path(workdir), config, step or 0, processes.on_primary(lambda: _identity(run, config, step)))
+
+
+def _checkpoints(run: RunFolder, config: RunConfig) -> epath.Path:
+    return run.best if config.evaluation.checkpoint == "best" else run.checkpoints
 
 
 def init_untrained_run(workdir: PathLike, config_file: str, overrides: Mapping[str, Any]) -> None:
@@ -195,4 +207,4 @@ def is_untrained(config: RunConfig) -> bool:
 def _identity(run: RunFolder, config: RunConfig, step: int | None) -> str:
     if step is None:
         return f"0-{folder_identity(config.weights.required_folder)[:16]}"
-    return checkpoint.identity(run.checkpoints, step)
+    return checkpoint.identity(_checkpoints(run, config), step)

@@ -40,6 +40,7 @@ IGNORED_FIELDS = (
     "train.checkpoint_every",
     "train.checkpoint_minutes",
     "train.keep_checkpoints",
+    "train.validation",
     "evaluation.tests",
     "evaluation.batch",
     "evaluation.examples",  # what was scored is compared by the hash of its examples

@@ -44,6 +44,7 @@ HARMLESS_FIELDS = (
     "train.checkpoint_every",
     "train.checkpoint_minutes",
     "train.keep_checkpoints",
+    "train.validation",
 )
 PACKAGES = (
     "jax",
@@ -101,6 +102,11 @@ class RunFolder:
     def checkpoints(self) -> epath.Path:
         """One folder per checkpoint, named by its step."""
         return self.path / "checkpoints"
+
+    @property
+    def best(self) -> epath.Path:
+        """The checkpoint of the lowest validation loss, in a folder named by its step."""
+        return self.path / "best"
 
     @property
     def published(self) -> epath.Path:

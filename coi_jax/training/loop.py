@@ -3,7 +3,7 @@
 import contextlib
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -15,7 +15,7 @@ from coi_jax.common.errors import UserError
 from coi_jax.config.run import RunConfig, TrainConfig
 from coi_jax.data import token_cache
 from coi_jax.data.loader import Loader
-from coi_jax.data.task_specs import training_tasks
+from coi_jax.data.task_specs import training_tasks, validation_tasks
 from coi_jax.families.published_config import text_config
 from coi_jax.models import Network, build, flops
 from coi_jax.parallel import hardware, processes, sharding
@@ -24,12 +24,14 @@ from coi_jax.runs.checkpoint import Checkpoints
 from coi_jax.runs.damage import DamagedCheckpoint
 from coi_jax.runs.run_folder import RunFolder, keep_vocabulary, write_environment
 from coi_jax.runs.train_state import TrainState
+from coi_jax.tokenizers.protocol import Vocabulary
 from coi_jax.tokenizers.vocabulary import load_vocabulary, trained_size
 from coi_jax.training import optimizer
 from coi_jax.training import step as train_step
 from coi_jax.training.progress_log import ProgressLog
 from coi_jax.training.step import StepFunction
 from coi_jax.training.termination import Termination
+from coi_jax.training.validation import BestCheckpoint, Validation
 from coi_jax.weights.initial_weights import InitialWeights, initial_weights, open_weights
 from coi_jax.weights.sources import CONFIG
 
@@ -57,6 +59,7 @@ class TrainingJob:
     optimizer: optax.GradientTransformation
     shardings: TrainState
     step: StepFunction
+    validation: Validation | None = None
 
     @property
     def total_steps(self) -> int:
@@ -97,7 +100,27 @@ def prepare(config: RunConfig, run: RunFolder) -> TrainingJob:
         processes.log_primary(loader.overlong_note)
     processes.on_primary(lambda: warn_of_positions(config, run))
     processes.log_primary(f"{counts['trained']:,} of {counts['total']:,} parameters are trained")
-    return make_job(config, run, mesh, loader, network, loader.target_capacity(*sharding.batch_parts(mesh)))
+    job = make_job(config, run, mesh, loader, network, loader.target_capacity(*sharding.batch_parts(mesh)))
+    return replace(job, validation=make_validation(job, vocabulary, loader.rows_per_step))
+
+
+def make_validation(job: TrainingJob, vocabulary: Vocabulary, rows: int) -> Validation | None:
+    """Return the loss on the validation split; None where the config asks for none.
+
+    Args:
+      job: the training.
+      vocabulary: of the run.
+      rows: of a training step.
+
+    Raises:
+      UserError: the dataset has no chain of the split.
+    """
+    config = job.config
+    if config.train.validation is None:
+        return None
+    tasks = validation_tasks(config, config.train.validation.split)
+    caches = token_cache.open_or_write(config, tasks, job.run.kept_vocabulary)
+    return Validation(config, caches, vocabulary, job.network, job.shardings, job.mesh, rows)
 
 
 def check_weights(config: RunConfig, run: RunFolder) -> None:
@@ -180,6 +203,8 @@ def fit(job: TrainingJob) -> Fitted:
         state, step = restore_or_init(job, checkpoints)
         progress_log = stack.enter_context(make_progress_log(job, step))
         stop = stack.enter_context(Termination())
+        keeps_best = settings.validation is not None and settings.validation.keep_best
+        best = stack.enter_context(BestCheckpoint(job.run.best)) if keeps_best else None
         schedule = CheckpointSchedule(settings)
         batches = job.loader.iterate(step, sharding.batch_sharding(job.mesh))
         while step < job.total_steps and not stop.requested(step):
@@ -188,12 +213,34 @@ def fit(job: TrainingJob) -> Fitted:
                 state, metrics = job.step(state, batch)
             step += 1
             progress_log.add(step, metrics)
+            if job.validation and job.validation.is_due(step, job.total_steps):
+                progress_log.flush()
+                validate(job, state, step, progress_log, best)
             if schedule.is_due(step):
                 progress_log.flush()
                 checkpoints.save(state, step, job.position)
         progress_log.flush()
         checkpoints.save(state, step, job.position)
     return Fitted(step, progress_log.loss, stop.signal)
+
+
+def validate(
+    job: TrainingJob, state: TrainState, step: int, progress_log: ProgressLog, best: BestCheckpoint | None
+) -> None:
+    """Log the loss on the validation split, and keep the state where it is the lowest so far.
+
+    Args:
+      job: the training.
+      state: after `step`.
+      step: the steps that were taken.
+      progress_log: gets the loss.
+      best: the checkpoint of the lowest loss; None where it is not kept.
+    """
+    assert job.validation is not None
+    loss = job.validation.loss(state)
+    progress_log.add_validation(step, loss)
+    if best:
+        best.offer(loss, state, step, job.position)
 
 
 class CheckpointSchedule:

@@ -13,6 +13,8 @@ from coi_jax.runs.metrics_log import MetricsLog
 from coi_jax.runs.run_folder import RunFolder
 from coi_jax.training.step import StepMetrics
 
+VALIDATION_LOSS = "validation_loss"  # in metrics.jsonl
+
 
 class ProgressLog:
     """Takes the metrics of every step, and reads them from the device one step late, so that the device never waits.
@@ -51,6 +53,12 @@ class ProgressLog:
         """
         self._take_pending()
         self._pending = (step, metrics)
+
+    def add_validation(self, step: int, loss: float) -> None:
+        """Log the loss on the validation split after a step; its time counts for no throughput."""
+        if self._log:
+            self._log.write(step, {VALIDATION_LOSS: loss})
+        self._window.skip()
 
     def flush(self) -> None:
         """Wait for the last step that was added, and have all rows on disk, as before a checkpoint; raises as `add`."""
@@ -110,6 +118,13 @@ class ThroughputWindow:
             "examples_per_second": self._examples / seconds,
             "mfu": self._flops / seconds / peak_flops,
         }
+
+    def skip(self) -> None:
+        """Leave out the time since the last step."""
+        now = time.perf_counter()
+        if self._began is not None:
+            self._began += now - self._ended
+        self._ended = now
 
     def restart(self) -> None:
         """Begin the next window where this one ended."""

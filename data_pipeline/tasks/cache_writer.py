@@ -15,7 +15,7 @@ from coi_jax.common.progress import track
 from coi_jax.common.storage import PathLike, atomic_folder, local_writer
 from coi_jax.config.run import RunConfig
 from coi_jax.data.arms import ARMS, find_arm
-from coi_jax.data.task_specs import TaskSpec, evaluation_task, training_tasks
+from coi_jax.data.task_specs import TaskSpec, evaluation_task, training_tasks, validation_tasks
 from coi_jax.data.test_sets import TEST_SETS
 from coi_jax.data.token_cache import (
     INFO,
@@ -61,7 +61,11 @@ def write(config: RunConfig, names: Sequence[str], vocabulary_copy: PathLike | N
 
 
 def _training(config: RunConfig) -> list[TaskSpec]:
-    return training_tasks(config) if find_arm(config.arm).is_tuned else []
+    """Return the tasks that training reads: those of the arm, and those of the validation split."""
+    if not find_arm(config.arm).is_tuned:
+        return []
+    validation = config.train.validation
+    return [*training_tasks(config), *(validation_tasks(config, validation.split) if validation else [])]
 
 
 def _spec(config: RunConfig, name: str) -> TaskSpec:

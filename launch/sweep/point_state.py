@@ -52,7 +52,9 @@ def is_trained(point: Point) -> bool:
 def is_scored(point: Point) -> bool:
     """Return whether every test set of the point's config has its results, of the newest checkpoint."""
     paths = [point.folder / "eval" / test / "results.json" for test in point.config.evaluation.tests]
-    newest, count = str(_newest(point) or 0), point.config.evaluation.examples
+    evaluation = point.config.evaluation
+    folder = "best" if evaluation.checkpoint == "best" else "checkpoints"
+    newest, count = str(max(steps(point.folder / folder), default=0)), evaluation.examples
     try:
         return all(path.exists() and _scored_step(path) == newest and _has_scored(path, count) for path in paths)
     except UserError:

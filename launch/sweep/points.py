@@ -100,8 +100,13 @@ def _point(base: str, own: Mapping[str, Any], extra: Mapping[str, Any], out: epa
             task_specs.evaluation_task(config, test)
     except UserError as error:
         raise UserError(f"point {number}: {error.field}", error.value, error.hint) from None
-    id = f"{_readable(config.arm, overrides, own)}-{files.digest(config.model_dump(mode='json'))[:_HASH]}"
+    id = f"{_readable(config.arm, overrides, own)}-{files.digest(_identity(config))[:_HASH]}"
     return Point(id, base, overrides, config, out / id)
+
+
+def _identity(config: RunConfig) -> dict[str, Any]:
+    """Return what an id is a hash of: without the fields at their defaults, so that one added later changes no id."""
+    return config.model_dump(mode="json", exclude_defaults=True)
 
 
 def _readable(arm: str, overrides: Mapping[str, Any], own: Mapping[str, Any]) -> str:

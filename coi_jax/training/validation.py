@@ -1,0 +1,146 @@
+"""The loss on held-out chains during training, and the checkpoint where it was lowest."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from coi_jax.config.run import EpochsConfig, RunConfig, TokenBatchConfig
+from coi_jax.data.loader import Loader
+from coi_jax.data.token_cache import TokenCache
+from coi_jax.models import LossSums, Network, Params
+from coi_jax.parallel import processes, sharding
+from coi_jax.runs import checkpoint
+from coi_jax.runs.checkpoint import Checkpoints, Position
+from coi_jax.runs.train_state import TrainState
+from coi_jax.tokenizers.protocol import Vocabulary
+from coi_jax.training.progress_log import VALIDATION_LOSS
+from coi_jax.training.step import Batch, split_microbatches
+
+LossFunction = Callable[[Params, Params | None, Batch], LossSums]
+
+
+class Validation:
+    """The loss on the chains of a validation split.
+
+    Args:
+      config: of the run.
+      caches: those of `task_specs.validation_tasks`.
+      vocabulary: that the caches were written with.
+      network: that is trained.
+      shardings: of the state.
+      mesh: that it is trained on.
+      rows: of a batch: as many as a training step has.
+
+    Raises:
+      UserError: no chain of the split fits a row.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        caches: list[TokenCache],
+        vocabulary: Vocabulary,
+        network: Network,
+        shardings: TrainState,
+        mesh: Mesh,
+        rows: int,
+    ) -> None:
+        assert config.train.validation is not None
+        self._settings, self._mesh = config.train.validation, mesh
+        self._loader = Loader(_one_pass(config, rows), caches, vocabulary, rows)
+        capacity = self._loader.target_capacity(*sharding.batch_parts(mesh))
+        function = make_loss(network, config.train.microbatches, capacity)
+        layout = (shardings.params, shardings.frozen, sharding.batch_sharding(mesh))
+        self._sums = jax.jit(function, in_shardings=layout, out_shardings=sharding.replicated(mesh))
+
+    def is_due(self, step: int, total_steps: int) -> bool:
+        """Return whether to validate after `step`: every so many steps, and after the last."""
+        return step % self._settings.every == 0 or step == total_steps
+
+    def loss(self, state: TrainState) -> float:
+        """Return the loss per target token over the whole split, in nats."""
+        total: LossSums | None = None
+        for batch in self._loader.iterate(0, sharding.batch_sharding(self._mesh)):
+            sums = self._sums(state.params, state.frozen, batch)
+            total = sums if total is None else jax.tree.map(jnp.add, total, sums)
+        assert total is not None
+        return float(total.loss) / float(total.tokens)
+
+
+def make_loss(network: Network, microbatches: int, target_capacity: int) -> LossFunction:
+    """Return the function of parameters and a batch that gives the loss sums, without dropout and without gradients.
+
+    Args:
+      network: its `loss` returns sums over target tokens.
+      microbatches: the number of parts that the rows are processed in; must divide them.
+      target_capacity: the most targets of one device in a microbatch.
+    """
+
+    def loss(params: Params, frozen: Params | None, batch: Batch) -> LossSums:
+        joined = network.join(params, frozen)
+
+        def add(total: LossSums, part: Batch) -> tuple[LossSums, None]:
+            sums = network.loss(joined, part, target_capacity=target_capacity, key=None)
+            return jax.tree.map(jnp.add, total, sums), None
+
+        zeros = LossSums(*(jnp.zeros(()) for _ in LossSums._fields))
+        total, _ = jax.lax.scan(add, zeros, split_microbatches(batch, microbatches))
+        return total
+
+    return loss
+
+
+def _one_pass(config: RunConfig, rows: int) -> RunConfig:
+    """Return the config of a loader that reads a split once, in full rows."""
+    validation = config.train.validation
+    assert validation is not None
+    data: dict[str, Any] = {
+        "batch": TokenBatchConfig(count="tokens", rows=rows),
+        "mixing": "concatenate",
+        "ratios": None,
+        "curriculum": None,
+        "max_examples": validation.examples,
+    }
+    train = {"length": EpochsConfig(unit="epochs", count=1.0), "loss_on": config.train.loss_on}
+    return config.model_copy(
+        update={"data": config.data.model_copy(update=data), "train": config.train.model_copy(update=train)}
+    )
+
+
+class BestCheckpoint:
+    """The checkpoint of the lowest validation loss, in a folder of its own; only that one is kept.
+
+    Args:
+      folder: `best` of the run.
+    """
+
+    def __init__(self, folder: Any) -> None:
+        self._folder, self._checkpoints = folder, Checkpoints(folder, keep=1)
+        step = checkpoint.latest_step(folder)
+        position = checkpoint.read_position(folder, step) if step is not None else {}
+        self.loss = float(position.get(VALIDATION_LOSS, math.inf))
+
+    def __enter__(self) -> "BestCheckpoint":
+        self._checkpoints.__enter__()
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        self._checkpoints.__exit__(*details)
+
+    def offer(self, loss: float, state: TrainState, step: int, position: Position) -> None:
+        """Save the state where its loss is lower than that of the one that is kept.
+
+        Args:
+          loss: on the validation split.
+          state: that it is of.
+          step: the steps that it has taken.
+          position: where the run stands in its data.
+        """
+        if loss < self.loss:
+            self.loss = loss
+            self._checkpoints.save(state, step, position | {VALIDATION_LOSS: loss})
+            processes.log_primary(f"step {step}: validation loss {loss:.4f}, the lowest so far")
