@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--b", required=True, metavar="DIR", help="run B, that A is compared with")
     parser.add_argument("--task", required=True, help="test set whose answers are compared")
-    parser.add_argument("--config", default="configs/judge/pairwise.py", help="the judge's; --config.field=value changes it")
+    parser.add_argument("--config", default="configs/judge/pairwise.py", help="of the judge; --config.field=value too")
     parser.add_argument("--budget", type=float, metavar="DOLLARS", help="for all calls; without it there is no limit")
     parser.add_argument("--ballots", metavar="FILE", help="writes a CSV file for people instead of asking a model")
     parser.add_argument("--score", metavar="FILE", help="reads such a file back instead of asking a model")
