@@ -90,8 +90,7 @@ def evaluate(model: Model, names: Sequence[str], limit: int | None = None) -> li
       UserError: a test set is unknown, the dataset has no row of it, or its scores need a package that is not
         installed; nothing has been predicted then.
     """
-    for name in names:
-        check_installed(name)
+    processes.on_primary(lambda: [check_installed(name) for name in names])
     specs = [evaluation_task(model.config, name) for name in names]
     source = processes.on_primary(lambda: check_sources(model.config.data.folder, names))
     caches = token_cache.open_or_write(model.config, specs, model.kept_vocabulary)
@@ -263,9 +262,10 @@ def _write_missing(
             for answer in answers:
                 chain = examples[answer.index].chain
                 prediction = Prediction(chain.id, model.vocabulary.decode(answer.tokens), answer.complete)
-                scores = metrics.of_example(score([metrics.target_of(chain)], [prediction.text]), 0)
-                predictions.append(file, prediction, chain, scores)
                 existing[chain.id] = prediction
+                if processes.is_primary():
+                    scores = metrics.of_example(score([metrics.target_of(chain)], [prediction.text]), 0)
+                    predictions.append(file, prediction, chain, scores)
             shapes = len(model.generator.shapes)
             bar.advance(len(answers), note=f"{shapes} shapes compiled", is_typical=shapes == compiled)
             compiled = shapes
