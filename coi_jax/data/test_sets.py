@@ -4,7 +4,7 @@ To add a test set, add an entry to `TEST_SETS`.
 """
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -130,12 +130,13 @@ def check_source(name: str, source: str, folder: PathLike) -> None:
         raise UserError("test set", name, hint)
 
 
-def check_installed(name: str) -> None:
+def check_installed(names: Iterable[str]) -> None:
     """Raise UserError where the scores of a test set need a package that is not installed."""
-    package = find_test_set(name).package
-    if package and importlib.util.find_spec(package) is None:
-        hint = f"is scored with {package}, which is not installed; pip install 'coi-jax[languages]'"
-        raise UserError("test set", name, hint)
+    for name in names:
+        package = find_test_set(name).package
+        if package and importlib.util.find_spec(package) is None:
+            hint = f"is scored with {package}, which is not installed; pip install 'coi-jax[languages]'"
+            raise UserError("test set", name, hint)
 
 
 def chain_length(name: str) -> int | None:

@@ -90,7 +90,7 @@ def evaluate(model: Model, names: Sequence[str], limit: int | None = None) -> li
       UserError: a test set is unknown, the dataset has no row of it, or its scores need a package that is not
         installed; nothing has been predicted then.
     """
-    processes.on_primary(lambda: [check_installed(name) for name in names])
+    processes.on_primary(lambda: check_installed(names))
     specs = [evaluation_task(model.config, name) for name in names]
     source = processes.on_primary(lambda: check_sources(model.config.data.folder, names))
     caches = token_cache.open_or_write(model.config, specs, model.kept_vocabulary)

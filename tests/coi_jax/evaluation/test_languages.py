@@ -38,8 +38,8 @@ def test_a_package_that_is_not_installed_is_one_line(monkeypatch: pytest.MonkeyP
 
 
 def test_a_test_set_that_needs_it_is_refused_before_anything_is_generated(monkeypatch: pytest.MonkeyPatch) -> None:
-    test_sets.check_installed("wikilingua_en_fr")
+    test_sets.check_installed(["wikilingua_en_fr"])
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    test_sets.check_installed("coi2_test")
+    test_sets.check_installed(["coi2_test"])
     with pytest.raises(UserError, match=r"wikilingua_en_fr: is scored with lingua.*pip install"):
-        test_sets.check_installed("wikilingua_en_fr")
+        test_sets.check_installed(["coi2_test", "wikilingua_en_fr"])
