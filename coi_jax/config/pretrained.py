@@ -182,7 +182,7 @@ def _of_published(folder: Folder, where: str) -> Pretrained:
     if {"arm", "optimizer"} <= config.keys():
         raise UserError(FIELD, where, "is a run without a checkpoint; train it first (python -m coi_jax.train)")
     network = from_hf_config(config)
-    _check_ends(folder, config, network["vocabulary_size"])
+    _check_token_ids(folder, config, network["vocabulary_size"])
     if unread := unread_fields(config):
         _note(f"{where}/{CONFIG} has fields that change nothing here: {', '.join(unread)}")
     vocabulary = _vocabulary(folder, where)
@@ -191,8 +191,10 @@ def _of_published(folder: Folder, where: str) -> Pretrained:
     return Pretrained(where, network, vocabulary, "chat" if lays_out_chats else None, is_run=False)
 
 
-def _check_ends(folder: Folder, config: Mapping[str, Any], rows: int) -> None:
-    """Raise UserError where a published folder ends answers with something that is no token of its model.
+def _check_token_ids(folder: Folder, config: Mapping[str, Any], rows: int) -> None:
+    """Raise UserError where a published folder names a special token by something that is no id.
+
+    An end must be one of the model; a padding token of tokenizers may have no row in it.
 
     Args:
       folder: the folder.
@@ -202,6 +204,8 @@ def _check_ends(folder: Folder, config: Mapping[str, Any], rows: int) -> None:
     generation = folder.read_json(GENERATION) if folder.exists(GENERATION) else {}
     for name, values in ((CONFIG, config), (GENERATION, generation)):
         token_ids(values, "eos_token_id", name, rows)
+        for field in ("bos_token_id", "pad_token_id"):
+            token_ids(values, field, name)
 
 
 def _vocabulary(folder: Folder, where: str) -> dict[str, str] | None:

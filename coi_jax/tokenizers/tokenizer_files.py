@@ -167,7 +167,7 @@ class TokenizerFiles:
         if not self.is_t5 or SENTENCEPIECE not in self.data:
             return {}
         count = self.json(CONFIG).get("extra_ids", EXTRA_IDS)
-        if not 0 <= count <= MOST_EXTRA_IDS:
+        if type(count) is not int or not 0 <= count <= MOST_EXTRA_IDS:
             raise self.error(f"extra_ids is {count}, not from 0 to {MOST_EXTRA_IDS}; correct it", CONFIG)
         return {
             len(self.pieces) - 1 + count - number: AddedToken(f"<extra_id_{number}>", special=True)

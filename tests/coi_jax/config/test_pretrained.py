@@ -234,6 +234,15 @@ def test_an_end_that_is_no_token_is_refused_before_anything_is_read(tmp_path: Pa
         load(folder, vocabulary="bytes")
 
 
+@pytest.mark.parametrize("field", ["bos_token_id", "pad_token_id"])
+def test_other_special_tokens_are_ids_too(tmp_path: Path, field: str) -> None:
+    folder = write_folder(tmp_path / "model", LLAMA | {field: "abc"}, tokenizer=None)
+    with pytest.raises(UserError, match=rf"^config.json: {field}: abc: is neither the id of a token"):
+        load(folder, vocabulary="bytes")
+    edit(folder / "config.json", **{field: 600})  # as tunings that add a token for padding have it
+    assert load(folder, vocabulary="bytes").model.layers == 3
+
+
 def test_a_file_that_was_cut_short_is_named_where_the_user_has_it(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "model", LLAMA, tokenizer=None)
     (folder / "generation_config.json").write_text('{"eos_token_id": ')

@@ -89,3 +89,12 @@ def test_of_several_templates_the_default_one_is_taken() -> None:
     assert both.chat_template() == "new"
     with pytest.raises(UserError, match="has no chat template"):
         files(tokenizer_config={"chat_template": several[:1]}).chat_template()
+
+
+@pytest.mark.parametrize("count", [True, "100", -1, 10**12])
+def test_a_count_of_sentinels_that_is_none_is_named(tmp_path: Path, count: object) -> None:
+    FAMILIES["t5_model"](tmp_path / "t5")
+    path = tmp_path / "t5" / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"extra_ids": count}))
+    with pytest.raises(UserError, match=f"extra_ids is {count}, not from 0 to 10000; correct it"):
+        read_tokenizer(str(tmp_path / "t5")).added_tokens()
