@@ -283,3 +283,9 @@ def test_an_index_may_be_older_than_the_files(tmp_path: Path) -> None:
     (tmp_path / "model" / found.files[0]).unlink()
     with pytest.raises(UserError, match=r"names model-00003-of-00003.safetensors, not there"):
         TensorFolder(folder)
+
+
+def test_numbers_that_are_not_finite_are_not_written(tmp_path: Path) -> None:
+    tensor = np.asarray([1.0, np.nan], np.float32)
+    with pytest.raises(UserError, match="weights: a: holds numbers that are not finite"):
+        write_tensors(tmp_path, [TensorSpec("a", (2,), tensor.dtype)], lambda _: tensor, 60)
