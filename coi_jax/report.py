@@ -20,9 +20,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     from coi_jax.common import files
     from coi_jax.common.storage import as_path, read_range
     from coi_jax.reporting import run_report
-    from coi_jax.reporting.run_records import load
+    from coi_jax.reporting.run_records import read
 
-    records = load(arguments.runs)
+    records = read(arguments.runs)
     out = as_path(arguments.out or f"{arguments.runs[0]}/report.html", "--out")
     if out.exists() and (out.is_dir() or run_report.MARK.encode() not in read_range(out, 0, 200)):
         raise UserError("--out", out, "was not written by this command; name another file")

@@ -10,7 +10,7 @@ from coi_jax.common import cli, files
 from coi_jax.common.errors import UserError
 from coi_jax.common.storage import PathLike, as_path, check_not_kept
 from coi_jax.reporting.registry import FIGURES, TABLES, Report
-from coi_jax.reporting.run_records import Records, load
+from coi_jax.reporting.run_records import Records, read
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if not (arguments.table or arguments.figure):
         parser.error("name a --table or a --figure, or both")
-    records = load(arguments.runs)
+    records = read(arguments.runs)
     check_replaceable(arguments.out)
     chosen = {f"table {name}": TABLES[name] for name in arguments.table}
     chosen |= {f"figure {name}": FIGURES[name] for name in arguments.figure}

@@ -9,10 +9,10 @@ from typing import Protocol, runtime_checkable
 from etils import epy
 
 from coi_jax.common.storage import PathLike
-from coi_jax.reporting.run_records import Records
+from coi_jax.reporting.run_records import Records, check_consistent
 
 with epy.lazy_imports():  # on first use: the command's help needs no Matplotlib
-    from coi_jax.reporting import figure6, table2, table3, table4, table6, table_bbh
+    from coi_jax.reporting import figure6, figure_sweep, table2, table3, table4, table6, table_bbh
 
 
 @runtime_checkable
@@ -31,14 +31,24 @@ class Report:
     Attributes:
       title: what it shows, in the help of the command.
       module: has a function `write`, which writes the files into a folder and returns their names.
+      is_by_arm: whether runs of one arm may differ in their seed alone.
     """
 
     title: str
     module: ReportModule
+    is_by_arm: bool = True
 
     def write(self, records: Records, folder: PathLike) -> list[str]:
-        """Write the files into a folder and return their names."""
-        return self.module.write(records, folder)
+        """Write the files into a folder and return their names.
+
+        Args:
+          records: the runs, not checked yet.
+          folder: that the files go to.
+
+        Raises:
+          UserError: the runs contradict one another, or there is nothing to show.
+        """
+        return self.module.write(check_consistent(records) if self.is_by_arm else records, folder)
 
 
 # By their numbers in the paper.
@@ -49,4 +59,7 @@ TABLES = {
     "6": Report("summaries and their translations", table6),
     "bbh": Report("BIG-Bench Hard by task", table_bbh),
 }
-FIGURES = {"6": Report("scores by chain length", figure6)}
+FIGURES = {
+    "6": Report("scores by chain length", figure6),
+    "sweep": Report("scores against the settings of a sweep", figure_sweep, is_by_arm=False),
+}

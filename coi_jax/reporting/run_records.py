@@ -9,7 +9,7 @@ import os
 import statistics
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from etils import epath
@@ -234,12 +234,21 @@ class Records:
 
 
 def load(folders: Sequence[PathLike]) -> Records:
+    """Read the runs in some folders, which must be consistent with one another.
+
+    Raises:
+      UserError: as `read` and `check_consistent`.
+    """
+    return check_consistent(read(folders))
+
+
+def read(folders: Sequence[PathLike]) -> Records:
     """Read the runs in some folders; each is a run folder or holds run folders.
 
     A run whose config cannot be read is skipped, and named on standard error; results that are damaged are left out.
 
     Raises:
-      UserError: the folders hold no result that can be read, or records contradict one another.
+      UserError: the folders hold no result that can be read.
     """
     runs = {absolute(run): run for folder in folders for run in _run_folders(as_path(folder, "--runs"))}
     rows, missing, damaged, unreadable = list[Record](), list[epath.Path](), list[UserError](), list[UserError]()
@@ -265,7 +274,9 @@ def load(folders: Sequence[PathLike]) -> Records:
         raise next(iter([*unreadable, *damaged]), fault)
     for reason in unreadable:
         print(f"run skipped: {reason}", file=sys.stderr)
-    return Records(tuple(_consistent(rows)), tuple(missing), tuple(damaged))
+    arms = arm_names()
+    ordered = sorted(rows, key=lambda row: (arms.index(row.arm), row.test_set, row.seed))
+    return Records(tuple(ordered), tuple(missing), tuple(damaged))
 
 
 def _commit(run: epath.Path) -> str | None:
@@ -334,11 +345,14 @@ def _tasks(results: dict[str, Any]) -> dict[str, dict[str, Estimate]]:
     return {**tasks, MEAN: _estimates(results["by_task"]["mean"])}
 
 
-def _consistent(rows: Sequence[Record]) -> list[Record]:
-    """Return the records in order, each once; raises UserError where two contradict one another."""
+def check_consistent(records: Records) -> Records:
+    """Return the records, each once.
+
+    Raises:
+      UserError: two claim the same place, are of seeds whose configs differ, or of different versions of a test set.
+    """
     kept: dict[tuple[str, str, int], Record] = {}
-    arms = arm_names()
-    for row in sorted(rows, key=lambda row: (arms.index(row.arm), row.test_set, row.seed)):
+    for row in records.rows:
         other = kept.setdefault((row.arm, row.test_set, row.seed), row)
         if (other.scores, other.provenance) != (row.scores, row.provenance):
             raise _conflict(
@@ -347,7 +361,7 @@ def _consistent(rows: Sequence[Record]) -> list[Record]:
     result = list(kept.values())
     for one, other in itertools.combinations(result, 2):
         _check_pair(one, other)
-    return result
+    return replace(records, rows=tuple(result))
 
 
 def _check_pair(one: Record, other: Record) -> None:

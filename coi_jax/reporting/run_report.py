@@ -15,11 +15,11 @@ from coi_jax.chains.chain import parse
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
 from coi_jax.common.schema import flatten
-from coi_jax.data.arms import ARMS
+from coi_jax.data.arms import arm_names
 from coi_jax.evaluation.predictions import PREDICTIONS
 from coi_jax.evaluation.scores import is_right
 from coi_jax.reporting import table4
-from coi_jax.reporting.run_records import Record, Records
+from coi_jax.reporting.run_records import Record, Records, check_consistent
 
 PAGES = Path(__file__).with_name("pages")
 MARK = "<!-- Written by python -m coi_jax.report -->"  # near the top of every page
@@ -50,15 +50,25 @@ def content(records: Records) -> Json:
         "runs": [_run(path, rows, records.varying) for path, rows in runs.items()],
         "tests": tests,
         "answers": answers,
-        "tables": {title: table4.grid(records, key, table4.show_interval) for key, title in table4.METRICS.items()},
-        "notes": table4.notes(records),
+        **_tables(records),
     }
+
+
+def _tables(records: Records) -> Json:
+    """Return table 4 and its notes; the reason alone where the runs do not go into one table, as those of a sweep."""
+    try:
+        checked = check_consistent(records)
+    except UserError as error:
+        return {"tables": {}, "notes": [f"These runs do not go into one table: {error}"]}
+    grids = {title: table4.grid(checked, key, table4.show_interval) for key, title in table4.METRICS.items()}
+    return {"tables": grids, "notes": table4.notes(checked)}
 
 
 def _runs(records: Records) -> dict[epath.Path, list[Record]]:
     """Return the records of each run folder, in the order of arms and seeds."""
     runs: dict[epath.Path, list[Record]] = {}
-    for row in sorted(records.rows, key=lambda row: (list(ARMS).index(row.arm), row.seed)):
+    arms = arm_names()
+    for row in sorted(records.rows, key=lambda row: (arms.index(row.arm), row.seed)):
         runs.setdefault(row.path.parent.parent.parent, []).append(row)
     return runs
 

@@ -6,8 +6,8 @@ CoI_3 are cut, their final answers first. `whole` is the same with rows of 2048 
 
 Command: `python -m launch.sweep --sweep configs/sweeps/paper_alpaca_7b.py --backend local`, or one arm:
 `python -m coi_jax.train --config configs/paper/alpaca_7b.py:whole --workdir gs://bucket/runs/coi12`
-Paper: ROUGE-L on coi2_test / coi3_test / bbh: base 25.0 / 21.0 / 14.4, coi1 32.3 / 21.8 / 28.7, coi2 62.0 / 48.2 / 12.1,
-coi12 67.5 / 50.2 / 28.8, coi123 67.1 / 67.5 / 27.6.
+Paper: ROUGE-L on coi2_test / coi3_test / bbh: base 25.0 / 21.0 / 14.4, coi1 32.3 / 21.8 / 28.7, coi2 62.0 / 48.2 /
+12.1, coi12 67.5 / 50.2 / 28.8, coi123 67.1 / 67.5 / 27.6.
 Cost: PREFLIGHT
 """
 

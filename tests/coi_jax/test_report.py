@@ -90,6 +90,16 @@ def test_damaged_or_missing_predictions_leave_the_rest_of_the_page(runs: Path) -
     assert data["runs"][1]["curves"] == {}
 
 
+def test_runs_of_a_sweep_are_shown_with_the_reason_why_they_are_no_table(runs: Path) -> None:
+    for rate in (1e-3, 1e-4):
+        overrides = {"arm": "coi12", "optimizer.learning_rate": rate}
+        write_run(runs / f"rate{rate}", overrides, {"proc2_test": SCORES}, source="procedural")
+    data = data_of(write_page(runs))
+    assert {1e-3, 1e-4} <= {run["fields"].get("optimizer.learning_rate") for run in data["runs"]}
+    assert data["tables"] == {}
+    assert "do not go into one table: coi12 on proc2_test: " in data["notes"][0]
+
+
 def test_another_file_is_not_replaced(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_page(write_page(runs).parent)
     (runs / "notes.html").write_text("<p>mine</p>")
