@@ -85,6 +85,18 @@ def test_the_tokens_of_a_step_are_its_label_and_its_output(
     )
 
 
+def test_a_vocabulary_that_spells_no_newlines_has_the_steps_too(tmp_path: Path) -> None:
+    """T5's: white space before a label is part of the label's first token."""
+    tokenizer_folders.FAMILIES["t5_model"](tmp_path / "model")
+    vocabulary = open_tokenizer(str(tmp_path / "model"), "plain", for_t5=True)
+    texts = [text.strip() for text in steps_of(make_chain(("b a", "a b c", "3")), vocabulary)]
+    assert texts == [
+        "Task 1 output and task 2 input: b a",
+        "Task 2 output and task 3 input: a b c",
+        "Task 3 output: 3",
+    ]
+
+
 @settings(max_examples=60)
 @given(st.lists(st.text(max_size=12), min_size=1, max_size=4).map(tuple))
 def test_the_bytes_of_a_step_are_exact(outputs: tuple[str, ...]) -> None:
