@@ -12,7 +12,7 @@ from coi_jax.common.storage import PathLike
 from coi_jax.reporting.run_records import Records, check_consistent
 
 with epy.lazy_imports():  # on first use: the command's help needs no Matplotlib
-    from coi_jax.reporting import figure6, figure_sweep, table2, table3, table4, table6, table_bbh
+    from coi_jax.reporting import figure6, figure_preference, figure_sweep, table2, table3, table4, table6, table_bbh
 
 
 @runtime_checkable
@@ -61,5 +61,6 @@ TABLES = {
 }
 FIGURES = {
     "6": Report("scores by chain length", figure6),
+    "preference": Report("preferences of judges between pairs of runs", figure_preference, is_by_arm=False),
     "sweep": Report("scores against the settings of a sweep", figure_sweep, is_by_arm=False),
 }
