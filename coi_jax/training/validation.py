@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from coi_jax.common.errors import UserError
 from coi_jax.config.run import EpochsConfig, RunConfig, TokenBatchConfig
 from coi_jax.data.loader import Loader
 from coi_jax.data.token_cache import TokenCache
@@ -36,7 +37,7 @@ class Validation:
       rows: of a batch: as many as a training step has.
 
     Raises:
-      UserError: no chain of the split fits a row.
+      UserError: no chain of the split fits a row, or fewer than the config asks for.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class Validation:
     ) -> None:
         assert config.train.validation is not None
         self._settings, self._mesh = config.train.validation, mesh
-        self._loader = Loader(_one_pass(config, rows), caches, vocabulary, rows)
+        self._loader = _open(config, caches, vocabulary, rows)
         capacity = self._loader.target_capacity(*sharding.batch_parts(mesh))
         function = make_loss(network, config.train.microbatches, capacity)
         layout = (shardings.params, shardings.frozen, sharding.batch_sharding(mesh))
@@ -92,6 +93,16 @@ def make_loss(network: Network, microbatches: int, target_capacity: int) -> Loss
         return total
 
     return loss
+
+
+def _open(config: RunConfig, caches: list[TokenCache], vocabulary: Vocabulary, rows: int) -> Loader:
+    """Return the loader of the split; its errors name the fields that the user gave."""
+    try:
+        return Loader(_one_pass(config, rows), caches, vocabulary, rows)
+    except UserError as error:
+        if error.field != "config.data.max_examples":
+            raise
+        raise UserError("config.train.validation.examples", error.value, error.hint) from None
 
 
 def _one_pass(config: RunConfig, rows: int) -> RunConfig:

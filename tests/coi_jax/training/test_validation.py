@@ -133,6 +133,14 @@ def test_a_higher_loss_replaces_nothing_also_after_a_restart(data: Path) -> None
     assert losses[best] == min(losses.values()) <= lowest
 
 
+def test_more_examples_than_there_are_are_one_line(data: Path) -> None:
+    more = {**EVERY["train.validation"], "examples": 31}
+    with pytest.raises(
+        UserError, match=r"^config\.train\.validation\.examples: 31: only 30 examples fit a row; give at"
+    ):
+        prepare(data, "more", **{"train.validation": more})
+
+
 def test_a_split_that_is_not_there_is_one_line(data: Path) -> None:
     with pytest.raises(UserError, match=r"config\.train\.validation\.split: validatoin: .*splits train, validation"):
         validation_tasks(make_config(data), "validatoin")
