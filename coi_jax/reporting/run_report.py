@@ -117,10 +117,18 @@ def _answers(row: Record, chains: dict[str, Json]) -> list[Json]:
                 "chain": places[line["id"]],
                 "steps": outputs,
                 "right": "".join(map(str, map(int, right))),
+                "rouge": _rouge(line, len(references)),
                 **({} if line.get("complete", True) else {"cut": 1}),
             }
         )
     return answers
+
+
+def _rouge(line: Json, count: int) -> list[int | None]:
+    """Return ROUGE-L x 100 of each step with a reference; None where the line has no scores, as earlier ones."""
+    steps = line.get("steps")
+    scores = [step.get("scores", {}).get("rouge_l") for step in steps] if isinstance(steps, list) else []
+    return [None if score is None else round(score) for score in [*scores, *[None] * count][:count]]
 
 
 def _chain(line: Json) -> Json:

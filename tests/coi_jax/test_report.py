@@ -29,7 +29,9 @@ def write_answers(run: Path, test: str, rows: list[dict[str, Any]]) -> None:
 
 
 def row(number: int, references: list[str], outputs: list[str], **more: Any) -> dict[str, Any]:
-    values = {"id": f"c{number}", "target": render(references), "prediction": render(outputs), "complete": True}
+    scores = [{"scores": {"rouge_l": 80.0}}] if outputs == ["amber birch", "amber grove"] else []
+    values: dict[str, Any] = {"steps": scores}
+    values |= {"id": f"c{number}", "target": render(references), "prediction": render(outputs), "complete": True}
     return values | {"instruction": "Reverse it. and then Drop a word.", "input": f"input {number}"} | more
 
 
@@ -134,7 +136,7 @@ def test_a_reader_finds_the_step_at_which_a_model_goes_wrong(path: str, runs: Pa
     with opened(path, tmp_path / "profile") as driver:
         driver.get(page.as_uri())
         cells = driver.find_elements("css selector", "#heat button")
-        assert [cell.text.split("\n") for cell in cells] == [["0%"], ["0%"], ["100%"], ["50%", "(50)"]]
+        assert [cell.text.split("\n") for cell in cells] == [["0"], ["0"], ["100"], ["50", "(50)"]]
         cells[3].click()
         assert text(driver, "#count") == "1 of 2 answers."
         rows = driver.find_elements("css selector", "#detail tbody tr")
@@ -151,6 +153,12 @@ def test_a_reader_finds_the_step_at_which_a_model_goes_wrong(path: str, runs: Pa
         driver.find_element("id", "list").send_keys(Keys.ARROW_UP)
         assert "c1" in text(driver, "#detail")
         assert len(driver.find_elements("css selector", "#plots path.line")) == 2
+        driver.find_element("id", "measure").send_keys("ROUGE-L")
+        rouge = ["–", "–", "80", "–"]
+        until(
+            driver,
+            lambda driver: [cell.text for cell in driver.find_elements("css selector", "#heat td")][-4:] == rouge,
+        )
 
 
 @pytest.mark.browser

@@ -6,7 +6,6 @@ const DASHES = ["", "7 3", "2 3", "9 3 2 3"];
 const style = (run) => ({ stroke: COLORS[run % COLORS.length], dash: DASHES[Math.floor(run / COLORS.length) % DASHES.length] });
 const tests = Object.keys(data.tests);
 const label = (run) => data.runs[run].name;
-const percent = (part, whole) => (whole ? Math.round((100 * part) / whole) : null);
 
 /** Make an element with attributes and children; text is never read as HTML. */
 function make(name, attributes = {}, ...children) {
@@ -28,31 +27,35 @@ function options(select, values) {
 
 const stepsOf = (test) => Math.max(0, ...data.tests[test].chains.map((chain) => chain.steps.length));
 
-/** Count answers of a run whose step k is right, of all, and of those whose step before is right. */
-function countRight(run, test, k) {
-  const counts = { right: 0, all: 0, after: 0, before: 0 };
-  for (const { right } of data.answers[run][test] || []) {
-    if (k >= right.length) continue;
-    counts.all += 1;
-    counts.right += right[k] === "1";
-    if (k > 0 && right[k - 1] === "1") {
-      counts.before += 1;
-      counts.after += right[k] === "1";
+const MEASURES = {
+  exact: { title: "steps exactly right, %", of: ({ right }, k) => (right[k] === "1" ? 100 : 0) },
+  rouge: { title: "ROUGE-L of the step's content", of: ({ rouge }, k) => rouge[k] },
+};
+
+/** Sum a measure over the answers of a run at step k, and over those whose step before is exactly right. */
+function sumUp(run, test, k) {
+  const measure = MEASURES[$("measure").value].of, sums = { value: 0, all: 0, after: 0, before: 0 };
+  for (const answer of data.answers[run][test] || []) {
+    const value = k < answer.right.length ? measure(answer, k) : null;
+    if (value === null) continue;
+    sums.all += 1;
+    sums.value += value;
+    if (k > 0 && answer.right[k - 1] === "1") {
+      sums.before += 1;
+      sums.after += value;
     }
   }
-  return counts;
+  return sums;
 }
 
 function heatCell(run, test, k) {
-  const counts = countRight(run, test, k);
-  if (!counts.all) return make("td", { class: k ? "" : "first" }, "–");
-  const share = counts.right / counts.all;
-  const after = k && counts.before ? ` (${percent(counts.after, counts.before)})` : "";
-  const light = 96 - 56 * share;
+  const sums = sumUp(run, test, k);
+  if (!sums.all) return make("td", { class: k ? "" : "first" }, "–");
+  const mean = sums.value / sums.all, after = k && sums.before ? Math.round(sums.after / sums.before) : null;
   const press = () => { choose({ run, test, outcome: `wrong${k}` }); $("answers").scrollIntoView(); };
-  const told = `${label(run)}, ${test}, step ${k + 1}: ${counts.right} of ${counts.all} right` + (after ? `; ${counts.after} of ${counts.before} where the step before was right` : "");
-  const cell = make("button", { type: "button", title: told, "aria-label": told, onclick: press, style: `background:hsl(203 75% ${light}%);color:${share > 0.55 ? "#fff" : "#1c2430"}` }, `${percent(counts.right, counts.all)}%`);
-  if (after) cell.append(make("small", {}, after.trim()));
+  const told = `${label(run)}, ${test}, step ${k + 1}, ${MEASURES[$("measure").value].title}: ${mean.toFixed(1)} of ${sums.all} answers` + (after === null ? "" : `; ${after} of ${sums.before} whose step before was right`);
+  const cell = make("button", { type: "button", title: told, "aria-label": told, onclick: press, style: `background:hsl(203 75% ${96 - 0.56 * mean}%);color:${mean > 55 ? "#fff" : "#1c2430"}` }, String(Math.round(mean)));
+  if (after !== null) cell.append(make("small", {}, `(${after})`));
   return make("td", { class: k ? "" : "first" }, cell);
 }
 
@@ -296,6 +299,8 @@ options($("test"), tests.map((test) => [test, test]));
 const metrics = [...new Set(data.runs.flatMap((run) => Object.values(run.scores).flatMap(Object.keys)))];
 options($("metric"), metrics.map((metric) => [metric, metric]));
 $("metric").value = metrics.includes("content_exact_match") ? "content_exact_match" : metrics[0];
+options($("measure"), Object.entries(MEASURES).map(([name, { title }]) => [name, title]));
+$("measure").addEventListener("input", drawHeat);
 drawHeat();
 choose({ test: tests[0] });
 const plots = ["training", "validation"].map(plot).filter(Boolean);
