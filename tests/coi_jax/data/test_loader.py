@@ -101,7 +101,7 @@ def assert_same(first: Batch, second: Batch) -> None:
         np.testing.assert_array_equal(first[name], second[name], name)
 
 
-@pytest.mark.parametrize("mode", list(ALL_MODES))
+@pytest.mark.parametrize("mode", [mode for mode in ALL_MODES if mode not in ("first step", "weighted steps")])
 @settings(max_examples=10)
 @given(data=st.data())
 def test_a_batch_is_a_function_of_the_step_alone(folder: Path, mode: str, data: st.DataObject) -> None:
