@@ -57,6 +57,29 @@ def folder_lock(folder: PathLike, field: str, name: str = LOCK) -> Iterator[None
                 path.parent.rmdir()  # where nothing was written into it
 
 
+def is_held(folder: PathLike, name: str = LOCK) -> bool:
+    """Return whether a process holds the lock of a folder; of one in a bucket, whether one of this machine does.
+
+    Args:
+      folder: that may be in use.
+      name: of the lock file.
+    """
+    path = _lock_path(folder, name)
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False  # a file system without locks
+    finally:
+        os.close(handle)
+    return False
+
+
 def _lock_path(folder: PathLike, name: str) -> pathlib.Path:
     if is_local(folder):
         return pathlib.Path(folder) / name

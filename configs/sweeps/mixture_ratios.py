@@ -4,16 +4,14 @@ Command: `python -m launch.sweep --sweep configs/sweeps/mixture_ratios.py --back
 point takes as many steps; the corners and edges, which lack a length, are the arms of one length and `coi12`.
 """
 
-import itertools
 from collections.abc import Iterator
 from typing import Any
 
+from configs import grids
+
 CONFIG = "configs/quickstart.py"
-PARTS = 5  # of each of which a length has at least one
 
 
 def sweep() -> Iterator[dict[str, Any]]:
-    """Yield one point for each way to share out the parts among the lengths."""
-    for one, two in itertools.product(range(1, PARTS), repeat=2):
-        if one + two < PARTS:
-            yield {"arm": "coi123", "data.ratios": {1: one, 2: two, 3: PARTS - one - two}}
+    """Yield one point for each way to share out five parts among the lengths."""
+    yield from grids.crossed([{"arm": "coi123"}], grids.simplex("data.ratios", (1, 2, 3), parts=5))

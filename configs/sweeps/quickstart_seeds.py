@@ -7,11 +7,11 @@ Command: `python -m launch.sweep --sweep configs/sweeps/quickstart_seeds.py --ba
 from collections.abc import Iterator
 from typing import Any
 
+from configs import grids
+
 CONFIG = "configs/quickstart.py"
 
 
 def sweep() -> Iterator[dict[str, Any]]:
     """Yield one point for each seed and arm."""
-    for seed in (0, 1, 2):
-        for arm in ("coi1", "coi12", "coi123"):
-            yield {"arm": arm, "seed": seed}
+    yield from grids.product({"seed": (0, 1, 2), "arm": ("coi1", "coi12", "coi123")})

@@ -6,11 +6,13 @@ Every point can be changed alike: --config.train.length.count=100
 """
 
 import sys
+import time
 from collections.abc import Sequence
 
 from tabulate import tabulate
 
 from coi_jax.common import cli
+from launch.sweep import status
 from launch.sweep.backends.local import override_flags
 from launch.sweep.backends.protocol import LOG, Backend, Outcome
 from launch.sweep.backends.registry import BACKENDS
@@ -28,6 +30,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.dry_run:
         print(listing(points))
         return 0
+    if arguments.status or arguments.watch:
+        show_status(points, arguments.watch)
+        return 0
     check_data(points)
     return run_points(points, BACKENDS[arguments.backend]())
 
@@ -39,7 +44,24 @@ def _parser() -> cli.Parser:
     parser.add_argument("--out", metavar="DIR", help="holds the run folders; without it runs/<name of the sweep file>")
     parser.add_argument("--only", nargs="+", default=[], metavar="ID", help="ids, or beginnings of ids, to run")
     parser.add_argument("--dry_run", action="store_true", help="list the points and their state, and run none")
+    parser.add_argument("--status", action="store_true", help="print how far each point is, and run none")
+    parser.add_argument(
+        "--watch", type=cli.positive_float, metavar="SECONDS", help="the same, so often until all are done"
+    )
     return parser
+
+
+def show_status(points: Sequence[Point], every: float | None) -> None:
+    """Print a line for each point; again and again until all are done, where `every` gives the seconds between."""
+    while True:
+        rows = [status.status_row(point) for point in points]
+        if every and sys.stdout.isatty():
+            print("\x1b[H\x1b[2J", end="")  # from the top of an empty terminal
+        print(tabulate(rows, status.HEADER, tablefmt="plain", disable_numparse=True))
+        print(status.counts(points), flush=True)
+        if not every or all(state(point) == "done" for point in points):
+            return
+        time.sleep(every)
 
 
 def listing(points: Sequence[Point]) -> str:
