@@ -31,8 +31,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     if arguments.limit is not None and arguments.limit < 1:
         raise UserError("limit", arguments.limit, "give at least 1, or leave it out for all examples")
-    if arguments.dataset:
-        overrides["data.folder"] = arguments.dataset
+    named = {"data.folder": arguments.dataset, "evaluation.demonstrations": arguments.demonstrations}
+    overrides |= {field: value for field, value in named.items() if value}
+    if arguments.shots is not None:
+        overrides["evaluation.shots"] = arguments.shots
     if arguments.dataset and not as_path(arguments.dataset, "--dataset").is_dir():
         raise UserError("--dataset", arguments.dataset, "no such folder")
     for name in arguments.tasks or ():
@@ -57,6 +59,8 @@ def _parser() -> cli.Parser:
     parser.add_argument("--dataset", default="", help="dataset folder with the test sets; else the one trained on")
     parser.add_argument("--source", default="", help="run whose network is prompted, for an arm base, cot or ltm")
     parser.add_argument("--config", default="", help="begins a run of published weights as they are: arm base, no step")
+    parser.add_argument("--shots", type=int, help="worked examples that arms cot and ltm show; else the config's")
+    parser.add_argument("--demonstrations", default="", help="file of chains that are the worked examples, JSON lines")
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
     return parser
 

@@ -243,6 +243,8 @@ def evaluation() -> ConfigDict:
             bootstrap=1000,  # resamples behind an interval
             examples=None,  # of each test set; None: all of them
             checkpoint="newest",  # or best: of the lowest validation loss
+            shots=7,  # worked examples that arms cot and ltm show
+            demonstrations=None,  # a JSON-lines file of chains that are the worked examples; None: training chains
         )
     )
 

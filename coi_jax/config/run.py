@@ -272,6 +272,10 @@ class EvaluationConfig(Section):
     bootstrap: PositiveInt  # resamples behind an interval
     examples: PositiveInt | None = None  # of each test set, in a fixed order that all runs share; None: all of them
     checkpoint: Literal["newest", "best"] = "newest"  # best: of the lowest validation loss
+    shots: PositiveInt = 7  # worked examples that a prompting baseline shows
+    # A JSON-lines file of chains that are the worked examples; None: training chains, or the project's own chains
+    # where the dataset has none.
+    demonstrations: str | None = None
 
 
 class RunConfig(Section):

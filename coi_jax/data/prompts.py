@@ -33,7 +33,7 @@ TEMPLATES = {
 
 CHATS = ("chat", "mistral")  # their text is a conversation as JSON: `[{"role": "user", "content": …}, …]`
 
-SHOTS = 7  # paper, section 4: seven-shot chain of thought
+SHOTS = 7  # the default; paper, section 4: seven-shot chain of thought
 
 
 def decompose_and_answer(chain: Chain) -> str:
@@ -156,7 +156,11 @@ def _example_turns(example: Chain, answer: str) -> list[dict[str, str]]:
     return [_user_turn(example.instruction, example.input), {"role": "assistant", "content": answer}]
 
 
+def is_complete(chain: Chain) -> bool:
+    """Return whether a chain has the output of every step, so that it can be a worked example."""
+    return None not in chain.outputs
+
+
 def choose_examples(chains: Iterable[Chain], shots: int = SHOTS) -> list[Chain]:
     """Return the worked examples among some chains: the first by the hash of their ids, whatever the chains' order."""
-    complete = [chain for chain in chains if None not in chain.outputs]
-    return sorted(complete, key=lambda chain: digest(chain.id))[:shots]
+    return sorted(filter(is_complete, chains), key=lambda chain: digest(chain.id))[:shots]

@@ -34,6 +34,7 @@ from coi_jax.common.json_reader import parse_json
 from coi_jax.common.storage import PathLike, as_path, file_size, local_copy
 from coi_jax.config.run import RunConfig
 from coi_jax.data.arms import VARIANTS, find_arm
+from coi_jax.data.demonstrations import demonstrations_key
 from coi_jax.data.task_specs import TaskSpec, training_tasks
 from coi_jax.parallel import processes
 from coi_jax.tokenizers.protocol import Vocabulary
@@ -191,9 +192,8 @@ def cache_folder(config: RunConfig, spec: TaskSpec, vocabulary: Vocabulary) -> t
       vocabulary: that its ids are of.
     """
     splits = [spec.split, *filter(None, [spec.lengths_of])]
-    if spec.prompting != "direct":
-        splits.append(config.data.split)  # its worked examples are rows of it
-    data = [files.cached_sha256(split_path(spec.folder, split)) for split in splits]
+    data: list[str | int] = [files.cached_sha256(split_path(spec.folder, split)) for split in splits]
+    data += demonstrations_key(config, spec)
     task = {key: value for key, value in spec.to_dict().items() if key not in ("folder", "vocabulary")}
     key = files.digest([FORMAT, PREPROCESSING_VERSION, task, data, vocabulary.fingerprint])
     return _root(config) / f"{spec.name}-{key[:16]}", key

@@ -30,7 +30,8 @@ from coi_jax.runs import checkpoint
 from coi_jax.runs.damage import DamagedCheckpoint
 
 # Fields of an evaluation that change no prediction. In low precision `batch` does: sums are rounded in another order.
-IGNORED_FIELDS = {"tests", "batch", "bootstrap", "examples", "checkpoint"}
+# Worked examples are part of the inputs, whose hash is named beside the evaluation.
+IGNORED_FIELDS = {"tests", "batch", "bootstrap", "examples", "checkpoint", "shots", "demonstrations"}
 RESULTS = "results.json"
 
 

@@ -12,11 +12,10 @@ import seqio
 import tensorflow as tf
 
 from coi_jax.chains.chain import Chain
-from coi_jax.chains.dataset import read_chains
-from coi_jax.common.errors import UserError
 from coi_jax.config.run import RunConfig
 from coi_jax.data import prompts
 from coi_jax.data.arms import arm_names, find_arm
+from coi_jax.data.demonstrations import find_demonstrations
 from coi_jax.data.task_specs import TaskSpec, evaluation_task, training_tasks
 from coi_jax.data.test_sets import TEST_SETS
 from coi_jax.data.token_cache import count_rows
@@ -75,12 +74,12 @@ def make_task(config: RunConfig, spec: TaskSpec, vocabulary: Vocabulary) -> seqi
     tokenization as `inputs_pretokenized`, `targets_pretokenized`.
 
     Args:
-      config: names the training split, whose rows are the worked examples of a prompting baseline.
+      config: says which worked examples a prompting baseline shows.
       spec: the rows, and their text.
       vocabulary: turns the text into ids.
 
     Raises:
-      UserError: the dataset has no row for it.
+      UserError: the dataset has no row for it, or its worked examples cannot be read.
     """
     features = {
         "inputs": seqio.Feature(PromptVocabulary(vocabulary, spec.template), add_eos=False, required=True),
@@ -95,7 +94,7 @@ def make_task(config: RunConfig, spec: TaskSpec, vocabulary: Vocabulary) -> seqi
                 to_text,
                 template=spec.template,
                 prompting=spec.prompting,
-                examples=_shots(config, spec),
+                examples=find_demonstrations(config, spec),
                 system=spec.system,
             ),
             seqio.preprocessors.tokenize,
@@ -128,21 +127,6 @@ def _source(spec: TaskSpec) -> seqio.FunctionDataSource:
         return tf.data.Dataset.from_generator(rows, output_signature=signature)
 
     return seqio.FunctionDataSource(dataset, splits=[spec.split], num_input_examples={spec.split: count_rows(spec)})
-
-
-def _shots(config: RunConfig, spec: TaskSpec) -> list[Chain]:
-    """Return the worked examples of a prompting baseline: training rows, of the task's own length if there are any."""
-    if spec.prompting == "direct":
-        return []
-    same_length = list(read_chains(spec.folder, config.data.split, spec.length))
-    examples = prompts.choose_examples(same_length or read_chains(spec.folder, config.data.split))
-    if not examples:
-        raise UserError(
-            "config.arm",
-            config.arm,
-            f"{spec.folder}/{config.data.split}.jsonl has no complete chain to show",
-        )
-    return examples
 
 
 def to_text(

@@ -15,10 +15,13 @@ import pytest
 from coi_jax import compare
 from coi_jax.common import cli, files
 from coi_jax.common.progress import Bar
+from coi_jax.config.run import load_config
+from coi_jax.data.task_specs import evaluation_task
 from coi_jax.evaluate import main
 from coi_jax.evaluation import evaluator
 from coi_jax.evaluation.predictions import PREDICTIONS
 from coi_jax.runs.run_folder import RunFolder
+from tests.helpers.token_caches import write_caches, write_demonstrations
 from tests.helpers.trained_runs import TESTS, make_run, save
 
 pytestmark = pytest.mark.xdist_group("evaluate")  # its fixtures take long: one worker makes them
@@ -284,6 +287,22 @@ def test_a_baseline_prompts_the_network_of_another_run(run: Path, tmp_path: Path
     assert results(baseline)["proc1_test"]["arm"] == "base"
     assert files.read_json(baseline / "config.json")["arm"] == "base"
     assert not (run / "eval").exists()
+
+
+def test_predictions_follow_from_the_demonstrations(
+    run: Path, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    baseline, shown = tmp_path / "cot", tmp_path / "shown.jsonl"
+    for lengths in ((2, 2), (3, 3)):
+        write_demonstrations(shown, *lengths)
+        fields = {"arm": "cot", "evaluation.demonstrations": str(shown), "evaluation.shots": 2}
+        config = load_config(run / "config.json", fields | {"evaluation.tests": ("proc1_test",)})
+        write_caches(config, [evaluation_task(config, "proc1_test")])
+        options = ("--source", str(run), "--config.arm=cot", "--tasks=proc1_test", f"--demonstrations={shown}")
+        assert evaluate(baseline, *options, "--shots=2") == 0
+    assert "proc1_test: predictions of another checkpoint" in capsys.readouterr().err
+    assert evaluate(baseline, *options, "--shots=3") == 2
+    assert "config.evaluation.shots: 3: " in capsys.readouterr().err
 
 
 def test_mesh_does_not_change_scores(run: Path, whole: dict[str, Any]) -> None:

@@ -14,7 +14,8 @@ from coi_jax.common import files
 from coi_jax.common.storage import PathLike, as_path, local_writer
 from coi_jax.config.run import RunConfig
 from coi_jax.data import token_cache
-from coi_jax.data.prompts import encode_prompt, prompt
+from coi_jax.data.demonstrations import find_demonstrations
+from coi_jax.data.prompts import encode_prompt, few_shot
 from coi_jax.data.task_specs import TaskSpec, training_tasks
 from coi_jax.tokenizers.protocol import Vocabulary
 from coi_jax.tokenizers.vocabulary import load_vocabulary
@@ -46,6 +47,13 @@ def write_dataset(folder: Path, counts: dict[int, int], tests: int = 5) -> Path:
     return folder
 
 
+def write_demonstrations(path: Path, *lengths: int) -> list[Chain]:
+    """A file of worked examples of these lengths, which are in no dataset; returns them."""
+    chains = [make_chain(2000 + number, length) for number, length in enumerate(lengths)]
+    path.write_text("".join(json.dumps(chain.row()) + "\n" for chain in chains), encoding="utf-8")
+    return chains
+
+
 def small_config(folder: Path, **overrides: Any) -> RunConfig:
     """The quickstart's config on a dataset under `folder`, in bytes; override as `data__batch__rows=4`."""
     fields = {
@@ -64,7 +72,7 @@ def write_caches(config: RunConfig, specs: Sequence[TaskSpec] | None = None) -> 
     rows = []
     for spec in training_tasks(config) if specs is None else specs:
         folder, key = token_cache.cache_folder(config, spec, vocabulary)
-        write_cache(folder, key, spec, vocabulary)
+        write_cache(folder, key, spec, vocabulary, find_demonstrations(config, spec))
         rows.append(
             {"name": spec.name, "rate": float(token_cache.count_rows(spec)), "folder": folder.name, "hash": key}
         )
@@ -73,7 +81,9 @@ def write_caches(config: RunConfig, specs: Sequence[TaskSpec] | None = None) -> 
     return vocabulary
 
 
-def write_cache(folder: PathLike, key: str, spec: TaskSpec, vocabulary: Vocabulary) -> None:
+def write_cache(
+    folder: PathLike, key: str, spec: TaskSpec, vocabulary: Vocabulary, demonstrations: Sequence[Chain] = ()
+) -> None:
     """One cache folder, local or in a bucket."""
     place = as_path(folder)
     place.mkdir(parents=True)
@@ -81,7 +91,7 @@ def write_cache(folder: PathLike, key: str, spec: TaskSpec, vocabulary: Vocabula
     with local_writer(place / token_cache.RECORDS) as path:
         writer = ArrayRecordWriter(str(path), "group_size:1")
         for chain in spec.read_rows():
-            text = prompt(chain.instruction, chain.input, spec.template, spec.system)
+            text = few_shot(chain, demonstrations, spec.template, spec.prompting, spec.system)
             inputs = encode_prompt(text, spec.template, vocabulary)
             targets = [*vocabulary.encode(chain.targets), vocabulary.eos_id]
             row = json.dumps(chain.row()).encode()

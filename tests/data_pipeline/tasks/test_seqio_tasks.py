@@ -16,7 +16,7 @@ from coi_jax.data.task_specs import evaluation_task, training_tasks
 from coi_jax.tokenizers.published import open_tokenizer
 from coi_jax.tokenizers.vocabulary import ByteVocabulary
 from data_pipeline.tasks import seqio_tasks
-from tests.helpers.token_caches import make_chain, small_config, write_dataset
+from tests.helpers.token_caches import make_chain, small_config, write_dataset, write_demonstrations
 from tests.helpers.tokenizer_folders import FAMILIES
 
 BYTES = ByteVocabulary()
@@ -133,6 +133,17 @@ def test_worked_examples_are_training_rows_of_the_same_length(folder: Path) -> N
     chain = next(iter(read_chains(folder / "data", "test")))
     assert first["inputs_pretokenized"].decode() == prompts.few_shot(chain, shots, "plain", "cot")
     assert task.num_input_examples("test") == 5
+
+
+def test_worked_examples_of_a_file_are_shown_in_its_order(folder: Path) -> None:
+    shots = write_demonstrations(folder / "shown.jsonl", 3, 2)
+    config = small_config(
+        folder, arm="cot", evaluation__demonstrations=str(folder / "shown.jsonl"), evaluation__shots=2
+    )
+    task = seqio_tasks.make_task(config, evaluation_task(config, "coi2_test"), BYTES)
+    (first, *_) = task.get_dataset(split="test", shuffle=False).as_numpy_iterator()
+    chain = next(iter(read_chains(folder / "data", "test")))
+    assert first["inputs_pretokenized"].decode() == prompts.few_shot(chain, shots[:2], "plain", "cot")
 
 
 def test_answers_keep_missing_references() -> None:
