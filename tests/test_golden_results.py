@@ -21,7 +21,7 @@ from coi_jax.config.run import load_config
 from coi_jax.data import token_cache
 from coi_jax.data.task_specs import evaluation_task, training_tasks
 from coi_jax.families.registry import PRESETS
-from coi_jax.runs.metrics_log import read_metrics
+from coi_jax.runs.metrics_rows import read_metrics
 from data_pipeline.build import __main__ as build
 from data_pipeline.procedural import __main__ as procedural
 from tests.helpers import tiny_models

@@ -6,7 +6,6 @@ import pathlib
 import tempfile
 import time
 from collections.abc import Mapping
-from typing import Any
 
 from etils import epath
 from tensorboardX.event_file_writer import EventsWriter
@@ -16,6 +15,7 @@ from tensorboardX.proto.summary_pb2 import Summary
 from coi_jax.common import files, storage
 from coi_jax.common.errors import UserError
 from coi_jax.common.storage import AppendFile, PathLike, as_path, is_local
+from coi_jax.runs.metrics_rows import read_metrics
 
 
 class MetricsLog:
@@ -103,20 +103,6 @@ class _Mirror:
         """Copy all files, and remove the local ones."""
         self.upload()
         self._local.cleanup()
-
-
-def read_metrics(path: PathLike) -> list[dict[str, Any]]:
-    """Return the rows of a metrics.jsonl, in the order of their steps; a number that was not finite is None.
-
-    Raises:
-      UserError: a line is not a row of a step; it names the line.
-    """
-    rows = []
-    for place, row in files.read_placed_jsonl(path, "metrics"):
-        if type(row.get("step")) is not int:
-            raise UserError("metrics", place, "has no step; correct it")
-        rows.append(row)
-    return rows
 
 
 def _drop_after(path: epath.Path, step: int) -> None:

@@ -9,7 +9,7 @@ from coi_jax.common.errors import UserError
 from coi_jax.common.folder_lock import is_held
 from coi_jax.config.run import StepsConfig
 from coi_jax.runs.checkpoint_steps import steps
-from coi_jax.runs.metrics_log import read_metrics
+from coi_jax.runs.metrics_rows import read_metrics
 from launch.sweep.backends.local import SWEEP_LOCK
 from launch.sweep.point_state import state
 from launch.sweep.points import Point

@@ -13,7 +13,7 @@ from coi_jax.common.errors import UserError
 from coi_jax.config import __main__ as config_command
 from coi_jax.config.run import RunConfig, load_config
 from coi_jax.runs import checkpoint, checkpoint_steps
-from coi_jax.runs.metrics_log import read_metrics
+from coi_jax.runs.metrics_rows import read_metrics
 from coi_jax.training import termination
 from tests.helpers import tiny_models
 from tests.helpers.paths import QUICKSTART

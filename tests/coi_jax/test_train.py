@@ -18,7 +18,7 @@ from coi_jax.config.run import RunConfig
 from coi_jax.parallel import processes
 from coi_jax.runs import checkpoint, checkpoint_steps
 from coi_jax.runs.checkpoint import Checkpoints
-from coi_jax.runs.metrics_log import read_metrics
+from coi_jax.runs.metrics_rows import read_metrics
 from coi_jax.runs.run_folder import RunFolder
 from coi_jax.training import trainer
 from coi_jax.training.loop import TrainingJob, make_job

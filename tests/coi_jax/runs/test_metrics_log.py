@@ -8,7 +8,8 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from coi_jax.common.errors import UserError
 from coi_jax.common.storage import AppendFile
-from coi_jax.runs.metrics_log import MetricsLog, read_metrics
+from coi_jax.runs.metrics_log import MetricsLog
+from coi_jax.runs.metrics_rows import read_metrics
 
 
 def read_events(folder: Path) -> list[Event]:

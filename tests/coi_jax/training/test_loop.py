@@ -15,7 +15,7 @@ from coi_jax.common.errors import UserError
 from coi_jax.config.run import RunConfig
 from coi_jax.models import Network, Params
 from coi_jax.runs import checkpoint, checkpoint_steps
-from coi_jax.runs.metrics_log import read_metrics
+from coi_jax.runs.metrics_rows import read_metrics
 from coi_jax.runs.run_folder import RunFolder, open_run
 from coi_jax.runs.train_state import TrainState
 from coi_jax.training import loop

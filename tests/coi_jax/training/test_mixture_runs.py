@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import pytest
 
-from coi_jax.runs.metrics_log import read_metrics
+from coi_jax.runs.metrics_rows import read_metrics
 from coi_jax.runs.run_folder import open_run
 from coi_jax.training import loop
 from coi_jax.training.loop import Batches, TrainingJob

@@ -7,7 +7,7 @@ import pytest
 from coi_jax.common.errors import UserError
 from coi_jax.common.progress import Bar
 from coi_jax.models.flops import Costs, Work
-from coi_jax.runs.metrics_log import read_metrics
+from coi_jax.runs.metrics_rows import read_metrics
 from coi_jax.runs.run_folder import RunFolder
 from coi_jax.training.progress_log import ProgressLog, ThroughputWindow
 from coi_jax.training.step import StepMetrics

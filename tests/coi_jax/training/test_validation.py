@@ -13,7 +13,7 @@ from coi_jax.config.run import RunConfig
 from coi_jax.data.task_specs import validation_tasks
 from coi_jax.inference.model import load_model
 from coi_jax.runs import checkpoint_steps
-from coi_jax.runs.metrics_log import read_metrics
+from coi_jax.runs.metrics_rows import read_metrics
 from coi_jax.runs.run_folder import open_run
 from coi_jax.training import loop, step
 from coi_jax.training.loop import Fitted, TrainingJob
