@@ -6,16 +6,21 @@ irrelevant: the outputs of all steps but the last are those of another chain, as
   outputs (its own replaces other steps: the last ones of three).
 shuffled: the steps are in another order, with their outputs.
 final: the answer alone, to the same instruction.
+erased: an answer that a teacher worked with a strategy, to a prompt that tells nothing of the strategy: Orca 2's prompt
+  erasure.
+kept: the same answer, to a prompt that tells the strategy.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from random import Random
+from typing import Any
 
 from coi_jax.chains.chain import Chain, Step, join
 from coi_jax.common import files
 
 COMPUTED = ("irrelevant", "shuffled", "final")  # without a language model
+GENERAL_PROMPT = "You are a careful assistant. Work on the task below and give a complete answer."
 NO_OTHER = "no other chain of its length has other tasks"
 
 
@@ -65,6 +70,24 @@ def final(chain: Chain) -> Chain:
 def fused(chain: Chain, instruction: str) -> Chain:
     """Return the chain with one instruction in place of those of its steps, which stay behind it."""
     return dataclasses.replace(chain, id=f"{chain.id}-fused", instruction=instruction)
+
+
+def worked(kind: str, chain: Chain, answer: Mapping[str, Any]) -> Chain:
+    """Return the chain with the steps of a teacher's answer; its instruction begins with a prompt.
+
+    The prompt is part of the instruction, so that every template shows it.
+
+    Args:
+      kind: "erased" begins with `GENERAL_PROMPT`, "kept" with the strategy that the teacher was told.
+      chain: that was worked.
+      answer: its `steps`, and `details` with the strategy's `prompt`.
+    """
+    shown = GENERAL_PROMPT if kind == "erased" else answer["details"]["prompt"]
+    steps = tuple(Step(**step) for step in answer["steps"])
+    instruction = f"{shown}\n\n{chain.instruction}"
+    return dataclasses.replace(
+        chain, id=f"{chain.id}-{kind}", instruction=instruction, steps=steps, details=dict(answer["details"])
+    )
 
 
 def compute(kind: str, chain: Chain, others: Sequence[Chain], seed: int) -> Chain | None:

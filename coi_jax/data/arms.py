@@ -64,6 +64,8 @@ VARIANTS: dict[str, str] = {
     "rephrased": "in other words",
     "shuffled": "with steps in another order",
     "final": "with the final answer alone",
+    "erased": "with worked answers, the strategy erased from the prompt",
+    "kept": "with worked answers, the strategy kept in the prompt",
 }
 
 

@@ -17,7 +17,9 @@ from coi_jax.data.mixture import check_mixture
 from coi_jax.data.step_weights import check_loss_on
 from coi_jax.data.test_sets import check_source, find_test_set
 
-FINAL = "final"  # the variant whose chains are one step: the answer alone to an instruction of several
+# The variants whose chains have other lengths than those that they were made from, with the lengths that they may have
+# besides: the answer alone to an instruction of several steps, and answers worked in the parts of a strategy.
+OTHER_LENGTHS: dict[str, tuple[int, ...]] = {"final": (1,), "erased": (1, 2), "kept": (1, 2)}
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ def _training_task(config: RunConfig, arm: Arm, length: int) -> TaskSpec:
         return _make_spec(config, f"{plain}_length{length}", plain, length, arm.prompting)
     split = find_variant(config.data.folder, plain, arm.variant)
     spec = _make_spec(config, f"{split}_length{length}", split, length, arm.prompting)
-    return replace(spec, lengths_of=plain) if arm.variant == FINAL else spec
+    return replace(spec, lengths_of=plain) if arm.variant in OTHER_LENGTHS else spec
 
 
 def find_variant(folder: PathLike, split: str, variant: str) -> str:
@@ -151,9 +153,15 @@ def check_names(config: RunConfig) -> None:
     """
     arm = find_arm(config.arm)
     check_mixture(config)
-    check_loss_on(config.train.loss_on, (1,) if arm.variant == FINAL else arm.lengths)
+    check_loss_on(config.train.loss_on, _written_lengths(arm))
     for test in config.evaluation.tests:
         find_test_set(test, "config.evaluation.tests")
+
+
+def _written_lengths(arm: Arm) -> set[int]:
+    """Return the numbers of steps that the answers of an arm's chains may have."""
+    others = OTHER_LENGTHS.get(arm.variant or "", ())
+    return {*others, *(() if arm.variant == "final" else arm.lengths)}
 
 
 def check_sources(folder: PathLike, names: Iterable[str]) -> str:

@@ -13,7 +13,15 @@ from coi_jax.common.storage import PathLike
 
 PROCEDURAL = "procedural"  # the `source` in the manifest of a dataset that code has generated
 LINGUA = "lingua"  # the package that detects languages, of the extra `languages`
-TEST_VARIANTS = ("test_fused", "test_irrelevant", "test_shuffled", "test_final")  # of chains of several steps
+# Of chains of several steps, each with the split whose chains say the lengths; None: its own.
+TEST_VARIANTS: dict[str, str | None] = {
+    "test_fused": None,
+    "test_irrelevant": None,
+    "test_shuffled": None,
+    "test_final": "test",
+    "test_erased": "test",
+    "test_kept": "test",
+}
 
 
 @dataclass(frozen=True)
@@ -55,7 +63,7 @@ def _of_other_splits(kind: str, source: str | None = None) -> Iterator[TestSet]:
     lengths = {"validation": range(1, 7), "rephrased": range(1, 7)} | dict.fromkeys(TEST_VARIANTS, range(2, 7))
     for split in lengths:
         group = f"{kind}_{split.removeprefix('test_')}"
-        made_from = "test" if split == "test_final" else None
+        made_from = TEST_VARIANTS.get(split)
         for length in lengths[split]:
             yield TestSet(f"{group}{length}_test", group, split, length, source, lengths_of=made_from)
 

@@ -41,6 +41,13 @@ def build(llm: str, sources: tuple[dict[str, Any], ...]) -> ConfigDict:
         )
     )
     config.variants = ("fused", "irrelevant", "shuffled", "final")  # splits for ablations, as train_fused
+    # "erased" and "kept" ask for worked answers too: the student is shown a general prompt, or the teacher's strategy.
+    config.erasure = ConfigDict(
+        dict(
+            strategies="by_category",  # one for each chain, as data_pipeline/build/strategies.toml says; or all
+            least_rouge_l=0.7,  # of an output against the reference, 0 to 1; None: the same text
+        )
+    )
     config.store = "data/replies.sqlite"  # of all builds: what is here is never paid again
     return config
 

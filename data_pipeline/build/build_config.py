@@ -92,6 +92,15 @@ class SelectionConfig(Section):
     singles: bool  # single instructions too, as chains of one step
 
 
+class ErasureConfig(Section):
+    """The answers that a teacher works with strategies, for the variants `erased` and `kept`."""
+
+    # by_category: one strategy for each chain, as strategies.toml says; all: every strategy is tried on every chain.
+    strategies: Literal["by_category", "all"]
+    # Of an output against its reference, 0 to 1, from which it counts as right; None: it must be the same text.
+    least_rouge_l: Probability | None
+
+
 class BuildConfig(Section):
     """All fields of a build."""
 
@@ -103,7 +112,8 @@ class BuildConfig(Section):
     endpoint: EndpointConfig
     opinion: OpinionConfig
     selection: SelectionConfig
-    variants: tuple[Literal["fused", "irrelevant", "shuffled", "final"], ...]
+    variants: tuple[Literal["fused", "irrelevant", "shuffled", "final", "erased", "kept"], ...]
+    erasure: ErasureConfig
     store: str  # of replies, shared by all builds: a .sqlite file, or a folder on any path (gs://…)
 
     @pydantic.model_validator(mode="after")

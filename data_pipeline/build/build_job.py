@@ -14,7 +14,7 @@ from data_pipeline.build.decisions import Decisions
 from data_pipeline.build.engine.stage_runner import StageRunner
 from data_pipeline.build.forecast import Forecast, Line
 from data_pipeline.build.pipeline import Build, BuildResult, Payment, check_composed
-from data_pipeline.build.review import chain_outcomes, model_quality
+from data_pipeline.build.review import chain_outcomes, model_quality, strategies
 from data_pipeline.build.review.build_report import write_report
 from data_pipeline.build.run_modes import run_directly, run_in_batches
 from data_pipeline.build.writing import SOURCE, manifest_notes, settings, settings_of, write
@@ -83,14 +83,16 @@ class BuildJob:
         if not self.overwrite:
             check_settings(self.out, SOURCE, settings(self.config), settings_of)
         built = self._ask(poll_seconds)
-        write(self.out, self.config, built, manifest_notes(self.config, built))
+        worked = strategies.rows(built)
+        notes = manifest_notes(self.config, built) | ({"strategies": worked} if worked else {})
+        write(self.out, self.config, built, notes)
         chain_outcomes.write(self.work, built)
         spent = Budget(self.payment.folder, None, Prices(0.0, 0.0), 1).total()
         write_report(f"{self.work}/report.html", self.config, built, spent, self.decisions)
         check_composed(built, f"the single steps are in {self.out}, the report is {self.work}/report.html")
         quality = model_quality.lines(model_quality.replies(built.every), model_quality.truth(built))
         failures = model_quality.failure_line(ask_transform.failed_attempts())
-        return "\n".join([summary(self.out, self.work, spent), *failures, *quality])
+        return "\n".join([summary(self.out, self.work, spent), *failures, *quality, *strategies.lines(worked)])
 
     def _ask(self, poll_seconds: float | None) -> BuildResult:
         if self.config.llm == "endpoint":

@@ -103,13 +103,21 @@ class Forecast:
         for stage in llm_stages.at(Position.CHAINS, self._config):
             lines.append(self._line(stage, self._drafts, whole, most, stage.name))
         for stage in llm_stages.at(Position.SELECTED, self._config):
-            lines.append(self._line(stage, self._drafts, selected, most, stage.name))
+            drafts = self._asked_about(stage)
+            number = selected * len(drafts) / max(len(self._drafts), 1)
+            lines.append(self._line(stage, drafts, number, most if drafts else 0, stage.name))
         return [line for line in lines if line.most_calls]
 
     def _task_line(self, stage: LlmStage) -> Line:
-        tasks = [task for task in self._tasks if stage.applies is None or stage.applies(vars(task))]
+        setting = stage.setting(self._config)
+        tasks = [task for task in self._tasks if stage.applies is None or stage.applies(vars(task), setting)]
         rows = [task.row() for task in _sampled(tasks)]
         return self._line(stage, rows, len(tasks), len(tasks), stage.name)
+
+    def _asked_about(self, stage: LlmStage) -> Sequence[Row]:
+        """Return those of the sampled chains that a stage would ask about."""
+        setting = stage.setting(self._config)
+        return [row for row in self._drafts if stage.applies is None or stage.applies(row, setting)]
 
     def _candidates(self) -> dict[int, tuple[float, float]]:
         """Return the expected and the largest number of candidates of each length."""

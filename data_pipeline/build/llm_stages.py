@@ -18,7 +18,7 @@ from data_pipeline.build.asking.ask_transform import Answerer, AskFn, Result, as
 from data_pipeline.build.asking.questions import Question
 from data_pipeline.build.build_config import BuildConfig
 from data_pipeline.build.engine.stage_runner import OUT, Flow, Row
-from data_pipeline.build.stages import answers, categories, checks, fusing, instructions, opinions
+from data_pipeline.build.stages import answers, categories, checks, fusing, instructions, opinions, working
 
 
 class Position(Enum):
@@ -60,7 +60,8 @@ class LlmStage:
       enabled: whether a build has the stage.
       endpoint: which endpoint is asked.
       setting: what `take` needs of the config; a change of it makes the stage anew.
-      applies: the rows that are asked about, if not all; the others pass on, except of selected chains.
+      applies: the rows that are asked about, by row and setting, if not all; the others pass on, except of selected
+        chains.
       needs_definitions: whether `question` takes the definitions.
       expected_share: of the rows of a length those that a forecast expects to pass.
     """
@@ -74,7 +75,7 @@ class LlmStage:
     enabled: Callable[[BuildConfig], bool] = _always
     endpoint: Callable[[BuildConfig], EndpointConfig] = _main_endpoint
     setting: Callable[[BuildConfig], Any] = _no_setting
-    applies: Callable[[Row], bool] | None = None
+    applies: Callable[[Row, Any], bool] | None = None
     needs_definitions: bool = False
     expected_share: Callable[[int], float] = _all_pass
 
@@ -137,6 +138,20 @@ LLM_STAGES = (
         enabled=lambda config: "fused" in config.variants,
         applies=fusing.has_several_steps,
     ),
+    *(
+        LlmStage(
+            name=f"{working.STAGE}{strategy}",
+            position=Position.SELECTED,
+            question_class=kind,
+            question=functools.partial(working.question, strategy),
+            take=functools.partial(working.take, strategy),
+            passed=f"worked {strategy.replace('_', ' ')}",
+            enabled=working.is_enabled,
+            setting=working.setting,
+            applies=functools.partial(working.is_asked, strategy),
+        )
+        for strategy, kind in working.STRATEGIES.items()
+    ),
 )
 
 
@@ -177,10 +192,10 @@ def ask(
     fn = AskFn(*answerer, stage.question, functools.partial(_take, stage.take, setting))
     if stage.applies is None:
         return ask_rows(rows, fn, *sides)
-    found = ask_rows(rows | "to ask" >> beam.Filter(stage.applies), fn, *sides)
+    found = ask_rows(rows | "to ask" >> beam.Filter(stage.applies, setting), fn, *sides)
     if stage.position is Position.SELECTED:
         return found
-    others = rows | "to pass on" >> beam.Filter(_does_not_apply, stage.applies)
+    others = rows | "to pass on" >> beam.Filter(_does_not_apply, stage.applies, setting)
     return found | {OUT: (others, found[OUT]) | "all rows" >> beam.Flatten()}
 
 
@@ -188,5 +203,5 @@ def _take(take: Callable[[Row, Any, Any], list[Result]], setting: Any, row: Row,
     return take(row, answer, setting)
 
 
-def _does_not_apply(row: Row, applies: Callable[[Row], bool]) -> bool:
-    return not applies(row)
+def _does_not_apply(row: Row, applies: Callable[[Row, Any], bool], setting: Any) -> bool:
+    return not applies(row, setting)

@@ -17,8 +17,9 @@ from data_pipeline.build import instruction_sources, llm_stages
 from data_pipeline.build.asking.questions import prompt_identity
 from data_pipeline.build.build_config import BuildConfig
 from data_pipeline.build.drafts import Draft
-from data_pipeline.build.engine.stage_runner import REJECTED
+from data_pipeline.build.engine.stage_runner import REJECTED, Row
 from data_pipeline.build.pipeline import BuildResult
+from data_pipeline.build.stages import working
 
 SOURCE = "coi_jax.build"
 PROVENANCE = "provenance"
@@ -60,13 +61,11 @@ def write(out: PathLike, config: BuildConfig, result: BuildResult, notes: dict[s
       notes: for the manifest.
     """
     drafts = sorted((Draft.from_row(row) for row in result.selected.read()), key=lambda draft: (draft.length, draft.id))
-    fused = result.annotations.get("fused")
-    instructions = {row["id"]: row["instruction"] for row in fused.read()} if fused else {}
     with DatasetWriter(out, SOURCE) as writer:
         for draft in drafts:
             writer.add(draft.split, draft.chain(SOURCE))
             writer.note(PROVENANCE, _provenance(draft))
-        for split, chain in _all_variants(drafts, config, instructions, writer):
+        for split, chain in _all_variants(drafts, config, _annotations(result), writer):
             writer.add(split, chain)
         for stage in result.every:
             for row in stage.read_sorted(REJECTED):
@@ -81,8 +80,16 @@ def _provenance(draft: Draft) -> dict[str, Any]:
     return {"id": draft.id} | {key: row[key] for key in ("instance", "verdicts", "opinion", "replies")}
 
 
+def _annotations(result: BuildResult) -> dict[str, dict[str, Row]]:
+    """Return what language models made of selected chains: for each variant its rows, by the ids of the chains."""
+    stages = result.annotations
+    fused = stages["fused"].read() if "fused" in stages else ()
+    worked = (row for name, stage in stages.items() if name.startswith(working.STAGE) for row in stage.read())
+    return {"fused": {row["id"]: row for row in fused}} | dict.fromkeys(working.VARIANTS, working.choose(worked))
+
+
 def _all_variants(
-    drafts: Sequence[Draft], config: BuildConfig, instructions: dict[str, str], writer: DatasetWriter
+    drafts: Sequence[Draft], config: BuildConfig, annotations: dict[str, dict[str, Row]], writer: DatasetWriter
 ) -> Iterator[tuple[str, Chain]]:
     """Yield the chains of all variants, each with its split."""
     groups: dict[tuple[str, int], list[Chain]] = collections.defaultdict(list)
@@ -92,14 +99,19 @@ def _all_variants(
     for kind in config.variants:
         for (split, _), chains in sorted(groups.items()):
             for chain in chains:
-                made = _variant(kind, chain, chains, config.seed, instructions)
+                made = _variant(kind, chain, chains, config.seed, annotations)
                 if made is not None:
                     yield f"{split}_{kind}", made
                 elif kind in variants.COMPUTED:
                     writer.reject(chain.row(), variants.NO_OTHER, stage="variants", raw=[])
 
 
-def _variant(kind: str, chain: Chain, group: Sequence[Chain], seed: int, instructions: dict[str, str]) -> Chain | None:
+def _variant(
+    kind: str, chain: Chain, group: Sequence[Chain], seed: int, annotations: dict[str, dict[str, Row]]
+) -> Chain | None:
     if kind in variants.COMPUTED:
         return variants.compute(kind, chain, group, seed)
-    return variants.fused(chain, instructions[chain.id]) if chain.id in instructions else None
+    row = annotations[kind].get(chain.id)
+    if row is None:
+        return None
+    return variants.fused(chain, row["instruction"]) if kind == "fused" else variants.worked(kind, chain, row)

@@ -83,6 +83,7 @@ class Prompt(pydantic.BaseModel):
     version: PositiveInt
     max_tokens: PositiveInt  # of the reply
     system: str
+    strategy: str = ""  # of a worked answer, with which the system message begins
     template: str  # of the user's turn; `{field}` stands for a fenced field
     examples: tuple[Example, ...]
 
@@ -90,7 +91,8 @@ class Prompt(pydantic.BaseModel):
 @functools.cache
 def prompt(name: str) -> Prompt:
     """Return a prompt of the project."""
-    return Prompt.model_validate(tomllib.loads((PROMPTS / f"{name}.toml").read_text(encoding="utf-8")))
+    found = Prompt.model_validate(tomllib.loads((PROMPTS / f"{name}.toml").read_text(encoding="utf-8")))
+    return found.model_copy(update={"system": f"{found.strategy.strip()}\n\n{found.system.strip()}".strip()})
 
 
 def prompt_identity(name: str) -> dict[str, Any]:

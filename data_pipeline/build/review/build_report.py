@@ -21,7 +21,7 @@ from data_pipeline.build.build_config import BuildConfig
 from data_pipeline.build.decisions import Decisions
 from data_pipeline.build.engine.stage_runner import REJECTED, USAGE, Row, Stage
 from data_pipeline.build.pipeline import BuildResult
-from data_pipeline.build.review import chain_outcomes, model_quality
+from data_pipeline.build.review import chain_outcomes, model_quality, strategies
 from data_pipeline.build.review.chain_outcomes import Outcome
 from data_pipeline.build.stages.checks import NOT_COMPOSABLE
 from data_pipeline.percentiles import percentiles
@@ -73,6 +73,7 @@ def content(config: BuildConfig, built: BuildResult, spent: float, found: Decisi
         "opinions": _scores(chains),
         "replies": model_quality.replies(built.every),
         "truth": model_quality.truth(built),
+        "strategies": strategies.rows(built),
         "number": len(chains),
         "shown": len(shown),
         "chains": safe_json([chain_row(chain) for chain in shown]),

@@ -30,7 +30,7 @@ class Categorize(Question):
         return asdict(self) | {"categories": "\n".join(load().categories)}
 
 
-def has_no_category(row: Row) -> bool:
+def has_no_category(row: Row, _: Any) -> bool:
     """Return whether a task has no category."""
     return row["category"] is None
 

@@ -25,7 +25,7 @@ class Fuse(Question):
         return {"instructions": "\n".join(f"{k}. {text}" for k, text in enumerate(self.instructions, 1))}
 
 
-def has_several_steps(row: Row) -> bool:
+def has_several_steps(row: Row, _: Any) -> bool:
     """Return whether a chain has more than one step."""
     return len(row["steps"]) > 1
 
