@@ -43,7 +43,7 @@ PALETTE = (
 )
 STYLES = dict(zip(ARMS, itertools.cycle(PALETTE), strict=False))
 # An arm on a variant has the color and marker of the arm itself, and lines of its own.
-DASHED = ("--", ":", (0, (1, 2)), "-.", (0, (6, 2, 1, 2, 1, 2)), (0, (6, 6)))
+DASHED = ("--", ":", (0, (1, 2)), "-.", (0, (6, 2, 1, 2, 1, 2)), (0, (6, 6)), (0, (10, 2, 2, 2)), (0, (2, 4)))
 LINES = dict(zip(VARIANTS, itertools.cycle(DASHED), strict=False))
 TITLE = "How well models carry out chains of instructions, by the number of steps in the chain"
 # Formats of the images, and the metadata that would differ each time.

@@ -9,7 +9,7 @@ from matplotlib.colors import same_color, to_rgb
 from matplotlib.lines import Line2D
 
 from coi_jax.common.errors import UserError
-from coi_jax.data.arms import ARMS
+from coi_jax.data.arms import ARMS, VARIANTS
 from coi_jax.reporting import figure6
 from coi_jax.reporting.run_records import load
 from tests.helpers import scored_runs
@@ -72,6 +72,10 @@ def test_every_arm_has_a_color_and_a_marker_of_its_own() -> None:
     assert len({to_rgb(color) for color, _ in figure6.STYLES.values()}) == len(ARMS)
     assert len({marker for _, marker in figure6.STYLES.values()}) == len(ARMS)
     assert len(set(figure6.PALETTE)) == len({to_rgb(color) for color, _ in figure6.PALETTE}) == 16
+
+
+def test_every_variant_has_a_line_of_its_own() -> None:
+    assert len({*figure6.LINES.values()}) == len(VARIANTS)
 
 
 def test_panels_are_the_scores_that_the_registry_puts_into_the_figure() -> None:
