@@ -26,7 +26,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     out = as_path(arguments.out or f"{arguments.runs[0]}/report.html", "--out")
     if out.exists() and (out.is_dir() or run_report.MARK.encode() not in read_range(out, 0, 200)):
         raise UserError("--out", out, "was not written by this command; name another file")
-    files.write_text(out, run_report.render(records))
+    data = run_report.content(records)
+    for fault in data["faults"]:
+        print(f"left out: {fault}", file=sys.stderr)
+    files.write_text(out, run_report.render(data))
     print(f"written: {out}; open it in a browser")
     return 0
 

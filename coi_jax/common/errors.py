@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import re
 
 LISTED = 40  # names that a hint lists, at most
 
@@ -13,6 +14,7 @@ class UserError(ValueError):
     """
 
     def __init__(self, field: str, value: object, hint: str) -> None:
+        hint = re.sub(r"\s*[\r\n]+\s*", " ", hint)  # as the message of another error may have several lines
         self.field, self.value, self.hint = field, value, hint
         super().__init__(f"{field}: {shorten(value)}: {hint}")
 

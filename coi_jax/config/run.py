@@ -342,6 +342,8 @@ def load_config(
         the folder of the weights contradicts what is set.
     """
     values, changes = loading.read(path), dict(overrides)
+    if "endpoint" in values and "arm" not in values:
+        raise UserError("config", path, "is the config of a build or of a judge, not of a run")
     weights = None if _is_resolved(path, changes) else pretrained.find(values, changes, kept)
     replaces = replaces_model or not pretrained.is_named_by_file(values)
     if weights is not None:

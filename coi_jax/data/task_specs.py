@@ -144,6 +144,23 @@ def evaluation_task(config: RunConfig, name: str) -> TaskSpec:
     return replace(spec, lengths_of=test.lengths_of)
 
 
+def available_tests(config: RunConfig) -> list[str]:
+    """Return those of the config's test sets that its dataset has rows of; none where it cannot be read."""
+    try:
+        source = read_manifest(config.data.folder, "config.data.folder")["source"]
+        return [test for test in config.evaluation.tests if _is_available(config, test, source)]
+    except UserError:
+        return []
+
+
+def _is_available(config: RunConfig, test: str, source: str) -> bool:
+    try:
+        check_source(test, source, config.data.folder)
+    except UserError:
+        return False
+    return evaluation_task(config, test).size > 0
+
+
 def check_names(config: RunConfig) -> None:
     """Check names, so that a long run does not end in a misspelt one, and what the config says of chain lengths.
 

@@ -12,15 +12,18 @@ import numpy as np
 from etils import epath
 from jaxtyping import Float
 
+from coi_jax.common import files
 from coi_jax.common.errors import UserError, nearest
 from coi_jax.common.storage import PathLike, as_path
 from coi_jax.evaluation import predictions
 from coi_jax.evaluation.bootstrap import draws, interval
-from coi_jax.evaluation.predictions import PREDICTIONS, Row
+from coi_jax.evaluation.predictions import PREDICTIONS, Prediction, Row
 from coi_jax.evaluation.score_table import BENCHMARK_COLUMNS, COLUMNS
 from coi_jax.evaluation.scores import ScoreKey
 
 SHOWN = (*COLUMNS, *BENCHMARK_COLUMNS)
+RESULTS = "results.json"
+ROUNDING = 1e-6  # between a mean that is stored and one that is computed again
 NO_DIFFERENCE = 1e-9  # between two scores of an example that are equal but for rounding
 Scores = dict[str, float]  # of an example, by their names in results.json
 
@@ -168,11 +171,36 @@ def _read(run: epath.Path, task: str) -> dict[str, Row]:
     command = f"python -m coi_jax.evaluate --workdir {run} --tasks {task}"
     if not (folder / PREDICTIONS).exists():
         raise UserError("--tasks", task, f"{run} has no predictions of it; run {command}")
-    rows = {row["id"]: row for row in predictions.read_rows(folder)}
+    lines = list(predictions.read_rows(folder))
+    rows = {row["id"]: row for row in lines}
+    if len(rows) < len(lines) or not rows:
+        found = "holds no answer" if not rows else "has answers to the same example twice"
+        raise UserError("predictions", folder / PREDICTIONS, f"{found}; remove it and run {command}")
     if any(not isinstance(row.get("scores"), dict) or not isinstance(row.get("steps"), list) for row in rows.values()):
         hint = f"is of an earlier version, without scores; run {command}, which adds them and generates nothing anew"
         raise UserError("predictions", folder / PREDICTIONS, hint)
+    _check_scores(folder, rows, command)
     return rows
+
+
+def _check_scores(folder: epath.Path, rows: Mapping[str, Row], command: str) -> None:
+    """Raise UserError where lines were changed after they were scored, by the hash and the means of `results.json`.
+
+    Args:
+      folder: of the run and test set.
+      rows: its lines. Where they are more or fewer than were scored, as of a sample, nothing is known of them.
+      command: that scores them again.
+    """
+    path = folder / RESULTS
+    results = files.read_object(path, "results") if path.exists() else {}
+    if results.get("examples") != len(rows):
+        return
+    of_lines = predictions.digest(Prediction(row["id"], row["prediction"], row["complete"]) for row in rows.values())
+    means = {key: np.mean([row["scores"][key] for row in rows.values() if key in row["scores"]] or 0) for key in SHOWN}
+    scored = results["scores"]
+    is_changed = any(key in scored and abs(scored[key]["value"] - mean) > ROUNDING for key, mean in means.items())
+    if is_changed or results["provenance"]["predictions"] != of_lines:
+        raise UserError("predictions", folder / PREDICTIONS, f"was changed after it was scored; run {command}")
 
 
 def _common_ids(task: str, runs: Sequence[epath.Path], rows: Sequence[Mapping[str, Row]]) -> list[str]:

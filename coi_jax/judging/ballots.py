@@ -3,7 +3,7 @@
 import csv
 import io
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from coi_jax.common import files
@@ -40,7 +40,7 @@ def write_ballots(pairs: Sequence[AnswerPair], path: PathLike, seed: int, runs: 
     draw = random.Random(f"sides {seed}")
     sides = {pair.id: draw.choice(["a", "b"]) for pair in shuffled}
     buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n", quoting=csv.QUOTE_ALL)  # a text may hold a lone \r
     writer.writeheader()
     writer.writerows(_ballot(number, pair, sides[pair.id]) for number, pair in enumerate(shuffled, 1))
     files.write_text(place, buffer.getvalue())
@@ -75,7 +75,7 @@ def read_choices(path: PathLike) -> dict[str, Choice]:
             raise UserError("--score", file, "no such file; write it with --ballots")
     left: dict[str, str] = files.read_value(key, ("left",), dict, "key")
     choices: dict[str, Choice] = {}
-    for row in _rows(files.read_text(place, "--score")):
+    for row in _rows(files.read_text(place, "--score"), "--score"):
         choice = (row.get("choice") or "").strip().lower()
         if not choice:
             continue
@@ -95,5 +95,11 @@ def _run(choice: str, left: str) -> Choice:
     return "a" if (choice == "left") == (left == "a") else "b"
 
 
-def _rows(text: str) -> Iterable[dict[str, str]]:
-    return csv.DictReader(io.StringIO(text))
+def _rows(text: str, field: str = "--ballots") -> list[dict[str, str]]:
+    """Return the rows of a table whose columns are separated by commas, or as some spreadsheets do it by semicolons."""
+    header = text.partition("\n")[0]
+    delimiter = ";" if header.count(";") > header.count(",") else ","
+    try:
+        return list(csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter))
+    except csv.Error as error:
+        raise UserError(field, "table", f"is no CSV file: {error}; write it again with --ballots") from None

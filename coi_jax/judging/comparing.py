@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
-from coi_jax.common.storage import as_path
+from coi_jax.common.storage import absolute, as_path
 from coi_jax.data.test_sets import find_test_set
 from coi_jax.judging import ballots, verdicts
 from coi_jax.judging.answer_pairs import AnswerPair, asked, read_pairs
@@ -97,6 +97,8 @@ def write_for_people(compared: Compared, config: JudgeConfig, path: str) -> str:
       path: of the table.
     """
     pairs = asked(_pairs(compared, config))
+    if not pairs:
+        raise UserError("--ballots", path, "would be empty: both runs gave the same answer to every chain")
     key = ballots.write_ballots(pairs, path, config.seed, {"a": compared.a, "b": compared.b})
     words = ", ".join(ballots.CHOICES)
     return f"{len(pairs):,} pairs in {path}: write {words} into the column `choice`; {key} says which side is whose"
@@ -104,6 +106,8 @@ def write_for_people(compared: Compared, config: JudgeConfig, path: str) -> str:
 
 def _pairs(compared: Compared, config: JudgeConfig) -> list[AnswerPair]:
     find_test_set(compared.test_set, "--task")
+    if absolute(compared.a) == absolute(compared.b):
+        raise UserError("--b", compared.b, "is run A too; name another run")
     return read_pairs(compared.a, compared.b, compared.test_set, config.examples)
 
 

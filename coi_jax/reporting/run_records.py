@@ -358,6 +358,8 @@ def check_consistent(records: Records) -> Records:
             raise _conflict(
                 other, row, f"both are {row.arm} with seed {row.seed}; name only one of these runs in --runs"
             )
+        if other is not row:
+            print(f"{row.path} has the same answers as {other.path} and is left out", file=sys.stderr)
     result = list(kept.values())
     for one, other in itertools.combinations(result, 2):
         _check_pair(one, other)

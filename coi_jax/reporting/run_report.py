@@ -4,6 +4,7 @@ The page is one HTML file with its data as JSON inside; it asks no server for an
 """
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -30,27 +31,30 @@ LOSSES = {"loss": "training", "validation_loss": "validation"}
 Json = dict[str, Any]
 
 
-def render(records: Records) -> str:
-    """Return the page."""
+def render(data: Json) -> str:
+    """Return the page of the result of `content`."""
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(PAGES), autoescape=True, trim_blocks=True)
     parts = {kind: (PAGES / f"run_report.{kind}").read_text(encoding="utf-8") for kind in ("css", "js")}
-    data = json.dumps(content(records), ensure_ascii=False, separators=(",", ":"))
-    safe = data.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    safe = text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
     return environment.get_template("run_report.html").render(data=safe, **parts)
 
 
 def content(records: Records) -> Json:
-    """Return the data of the page: runs, test sets with their chains, and answers."""
-    runs = _runs(records)
+    """Return the data of the page: runs, test sets with their chains, and answers; `faults` say what is left out."""
+    runs, faults = _runs(records), [str(fault) for fault in records.damaged]
     tests: Json = {test: {"chains": {}, "label_only": _baseline(records, test)} for test in records.test_sets}
-    answers = [{row.test_set: _answers(row, tests[row.test_set]["chains"]) for row in rows} for rows in runs.values()]
+    answers = [
+        {row.test_set: _answers(row, tests[row.test_set]["chains"], faults) for row in rows} for rows in runs.values()
+    ]
     for test in tests.values():
         test["chains"] = list(test["chains"].values())
     return {
-        "runs": [_run(path, rows, records.varying) for path, rows in runs.items()],
+        "runs": [_run(path, rows, records.varying, faults) for path, rows in runs.items()],
         "tests": tests,
         "answers": answers,
         **_tables(records),
+        "faults": faults,
     }
 
 
@@ -73,21 +77,21 @@ def _runs(records: Records) -> dict[epath.Path, list[Record]]:
     return runs
 
 
-def _run(path: epath.Path, rows: Sequence[Record], varying: Sequence[str]) -> Json:
+def _run(path: epath.Path, rows: Sequence[Record], varying: Sequence[str], faults: list[str]) -> Json:
     fields = flatten(rows[0].config.model_dump(mode="json"))
     return {
         "name": path.name,
         "arm": rows[0].arm,
         "seed": rows[0].seed,
         "fields": {name: fields.get(name) for name in varying},
-        "curves": _curves(path / METRICS),
+        "curves": _curves(path / METRICS, faults),
         "scores": {row.test_set: {key: score.value for key, score in row.scores.items()} for row in rows},
     }
 
 
-def _curves(path: epath.Path) -> dict[str, list[tuple[int, float]]]:
+def _curves(path: epath.Path, faults: list[str]) -> dict[str, list[tuple[int, float]]]:
     """Return step and loss of each logged row, thinned out evenly; empty where the run was not trained."""
-    rows = list(files.read_jsonl(path, "metrics")) if path.exists() else []
+    rows = _read(path, "metrics", faults)
     curves = {}
     for key, name in LOSSES.items():
         points = [(row["step"], float(row[key])) for row in rows if isinstance(row.get(key), float | int)]
@@ -101,11 +105,11 @@ def _baseline(records: Records, test: str) -> Json:
     return {key: records.label_only_baseline(test, key) for key in table4.METRICS}
 
 
-def _answers(row: Record, chains: dict[str, Json]) -> list[Json]:
+def _answers(row: Record, chains: dict[str, Json], faults: list[str]) -> list[Json]:
     """Return a run's answers to a test set, by the place of their chains in `chains`, which are added to."""
     places = {id: place for place, id in enumerate(chains)}
     answers = []
-    for line in _predictions(row):
+    for line in _predictions(row, faults):
         if line["id"] not in places:
             places[line["id"]] = len(places)
             chains[line["id"]] = _chain(line)
@@ -140,11 +144,22 @@ def _chain(line: Json) -> Json:
     }
 
 
-def _predictions(row: Record) -> list[Json]:
-    """Return the rows of a record's predictions.jsonl; none where it is missing or damaged."""
+def _predictions(row: Record, faults: list[str]) -> list[Json]:
+    """Return the rows of a record's predictions.jsonl; none, and the reason, where it is missing or damaged."""
     path = row.path.parent / PREDICTIONS
-    try:
-        lines = list(files.read_jsonl(path, "predictions")) if path.exists() else []
-    except UserError:
+    lines = _read(path, "predictions", faults)
+    whole = [line for line in lines if all(isinstance(line.get(key), str) for key in ("id", "prediction", "target"))]
+    if len(whole) < row.examples and len(whole) == len(lines):
+        faults.append(f"{path} has {len(whole)} of the {row.examples} answers that were scored")
+    return whole
+
+
+def _read(path: epath.Path, field: str, faults: list[str]) -> list[Json]:
+    """Return the rows of a file; none where it is damaged, and none where it is missing, as before the first step."""
+    if not os.path.lexists(path):
         return []
-    return [line for line in lines if all(isinstance(line.get(key), str) for key in ("id", "prediction", "target"))]
+    try:
+        return list(files.read_jsonl(path, field))
+    except UserError as error:
+        faults.append(str(error))
+        return []

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from coi_jax.common.folder_lock import folder_lock
 from coi_jax.common.storage import PathLike
 from coi_jax.config.run import RunConfig
-from coi_jax.data.task_specs import check_names
+from coi_jax.data.task_specs import available_tests, check_names
 from coi_jax.parallel import processes
 from coi_jax.runs import checkpoint
 from coi_jax.runs.damage import DamagedCheckpoint
@@ -69,5 +69,6 @@ def is_finished(run: RunFolder, config: RunConfig) -> bool:
 
 
 def next_command(run: RunFolder, config: RunConfig) -> str:
-    """Return the command that evaluates a trained run."""
-    return f"python -m coi_jax.evaluate --workdir {run.path} --tasks {','.join(config.evaluation.tests)}"
+    """Return the command that evaluates a trained run on those of its test sets that the dataset has."""
+    tests = available_tests(config) or config.evaluation.tests
+    return f"python -m coi_jax.evaluate --workdir {run.path} --tasks {','.join(tests)}"

@@ -15,7 +15,7 @@ from coi_jax.common.progress import track
 from coi_jax.common.storage import PathLike, atomic_folder, local_writer
 from coi_jax.config.run import RunConfig
 from coi_jax.data.arms import ARMS, find_arm
-from coi_jax.data.task_specs import TaskSpec, evaluation_task, training_tasks, validation_tasks
+from coi_jax.data.task_specs import TaskSpec, available_tests, evaluation_task, training_tasks, validation_tasks
 from coi_jax.data.test_sets import TEST_SETS
 from coi_jax.data.token_cache import (
     INFO,
@@ -163,5 +163,5 @@ def _write_mixture(config: RunConfig, vocabulary: Vocabulary) -> None:
 
 
 def needed(config: RunConfig) -> list[str]:
-    """Return the names of a config's tasks: the training tasks of its arm, and its test sets."""
-    return [*(spec.name for spec in _training(config)), *config.evaluation.tests]
+    """Return the names of a config's tasks: those that training reads, and the test sets that the dataset has."""
+    return [*(spec.name for spec in _training(config)), *(available_tests(config) or config.evaluation.tests)]

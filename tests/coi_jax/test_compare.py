@@ -1,4 +1,5 @@
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,27 @@ def test_the_table_has_a_row_for_each_score(tmp_path: Path, capsys: pytest.Captu
     assert cells[:5] == ["coi2_test", "content_exact_match", "30", "80.0", "30.0"]
     assert cells[5].startswith("+50.0 [+")
     assert cells[6:] == ["0.000", "50% / 0% / 50%"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda line: line.replace('"rouge_l": 0.0', '"rouge_l": 100.0'),
+        lambda line: line.replace('"prediction": ""', '"prediction": "x"'),
+        lambda line: line + line,
+        lambda line: "",
+    ],
+)
+def test_answers_that_were_changed_after_they_were_scored_are_not_compared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], change: Callable[[str], str]
+) -> None:
+    a, b = write_run(tmp_path / "a", 24), write_run(tmp_path / "b", 9)
+    path = tmp_path / "a" / "eval" / "coi2_test" / "predictions.jsonl"
+    path.write_text("".join(map(change, path.read_text().splitlines(keepends=True))))
+    assert compare(a, b) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: predictions: {path}: ")
+    assert "run python -m coi_jax.evaluate" in error
 
 
 def test_json_names_the_runs_of_each_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

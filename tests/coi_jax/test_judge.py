@@ -197,6 +197,37 @@ def test_choices_that_were_made_are_not_overwritten(
     assert "choice of pair 2: lefft: unknown; did you mean 'left'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("delimiter", [",", ";"])
+def test_any_text_of_an_answer_comes_back_from_a_spreadsheet(
+    runs: tuple[Path, Path], tmp_path: Path, delimiter: str
+) -> None:
+    texts = {"c0": "a\rb", "c1": 'say "no", then\n\nstop', "c2": "x\r\ny;z"}
+    a = write_predictions(tmp_path / "a", texts)
+    ballots = tmp_path / "b.csv"
+    assert compare((a, runs[1]), f"--ballots={ballots}") == 0
+    with open(ballots, encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert sorted(row["left"] if row["left"] in texts.values() else row["right"] for row in rows) == sorted(
+        texts.values()
+    )
+    with open(ballots, "w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), delimiter=delimiter)
+        writer.writeheader()
+        writer.writerows(row | {"choice": "tie"} for row in rows)
+    assert compare((a, runs[1]), f"--score={ballots}") == 0
+    assert result((a, runs[1]), "people")["pairs"] == 3
+
+
+def test_nothing_to_compare_is_one_line(
+    runs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    same = write_predictions(tmp_path / "same", {f"c{k}": GOOD if k < 6 else f"{BAD} {k}" for k in range(8)})
+    assert compare((runs[0], same), f"--ballots={tmp_path / 'b.csv'}") == 2
+    assert "both runs gave the same answer to every chain" in capsys.readouterr().err
+    assert compare((runs[0], runs[0])) == 2
+    assert "is run A too" in capsys.readouterr().err
+
+
 def test_a_text_that_begins_as_a_formula_is_none_in_a_spreadsheet(runs: tuple[Path, Path], tmp_path: Path) -> None:
     a = write_predictions(tmp_path / "a", {"c0": "=HYPERLINK()"})
     assert compare((a, runs[1]), f"--ballots={tmp_path / 'b.csv'}") == 0

@@ -84,12 +84,18 @@ def test_curves_are_thinned_out_and_keep_their_ends(runs: Path) -> None:
     assert len(curve) <= run_report.MOST_POINTS + 1
 
 
-def test_damaged_or_missing_predictions_leave_the_rest_of_the_page(runs: Path) -> None:
-    (runs / "base" / "eval" / "proc2_test" / "predictions.jsonl").write_text('{"id": 3}\n{"broken')
+def test_damaged_files_are_named_and_leave_the_rest_of_the_page(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    predictions = runs / "base" / "eval" / "proc2_test" / "predictions.jsonl"
+    predictions.write_text('{"id": 3}\n{"broken')
+    (runs / "base" / "metrics.jsonl").write_bytes(b"\xff")
     (runs / "coi12" / "metrics.jsonl").unlink()
     data = data_of(write_page(runs))
     assert [len(by_test["proc2_test"]) for by_test in data["answers"]] == [0, 2]
-    assert data["runs"][1]["curves"] == {}
+    assert [run["curves"] for run in data["runs"]] == [{}, {}]
+    for said in (capsys.readouterr().err, "\n".join(data["faults"])):
+        assert str(predictions) in said
+        assert f"{runs / 'base' / 'metrics.jsonl'}" in said
+        assert f"{runs / 'coi12'}" not in said.replace(f"{runs / 'coi12' / 'eval'}", "")
 
 
 def test_runs_of_a_sweep_are_shown_with_the_reason_why_they_are_no_table(runs: Path) -> None:
@@ -126,7 +132,7 @@ def write_many(folder: Path) -> Path:
 
 
 def test_ten_runs_on_six_test_sets_are_a_page_of_at_most_5_mb(tmp_path: Path) -> None:
-    assert len(run_report.render(load([write_many(tmp_path)])).encode()) <= 5e6
+    assert len(run_report.render(run_report.content(load([write_many(tmp_path)]))).encode()) <= 5e6
 
 
 @pytest.mark.browser

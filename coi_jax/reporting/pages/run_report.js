@@ -275,7 +275,7 @@ function drawParallel() {
 function drawTables() {
   const grids = Object.entries(data.tables).map(([title, [head, ...rows]]) => make("div", { class: "scroll" }, make("h3", {}, title), make("table", {}, make("thead", {}, make("tr", {}, ...head.map((text) => make("th", {}, text)))), make("tbody", {}, ...rows.map(([first, ...rest]) => make("tr", {}, make("th", { scope: "row" }, first), ...rest.map((text) => make("td", {}, text))))))));
   $("grids").replaceChildren(...grids);
-  $("notes").replaceChildren(...data.notes.map((note) => make("li", {}, note)));
+  $("notes").replaceChildren(...data.notes.map((note) => make("li", {}, note)), ...data.faults.map((fault) => make("li", { class: "wrong" }, `Left out: ${fault}`)));
 }
 
 // ---- The page

@@ -265,3 +265,15 @@ def test_a_damaged_config_of_a_run_is_to_be_restored(tmp_path: Path, text: str) 
     with pytest.raises(UserError, match=r"^workdir: .*restore the file, or train into another --workdir$") as caught:
         read_run_config(tmp_path / "config.json", "workdir")
     assert "write it again" not in str(caught.value)
+
+
+@pytest.mark.parametrize("path", ["build/procedural.py", "judge/pairwise.py"])
+def test_the_config_of_another_command_is_told(path: str) -> None:
+    with pytest.raises(UserError, match="of a build or of a judge, not of a run"):
+        load_config(paths.CONFIGS / path, {})
+
+
+def test_an_error_of_several_lines_is_told_in_one(tmp_path: Path) -> None:
+    (tmp_path / "config.py").write_text("def get_config():\n    raise RuntimeError('one\\n  two')\n")
+    with pytest.raises(UserError, match=r"RuntimeError: one two$"):
+        load_config(tmp_path / "config.py", {})

@@ -10,10 +10,10 @@ from coi_jax.common.errors import UserError
 from coi_jax.config.run import load_config
 from coi_jax.data import prompts, token_cache
 from coi_jax.data.arms import ARMS, VARIANTS, Arm, arm_names, find_arm, sort_arms
-from coi_jax.data.task_specs import evaluation_task, training_tasks
+from coi_jax.data.task_specs import available_tests, evaluation_task, training_tasks
 from coi_jax.data.test_sets import TEST_SETS, TestSet, chain_length
 from tests.helpers.paths import QUICKSTART
-from tests.helpers.token_caches import make_chain, small_config
+from tests.helpers.token_caches import make_chain, small_config, write_dataset
 
 CONFIG = load_config(QUICKSTART, {})
 
@@ -165,3 +165,10 @@ def test_a_test_set_is_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:
     task = evaluation_task(CONFIG, "fused3_test")
     assert (task.split, task.length) == ("test_fused", 3)
     assert chain_length("no_such_test") is None
+
+
+def test_the_next_command_names_the_test_sets_that_the_dataset_has(tmp_path: Path) -> None:
+    write_dataset(tmp_path / "data", {2: 3}, tests=4)
+    tests = ("proc1_test", "proc2_test", "coi2_test", "proc3_test")
+    assert available_tests(small_config(tmp_path, **{"evaluation.tests": tests})) == ["proc2_test"]
+    assert available_tests(small_config(tmp_path / "nowhere", **{"evaluation.tests": tests})) == []
