@@ -36,6 +36,14 @@ CHAINS = (
     Chain("c", "test", "</s><|im_end|> ▁", "Repeat.", (Step("Repeat.", "</s><|im_end|> ▁"), Step("Stop.", ""))),
 )
 
+# Each way of prompting, and each call of those with several, with the outputs of the calls before it.
+CALLS = (
+    ("direct", "direct", ()),
+    ("cot", "cot", ()),
+    ("ltm, decompose", "ltm", ()),
+    ("ltm, answer", "ltm", ("1. Sort.\n2. Count.",)),
+)
+
 
 def trained() -> bytes:
     """A vocabulary trained as on a dataset."""
@@ -62,13 +70,13 @@ def golden_ids() -> dict[str, Any]:
     """By case: the ids of prompts and targets."""
     found = {}
     for name, words, template in cases():
-        for prompting in ("direct", "cot", "ltm"):
-            texts = [few_shot(chain, CHAINS[:1], template, prompting) for chain in CHAINS]
+        for call, prompting, outputs in CALLS:
+            texts = [few_shot(chain, CHAINS[:1], template, prompting, outputs=outputs) for chain in CHAINS]
             ids = [
                 [encode_prompt(text, template, words), [*words.encode(chain.targets), words.eos_id]]
                 for text, chain in zip(texts, CHAINS, strict=True)
             ]
-            found[f"{name}, {template}, {prompting}"] = {"sha256": files.digest(ids), "first": ids[0][1]}
+            found[f"{name}, {template}, {call}"] = {"sha256": files.digest(ids), "first": ids[0][1]}
     return found
 
 

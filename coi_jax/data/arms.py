@@ -1,8 +1,8 @@
 """The registry of arms: what each arm of an experiment is tuned on, or how it is prompted (paper, section 4).
 
-To add an arm, add an entry to `ARMS`. To add a prompting baseline, also write the function of its worked answers in
-`coi_jax.data.prompts`. Each arm that is tuned on chains of several steps is also an arm on each of `VARIANTS`:
-`coi12_irrelevant` is `coi12` on irrelevant chains.
+To add an arm, add an entry to `ARMS`. To add a prompting baseline, also write its calls in `coi_jax.data.prompts`. Each
+arm that is tuned on chains of several steps is also an arm on each of `VARIANTS`: `coi12_irrelevant` is `coi12` on
+irrelevant chains.
 """
 
 from collections.abc import Iterable
@@ -19,7 +19,7 @@ class Arm:
       name: its name in `config.arm`, in run records and in tables.
       lengths: the chain lengths that it is tuned on; empty for a baseline that is prompted, not tuned.
       caption: its description in the legend of a figure.
-      prompting: "direct" shows the model a chain alone; a name in `prompts.WORKED_ANSWERS` shows worked examples first.
+      prompting: "direct" shows the model a chain alone; a name in `prompts.PROMPTINGS` shows worked examples first.
       variant: the variant of the training split that its chains of several steps come from, as "fused"; None for the
         training split itself.
     """

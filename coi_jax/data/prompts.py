@@ -2,14 +2,17 @@
 
 A template lays out instruction and input. It is a text of this file, or a conversation, which the model's own tokenizer
 lays out (templates "chat" and "mistral"). The paper's prompting baselines (section 4) put worked examples before it:
-chain of thought shows answers step by step, least-to-most shows the decomposed instruction first. The paper's own
-prompts are not public; the wording here is this project's.
+chain of thought shows answers step by step; least-to-most (Zhou et al. 2023) asks for the steps of the instruction in
+a call of its own, and then for the answer, shown the steps. The paper's own prompts are not public; the wording here
+is this project's.
 
-To add a prompting baseline, add an entry to `WORKED_ANSWERS` with its function, and an arm in `coi_jax.data.arms`.
+To add a prompting baseline, add an entry to `PROMPTINGS` with its calls, and an arm in `coi_jax.data.arms`.
 """
 
 import json
+import re
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 from coi_jax.chains.chain import Chain
 from coi_jax.common.errors import UserError
@@ -36,19 +39,100 @@ CHATS = ("chat", "mistral")  # their text is a conversation as JSON: `[{"role": 
 SHOTS = 7  # the default; paper, section 4: seven-shot chain of thought
 
 
-def decompose_and_answer(chain: Chain) -> str:
-    """Return the answer of a least-to-most example: the numbered instructions of the steps, then their outputs."""
-    instructions = "".join(f"{k}. {step.instruction}\n" for k, step in enumerate(chain.steps, 1))
-    return f"{instructions}{chain.targets}"
+@dataclass(frozen=True)
+class Stage:
+    """One call of a way of prompting that shows worked examples.
+
+    Attributes:
+      name: what it is for: "answer", the last one, or what the answer needs, as "decompose".
+      instruction: returns the instruction that the model is shown, of a chain and the outputs of the calls before.
+      worked_answer: returns the answer that a worked example shows.
+      is_usable: returns whether the next call can use an output.
+      fallback: what is said of outputs that it cannot use, and done without them.
+    """
+
+    name: str
+    instruction: Callable[[Chain, Sequence[str]], str]
+    worked_answer: Callable[[Chain], str]
+    is_usable: Callable[[str], bool] = bool
+    fallback: str = "are empty"
+
+
+def whole_instruction(chain: Chain, outputs: Sequence[str]) -> str:
+    """Return the instruction of a chain."""
+    return chain.instruction
 
 
 def answer_step_by_step(chain: Chain) -> str:
-    """Return the answer of a chain-of-thought example: the outputs of the steps."""
+    """Return the answer of a worked example: the outputs of the steps."""
     return chain.targets
 
 
-# The answer that a worked example shows, for each way of prompting that shows examples.
-WORKED_ANSWERS: dict[str, Callable[[Chain], str]] = {"cot": answer_step_by_step, "ltm": decompose_and_answer}
+def ask_for_steps(chain: Chain, outputs: Sequence[str]) -> str:
+    """Return the instruction of the first call of least-to-most prompting, which asks for the steps alone."""
+    return f"Write the steps of this instruction as a numbered list, without carrying them out: {chain.instruction}"
+
+
+def list_steps(chain: Chain) -> str:
+    r"""Return the instructions of the steps, each in a numbered line. Example: `"1. Sort.\n2. Count."`."""
+    return _number([" ".join(step.instruction.split()) for step in chain.steps])
+
+
+def ask_with_steps(chain: Chain, outputs: Sequence[str]) -> str:
+    """Return the instruction of the second call of least-to-most prompting, with the steps that the first one found.
+
+    Where it found none, the whole instruction is the only step.
+    """
+    steps = read_steps(outputs[0]) or [" ".join(chain.instruction.split())]
+    return f"{chain.instruction}\n\nCarry out these steps, one after another:\n{_number(steps)}"
+
+
+def read_steps(text: str) -> list[str]:
+    r"""Return the steps of the first numbered list in a text, as a model writes one; nothing where there is none.
+
+    Text before it is passed over, and it ends before the first line that is not the next step. Blank lines may stand
+    between steps. A text of one line, as tokenizers without line breaks give, may hold all steps one after another.
+    Example: `"Steps:\n1. Sort.\n2) Count.\n\nNext task"` → `["Sort.", "Count."]`.
+    """
+    lines = text.strip().splitlines()
+    steps: list[str] = []
+    for line in filter(str.strip, lines if len(lines) > 1 else _BETWEEN_STEPS.split(text)):
+        match = _STEP.fullmatch(line)
+        if match and int(match["number"]) == len(steps) + 1:
+            steps.append(match["step"])
+        elif steps:
+            break
+    return steps
+
+
+def has_steps(text: str) -> bool:
+    """Return whether a text has a numbered list of steps."""
+    return bool(read_steps(text))
+
+
+def _number(steps: Sequence[str]) -> str:
+    return "\n".join(f"{number}. {step}" for number, step in enumerate(steps, 1))
+
+
+# A line of a numbered list, also with emphasis or the word "step".
+_STEP = re.compile(r"[\s*_#>-]*(?:step[ ]?)?(?P<number>[0-9]{1,3})[*_]*[.):][*_]*\s+(?P<step>\S.*?)\s*", re.IGNORECASE)
+# White space between the end of a sentence and the number of a step.
+_BETWEEN_STEPS = re.compile(r"(?<=[.!?;,:\"')\]])\s+(?=[0-9]{1,3}[.)]\s)")
+
+# The calls of each way of prompting that shows worked examples.
+PROMPTINGS: dict[str, tuple[Stage, ...]] = {
+    "cot": (Stage("answer", whole_instruction, answer_step_by_step),),
+    "ltm": (
+        Stage("decompose", ask_for_steps, list_steps, has_steps, "list no steps; the whole instruction is their step"),
+        Stage("answer", ask_with_steps, answer_step_by_step),
+    ),
+}
+DIRECT = (Stage("answer", whole_instruction, answer_step_by_step),)  # without examples
+
+
+def stages_of(prompting: str) -> tuple[Stage, ...]:
+    """Return the calls of a way of prompting: "direct", or a name in `PROMPTINGS`."""
+    return DIRECT if prompting == "direct" else PROMPTINGS[prompting]
 
 
 def prompt(instruction: str, input: str, template: str, system: str | None = None) -> str:
@@ -69,26 +153,34 @@ def prompt(instruction: str, input: str, template: str, system: str | None = Non
     return TEMPLATES[template].format(instruction=instruction, input=input)
 
 
-def few_shot(chain: Chain, examples: Sequence[Chain], template: str, prompting: str, system: str | None = None) -> str:
+def few_shot(
+    chain: Chain,
+    examples: Sequence[Chain],
+    template: str,
+    prompting: str,
+    system: str | None = None,
+    outputs: Sequence[str] = (),
+) -> str:
     """Return the prompt of a chain after worked examples. In a conversation the examples are earlier turns.
 
     Args:
       chain: the one that the model is asked.
       examples: chains with all reference outputs; unused where `prompting` is "direct".
       template: a name in `TEMPLATES` or `CHATS`.
-      prompting: "direct", or a name in `WORKED_ANSWERS`.
+      prompting: "direct", or a name in `PROMPTINGS`.
       system: the system prompt that a conversation begins with, if any.
+      outputs: of the calls before this one, where the way of prompting has several.
     """
     if prompting == "direct":
         return prompt(chain.instruction, chain.input, template, system)
-    last = prompt(chain.instruction, chain.input, template)
-    answers = [WORKED_ANSWERS[prompting](example) for example in examples]
+    *before, stage = stages_of(prompting)[: len(outputs) + 1]
+    last = prompt(stage.instruction(chain, outputs), chain.input, template)
+    asked = [stage.instruction(example, [each.worked_answer(example) for each in before]) for example in examples]
+    shown = [(text, example.input, stage.worked_answer(example)) for text, example in zip(asked, examples, strict=True)]
     if template in CHATS:
-        pairs = zip(examples, answers, strict=True)
-        turns = [turn for example, answer in pairs for turn in _example_turns(example, answer)]
+        turns = [turn for example in shown for turn in _example_turns(*example)]
         return json.dumps([*_system_turns(system), *turns, *json.loads(last)], ensure_ascii=False)
-    questions = [prompt(example.instruction, example.input, template) for example in examples]
-    shots = [f"{question} {answer}" for question, answer in zip(questions, answers, strict=True)]
+    shots = [f"{prompt(instruction, input, template)} {answer}" for instruction, input, answer in shown]
     return "\n\n".join([*shots, last])
 
 
@@ -152,8 +244,8 @@ def _user_turn(instruction: str, input: str) -> dict[str, str]:
     return {"role": "user", "content": f"{instruction}\n\n{input}" if input else instruction}
 
 
-def _example_turns(example: Chain, answer: str) -> list[dict[str, str]]:
-    return [_user_turn(example.instruction, example.input), {"role": "assistant", "content": answer}]
+def _example_turns(instruction: str, input: str, answer: str) -> list[dict[str, str]]:
+    return [_user_turn(instruction, input), {"role": "assistant", "content": answer}]
 
 
 def is_complete(chain: Chain) -> bool:

@@ -14,12 +14,14 @@ from coi_jax.common.storage import PathLike, as_path
 from coi_jax.config.run import RunConfig, VocabularyConfig
 from coi_jax.data.arms import ARMS, Arm, find_arm
 from coi_jax.data.mixture import check_mixture
+from coi_jax.data.prompts import stages_of
 from coi_jax.data.step_weights import check_loss_on
 from coi_jax.data.test_sets import check_source, find_test_set
 
 # The variants whose chains have other lengths than those that they were made from, with the lengths that they may have
 # besides: the answer alone to an instruction of several steps, and answers worked in the parts of a strategy.
 OTHER_LENGTHS: dict[str, tuple[int, ...]] = {"final": (1,), "erased": (1, 2), "kept": (1, 2)}
+ADDED_FIELDS = ("system", "lengths_of", "stage")  # of a task, since the first version of token caches
 
 
 @dataclass(frozen=True)
@@ -32,10 +34,11 @@ class TaskSpec:
       split: the split that holds the rows.
       length: takes chains of this length only; None takes all.
       template: a name in `prompts.TEMPLATES` or `prompts.CHATS`.
-      prompting: "direct", or a name in `prompts.WORKED_ANSWERS`.
+      prompting: "direct", or a name in `prompts.PROMPTINGS`.
       vocabulary: turns the text into ids.
       system: the system prompt of conversations, if any.
       lengths_of: the split of the chains that the rows were made from, which say their lengths; None: the rows do.
+      stage: the call whose prompts these are, where the way of prompting has several; it is the first one.
     """
 
     name: str
@@ -47,11 +50,12 @@ class TaskSpec:
     vocabulary: VocabularyConfig
     system: str | None = None
     lengths_of: str | None = None
+    stage: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the spec as JSON values, without the fields that were added later where they are not set."""
         values = asdict(self) | {"vocabulary": self.vocabulary.model_dump()}
-        return {key: value for key, value in values.items() if key not in ("system", "lengths_of") or value is not None}
+        return {key: value for key, value in values.items() if key not in ADDED_FIELDS or value is not None}
 
     @property
     def size(self) -> int:
@@ -140,8 +144,10 @@ def evaluation_task(config: RunConfig, name: str) -> TaskSpec:
       UserError: there is no test set of that name, or no such arm.
     """
     test = find_test_set(name)
-    spec = _make_spec(config, name, test.split, test.length, find_arm(config.arm).prompting)
-    return replace(spec, lengths_of=test.lengths_of)
+    prompting = find_arm(config.arm).prompting
+    first, *others = stages_of(prompting)
+    spec = _make_spec(config, name, test.split, test.length, prompting)
+    return replace(spec, lengths_of=test.lengths_of, stage=first.name if others else None)
 
 
 def available_tests(config: RunConfig) -> list[str]:

@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,16 +13,17 @@ from coi_jax.chains.chain import Chain
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
 from coi_jax.common.folder_lock import folder_lock
-from coi_jax.common.progress import Bar
 from coi_jax.common.storage import AppendFile, PathLike, as_path
 from coi_jax.data import token_cache
-from coi_jax.data.task_specs import check_sources, evaluation_task
+from coi_jax.data.task_specs import TaskSpec, check_sources, evaluation_task
 from coi_jax.data.test_sets import check_installed
 from coi_jax.data.token_cache import Example, TokenCache
 from coi_jax.evaluation import metrics, predictions
+from coi_jax.evaluation.generation import generate_missing
 from coi_jax.evaluation.predictions import Prediction
 from coi_jax.evaluation.results import make_results
-from coi_jax.inference.generator import Prompt
+from coi_jax.evaluation.stages import count_outputs, make_prompts, run_earlier_stages, texts_by_example
+from coi_jax.inference.generator import Answer, Prompt
 from coi_jax.inference.model import Model, load_model
 from coi_jax.parallel import processes
 from coi_jax.runs import checkpoint
@@ -95,17 +95,20 @@ def evaluate(model: Model, names: Sequence[str], limit: int | None = None) -> li
     specs = [evaluation_task(model.config, name) for name in names]
     source = processes.on_primary(lambda: check_sources(model.config.data.folder, names))
     caches = token_cache.open_or_write(model.config, specs, model.kept_vocabulary)
-    return [_evaluate_one(model, name, tokens, limit, source) for name, tokens in zip(names, caches, strict=True)]
+    if model.config.evaluation.demonstrations and all(spec.prompting == "direct" for spec in specs):
+        hint = "is shown no worked examples, so that evaluation.demonstrations is not used"
+        processes.log_primary(f"arm {model.config.arm} {hint}")
+    return [_evaluate_one(model, spec, tokens, limit, source) for spec, tokens in zip(specs, caches, strict=True)]
 
 
-def _evaluate_one(model: Model, name: str, tokens: TokenCache, limit: int | None, source: str) -> dict[str, Any]:
+def _evaluate_one(model: Model, spec: TaskSpec, tokens: TokenCache, limit: int | None, source: str) -> dict[str, Any]:
     chosen = _sample([tokens[index] for index in range(len(tokens))], model.config.evaluation.examples)
     examples = chosen[:limit]
-    folder = model.workdir / "eval" / name
+    folder = model.workdir / "eval" / spec.name
     results = folder / (RESULTS if len(examples) == len(chosen) else f"results_first_{len(examples)}.json")
     with contextlib.ExitStack() as stack:
         processes.on_primary(lambda: stack.enter_context(folder_lock(folder, "workdir")))
-        return _evaluate_locked(model, name, tokens, examples, source, results)
+        return _evaluate_locked(model, spec, tokens, examples, source, results)
 
 
 def _sample(examples: Sequence[Example], count: int | None) -> Sequence[Example]:
@@ -118,19 +121,27 @@ def _sample(examples: Sequence[Example], count: int | None) -> Sequence[Example]
 
 
 def _evaluate_locked(
-    model: Model, name: str, tokens: TokenCache, examples: Sequence[Example], source: str, results: epath.Path
+    model: Model, spec: TaskSpec, tokens: TokenCache, examples: Sequence[Example], source: str, results: epath.Path
 ) -> dict[str, Any]:
     """Predict and score a test set whose folder no other process writes into; write the results."""
+    name = spec.name
+    _check_ids(name, examples)
     generated_from = _generated_from(model, tokens)
     folder = processes.on_primary(lambda: str(_predictions_folder(results, generated_from)))
     if not processes.on_primary(lambda: predictions.are_current(folder, generated_from)):
         model.load_parameters()  # where the checkpoint is damaged, predictions of another stay
     rows = processes.on_primary(lambda: _open_predictions(name, folder, generated_from))
-    existing = {id: Prediction(id, text, complete) for id, text, complete in rows}
-    answers = _predict(model, name, examples, as_path(folder), existing)
+    outputs = run_earlier_stages(model, spec, examples, as_path(folder), generated_from)
+    texts = texts_by_example(outputs)
+    existing = {id: Prediction(id, text, complete, texts.get(id, {})) for id, text, complete in rows}
+    prompts = make_prompts(model, spec, examples, outputs)
+    answers = _predict(model, name, examples, prompts, as_path(folder), existing, texts)
+    counts = count_outputs(spec.prompting, outputs)
     chains = [example.chain for example in examples]
     provenance = {"source": source, "available_examples": len(tokens), **generated_from}
-    scored: dict[str, Any] = processes.on_primary(lambda: _score(model, name, chains, answers, provenance, folder))
+    scored: dict[str, Any] = processes.on_primary(
+        lambda: _score(model, name, chains, answers, provenance, folder, counts)
+    )
     processes.on_primary(lambda: files.write_json(results, scored))
     return scored
 
@@ -161,6 +172,7 @@ def _score(
     answers: Sequence[Prediction],
     generated_from: dict[str, Any],
     folder: PathLike,
+    stages: dict[str, dict[str, int]],
 ) -> dict[str, Any]:
     """Return the scores of the answers to a test set, with their provenance; bring those in `folder` up to date."""
     provenance = {
@@ -182,6 +194,7 @@ def _score(
         seed=model.config.seed,
         provenance=provenance,
         scores=scores,
+        stages=stages,
     )
     if all(output is None for chain in chains for output in chain.outputs):
         processes.log_primary(
@@ -225,55 +238,38 @@ def _dataset_hash(model: Model) -> str | None:
 
 
 def _predict(
-    model: Model, name: str, examples: Sequence[Example], folder: epath.Path, existing: dict[str, Prediction]
+    model: Model,
+    name: str,
+    examples: Sequence[Example],
+    prompts: Sequence[Prompt],
+    folder: epath.Path,
+    existing: dict[str, Prediction],
+    stages: Mapping[str, Mapping[str, str]],
 ) -> list[Prediction]:
     """Return the answer to each example: the existing ones, and the missing ones, which are generated."""
-    prompts = [model.prompt(example.chain.id, example.inputs) for example in examples]
-    _check_ids(name, prompts)
     if longer := sum(map(model.is_longer_than_trained, prompts)):
         length = model.config.data.length
         processes.log_primary(
             f"{name}: {longer} of {len(prompts)} prompts are longer than the {length} positions of a "
             "training row; they are shown whole"
         )
-    missing = [prompt for prompt in prompts if prompt.id not in existing]
-    if missing:
-        _write_missing(model, name, examples, prompts, existing, folder)
+    score = metrics.find_scorer(name)
+
+    def write(file: AppendFile, answer: Answer) -> None:
+        chain = examples[answer.index].chain
+        text = model.vocabulary.decode(answer.tokens)
+        prediction = Prediction(chain.id, text, answer.complete, stages.get(chain.id, {}))
+        existing[chain.id] = prediction
+        if processes.is_primary():
+            scores = metrics.of_example(score([metrics.target_of(chain)], [text]), 0)
+            predictions.append(file, prediction, chain, scores)
+
+    generate_missing(model, name, prompts, existing, folder / predictions.PREDICTIONS, write)
     return [existing[prompt.id] for prompt in prompts]
 
 
-def _write_missing(
-    model: Model,
-    name: str,
-    examples: Sequence[Example],
-    prompts: Sequence[Prompt],
-    existing: dict[str, Prediction],
-    folder: epath.Path,
-) -> None:
-    """Generate the answers that are not in `existing` yet, and add them to it and to predictions.jsonl.
-
-    All processes share the work on every batch and so have every answer; the primary process alone writes them.
-    """
-    done = sum(prompt.id in existing for prompt in prompts)
-    score = metrics.find_scorer(name)
-    path = folder / predictions.PREDICTIONS if processes.is_primary() else os.devnull
-    compiled = len(model.generator.shapes)
-    with Bar(name, len(prompts), done) as bar, AppendFile(path) as file:
-        for answers in model.answer_groups(prompts, frozenset(existing)):
-            for answer in answers:
-                chain = examples[answer.index].chain
-                prediction = Prediction(chain.id, model.vocabulary.decode(answer.tokens), answer.complete)
-                existing[chain.id] = prediction
-                if processes.is_primary():
-                    scores = metrics.of_example(score([metrics.target_of(chain)], [prediction.text]), 0)
-                    predictions.append(file, prediction, chain, scores)
-            shapes = len(model.generator.shapes)
-            bar.advance(len(answers), note=f"{shapes} shapes compiled", is_typical=shapes == compiled)
-            compiled = shapes
-
-
-def _check_ids(name: str, prompts: Sequence[Prompt]) -> None:
-    repeated = [id for id, count in Counter(prompt.id for prompt in prompts).items() if count > 1]
+def _check_ids(name: str, examples: Sequence[Example]) -> None:
+    repeated = [id for id, count in Counter(example.chain.id for example in examples).items() if count > 1]
     if repeated:
         raise UserError(
             f"ids of {name}", repeated[0], "occurs more than once; give every chain of a dataset its own id"

@@ -8,7 +8,7 @@ anew where it is missing, as in files of earlier versions, or where scores are c
 import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import IO, Any
 
 from coi_jax.chains.chain import Chain, parse
@@ -29,11 +29,13 @@ class Prediction:
       id: of the example.
       text: the answer.
       complete: whether it ended before the limit of new tokens.
+      stages: by name, what the model wrote in calls before, as the steps that least-to-most prompting finds.
     """
 
     id: str
     text: str
     complete: bool
+    stages: Mapping[str, str] = field(default_factory=dict)
 
     def row(self, chain: Chain, scores: Mapping[ScoreKey, float]) -> Row:
         """Return a line of predictions.jsonl.
@@ -42,7 +44,7 @@ class Prediction:
           chain: that the answer is to.
           scores: of the answer, x 100.
         """
-        row = {
+        row: Row = {
             "id": self.id,
             "instruction": chain.instruction,
             "input": chain.input,
@@ -50,6 +52,8 @@ class Prediction:
             "complete": self.complete,
             "target": chain.targets,
         }
+        if self.stages:
+            row["stages"] = dict(self.stages)
         if chain.published_targets is not None:
             row["published_target"] = chain.published_targets
         whole = {key.kind: value for key, value in scores.items() if key.step is None}

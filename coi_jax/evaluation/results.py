@@ -24,13 +24,15 @@ def make_results(
     seed: int,
     provenance: dict[str, Any],
     scores: metrics.ExampleScores | None = None,
+    stages: dict[str, dict[str, int]] | None = None,
 ) -> dict[str, Any]:
     """Return the content of `results.json`. Scores are x 100, with 95% bootstrap intervals over examples.
 
     `label_only_baseline`: what the labels earn with nothing behind them. `gold_prefix_baseline`: what the references
     earn with the final answer left out. `steps`: the counts behind each step's exact match and error propagation.
     `incomplete`: the number of answers that reached the limit of new tokens. `by_task`, for test sets of several tasks:
-    the scores of each, and their means over tasks. `sha256`: the hash of all else.
+    the scores of each, and their means over tasks. `stages`, for prompting in several calls: the numbers of outputs of
+    each earlier one that could not be used, and that reached the limit. `sha256`: the hash of all else.
 
     Args:
       task: the test set's name.
@@ -41,6 +43,7 @@ def make_results(
       seed: of the resampling.
       provenance: what the predictions were made from.
       scores: of every example, where they are computed already.
+      stages: counts of the outputs of earlier calls, if there were any.
 
     Raises:
       UserError: there is no such test set.
@@ -62,6 +65,8 @@ def make_results(
     }
     if find_test_set(task).by_task:
         results["by_task"] = by_task(chains, scores, resamples, seed)
+    if stages:
+        results["stages"] = stages
     return results | {DIGEST: results_digest(results)}
 
 

@@ -137,7 +137,7 @@ def to_text(
     Args:
       dataset: examples `{"chain": JSON}`.
       template: a name in `prompts.TEMPLATES` or `prompts.CHATS`.
-      prompting: "direct", or a name in `prompts.WORKED_ANSWERS`.
+      prompting: "direct", or a name in `prompts.PROMPTINGS`, of whose calls this is the first.
       examples: the worked examples shown before the prompt, if any.
       system: the system prompt of conversations, if any.
 

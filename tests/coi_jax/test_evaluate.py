@@ -7,21 +7,27 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from coi_jax import compare
 from coi_jax.common import cli, files
 from coi_jax.common.progress import Bar
 from coi_jax.config.run import load_config
+from coi_jax.data.prompts import has_steps
 from coi_jax.data.task_specs import evaluation_task
+from coi_jax.data.token_cache import Example
 from coi_jax.evaluate import main
 from coi_jax.evaluation import evaluator
-from coi_jax.evaluation.predictions import PREDICTIONS
+from coi_jax.evaluation.predictions import PREDICTIONS, Prediction
+from coi_jax.evaluation.stages import count_outputs, make_prompts
+from coi_jax.inference.model import load_model
 from coi_jax.runs.run_folder import RunFolder
-from tests.helpers.token_caches import write_caches, write_demonstrations
+from tests.helpers.token_caches import make_chain, write_caches, write_demonstrations
 from tests.helpers.trained_runs import TESTS, make_run, save
 
 pytestmark = pytest.mark.xdist_group("evaluate")  # its fixtures take long: one worker makes them
@@ -303,6 +309,95 @@ def test_predictions_follow_from_the_demonstrations(
     assert "proc1_test: predictions of another checkpoint" in capsys.readouterr().err
     assert evaluate(baseline, *options, "--shots=3") == 2
     assert "config.evaluation.shots: 3: " in capsys.readouterr().err
+    assert evaluate(run, "--tasks=proc1_test", f"--demonstrations={shown}") == 0
+    assert "arm coi12 is shown no worked examples" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def decomposed(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An evaluation in two calls that nothing interrupted, with the network that `made` has."""
+    config = load_config(made / "config.json", {"arm": "ltm"})
+    write_caches(config, [evaluation_task(config, "proc2_test")])
+    folder = tmp_path_factory.mktemp("decomposed") / "ltm"
+    assert evaluate(folder, *two_calls(made)) == 0
+    return folder
+
+
+def two_calls(source: Path) -> tuple[str, ...]:
+    return ("--source", str(source), "--config.arm=ltm", "--tasks=proc2_test")
+
+
+def test_least_to_most_keeps_the_steps_that_the_model_found(decomposed: Path) -> None:
+    found = results(decomposed)["proc2_test"]
+    folder = decomposed / "eval" / "proc2_test"
+    rows = list(files.read_jsonl(folder / "decompose" / PREDICTIONS))
+    first = {row["id"]: row["prediction"] for row in rows}
+    last = {row["id"]: row for row in files.read_jsonl(folder / PREDICTIONS)}
+    assert {id: row["stages"] for id, row in last.items()} == {id: {"decompose": text} for id, text in first.items()}
+    assert len(first) == found["examples"] == 9
+    assert any(row["prediction"] != first[id] for id, row in last.items())
+    unusable, incomplete = sum(not has_steps(text) for text in first.values()), sum(not row["complete"] for row in rows)
+    assert found["stages"] == {"decompose": {"unusable": unusable, "incomplete": incomplete}}
+    assert files.read_json(folder / "decompose" / "generated_from.json") == files.read_json(
+        folder / "generated_from.json"
+    )
+
+
+@pytest.mark.parametrize(
+    ("kept", "options"),
+    [
+        ((4, 0), ["--config.evaluation.batch=3"]),
+        ((9, 3), ["--config.evaluation.batch=1"]),
+        ((0, 5), ["--config.mesh.fsdp=4", "--config.mesh.replica=2"]),
+    ],
+)
+def test_interrupted_calls_go_on_to_the_same_results(
+    made: Path, decomposed: Path, tmp_path: Path, kept: tuple[int, int], options: list[str]
+) -> None:
+    run = shutil.copytree(decomposed, tmp_path / "ltm")
+    folder = run / "eval" / "proc2_test"
+    (folder / "results.json").unlink()
+    for path, count in zip((folder / "decompose" / PREDICTIONS, folder / PREDICTIONS), kept, strict=True):
+        lines = path.read_bytes().splitlines(keepends=True)
+        path.write_bytes(b"".join(lines[:count]) + lines[count - 1][:-3] * (count < len(lines)))
+    assert evaluate(run, *two_calls(made), *options) == 0
+    assert results(run) == results(decomposed)
+
+
+def test_the_second_call_is_shown_the_steps_of_the_first(made: Path) -> None:
+    config = load_config(made / "config.json", {"arm": "ltm"})
+    spec = evaluation_task(config, "proc2_test")
+    model = replace(load_model(made, {}), config=config)
+    empty = np.zeros(0, np.int32)
+    examples = [Example(empty, empty, make_chain(number, 2)) for number in range(2)]
+    texts = ("1. Look.\n2. Leap.", "Nothing.")
+    outputs = [Prediction(example.chain.id, text, True) for example, text in zip(examples, texts, strict=True)]
+    first, second = make_prompts(model, spec, examples, {"decompose": outputs})
+    assert first.id == examples[0].chain.id
+    assert model.vocabulary.decode(first.tokens.tolist()).endswith(f"1. Look.\n2. Leap.\n{examples[0].chain.input}\n")
+    whole = f"1. {examples[1].chain.instruction}\n{examples[1].chain.input}\n"
+    assert model.vocabulary.decode(second.tokens.tolist()).endswith(whole)
+    assert count_outputs("ltm", {"decompose": outputs}) == {"decompose": {"unusable": 1, "incomplete": 0}}
+
+
+def test_outputs_of_earlier_calls_are_not_mixed_with_those_of_other_settings(
+    made: Path, decomposed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = shutil.copytree(decomposed, tmp_path / "ltm")
+    assert evaluate(run, *two_calls(made), "--config.evaluation.max_new_tokens=4", "--limit=2") == 0
+    assert results(run) == results(decomposed)
+    folder = run / "eval" / "proc2_test"
+    assert len(list(files.read_jsonl(folder / "first_2" / "decompose" / PREDICTIONS))) == 2
+    assert evaluate(run, *two_calls(made), "--config.evaluation.max_new_tokens=4") == 0
+    said = capsys.readouterr().err
+    assert "proc2_test: predictions of another checkpoint" in said
+    assert re.search(r"proc2_test, decompose: \d of 9 outputs list no steps; the whole instruction is their step", said)
+    before = [
+        row["prediction"] for row in files.read_jsonl(decomposed / "eval" / "proc2_test" / "decompose" / PREDICTIONS)
+    ]
+    after = [row["prediction"] for row in files.read_jsonl(folder / "decompose" / PREDICTIONS)]
+    assert len(after) == 9
+    assert after != before
 
 
 def test_mesh_does_not_change_scores(run: Path, whole: dict[str, Any]) -> None:

@@ -4,9 +4,19 @@ from dataclasses import replace
 
 import pytest
 
-from coi_jax.chains.chain import Chain, Step, parse
+from coi_jax.chains.chain import Chain, Step
 from coi_jax.common.errors import UserError
-from coi_jax.data.prompts import CHATS, choose_examples, cut_prompt, encode_prompt, few_shot, prompt
+from coi_jax.data.prompts import (
+    CHATS,
+    choose_examples,
+    cut_prompt,
+    encode_prompt,
+    few_shot,
+    has_steps,
+    list_steps,
+    prompt,
+    read_steps,
+)
 from coi_jax.tokenizers.vocabulary import ByteVocabulary
 
 
@@ -46,11 +56,48 @@ def test_worked_examples_come_first_with_their_answers() -> None:
     assert text.endswith(prompt(CHAINS[0].instruction, CHAINS[0].input, "plain"))
 
 
-def test_least_to_most_takes_the_instruction_apart() -> None:
-    text = few_shot(CHAINS[0], CHAINS[1:3], "plain", "ltm")
-    assert text.count("1. Do.\n2. Do.\n") == 2
-    answer = "1. Do.\n2. Do.\n" + CHAINS[1].targets
-    assert parse(answer) == ("A", "B")
+def test_least_to_most_asks_for_the_steps_and_then_for_the_answer() -> None:
+    first = few_shot(CHAINS[0], CHAINS[1:3], "plain", "ltm")
+    assert first.count("1. Do.\n2. Do.") == 2
+    assert CHAINS[1].targets not in first
+    assert first.count("as a numbered list, without carrying them out: Do. and then Do.\nin ") == 3
+    assert first.endswith("Do. and then Do.\nin 0\n")
+    second = few_shot(CHAINS[0], CHAINS[1:3], "plain", "ltm", outputs=["Steps:\n1. Read.\n2. Write.\n\nOther text"])
+    steps = "Do. and then Do.\n\nCarry out these steps, one after another:\n1. "
+    assert second.count(f"{steps}Do.\n2. Do.\nin ") == second.count(f"\n {CHAINS[1].targets}\n\n") == 2
+    assert second.endswith(f"{steps}Read.\n2. Write.\nin 0\n")
+    alone = few_shot(CHAINS[0], CHAINS[1:3], "plain", "ltm", outputs=["I cannot."])
+    assert alone.endswith(f"{steps}Do. and then Do.\nin 0\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "steps"),
+    [
+        ("1. Sort.\n2. Count.", ["Sort.", "Count."]),
+        ("Steps:\n\n1) Sort.\n\n2) Count. \n", ["Sort.", "Count."]),
+        ("**Step 1:** Sort.\n**Step 2:** Count.", ["Sort.", "Count."]),
+        ("- 1. Sort.\n- 2. Count.\n3: Sum.", ["Sort.", "Count.", "Sum."]),
+        ("1. Sort.\n2. Count.\n\nNext task\n1. Other.", ["Sort.", "Count."]),
+        ("1. Sort.\n3. Count.", ["Sort."]),
+        ("1. Sort.\nthem well\n2. Count.", ["Sort."]),
+        ("2. Count.", []),
+        ("1.5 apples", []),
+        ("1. Sort. 2. Count them, 3) Sum.", ["Sort.", "Count them,", "Sum."]),
+        ("Steps: 1. Sort. 2. Count.", ["Sort.", "Count."]),
+        ("1. Multiply by 2. Then halve.", ["Multiply by 2. Then halve."]),
+        ("1.\n2.", []),
+        ("", []),
+    ],
+)
+def test_steps_are_read_from_the_first_numbered_list(text: str, steps: list[str]) -> None:
+    assert read_steps(text) == steps
+    assert has_steps(text) == bool(steps)
+
+
+def test_the_steps_of_worked_examples_are_read_as_they_are_written() -> None:
+    steps = (Step("Sort:\n- a\n- b", "A"), Step("2. Count  them.", "B"))
+    listed = list_steps(Chain("a", "made", "x", "", steps))
+    assert read_steps(listed) == ["Sort: - a - b", "2. Count them."]
 
 
 @pytest.mark.parametrize("template", CHATS)
@@ -85,12 +132,14 @@ def test_in_a_conversation_examples_are_turns_that_came_before(template: str) ->
         == json.loads(prompt("Do. and then Do.", "in 0", template))
     )
     assert json.loads(prompt('say "é"', "", template)) == [{"role": "user", "content": 'say "é"'}]
-    for prompting in ("cot", "ltm"):
-        turns = json.loads(few_shot(CHAINS[0], CHAINS[1:3], template, prompting))
+    steps = "1. Do.\n2. Do."
+    for prompting, outputs in (("cot", ()), ("ltm", ()), ("ltm", (steps,))):
+        turns = json.loads(few_shot(CHAINS[0], CHAINS[1:3], template, prompting, outputs=outputs))
         assert [turn["role"] for turn in turns] == ["user", "assistant", "user", "assistant", "user"]
-        assert turns[-1:] == direct
-        assert parse(turns[1]["content"]) == CHAINS[1].outputs
-        assert turns[1]["content"].startswith("1. Do.\n2. Do.\n") == (prompting == "ltm")
+        assert (turns[-1:] == direct) == (prompting == "cot")
+        is_first = prompting == "ltm" and not outputs
+        assert turns[1]["content"] == (steps if is_first else CHAINS[1].targets)
+        assert [steps in turn["content"] for turn in turns[::2]] == [bool(outputs)] * 3
 
 
 def test_ids_of_a_prompt_end_where_the_model_reads_an_end() -> None:

@@ -63,7 +63,8 @@ def test_an_unknown_arm_names_the_nearest() -> None:
 def test_prompting_follows_from_the_arm(name: str) -> None:
     task = evaluation_task(CONFIG.model_copy(update={"arm": name}), "coi2_test")
     assert task.prompting == {"cot": "cot", "ltm": "ltm"}.get(name, "direct")
-    assert find_arm(name).prompting in {"direct", *prompts.WORKED_ANSWERS}
+    assert find_arm(name).prompting in {"direct", *prompts.PROMPTINGS}
+    assert task.stage == task.to_dict().get("stage") == ("decompose" if name == "ltm" else None)
 
 
 def test_an_arm_on_a_variant_is_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,7 +146,8 @@ def test_a_variant_that_a_dataset_lacks(tmp_path: Path) -> None:
 
 
 def test_a_prompting_baseline_is_an_arm_and_its_function(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(prompts.WORKED_ANSWERS, "count", lambda chain: f"{chain.length} steps: {chain.targets}")
+    stage = prompts.Stage("answer", prompts.whole_instruction, lambda chain: f"{chain.length} steps: {chain.targets}")
+    monkeypatch.setitem(prompts.PROMPTINGS, "count", (stage,))
     monkeypatch.setitem(ARMS, "counted", Arm("counted", (), "not tuned, shown the number of steps", prompting="count"))
     task = evaluation_task(CONFIG.model_copy(update={"arm": "counted"}), "coi2_test")
     chain = make_chain(1, 2)
