@@ -49,7 +49,7 @@ class Chain:
     A single instruction is a chain of length 1. `instruction` is the steps' instructions joined with " and then ", or
     another wording of them. `published_targets` is the text of the outputs as its publisher spells it, where that is
     another than `targets`: the reference of scores that are compared with published ones. `details` is what else the
-    source says of the row, as a JSON object, where scores need it.
+    source says of the row, as a JSON object: what scores need, or where a worked answer comes from.
     """
 
     id: str

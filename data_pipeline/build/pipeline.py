@@ -18,7 +18,7 @@ from data_pipeline.build.asking.oracle import Oracle
 from data_pipeline.build.asking.questions import prompt_identity
 from data_pipeline.build.build_config import BuildConfig
 from data_pipeline.build.decisions import Decisions
-from data_pipeline.build.engine.stage_runner import OUT, REJECTED, Flow, Stage, StageRunner, rows_of
+from data_pipeline.build.engine.stage_runner import OUT, REJECTED, Flow, Incomplete, Stage, StageRunner, rows_of
 from data_pipeline.build.llm_stages import LlmStage, Position
 from data_pipeline.build.stages import assumed_tasks, joining, pairing, selection
 from data_pipeline.build.stages.ingest import ingest
@@ -116,9 +116,7 @@ class Build:
         complete = [_last(stages) for stages in candidates.values()]
         chains = dict(self._ask_in_turn(Position.CHAINS, complete, tasks))
         selected = _not_empty(self._select([_last(chains)] if chains else complete, tasks), self._made)
-        annotations = {
-            entry.name: self._ask(entry, [selected], tasks) for entry in llm_stages.at(Position.SELECTED, self.config)
-        }
+        annotations = self._annotate(selected, tasks)
         return BuildResult(seeds, tasks, pairs, candidates, chains, selected, annotations, tuple(self._made))
 
     def run_without_asking(self) -> tuple[Stage, Stage]:
@@ -137,6 +135,23 @@ class Build:
         for entry in llm_stages.at(position, self.config):
             found.append((entry.name, self._ask(entry, inputs, tasks, length)))
             inputs = [found[-1][1]]
+        return found
+
+    def _annotate(self, selected: Stage, tasks: Stage) -> dict[str, Stage]:
+        """Return the LLM stages of selected chains, by name. None needs another: one batch asks for all of them."""
+        found: dict[str, Stage] = {}
+        stops: list[tuple[EndpointConfig, Incomplete]] = []
+        for entry in llm_stages.at(Position.SELECTED, self.config):
+            try:
+                found[entry.name] = self._ask(entry, [selected], tasks)
+            except Incomplete as stop:
+                stops.append((entry.endpoint(self.config), stop))
+                if not self._offline:
+                    break
+        if stops:
+            endpoint, first = stops[0]
+            others = [stop.folder for other, stop in stops[1:] if other == endpoint]
+            raise Incomplete(first.stage, first.folder, first.reasons, others)
         return found
 
     def _ask(self, entry: LlmStage, inputs: Sequence[Stage], tasks: Stage | None, length: int | None = None) -> Stage:

@@ -56,14 +56,15 @@ def run_in_batches(
 def _ask_in_batch(
     config: BuildConfig, stop: Incomplete, payment: Payment, folder: epath.Path, poll_seconds: float
 ) -> dict[str, str]:
-    """Ask the questions of a stage in batches; return why the endpoint declined some of them, by their keys."""
+    """Ask the questions of a stage and of those beside it; return why the endpoint declined some, by their keys."""
     endpoint = llm_stages.endpoint_of(stop.stage, config)
     share = endpoint.batch_price_share
     budget = Budget(
         payment.folder, payment.dollars, Prices(endpoint.prompt_price * share, endpoint.completion_price * share), 1
     )
     batches = Batches(endpoint, endpoint.key(), folder / stop.stage, open_store(config.store), budget)
-    calls = (row["call"] for row in read_rows(f"{stop.folder}/{UNANSWERED}-*.jsonl"))
+    folders = (stop.folder, *stop.others)
+    calls = (row["call"] for place in folders for row in read_rows(f"{place}/{UNANSWERED}-*.jsonl"))
     try:
         answered = batches.answer(calls, poll_seconds)
     except BudgetReached:

@@ -92,7 +92,8 @@ class Prompt(pydantic.BaseModel):
 def prompt(name: str) -> Prompt:
     """Return a prompt of the project."""
     found = Prompt.model_validate(tomllib.loads((PROMPTS / f"{name}.toml").read_text(encoding="utf-8")))
-    return found.model_copy(update={"system": f"{found.strategy.strip()}\n\n{found.system.strip()}".strip()})
+    strategy = " ".join(found.strategy.split())  # a paragraph, which a student's prompt may begin with
+    return found.model_copy(update={"strategy": strategy, "system": f"{strategy}\n\n{found.system.strip()}".strip()})
 
 
 def prompt_identity(name: str) -> dict[str, Any]:

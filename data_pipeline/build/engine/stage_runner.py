@@ -40,11 +40,14 @@ Flow = Any  # a PCollection of rows
 
 
 class Incomplete(Exception):
-    """Some questions of a stage have no answer yet; `reasons` counts them, `folder` holds them."""
+    """Some questions of a stage have no answer yet; `reasons` counts them, `folder` holds them.
 
-    def __init__(self, stage: str, folder: str, reasons: dict[str, int]) -> None:
+    `others` are the folders of further stages whose questions may be asked of the same endpoint at the same time.
+    """
+
+    def __init__(self, stage: str, folder: str, reasons: dict[str, int], others: Sequence[str] = ()) -> None:
         super().__init__(stage)
-        self.stage, self.folder, self.reasons = stage, folder, reasons
+        self.stage, self.folder, self.reasons, self.others = stage, folder, reasons, tuple(others)
 
     @property
     def out_of_budget(self) -> bool:

@@ -200,7 +200,7 @@ def take(strategy: str, row: Row, answer: Answered[Worked], setting: Setting) ->
         "steps": [asdict(step) | {"output": output} for step, output in zip(steps, outputs, strict=True)],
         "details": {
             "strategy": strategy,
-            "prompt": prompt(kind.prompt).strategy.strip(),
+            "prompt": prompt(kind.prompt).strategy,
             "prompt_version": prompt(kind.prompt).version,
             "replies": list(answer.keys),
         },
