@@ -27,6 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--no_browser", action="store_true", help="only print the address")
     arguments = parser.parse_args(argv)
     # Imported once the command line is right, so that --help and mistakes need no Beam.
+    from coi_jax.common.storage import AppendFile
     from data_pipeline.build.review import chain_outcomes
     from data_pipeline.build.review.curation import CurationSession
     from data_pipeline.build.review.curation_page import HOST, make_page_server
@@ -37,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     if not session.order:
         raise UserError("work", arguments.work, "the build has no whole chain of two steps or more")
+    AppendFile(path).close()  # or an error now, not at the first decision
     server = make_page_server(session, arguments.port)
     address = f"http://{HOST}:{server.port}/"
     print(f"{address}\n{len(session.order):,} chains; decisions go to {path}; Ctrl+C ends", flush=True)

@@ -97,7 +97,7 @@ def _parse(name: str, value: Any, info: FieldInfo) -> Any:
     """Read text as what a field holds; raise UserError where a flag stands without the value that its field needs."""
     types = union_members(info.annotation)
     if isinstance(value, bool) and bool not in types:
-        raise UserError(f"config.{name}", value, f"is neither true nor false; write --config.{name}=VALUE")
+        raise UserError(f"config.{name}", "no value", f"is neither true nor false; write --config.{name}=VALUE")
     if not isinstance(value, str) or str not in types:
         return _literal(value)
     return None if value == "None" and type(None) in types else value

@@ -59,7 +59,7 @@ def _user_error(errors: Sequence[Any], schema: type[Section]) -> UserError:
         path.append(str(place.tag))
         value = value.get(place.tag, "missing") if isinstance(value, dict) else value
         hint = nearest(str(value), place.all_tags)
-    elif error["type"] == "model_type":
+    elif error["type"] in ("model_type", "model_attributes_type"):
         hint = f"is a section; set its fields, as --config.{'.'.join(path)}.FIELD=VALUE"
     elif error["type"] == "tuple_type":
         hint = f"""should be several values: --config.{".".join(path)}="('a', 'b')" """.rstrip()

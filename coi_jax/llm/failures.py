@@ -20,6 +20,7 @@ HOPELESS = {
     FORBIDDEN: "the key does not allow it",
     404: "there is no such model or address",
 }
+SHORTEST_KEY = 8  # characters; a word that is given where an endpoint asks for no key may stand in any message
 DECLINED = (400, 413, 422)  # statuses that say that this call, and no other, is wrong
 INTERNAL_ERROR = 500  # with which some servers decline a format, as the one of llama-cpp-python does
 OUT_OF_MONEY = "insufficient_quota"  # a 429 that waiting does not cure
@@ -95,7 +96,7 @@ def error_of_status(error: openai.APIStatusError) -> EndpointError:
 def without_key(text: str, request: httpx2.Request) -> str:
     """Return a text of an endpoint without the key that a request was made with."""
     key = request.headers.get("authorization", "").removeprefix("Bearer ")
-    return text.replace(key, "[key]") if key else text
+    return text.replace(key, "[key]") if len(key) >= SHORTEST_KEY else text
 
 
 def meaning_of(
