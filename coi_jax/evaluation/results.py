@@ -119,6 +119,14 @@ def _mean_over_tasks(
             resampled.setdefault(key, []).append(100 * drawn[:, column])
     result = {}
     for key, values in means.items():
-        low, high = interval(np.nanmean(resampled[key], axis=0)[:, None])
+        low, high = interval(_mean_of_present(np.array(resampled[key]))[:, None])
         result[str(key)] = {"value": float(np.mean(values)), "low": float(low[0]), "high": float(high[0])}
     return result
+
+
+def _mean_of_present(values: np.ndarray) -> np.ndarray:
+    """Return the mean of each column without NaN; NaN where a column has nothing else."""
+    present = ~np.isnan(values)
+    counts = present.sum(0)
+    sums = np.where(present, values, 0.0).sum(0)
+    return np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)

@@ -14,5 +14,5 @@ def test_a_users_mistake_in_a_worker_is_one_line(tmp_path: Path) -> None:
     assert found.returncode == 2
     assert found.stdout == ""
     *progress, line = found.stderr.splitlines()
-    assert line.startswith("error: operations: nope: unknown")
+    assert line.startswith("error: seeds.sources: nope: unknown")
     assert all(each.startswith("seeds: ") for each in progress)  # on a slow machine
