@@ -129,4 +129,4 @@ def _mean_of_present(values: np.ndarray) -> np.ndarray:
     present = ~np.isnan(values)
     counts = present.sum(0)
     sums = np.where(present, values, 0.0).sum(0)
-    return np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
+    return np.asarray(np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0))
