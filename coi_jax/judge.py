@@ -34,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(rest)
     # Imported once the command line is right, so that --help and mistakes need little.
     from coi_jax.common import files
+    from coi_jax.common.storage import as_path
     from coi_jax.judging import comparing
     from coi_jax.judging.judge_config import load_judge_config
 
@@ -51,6 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         else comparing.by_people(compared, config, arguments.score)
     )
     out = arguments.out or comparing.default_path(compared, "model" if asks else "people")
+    if as_path(out, "--out").exists() and "verdicts" not in files.read_object(out, "--out"):
+        raise UserError("--out", out, "was not written by this command; name another file")
     files.write_json(out, result)
     print(describe(result), f"written: {out}", sep="\n")
     return 0

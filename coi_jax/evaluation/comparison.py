@@ -17,12 +17,11 @@ from coi_jax.common.errors import UserError, nearest
 from coi_jax.common.storage import PathLike, as_path
 from coi_jax.evaluation import predictions
 from coi_jax.evaluation.bootstrap import draws, interval
-from coi_jax.evaluation.predictions import PREDICTIONS, Prediction, Row
+from coi_jax.evaluation.predictions import PREDICTIONS, RESULTS, Prediction, Row
 from coi_jax.evaluation.score_table import BENCHMARK_COLUMNS, COLUMNS
 from coi_jax.evaluation.scores import ScoreKey
 
 SHOWN = (*COLUMNS, *BENCHMARK_COLUMNS)
-RESULTS = "results.json"
 ROUNDING = 1e-6  # between a mean that is stored and one that is computed again
 NO_DIFFERENCE = 1e-9  # between two scores of an example that are equal but for rounding
 Scores = dict[str, float]  # of an example, by their names in results.json

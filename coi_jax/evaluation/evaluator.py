@@ -32,7 +32,6 @@ from coi_jax.runs.damage import DamagedCheckpoint
 # Fields of an evaluation that change no prediction. In low precision `batch` does: sums are rounded in another order.
 # Worked examples are part of the inputs, whose hash is named beside the evaluation.
 IGNORED_FIELDS = {"tests", "batch", "bootstrap", "examples", "checkpoint", "shots", "demonstrations"}
-RESULTS = "results.json"
 
 
 def evaluate_newest(
@@ -105,7 +104,7 @@ def _evaluate_one(model: Model, spec: TaskSpec, tokens: TokenCache, limit: int |
     chosen = _sample([tokens[index] for index in range(len(tokens))], model.config.evaluation.examples)
     examples = chosen[:limit]
     folder = model.workdir / "eval" / spec.name
-    results = folder / (RESULTS if len(examples) == len(chosen) else f"results_first_{len(examples)}.json")
+    results = folder / (predictions.RESULTS if len(examples) == len(chosen) else f"results_first_{len(examples)}.json")
     with contextlib.ExitStack() as stack:
         processes.on_primary(lambda: stack.enter_context(folder_lock(folder, "workdir")))
         return _evaluate_locked(model, spec, tokens, examples, source, results)
@@ -149,8 +148,8 @@ def _evaluate_locked(
 def _predictions_folder(results: epath.Path, generated_from: dict[str, Any]) -> epath.Path:
     """Return where predictions are: beside the results, but those of a trial with --limit never replace others."""
     folder = results.parent
-    is_whole = results.name == RESULTS
-    has_others = any((folder / name).exists() for name in (predictions.PREDICTIONS, RESULTS))
+    is_whole = results.name == predictions.RESULTS
+    has_others = any((folder / name).exists() for name in (predictions.PREDICTIONS, predictions.RESULTS))
     if is_whole or not has_others or predictions.are_current(folder, generated_from):
         return folder
     return folder / results.stem.removeprefix("results_")
@@ -159,7 +158,9 @@ def _predictions_folder(results: epath.Path, generated_from: dict[str, Any]) -> 
 def _open_predictions(name: str, folder: PathLike, generated_from: dict[str, Any]) -> list[tuple[str, str, bool]]:
     """Prepare a folder for predictions; return id, text and completeness of those that it has already."""
     if not predictions.are_current(folder, generated_from):
-        (as_path(folder) / RESULTS).unlink(missing_ok=True)  # before the predictions that it scores are removed
+        (as_path(folder) / predictions.RESULTS).unlink(
+            missing_ok=True
+        )  # before the predictions that it scores are removed
     if predictions.prepare(folder, generated_from):
         processes.log_primary(f"{name}: predictions of another checkpoint, test set or way of decoding are replaced")
     return [(prediction.id, prediction.text, prediction.complete) for prediction in predictions.read(folder)]

@@ -18,6 +18,7 @@ from coi_jax.common.storage import AppendFile, PathLike, as_path
 from coi_jax.evaluation.scores import ScoreKey
 
 PREDICTIONS, GENERATED_FROM = "predictions.jsonl", "generated_from.json"
+RESULTS = "results.json"  # the scores of the predictions, beside them
 Row = dict[str, Any]
 
 

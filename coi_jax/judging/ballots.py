@@ -33,7 +33,10 @@ def write_ballots(pairs: Sequence[AnswerPair], path: PathLike, seed: int, runs: 
       UserError: there is a file with choices already.
     """
     place = as_path(path, "--ballots")
-    if place.exists() and any(row.get("choice", "").strip() for row in _rows(files.read_text(place, "--ballots"))):
+    earlier = _rows(files.read_text(place, "--ballots")) if place.exists() else []
+    if place.exists() and (not earlier or tuple(earlier[0]) != COLUMNS):
+        raise UserError("--ballots", path, "was not written by this command; name another file")
+    if any(row["choice"].strip() for row in earlier):
         raise UserError("--ballots", path, "has choices already; name another file")
     shuffled = list(pairs)
     random.Random(seed).shuffle(shuffled)

@@ -1,12 +1,10 @@
 """Figure 6 of the paper from run records: scores by chain length, a line for each arm."""
 
 import functools
-import io
 import itertools
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -17,6 +15,7 @@ from coi_jax.common.storage import PathLike
 from coi_jax.data.arms import ARMS, VARIANTS, find_arm, sort_arms
 from coi_jax.data.test_sets import TEST_SETS, chain_length
 from coi_jax.evaluation.scores import SCORES
+from coi_jax.reporting.figure_files import write_images
 from coi_jax.reporting.run_records import Cell, Records
 
 # The scores of the figure: the key in results.json, and the title of its panel.
@@ -46,8 +45,6 @@ STYLES = dict(zip(ARMS, itertools.cycle(PALETTE), strict=False))
 DASHED = ("--", ":", (0, (1, 2)), "-.", (0, (6, 2, 1, 2, 1, 2)), (0, (6, 6)), (0, (10, 2, 2, 2)), (0, (2, 4)))
 LINES = dict(zip(VARIANTS, itertools.cycle(DASHED), strict=False))
 TITLE = "How well models carry out chains of instructions, by the number of steps in the chain"
-# Formats of the images, and the metadata that would differ each time.
-FORMATS = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
 GRAY = "#777777"
 DASHES = (0, (4, 3))
 SPREAD = 0.5  # of all arms over one length, so that their markers and intervals do not hide one another
@@ -61,7 +58,7 @@ def write(records: Records, folder: PathLike) -> list[str]:
     """
     cells = [cell.to_dict() for cell in make_cells(records)]
     files.write_json(f"{folder}/figure6.json", {"cells": cells})
-    return [*write_images(records, folder), "figure6.json"]
+    return [*write_images(draw(records), "figure6", folder), "figure6.json"]
 
 
 def make_cells(records: Records) -> list[Cell]:
@@ -76,19 +73,6 @@ def make_cells(records: Records) -> list[Cell]:
     tests.sort(key=lambda test: (TEST_SETS[test].group, chain_length(test)))
     cells = [records.cell(arm, test, metric) for metric in PANELS for arm in records.arms for test in tests]
     return [cell for cell in cells if cell]
-
-
-def write_images(records: Records, folder: PathLike) -> list[str]:
-    """Write the figure in each of `FORMATS` and return the files' names."""
-    figure = draw(records)
-    names = []
-    for kind, metadata in FORMATS.items():
-        buffer = io.BytesIO()
-        with matplotlib.rc_context({"svg.hashsalt": "coi"}):
-            figure.savefig(buffer, format=kind, dpi=160, metadata=metadata)
-        names.append(f"figure6.{kind}")
-        files.write_bytes(f"{folder}/{names[-1]}", buffer.getvalue())
-    return names
 
 
 def draw(records: Records) -> Figure:

@@ -1,11 +1,9 @@
 """Preferences of judges between pairs of runs: the shares of wins, ties and losses, beside the paper's win rates."""
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -14,7 +12,7 @@ from coi_jax.common.errors import UserError
 from coi_jax.common.storage import PathLike
 from coi_jax.config.run import read_run_config
 from coi_jax.reporting import paper
-from coi_jax.reporting.figure6 import FORMATS
+from coi_jax.reporting.figure_files import write_images
 from coi_jax.reporting.run_records import CONFIG, Records
 
 # The title, the color and the color of the text of each part of a bar.
@@ -60,14 +58,7 @@ def write(records: Records, folder: PathLike) -> list[str]:
     comparisons = read_comparisons(records)
     cells = [{**vars(each), "paper": papers_values(each)} for each in comparisons]
     files.write_json(f"{folder}/figure_preference.json", {"paper": paper.results()["source"], "cells": cells})
-    figure, names = draw(comparisons), ["figure_preference.json"]
-    for kind, metadata in FORMATS.items():
-        buffer = io.BytesIO()
-        with matplotlib.rc_context({"svg.hashsalt": "coi"}):
-            figure.savefig(buffer, format=kind, dpi=160, metadata=metadata)
-        names.append(f"figure_preference.{kind}")
-        files.write_bytes(f"{folder}/{names[-1]}", buffer.getvalue())
-    return names
+    return ["figure_preference.json", *write_images(draw(comparisons), "figure_preference", folder)]
 
 
 def read_comparisons(records: Records) -> list[Comparison]:
@@ -76,7 +67,7 @@ def read_comparisons(records: Records) -> list[Comparison]:
     Raises:
       UserError: there is none, or one is not as it was written.
     """
-    runs = dict.fromkeys(row.path.parent.parent.parent for row in records.rows)
+    runs = dict.fromkeys(row.run for row in records.rows)
     paths = [path for run in runs if (run / "judge").is_dir() for path in sorted((run / "judge").glob("*.json"))]
     if not paths:
         hint = "needs comparisons of two runs; run python -m coi_jax.judge first"

@@ -1,13 +1,11 @@
 """Scores against the settings of a sweep: a panel for each field that varies, a line for each arm and test set."""
 
-import io
 import itertools
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -16,7 +14,8 @@ from coi_jax.common.errors import UserError
 from coi_jax.common.schema import flatten
 from coi_jax.common.storage import PathLike
 from coi_jax.data.arms import sort_arms
-from coi_jax.reporting.figure6 import FORMATS, PALETTE
+from coi_jax.reporting.figure6 import PALETTE
+from coi_jax.reporting.figure_files import write_images
 from coi_jax.reporting.run_records import Record, Records
 
 METRIC, TITLE = "content_rouge_l", "ROUGE-L of the steps' content"
@@ -54,14 +53,7 @@ def write(records: Records, folder: PathLike) -> list[str]:
         for value, scores in line.points.items()
     ]
     files.write_json(f"{folder}/figure_sweep.json", {"metric": METRIC, "cells": cells})
-    figure, names = draw(lines), ["figure_sweep.json"]
-    for kind, metadata in FORMATS.items():
-        buffer = io.BytesIO()
-        with matplotlib.rc_context({"svg.hashsalt": "coi"}):
-            figure.savefig(buffer, format=kind, dpi=160, metadata=metadata)
-        names.append(f"figure_sweep.{kind}")
-        files.write_bytes(f"{folder}/{names[-1]}", buffer.getvalue())
-    return names
+    return ["figure_sweep.json", *write_images(draw(lines), "figure_sweep", folder)]
 
 
 def make_lines(records: Records) -> list[Line]:

@@ -97,6 +97,11 @@ class Record:
         """Return the run's seed."""
         return self.config.seed
 
+    @property
+    def run(self) -> epath.Path:
+        """Return the run's folder."""
+        return self.path.parent.parent.parent
+
     def scores_of(self, task: str | None) -> dict[str, Estimate]:
         """Return the scores of a task of the test set, which may have none; those of all examples where None."""
         return self.scores if task is None else self.tasks.get(task, {})

@@ -73,7 +73,7 @@ def _runs(records: Records) -> dict[epath.Path, list[Record]]:
     runs: dict[epath.Path, list[Record]] = {}
     arms = arm_names()
     for row in sorted(records.rows, key=lambda row: (arms.index(row.arm), row.seed)):
-        runs.setdefault(row.path.parent.parent.parent, []).append(row)
+        runs.setdefault(row.run, []).append(row)
     return runs
 
 

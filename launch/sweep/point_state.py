@@ -40,11 +40,11 @@ def is_trained(point: Point) -> bool:
     """Return whether the newest whole checkpoint is of the last step, or the point is not tuned at all."""
     if not point.is_tuned:
         return True
-    step = _newest(point)
+    step = newest_step(point)
     if step is None:
         return False
     try:
-        return step >= _total_steps(point.folder / "checkpoints" / str(step))
+        return step >= total_steps(point.folder / "checkpoints" / str(step))
     except (UserError, KeyError, TypeError):
         return False  # it is damaged: the trainer goes on from the one before
 
@@ -61,11 +61,13 @@ def is_scored(point: Point) -> bool:
         return False  # results are damaged: the evaluator writes them again
 
 
-def _newest(point: Point) -> int | None:
+def newest_step(point: Point) -> int | None:
+    """Return the step of a point's newest checkpoint; None where it has none."""
     return max(steps(point.folder / "checkpoints"), default=None)
 
 
-def _total_steps(checkpoint: epath.Path) -> int:
+def total_steps(checkpoint: epath.Path) -> int:
+    """Return the steps of the whole run, as a checkpoint has them; raise UserError where it is damaged."""
     return files.read_value(checkpoint / "position" / "metadata", ("total_steps",), int, "checkpoint")
 
 

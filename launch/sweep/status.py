@@ -8,10 +8,9 @@ from coi_jax.common import files
 from coi_jax.common.errors import UserError
 from coi_jax.common.folder_lock import is_held
 from coi_jax.config.run import StepsConfig
-from coi_jax.runs.checkpoint_steps import steps
 from coi_jax.runs.metrics_rows import read_metrics
 from launch.sweep.backends.local import SWEEP_LOCK
-from launch.sweep.point_state import state
+from launch.sweep.point_state import newest_step, state, total_steps
 from launch.sweep.points import Point
 
 HEADER = ("id", "state", "step", "ETA", "tokens/s", "loss", "validation", "scores")
@@ -64,12 +63,9 @@ def _total_steps(point: Point) -> int | None:
     length = point.config.train.length
     if isinstance(length, StepsConfig):
         return length.count
-    newest = max(steps(point.folder / "checkpoints"), default=None)
-    if newest is None:
-        return None
-    path = point.folder / "checkpoints" / str(newest) / "position" / "metadata"
+    newest = newest_step(point)
     try:
-        return files.read_value(path, ("total_steps",), int, "checkpoint")
+        return None if newest is None else total_steps(point.folder / "checkpoints" / str(newest))
     except UserError:
         return None
 

@@ -228,6 +228,19 @@ def test_nothing_to_compare_is_one_line(
     assert "is run A too" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["notes.csv", "notes.json"])
+def test_another_file_is_not_replaced(
+    runs: tuple[Path, Path], tmp_path: Path, fair_url: str, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    path = tmp_path / name
+    path.write_text("{}" if name.endswith("json") else "a,b\n1,2\n")
+    before = path.read_bytes()
+    option = f"--ballots={path}" if name.endswith("csv") else f"--out={path}"
+    assert compare(runs, option, url=fair_url) == 2
+    assert "was not written by this command" in capsys.readouterr().err
+    assert path.read_bytes() == before
+
+
 def test_a_text_that_begins_as_a_formula_is_none_in_a_spreadsheet(runs: tuple[Path, Path], tmp_path: Path) -> None:
     a = write_predictions(tmp_path / "a", {"c0": "=HYPERLINK()"})
     assert compare((a, runs[1]), f"--ballots={tmp_path / 'b.csv'}") == 0

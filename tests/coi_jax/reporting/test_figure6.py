@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 from coi_jax.common.errors import UserError
 from coi_jax.data.arms import ARMS, VARIANTS
 from coi_jax.reporting import figure6
+from coi_jax.reporting.figure_files import FORMATS, write_images
 from coi_jax.reporting.run_records import load
 from tests.helpers import scored_runs
 from tests.helpers.scored_runs import procedural, write_run
@@ -126,8 +127,8 @@ def test_released_and_procedural_chains_have_rows_of_their_own(tmp_path: Path) -
 
 
 def test_files_open(tmp_path: Path) -> None:
-    names = figure6.write_images(load([three_arms(tmp_path / "runs")]), tmp_path)
-    assert names == [f"figure6.{kind}" for kind in figure6.FORMATS]
+    names = write_images(figure6.draw(load([three_arms(tmp_path / "runs")])), "figure6", tmp_path)
+    assert names == [f"figure6.{kind}" for kind in FORMATS]
     assert (tmp_path / "figure6.png").read_bytes().startswith(b"\x89PNG")
     assert ElementTree.parse(tmp_path / "figure6.svg").getroot().tag.endswith("svg")
 
