@@ -239,6 +239,7 @@ def read_manifest(folder: PathLike, field: str = "dataset folder") -> dict[str, 
     path = place / MANIFEST
     if not is_there(path) and not recover_folder(folder, MANIFEST):
         found = f"has no {MANIFEST};" if place.exists() else "no such folder; check the path, or"
+        found = "is a file; name a folder, or" if place.exists() and not place.is_dir() else found
         raise UserError(field, folder, f"{found} build or import the dataset first")
     manifest = files.read_object(path, field)
     check_value(Manifest, manifest, field, path)

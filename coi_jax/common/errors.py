@@ -37,3 +37,14 @@ def nearest(name: str, known: list[str]) -> str:
         known = difflib.get_close_matches(name, known, n=5, cutoff=0.0)
         return f"unknown; the nearest known names are {', '.join(known)}"
     return f"unknown; one of {', '.join(known)}"
+
+
+def not_as_written(module: str, error: Exception) -> str:
+    """Return a hint about a JSON file in which a reader did not find what a command writes there.
+
+    Args:
+      module: of the command, as "coi_jax.evaluate".
+      error: what the reader met: a KeyError, or an error about the kind of a value.
+    """
+    found = f"it has no {error}" if isinstance(error, KeyError) else "it holds values of other kinds"
+    return f"not as python -m {module} writes it: {found}; run it again"

@@ -142,6 +142,8 @@ def text_config(values: Mapping[str, Any]) -> Mapping[str, Any]:
 def _unknown_type(kind: object, known: Sequence[str]) -> UserError:
     """Return the error about a model type that is not computed here, with what would work."""
     what = next((what for types, what in OTHER_KINDS.items() if re.fullmatch(types, str(kind))), None)
+    if kind is None:
+        return UserError("config.json", "model_type", "missing: it says which network this is; fetch the file again")
     hint = nearest(str(kind), list(known))
     if what is not None:
         hint = f"is {what}, which is not computed here; take a dense language model of text: {', '.join(known)}"

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from coi_jax.common import files
-from coi_jax.common.errors import UserError
+from coi_jax.common.errors import UserError, not_as_written
 from coi_jax.common.storage import PathLike
 from coi_jax.config.run import read_run_config
 from coi_jax.reporting import paper
@@ -83,8 +83,7 @@ def _read(path: Any) -> Comparison:
         arm_a, arm_b = _arm(value["a"]), _arm(value["b"])
         return Comparison(str(path), arm_a, arm_b, value["test_set"], value["judge"], value["pairs"], shares)
     except (KeyError, TypeError, ValueError) as error:
-        hint = f"not as python -m coi_jax.judge writes it ({error!r}); run it again"
-        raise UserError("comparison", path, hint) from None
+        raise UserError("comparison", path, not_as_written("coi_jax.judge", error)) from None
 
 
 def _arm(run: str) -> str:

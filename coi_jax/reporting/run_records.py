@@ -15,7 +15,7 @@ from typing import Any
 from etils import epath
 
 from coi_jax.common import files
-from coi_jax.common.errors import UserError
+from coi_jax.common.errors import UserError, not_as_written
 from coi_jax.common.schema import flatten
 from coi_jax.common.storage import PathLike, absolute, as_path, is_local
 from coi_jax.config.model import SPEED_FIELDS
@@ -329,9 +329,7 @@ def _read(path: epath.Path, config: RunConfig, commit: str | None) -> Record:
         counts = int(value["examples"]), int(value["provenance"].get("available_examples", value["examples"]))
         record = Record(path, config, value["task"], *counts, scores, baseline, provenance, commit, _tasks(value))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(
-            "results", path, f"not as python -m coi_jax.evaluate writes it ({error!r}); run it again"
-        ) from None
+        raise UserError("results", path, not_as_written("coi_jax.evaluate", error)) from None
     if value.get(DIGEST) != results_digest(value):
         hint = "was changed after python -m coi_jax.evaluate wrote it, by its hash; run it again"
         raise UserError("results", path, hint)

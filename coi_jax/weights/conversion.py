@@ -20,6 +20,7 @@ from coi_jax.runs import checkpoint, run_folder, streamed_checkpoint
 from coi_jax.runs.finite import cast_finite
 from coi_jax.runs.run_folder import RunFolder, keep_vocabulary
 from coi_jax.runs.streamed_checkpoint import Streamed
+from coi_jax.tokenizers.vocabulary import load_vocabulary
 from coi_jax.weights import peft, publish
 from coi_jax.weights.hf_names import ParameterMapping, parameter_mappings
 from coi_jax.weights.initial_weights import PretrainedWeights, open_weights
@@ -77,11 +78,11 @@ def import_model(
       UserError: no network here computes what the folder holds, it is incomplete, or a field of the config is wrong.
     """
     config = imported_config(source, config_file, overrides)
+    network = build(config.model, load_vocabulary(config).size)
     with atomic_folder(out, marker=run_folder.CONFIG) as folder:
         run = RunFolder(folder)
         files.write_json(run.config, config.model_dump(mode="json"))
         keep_vocabulary(run, config)
-        network = build(config.model, run.load_vocabulary().size)
         pretrained = PretrainedWeights(run, network, config.seed, source.url, source.field)
         data = {"sha256": None} | pretrained.record()
         write_checkpoint(run, network, pretrained.open(), dtype)
@@ -99,7 +100,7 @@ def imported_config(source: Folder, config_file: str, overrides: Mapping[str, An
     Raises:
       UserError: an override contradicts the folder, or no network here computes what it holds.
     """
-    source.read(CONFIG)  # or an error that names the folder as the user did
+    source.names(), source.read(CONFIG)  # or an error that names the folder as the user did
     named = {**overrides, "weights.folder": source.url}
     values = load_config(config_file, named, replaces_model=True).model_dump(mode="json")
     values["lora"], values["weights"]["folder"] = None, None

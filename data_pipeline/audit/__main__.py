@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from coi_jax.common import cli
+from coi_jax.common.errors import UserError
 from coi_jax.data.prompts import CHATS
 from coi_jax.tokenizers.protocol import Vocabulary
 from coi_jax.tokenizers.vocabulary import ByteVocabulary, read_sentencepiece
@@ -21,6 +22,10 @@ MISTRAL_VERSION = "v1"
 
 
 def _vocabulary(kind: str, file: str, template: str) -> Vocabulary:
+    if kind == "bytes" and file:
+        raise UserError("vocabulary_file", file, "bytes need no file; leave it out, or choose another --vocabulary")
+    if kind in ("sentencepiece", "tokenizer") and not file:
+        raise UserError("vocabulary_file", file, f"has no value, and --vocabulary {kind} needs one; name it")
     if kind == "mistral":
         from coi_jax.tokenizers.mistral import MistralVocabulary  # a second to import
 

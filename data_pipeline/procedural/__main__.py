@@ -148,7 +148,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError("out", args.out, "name the folder to write, as --out data/procedural")
     settings = _settings(args)
     if not args.overwrite:
-        wanted = settings.notes() | {"variants": list(settings.variants), "counts": _nonzero(settings.counts)}
+        wanted = settings.notes() | {"variants": list(settings.variants)} | _by_length(settings.counts)
         check_settings(args.out, SOURCE, wanted, _settings_of)
     print(_summary(write(settings, args.out), args.out))
     return 0
@@ -157,13 +157,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _settings_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that the chains of a manifest were made with."""
     counts = {split: by for split, by in manifest["counts"].items() if split in splits.ALL}
-    return {"variants": [], **manifest["notes"], "counts": _nonzero(counts)}
+    return {"variants": [], **manifest["notes"]} | _by_length(counts)
 
 
-def _nonzero(counts: Mapping[str, Mapping[Any, int]]) -> dict[str, dict[str, int]]:
-    """Return the counts of splits and lengths that have any chains, by the names that a manifest gives them."""
-    kept = {split: {str(length): n for length, n in by.items() if n} for split, by in counts.items()}
-    return {split: by for split, by in kept.items() if by}
+def _by_length(counts: Mapping[str, Mapping[Any, int]]) -> dict[str, dict[str, int]]:
+    """Return the number of chains of each split by length, those without chains left out, by names for a message."""
+    kept = {split: {str(length): n for length, n in counts.get(split, {}).items() if n} for split in splits.ALL}
+    return {f"{split} chains by length": by for split, by in kept.items()}
 
 
 def command() -> int:

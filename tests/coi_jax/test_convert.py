@@ -146,6 +146,15 @@ def test_a_tokenizer_goes_along(source: Path, tmp_path: Path) -> None:
     assert (tmp_path / "back" / "generation_config.json").is_file()
 
 
+def test_a_damaged_tokenizer_is_named_where_the_user_has_it(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path(shutil.copytree(source, tmp_path / "model"))
+    (folder / "tokenizer.json").write_text('{"model": ')
+    assert run("--src", folder, "--out", tmp_path / "run", "--config", CONFIG) == 2
+    assert f"error: tokenizer: {folder}/tokenizer.json: is not JSON" in capsys.readouterr().err
+
+
 def generation_config(model: PreTrainedModel) -> GenerationConfig:
     assert model.generation_config is not None
     return model.generation_config
@@ -329,6 +338,8 @@ def spoil(folder: Path, how: str) -> None:
         config["num_hidden_layers"] += 1
     elif how == "a smaller embedding":
         config["vocab_size"] = 200
+    elif how == "no model type":
+        del config["model_type"]
     elif how == "no config":
         (folder / "config.json").unlink()
         return
@@ -344,6 +355,7 @@ def spoil(folder: Path, how: str) -> None:
         ("other sizes", "mlp.gate_proj.weight [36, 20], where [37, 20] is due (mlp_dim × model_dim)"),
         ("more layers", "missing: model.layers.3."),
         ("a smaller embedding", "the vocabulary has 259 ids; use the checkpoint's own tokenizer"),
+        ("no model type", "config.json: model_type: missing: it says which network this is"),
         ("no config", "config.json: no such file"),
     ],
 )
@@ -366,7 +378,7 @@ def test_mistakes_are_one_line_and_leave_nothing(
     out = tmp_path / "out"
     empty = Path(shutil.copytree(trained.path, tmp_path / "empty", ignore=shutil.ignore_patterns("3")))
     cases = {
-        ("--src", tmp_path / "none", "--out", out, *BYTES): "no such f",
+        ("--src", tmp_path / "none", "--out", out, *BYTES): "none: no such folder; check the path",
         ("--src", source, "--out", source, *BYTES): "is there already; name a new folder",
         ("--src", source, "--out", "ftp://host/run", *BYTES): "cannot be reached; name a local path",
         ("--src", source, "--out", out, "--config", "none.py"): "config: none.py: no such file",

@@ -264,6 +264,9 @@ def test_a_manifest_that_is_a_link_to_itself_is_named(tmp_path: Path) -> None:
 def test_a_missing_folder_is_told_from_one_that_is_no_dataset(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^dataset folder: .*: has no manifest\.json; build or import"):
         read_manifest(tmp_path)
+    (tmp_path / "file").write_text("text")
+    with pytest.raises(UserError, match=r"^dataset folder: .*/file: is a file; name a folder, or build or import"):
+        read_manifest(tmp_path / "file")
     missing = r"^config\.data\.folder: .*/none: no such folder; check the path, or build"
     with pytest.raises(UserError, match=missing):
         read_manifest(tmp_path / "none", "config.data.folder")

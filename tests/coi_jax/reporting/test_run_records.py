@@ -93,6 +93,8 @@ def set_scores(value: Any) -> Callable[[Path], None]:
         lambda path: path.write_text(path.read_text()[:40]),
         lambda path: path.write_text(""),
         lambda path: path.write_text("[]"),
+        lambda path: path.write_text("5"),
+        lambda path: path.write_text("{}"),
         lambda path: path.write_bytes(b"\xff\xfe"),
         set_scores({"rouge_l": 3}),
         set_scores({"rouge_l": {"value": "x", "low": 1, "high": 2}}),
@@ -106,6 +108,7 @@ def test_a_spoiled_file_is_named_in_one_line(tmp_path: Path, spoil: Callable[[Pa
     with pytest.raises(UserError, match=r"results\.json") as caught:
         load([tmp_path])
     assert "\n" not in str(caught.value)
+    assert "Error(" not in str(caught.value)  # no Python in a message for users
 
 
 def test_damaged_results_leave_an_empty_cell_with_the_reason(tmp_path: Path) -> None:

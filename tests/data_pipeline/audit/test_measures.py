@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from coi_jax.chains.chain import Chain, Step, join
 from coi_jax.chains.dataset import DatasetWriter
 from coi_jax.common import cli, files
+from coi_jax.common.errors import UserError
 from coi_jax.tokenizers.vocabulary import ByteVocabulary
 from data_pipeline.audit.__main__ import main
 from data_pipeline.audit.measures import (
@@ -239,6 +240,14 @@ def test_the_order_of_rows_does_not_matter_to_counts(tmp_path: Path) -> None:
         report = findings(tmp_path / str(seed))
         reports.append([report[key] for key in ("leaks", "lengths", "places", "degenerate")])
     assert reports[0] == reports[1]
+
+
+def test_a_vocabulary_has_the_file_that_it_needs_and_no_other() -> None:
+    with pytest.raises(UserError, match=r"^vocabulary_file: other\.model: bytes need no file; leave it out"):
+        main(["--data", "data", "--vocabulary", "bytes", "--vocabulary_file", "other.model"])
+    for kind in ("sentencepiece", "tokenizer"):
+        with pytest.raises(UserError, match=rf"^vocabulary_file: : has no value, and --vocabulary {kind} needs one"):
+            main(["--data", "data", "--vocabulary", kind])
 
 
 def run_module(module: str, *arguments: str | Path) -> str:

@@ -302,8 +302,10 @@ def test_chains_of_other_settings_are_replaced_only_where_that_is_asked(tmp_path
     before = tree()
     assert main(arguments) == 0  # the same job again
     assert tree() == before
-    for other in ("--seed=1", "--train_count=9", "--max_items=5", "--lengths=2"):
-        with pytest.raises(UserError, match=r"out: .*out: holds a dataset of other settings \("):
+    counts = "train chains by length"
+    others = {"--seed=1": "seed", "--train_count=9": counts, "--max_items=5": "max_items", "--lengths=2": counts}
+    for other, named in others.items():
+        with pytest.raises(UserError, match=rf"out: .*out: holds a dataset of other settings \({named}"):
             main([*arguments, other])
         assert tree() == before
     assert main([*arguments, "--seed=1", "--overwrite"]) == 0
