@@ -13,7 +13,7 @@ print(coi_jax.score_predictions(chains, texts)["content_exact_match"]["value"])
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from coi_jax.common.storage import Folder, PathLike
 from coi_jax.evaluation.metrics import score_examples, target_of
 from coi_jax.evaluation.results import with_intervals
 from coi_jax.inference.answering import generate
-from coi_jax.inference.model import Model, init_untrained_run, load_model
+from coi_jax.inference.model import Model, init_untrained_run, load_model, load_to_ask
 from coi_jax.parallel.processes import start_jax
 from coi_jax.weights.conversion import imported_config
 
@@ -54,6 +54,7 @@ class Answer:
       complete: False where the text stopped at the limit of new tokens.
       well_formed: whether the text has the labels of exactly the steps that were asked for.
       checkpoint: step and hash of the parameters.
+      stages: by name, what the model wrote in calls before, as the steps that least-to-most prompting finds.
     """
 
     steps: tuple[AnswerStep, ...]
@@ -61,6 +62,7 @@ class Answer:
     complete: bool
     well_formed: bool
     checkpoint: str
+    stages: Mapping[str, str] = field(default_factory=dict)
 
 
 def load_run(folder: PathLike, overrides: Mapping[str, Any] | None = None) -> Model:
@@ -68,13 +70,14 @@ def load_run(folder: PathLike, overrides: Mapping[str, Any] | None = None) -> Mo
 
     Args:
       folder: the run folder.
-      overrides: dotted fields of the config that generation may change, as `{"evaluation.max_new_tokens": 64}`.
+      overrides: dotted fields of the config that generation may change, as `{"evaluation.max_new_tokens": 64}`;
+        `{"arm": "cot"}` prompts the network as that baseline.
 
     Raises:
       UserError: there is no run, it has no checkpoint, or a field would need another training.
     """
     start_jax()
-    return load_model(folder, {**(overrides or {}), **ONE_AT_A_TIME})
+    return load_to_ask(folder, {**(overrides or {}), **ONE_AT_A_TIME})
 
 
 def load_weights(
@@ -115,14 +118,16 @@ def answer_chain(model: Model, instructions: str | Sequence[str], input: str = "
       input: what the first instruction is applied to.
 
     Raises:
-      UserError: there is no instruction, or the run is a baseline that is prompted with worked examples.
+      UserError: there is no instruction, or the arm shows worked examples that cannot be read.
     """
     instruction = instructions if isinstance(instructions, str) else join(instructions)
     if not instruction.strip():
         raise UserError("instructions", instruction, "is empty; say what to do")
     found = generate(model, instruction, input)
     steps = tuple(AnswerStep(step["instruction"], step["output"]) for step in found["steps"])
-    return Answer(steps, found["text"], found["complete"], found["well_formed"], found["checkpoint"])
+    return Answer(
+        steps, found["text"], found["complete"], found["well_formed"], found["checkpoint"], found.get("stages", {})
+    )
 
 
 def score_predictions(

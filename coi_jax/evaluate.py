@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     processes.start_jax()
     if arguments.config:
         init_untrained_run(arguments.workdir, arguments.config, overrides)
-        overrides = {}
+        overrides = {name: value for name, value in overrides.items() if name.startswith("evaluation.")}
     scored = evaluate_newest(arguments.workdir, overrides, arguments.source or None, arguments.tasks, arguments.limit)
     if arguments.json:
         processes.print_primary(json.dumps(scored, ensure_ascii=False))

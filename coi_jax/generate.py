@@ -1,6 +1,8 @@
 """Answer one instruction with a trained run, step by step.
 
-python -m coi_jax.generate --workdir runs/coi12 --instruction "Sort the words. and then Count them." --input "b a"
+  python -m coi_jax.generate --workdir runs/coi12 --instruction "Sort the words. and then Count them." --input "b a"
+
+With --config.arm=cot or ltm the network of the run is prompted as that baseline is in an evaluation.
 """
 
 import json
@@ -20,14 +22,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_text(arguments.instruction, arguments.input)
     # Imported once the command line is right, so that --help and mistakes need no JAX.
     from coi_jax.inference.answering import describe, generate
-    from coi_jax.inference.model import init_untrained_run, load_model
+    from coi_jax.inference.model import init_untrained_run, load_to_ask
     from coi_jax.parallel import processes
 
+    if arguments.demonstrations:
+        overrides["evaluation.demonstrations"] = arguments.demonstrations
+    if arguments.shots is not None:
+        overrides["evaluation.shots"] = arguments.shots
     processes.start_jax()
     if arguments.config:
         init_untrained_run(arguments.workdir, arguments.config, overrides)
-        overrides = {}
-    model = load_model(arguments.workdir, overrides | {"evaluation.batch": 1})
+        overrides = {name: value for name, value in overrides.items() if name.startswith("evaluation.")}
+    model = load_to_ask(arguments.workdir, overrides | {"evaluation.batch": 1})
     found = generate(model, arguments.instruction, arguments.input)
     processes.print_primary(json.dumps(found, ensure_ascii=False) if arguments.json else describe(found))
     return 0
@@ -48,6 +54,8 @@ def _parser() -> cli.Parser:
     parser.add_argument("--instruction", required=True, help='one instruction, or several joined with " and then "')
     parser.add_argument("--input", default="", help="what the first instruction is applied to")
     parser.add_argument("--config", default="", help="begins a run of published weights as they are: arm base, no step")
+    parser.add_argument("--shots", type=int, help="worked examples that arms cot and ltm show; else the config's")
+    parser.add_argument("--demonstrations", default="", help="file of chains that are the worked examples, JSON lines")
     parser.add_argument("--json", action="store_true", help="print JSON, for programs")
     return parser
 

@@ -5,7 +5,7 @@ training chains, of the test set's own length if there are any. Where the datase
 they are the chains of this project's own file, `demonstrations.jsonl`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from coi_jax.chains.chain import Chain
@@ -14,8 +14,10 @@ from coi_jax.common import files
 from coi_jax.common.errors import UserError
 from coi_jax.common.storage import PathLike
 from coi_jax.config.run import RunConfig
+from coi_jax.data.arms import find_arm
 from coi_jax.data.prompts import SHOTS, choose_examples, is_complete
 from coi_jax.data.task_specs import TaskSpec
+from coi_jax.parallel import processes
 
 OWN = Path(__file__).with_name("demonstrations.jsonl")
 FIELD = "config.evaluation.demonstrations"
@@ -39,6 +41,20 @@ def find_demonstrations(config: RunConfig, spec: TaskSpec) -> list[Chain]:
     same_length = choose_examples(_training_chains(config, spec, spec.length), settings.shots)
     any_length = same_length or choose_examples(_training_chains(config, spec, None), settings.shots)
     return any_length or read_demonstrations(OWN, settings.shots)
+
+
+def note_unused(config: RunConfig, named: Collection[str]) -> None:
+    """Say which settings of worked examples an arm does not use, because it shows none.
+
+    Args:
+      config: of the run, resolved.
+      named: the fields that a command line sets, as "evaluation.shots".
+    """
+    if find_arm(config.arm).prompting != "direct":
+        return
+    used_in = {"evaluation.shots": False, "evaluation.demonstrations": config.evaluation.demonstrations is not None}
+    for field in (field for field, is_set in used_in.items() if is_set or field in named):
+        processes.log_primary(f"arm {config.arm} is shown no worked examples, so that {field} is not used")
 
 
 def demonstrations_key(config: RunConfig, spec: TaskSpec) -> list[str | int]:

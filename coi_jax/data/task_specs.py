@@ -150,6 +150,15 @@ def evaluation_task(config: RunConfig, name: str) -> TaskSpec:
     return replace(spec, lengths_of=test.lengths_of, stage=first.name if others else None)
 
 
+def question_task(config: RunConfig, length: int) -> TaskSpec:
+    """Return the task of one question of some steps, which is of no dataset, prompted as the config's arm is.
+
+    Raises:
+      UserError: there is no such arm.
+    """
+    return _make_spec(config, "question", config.data.split, length, find_arm(config.arm).prompting)
+
+
 def available_tests(config: RunConfig) -> list[str]:
     """Return those of the config's test sets that its dataset has rows of; none where it cannot be read."""
     try:

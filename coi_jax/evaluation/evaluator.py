@@ -15,6 +15,7 @@ from coi_jax.common.errors import UserError
 from coi_jax.common.folder_lock import folder_lock
 from coi_jax.common.storage import AppendFile, PathLike, as_path
 from coi_jax.data import token_cache
+from coi_jax.data.demonstrations import note_unused
 from coi_jax.data.task_specs import TaskSpec, check_sources, evaluation_task
 from coi_jax.data.test_sets import check_installed
 from coi_jax.data.token_cache import Example, TokenCache
@@ -56,6 +57,8 @@ def evaluate_newest(
     before = None
     while True:
         model = load_model(workdir, overrides, source, before)
+        if before is None:
+            note_unused(model.config, overrides)
         try:
             return evaluate(model, names or model.config.evaluation.tests, limit)
         except DamagedCheckpoint as damage:
@@ -94,9 +97,6 @@ def evaluate(model: Model, names: Sequence[str], limit: int | None = None) -> li
     specs = [evaluation_task(model.config, name) for name in names]
     source = processes.on_primary(lambda: check_sources(model.config.data.folder, names))
     caches = token_cache.open_or_write(model.config, specs, model.kept_vocabulary)
-    if model.config.evaluation.demonstrations and all(spec.prompting == "direct" for spec in specs):
-        hint = "is shown no worked examples, so that evaluation.demonstrations is not used"
-        processes.log_primary(f"arm {model.config.arm} {hint}")
     return [_evaluate_one(model, spec, tokens, limit, source) for spec, tokens in zip(specs, caches, strict=True)]
 
 

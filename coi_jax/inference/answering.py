@@ -1,14 +1,14 @@
-"""Answer one instruction with a run, step by step."""
+"""Answer one instruction with a run, step by step, prompted as the arm of the run is in an evaluation."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from coi_jax.chains.chain import JOINER, is_well_formed, parse
-from coi_jax.common.errors import UserError
-from coi_jax.data import prompts
-from coi_jax.data.arms import find_arm
+from coi_jax.chains.chain import JOINER, Chain, Step, is_well_formed, parse
+from coi_jax.data.demonstrations import find_demonstrations
+from coi_jax.data.prompts import encode_prompt, few_shot, stages_of
+from coi_jax.data.task_specs import question_task
 from coi_jax.inference.model import Model
 
 
@@ -21,18 +21,23 @@ def generate(model: Model, instruction: str, input: str) -> dict[str, Any]:
       input: the text that the first instruction is applied to.
 
     Raises:
-      UserError: the run is prompted with worked examples, which only an evaluation has.
+      UserError: the arm shows worked examples, and those that the config names cannot be read.
     """
-    if find_arm(model.config.arm).prompting != "direct":
-        hint = "is prompted with examples of a dataset; name the run whose network it prompts (its --source)"
-        raise UserError("config.arm", model.config.arm, hint)
-    data = model.config.data
-    text = prompts.prompt(instruction, input, data.template, data.chat.system)
-    ids = prompts.encode_prompt(text, data.template, model.vocabulary)
-    prompt = model.prompt("", np.array(ids, np.int32))
-    [answer] = model.answers([prompt])
-    written = model.vocabulary.decode(answer.tokens)
     parts = instruction.split(JOINER)
+    chain = Chain("", "question", input, instruction, tuple(Step(part, None) for part in parts))
+    spec = question_task(model.config, chain.length)
+    demonstrations = find_demonstrations(model.config, spec)
+    texts: list[str] = []
+    for stage in stages_of(spec.prompting):
+        text = few_shot(chain, demonstrations, spec.template, spec.prompting, spec.system, texts)
+        ids = encode_prompt(text, spec.template, model.vocabulary)
+        is_last = len(texts) == len(stages_of(spec.prompting)) - 1
+        prompt = model.prompt("" if is_last else f"{stage.name}:", np.array(ids, np.int32))
+        [answer] = model.answers([prompt])
+        texts.append(model.vocabulary.decode(answer.tokens))
+    *_, written = texts
+    names = [stage.name for stage in stages_of(spec.prompting)]
+    stages = dict(zip(names[:-1], texts[:-1], strict=True))
     return {
         "instruction": instruction,
         "input": input,
@@ -42,6 +47,7 @@ def generate(model: Model, instruction: str, input: str) -> dict[str, Any]:
         "well_formed": is_well_formed(written, len(parts)),
         "longer_than_trained": model.is_longer_than_trained(prompt),
         "checkpoint": model.checkpoint,
+        **({"stages": stages} if stages else {}),
     }
 
 
@@ -51,8 +57,11 @@ def _at(parts: Sequence[str], index: int) -> str | None:
 
 
 def describe(found: dict[str, Any]) -> str:
-    """Return the answer for people: each step's instruction above its output, then notes on what is wrong."""
-    lines = []
+    """Return the answer for people: each step's instruction above its output, then notes on what is wrong.
+
+    What the model wrote in calls before stands first.
+    """
+    lines = [f"{name}: {text.strip()}" for name, text in found.get("stages", {}).items()]
     for k, step in enumerate(found["steps"], 1):
         lines += [f"{k}. {step['instruction'] or '(a step that was not asked for)'}", f"   {step['output']}"]
     if not found["well_formed"]:

@@ -4,7 +4,7 @@ import contextlib
 import functools
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -19,6 +19,7 @@ from coi_jax.common.storage import PathLike, as_path
 from coi_jax.config.model import SPEED_FIELDS
 from coi_jax.config.run import RunConfig, load_config
 from coi_jax.data.arms import find_arm
+from coi_jax.data.demonstrations import note_unused
 from coi_jax.inference.generator import Answer, Generator, Prompt, make_strategy
 from coi_jax.models import Network, Params, build
 from coi_jax.parallel import processes, sharding
@@ -155,13 +156,32 @@ def load_model(
         hint = f"{run.path} has none: it was trained without config.train.validation; evaluate the newest"
         raise UserError("config.evaluation.checkpoint", "best", hint)
     if step is None and not is_untrained(config):
-        raise UserError("workdir", run.path, "has no checkpoint yet; train it first (python -m coi_jax.train)")
+        raise UserError("workdir", run.path, _missing_checkpoint(config))
     if source and find_arm(config.arm).is_tuned:
         hint = "is tuned, and has a network of its own; leave --source out, or choose an arm that is prompted"
         raise UserError("config.arm", config.arm, hint)
     if source:
         open_run(workdir, config)
     return Model(run, as_path(workdir), config, step or 0, processes.on_primary(lambda: _identity(run, config, step)))
+
+
+def load_to_ask(folder: PathLike, overrides: Mapping[str, Any]) -> Model:
+    """Load the model of a run folder to ask it single questions; nothing is written into the folder.
+
+    Args:
+      folder: the run folder.
+      overrides: as `load_model`, and `arm`: that of a prompting baseline, which the run's network is prompted as.
+
+    Raises:
+      UserError: as `load_model`, or the network is asked for as another arm that is tuned.
+    """
+    model = load_model(folder, {name: value for name, value in overrides.items() if name != "arm"})
+    arm = overrides.get("arm", model.config.arm)
+    if arm != model.config.arm and find_arm(arm).is_tuned:
+        raise UserError("config.arm", arm, "is tuned, and has a network of its own: name its run, or take cot or ltm")
+    config = model.config.model_copy(update={"arm": arm})
+    note_unused(config, overrides)
+    return replace(model, config=config)
 
 
 def _checkpoints(run: RunFolder, config: RunConfig) -> epath.Path:
@@ -197,6 +217,13 @@ def _at_commit(config: RunConfig, run: RunFolder) -> RunConfig:
     kept = (run.load_config().weights.folder or "") if run.config.exists() else ""
     commit = kept if hub.is_pin_of(kept, folder) else hub.pin(folder, FIELD)
     return config.model_copy(update={"weights": config.weights.model_copy(update={"folder": commit})})
+
+
+def _missing_checkpoint(config: RunConfig) -> str:
+    """Return what to do where a run has no checkpoint."""
+    if find_arm(config.arm).is_tuned:
+        return "has no checkpoint yet; train it first (python -m coi_jax.train)"
+    return f"prompts the network of another run: to ask that one, name its folder, with --config.arm={config.arm}"
 
 
 def is_untrained(config: RunConfig) -> bool:

@@ -310,7 +310,10 @@ def test_predictions_follow_from_the_demonstrations(
     assert evaluate(baseline, *options, "--shots=3") == 2
     assert "config.evaluation.shots: 3: " in capsys.readouterr().err
     assert evaluate(run, "--tasks=proc1_test", f"--demonstrations={shown}") == 0
-    assert "arm coi12 is shown no worked examples" in capsys.readouterr().err
+    assert (
+        "arm coi12 is shown no worked examples, so that evaluation.demonstrations is not used"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.fixture(scope="module")

@@ -7,11 +7,15 @@ from typing import Any
 import pytest
 import transformers
 
-from coi_jax.common import cli
+from coi_jax import evaluate
+from coi_jax.common import cli, files
+from coi_jax.config.run import load_config
+from coi_jax.data.task_specs import evaluation_task
 from coi_jax.generate import main
 from coi_jax.inference.answering import describe
 from coi_jax.inference.generator import Answer, Prompt
 from coi_jax.inference.model import Model
+from tests.helpers.token_caches import write_caches
 from tests.helpers.tokenizer_folders import FAMILIES
 from tests.helpers.trained_runs import make_run
 
@@ -63,6 +67,8 @@ def test_description_says_what_is_amiss(field: str, value: bool, said: str) -> N
     [
         (["--instruction= "], "instruction"),
         (["--instruction=Sort.", "--config.seed=2"], "config.seed"),
+        (["--instruction=Sort.", "--config.arm=coi1"], "config.arm: coi1: is tuned, and has a network of its own"),
+        (["--instruction=Sort.", "--config.arm=cot", "--demonstrations=no.jsonl"], "config.evaluation.demonstrations"),
     ],
 )
 def test_mistakes_are_one_line(run: Path, capsys: pytest.CaptureFixture[str], options: list[str], said: str) -> None:
@@ -72,14 +78,30 @@ def test_mistakes_are_one_line(run: Path, capsys: pytest.CaptureFixture[str], op
     assert error.count("\n") == 1
 
 
-def test_a_prompted_arm_is_one_line(tmp_path: Path, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config = json.loads((run / "config.json").read_text())
-    shutil.copytree(run, tmp_path / "run")
-    (tmp_path / "run" / "config.json").write_text(json.dumps(config | {"arm": "cot"}))
-    assert generate(tmp_path / "run", "--instruction=Sort.") == 2
-    error = capsys.readouterr().err
-    assert error.startswith("error: config.arm: cot: is prompted with examples of a dataset")
-    assert error.count("\n") == 1
+@pytest.mark.parametrize("arm", ["cot", "ltm"])
+def test_a_baseline_answers_as_in_an_evaluation(
+    tmp_path: Path, run: Path, capsys: pytest.CaptureFixture[str], arm: str
+) -> None:
+    greedy = {"arm": arm, "evaluation.decoding": "greedy", "evaluation.batch": 1, "evaluation.tests": ("proc2_test",)}
+    config = load_config(run / "config.json", greedy)
+    write_caches(config, [evaluation_task(config, "proc2_test")])
+    options = ("--source", str(run), f"--config.arm={arm}", "--config.evaluation.decoding=greedy")
+    assert evaluate.main(["--workdir", str(tmp_path / arm), *options, "--tasks=proc2_test", "--limit=1"]) == 0
+    [row] = files.read_jsonl(tmp_path / arm / "eval" / "proc2_test" / "predictions.jsonl")
+    before = files.read_json(run / "config.json")
+    capsys.readouterr()
+    asked = ("--instruction", row["instruction"], "--input", row["input"])
+    assert generate(run, *options[2:], *asked, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["text"], found.get("stages")) == (row["prediction"], row.get("stages"))
+    assert files.read_json(run / "config.json") == before
+    assert generate(tmp_path / arm, *asked) == 2
+    assert "prompts the network of another run: to ask that one" in capsys.readouterr().err
+
+
+def test_worked_examples_that_an_arm_does_not_show_are_named(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert generate(run, "--instruction=Sort.", "--shots=3") == 0
+    assert "arm coi12 is shown no worked examples, so that evaluation.shots is not used" in capsys.readouterr().err
 
 
 def test_a_chat_model_is_asked_in_its_own_words(
