@@ -10,11 +10,8 @@ from coi_jax.common.storage import absolute, as_path
 from coi_jax.data.test_sets import find_test_set
 from coi_jax.judging import ballots, verdicts
 from coi_jax.judging.answer_pairs import AnswerPair, asked, read_pairs
-from coi_jax.judging.judge_config import JudgeConfig
+from coi_jax.judging.judge_config import JudgeConfig, open_client
 from coi_jax.judging.preference import agreement, preference, settle, summarize
-from coi_jax.llm import Client
-from coi_jax.llm.budget import Budget, Prices
-from coi_jax.llm.reply_store import open_store
 
 
 class Compared(NamedTuple):
@@ -37,9 +34,7 @@ def by_model(compared: Compared, config: JudgeConfig, dollars: float | None) -> 
       UserError: the runs cannot be compared, the budget is spent, or the endpoint did not answer.
     """
     pairs = _pairs(compared, config)
-    prices = Prices(config.endpoint.prompt_price, config.endpoint.completion_price)
-    budget = Budget(f"{config.store}.spent", dollars, prices, config.endpoint.concurrency)
-    with Client(config.endpoint, config.endpoint.key(), open_store(config.store), budget) as client:
+    with open_client(config, dollars) as client:
         judgements = verdicts.judge(asked(pairs), client, config)
     if judgements and all(settle(judgement) is None for judgement in judgements):
         raise UserError("endpoint.model", config.endpoint.model, f"no reply could be used: {judgements[0].reasons[0]}")

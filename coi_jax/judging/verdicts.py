@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pydantic
 from pydantic import PositiveInt
@@ -105,11 +105,12 @@ def judge(pairs: Sequence[AnswerPair], client: Client, config: JudgeConfig) -> l
     """
     waiting = [[client.run(ask(client, make_call(pair, order, config), Verdict)) for order in ORDERS] for pair in pairs]
     outcomes = [[future.result() for future in futures] for futures in track(waiting, "judging", len(pairs))]
-    _check_answered(outcome for both in outcomes for outcome in both)
+    check_answered(outcome for both in outcomes for outcome in both)
     return [_judgement(pair.id, both) for pair, both in zip(pairs, outcomes, strict=True)]
 
 
-def _check_answered(outcomes: Iterable[Outcome[Verdict]]) -> None:
+def check_answered(outcomes: Iterable[Outcome[Any]]) -> None:
+    """Raise UserError where a question has no reply yet, with what to do."""
     open_calls = [outcome for outcome in outcomes if isinstance(outcome, Unanswered)]
     if not open_calls:
         return

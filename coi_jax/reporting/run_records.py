@@ -23,6 +23,7 @@ from coi_jax.config.run import RunConfig, read_run_config
 from coi_jax.data.arms import arm_names, find_arm, sort_arms
 from coi_jax.data.test_sets import chain_length
 from coi_jax.evaluation.results_digest import DIGEST, results_digest
+from coi_jax.evaluation.span_results import MADE_BY, is_of_spans, read_spans
 from coi_jax.runs.checkpoint_steps import steps
 
 CONFIG = "config.json"
@@ -74,6 +75,7 @@ class Record:
       label_only_baseline: the scores of answers that have the labels and nothing else.
       provenance: the run, checkpoint and files that the scores come from.
       commit: of the code that trained the run; None where it was not trained, or not from a working copy.
+      spans: who marked the spans that some of the scores are of, and in how many answers; None where nobody did.
     """
 
     path: epath.Path
@@ -86,6 +88,7 @@ class Record:
     provenance: dict[str, Any]
     commit: str | None = None
     tasks: dict[str, dict[str, Estimate]] = field(default_factory=dict)
+    spans: dict[str, Any] | None = None
 
     @property
     def arm(self) -> str:
@@ -175,6 +178,7 @@ class Cell:
             "results": str(record.path),
             "commit": record.commit,
             **record.provenance,
+            **({"spans": record.spans} if is_of_spans(self.metric) else {}),
         }
 
 
@@ -269,7 +273,7 @@ def read(folders: Sequence[PathLike]) -> Records:
         missing += [run / RESULTS.format(test) for test in config.evaluation.tests if test not in found]
         for path in found.values():
             try:
-                rows.append(_read(path, config, _commit(run)))
+                rows.append(_add_spans(_read(path, config, _commit(run)), damaged))
             except UserError as error:
                 damaged.append(error)
     if not rows:
@@ -334,6 +338,19 @@ def _read(path: epath.Path, config: RunConfig, commit: str | None) -> Record:
         hint = "was changed after python -m coi_jax.evaluate wrote it, by its hash; run it again"
         raise UserError("results", path, hint)
     return record
+
+
+def _add_spans(record: Record, damaged: list[UserError]) -> Record:
+    """Return a record with the scores of spans that were marked in its answers; why they cannot be read is added."""
+    try:
+        spans = read_spans(record.path.parent, record.provenance["predictions"])
+    except UserError as error:
+        damaged.append(error)
+        return record
+    if spans is None:
+        return record
+    made_by = {name: spans[name] for name in MADE_BY}
+    return replace(record, scores=record.scores | _estimates(spans["scores"]), spans=made_by)
 
 
 def _estimates(scores: dict[str, Any]) -> dict[str, Estimate]:

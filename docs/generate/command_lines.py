@@ -27,6 +27,7 @@ COMMANDS = (
     "coi_jax.tables",
     "coi_jax.report",
     "coi_jax.judge",
+    "coi_jax.spans",
     "launch.sweep",
     "launch.preflight",
     "launch.preflight.table",
