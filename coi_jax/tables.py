@@ -1,6 +1,9 @@
 """Write tables and figures of the paper from run records, beside the paper's own numbers.
 
-Example: python -m coi_jax.tables --runs runs/quickstart --table 2 3 4 --figure 6 --out runs/quickstart/report
+  python -m coi_jax.tables --runs runs/quickstart --table 2 3 4 --figure 6 --out runs/quickstart/report
+  python -m coi_jax.tables --runs runs --all --out report
+
+With --all every table and figure is written that the runs have results for, and the others are named.
 """
 
 import sys
@@ -19,21 +22,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--runs", required=True, nargs="+", metavar="DIR", help="run folders, or folders of them")
     parser.add_argument("--table", nargs="+", default=[], choices=list(TABLES), help=_titles(TABLES))
     parser.add_argument("--figure", nargs="+", default=[], choices=list(FIGURES), help=_titles(FIGURES))
+    parser.add_argument("--all", action="store_true", help="every table and figure that the runs have results for")
+    parser.add_argument(
+        "--price",
+        type=cli.positive_float,
+        metavar="USD",
+        help="of a device, or of a core of a CPU, for an hour: the JSON files tell the cost of each cell",
+    )
     parser.add_argument("--out", required=True, metavar="DIR", help="where the files go")
     arguments = parser.parse_args(argv)
-    if not (arguments.table or arguments.figure):
-        parser.error("name a --table or a --figure, or both")
-    records = read(arguments.runs)
+    if not (arguments.table or arguments.figure or arguments.all):
+        parser.error("name a --table or a --figure, or both, or --all")
+    records = read(arguments.runs, arguments.price)
     check_replaceable(arguments.out)
-    chosen = {f"table {name}": TABLES[name] for name in arguments.table}
-    chosen |= {f"figure {name}": FIGURES[name] for name in arguments.figure}
+    chosen = {f"table {name}": TABLES[name] for name in (TABLES if arguments.all else arguments.table)}
+    chosen |= {f"figure {name}": FIGURES[name] for name in (FIGURES if arguments.all else arguments.figure)}
     written, faults = write_reports(chosen, records, arguments.out)
     if len(faults) == len(chosen):
         raise next(iter(faults.values()))
     for name, fault in faults.items():
         print(f"{name} left out: {fault}", file=sys.stderr)
     print(f"written into {arguments.out}: {', '.join(written)}")
-    return cli.EXIT_USER_ERROR if faults else 0
+    return cli.EXIT_USER_ERROR if faults and not arguments.all else 0
 
 
 def write_reports(

@@ -7,6 +7,7 @@ from etils import epath
 
 from coi_jax.common.progress import Bar
 from coi_jax.common.storage import AppendFile
+from coi_jax.evaluation.timing import timed
 from coi_jax.inference.generator import Answer, Prompt
 from coi_jax.inference.model import Model
 from coi_jax.parallel import processes
@@ -38,6 +39,7 @@ def generate_missing(
         return
     compiled = len(model.generator.shapes)
     with (
+        timed(path.parent, lambda: len(existing)),
         Bar(title, len(prompts), len(prompts) - len(missing)) as bar,
         AppendFile(path if processes.is_primary() else os.devnull) as file,
     ):

@@ -16,6 +16,7 @@ from coi_jax.common import files
 from coi_jax.common.errors import UserError
 from coi_jax.common.storage import AppendFile, PathLike, as_path
 from coi_jax.evaluation.scores import ScoreKey
+from coi_jax.evaluation.timing import TIMING
 
 PREDICTIONS, GENERATED_FROM = "predictions.jsonl", "generated_from.json"
 RESULTS = "results.json"  # the scores of the predictions, beside them
@@ -90,7 +91,8 @@ def prepare(folder: PathLike, generated_from: dict[str, Any]) -> bool:
         files.recover_jsonl(path)
         return False
     is_stale = bool(path.exists())
-    path.unlink(missing_ok=True)
+    for stale in (path, path.parent / TIMING):
+        stale.unlink(missing_ok=True)
     files.write_json(header, generated_from)
     files.write_text(path, "")
     return is_stale

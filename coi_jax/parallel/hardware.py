@@ -24,6 +24,11 @@ PUBLISHED: dict[str, float] = {
 DEVICE_FILES = {"nvidia[0-9]*": ("NVIDIA GPU", "cuda12"), "accel[0-9]*": ("TPU", "tpu"), "vfio/[0-9]*": ("TPU", "tpu")}
 
 
+def cpu_cores() -> int | None:
+    """Return the number of CPU cores that this process may use; None where the system does not say."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
 def platform() -> str:
     """Return the platform of the mesh in use, else of this machine.
 

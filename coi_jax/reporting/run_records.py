@@ -24,6 +24,7 @@ from coi_jax.data.arms import arm_names, find_arm, sort_arms
 from coi_jax.data.test_sets import chain_length
 from coi_jax.evaluation.results_digest import DIGEST, results_digest
 from coi_jax.evaluation.span_results import MADE_BY, is_of_spans, read_spans
+from coi_jax.reporting.costs import Cost, read_cost
 from coi_jax.runs.checkpoint_steps import steps
 
 CONFIG = "config.json"
@@ -76,6 +77,7 @@ class Record:
       provenance: the run, checkpoint and files that the scores come from.
       commit: of the code that trained the run; None where it was not trained, or not from a working copy.
       spans: who marked the spans that some of the scores are of, and in how many answers; None where nobody did.
+      cost: the time of training and evaluation, and its price.
     """
 
     path: epath.Path
@@ -89,6 +91,7 @@ class Record:
     commit: str | None = None
     tasks: dict[str, dict[str, Estimate]] = field(default_factory=dict)
     spans: dict[str, Any] | None = None
+    cost: Cost = field(default_factory=dict)
 
     @property
     def arm(self) -> str:
@@ -177,6 +180,7 @@ class Cell:
             "examples": record.examples,
             "results": str(record.path),
             "commit": record.commit,
+            "cost": record.cost,
             **record.provenance,
             **({"spans": record.spans} if is_of_spans(self.metric) else {}),
         }
@@ -251,10 +255,14 @@ def load(folders: Sequence[PathLike]) -> Records:
     return check_consistent(read(folders))
 
 
-def read(folders: Sequence[PathLike]) -> Records:
+def read(folders: Sequence[PathLike], price: float | None = None) -> Records:
     """Read the runs in some folders; each is a run folder or holds run folders.
 
     A run whose config cannot be read is skipped, and named on standard error; results that are damaged are left out.
+
+    Args:
+      folders: run folders, or folders of them.
+      price: of a device, or of a core of a CPU, for an hour, in US dollars; None: no cost is computed in dollars.
 
     Raises:
       UserError: the folders hold no result that can be read.
@@ -273,7 +281,8 @@ def read(folders: Sequence[PathLike]) -> Records:
         missing += [run / RESULTS.format(test) for test in config.evaluation.tests if test not in found]
         for path in found.values():
             try:
-                rows.append(_add_spans(_read(path, config, _commit(run)), damaged))
+                record = _add_spans(_read(path, config, _commit(run)), damaged)
+                rows.append(replace(record, cost=read_cost(run, record.test_set, find_arm(config.arm), price)))
             except UserError as error:
                 damaged.append(error)
     if not rows:

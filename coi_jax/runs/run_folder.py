@@ -27,7 +27,7 @@ from coi_jax.config.run import (
     read_run_config,
 )
 from coi_jax.data.arms import find_arm
-from coi_jax.parallel import processes
+from coi_jax.parallel import hardware, processes
 from coi_jax.runs.checkpoint_steps import steps
 from coi_jax.tokenizers.protocol import Vocabulary
 from coi_jax.tokenizers.vocabulary import load_vocabulary, trained_path
@@ -232,6 +232,7 @@ def write_environment(
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
         "devices": {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count()},
         "hosts": jax.process_count(),
+        "cores": hardware.cpu_cores(),
         "commit": git_commit(Path(__file__).parent),
         "parameters": dict(parameters),
         "data": {"sha256": dataset, **data},

@@ -6,7 +6,7 @@ from coi_jax import tables
 from coi_jax.common import cli, files
 from coi_jax.common.errors import UserError
 from coi_jax.common.storage import PathLike
-from coi_jax.reporting.registry import TABLES, Report
+from coi_jax.reporting.registry import FIGURES, TABLES, Report
 from coi_jax.reporting.run_records import Records
 from tests.helpers.scored_runs import procedural, write_run
 
@@ -41,6 +41,18 @@ def test_a_table_that_cannot_be_made_is_named_and_the_others_are_written(
     assert (tmp_path / "out" / "table4.tex").exists()
     with pytest.raises(UserError, match="no dataset of the runs can be read"):
         tables.main([*arguments, "2"])
+
+
+def test_all_writes_what_the_runs_have_results_for_and_names_the_rest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(tmp_path / "runs" / "a", {"arm": "coi12", "data.folder": "nowhere"}, {"bbh": {"rouge_l": 20.0}})
+    arguments = ["--runs", str(tmp_path / "runs"), "--all", "--out", str(tmp_path / "out")]
+    assert tables.main(arguments) == 0
+    left_out = [line.partition(" left out: ")[0] for line in capsys.readouterr().err.splitlines()]
+    made = [*(f"table {name}" for name in TABLES), *(f"figure {name}" for name in FIGURES)]
+    assert left_out == [name for name in made if name != "table 4"]
+    assert {path.stem for path in (tmp_path / "out").iterdir()} == {"table4"}
 
 
 def test_no_runs_is_one_line(tmp_path: Path) -> None:
