@@ -17,6 +17,7 @@ from coi_jax.common.limits import LARGEST_INTEGER
 
 # What the user's machine or the path that was given is to blame for.
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG)
+NETWORK_LIBRARIES = ("requests.", "aiohttp.", "httpx.")
 
 # What XLA says where a device, or the machine of a CPU, has too little memory.
 OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"
@@ -166,6 +167,10 @@ def run(main: Callable[[], int]) -> int:
         print(f"error: memory: {reason}; {LESS_MEMORY}", file=sys.stderr)
         return EXIT_USER_ERROR
     except OSError as error:
+        if is_of_network(error):
+            reason = shorten(str(error), 200)
+            print(f"error: network: {reason}; run the same command again when it can be reached", file=sys.stderr)
+            return EXIT_USER_ERROR
         if error.errno not in UNWRITABLE:
             raise
         print(
@@ -174,6 +179,11 @@ def run(main: Callable[[], int]) -> int:
             file=sys.stderr,
         )
         return EXIT_USER_ERROR
+
+
+def is_of_network(error: OSError) -> bool:
+    """Return whether an error says that another machine cannot be reached: by its type, or by the library it is of."""
+    return isinstance(error, ConnectionError | TimeoutError) or type(error).__module__.startswith(NETWORK_LIBRARIES)
 
 
 def _quiet_late_reads(unraisable: Any) -> None:

@@ -35,7 +35,7 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def check_value(schema: type[Model], value: Any, field: str, where: object) -> Model:
+def check_value(schema: type[Model], value: Any, field: str, where: object, fix: str = "correct it") -> Model:
     """Return a JSON value as its schema has it; no type is converted into another.
 
     Args:
@@ -43,6 +43,7 @@ def check_value(schema: type[Model], value: Any, field: str, where: object) -> M
       value: as it was read.
       field: the name of the value in an error.
       where: where it was read from.
+      fix: what the user can do about a value of another schema.
 
     Raises:
       UserError: the value has not this schema; it names the first place that differs.
@@ -52,6 +53,5 @@ def check_value(schema: type[Model], value: Any, field: str, where: object) -> M
     except pydantic.ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(map(str, first["loc"])) or "value"
-        raise UserError(
-            field, where, f"{place}: {first['msg'].replace('Input should', 'should')}; correct it"
-        ) from None
+        reason = first["msg"].replace("Input should", "should")
+        raise UserError(field, where, f"{place}: {reason}; {fix}") from None

@@ -33,8 +33,8 @@ from coi_jax.common.json_reader import parse_field
 
 PathLike = str | os.PathLike[str]
 
-SCHEMES = {"gs": "gcs", "s3": "s3", "az": "az", "hf": "hf"}  # the URLs that epath knows, by fsspec's protocol
-EXTRAS = {"gs": "gcs", "hf": "hub"}  # of this project, which install what reads them
+SCHEMES = {"gs": "gcs", "s3": "s3", "az": "az"}  # the URLs of buckets that epath knows, by fsspec's protocol
+EXTRAS = {"gs": "gcs"}  # of this project, which install what reads them
 BLOCK = 2**24  # bytes that are copied, compared or hashed at once
 OLD = ".old"  # ends the temporary name of a folder that makes room for a new one
 MARKERS = {"manifest.json": "dataset", "config.json": "run"}  # the file by which a folder is known
@@ -67,6 +67,8 @@ def as_path(path: PathLike, field: str = "path") -> epath.Path:
 
 def _unreadable_scheme(scheme: str) -> str:
     """Return why URLs of a scheme cannot be read here; "" where they can."""
+    if f"{scheme}://" == hub.SCHEME:
+        return "is in the Hub, from which weights, tokenizers and rows are read; name a local path or a bucket here"
     if scheme not in SCHEMES:
         known = ", ".join(f"{name}://" for name in SCHEMES)
         return f"cannot be reached; name a local path, or a URL of one of {known}"
@@ -381,6 +383,8 @@ def atomic_folder(
       UserError: there is something at `path` already, and no `replace` was given, or it cannot be written.
     """
     target = as_path(path, field)
+    if is_there(target) and not target.exists():
+        raise UserError(field, path, "is a link that cannot be followed; remove it, or name another folder")
     _remove_left_behind(target, marker)
     if replace is _never:
         check_absent(target, field)

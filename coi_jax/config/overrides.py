@@ -42,7 +42,7 @@ def _override(values: dict[str, Any], name: str, value: Any, place: Place) -> No
             return
         place, values = place_of(info), _inside(values.get(key), keys[: depth + 1], name, value)
         if not place.options:  # a plain mapping, as an optimizer's options
-            values[".".join(keys[depth + 1 :])] = _literal(value)
+            values[".".join(keys[depth + 1 :])] = _literal(name, value)
             return
 
 
@@ -99,13 +99,16 @@ def _parse(name: str, value: Any, info: FieldInfo) -> Any:
     if isinstance(value, bool) and bool not in types:
         raise UserError(f"config.{name}", "no value", f"is neither true nor false; write --config.{name}=VALUE")
     if not isinstance(value, str) or str not in types:
-        return _literal(value)
+        return _literal(name, value)
     return None if value == "None" and type(None) in types else value
 
 
-def _literal(value: Any) -> Any:
-    """Read text as a Python literal, where it is one."""
+def _literal(name: str, value: Any) -> Any:
+    """Read text as a Python literal, where it is one; raise UserError where it only begins as one."""
     try:
         return ast.literal_eval(value) if isinstance(value, str) else value
     except (ValueError, SyntaxError):
+        if value.lstrip().startswith(tuple("{[(")):
+            hint = "cannot be read: write numbers, quoted texts, lists and dictionaries as Python has them"
+            raise UserError(f"config.{name}", value, hint) from None
         return value

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from coi_jax.common.errors import UserError
-from coi_jax.config.run import RunConfig
+from coi_jax.config.run import RunConfig, StepsConfig
 from coi_jax.data.arms import Arm, find_arm
 
 SMALLEST_SHARE = 1e-6  # a block of the stream holds two examples of each task
@@ -28,9 +28,12 @@ def check_mixture(config: RunConfig) -> None:
     if curriculum is not None:
         _check_lengths("config.data.curriculum", curriculum, arm)
         if min(curriculum.values()) > 0:
-            raise UserError(
-                "config.data.curriculum", curriculum, "leaves step 0 without chains; let a length begin there"
-            )
+            hint = "leaves step 0 without chains; let a length begin there"
+            raise UserError("config.data.curriculum", curriculum, hint)
+        length = config.train.length
+        if isinstance(length, StepsConfig) and max(curriculum.values()) >= length.count:
+            hint = f"begins a length after the last of {length.count} steps; let it begin before"
+            raise UserError("config.data.curriculum", curriculum, hint)
 
 
 def _check_lengths(field: str, by_length: Mapping[int, float | int], arm: Arm) -> None:

@@ -11,9 +11,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import IO, Any
 
+import pydantic
+
 from coi_jax.chains.chain import Chain, parse
 from coi_jax.common import files
-from coi_jax.common.errors import UserError
+from coi_jax.common.schema import check_value
 from coi_jax.common.storage import AppendFile, PathLike, as_path
 from coi_jax.evaluation.scores import ScoreKey
 from coi_jax.evaluation.timing import TIMING
@@ -21,6 +23,31 @@ from coi_jax.evaluation.timing import TIMING
 PREDICTIONS, GENERATED_FROM = "predictions.jsonl", "generated_from.json"
 RESULTS = "results.json"  # the scores of the predictions, beside them
 Row = dict[str, Any]
+Scores = dict[str, float]
+
+
+class _StepLine(pydantic.BaseModel):
+    """What a line of predictions.jsonl says of a step."""
+
+    instruction: str | None = None
+    reference: str | None = None
+    prediction: str | None = None
+    scores: Scores = {}
+
+
+class _Line(pydantic.BaseModel):
+    """A line of predictions.jsonl; those of earlier versions have no more than id, texts and `complete`."""
+
+    id: str
+    prediction: str
+    complete: bool
+    instruction: str = ""
+    input: str = ""
+    target: str = ""
+    published_target: str = ""
+    stages: dict[str, str] = {}
+    steps: list[_StepLine] = []
+    scores: Scores = {}
 
 
 @dataclass(frozen=True)
@@ -111,12 +138,9 @@ def read(folder: PathLike) -> Iterator[Prediction]:
 
 
 def read_rows(folder: PathLike) -> Iterator[Row]:
-    """Yield the lines of a folder's predictions; those of earlier versions have no more than id and texts."""
+    """Yield the lines of a folder's predictions; raise UserError where one has not the fields of a prediction."""
     for place, row in files.read_placed_jsonl(as_path(folder) / PREDICTIONS, "predictions"):
-        for key, kind in {"id": str, "prediction": str, "complete": bool}.items():
-            if not isinstance(row.get(key), kind):
-                hint = f"has no {kind.__name__} {key!r}; remove the file and evaluate again"
-                raise UserError("predictions", place, hint)
+        check_value(_Line, row, "predictions", place, "remove the file and evaluate again")
         yield row
 
 

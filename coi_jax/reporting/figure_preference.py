@@ -71,7 +71,7 @@ def read_comparisons(records: Records) -> list[Comparison]:
     paths = [path for run in runs if (run / "judge").is_dir() for path in sorted((run / "judge").glob("*.json"))]
     if not paths:
         hint = "needs comparisons of two runs; run python -m coi_jax.judge first"
-        raise UserError("--figure preference", len(runs), hint)
+        raise UserError("--figure preference", f"{len(runs)} runs", hint)
     found = [_read(path) for path in paths]
     return sorted(found, key=lambda each: (each.test_set, each.arm_a, each.arm_b, each.judge))
 

@@ -73,9 +73,8 @@ def make_lines(records: Records) -> list[Line]:
         if len({_value(row, field) for row in rows}) > 1
     ]
     if not lines:
-        raise UserError(
-            "--figure sweep", len(records.rows), "needs runs of one arm that differ in a field of their config"
-        )
+        found = f"{len(records.rows)} results"
+        raise UserError("--figure sweep", found, "needs runs of one arm that differ in a field of their config")
     return lines
 
 

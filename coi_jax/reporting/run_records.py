@@ -17,7 +17,7 @@ from etils import epath
 from coi_jax.common import files
 from coi_jax.common.errors import UserError, not_as_written
 from coi_jax.common.schema import flatten
-from coi_jax.common.storage import PathLike, absolute, as_path, is_local
+from coi_jax.common.storage import PathLike, absolute, as_path, is_local, is_there
 from coi_jax.config.model import SPEED_FIELDS
 from coi_jax.config.run import RunConfig, read_run_config
 from coi_jax.data.arms import arm_names, find_arm, sort_arms
@@ -319,7 +319,7 @@ def _run_folders(folder: epath.Path, above: frozenset[str] = frozenset()) -> lis
         return []
     if not folder.is_dir():
         raise UserError("--runs", folder, "no such folder; name a run folder or one that holds run folders")
-    if (folder / CONFIG).exists():
+    if is_there(folder / CONFIG) or _results(folder):  # whose config may be missing, which is told
         return [folder]
     return [run for inner in sorted(folder.iterdir()) if inner.is_dir() for run in _run_folders(inner, above | {here})]
 

@@ -5,7 +5,7 @@ The page is one HTML file with its data as JSON inside; it asks no server for an
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from coi_jax.common import files
 from coi_jax.common.errors import UserError
 from coi_jax.common.schema import flatten
 from coi_jax.data.arms import arm_names
+from coi_jax.evaluation import predictions
 from coi_jax.evaluation.predictions import PREDICTIONS
 from coi_jax.evaluation.scores import is_right
 from coi_jax.reporting import table4
@@ -91,10 +92,14 @@ def _run(path: epath.Path, rows: Sequence[Record], varying: Sequence[str], fault
 
 def _curves(path: epath.Path, faults: list[str]) -> dict[str, list[tuple[int, float]]]:
     """Return step and loss of each logged row, thinned out evenly; empty where the run was not trained."""
-    rows = _read(path, "metrics", faults)
+    rows = _read(path, lambda: files.read_jsonl(path, "metrics"), faults)
     curves = {}
     for key, name in LOSSES.items():
-        points = [(row["step"], float(row[key])) for row in rows if isinstance(row.get(key), float | int)]
+        points = [
+            (row["step"], float(row[key]))
+            for row in rows
+            if isinstance(row.get(key), float | int) and isinstance(row.get("step"), int)
+        ]
         stride = -(-len(points) // MOST_POINTS) or 1
         if points:
             curves[name] = points[:-1:stride] + points[-1:]
@@ -130,8 +135,7 @@ def _answers(row: Record, chains: dict[str, Json], faults: list[str]) -> list[Js
 
 def _rouge(line: Json, count: int) -> list[int | None]:
     """Return ROUGE-L x 100 of each step with a reference; None where the line has no scores, as earlier ones."""
-    steps = line.get("steps")
-    scores = [step.get("scores", {}).get("rouge_l") for step in steps] if isinstance(steps, list) else []
+    scores = [step.get("scores", {}).get("rouge_l") for step in line.get("steps", [])]
     return [None if score is None else round(score) for score in [*scores, *[None] * count][:count]]
 
 
@@ -147,19 +151,18 @@ def _chain(line: Json) -> Json:
 def _predictions(row: Record, faults: list[str]) -> list[Json]:
     """Return the rows of a record's predictions.jsonl; none, and the reason, where it is missing or damaged."""
     path = row.path.parent / PREDICTIONS
-    lines = _read(path, "predictions", faults)
-    whole = [line for line in lines if all(isinstance(line.get(key), str) for key in ("id", "prediction", "target"))]
-    if len(whole) < row.examples and len(whole) == len(lines):
-        faults.append(f"{path} has {len(whole)} of the {row.examples} answers that were scored")
-    return whole
+    lines = _read(path, lambda: predictions.read_rows(path.parent), faults)
+    if lines and len(lines) < row.examples:
+        faults.append(f"{path} has {len(lines)} of the {row.examples} answers that were scored")
+    return [line for line in lines if line.get("target")]
 
 
-def _read(path: epath.Path, field: str, faults: list[str]) -> list[Json]:
+def _read(path: epath.Path, rows: Callable[[], Iterable[Json]], faults: list[str]) -> list[Json]:
     """Return the rows of a file; none where it is damaged, and none where it is missing, as before the first step."""
     if not os.path.lexists(path):
         return []
     try:
-        return list(files.read_jsonl(path, field))
+        return list(rows())
     except UserError as error:
         faults.append(str(error))
         return []

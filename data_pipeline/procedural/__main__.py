@@ -145,7 +145,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(catalogue.table(catalogue.select(args.operations.split(","), args.max_level)))
         return 0
     if not args.out:
-        raise UserError("out", args.out, "name the folder to write, as --out data/procedural")
+        raise UserError("out", "", "name the folder to write, as --out data/procedural")
     settings = _settings(args)
     if not args.overwrite:
         wanted = settings.notes() | {"variants": list(settings.variants)} | _by_length(settings.counts)

@@ -98,6 +98,18 @@ def test_damaged_files_are_named_and_leave_the_rest_of_the_page(runs: Path, caps
         assert f"{runs / 'coi12'}" not in said.replace(f"{runs / 'coi12' / 'eval'}", "")
 
 
+@pytest.mark.parametrize(
+    "value", [{"steps": [{"scores": {"rouge_l": "x"}}]}, {"steps": {}}, {"steps": [3]}, {"instruction": 5}]
+)
+def test_answers_whose_fields_have_another_kind_are_left_out_by_name(runs: Path, value: dict[str, Any]) -> None:
+    write_answers(runs / "base", "proc2_test", [row(1, ["a", "b"], ["c"], **value)])
+    (runs / "base" / "metrics.jsonl").write_text('{"loss": 3.0}\n')  # and no step
+    data = data_of(write_page(runs))
+    assert [len(by_test["proc2_test"]) for by_test in data["answers"]] == [0, 2]
+    assert f"{runs / 'base' / 'eval' / 'proc2_test' / 'predictions.jsonl'}" in "\n".join(data["faults"])
+    assert data["runs"][0]["curves"] == {}
+
+
 def test_runs_of_a_sweep_are_shown_with_the_reason_why_they_are_no_table(runs: Path) -> None:
     for rate in (1e-3, 1e-4):
         overrides = {"arm": "coi12", "optimizer.learning_rate": rate}

@@ -16,6 +16,12 @@ from tests.helpers.configs import quickstart_config
 from tests.helpers.paths import ROOT
 
 
+class UnreachableHost(OSError):
+    """An error of a library for HTTP, which has no number of the operating system."""
+
+    __module__ = "requests.exceptions"
+
+
 def test_overrides_leave_the_command_line() -> None:
     argv = [
         "--workdir",
@@ -54,6 +60,8 @@ def _raise(error: BaseException) -> int:
         (UserError("seed", -1, "must not be negative"), 2),
         (OSError(errno.ENOSPC, "No space left on device", "out.json"), 2),
         (FileExistsError(errno.EEXIST, "File exists", "out"), 2),
+        (UnreachableHost("Max retries exceeded\nwith url: /api"), 2),
+        (ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused"), 2),
         (KeyboardInterrupt(), 130),
     ],
 )

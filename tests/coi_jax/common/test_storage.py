@@ -69,6 +69,22 @@ def test_an_unknown_url_is_refused_in_one_line(url: str) -> None:
         as_path(url, "workdir")
 
 
+def test_the_hub_is_no_folder_to_write_to() -> None:
+    with pytest.raises(
+        UserError, match=r"out: hf://org/name: is in the Hub, from which .* are read; name a local path"
+    ):
+        as_path("hf://org/name", "out")
+
+
+def test_a_link_that_cannot_be_followed_is_refused_before_anything_is_written(tmp_path: pathlib.Path) -> None:
+    for name, end in {"loop": "loop", "dangling": "nothing"}.items():
+        (tmp_path / name).symlink_to(end)
+        refused = pytest.raises(UserError, match=r"out: .*: is a link that cannot be followed")
+        with refused, atomic_folder(tmp_path / name, marker=MARKER, replace=lambda _: True):
+            pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dangling", "loop"]
+
+
 def test_listings_of_buckets_are_never_stale(bucket: str) -> None:
     system, _ = fsspec.url_to_fs(bucket)
     assert system.dircache.use_listings_cache is False

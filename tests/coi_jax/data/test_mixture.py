@@ -21,6 +21,7 @@ from tests.helpers.paths import QUICKSTART
         ({"data.ratios": {1: 1.0, 2: 1e-9, 3: 1.0}}, "gives a length a share below 1e-06; choose an arm without"),
         ({"data.curriculum": {1: 0, 2: 10}}, r"^config\.data\.curriculum: .*; name exactly those"),
         ({"data.curriculum": {1: 5, 2: 10, 3: 20}}, "leaves step 0 without chains; let a length begin there"),
+        ({"data.curriculum": {1: 0, 2: 10, 3: 1000}}, "begins a length after the last of 1000 steps; let it begin"),
         (
             {"train.loss_on": {"kind": "weighted_steps", "weights": (0.0, 1.0)}},
             r"^config\.train\.loss_on: .*leaves chains of 1 steps without a loss; give one of their steps a weight",
@@ -42,6 +43,10 @@ def test_what_does_not_fit_the_arm_is_one_line(fields: dict[str, Any], message: 
     [
         ({"data.ratios": {1: 0.0, 2: 1.0, 3: 1.0}}, r"^config\.data\.ratios\.1: 0\.0: should be greater than 0"),
         ({"data.ratios": "{1: -1, 2: 1, 3: 1}"}, r"^config\.data\.ratios\.1: -1: should be greater than 0"),
+        (
+            {"data.ratios": "{1: 0.5, 2: nan}"},
+            r"^config\.data\.ratios: .*: cannot be read: write numbers, quoted texts",
+        ),
         ({"data.ratios": "half"}, r"^config\.data\.ratios: half: should be a valid dictionary"),
         ({"data.ratios": {"a": 1.0}}, r"^config\.data\.ratios\.a.*: a: should be a valid integer"),
         ({"data.max_examples": 0}, r"^config\.data\.max_examples: 0: should be greater than 0"),

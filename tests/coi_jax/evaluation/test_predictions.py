@@ -68,7 +68,7 @@ def test_a_line_that_is_no_prediction_is_named(tmp_path: Path, row: dict[str, An
     )
     found = predictions.read(tmp_path)
     assert next(found).text == "b\0"
-    with pytest.raises(UserError, match=r"predictions\.jsonl:2: has no "):
+    with pytest.raises(UserError, match=r"predictions\.jsonl:2: \w+: .*; remove the file and evaluate again"):
         next(found)
 
 

@@ -121,6 +121,17 @@ def test_damaged_results_leave_an_empty_cell_with_the_reason(tmp_path: Path) -> 
     assert f"Left out: results: {path}: was changed after" in table4.markdown(records)
 
 
+def test_a_run_whose_config_is_gone_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_run(tmp_path / "a", {"arm": "coi1"}, SCORES)
+    run = write_run(tmp_path / "b", {"arm": "coi12"}, SCORES)
+    (run / "config.json").unlink()
+    assert [row.arm for row in load([tmp_path]).rows] == ["coi1"]
+    assert f"run skipped: run's config: {run / 'config.json'}" in capsys.readouterr().err
+    (run / "config.json").symlink_to("config.json")
+    load([tmp_path])
+    assert f"run skipped: run's config: {run / 'config.json'}" in capsys.readouterr().err
+
+
 def test_a_cell_names_the_commit_of_the_code_that_trained_its_run(tmp_path: Path) -> None:
     run = write_run(tmp_path / "a", {"arm": "coi1"}, SCORES)
     for text, commit in (('{"commit": "abc+changes"}', "abc+changes"), ('{"commit": null}', None), ("{", None)):
