@@ -24,11 +24,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(rest)
     config = load_config(arguments.config, overrides, kept=kept_files(arguments.workdir))
     # Imported once the command line is right, so that --help and mistakes need no JAX.
+    from coi_jax.evaluation.validation_scores import make_scorer
     from coi_jax.parallel import processes
     from coi_jax.training.trainer import train
 
     processes.start_jax(heeds_sigterm=True)
-    trained = train(config, arguments.workdir)
+    trained = train(config, arguments.workdir, make_scorer)
     processes.print_primary(trained.report)
     return cli.EXIT_INTERRUPTED if trained.is_interrupted else 0
 

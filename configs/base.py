@@ -224,7 +224,17 @@ def weighted_steps(*weights: float) -> ConfigDict:
 
 def validation(every: int, examples: int | None = None) -> ConfigDict:
     """Return the loss on the validation split, every so many steps, with the checkpoint where it was lowest."""
-    return ConfigDict(dict(every=every, split="validation", examples=examples, keep_best=True))
+    return ConfigDict(
+        dict(
+            every=every,  # steps
+            split="validation",
+            examples=examples,  # None: all
+            keep_best=True,  # the checkpoint, for evaluation.checkpoint = "best"
+            generate_every=None,  # steps between answers to the split, which are scored; None: none
+            generate_examples=100,  # chains that are answered, the same ones each time
+            best_by="loss",  # or a score of the answers, as content_exact_match
+        )
+    )
 
 
 def mesh() -> ConfigDict:

@@ -175,12 +175,22 @@ LossOnConfig = Annotated[AllStepsConfig | LastStepConfig | WeightedStepsConfig, 
 
 
 class ValidationConfig(Section):
-    """The loss on held-out chains during training."""
+    """The loss on held-out chains during training, and the scores of generated answers to some of them."""
 
     every: PositiveInt  # steps
     split: str = "validation"  # of the dataset; chains of the arm's lengths
     examples: PositiveInt | None = None  # the first of an order that follows from the seed; None: all
-    keep_best: bool = True  # also keep the checkpoint of the lowest loss, for `evaluation.checkpoint = "best"`
+    keep_best: bool = True  # also keep the best checkpoint, for `evaluation.checkpoint = "best"`
+    generate_every: PositiveInt | None = None  # steps between answers to the split, which are scored; None: none
+    generate_examples: PositiveInt = 100  # chains that are answered, the same ones each time
+    # What the best checkpoint is chosen by: "loss", or a score of the answers, as "content_exact_match".
+    best_by: str = "loss"
+
+    @pydantic.model_validator(mode="after")
+    def _scores_are_computed(self) -> "ValidationConfig":
+        if self.best_by != "loss" and self.generate_every is None:
+            raise ValueError(f"best_by={self.best_by!r} is a score of generated answers; set generate_every too")
+        return self
 
 
 class TrainConfig(Section):

@@ -17,7 +17,7 @@ from coi_jax.data import token_cache
 from coi_jax.data.loader import Loader
 from coi_jax.data.task_specs import training_tasks, validation_tasks
 from coi_jax.families.published_config import text_config
-from coi_jax.models import Network, build, flops
+from coi_jax.models import Network, Params, build, flops
 from coi_jax.parallel import hardware, processes, sharding
 from coi_jax.runs import checkpoint
 from coi_jax.runs.checkpoint import Checkpoints
@@ -28,7 +28,7 @@ from coi_jax.tokenizers.protocol import Vocabulary
 from coi_jax.tokenizers.vocabulary import load_vocabulary, trained_size
 from coi_jax.training import optimizer
 from coi_jax.training import step as train_step
-from coi_jax.training.progress_log import ProgressLog
+from coi_jax.training.progress_log import VALIDATION, VALIDATION_LOSS, ProgressLog
 from coi_jax.training.step import StepFunction
 from coi_jax.training.termination import Termination
 from coi_jax.training.validation import BestCheckpoint, Validation
@@ -47,6 +47,17 @@ class Batches(Protocol):
         """Yield global batches from a step to the end of the run, laid out as `sharding` says."""
 
 
+@runtime_checkable
+class AnswerScorer(Protocol):
+    """The interface that training needs of what generates and scores answers to the validation split."""
+
+    def is_due(self, step: int, total_steps: int) -> bool:
+        """Return whether to generate after a step."""
+
+    def scores(self, params: Params) -> dict[str, float]:
+        """Return the scores of the answers of some parameters, by their names in results.json, x 100."""
+
+
 @dataclass(frozen=True)
 class TrainingJob:
     """Everything that the training loop needs and does not change."""
@@ -60,6 +71,7 @@ class TrainingJob:
     shardings: TrainState
     step: StepFunction
     validation: Validation | None = None
+    scorer: AnswerScorer | None = None
 
     @property
     def total_steps(self) -> int:
@@ -203,8 +215,7 @@ def fit(job: TrainingJob) -> Fitted:
         state, step = restore_or_init(job, checkpoints)
         progress_log = stack.enter_context(make_progress_log(job, step))
         stop = stack.enter_context(Termination())
-        keeps_best = settings.validation is not None and settings.validation.keep_best
-        best = stack.enter_context(BestCheckpoint(job.run.best)) if keeps_best else None
+        best = stack.enter_context(BestCheckpoint(job.run.best, kept)) if (kept := keeps_best_by(settings)) else None
         schedule = CheckpointSchedule(settings)
         batches = job.loader.iterate(step, sharding.batch_sharding(job.mesh))
         while step < job.total_steps and not stop.requested(step):
@@ -213,7 +224,7 @@ def fit(job: TrainingJob) -> Fitted:
                 state, metrics = job.step(state, batch)
             step += 1
             progress_log.add(step, metrics)
-            if job.validation and job.validation.is_due(step, job.total_steps):
+            if is_validation_due(job, step):
                 progress_log.flush()
                 validate(job, state, step, progress_log, best)
             if schedule.is_due(step):
@@ -224,23 +235,38 @@ def fit(job: TrainingJob) -> Fitted:
     return Fitted(step, progress_log.loss, stop.signal)
 
 
+def keeps_best_by(settings: TrainConfig) -> str | None:
+    """Return what the best checkpoint is chosen by; None where none is kept."""
+    validation = settings.validation
+    return validation.best_by if validation is not None and validation.keep_best else None
+
+
+def is_validation_due(job: TrainingJob, step: int) -> bool:
+    """Return whether the loss or the answers on the validation split are due after a step."""
+    return any(part is not None and part.is_due(step, job.total_steps) for part in (job.validation, job.scorer))
+
+
 def validate(
     job: TrainingJob, state: TrainState, step: int, progress_log: ProgressLog, best: BestCheckpoint | None
 ) -> None:
-    """Log the loss on the validation split, and keep the state where it is the lowest so far.
+    """Log the loss and the scores on the validation split that are due, and keep the state where it is the best so far.
 
     Args:
       job: the training.
       state: after `step`.
       step: the steps that were taken.
-      progress_log: gets the loss.
-      best: the checkpoint of the lowest loss; None where it is not kept.
+      progress_log: gets the numbers.
+      best: the best checkpoint; None where it is not kept.
     """
-    assert job.validation is not None
-    loss = job.validation.loss(state)
-    progress_log.add_validation(step, loss)
+    numbers = {}
+    if job.validation and job.validation.is_due(step, job.total_steps):
+        numbers[VALIDATION_LOSS] = job.validation.loss(state)
+    if job.scorer and job.scorer.is_due(step, job.total_steps):
+        scores = job.scorer.scores(job.network.join(state.params, state.frozen))
+        numbers |= {f"{VALIDATION}{name}": score for name, score in scores.items()}
+    progress_log.add_validation(step, numbers)
     if best:
-        best.offer(loss, state, step, job.position)
+        best.offer(numbers, state, step, job.position)
 
 
 class CheckpointSchedule:

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -13,7 +14,8 @@ from coi_jax.runs.metrics_log import MetricsLog
 from coi_jax.runs.run_folder import RunFolder
 from coi_jax.training.step import StepMetrics
 
-VALIDATION_LOSS = "validation_loss"  # in metrics.jsonl
+VALIDATION = "validation_"  # what names of the validation split's numbers begin with, in metrics.jsonl
+VALIDATION_LOSS = f"{VALIDATION}loss"
 
 
 class ProgressLog:
@@ -54,10 +56,10 @@ class ProgressLog:
         self._take_pending()
         self._pending = (step, metrics)
 
-    def add_validation(self, step: int, loss: float) -> None:
-        """Log the loss on the validation split after a step; its time counts for no throughput."""
+    def add_validation(self, step: int, numbers: Mapping[str, float]) -> None:
+        """Log the numbers of the validation split after a step; their time counts for no throughput."""
         if self._log:
-            self._log.write(step, {VALIDATION_LOSS: loss})
+            self._log.write(step, numbers)
         self._window.skip()
 
     def flush(self) -> None:

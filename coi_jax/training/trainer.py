@@ -2,6 +2,8 @@
 
 import contextlib
 import signal
+from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 from coi_jax.common.folder_lock import folder_lock
@@ -12,7 +14,7 @@ from coi_jax.parallel import processes
 from coi_jax.runs import checkpoint
 from coi_jax.runs.damage import DamagedCheckpoint
 from coi_jax.runs.run_folder import RunFolder, open_run
-from coi_jax.training.loop import fit, prepare
+from coi_jax.training.loop import AnswerScorer, TrainingJob, fit, prepare
 from coi_jax.training.optimizer import check_optimizer
 
 
@@ -23,12 +25,16 @@ class Trained(NamedTuple):
     is_interrupted: bool = False
 
 
-def train(config: RunConfig, workdir: PathLike) -> Trained:
+MakeScorer = Callable[[TrainingJob], AnswerScorer | None]
+
+
+def train(config: RunConfig, workdir: PathLike, make_scorer: MakeScorer | None = None) -> Trained:
     """Train a run to its last step, or until it is told to stop.
 
     Args:
       config: of the run; a folder that exists must be of the same.
       workdir: the run folder, new or to go on with.
+      make_scorer: returns what scores answers to the validation split, where the config asks for it; None: nothing.
 
     Raises:
       UserError: the folder holds something else, another process trains in it, or the config does not fit the data,
@@ -38,14 +44,16 @@ def train(config: RunConfig, workdir: PathLike) -> Trained:
     check_optimizer(config.optimizer)
     with contextlib.ExitStack() as stack:
         processes.on_primary(lambda: stack.enter_context(folder_lock(workdir, "workdir")))
-        return _train_locked(config, workdir)
+        return _train_locked(config, workdir, make_scorer)
 
 
-def _train_locked(config: RunConfig, workdir: PathLike) -> Trained:
+def _train_locked(config: RunConfig, workdir: PathLike, make_scorer: MakeScorer | None) -> Trained:
     run = open_run(workdir, config)
     if is_finished(run, config):
         return Trained(f"{run.path} is finished already; next: {next_command(run, config)}")
     job = prepare(config, run)
+    if make_scorer is not None:
+        job = replace(job, scorer=make_scorer(job))
     step, loss, stopped_by = fit(job)
     if step < job.total_steps:
         report = f"stopped and saved at step {step} of {job.total_steps}; run the same command again to go on"

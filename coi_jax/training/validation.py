@@ -1,7 +1,7 @@
 """The loss on held-out chains during training, and the checkpoint where it was lowest."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -18,7 +18,7 @@ from coi_jax.runs import checkpoint
 from coi_jax.runs.checkpoint import Checkpoints, Position
 from coi_jax.runs.train_state import TrainState
 from coi_jax.tokenizers.protocol import Vocabulary
-from coi_jax.training.progress_log import VALIDATION_LOSS
+from coi_jax.training.progress_log import VALIDATION
 from coi_jax.training.step import Batch, split_microbatches
 
 LossFunction = Callable[[Params, Params | None, Batch], LossSums]
@@ -123,17 +123,20 @@ def _one_pass(config: RunConfig, rows: int) -> RunConfig:
 
 
 class BestCheckpoint:
-    """The checkpoint of the lowest validation loss, in a folder of its own; only that one is kept.
+    """The checkpoint that does best on the validation split, in a folder of its own; only that one is kept.
 
     Args:
       folder: `best` of the run.
+      by: what it is chosen by: "loss", the lowest, or a score of generated answers, the highest.
     """
 
-    def __init__(self, folder: Any) -> None:
-        self._folder, self._checkpoints = folder, Checkpoints(folder, keep=1)
+    def __init__(self, folder: Any, by: str = "loss") -> None:
+        self._by, self._key = by, f"{VALIDATION}{by}"
+        self._sign = -1 if by == "loss" else 1
+        self._checkpoints = Checkpoints(folder, keep=1)
         step = checkpoint.latest_step(folder)
         position = checkpoint.read_position(folder, step) if step is not None else {}
-        self.loss = float(position.get(VALIDATION_LOSS, math.inf))
+        self._best = float(position[self._key]) if self._key in position else -self._sign * math.inf
 
     def __enter__(self) -> "BestCheckpoint":
         self._checkpoints.__enter__()
@@ -142,16 +145,19 @@ class BestCheckpoint:
     def __exit__(self, *details: object) -> None:
         self._checkpoints.__exit__(*details)
 
-    def offer(self, loss: float, state: TrainState, step: int, position: Position) -> None:
-        """Save the state where its loss is lower than that of the one that is kept.
+    def offer(self, numbers: Mapping[str, float], state: TrainState, step: int, position: Position) -> None:
+        """Save the state where it does better than that of the checkpoint that is kept.
 
         Args:
-          loss: on the validation split.
-          state: that it is of.
+          numbers: of the validation split, by their names in metrics.jsonl; nothing is done without the deciding one.
+          state: that they are of.
           step: the steps that it has taken.
           position: where the run stands in its data.
         """
-        if loss < self.loss:
-            self.loss = loss
-            self._checkpoints.save(state, step, position | {VALIDATION_LOSS: loss})
-            processes.log_primary(f"step {step}: validation loss {loss:.4f}, the lowest so far")
+        value = numbers.get(self._key)
+        if value is None or not self._sign * value > self._sign * self._best:
+            return
+        self._best = value
+        self._checkpoints.save(state, step, position | {self._key: value})
+        rank = "lowest" if self._sign < 0 else "highest"
+        processes.log_primary(f"step {step}: validation {self._by.replace('_', ' ')} {value:.4f}, the {rank} so far")
