@@ -2,14 +2,16 @@
 
   python -m coi_jax.judge --a runs/coi12 --b runs/coi1 --task coi2_test --budget 1
   python -m coi_jax.judge --a runs/coi12 --b runs/coi1 --task coi2_test --ballots ballots.csv
+  python -m coi_jax.judge --a runs/coi12 --b runs/coi1 --task coi2_test --ballots ballots.csv --page
   python -m coi_jax.judge --a runs/coi12 --b runs/coi1 --task coi2_test --score ballots.csv
 
 Prints how often run A is preferred, with a 95% interval, and writes it with every verdict to --out. Replies are kept:
-the same command again asks nothing twice. --ballots writes a table that hides the runs, --score reads what people
-chose.
+the same command again asks nothing twice. --ballots writes a table that hides the runs, --page opens a local page on
+which one person fills it in, --score reads what people chose.
 """
 
 import sys
+import webbrowser
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,6 +31,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--config", default="configs/judge/pairwise.py", help="of the judge; --config.field=value too")
     parser.add_argument("--budget", type=float, metavar="DOLLARS", help="for all calls; without it there is no limit")
     parser.add_argument("--ballots", metavar="FILE", help="writes a CSV file for people instead of asking a model")
+    parser.add_argument("--page", action="store_true", help="opens a page of this machine that fills in --ballots")
+    parser.add_argument("--port", type=int, default=0, help="of the page; 0: any that is free")
+    parser.add_argument("--no_browser", action="store_true", help="only prints the address of the page")
     parser.add_argument("--score", metavar="FILE", help="reads such a file back instead of asking a model")
     parser.add_argument("--out", metavar="FILE", help="JSON; in the folder judge/ of run A without it")
     arguments = parser.parse_args(rest)
@@ -41,8 +46,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     asks = not (arguments.ballots or arguments.score)
     if arguments.ballots and arguments.score:
         raise UserError("--score", arguments.score, "reads what --ballots wrote: give one of them")
+    if arguments.page and not arguments.ballots:
+        raise UserError("--page", True, "fills in a table: name its file with --ballots")
     config = load_judge_config(arguments.config, overrides, needs_model=asks)
     compared = comparing.Compared(arguments.a, arguments.b, arguments.task)
+    if arguments.page:
+        print(comparing.open_ballots(compared, config, arguments.ballots))
+        serve(arguments.ballots, arguments.port, opens=not arguments.no_browser)
+        return 0
     if arguments.ballots:
         print(comparing.write_for_people(compared, config, arguments.ballots))
         return 0
@@ -57,6 +68,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     files.write_json(out, result)
     print(describe(result), f"written: {out}", sep="\n")
     return 0
+
+
+def serve(ballots: str, port: int, *, opens: bool) -> None:
+    """Serve the page of a table until the command is stopped.
+
+    Args:
+      ballots: the table.
+      port: to listen on; 0 takes any that is free.
+      opens: whether a browser is opened.
+    """
+    from coi_jax.common.local_page import HOST, make_local_server
+    from coi_jax.judging.ballot_page import BallotSession, application
+
+    session = BallotSession(ballots)
+    server = make_local_server(application(session), port)
+    address = f"http://{HOST}:{server.port}/"
+    print(f"{address}\n{session.state()['pairs']:,} pairs; choices go to {ballots}; Ctrl+C ends", flush=True)
+    if opens:
+        webbrowser.open(address)
+    server.serve_forever()
 
 
 def describe(result: dict[str, Any]) -> str:

@@ -27,10 +27,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--no_browser", action="store_true", help="only print the address")
     arguments = parser.parse_args(argv)
     # Imported once the command line is right, so that --help and mistakes need no Beam.
+    from coi_jax.common.local_page import HOST
     from coi_jax.common.storage import AppendFile
     from data_pipeline.build.review import chain_outcomes
     from data_pipeline.build.review.curation import CurationSession
-    from data_pipeline.build.review.curation_page import HOST, make_page_server
+    from data_pipeline.build.review.curation_page import make_page_server
 
     path = arguments.decisions or f"{arguments.work}/decisions.jsonl"
     session = CurationSession(

@@ -42,12 +42,8 @@ def write_ballots(pairs: Sequence[AnswerPair], path: PathLike, seed: int, runs: 
     random.Random(seed).shuffle(shuffled)
     draw = random.Random(f"sides {seed}")
     sides = {pair.id: draw.choice(["a", "b"]) for pair in shuffled}
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n", quoting=csv.QUOTE_ALL)  # a text may hold a lone \r
-    writer.writeheader()
-    writer.writerows(_ballot(number, pair, sides[pair.id]) for number, pair in enumerate(shuffled, 1))
-    files.write_text(place, buffer.getvalue())
-    key = f"{path}.key.json"
+    write_rows(place, [_ballot(number, pair, sides[pair.id]) for number, pair in enumerate(shuffled, 1)])
+    key = key_path(path)
     files.write_json(key, {"runs": dict(runs), "left": sides})
     return key
 
@@ -58,9 +54,51 @@ def _ballot(number: int, pair: AnswerPair, left: str) -> dict[str, Any]:
     return {"number": number, "id": pair.id, **{name: _plain(text) for name, text in texts.items()}, "choice": ""}
 
 
+def key_path(path: PathLike) -> str:
+    """Return the path of a table's key."""
+    return f"{path}.key.json"
+
+
+def write_rows(path: PathLike, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write a table whole or not at all."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n", quoting=csv.QUOTE_ALL)  # a text may hold a lone \r
+    writer.writeheader()
+    writer.writerows(rows)
+    files.write_text(path, buffer.getvalue())
+
+
+def read_ballots(path: PathLike) -> list[dict[str, str]]:
+    """Return the rows of a table as `write_ballots` wrote it, with the choices that were made since.
+
+    Raises:
+      UserError: there is no such table, it has no rows or other columns, or a choice is neither left, right nor tie.
+    """
+    place = as_path(path, "--ballots")
+    if not place.exists():
+        raise UserError("--ballots", path, "no such file")
+    rows = _rows(files.read_text(place, "--ballots"))
+    if not rows or tuple(rows[0]) != COLUMNS or len({row["id"] for row in rows}) < len(rows):
+        raise UserError("--ballots", path, "was not written by this command; name another file")
+    return [row | {"choice": _choice(row)} for row in rows]
+
+
+def _choice(row: Mapping[str, str]) -> str:
+    """Return the choice of a row, "" where there is none yet; raise UserError where it is another word."""
+    choice = (row.get("choice") or "").strip().lower()
+    if choice and choice not in CHOICES:
+        raise UserError(f"choice of pair {row.get('number')}", choice, nearest(choice, list(CHOICES)))
+    return choice
+
+
 def _plain(text: str) -> str:
     """Return a text that no spreadsheet takes for a formula."""
     return f"'{text}" if text.startswith(FORMULA) else text
+
+
+def shown_text(text: str) -> str:
+    """Return a text of a table as it was before `_plain`."""
+    return text[1:] if text.startswith("'") and text[1:].startswith(FORMULA) else text
 
 
 def read_choices(path: PathLike) -> dict[str, Choice]:
@@ -72,18 +110,15 @@ def read_choices(path: PathLike) -> dict[str, Choice]:
     Raises:
       UserError: there is no such file or key, or a choice is neither left, right nor tie.
     """
-    place, key = as_path(path, "--score"), as_path(f"{path}.key.json", "--score")
+    place, key = as_path(path, "--score"), as_path(key_path(path), "--score")
     for file in (place, key):
         if not file.exists():
             raise UserError("--score", file, "no such file; write it with --ballots")
     left: dict[str, str] = files.read_value(key, ("left",), dict, "key")
     choices: dict[str, Choice] = {}
     for row in _rows(files.read_text(place, "--score"), "--score"):
-        choice = (row.get("choice") or "").strip().lower()
-        if not choice:
+        if not (choice := _choice(row)):
             continue
-        if choice not in CHOICES:
-            raise UserError(f"choice of pair {row.get('number')}", choice, nearest(choice, list(CHOICES)))
         if row.get("id") not in left:
             raise UserError("id", row.get("id"), f"is not in {key.name}; do not change the column `id`")
         choices[str(row["id"])] = _run(choice, left[str(row["id"])])

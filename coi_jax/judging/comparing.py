@@ -99,6 +99,26 @@ def write_for_people(compared: Compared, config: JudgeConfig, path: str) -> str:
     return f"{len(pairs):,} pairs in {path}: write {words} into the column `choice`; {key} says which side is whose"
 
 
+def open_ballots(compared: Compared, config: JudgeConfig, path: str) -> str:
+    """Write the table for people unless it is there; return what is to be said of it.
+
+    Args:
+      compared: the runs and the test set.
+      config: whose `seed` and `examples` are used.
+      path: of the table.
+
+    Raises:
+      UserError: the table that is there is of other runs.
+    """
+    key = as_path(ballots.key_path(path), "--ballots")
+    if not (as_path(path, "--ballots").exists() and key.exists()):
+        return write_for_people(compared, config, path)
+    runs = files.read_value(key, ("runs",), dict, "key")
+    if runs != {"a": compared.a, "b": compared.b}:
+        raise UserError("--ballots", path, f"compares {' and '.join(map(str, runs.values()))}; name another file")
+    return f"going on with {path}"
+
+
 def _pairs(compared: Compared, config: JudgeConfig) -> list[AnswerPair]:
     find_test_set(compared.test_set, "--task")
     if absolute(compared.a) == absolute(compared.b):

@@ -6,7 +6,6 @@ read as HTML.
 
 import collections
 import itertools
-import json
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import jinja2
 
 from coi_jax.common import files
+from coi_jax.common.local_page import safe_json
 from coi_jax.llm.budget import Prices
 from data_pipeline.build import decisions, llm_stages
 from data_pipeline.build.build_config import BuildConfig
@@ -78,11 +78,6 @@ def content(config: BuildConfig, built: BuildResult, spent: float, found: Decisi
         "shown": len(shown),
         "chains": safe_json([chain_row(chain) for chain in shown]),
     }
-
-
-def safe_json(value: Any) -> str:
-    """Return JSON that may stand inside a script element: no `<` of the data can end it."""
-    return json.dumps(value, ensure_ascii=False).replace("<", "\\u003c").replace("\u2028", "\\u2028")
 
 
 def _counts(built: BuildResult) -> list[tuple[str, dict[int, int]]]:

@@ -7,7 +7,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import Select
 
 from coi_jax.common import files
-from data_pipeline.build.review.build_report import safe_json
+from coi_jax.common.local_page import safe_json
 from tests.helpers import browsers, super_ni_tasks
 from tests.helpers.browsers import text, until
 from tests.helpers.builds import endpoint, flags, run
