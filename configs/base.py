@@ -249,7 +249,7 @@ def evaluation() -> ConfigDict:
             tests=("coi2_test", "coi3_test"),  # coi_jax/data/test_sets.py
             decoding=greedy(),  # or `sampling`, `beam_search`
             max_new_tokens=512,
-            batch=128,  # prompts generated together
+            batch=128,  # prompts that are answered at the same time; fewer where prompts are long
             bootstrap=1000,  # resamples behind an interval
             examples=None,  # of each test set; None: all of them
             checkpoint="newest",  # or best: of the lowest validation loss

@@ -278,7 +278,7 @@ class EvaluationConfig(Section):
     tests: tuple[str, ...]  # names of test sets, as coi2_test
     decoding: DecodingConfig
     max_new_tokens: Annotated[int, Field(gt=0, le=MOST_NEW_TOKENS)]
-    batch: PositiveInt  # prompts generated together
+    batch: PositiveInt  # prompts that are answered at the same time; fewer where prompts are long
     bootstrap: PositiveInt  # resamples behind an interval
     examples: PositiveInt | None = None  # of each test set, in a fixed order that all runs share; None: all of them
     checkpoint: Literal["newest", "best"] = "newest"  # best: of the lowest validation loss

@@ -1,6 +1,7 @@
 """Generate and score the answers of a run to test sets, each answer once."""
 
 import contextlib
+import dataclasses
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -97,6 +98,8 @@ def evaluate(model: Model, names: Sequence[str], limit: int | None = None) -> li
     specs = [evaluation_task(model.config, name) for name in names]
     source = processes.on_primary(lambda: check_sources(model.config.data.folder, names))
     caches = token_cache.open_or_write(model.config, specs, model.kept_vocabulary)
+    longest = 1 + max(int(tokens.lengths[:, 0].max(initial=0)) for tokens in caches)  # the token that begins a text
+    model = dataclasses.replace(model, longest_prompt=longest)
     return [_evaluate_one(model, spec, tokens, limit, source) for spec, tokens in zip(specs, caches, strict=True)]
 
 

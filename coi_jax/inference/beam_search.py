@@ -16,14 +16,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from coi_jax.inference.decoding import unify_eos
+from coi_jax.inference.decoding import is_active, unify_eos
 from coi_jax.models.kv_cache import Cache, gather_rows
 from coi_jax.models.network import Network, Params
 
 WORST = -1e9  # below every log-likelihood, and finite, so that sums of it are
 
 
-def length_divisor(length: Int[Array, ""], exponent: float) -> Float[Array, ""]:
+def length_divisor(length: Int[Array, "*shape"], exponent: float) -> Float[Array, "*shape"]:
     """Return the divisor of a log-likelihood, length^exponent: a larger exponent favors longer answers."""
     return length.astype(jnp.float32) ** exponent
 
@@ -31,7 +31,7 @@ def length_divisor(length: Int[Array, ""], exponent: float) -> Float[Array, ""]:
 class BeamState(NamedTuple):
     """The live beams of each row, best first, and its finished ones."""
 
-    step: Int[Array, ""]
+    step: Int[Array, " B"]
     ended: Bool[Array, " B"]
     tokens: Int[Array, "B K T"]
     scores: Float[Array, "B K"]  # log-likelihoods
@@ -62,41 +62,34 @@ class BeamStrategy:
     length_penalty: float = 1.0
     early_stopping: bool = False
 
-    def init_state(
-        self, logits: Float[Array, "B V"], cache: Cache, keys: Key[Array, " B"], ended: Bool[Array, " B"]
-    ) -> BeamState:
+    def empty_state(self, cache: Cache, keys: Key[Array, " B"]) -> BeamState:
+        """See `Strategy.empty_state`; the search draws nothing."""
+        batch = len(keys)
+        tokens = jnp.full((batch, self.beams, self.max_new_tokens), self.eos_id, jnp.int32)
+        scores = jnp.full(tokens.shape[:2], WORST)
+        return BeamState(jnp.zeros(batch, jnp.int32), jnp.ones(batch, bool), tokens, scores, tokens, scores, cache)
+
+    def init_state(self, logits: Float[Array, "B V"], cache: Cache, keys: Key[Array, " B"]) -> BeamState:
         """Return the state after the first token. Only beam 0 starts with a chance, as all beams are equal.
 
         Args:
           logits: the logits of each row's first new token.
           cache: the cache of the prompts.
           keys: unused; the search draws nothing.
-          ended: rows that are padding.
         """
-        batch = len(ended)
-        tokens = jnp.full((batch, self.beams, self.max_new_tokens), self.eos_id, jnp.int32)
-        scores = jnp.broadcast_to(jnp.where(jnp.arange(self.beams) == 0, 0.0, WORST)[None], tokens.shape[:2])
-        worst = jnp.full_like(scores, WORST)
-        empty = BeamState(jnp.asarray(0, jnp.int32), ended, tokens, scores, tokens, worst, self._repeat(cache, batch))
-        return self._expand(jnp.repeat(logits, self.beams, axis=0), empty)
+        empty = self.empty_state(self._repeat(cache, len(logits)), keys)
+        begun = empty._replace(ended=jnp.zeros_like(empty.ended), scores=empty.scores.at[:, 0].set(0.0))
+        return self._expand(jnp.repeat(logits, self.beams, axis=0), begun)
 
     def advance(self, params: Params, state: BeamState) -> BeamState:
         """Take one decode step of all beams, and choose among their continuations."""
-        last = jax.lax.dynamic_index_in_dim(state.tokens, state.step - 1, axis=2, keepdims=False)
+        last = jnp.take_along_axis(state.tokens, jnp.maximum(state.step - 1, 0)[:, None, None], axis=2)
         logits, cache = self.network.decode_step(params, state.cache, last.reshape(-1))
         return self._expand(logits, state._replace(cache=cache))
 
-    def select_rows(self, state: BeamState, indices: Int[Array, " new"]) -> BeamState:
-        """Return the state of rows `indices`."""
-        names = ("ended", "tokens", "scores", "finished", "finished_scores")
-        flat = (indices[:, None] * self.beams + jnp.arange(self.beams)[None]).reshape(-1)
-        return state._replace(
-            cache=gather_rows(state.cache, flat), **{name: getattr(state, name)[indices] for name in names}
-        )
-
     def answers(self, state: BeamState) -> Int[Array, "B T"]:
         """Return the best finished continuation of each row; the best of all where a row never ended."""
-        live = jnp.where(state.ended[:, None], WORST, state.scores / self._divisor(state.step))
+        live = jnp.where(state.ended[:, None], WORST, state.scores / self._divisor(jnp.maximum(state.step, 1)))
         scores = jnp.concatenate([state.finished_scores, live], axis=1)
         return _pick(jnp.concatenate([state.finished, state.tokens], axis=1), jnp.argmax(scores, axis=1)[:, None])[:, 0]
 
@@ -104,7 +97,8 @@ class BeamStrategy:
         return gather_rows(cache, jnp.repeat(jnp.arange(batch), self.beams))
 
     def _expand(self, logits: Float[Array, "BK V"], state: BeamState) -> BeamState:
-        """Add a token to each beam; rows that have ended stay as they are."""
+        """Add a token to each beam; rows that have ended, or reached the limit, stay as they are."""
+        active = is_active(state, self.max_new_tokens)
         scores, parents, chosen = self._candidates(logits, state)
         tokens = _append(_pick(state.tokens, parents), chosen, state.step)
         ends = chosen == self.eos_id
@@ -113,19 +107,20 @@ class BeamStrategy:
         live = _pick(tokens, best)
         ended = state.ended | self._has_ended(scores, finished_scores, state.step + 1)
         cache = self._reorder(state.cache, jnp.take_along_axis(parents, best, axis=1))
-        return BeamState(state.step + 1, ended, live, scores, finished, finished_scores, cache)
+        expanded = BeamState(state.step + 1, ended, live, scores, finished, finished_scores, cache)
+        return _where_rows(active, expanded, state)
 
     def _has_ended(
-        self, scores: Float[Array, "B K"], finished_scores: Float[Array, "B K"], length: Int[Array, ""]
+        self, scores: Float[Array, "B K"], finished_scores: Float[Array, "B K"], length: Int[Array, " B"]
     ) -> Bool[Array, " B"]:
         """Return the rows with K finished continuations that no live beam beats, as long as it is now."""
         is_full = jnp.all(finished_scores > WORST / 2, axis=1)
         if self.early_stopping:
             return is_full
-        return is_full & (scores[:, 0] / self._divisor(length) <= jnp.min(finished_scores, axis=1))
+        return is_full & (scores[:, 0] / self._divisor(length)[:, 0] <= jnp.min(finished_scores, axis=1))
 
-    def _divisor(self, length: Int[Array, ""]) -> Float[Array, ""]:
-        return length_divisor(length, self.length_penalty)
+    def _divisor(self, length: Int[Array, " B"]) -> Float[Array, "B 1"]:
+        return length_divisor(length, self.length_penalty)[:, None]
 
     def _candidates(
         self, logits: Float[Array, "BK V"], state: BeamState
@@ -144,9 +139,9 @@ class BeamStrategy:
     def _finish(
         self, tokens: Int[Array, "B C T"], scores: Float[Array, "B C"], ends: Bool[Array, "B C"], state: BeamState
     ) -> tuple[Int[Array, "B K T"], Float[Array, "B K"]]:
-        """Return the best K of the finished continuations, old and new; an ended row takes no new ones."""
+        """Return the best K of the finished continuations, old and new."""
         among_best = jnp.arange(ends.shape[1])[None] < self.beams
-        counts = ends & among_best & ~state.ended[:, None] & (scores > WORST / 2)
+        counts = ends & among_best & (scores > WORST / 2)
         new = jnp.where(counts, scores / self._divisor(state.step + 1), WORST)
         best_scores, best = jax.lax.top_k(jnp.concatenate([state.finished_scores, new], axis=1), self.beams)
         return _pick(jnp.concatenate([state.finished, tokens], axis=1), best), best_scores
@@ -160,5 +155,16 @@ def _pick(tokens: Int[Array, "B N T"], indices: Int[Array, "B M"]) -> Int[Array,
     return jnp.take_along_axis(tokens, indices[:, :, None], axis=1)
 
 
-def _append(tokens: Int[Array, "B C T"], chosen: Int[Array, "B C"], step: Int[Array, ""]) -> Int[Array, "B C T"]:
-    return jax.lax.dynamic_update_slice(tokens, chosen[:, :, None].astype(jnp.int32), (0, 0, step))
+def _append(tokens: Int[Array, "B C T"], chosen: Int[Array, "B C"], step: Int[Array, " B"]) -> Int[Array, "B C T"]:
+    is_next = jnp.arange(tokens.shape[2])[None, None] == step[:, None, None]
+    return jnp.where(is_next, chosen[:, :, None].astype(jnp.int32), tokens)
+
+
+def _where_rows(active: Bool[Array, " B"], new: BeamState, old: BeamState) -> BeamState:
+    """Return the new state of active rows and the old one of others, whose cache is not read again."""
+
+    def choose(new: Array, old: Array) -> Array:
+        return jnp.where(active.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+
+    small = jax.tree.map(choose, new[:-1], old[:-1])
+    return BeamState._make((*small, new.cache))

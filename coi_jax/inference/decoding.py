@@ -1,20 +1,22 @@
 """Decoding one token at a time: the state of a batch that is being generated, and how a step changes it.
 
-A strategy is static and hashable; its methods are pure functions of arrays, so a whole decoding loop is one
-compiled program. `SingleStrategy` keeps one continuation per row (greedy, sampling); `beam_search` keeps several.
+Rows begin and end on their own: each has a step of its own. A strategy is static and hashable; its methods are pure
+functions of arrays, so a whole decoding loop is one compiled program. `SingleStrategy` keeps one continuation per row
+(greedy, sampling); `beam_search` keeps several.
 
 Dimensions: B batch, T most new tokens, V vocabulary.
 """
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from coi_jax.inference import sampling
-from coi_jax.models.kv_cache import Cache, gather_rows
+from coi_jax.models import kv_cache
+from coi_jax.models.kv_cache import Cache
 from coi_jax.models.network import Network, Params
 
 
@@ -22,8 +24,8 @@ from coi_jax.models.network import Network, Params
 class Strategy(Protocol):
     """A way of decoding.
 
-    Its state is a named tuple of arrays with at least `step` (tokens written, the same for all rows), `ended` [B] (rows
-    whose answer is complete) and `cache`.
+    Its state is a named tuple of arrays, one entry per row, with at least `step` (tokens written), `ended` (whether the
+    answer is complete) and `cache`. Rows that have ended or reached the limit stay as they are.
     """
 
     @property
@@ -38,23 +40,29 @@ class Strategy(Protocol):
     def max_new_tokens(self) -> int:
         """Return the limit of new tokens per row."""
 
-    def init_state(
-        self, logits: Float[Array, "B V"], cache: Cache, keys: Key[Array, " B"], ended: Bool[Array, " B"]
-    ) -> Any:
+    @property
+    def beams(self) -> int:
+        """Return the number of rows that the cache has for a row of the state."""
+
+    def empty_state(self, cache: Cache, keys: Key[Array, " B"]) -> Any:
+        """Return the state of rows without a prompt.
+
+        Args:
+          cache: of rows without tokens.
+          keys: any.
+        """
+
+    def init_state(self, logits: Float[Array, "B V"], cache: Cache, keys: Key[Array, " B"]) -> Any:
         """Return the state after the first new token.
 
         Args:
           logits: the logits of each row's first new token.
           cache: the cache of the prompts.
           keys: the key of each row's draws.
-          ended: rows that are padding.
         """
 
     def advance(self, params: Params, state: Any) -> Any:
         """Return the state after one more token."""
-
-    def select_rows(self, state: Any, indices: Int[Array, " new"]) -> Any:
-        """Return the state of some rows."""
 
     def answers(self, state: Any) -> Int[Array, "B T"]:
         """Return the tokens of each row's answer, up to the first end-of-sequence token."""
@@ -71,10 +79,31 @@ def unify_eos(tokens: Int[Array, "*shape"], eos_id: int, other_eos_ids: tuple[in
     return jnp.where(jnp.isin(tokens, jnp.array(other_eos_ids)), eos_id, tokens) if other_eos_ids else tokens
 
 
+def is_active(state: Any, limit: int) -> Bool[Array, " B"]:
+    """Return the rows that go on: they have neither ended nor reached the limit of new tokens."""
+    going_on: Array = ~state.ended & (state.step < limit)
+    return going_on
+
+
+def set_rows(state: Any, rows: Int[Array, " new"], new: Any, beams: int) -> Any:
+    """Return the state with some rows replaced.
+
+    Args:
+      state: of all rows.
+      rows: numbers of the rows that are replaced; a number that no row has is left out.
+      new: the new state of these rows.
+      beams: rows of the cache for one of the state.
+    """
+    in_cache = (rows[:, None] * beams + jnp.arange(beams)[None]).reshape(-1)
+    small, parts = (given._replace(cache=None) for given in (state, new))
+    placed = jax.tree.map(lambda leaf, part: leaf.at[rows].set(part, mode="drop"), small, parts)
+    return placed._replace(cache=kv_cache.set_rows(state.cache, in_cache, new.cache))
+
+
 class SingleState(NamedTuple):
     """The state with one continuation per row."""
 
-    step: Int[Array, ""]
+    step: Int[Array, " B"]
     ended: Bool[Array, " B"]
     tokens: Int[Array, "B T"]
     last: Int[Array, " B"]
@@ -92,38 +121,37 @@ class SingleStrategy:
     temperature: float | None = None
     top_p: float = 1.0
     other_eos_ids: tuple[int, ...] = ()
+    beams: ClassVar[int] = 1
 
-    def init_state(
-        self, logits: Float[Array, "B V"], cache: Cache, keys: Key[Array, " B"], ended: Bool[Array, " B"]
-    ) -> SingleState:
+    def empty_state(self, cache: Cache, keys: Key[Array, " B"]) -> SingleState:
+        """See `Strategy.empty_state`."""
+        tokens = jnp.full((len(keys), self.max_new_tokens), self.eos_id, jnp.int32)
+        return SingleState(jnp.zeros_like(tokens[:, 0]), jnp.ones(len(keys), bool), tokens, tokens[:, 0], keys, cache)
+
+    def init_state(self, logits: Float[Array, "B V"], cache: Cache, keys: Key[Array, " B"]) -> SingleState:
         """See `Strategy.init_state`."""
-        tokens = jnp.full((len(ended), self.max_new_tokens), self.eos_id, jnp.int32)
-        empty = SingleState(jnp.asarray(0, jnp.int32), ended, tokens, tokens[:, 0], keys, cache)
-        return self._append(logits, empty)
+        empty = self.empty_state(cache, keys)
+        return self._append(logits, empty._replace(ended=jnp.zeros_like(empty.ended)))
 
     def advance(self, params: Params, state: SingleState) -> SingleState:
         """Take one decode step of all rows, and choose the next token."""
         logits, cache = self.network.decode_step(params, state.cache, state.last)
         return self._append(logits, state._replace(cache=cache))
 
-    def select_rows(self, state: SingleState, indices: Int[Array, " new"]) -> SingleState:
-        """Return the state of rows `indices`."""
-        kept = {name: getattr(state, name)[indices] for name in ("ended", "tokens", "last", "keys")}
-        return state._replace(cache=gather_rows(state.cache, indices), **kept)
-
     def answers(self, state: SingleState) -> Int[Array, "B T"]:
         """Return the tokens written."""
         return state.tokens
 
     def _append(self, logits: Float[Array, "B V"], state: SingleState) -> SingleState:
+        active = is_active(state, self.max_new_tokens)
         chosen = unify_eos(self._choose(logits, state), self.eos_id, self.other_eos_ids)
-        chosen = jnp.where(state.ended, self.eos_id, chosen)
-        tokens = jax.lax.dynamic_update_slice(state.tokens, chosen[:, None], (0, state.step))
-        ended = state.ended | (chosen == self.eos_id)
-        return state._replace(step=state.step + 1, ended=ended, tokens=tokens, last=chosen)
+        is_next = jnp.arange(self.max_new_tokens)[None] == state.step[:, None]
+        tokens = jnp.where(is_next & active[:, None], chosen[:, None], state.tokens)
+        ended = state.ended | (active & (chosen == self.eos_id))
+        return state._replace(step=state.step + active, ended=ended, tokens=tokens, last=chosen)
 
     def _choose(self, logits: Float[Array, "B V"], state: SingleState) -> Int[Array, " B"]:
         if self.temperature is None:
             return sampling.greedy(logits)
-        keys = sampling.at_step(state.keys, state.step)
+        keys = sampling.at_steps(state.keys, state.step)
         return sampling.sample(logits, keys, self.temperature, self.top_p)

@@ -1,39 +1,33 @@
-"""Generate answers to many prompts, in batches of similar lengths that shrink as answers end.
+"""Generate answers to many prompts by continuous batching: an answer that is complete leaves its row to another prompt.
 
-A batch is prefilled, then one compiled loop writes tokens until no more than a quarter of its rows is still active;
-only those go on, in a batch of that size. So a sequence that has ended soon stops costing time. The cache begins
-with a capacity of few tokens and grows, because the cost of a step grows with it. Shapes are few, as each is
-compiled: prompt lengths are rounded up to powers of two, batch sizes and capacities differ by a factor of four.
+The longest prompts are first, so that no long answer is left over at the end. The compiled loop returns when enough
+rows are free for others to be worth their while. Shapes are few, as each is compiled: the room of a row is that of the
+longest prompt, rounded up to a power of two.
 
-The padded length of a prompt depends on the prompt alone, and its draws on its id alone: the rest of the batch does
-not change its answer. No prompt is ever truncated.
+Rows are computed each by itself, and a prompt's draws depend on its id alone: what else is generated does not change
+its answer. No prompt is ever truncated.
 """
 
-import functools
 import itertools
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Int, Key
+from jaxtyping import Bool, Int
 
 from coi_jax.config.run import BeamSearchConfig, EvaluationConfig, GreedyConfig, SamplingConfig
-from coi_jax.inference import sampling
+from coi_jax.inference import engine, sampling
 from coi_jax.inference.beam_search import BeamStrategy
 from coi_jax.inference.decoding import SingleStrategy, Strategy
-from coi_jax.models.kv_cache import EMPTY, allocate
 from coi_jax.models.network import Network, Params
-from coi_jax.parallel.sharding import whole
 
 SHORTEST_PAD_LENGTH = 32  # tokens
-FIRST_CAPACITY = 64  # new tokens that a cache has room for at first
-SMALLEST_BATCH = 8  # a batch of so many is not worth making smaller
-GROWTH_FACTOR = 4  # between one batch size or capacity and the next
-# A prefill's attention grows with the square of the prompt: a batch is full up to this length, then has fewer rows.
-FULL_BATCH_LENGTH = 512
+SMALLEST_BATCH = 8  # rows; so many are not worth making fewer
+GROWTH_FACTOR = 4  # between one number of rows and the next
+FULL_BATCH_LENGTH = 512  # tokens of the longest prompt up to which a batch is full; its cache grows with them
+SHORTEST_PROMPT = 4  # shorter prompts of an encoder are padded to this part of the longest one
+REFILL = 8  # one of so many rows is free when prompts that wait take rows
 
 
 @dataclass(frozen=True)
@@ -86,39 +80,24 @@ def batch_sizes(batch: int, multiple: int = 1) -> list[int]:
     return sizes[::-1]
 
 
+def batch_rows(length: int, batch: int, multiple: int = 1) -> int:
+    """Return the most rows of a batch; fewer where prompts are long, so that its cache is as large as another's.
+
+    Args:
+      length: the padded length of the longest prompt.
+      batch: rows of a batch of short prompts.
+      multiple: the number of parts that the mesh divides a batch into.
+    """
+    return _round_up(max(1, min(batch, batch * FULL_BATCH_LENGTH // length)), multiple)
+
+
+def smallest_size(sizes: Sequence[int], rows: int) -> int:
+    """Return the smallest of ascending sizes that has so many rows, or else the last."""
+    return next((size for size in sizes if size >= rows), sizes[-1])
+
+
 def _round_up(rows: int, multiple: int) -> int:
     return -(-rows // multiple) * multiple
-
-
-def plan_batches(lengths: Sequence[int], batch: int, multiple: int = 1) -> list[list[int]]:
-    """Return the indices of prompts, batch by batch, longest first, with one padded length per batch.
-
-    A pure function of the lengths, so that an interrupted job makes the same batches again.
-
-    Args:
-      lengths: tokens of each prompt.
-      batch: rows of a batch of short prompts.
-      multiple: the number of parts that the mesh divides a batch into.
-    """
-    by_pad_length: dict[int, list[int]] = {}
-    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        by_pad_length.setdefault(pad_length(lengths[index]), []).append(index)
-    batches = []
-    for length, indices in by_pad_length.items():
-        rows = batch_rows(length, batch, multiple)
-        batches += [indices[start : start + rows] for start in range(0, len(indices), rows)]
-    return batches
-
-
-def batch_rows(length: int, batch: int, multiple: int = 1) -> int:
-    """Return the rows of a batch; fewer where prompts are long, since attention in prefill grows with their square.
-
-    Args:
-      length: the padded length of the prompts.
-      batch: rows of a batch of short prompts.
-      multiple: the number of parts that the mesh divides a batch into.
-    """
-    return _round_up(max(1, min(batch, batch * FULL_BATCH_LENGTH**2 // length**2)), multiple)
 
 
 @dataclass
@@ -130,143 +109,126 @@ class Generator:
     batch: int
     seed: int
     multiple: int = 1  # into how many parts the mesh divides a batch
-    shapes: set[tuple[str, int, int, int]] = field(default_factory=set)  # compiled (program, length, rows, capacity)
+    longest: int = 1  # tokens that prompts are expected to have, of whatever call: so many have room in every row
+    shapes: set[tuple[str, int, int]] = field(default_factory=set)  # compiled (program, rows, padded length)
+    steps: int = 0  # decode steps of all rows that were taken
 
     def __post_init__(self) -> None:
-        self.params = self.strategy.network.cast_for_decoding(self.params)
+        self.params = engine.prepare(self.strategy, self.params)
 
     def run(self, prompts: Sequence[Prompt], skip: frozenset[str] = frozenset()) -> Iterator[Answer]:
-        """Yield the answer of every prompt as soon as it is complete; leave out those whose id is in `skip`."""
+        """Yield the answer of every prompt; leave out those whose id is in `skip`.
+
+        Their order depends on the prompts alone: an answer waits for those of longer prompts.
+        """
         return itertools.chain.from_iterable(self.run_in_groups(prompts, skip))
 
     def run_in_groups(self, prompts: Sequence[Prompt], skip: frozenset[str] = frozenset()) -> Iterator[list[Answer]]:
-        """Yield the answers of `run`, those together that are complete at the same time.
+        """Yield the answers of `run`, those together that are known at the same time."""
+        due = self._order(prompts, skip)
+        known: dict[int, Answer] = {}
+        for group in self.run_unordered(prompts, skip):
+            known |= {answer.index: answer for answer in group}
+            first = list(itertools.takewhile(known.__contains__, due))
+            due = due[len(first) :]
+            if first:
+                yield [known.pop(index) for index in first]
 
-        A batch is generated again as long as any of its answers is missing: the same batches give the same answers.
+    def run_unordered(self, prompts: Sequence[Prompt], skip: frozenset[str] = frozenset()) -> Iterator[list[Answer]]:
+        """Yield answers as soon as they are complete, those together that are complete at the same time.
+
+        The programs are those of all prompts, so that answers are the same where some are there already.
         """
-        for indices in plan_batches([len(prompt.tokens) for prompt in prompts], self.batch, self.multiple):
-            if all(prompts[index].id in skip for index in indices):
-                continue
-            for group in self._write_batch([prompts[index] for index in indices]):
-                answers = [Answer(indices[answer.index], answer.tokens, answer.complete) for answer in group]
-                yield [answer for answer in answers if prompts[answer.index].id not in skip]
+        waiting = deque(self._order(prompts, skip))
+        if waiting:
+            longest = pad_length(max(self.longest, *(len(prompt.tokens) for prompt in prompts)))
+            sizes = batch_sizes(batch_rows(longest, self.batch, self.multiple), self.multiple)
+            yield from _Run(self, prompts, waiting, smallest_size(sizes, len(prompts)), longest).groups()
 
-    def _write_batch(self, prompts: Sequence[Prompt]) -> Iterator[list[Answer]]:
-        length = pad_length(max(len(prompt.tokens) for prompt in prompts))
-        sizes = batch_sizes(batch_rows(length, self.batch, self.multiple), self.multiple)
-        size, capacity = _smallest_size(sizes, len(prompts)), min(FIRST_CAPACITY, self.strategy.max_new_tokens)
-        state = self._prefill(prompts, length, size, capacity)
-        row_to_prompt = np.arange(size)  # which prompt each row belongs to
-        active = row_to_prompt < len(prompts)  # the others are padding, or their answers are known
-        while active.any():
-            self.shapes.add(("decode", length, size, capacity))
-            state = decode(self.strategy, self.params, state, _next_size(sizes, size), capacity)
-            stopped = active & (np.asarray(state.ended) | (int(state.step) == self.strategy.max_new_tokens))
-            yield self._answers(state, row_to_prompt, np.flatnonzero(stopped))
-            active &= ~stopped
-            still_active = int(active.sum())
-            if still_active and _smallest_size(sizes, still_active) < size:
-                size = _smallest_size(sizes, still_active)
-                rows = np.resize(np.flatnonzero(active), size)
-                row_to_prompt, active = row_to_prompt[rows], np.arange(size) < still_active
-                state = _select_rows(self.strategy, state, rows, ~active)
-            if still_active and int(state.step) == capacity:
-                wider = min(GROWTH_FACTOR * capacity, self.strategy.max_new_tokens)
-                state, capacity = _grow(state, wider - capacity), wider
-
-    def _prefill(self, prompts: Sequence[Prompt], length: int, size: int, capacity: int) -> Any:
-        tokens = np.zeros((size, length), np.int32)
-        lengths = np.ones(size, np.int32)
-        for row, prompt in enumerate(prompts):
-            tokens[row, : len(prompt.tokens)] = prompt.tokens
-            lengths[row] = len(prompt.tokens)
-        keys = sampling.row_keys(self.seed, [prompt.id for prompt in prompts] + [""] * (size - len(prompts)))
-        self.shapes.add(("prefill", length, size, capacity))
-        return prefill(self.strategy, self.params, tokens, lengths, keys, np.arange(size) >= len(prompts), capacity)
-
-    def _answers(self, state: Any, row_to_prompt: Int[np.ndarray, " B"], rows: Int[np.ndarray, " N"]) -> list[Answer]:
-        """Return the answers of some rows."""
-        written, ended = np.asarray(_answers(self.strategy, state)), np.asarray(state.ended)
-        found: list[Answer] = []
-        for row in rows:
-            ends = np.flatnonzero(written[row] == self.strategy.eos_id)
-            length = ends[0] if len(ends) else int(state.step)
-            found.append(Answer(int(row_to_prompt[row]), written[row, :length].tolist(), bool(ended[row])))
-        return found
+    def _order(self, prompts: Sequence[Prompt], skip: frozenset[str]) -> list[int]:
+        """Return the indices of the prompts without an answer, longest first."""
+        order = sorted(range(len(prompts)), key=lambda index: (-len(prompts[index].tokens), index))
+        return [index for index in order if prompts[index].id not in skip]
 
 
-def _smallest_size(sizes: Sequence[int], rows: int) -> int:
-    return next(size for size in sizes if size >= rows)
+@dataclass
+class _Run:
+    """The rows of one call: which prompt each holds, None for a free row."""
 
+    generator: Generator
+    prompts: Sequence[Prompt]
+    waiting: deque[int]
+    rows: int
+    longest: int
 
-def _next_size(sizes: Sequence[int], size: int) -> int:
-    """Return the number of active rows at which a loop of `size` rows stops: as many as fit a smaller size."""
-    return max((other for other in sizes if other < size), default=0)
+    def __post_init__(self) -> None:
+        self.holds: list[int | None] = [None] * self.rows
+        self.state = engine.empty_rows(self.generator.strategy, self.rows, self.longest)
+        self.generator.shapes |= {(program, self.rows, self.longest) for program in ("empty", "decode")}
 
+    def groups(self) -> Iterator[list[Answer]]:
+        """Yield answers, those together that are complete at the same time."""
+        while self.waiting or self.busy:
+            self._fill()
+            strategy, params = self.generator.strategy, self.generator.params
+            self.state, progress = engine.decode(strategy, params, self.state, self._enough())
+            self.generator.steps += int(progress.steps)
+            if answers := self._leave(*map(np.asarray, progress[:3])):
+                yield answers
 
-@functools.partial(jax.jit, static_argnums=(0, 6))
-def prefill(
-    strategy: Strategy,
-    params: Params,
-    tokens: Int[Array, "B L"],
-    lengths: Int[Array, " B"],
-    keys: Key[Array, " B"],
-    padding: Bool[Array, " B"],
-    capacity: int,
-) -> Any:
-    """Read prompts and choose each row's first token; return the state of the strategy.
+    @property
+    def busy(self) -> int:
+        """Return the number of rows that hold a prompt."""
+        return sum(index is not None for index in self.holds)
 
-    Args:
-      strategy: the way of decoding.
-      params: the parameters, in the dtype of decoding.
-      tokens: right-padded prompts.
-      lengths: tokens of each prompt.
-      keys: the key of each row's draws.
-      padding: rows without a prompt.
-      capacity: new tokens that the cache has room for.
-    """
-    logits, cache = strategy.network.prefill(params, tokens, lengths, max_new_tokens=capacity)
-    return _readable(strategy.init_state(logits, cache, keys, padding))
+    def _enough(self) -> np.int32:
+        """Return the number of rows that go on at which the loop returns."""
+        free = max(1, self.rows // REFILL) if self.waiting else max(1, self.busy // GROWTH_FACTOR)
+        return np.int32(self.busy - min(free, self.busy))
 
+    def _fill(self) -> None:
+        """Let prompts that wait take the free rows."""
+        free = [row for row, index in enumerate(self.holds) if index is None]
+        together = self.generator.multiple
+        while self.waiting and free:
+            count = min(together, len(free), len(self.waiting))
+            taken, free = free[:count], free[count:]
+            indices = [self.waiting.popleft() for _ in taken]
+            for row, index in zip(taken, indices, strict=True):
+                self.holds[row] = index
+            self._insert(taken, indices)
 
-@functools.partial(jax.jit, static_argnums=0, donate_argnums=2)
-def decode(strategy: Strategy, params: Params, state: Any, max_active: Int[Array, ""], capacity: Int[Array, ""]) -> Any:
-    """Generate until at most `max_active` rows have not ended, or `capacity` tokens are written.
+    def _insert(self, rows: list[int], indices: list[int]) -> None:
+        prompts = [self.prompts[index] for index in indices]
+        count, length = self.generator.multiple, self._width(prompts)
+        tokens, lengths = np.zeros((count, length), np.int32), np.ones(count, np.int32)
+        places, draws = np.full(count, self.rows, np.int32), np.zeros((count, 2), np.uint32)
+        draws[:, 0] = self.generator.seed % 2**32
+        for place, (row, prompt) in enumerate(zip(rows, prompts, strict=True)):
+            tokens[place, : len(prompt.tokens)] = prompt.tokens
+            lengths[place], places[place] = len(prompt.tokens), row
+            draws[place, 1] = sampling.id_hash(prompt.id)
+        strategy, params = self.generator.strategy, self.generator.params
+        self.state = engine.insert(strategy, params, self.state, tokens, lengths, places, draws, self.longest)
+        self.generator.shapes.add((f"insert {length}", self.rows, self.longest))
 
-    Args:
-      strategy: the way of decoding.
-      params: the parameters, in the dtype of decoding.
-      state: the state of the strategy; donated.
-      max_active: the number of active rows at which to stop.
-      capacity: new tokens that the cache has room for.
-    """
+    def _width(self, prompts: Sequence[Prompt]) -> int:
+        """Return the length that prompts are padded to, one of few: an encoder reads all of it, a decoder in chunks."""
+        if self.generator.strategy.network.config.kind == "decoder":
+            return self.longest
+        return max(pad_length(max(len(prompt.tokens) for prompt in prompts)), self.longest // SHORTEST_PROMPT)
 
-    def should_continue(state: Any) -> Bool[Array, ""]:
-        is_due: Array = (jnp.sum(~state.ended) > max_active) & (state.step < capacity)
-        return is_due
+    def _leave(
+        self, active: Bool[np.ndarray, " B"], ended: Bool[np.ndarray, " B"], written: Int[np.ndarray, "B T"]
+    ) -> list[Answer]:
+        """Free the rows whose answers are complete; return these."""
+        answers = []
+        for row, index in enumerate(self.holds):
+            if index is not None and not active[row]:
+                answers.append(self._answer(index, written[row], bool(ended[row])))
+                self.holds[row] = None
+        return answers
 
-    return _readable(strategy.network.decode_while(should_continue, strategy.advance, params, state))
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _select_rows(strategy: Strategy, state: Any, rows: Int[Array, " new"], padding: Bool[Array, " new"]) -> Any:
-    state = strategy.select_rows(state, rows)
-    return _readable(state._replace(ended=state.ended | padding))
-
-
-def _readable(state: Any) -> Any:
-    """Return the state with what the host reads replicated on every device: a host sees its own devices only."""
-    return state._replace(step=whole(state.step), ended=whole(state.ended))
-
-
-@functools.partial(jax.jit, static_argnums=1)
-def _grow(state: Any, extra: int) -> Any:
-    """Return the state with capacity for `extra` more tokens in its cache."""
-    memory = allocate(state.cache.self_attention, extra)
-    positions = jnp.pad(state.cache.positions, ((0, 0), (0, extra)), constant_values=EMPTY)
-    return state._replace(cache=state.cache._replace(self_attention=memory, positions=positions))
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _answers(strategy: Strategy, state: Any) -> Int[Array, "B T"]:
-    return whole(strategy.answers(state))
+    def _answer(self, index: int, written: Int[np.ndarray, " T"], ended: bool) -> Answer:
+        ends = np.flatnonzero(written == self.generator.strategy.eos_id)
+        return Answer(index, written[: ends[0] if len(ends) else None].tolist(), ended)

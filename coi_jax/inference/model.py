@@ -45,6 +45,7 @@ class Model:
       config: the run's config, with the overrides of an evaluation.
       step: the step of the newest checkpoint.
       checkpoint: step and hash of that checkpoint's parameters.
+      longest_prompt: tokens of the longest prompt that is expected, so that prompts of several calls share programs.
     """
 
     run: RunFolder
@@ -52,6 +53,7 @@ class Model:
     config: RunConfig
     step: int
     checkpoint: str
+    longest_prompt: int = 1
 
     @functools.cached_property
     def vocabulary(self) -> Vocabulary:
@@ -82,7 +84,8 @@ class Model:
         ends = self.vocabulary.stop_ids
         strategy = make_strategy(network, ends[0], self.config.evaluation, ends[1:])
         parts = sharding.data_parallel(self.mesh) if self.mesh else 1
-        return Generator(params, strategy, self.config.evaluation.batch, self.config.seed, multiple=parts)
+        batch, seed = self.config.evaluation.batch, self.config.seed
+        return Generator(params, strategy, batch, seed, multiple=parts, longest=self.longest_prompt)
 
     def load_parameters(self) -> None:
         """Load the parameters now, and not for the first answer; raise DamagedCheckpoint where they are damaged."""

@@ -4,12 +4,10 @@ Dimensions: B batch, V vocabulary.
 """
 
 import hashlib
-from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key, UInt
 
 
 def greedy(logits: Float[Array, "B V"]) -> Int[Array, " B"]:
@@ -42,12 +40,16 @@ def nucleus(logits: Float[Array, "B V"], top_p: float) -> Float[Array, "B V"]:
     return jnp.where(logits >= smallest, logits, -jnp.inf)
 
 
-def row_keys(seed: int, ids: Sequence[str]) -> Key[Array, " B"]:
-    """Return a key for each example from the seed and its id alone, so that the batch does not change its draws."""
-    hashes = [int.from_bytes(hashlib.sha256(name.encode("utf-8")).digest()[:4], "big") for name in ids]
-    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(jax.random.key(seed), np.array(hashes, np.uint32))
+def id_hash(id: str) -> int:
+    """Return a number of 32 bits from an example's id."""
+    return int.from_bytes(hashlib.sha256(id.encode("utf-8")).digest()[:4], "big")
 
 
-def at_step(keys: Key[Array, " B"], step: Int[Array, ""]) -> Key[Array, " B"]:
-    """Return the keys of the draws of one step."""
-    return jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, step)
+def row_keys(seed: int | UInt[Array, ""], hashes: UInt[Array, " B"]) -> Key[Array, " B"]:
+    """Return a key for each example from the seed and its id's hash alone: the batch does not change its draws."""
+    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(jax.random.key(seed), hashes)
+
+
+def at_steps(keys: Key[Array, " B"], steps: Int[Array, " B"]) -> Key[Array, " B"]:
+    """Return the keys of the draws of each row's step."""
+    return jax.vmap(jax.random.fold_in)(keys, steps)

@@ -126,7 +126,7 @@ def dot_product_attention(
     mask: Bool[Array, "#B #L M"],
     *,
     scale: float,
-    bias: Float[Array, "H #L M"] | None = None,
+    bias: Float[Array, "*B H #L M"] | None = None,
     cap: float | None = None,
 ) -> Float[Array, "B H L C"]:
     """Compute softmax attention (Vaswani et al. 2017, section 3.2), in fp32 between the two products.
@@ -140,7 +140,7 @@ def dot_product_attention(
       kv: keys and values.
       mask: True where a query may attend to a key.
       scale: factor of the scores.
-      bias: added to the scores after the soft cap.
+      bias: added to the scores after the soft cap; the same for all rows, or one for each.
       cap: soft cap of the scores; None for none.
     """
     batch, heads, length, head_dim = query.shape
@@ -149,7 +149,7 @@ def dot_product_attention(
     scores = jnp.einsum("bkglc,bkmc->bkglm", grouped, kv.keys, preferred_element_type=jnp.float32)
     scores = softcap(scores, cap)
     if bias is not None:
-        scores = scores + bias.reshape(1, kv_heads, heads // kv_heads, *bias.shape[1:])
+        scores = scores + bias.reshape(-1, kv_heads, heads // kv_heads, *bias.shape[-2:])
     scores = scores + jnp.where(mask, 0.0, MASKED)[:, None, None]
     peaks = jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True))
     weights = jnp.exp(scores - peaks)

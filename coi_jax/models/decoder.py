@@ -42,6 +42,7 @@ from coi_jax.models.rotary import (
     rotary_scale,
     sequence_lengths,
 )
+from coi_jax.parallel.hardware import platform
 
 Value = TypeVar("Value")
 Heads = Float[Array, "B H L C"]
@@ -51,6 +52,10 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "silu": jax.nn.silu,
     "gelu": functools.partial(jax.nn.gelu, approximate=True),
 }
+
+
+# Tokens of a prompt that are read together.
+CHUNK, CHUNK_ON_CPU = 256, 64
 
 
 class DecoderLayer(nnx.Module):
@@ -131,7 +136,7 @@ class Decoder(nnx.Module):
         lengths = None
         if self._depends_on_length(batch["tokens"].shape[1]):
             lengths = sequence_lengths(batch["positions"], batch["segments"])
-        return self._forward(batch["tokens"], batch["positions"], batch["segments"], lengths, key, return_kv=False)[0]
+        return self._forward(batch["tokens"], batch["positions"], batch["segments"], lengths, key)
 
     def unembed(self, hidden: Float[Array, "B L D"]) -> Float[Array, "B L V"]:
         """Return the logits of hidden states."""
@@ -139,30 +144,49 @@ class Decoder(nnx.Module):
         return softcap(logits, self.config.logits_softcap)
 
     def prefill(
-        self, prompts: Int[Array, "B L"], lengths: Int[Array, "B"], max_new_tokens: int
+        self, prompts: Int[Array, "B L"], lengths: Int[Array, "B"], cache: Cache
     ) -> tuple[Float[Array, "B V"], Cache]:
-        """Return the logits after each right-padded prompt, and a cache with room for `max_new_tokens` more.
+        """Return the logits after each right-padded prompt, and the cache with the prompts.
+
+        Prompts are read in chunks, no more than the longest one has: the time depends on its tokens, not on L.
 
         Args:
           prompts: token ids.
           lengths: tokens of each prompt.
-          max_new_tokens: free slots of the cache.
+          cache: of `empty_cache` for prompts of this length.
         """
-        positions = jnp.broadcast_to(jnp.arange(prompts.shape[1])[None], prompts.shape)
-        long = lengths[:, None] if self._depends_on_length(prompts.shape[1]) else None
-        hidden, kv = self._forward(prompts, positions, None, long, None, return_kv=True)
-        last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)
-        written = jnp.where(positions < lengths[:, None], positions, kv_cache.EMPTY)
-        cache = kv_cache.from_prompt(kv, written, lengths, max_new_tokens)
-        return self.unembed(last)[:, 0], cache if long is None else cache._replace(prompt_lengths=lengths)
+        cache = cache._replace(prompt_lengths=lengths if cache.prompt_lengths is not None else None)
+        chunk = chunk_length(prompts.shape[1])
+        padded = jnp.pad(prompts, ((0, 0), (0, -prompts.shape[1] % chunk)))
+
+        def read_chunk(state: tuple[Array, Array, Cache]) -> tuple[Array, Array, Cache]:
+            start, last, cache = state
+            tokens = jax.lax.dynamic_slice_in_dim(padded, start, chunk, axis=1)
+            cache = cache._replace(length=jnp.full_like(lengths, start))
+            hidden, cache = self._extend(cache, tokens)
+            place = jnp.clip(lengths - 1 - start, 0, chunk - 1)
+            ends_here = (lengths - 1) // chunk == start // chunk
+            found = jnp.take_along_axis(hidden, place[:, None, None], axis=1)
+            return start + chunk, jnp.where(ends_here[:, None, None], found, last), cache
+
+        last = constrain_residual(jnp.zeros((len(prompts), 1, self.config.model_dim), jnp.dtype(self.config.dtype)))
+        state = (jnp.zeros((), jnp.int32), last, cache)
+        _, last, cache = jax.lax.while_loop(lambda state: state[0] < jnp.max(lengths), read_chunk, state)
+        return self.unembed(last)[:, 0], cache._replace(length=lengths)
 
     def decode_step(self, cache: Cache, tokens: Int[Array, "B"]) -> tuple[Float[Array, "B V"], Cache]:
-        """Return the logits after one more token of each row. The cache has room for `max_new_tokens` steps."""
-        position, positions = cache.length[:, None], cache.next_positions()
+        """Return the logits after one more token of each row, and the cache with it."""
+        hidden, cache = self._extend(cache, tokens[:, None])
+        return self.unembed(hidden)[:, 0], cache
+
+    def _extend(self, cache: Cache, tokens: Int[Array, "B L"]) -> tuple[Float[Array, "B L D"], Cache]:
+        """Return the normed last hidden states of the next tokens of each row, and the cache with them."""
+        start, slots = cache.length, cache.self_attention.slots
+        positions = start[:, None] + jnp.arange(tokens.shape[1])[None]
         lengths = None if cache.prompt_lengths is None else cache.prompt_lengths[:, None]
-        rotations = self._per_layer_kind(lambda local: self._rotation(position, lengths, local))
-        mask = self._per_layer_kind(
-            lambda local: kv_cache.decode_mask(positions, position, self.config.window if local else None)
+        rotations = self._per_layer_kind(lambda local: self._rotation(positions, lengths, local))
+        masks = self._per_layer_kind(
+            lambda local: kv_cache.decode_mask(positions, slots, self.config.window if local else None)
         )
 
         def body(
@@ -170,16 +194,30 @@ class Decoder(nnx.Module):
         ) -> tuple[tuple[Array, KeyValues], None]:
             (x, kv), (index, local) = carry, inputs
             query, new = layer.project_qkv(x, _select_kind(rotations, local))
-            kv = kv_cache.write(kv, new, index, cache.slot)
+            kv = kv_cache.write(kv, new, index, start)
             past = kv_cache.read(kv, index)
             attended = dot_product_attention(
-                query, past, _select_kind(mask, local), scale=self._scale, cap=self.config.attention_softcap
+                query, past, _select_kind(masks, local), scale=self._scale, cap=self.config.attention_softcap
             )
             return (layer.finish_layer(x, attended), kv), None
 
-        carry = (self._embed(tokens[:, None], None), cache.self_attention)
+        carry = (self._embed(tokens, None), cache.self_attention)
         (x, kv), _ = self._scan(body, carry, np.arange(self.config.layers))
-        return self.unembed(self.final_norm(x))[:, 0], cache.advance(kv, positions)
+        return self.final_norm(x), cache._replace(self_attention=kv, length=start + tokens.shape[1])
+
+    def empty_cache(self, rows: int, prompt_length: int, max_new_tokens: int) -> Cache:
+        """Return a cache of rows without tokens.
+
+        Args:
+          rows: of the batch.
+          prompt_length: tokens of the longest prompt, padding included.
+          max_new_tokens: the most tokens that follow a prompt.
+        """
+        config, length = self.config, jnp.zeros((rows,), jnp.int32)
+        chunk = chunk_length(prompt_length)
+        slots = max(-(-prompt_length // chunk) * chunk, prompt_length + max_new_tokens)
+        kv = kv_cache.empty((config.layers, rows, config.kv_heads, slots, config.head_dim), config.dtype)
+        return Cache(kv, None, None, length, length if self._depends_on_length(prompt_length) else None)
 
     def _forward(
         self,
@@ -188,24 +226,22 @@ class Decoder(nnx.Module):
         segments: Int[Array, "B L"] | None,
         lengths: Int[Array, "B _"] | None,
         key: Key[Array, ""] | None,
-        *,
-        return_kv: bool,
-    ) -> tuple[Float[Array, "B L D"], Any]:
-        """Return the normed last hidden states, and all layers' keys and values (None unless `return_kv`)."""
+    ) -> Float[Array, "B L D"]:
+        """Return the normed last hidden states."""
         rotations = self._per_layer_kind(lambda local: self._rotation(positions, lengths, local))
         patterns = self._per_layer_kind(lambda local: AttentionPattern(segments, self.config.window if local else None))
         embedding_key, rest = split_key(key, 2)
 
-        def body(layer: DecoderLayer, x: Array, inputs: tuple[Array | None, Local]) -> tuple[Array, KeyValues | None]:
+        def body(layer: DecoderLayer, x: Array, inputs: tuple[Array | None, Local]) -> tuple[Array, None]:
             (project_key, finish_key), local = split_key(inputs[0], 2), inputs[1]
             query, kv = layer.project_qkv(x, _select_kind(rotations, local), project_key)
             attend = functools.partial(self._self_attention, query, kv)
             attended = _apply_kind(local, [functools.partial(attend, pattern) for pattern in patterns])
-            return layer.finish_layer(x, attended, finish_key), kv if return_kv else None
+            return layer.finish_layer(x, attended, finish_key), None
 
         x = self._embed(tokens, embedding_key)
-        x, kv = self._scan(body, x, layer_keys(rest, self.config.layers))
-        return self.final_norm(x), kv
+        x, _ = self._scan(body, x, layer_keys(rest, self.config.layers))
+        return self.final_norm(x)
 
     def _self_attention(self, query: Heads, kv: KeyValues, pattern: AttentionPattern) -> Heads:
         cap, kernel = self.config.attention_softcap, self.config.attention
@@ -260,6 +296,11 @@ class Decoder(nnx.Module):
         if self.config.scaled_embedding:
             embedded = embedded * jnp.asarray(self.config.model_dim**0.5, embedded.dtype)
         return constrain_residual(dropout(embedded, self.config.dropout, key))
+
+
+def chunk_length(prompt_length: int) -> int:
+    """Return the tokens of a chunk of a prompt: an accelerator needs more of them to be busy."""
+    return min(prompt_length, CHUNK_ON_CPU if platform() == "cpu" else CHUNK)
 
 
 def _normalize_together(norm: RMSNorm, heads: Heads) -> Heads:

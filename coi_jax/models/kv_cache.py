@@ -1,8 +1,7 @@
 """The KV cache of a batch that is being generated.
 
-Shapes are static. The keys and values of a prompt are in slots 0 … length-1, right-padded; the i-th generated token of
-every row is written to the same slot after them, and `positions` holds the position of the token in each slot. So a
-step writes one slice, wherever each row's own text ends.
+Shapes are static. The keys and values of a row's token are in the slot of its position, so that each row may begin and
+end on its own, and a row's result depends on no other row. What slots after a row's last token hold is never read.
 """
 
 from collections.abc import Callable
@@ -10,12 +9,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from coi_jax.models.layer_stacks import LayerIndex, map_stacks, read_layer, unstack, update_layer
 from coi_jax.parallel.sharding import LogicalAxes, constrain
-
-EMPTY = -1  # the position of a slot that holds no token of its row
 
 
 class KeyValues(NamedTuple):
@@ -24,59 +22,39 @@ class KeyValues(NamedTuple):
     keys: Float[Array, "*layers batch kv_heads slots head"]
     values: Float[Array, "*layers batch kv_heads slots head"]
 
+    @property
+    def slots(self) -> int:
+        """Return the number of slots."""
+        count: int = jax.tree.leaves(self.keys)[0].shape[-2]
+        return count
 
-# Slots are not divided over devices: a step writes the same slot of all rows.
+
+# Slots are not divided over devices: rows write to different ones.
 KV_AXES: LogicalAxes = ("layers", "batch", "kv_heads", "slots", "head")
 
 
 class Cache(NamedTuple):
-    """Keys and values of all layers, and the positions of their tokens."""
+    """Keys and values of all layers, and how many tokens of each row they belong to."""
 
     self_attention: KeyValues  # [layers, batch, kv_heads, slots, head]
     cross_attention: KeyValues | None  # the encoder's, over prompt slots; None for a decoder alone
-    positions: Int[Array, "batch slots"]  # of the tokens in the slots of self-attention, or EMPTY
     cross_valid: Bool[Array, "batch prompt"] | None
     length: Int[Array, "batch"]  # tokens that the row's decoder has read = position of its next token
-    slot: Int[Array, ""]  # where the next token of every row is written
     prompt_lengths: Int[Array, "batch"] | None = None  # tokens of the row's prompt, where rotations depend on it
-
-    def next_positions(self) -> Int[Array, "batch slots"]:
-        """Return `positions` with one more token of each row in its slot."""
-        new = jnp.arange(self.positions.shape[1])[None] == self.slot
-        return jnp.where(new, self.length[:, None], self.positions)
-
-    def advance(self, kv: KeyValues, positions: Int[Array, "batch slots"]) -> "Cache":
-        """Return the cache after one more token."""
-        return self._replace(self_attention=kv, positions=positions, length=self.length + 1, slot=self.slot + 1)
-
-
-def from_prompt(
-    prompt: KeyValues, positions: Int[Array, "batch prompt"], lengths: Int[Array, "batch"], extra: int
-) -> Cache:
-    """Return the cache of a decoder that has read its prompts.
-
-    Args:
-      prompt: keys and values of the prompts.
-      positions: of the prompts' tokens, EMPTY in padding.
-      lengths: tokens of each prompt.
-      extra: free slots for generated tokens.
-    """
-    slots = jnp.pad(positions, ((0, 0), (0, extra)), constant_values=EMPTY)
-    return Cache(allocate(prompt, extra), None, slots, None, lengths, jnp.asarray(positions.shape[1], jnp.int32))
 
 
 def decode_mask(
-    positions: Int[Array, "batch slots"], position: Int[Array, "batch 1"], window: int | None = None
-) -> Bool[Array, "batch 1 slots"]:
-    """Return True where the next token may attend to a slot: it holds a token, and one within the window.
+    positions: Int[Array, "batch queries"], slots: int, window: int | None = None
+) -> Bool[Array, "batch queries slots"]:
+    """Return True where a token may attend to a slot: that of an earlier token or its own, within the window.
 
     Args:
-      positions: of the tokens in all slots, or EMPTY.
-      position: of the next token of each row.
-      window: positions that the token attends to, its own included; None for all.
+      positions: of the tokens of each row.
+      slots: of the cache.
+      window: positions that a token attends to, its own included; None for all.
     """
-    in_window = positions > (EMPTY if window is None else position - window)
-    return (in_window & (positions != EMPTY))[:, None]
+    query, slot = positions[:, :, None], jnp.arange(slots)[None, None]
+    return slot <= query if window is None else (slot <= query) & (slot > query - window)
 
 
 def gather_rows(cache: Cache, indices: Int[Array, "new_batch"]) -> Cache:
@@ -98,38 +76,57 @@ def _map(cache: Cache, on_stack: Callable[[Array], Array], on_rows: Callable[[Ar
     return Cache(
         map_stacks(on_stack, cache.self_attention),
         map_stacks(on_stack, cache.cross_attention),
-        jax.tree.map(on_rows, cache.positions),
         jax.tree.map(on_rows, cache.cross_valid),
         jax.tree.map(on_rows, cache.length),
-        cache.slot,
         jax.tree.map(on_rows, cache.prompt_lengths),
     )
 
 
+def set_rows(cache: Cache, rows: Int[Array, " new"], new: Cache) -> Cache:
+    """Return the cache with rows replaced.
+
+    Args:
+      cache: of all rows.
+      rows: numbers of the rows that are replaced; a number that no row has is left out.
+      new: the new content of these rows.
+    """
+
+    def on_rows(leaf: Array, part: Array) -> Array:
+        return leaf.at[rows].set(part, mode="drop")
+
+    def on_stack(leaf: Array, part: Array) -> Array:
+        return leaf.at[:, rows].set(part, mode="drop") if leaf.ndim == len(KV_AXES) else on_rows(leaf, part)
+
+    own, cross = (jax.tree.map(on_stack, cache[field], new[field]) for field in range(2))
+    return constrain_cache(Cache(own, cross, *jax.tree.map(on_rows, cache[2:], new[2:])))
+
+
 def unstack_layers(cache: Cache) -> Cache:
-    """Return the cache with its layers unstacked; `layer_stacks.restack` stacks them again."""
+    """Return the cache with its layers unstacked."""
     own, cross = (jax.tree.map(unstack, kv) for kv in (cache.self_attention, cache.cross_attention))
     return cache._replace(self_attention=own, cross_attention=cross)
 
 
-def allocate(prompt: KeyValues, extra: int) -> KeyValues:
-    """Return keys and values with `extra` more slots after those of the prompt."""
-    widths = [(0, 0)] * 5
-    widths[-2] = (0, extra)
-    kv: KeyValues = jax.tree.map(lambda leaf: constrain(jnp.pad(leaf, widths), KV_AXES), prompt)
-    return kv
+def empty(shape: tuple[int, int, int, int, int], dtype: DTypeLike) -> KeyValues:
+    """Return keys and values of nothing.
+
+    Args:
+      shape: the sizes of the axes `KV_AXES`.
+      dtype: the dtype of computation.
+    """
+    return KeyValues(*(constrain(jnp.zeros(shape, dtype), KV_AXES) for _ in range(2)))
 
 
-def write(kv: KeyValues, new: KeyValues, layer: LayerIndex, slot: Int[Array, ""]) -> KeyValues:
-    """Return `kv` with one token's keys and values written into a slot of a layer.
+def write(kv: KeyValues, new: KeyValues, layer: LayerIndex, start: Int[Array, "batch"]) -> KeyValues:
+    """Return `kv` with the keys and values of each row's next tokens written into a layer.
 
     Args:
       kv: keys and values of all layers.
-      new: keys and values of the token, [batch, kv_heads, 1, head].
+      new: keys and values of the tokens, [batch, kv_heads, tokens, head].
       layer: the layer to write to.
-      slot: the slot to write to.
+      start: the slot of the first of these tokens in each row.
     """
-    return KeyValues(*(update_layer(stack, layer, one, (0, 0, slot, 0)) for stack, one in zip(kv, new, strict=True)))
+    return KeyValues(*(update_layer(stack, layer, one, start) for stack, one in zip(kv, new, strict=True)))
 
 
 def read(kv: KeyValues, layer: LayerIndex) -> KeyValues:

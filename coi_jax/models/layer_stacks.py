@@ -48,11 +48,6 @@ def unstack(stack: Any) -> Any:
     return _Unstacked(tuple(jax.tree.map(lambda leaf: leaf[layer], stack) for layer in range(count)))  # noqa: B023
 
 
-def restack(tree: Any) -> Any:
-    """Return a tree with stacked arrays in place of unstacked layers."""
-    return _map(lambda node: jnp.stack(node.layers), lambda leaf: leaf, tree)
-
-
 def map_stacks(function: Callable[[Any], Any], tree: Any) -> Any:
     """Return a tree with `function`, which takes and returns a stacked array, applied to every stack.
 
@@ -70,18 +65,47 @@ def read_layer(stack: Any, layer: LayerIndex) -> Float[Array, "..."]:
     return found
 
 
-def update_layer(stack: Any, layer: LayerIndex, update: Float[Array, "..."], start: tuple[Any, ...]) -> Any:
-    """Return a stack with a slice of one layer replaced.
+def update_layer(
+    stack: Any, layer: LayerIndex, update: Float[Array, "batch heads tokens head"], start: Int[Array, "batch"]
+) -> Any:
+    """Return a stack of [batch, heads, slots, head] with some slots of each row of one layer replaced.
 
     Args:
       stack: one array for all layers, or one for each.
       layer: the layer to write to.
-      update: the values of the slice, without an axis of layers.
-      start: the index of its first element on each of these axes.
+      update: the values of the slots.
+      start: the first of these slots in each row.
     """
     if isinstance(stack, _Unstacked):
-        return stack.replace(int(layer), jax.lax.dynamic_update_slice(stack.layers[int(layer)], update, start))
-    return jax.lax.dynamic_update_slice(stack, update[None], (layer, *start))
+        whole = stack.layers[int(layer)]
+        return stack.replace(int(layer), _write_rows(whole[None], jnp.zeros_like(start), update, start)[0])
+    return _write_rows(stack, jnp.full_like(start, layer), update, start)
+
+
+def _write_rows(
+    stack: Float[Array, "layers batch heads slots head"],
+    layers: Int[Array, "batch"],
+    update: Float[Array, "batch heads tokens head"],
+    start: Int[Array, "batch"],
+) -> Float[Array, "layers batch heads slots head"]:
+    """Scatter with rows as a dimension of batches, so that devices that hold rows write their own."""
+    dimensions = jax.lax.ScatterDimensionNumbers(
+        update_window_dims=(1, 2, 3),
+        inserted_window_dims=(0,),
+        scatter_dims_to_operand_dims=(0, 3),
+        operand_batching_dims=(1,),
+        scatter_indices_batching_dims=(0,),
+    )
+    indices = jnp.stack([layers, start], axis=1)
+    written: Array = jax.lax.scatter(
+        stack, indices, update, dimensions, unique_indices=True, mode=jax.lax.GatherScatterMode.CLIP
+    )
+    return written
+
+
+def is_unstacked(tree: Any) -> bool:
+    """Return whether a tree has unstacked layers."""
+    return any(map(_is_unstacked, jax.tree.leaves(tree, is_leaf=_is_unstacked)))
 
 
 def scan(

@@ -7,21 +7,21 @@ puts them together. `Network` itself is static and hashable, so jitted functions
 
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key
 
 from coi_jax.common.errors import UserError
 from coi_jax.config.model import DecoderConfig, LoraConfig, T5Config
 from coi_jax.models.chunked_loss import chunked_loss_sums
 from coi_jax.models.decoder import Decoder
 from coi_jax.models.kv_cache import Cache, constrain_cache, unstack_layers
-from coi_jax.models.layer_stacks import default_unroll, restack, unstack
+from coi_jax.models.layer_stacks import default_unroll, is_unstacked, unstack
 from coi_jax.models.layers import Linear
 from coi_jax.models.lora import add_adapters, linear_maps, lora_delta
 from coi_jax.models.losses import LossSums, loss_sums
@@ -32,7 +32,6 @@ from coi_jax.parallel.sharding import constrain
 
 Params = dict[str, Any]
 Batch = Mapping[str, Array]
-State = TypeVar("State", bound=Any)  # of a way of decoding
 
 
 @dataclass(frozen=True)
@@ -160,6 +159,16 @@ class Network:
 
         return chunked_loss_sums(unembed, params[head], hidden, targets, weights, self.config.loss_chunk)
 
+    def empty_cache(self, rows: int, *, prompt_length: int, max_new_tokens: int) -> Cache:
+        """Return a cache of rows without tokens.
+
+        Args:
+          rows: of the batch.
+          prompt_length: tokens of the longest prompt, padding included.
+          max_new_tokens: the most tokens that will be generated.
+        """
+        return constrain_cache(self.module(self.abstract()).empty_cache(rows, prompt_length, max_new_tokens))
+
     def prefill(
         self,
         params: Params,
@@ -167,6 +176,7 @@ class Network:
         lengths: Int[Array, "batch"],
         *,
         max_new_tokens: int,
+        longest: int | None = None,
     ) -> tuple[Float[Array, "batch vocabulary"], Cache]:
         """Read right-padded prompts; return the logits of each row's first new token, and the cache.
 
@@ -175,8 +185,12 @@ class Network:
           prompts: token ids; those after a row's length are ignored.
           lengths: tokens of each prompt, at least 1.
           max_new_tokens: the most tokens that will be generated; sets the size of the cache.
+          longest: tokens of the longest prompt that the cache has room for; None: those of `prompts`.
         """
-        return _next_sharded(*self.module(params).prefill(prompts, lengths, max_new_tokens))
+        longest = prompts.shape[1] if longest is None else longest
+        cache = self.empty_cache(len(prompts), prompt_length=longest, max_new_tokens=max_new_tokens)
+        cache = unstack_layers(cache) if is_unstacked(params) else cache
+        return _next_sharded(*self.module(params).prefill(prompts, lengths, cache))
 
     def decode_step(
         self, params: Params, cache: Cache, tokens: Int[Array, "batch"]
@@ -189,27 +203,6 @@ class Network:
           tokens: one id for each row.
         """
         return _next_sharded(*self.module(params).decode_step(cache, tokens))
-
-    def decode_while(
-        self,
-        condition: Callable[[State], Bool[Array, ""]],
-        advance: Callable[[Params, State], State],
-        params: Params,
-        state: State,
-    ) -> State:
-        """Run `advance` on the state of a batch that is being decoded, while a condition holds.
-
-        Args:
-            condition: decides on the device whether to go on.
-            advance: takes a decode step of all rows.
-            params: the parameters that `advance` gets.
-            state: a named tuple with a `cache`.
-        """
-        if self.unrolls_decoding:
-            params = self.unstack_layers(params)
-            state = state._replace(cache=unstack_layers(state.cache))
-        final: State = restack(jax.lax.while_loop(condition, lambda state: advance(params, state), state))
-        return final
 
     @property
     def unrolls_decoding(self) -> bool:

@@ -144,7 +144,7 @@ class DecoderLayer(nnx.Module):
         query: Float[Array, "B H L C"],
         kv: KeyValues,
         mask: Bool[Array, "#B #L M"],
-        bias: Float[Array, "H L M"],
+        bias: Float[Array, "*B H L M"],
         encoded: KeyValues,
         encoded_mask: Bool[Array, "B #L S"],
         key: Key[Array, ""] | None = None,
@@ -222,56 +222,65 @@ class T5(nnx.Module):
         return dropout(self.encoder_norm(x), self.config.dropout, keys[2])
 
     def prefill(
-        self, prompts: Int[Array, "B S"], lengths: Int[Array, "B"], max_new_tokens: int
+        self, prompts: Int[Array, "B S"], lengths: Int[Array, "B"], cache: Cache
     ) -> tuple[Float[Array, "B V"], Cache]:
         """Encode the prompts and decode the start token; compute every layer's keys and values of the prompts once.
 
         Args:
           prompts: token ids, right-padded.
           lengths: tokens of each prompt.
-          max_new_tokens: free slots of the cache.
+          cache: of `empty_cache`, for prompts of this length or longer ones.
         """
-        batch, length = prompts.shape
-        prompt_mask = length_mask(lengths, length)
-        encoded = self.encode(prompts, prompt_mask[:, None])
+        assert cache.cross_attention is not None  # `empty_cache` made this cache
+        encoded = self.encode(prompts, length_mask(lengths, prompts.shape[1])[:, None])
+        start, slots = jnp.zeros_like(lengths), cache.cross_attention.slots
 
-        def body(layer: DecoderLayer, carry: None, _: None) -> tuple[None, KeyValues]:
-            return carry, layer.cross_attention.keys_values(encoded)
+        def body(layer: DecoderLayer, cross: KeyValues, index: LayerIndex) -> tuple[KeyValues, None]:
+            return kv_cache.write(cross, layer.cross_attention.keys_values(encoded), index, start), None
 
-        _, cross = self._scan(body, self.decoder, None, None)
-        empty = jax.tree.map(lambda leaf: leaf[:, :, :, :0], cross)
-        cache = Cache(
-            self_attention=kv_cache.allocate(empty, max_new_tokens + 1),
-            cross_attention=cross,
-            positions=jnp.full((batch, max_new_tokens + 1), kv_cache.EMPTY, jnp.int32),
-            cross_valid=prompt_mask,
-            length=jnp.zeros((batch,), jnp.int32),
-            slot=jnp.zeros((), jnp.int32),
-        )
-        return self.decode_step(cache, jnp.full((batch,), START_ID, jnp.int32))
+        cross, _ = self._scan(body, self.decoder, cache.cross_attention, np.arange(self.config.decoder_layers))
+        cache = cache._replace(cross_attention=cross, cross_valid=length_mask(lengths, slots))
+        return self.decode_step(cache, jnp.full_like(lengths, START_ID))
 
     def decode_step(self, cache: Cache, tokens: Int[Array, "B"]) -> tuple[Float[Array, "B V"], Cache]:
-        """Return the logits after one more token of each row. The cache has room for `max_new_tokens` steps."""
+        """Return the logits after one more token of each row, and the cache with it."""
         assert cache.cross_valid is not None  # prefill made this cache
-        cross_mask = cache.cross_valid[:, None]
-        positions = cache.next_positions()
-        mask = kv_cache.decode_mask(positions, cache.length[:, None])
-        bias = self.decoder_bias.at_distances(jnp.arange(positions.shape[1]) - cache.slot)[:, None]
+        cross_mask, position = cache.cross_valid[:, None], cache.length[:, None]
+        slots = cache.self_attention.slots
+        mask = kv_cache.decode_mask(position, slots)
+        distances = jnp.arange(slots)[None] - position
+        bias = self.decoder_bias.at_distances(distances.reshape(-1)).reshape(-1, *distances.shape).swapaxes(0, 1)
 
         def body(
             layer: DecoderLayer, carry: tuple[Array, KeyValues], inputs: tuple[LayerIndex, KeyValues]
         ) -> tuple[tuple[Array, KeyValues], None]:
             (x, kv), (index, cross) = carry, inputs
             query, new = layer.project_qkv(x)
-            kv = kv_cache.write(kv, new, index, cache.slot)
+            kv = kv_cache.write(kv, new, index, cache.length)
             past = kv_cache.read(kv, index)
-            x = layer.finish_layer(x, query, past, mask, bias, cross, cross_mask)
+            x = layer.finish_layer(x, query, past, mask, bias[:, :, None], cross, cross_mask)
             return (x, kv), None
 
         carry = (self._embed(tokens[:, None], None), cache.self_attention)
         inputs = (np.arange(self.config.decoder_layers), cache.cross_attention)
         (x, kv), _ = self._scan(body, self.decoder, carry, inputs)
-        return self.unembed(self.decoder_norm(x))[:, 0], cache.advance(kv, positions)
+        return self.unembed(self.decoder_norm(x))[:, 0], cache._replace(self_attention=kv, length=cache.length + 1)
+
+    def empty_cache(self, rows: int, prompt_length: int, max_new_tokens: int) -> Cache:
+        """Return a cache of rows without tokens.
+
+        Args:
+          rows: of the batch.
+          prompt_length: tokens of the longest prompt, padding included.
+          max_new_tokens: the most tokens that are decoded after the start token.
+        """
+        config = self.config
+        sizes = (config.decoder_layers, rows, config.heads)
+        own, cross = (
+            kv_cache.empty((*sizes, slots, config.head_dim), config.dtype)
+            for slots in (max_new_tokens + 1, prompt_length)
+        )
+        return Cache(own, cross, jnp.zeros((rows, prompt_length), bool), jnp.zeros((rows,), jnp.int32))
 
     def _decode(
         self,

@@ -148,7 +148,9 @@ def _program(program: Program, attempt: Attempt, topology: Topology) -> dict[str
         ],
         "roofline": times.to_dict(),
     }
-    return values | (_training(attempt, times, topology) if program.name == "train" else _generation(attempt, times))
+    if program.name == "train":
+        return values | _training(attempt, times, topology)
+    return values | _generation(program.name, attempt, times)
 
 
 def _training(attempt: Attempt, times: roofline.Estimate, topology: Topology) -> dict[str, Any]:
@@ -161,11 +163,13 @@ def _training(attempt: Attempt, times: roofline.Estimate, topology: Topology) ->
     }
 
 
-def _generation(attempt: Attempt, times: roofline.Estimate) -> dict[str, Any]:
-    rows, length = programs.abstract_prompts(attempt.config, attempt.mesh)[0].shape
+def _generation(name: str, attempt: Attempt, times: roofline.Estimate) -> dict[str, Any]:
+    """Return the rows of a decode step, or of the chunk of the prompts that are read together, and their speed."""
+    shape = programs.GenerationShape.of(attempt.config, attempt.mesh)
+    rows = shape.rows if name == "decode" else shape.prompts
     return {
         "rows": rows,
-        "prompt_length": length,
+        "prompt_length": shape.length if name == "decode" else shape.chunk(attempt.config, attempt.mesh),
         "rows_per_second": [rows / seconds for seconds in (times.most, times.least)],
     }
 

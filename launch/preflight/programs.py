@@ -3,6 +3,7 @@
 No array is made: states, parameters and batches are shapes with shardings.
 """
 
+import functools
 import math
 import re
 import time
@@ -18,8 +19,10 @@ from coi_jax.config.run import AllStepsConfig, RunConfig, TrainedVocabularyConfi
 from coi_jax.data import batches
 from coi_jax.data.row_shape import RowShape
 from coi_jax.data.step_weights import Weights
-from coi_jax.inference import generator
-from coi_jax.models import Network, build
+from coi_jax.inference import engine, generator
+from coi_jax.inference.decoding import Strategy
+from coi_jax.models import build
+from coi_jax.models.decoder import chunk_length
 from coi_jax.parallel import sharding
 from coi_jax.runs.run_folder import RunFolder
 from coi_jax.tokenizers.vocabulary import ByteVocabulary, load_vocabulary
@@ -135,7 +138,7 @@ def abstract_batch(config: RunConfig, rows: int) -> dict[str, jax.ShapeDtypeStru
 
 
 def compile_generation(config: RunConfig, mesh: Mesh, topology: Topology) -> list[Program]:
-    """Prefill and decode of the longest prompts, with room for the longest answers. Of decode one token is counted.
+    """Prefill and decode with room for the longest prompts and answers. Of decode one token is counted.
 
     Args:
       config: of the run.
@@ -144,45 +147,74 @@ def compile_generation(config: RunConfig, mesh: Mesh, topology: Topology) -> lis
     """
     network = build(config.model, vocabulary_size(config), config.lora)
     strategy = generator.make_strategy(network, EOS_ID, config.evaluation)
-    params = _placed_params(network, mesh)
-    known = {"parameters": _bytes(params, jax.tree.map(lambda leaf: leaf.sharding, params))}
-    prompts, capacity = abstract_prompts(config, mesh), strategy.max_new_tokens
+    shape = GenerationShape.of(config, mesh)
     with jax.set_mesh(mesh):
-        prefill, compiled = _compile(
-            "prefill", lambda: _lower(generator.prefill, strategy, params, *prompts, capacity), known, topology
+        params = _placed_params(strategy, mesh)
+        known = {"parameters": _bytes(params, jax.tree.map(lambda leaf: leaf.sharding, params))}
+        empty, compiled = _compile(
+            "prefill", lambda: _lower(engine.empty_rows, strategy, shape.rows, shape.length), known, topology
         )
         if compiled is None:
-            return [prefill]
-        state = jax.eval_shape(lambda *given: generator.prefill(strategy, *given, capacity), params, *prompts)
+            return [empty]
+        state = jax.eval_shape(lambda: engine.empty_rows(strategy, shape.rows, shape.length))
         state = jax.tree.map(_placed, state, compiled.output_shardings)
         known = known | {"cache": _bytes(state, compiled.output_shardings)}
-        decode, _ = _compile(
-            "decode", lambda: _lower(generator.decode, strategy, params, state, *[_scalar()] * 2), known, topology
-        )
-    return [prefill, decode]
+        prompts = (params, state, *shape.abstract_prompts(), shape.length)
+        lowered = [(engine.insert, prompts), (engine.decode, (params, state, jax.ShapeDtypeStruct((), jnp.int32)))]
+        return [
+            _compile(name, functools.partial(_lower, function, strategy, *arguments), known, topology)[0]
+            for name, (function, arguments) in zip(("prefill", "decode"), lowered, strict=True)
+        ]
 
 
-def abstract_prompts(config: RunConfig, mesh: Mesh) -> tuple[Any, ...]:
-    """Return the shapes of a full batch of the longest prompts: ids, lengths, keys, and which rows are padding."""
-    length = generator.pad_length(config.data.length)
-    rows = generator.batch_rows(length, config.evaluation.batch, sharding.data_parallel(mesh))
-    key = jax.eval_shape(lambda: jax.random.key(0)).dtype
-    shapes = (((rows, length), jnp.int32), ((rows,), jnp.int32), ((rows,), key), ((rows,), jnp.bool))
-    return tuple(jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in shapes)
+@dataclass(frozen=True)
+class GenerationShape:
+    """The sizes of generation.
+
+    Attributes:
+      rows: of the batch.
+      prompts: that are read together.
+      length: tokens of the longest prompts, padding included.
+    """
+
+    rows: int
+    prompts: int
+    length: int
+
+    @classmethod
+    def of(cls, config: RunConfig, mesh: Mesh) -> "GenerationShape":
+        """Return the sizes for a full batch of the longest prompts."""
+        parts = sharding.data_parallel(mesh)
+        length = generator.pad_length(config.data.length)
+        return cls(generator.batch_rows(length, config.evaluation.batch, parts), parts, length)
+
+    def chunk(self, config: RunConfig, mesh: Mesh) -> int:
+        """Return the tokens of prompts that are read together: a decoder's chunk, all of an encoder's."""
+        with jax.set_mesh(mesh):
+            return chunk_length(self.length) if config.model.kind == "decoder" else self.length
+
+    def abstract_prompts(self) -> tuple[jax.ShapeDtypeStruct, ...]:
+        """Return the shapes of ids, lengths, rows that are taken, and draws."""
+        shapes = ((self.prompts, self.length), (self.prompts,), (self.prompts,))
+        draws = jax.ShapeDtypeStruct((self.prompts, 2), jnp.uint32)
+        return (*(jax.ShapeDtypeStruct(shape, jnp.int32) for shape in shapes), draws)
 
 
-def _placed_params(network: Network, mesh: Mesh) -> Any:
+def _placed_params(strategy: Strategy, mesh: Mesh) -> Any:
     """As the generator holds them."""
+    network = strategy.network
     places = sharding.shardings(network.logical_axes(), network.abstract(), mesh)
-    return jax.tree.map(_placed, jax.eval_shape(network.cast_for_decoding, network.abstract()), places)
+    if not network.unrolls_decoding:
+        return jax.tree.map(_placed, jax.eval_shape(network.cast_for_decoding, network.abstract()), places)
+    given = jax.tree.map(_placed, network.abstract(), places)
+    compiled = engine.prepare.lower(strategy, given).compile()
+    return jax.tree.map(
+        _placed, jax.eval_shape(lambda given: engine.prepare(strategy, given), given), compiled.output_shardings
+    )
 
 
 def _placed(leaf: Any, place: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
-
-
-def _scalar() -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct((), jnp.int32)
 
 
 def _lower(function: Any, *arguments: Any) -> jax.stages.Lowered:
@@ -243,7 +275,11 @@ def _memory_needed(message: str) -> int:
 
 
 def _costs(text: str, name: str) -> Costs:
-    """Return the costs of a program; of decode those of one turn of its loop over tokens, the one that data ends."""
+    """Return the costs of a program.
+
+    Of decode they are those of one turn of its loop over tokens, and of a decoder's prefill those of one chunk of the
+    prompts: of a loop whose turns data decide, one is counted.
+    """
     module = hlo.parse(text)
     if name != "decode":
         return hlo_costs.count(module)

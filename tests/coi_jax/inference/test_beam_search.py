@@ -11,7 +11,7 @@ from transformers import GenerationMixin, PreTrainedModel
 from coi_jax.inference.beam_search import BeamStrategy, length_divisor
 from coi_jax.inference.generator import Generator, Prompt
 from coi_jax.models import Network, Params
-from coi_jax.models.kv_cache import Cache, KeyValues, from_prompt
+from coi_jax.models.kv_cache import Cache
 from tests.helpers.both_networks import Both, make_both
 from tests.helpers.continuations import EOS, Oracle, beam
 from tests.helpers.reference_models import VOCABULARY
@@ -55,11 +55,9 @@ class Bigrams(Network):
 @pytest.mark.parametrize("beams", [1, 4])
 def test_a_row_goes_on_while_a_live_beam_can_win(beams: int) -> None:
     strategy = BeamStrategy(Bigrams(CONFIGS["decoder"], len(NEXT)), END, 6, beams)
-    nothing = jnp.zeros((1, 1, 1, 1, 1))
-    one_row = jnp.zeros((1, 1), jnp.int32)
-    cache = from_prompt(KeyValues(nothing, nothing), one_row, jnp.ones(1, jnp.int32), extra=0)
-    state = strategy.init_state(FIRST, cache, jax.random.split(jax.random.key(0), 1), jnp.array([False]))
-    while not bool(state.ended[0]) and int(state.step) < 6:
+    cache = strategy.network.empty_cache(1, prompt_length=1, max_new_tokens=1)
+    state = strategy.init_state(FIRST, cache, jax.random.split(jax.random.key(0), 1))
+    while not bool(state.ended[0]) and int(state.step[0]) < 6:
         state = strategy.advance({}, state)
     assert strategy.answers(state)[0].tolist() == [A, B, END, END, END, END]
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from coi_jax.models import layer_stacks
-from coi_jax.models.layer_stacks import map_stacks, read_layer, restack, unstack, update_layer
+from coi_jax.models.layer_stacks import map_stacks, read_layer, unstack, update_layer
 from coi_jax.models.quantization import dequantize, quantize
 
 LAYERS, ROWS, WIDTH = 3, 2, 4
@@ -19,18 +19,24 @@ def stacks() -> list[Any]:
     return [STACK, unstack(STACK)]
 
 
-def test_layers_are_stacked_again_without_a_change() -> None:
-    np.testing.assert_array_equal(restack({"a": unstack(STACK), "b": None})["a"], STACK)
+def restack(stack: Any) -> np.ndarray:
+    return np.stack([read_layer(stack, np.int64(layer)) for layer in range(LAYERS)])
+
+
+def test_layers_are_read_alike() -> None:
+    for stack in stacks():
+        np.testing.assert_array_equal(restack(stack), STACK)
     assert len(jax.tree.leaves(unstack(STACK))) == LAYERS
 
 
-def test_a_layer_is_read_and_written_alike() -> None:
-    update = jnp.full((1, 2), 7.0)
-    expected = np.array(STACK)
-    expected[1, 1:, 2:] = 7.0
-    for stack in stacks():
-        np.testing.assert_array_equal(read_layer(stack, np.int64(2)), STACK[2])
-        np.testing.assert_array_equal(restack(update_layer(stack, np.int64(1), update, (1, 2))), expected)
+def test_rows_of_a_layer_are_written_alike_each_from_its_own_slot() -> None:
+    whole = jnp.asarray(np.random.default_rng(1).normal(size=(LAYERS, ROWS, 2, 6, WIDTH)), jnp.float32)
+    update = jnp.full((ROWS, 2, 2, WIDTH), 7.0)
+    expected = np.array(whole)
+    expected[1, 0, :, 3:5] = expected[1, 1, :, :2] = 7.0
+    for stack in (whole, unstack(whole)):
+        written = update_layer(stack, np.int64(1), update, jnp.asarray([3, 0]))
+        np.testing.assert_array_equal(restack(written), expected)
 
 
 def test_functions_of_stacks_take_unstacked_layers_one_by_one() -> None:

@@ -1,5 +1,6 @@
 """What every network promises: isolation in packed rows, cached decoding, one result however layers are run."""
 
+import functools
 from typing import Any
 
 import jax
@@ -9,9 +10,9 @@ import pytest
 
 from coi_jax.config.model import DecoderConfig, T5Config
 from coi_jax.config.run import MeshConfig
+from coi_jax.families.decoder_common import PLAIN_ROPE
 from coi_jax.models import Network, Params, build, gather_rows
 from coi_jax.models.kv_cache import unstack_layers
-from coi_jax.models.layer_stacks import restack
 from coi_jax.parallel import sharding
 from tests.helpers.tiny_models import quick_compilation
 from tests.helpers.tiny_networks import CONFIGS, VOCABULARY, change, network_and_params, pack, pack_pairs, pad, tokens
@@ -114,6 +115,50 @@ def test_cached_decoding_equals_the_full_forward_pass(kind: str, pair: Pair) -> 
         np.testing.assert_allclose(logits, expected[:, index + 1], atol=1e-5)
 
 
+FAMILIES: dict[str, dict[str, Any]] = {
+    "sliding window": {"window": 4},
+    "local and global layers, soft caps": {
+        "window": 4,
+        "global_layer_interval": 2,
+        "attention_softcap": 2.0,
+        "logits_softcap": 3.0,
+    },
+    "LongRoPE, partial rotation": {
+        "rope": PLAIN_ROPE
+        | {
+            "theta": 500.0,
+            "scaling": "longrope",
+            "factor": 2.0,
+            "original_length": 8,
+            "rotated_share": 0.5,
+            "short_factors": (1.0, 2.0),
+            "long_factors": (3.0, 5.0),
+        }
+    },
+    "T5": {},
+}
+
+
+@pytest.mark.parametrize("family", list(FAMILIES))
+def test_prompts_read_in_chunks_into_a_longer_cache_are_read_whole(
+    family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each prompt is followed by one token, so that its keys and values are compared as well."""
+    monkeypatch.setattr("coi_jax.models.decoder.CHUNK_ON_CPU", 4)
+    kind = "t5" if family == "T5" else "decoder"
+    network, params = network_and_params(change(CONFIGS[kind], **FAMILIES[family]))
+    prompts = [tokens(1, 3), tokens(2, 14), tokens(3, 6), tokens(4, 1)]
+    answers = np.stack([tokens(seed, 2) for seed in (4, 5, 6, 7)])
+    expected = full_logits(kind, (network, params), prompts, answers)
+    with quick_compilation():
+        held = network.unstack_layers(params)
+        prefill = jax.jit(functools.partial(network.prefill, max_new_tokens=9, longest=21))
+        logits, cache = prefill(held, *pad(prompts))
+        later, _ = jax.jit(network.decode_step)(held, cache, jnp.asarray(answers[:, 0]))
+    np.testing.assert_allclose(logits, expected[:, 0], atol=1e-5)
+    np.testing.assert_allclose(later, expected[:, 1], atol=1e-5)
+
+
 def test_take_repeats_drops_and_reorders_rows(kind: str, pair: Pair) -> None:
     network, params = pair
     prompts = [tokens(1, 3), tokens(2, 9), tokens(3, 1)]
@@ -125,7 +170,7 @@ def test_take_repeats_drops_and_reorders_rows(kind: str, pair: Pair) -> None:
     ours, _ = step(params, gather_rows(cache, chosen), next_tokens[chosen])
     np.testing.assert_allclose(ours, expected[chosen], atol=1e-5)
     apart = gather_rows(unstack_layers(cache), chosen)
-    jax.tree.map(np.testing.assert_array_equal, restack(apart), gather_rows(cache, chosen))
+    jax.tree.map(np.testing.assert_array_equal, apart, unstack_layers(gather_rows(cache, chosen)))
     ours, _ = step(network.unstack_layers(params), apart, next_tokens[chosen])
     np.testing.assert_allclose(ours, expected[chosen], atol=1e-5)
 

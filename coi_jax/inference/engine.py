@@ -1,0 +1,105 @@
+"""The compiled programs of continuous batching: rows that are empty, prompts that take rows, and a loop that decodes.
+
+A batch has a fixed number of rows, each with room for the longest prompt and its answer. A prompt is read into a row
+that is free, whatever the other rows do, and leaves it when its answer is complete.
+
+Dimensions: B rows of the batch, P prompts that are read together, L padded length, T most new tokens.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int, UInt
+
+from coi_jax.inference import sampling
+from coi_jax.inference.decoding import Strategy, is_active, set_rows
+from coi_jax.models.kv_cache import unstack_layers
+from coi_jax.models.network import Params
+from coi_jax.parallel.sharding import whole
+
+
+class Progress(NamedTuple):
+    """What the host reads after a loop, whole on every device: a host sees its own devices only."""
+
+    active: Bool[Array, " B"]  # rows that go on
+    ended: Bool[Array, " B"]  # rows whose answer came to its end
+    written: Int[Array, "B T"]  # the answer of each row, up to the first end-of-sequence token
+    steps: Int[Array, ""]  # that the loop has taken
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def prepare(strategy: Strategy, params: Params) -> Params:
+    """Return parameters in the form that is decoded with."""
+    network = strategy.network
+    params = network.cast_for_decoding(params)
+    return network.unstack_layers(params) if network.unrolls_decoding else params
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def empty_rows(strategy: Strategy, rows: int, longest: int) -> Any:
+    """Return the state of rows that are all free.
+
+    Args:
+      strategy: the way of decoding.
+      rows: of the batch.
+      longest: tokens of the longest prompt, padding included.
+    """
+    network, limit = strategy.network, strategy.max_new_tokens
+    cache = network.empty_cache(rows * strategy.beams, prompt_length=longest, max_new_tokens=limit)
+    cache = unstack_layers(cache) if network.unrolls_decoding else cache
+    return strategy.empty_state(cache, sampling.row_keys(0, jnp.zeros(rows, jnp.uint32)))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 7), donate_argnums=2)
+def insert(
+    strategy: Strategy,
+    params: Params,
+    state: Any,
+    prompts: Int[Array, "P L"],
+    lengths: Int[Array, " P"],
+    rows: Int[Array, " P"],
+    draws: UInt[Array, "P 2"],
+    longest: int,
+) -> Any:
+    """Read prompts, choose the first token of each, and let them take rows; return the state.
+
+    Args:
+      strategy: the way of decoding.
+      params: of `prepare`.
+      state: of all rows; donated.
+      prompts: right-padded.
+      lengths: tokens of each prompt.
+      rows: numbers of the rows that they take; a number that no row has is that of padding.
+      draws: the seed, and what `sampling.id_hash` returns for the id of each.
+      longest: tokens of the longest prompt that rows have room for, padding included.
+    """
+    limit = strategy.max_new_tokens
+    logits, cache = strategy.network.prefill(params, prompts, lengths, max_new_tokens=limit, longest=longest)
+    new = strategy.init_state(logits, cache, sampling.row_keys(draws[0, 0], draws[:, 1]))
+    return set_rows(state, rows, new, strategy.beams)
+
+
+@functools.partial(jax.jit, static_argnums=0, donate_argnums=2)
+def decode(strategy: Strategy, params: Params, state: Any, max_active: Int[Array, ""]) -> tuple[Any, Progress]:
+    """Write tokens until at most `max_active` rows go on; return the state, and what the host reads of it.
+
+    Args:
+      strategy: the way of decoding.
+      params: of `prepare`.
+      state: of all rows; donated.
+      max_active: the number of rows that go on at which to stop.
+    """
+    limit = strategy.max_new_tokens
+
+    def should_continue(carry: tuple[Any, Array]) -> Bool[Array, ""]:
+        is_due: Array = jnp.sum(is_active(carry[0], limit)) > max_active
+        return is_due
+
+    def advance(carry: tuple[Any, Array]) -> tuple[Any, Array]:
+        return strategy.advance(params, carry[0]), carry[1] + 1
+
+    state, steps = jax.lax.while_loop(should_continue, advance, (state, jnp.zeros((), jnp.int32)))
+    progress = Progress(is_active(state, limit), state.ended, strategy.answers(state), steps)
+    return state, Progress(*map(whole, progress))
