@@ -26,8 +26,8 @@ from coi_jax.parallel import processes, sharding
 from coi_jax.runs import checkpoint, checkpoint_steps
 from coi_jax.runs.run_folder import RunFolder, keep_vocabulary, open_run
 from coi_jax.tokenizers.protocol import Vocabulary
-from coi_jax.weights import publish
-from coi_jax.weights.initial_weights import initial_weights
+from coi_jax.weights import kept_base, publish
+from coi_jax.weights.initial_weights import InitialWeights, initial_weights
 from coi_jax.weights.sources import FIELD, folder_identity
 
 # What may differ from the run's config without asking another network.
@@ -95,9 +95,23 @@ class Model:
         """Return those of the checkpoint, or the initial weights where nothing was trained."""
         initial = initial_weights(self.run, self.config, network)
         if not checkpoint_steps.steps(self.checkpoints):
-            return network.join(*initial.load(self.mesh))
+            return self._published_parameters(network, initial)
+        if network.lora is None:
+            kept_base.drop()
+            return checkpoint.restore_params(self.checkpoints, network, step=self.step, mesh=self.mesh)
         params = checkpoint.restore_params(self.checkpoints, network, step=self.step, mesh=self.mesh)
-        return params if network.lora is None else network.join(params, initial.load_frozen_base(self.mesh))
+        base = initial.load_frozen_base(self.mesh)
+        initial.keep_frozen_base(base)
+        return network.join(params, base)
+
+    def _published_parameters(self, network: Network, initial: InitialWeights) -> Params:
+        """Return published weights as they are, which are kept for the next baseline that is prompted."""
+        key = (self.checkpoint, network, self.mesh)
+        params = kept_base.take(key)
+        if params is None:
+            params = network.cast_for_decoding(network.join(*initial.load(self.mesh)))
+        kept_base.put(key, params)
+        return params
 
     def prompt(self, id: str, inputs: Int[np.ndarray, " inputs"]) -> Prompt:
         """Return a prompt as in training: a decoder's begins with the begin-of-sequence id, if there is one.

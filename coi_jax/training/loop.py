@@ -1,6 +1,7 @@
 """Train a run from its config to its last step: prepare what it needs once, then loop over the batches."""
 
 import contextlib
+import functools
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ from jax.sharding import Mesh
 
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
-from coi_jax.config.run import RunConfig, TrainConfig
+from coi_jax.config.run import OptimizerConfig, RunConfig, TrainConfig
 from coi_jax.data import token_cache
 from coi_jax.data.loader import Loader
 from coi_jax.data.task_specs import training_tasks, validation_tasks
@@ -34,6 +35,8 @@ from coi_jax.training.termination import Termination
 from coi_jax.training.validation import BestCheckpoint, Validation
 from coi_jax.weights.initial_weights import InitialWeights, initial_weights, open_weights
 from coi_jax.weights.sources import CONFIG
+
+KEPT_PROGRAMS = 8  # compiled steps that a process keeps for its next runs
 
 
 @runtime_checkable
@@ -132,7 +135,7 @@ def make_validation(job: TrainingJob, vocabulary: Vocabulary, rows: int) -> Vali
         return None
     tasks = validation_tasks(config, config.train.validation.split)
     caches = token_cache.open_or_write(config, tasks, job.run.kept_vocabulary)
-    return Validation(config, caches, vocabulary, job.network, job.shardings, job.mesh, rows)
+    return Validation(config, caches, vocabulary, job.network, job.mesh, rows)
 
 
 def check_weights(config: RunConfig, run: RunFolder) -> None:
@@ -178,20 +181,61 @@ def make_job(
       UserError: the mesh does not fit the lengths of the rows or the network.
     """
     sharding.check_lengths([config.data.length, config.data.targets_length or 0], mesh)
-    schedule = optimizer.make_schedule(config.optimizer, loader.total_steps)
+    programs = make_programs(
+        network,
+        mesh,
+        config.optimizer,
+        total_steps=loader.total_steps,
+        microbatches=config.train.microbatches,
+        dropout_seed=config.seed if network.has_dropout else None,
+        target_capacity=target_capacity,
+    )
+    return TrainingJob(config, run, mesh, loader, network, *programs)
+
+
+class Programs(NamedTuple):
+    """What is compiled for a training, without its data."""
+
+    optimizer: optax.GradientTransformation
+    shardings: TrainState
+    step: StepFunction
+
+
+@functools.lru_cache(maxsize=KEPT_PROGRAMS)
+def make_programs(
+    network: Network,
+    mesh: Mesh,
+    optimizer_config: OptimizerConfig,
+    *,
+    total_steps: int,
+    microbatches: int,
+    dropout_seed: int | None,
+    target_capacity: int | None,
+) -> Programs:
+    """Return the optimizer and the step of a training; the same ones to runs that differ in their data alone.
+
+    Args:
+      network: the network to train.
+      mesh: the mesh to train on.
+      optimizer_config: the optimizer and its schedule.
+      total_steps: of the run, over which the learning rate changes.
+      microbatches: the number of parts that the rows of a step are processed in.
+      dropout_seed: the seed of dropout; None where there is none.
+      target_capacity: the most targets of one device in a microbatch; None: any number.
+    """
+    schedule = optimizer.make_schedule(optimizer_config, total_steps)
     trained_axes, _ = network.split(network.logical_axes())
-    transformation = optimizer.make_optimizer(config.optimizer, schedule, trained_axes)
+    transformation = optimizer.make_optimizer(optimizer_config, schedule, trained_axes)
     shardings = train_step.state_shardings(network, transformation, mesh)
     step = train_step.make_step(
         network,
         transformation,
         schedule,
-        microbatches=config.train.microbatches,
-        seed=config.seed,
+        microbatches=microbatches,
+        seed=dropout_seed or 0,
         target_capacity=target_capacity,
     )
-    compiled = train_step.compile_step(step, shardings, mesh)
-    return TrainingJob(config, run, mesh, loader, network, transformation, shardings, compiled)
+    return Programs(transformation, shardings, train_step.compile_step(step, shardings, mesh))
 
 
 class Fitted(NamedTuple):
@@ -232,6 +276,7 @@ def fit(job: TrainingJob) -> Fitted:
                 checkpoints.save(state, step, job.position)
         progress_log.flush()
         checkpoints.save(state, step, job.position)
+    job.initial_weights.keep_frozen_base(state.frozen)
     return Fitted(step, progress_log.loss, stop.signal)
 
 

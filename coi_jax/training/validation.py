@@ -1,5 +1,6 @@
 """The loss on held-out chains during training, and the checkpoint where it was lowest."""
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -21,6 +22,7 @@ from coi_jax.tokenizers.protocol import Vocabulary
 from coi_jax.training.progress_log import VALIDATION
 from coi_jax.training.step import Batch, split_microbatches
 
+KEPT_PROGRAMS = 4  # compiled losses that a process keeps for its next runs
 LossFunction = Callable[[Params, Params | None, Batch], LossSums]
 
 
@@ -32,7 +34,6 @@ class Validation:
       caches: those of `task_specs.validation_tasks`.
       vocabulary: that the caches were written with.
       network: that is trained.
-      shardings: of the state.
       mesh: that it is trained on.
       rows: of a batch: as many as a training step has.
 
@@ -46,7 +47,6 @@ class Validation:
         caches: list[TokenCache],
         vocabulary: Vocabulary,
         network: Network,
-        shardings: TrainState,
         mesh: Mesh,
         rows: int,
     ) -> None:
@@ -54,9 +54,7 @@ class Validation:
         self._settings, self._mesh = config.train.validation, mesh
         self._loader = _open(config, caches, vocabulary, rows)
         capacity = self._loader.target_capacity(*sharding.batch_parts(mesh))
-        function = make_loss(network, config.train.microbatches, capacity)
-        layout = (shardings.params, shardings.frozen, sharding.batch_sharding(mesh))
-        self._sums = jax.jit(function, in_shardings=layout, out_shardings=sharding.replicated(mesh))
+        self._sums = _compiled_loss(network, mesh, config.train.microbatches, capacity)
 
     def is_due(self, step: int, total_steps: int) -> bool:
         """Return whether to validate after `step`: every so many steps, and after the last."""
@@ -93,6 +91,17 @@ def make_loss(network: Network, microbatches: int, target_capacity: int) -> Loss
         return total
 
     return loss
+
+
+@functools.lru_cache(maxsize=KEPT_PROGRAMS)
+def _compiled_loss(network: Network, mesh: Mesh, microbatches: int, target_capacity: int) -> LossFunction:
+    """Return `make_loss` compiled for a mesh; the same function to runs that differ in their data alone."""
+    layout = network.split(sharding.shardings(network.logical_axes(), network.abstract(), mesh))
+    return jax.jit(
+        make_loss(network, microbatches, target_capacity),
+        in_shardings=(*layout, sharding.batch_sharding(mesh)),
+        out_shardings=sharding.replicated(mesh),
+    )
 
 
 def _open(config: RunConfig, caches: list[TokenCache], vocabulary: Vocabulary, rows: int) -> Loader:

@@ -6,6 +6,7 @@ are the frozen base: the same at every step, kept once, and checked against what
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -22,7 +23,7 @@ from coi_jax.models import Network, Params, build
 from coi_jax.parallel import processes
 from coi_jax.runs import checkpoint
 from coi_jax.runs.run_folder import RunFolder
-from coi_jax.weights import publish
+from coi_jax.weights import kept_base, publish
 from coi_jax.weights.mesh_loading import load_params
 from coi_jax.weights.safetensors_files import TensorFolder
 from coi_jax.weights.sources import (
@@ -38,6 +39,7 @@ from coi_jax.weights.sources import (
     is_run,
 )
 
+KEPT_PROGRAMS = 8  # compiled initializers that a process keeps for its next runs
 PINNED = "weights_from"  # in `environment.json`: a repository of the Hub with its commit
 
 
@@ -67,6 +69,9 @@ class InitialWeights(Protocol):
         Raises:
           UserError: it is gone, or differs from the one that the adapters were trained beside.
         """
+
+    def keep_frozen_base(self, frozen: Params | None) -> None:
+        """Keep the frozen base for the next run of this process, where it keeps any (`kept_base`)."""
 
     def merge(self, adapters: Params) -> WeightSource:
         """Return the frozen base with `adapters` merged into it; raises UserError as `load_frozen_base`."""
@@ -99,16 +104,19 @@ class RandomWeights:
 
     def load(self, mesh: Mesh | None) -> tuple[Params, Params | None]:
         """See `InitialWeights.load`."""
-        shardings = self.network.split(_shardings(self.network, mesh))
-        init = jax.jit(lambda key: self.network.split(self.network.init(key)), out_shardings=shardings)
-        trained, frozen = init(jax.random.key(self.seed))
+        kept_base.drop()
+        trained, frozen = _initializer(self.network, mesh)(jax.random.key(self.seed))
         if frozen is not None:
             checkpoint.save_base(self.run.base, frozen)
         return trained, frozen
 
     def load_frozen_base(self, mesh: Mesh | None) -> Params:
         """See `InitialWeights.load_frozen_base`."""
+        kept_base.drop()
         return checkpoint.restore_base(self.run.base, self.network, mesh)
+
+    def keep_frozen_base(self, frozen: Params | None) -> None:
+        """See `InitialWeights.keep_frozen_base`; every run has a random base of its own."""
 
     def merge(self, adapters: Params) -> WeightSource:
         """See `InitialWeights.merge`."""
@@ -160,12 +168,33 @@ class PretrainedWeights:
 
     def load(self, mesh: Mesh | None) -> tuple[Params, Params | None]:
         """See `InitialWeights.load`."""
-        loaded = load_params(self.open(), self.network, mesh)
-        return (loaded, None) if self.network.lora is None else (self._fresh_adapters(mesh), loaded)
+        if self.network.lora is not None:
+            return self._fresh_adapters(mesh), self._load_base(self.open(), mesh)
+        kept_base.drop()
+        return load_params(self.open(), self.network, mesh), None
 
     def load_frozen_base(self, mesh: Mesh | None) -> Params:
         """See `InitialWeights.load_frozen_base`."""
-        return load_params(self._open_unchanged(), self.network, mesh)
+        return self._load_base(self._open_unchanged(), mesh)
+
+    def keep_frozen_base(self, frozen: Params | None) -> None:
+        """See `InitialWeights.keep_frozen_base`."""
+        if frozen is not None and kept_base.is_enabled():
+            kept_base.put(self._base_key(), frozen)
+
+    def _load_base(self, source: WeightSource, mesh: Mesh | None) -> Params:
+        """Return the base, laid out on a mesh: the one that is kept, which is moved there, or as it is read."""
+        kept = kept_base.take(self._base_key()) if kept_base.is_enabled() else None
+        if kept is None:
+            return load_params(source, self.network, mesh)
+        _, shardings = self.network.split(_shardings(self.network, mesh))
+        moved: Params = jax.device_put(kept, shardings)
+        return moved
+
+    def _base_key(self) -> tuple[object, ...]:
+        """Return what tells one frozen base from another: the weights, the network, and how it is held."""
+        assert self.network.lora is not None
+        return self.recorded_identity(), dataclasses.replace(self.network, lora=None), self.network.lora.base_dtype
 
     def merge(self, adapters: Params) -> WeightSource:
         """See `InitialWeights.merge`."""
@@ -177,9 +206,7 @@ class PretrainedWeights:
 
     def _fresh_adapters(self, mesh: Mesh | None) -> Params:
         """Return adapters before the first step; XLA drops the random base, which nothing asks for."""
-        shardings, _ = self.network.split(_shardings(self.network, mesh))
-        init = jax.jit(lambda key: self.network.split(self.network.init(key))[0], out_shardings=shardings)
-        adapters: Params = init(jax.random.key(self.seed))
+        adapters: Params = _adapter_initializer(self.network, mesh)(jax.random.key(self.seed))
         return adapters
 
     def _open_unchanged(self) -> WeightSource:
@@ -230,6 +257,20 @@ def _open_run(run: RunFolder, network: Network, field: str) -> WeightSource:
 
 def _model_fields(network: Network) -> dict[str, Any]:
     return network.config.model_dump() | {"vocabulary_size": network.vocabulary_size}
+
+
+@functools.lru_cache(maxsize=KEPT_PROGRAMS)
+def _initializer(network: Network, mesh: Mesh | None) -> Callable[[jax.Array], tuple[Params, Params | None]]:
+    """Return a compiled function that draws the trained and the frozen parameters from a key."""
+    shardings = network.split(_shardings(network, mesh))
+    return jax.jit(lambda key: network.split(network.init(key)), out_shardings=shardings)
+
+
+@functools.lru_cache(maxsize=KEPT_PROGRAMS)
+def _adapter_initializer(network: Network, mesh: Mesh | None) -> Callable[[jax.Array], Params]:
+    """Return a compiled function that draws the adapters from a key."""
+    shardings, _ = network.split(_shardings(network, mesh))
+    return jax.jit(lambda key: network.split(network.init(key))[0], out_shardings=shardings)
 
 
 def _shardings(network: Network, mesh: Mesh | None) -> Any:

@@ -20,7 +20,7 @@ from coi_jax.common.storage import PathLike, as_path
 from launch.preflight import __main__ as preflight
 from launch.preflight.text_report import span
 from launch.preflight.topologies import GIB
-from launch.sweep.backends.local import override_flags
+from launch.sweep.commands import override_flags
 
 CONFIG = "configs/mistral_7b.py"
 EXAMPLES = 16_343  # single instructions and chains of two, as many as the paper tunes coi12 on

@@ -5,6 +5,7 @@ Example: python -m launch.sweep --sweep configs/sweeps/quickstart.py --backend l
 Every point can be changed alike: --config.train.length.count=100
 """
 
+import contextlib
 import sys
 import time
 from collections.abc import Sequence
@@ -12,11 +13,12 @@ from collections.abc import Sequence
 from tabulate import tabulate
 
 from coi_jax.common import cli
+from coi_jax.common.folder_lock import folder_lock
 from launch.sweep import status
-from launch.sweep.backends.local import override_flags
-from launch.sweep.backends.protocol import LOG, Backend, Outcome
+from launch.sweep.backends.protocol import Backend, Outcome, Settings
 from launch.sweep.backends.registry import BACKENDS
-from launch.sweep.point_state import state
+from launch.sweep.commands import override_flags
+from launch.sweep.point_state import SWEEP_LOCK, state
 from launch.sweep.points import Point, check_data, choose, expand
 
 EXIT_FAILED = 1
@@ -34,7 +36,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         show_status(points, arguments.watch)
         return 0
     check_data(points)
-    return run_points(points, BACKENDS[arguments.backend]())
+    backend = BACKENDS[arguments.backend](Settings(arguments.workers, arguments.retries))
+    # One sweep has the folder; several may share out its points by --only, as the tasks of a cluster do.
+    lock = contextlib.nullcontext() if arguments.only else folder_lock(points[0].folder.parent, "--out", SWEEP_LOCK)
+    with lock:
+        return run_points(points, backend)
 
 
 def _parser() -> cli.Parser:
@@ -43,6 +49,10 @@ def _parser() -> cli.Parser:
     parser.add_argument("--backend", required=True, choices=list(BACKENDS), help="where the points run")
     parser.add_argument("--out", metavar="DIR", help="holds the run folders; without it runs/<name of the sweep file>")
     parser.add_argument("--only", nargs="+", default=[], metavar="ID", help="ids, or beginnings of ids, to run")
+    parser.add_argument(
+        "--workers", type=cli.positive_int, default=1, help="points that run at the same time; they share the devices"
+    )
+    parser.add_argument("--retries", type=int, default=0, help="how often a point that failed is run again")
     parser.add_argument("--dry_run", action="store_true", help="list the points and their state, and run none")
     parser.add_argument("--status", action="store_true", help="print how far each point is, and run none")
     parser.add_argument(
@@ -71,20 +81,14 @@ def listing(points: Sequence[Point]) -> str:
 
 
 def run_points(points: Sequence[Point], backend: Backend) -> int:
-    """Run the points that are not done, one after another; one that fails does not stop the others."""
-    outcomes = []
+    """Run the points that are not done; one that fails does not stop the others."""
+    done = [point for point in points if state(point) == "done"]
+    for point in done:
+        print(f"== {point.id}: done already, skipped", flush=True)
+    missing = [point for point in points if point not in done]
     with backend:
-        for number, point in enumerate(points, 1):
-            if backend.stopped:
-                break
-            print(f"== {point.id} ({number} of {len(points)}): {_intent(point)}", flush=True)
-            outcomes.append(backend.run(point))
-    return report(points, outcomes)
-
-
-def _intent(point: Point) -> str:
-    verb = {"new": "starting", "partial": "resuming", "done": "done already, skipped"}[state(point)]
-    return verb if state(point) == "done" else f"{verb}; log in {point.folder / LOG}"
+        outcomes = backend.run(missing) if missing else []
+    return report(points, [*(Outcome(point, "done", "") for point in done), *outcomes])
 
 
 def report(points: Sequence[Point], outcomes: Sequence[Outcome]) -> int:

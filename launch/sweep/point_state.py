@@ -16,6 +16,7 @@ from launch.sweep.points import Point
 State = Literal["new", "partial", "done"]
 
 CONFIG = "config.json"
+SWEEP_LOCK = ".sweep.lock"  # of a point's folder, and of all points'; the trainer and the evaluator have their own
 
 
 def claim(point: Point) -> None:

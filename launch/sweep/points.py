@@ -38,6 +38,11 @@ class Point:
         """Return whether the point is trained before it is scored; a prompted baseline is not."""
         return find_arm(self.config.arm).is_tuned
 
+    @property
+    def group(self) -> tuple[Any, ...]:
+        """Return what points have in common that can share compiled programs and base weights."""
+        return self.config.model, self.config.lora, self.config.weights, self.config.mesh
+
 
 def expand(sweep: PathLike, extra: Mapping[str, Any], out: PathLike | None) -> list[Point]:
     """Return the points of a sweep file, every one validated; `extra` overrides fields of all of them.

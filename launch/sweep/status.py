@@ -9,8 +9,7 @@ from coi_jax.common.errors import UserError
 from coi_jax.common.folder_lock import is_held
 from coi_jax.config.run import StepsConfig
 from coi_jax.runs.metrics_rows import read_metrics
-from launch.sweep.backends.local import SWEEP_LOCK
-from launch.sweep.point_state import newest_step, state, total_steps
+from launch.sweep.point_state import SWEEP_LOCK, newest_step, state, total_steps
 from launch.sweep.points import Point
 
 HEADER = ("id", "state", "step", "ETA", "tokens/s", "loss", "validation", "scores")

@@ -1,47 +1,48 @@
-"""The local backend: points run one after another as child processes of this one."""
+"""The local backend: worker processes on this machine, each of which runs points one after another."""
 
+import concurrent.futures
 import contextlib
 import datetime
-import os
 import shlex
 import signal
-import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+import threading
+import time
+from collections.abc import Sequence
 from types import FrameType
-from typing import IO, Any
 
 from etils import epath
 
-from coi_jax.common import child_processes
 from coi_jax.common.errors import UserError
-from coi_jax.common.folder_lock import folder_lock
+from coi_jax.common.folder_lock import folder_lock, is_held
 from coi_jax.common.storage import AppendFile
-from launch.sweep.backends.protocol import LOG, Outcome, Status
-from launch.sweep.point_state import claim, is_scored, is_trained
+from launch.sweep.backends.point_queue import PointQueue
+from launch.sweep.backends.protocol import LOG, Outcome, Settings, Status
+from launch.sweep.commands import evaluate_command, train_command
+from launch.sweep.devices import device_shares
+from launch.sweep.point_state import SWEEP_LOCK, claim, is_scored, is_trained, state
 from launch.sweep.points import Point
+from launch.sweep.worker_process import WorkerProcess
 
-# Environment variables of a child unless the user sets them. XLA on a CPU takes its buffers from malloc anew at
-# every step; on huge pages a fifth of the quickstart's step, spent in page faults, is saved.
-ENVIRONMENT = {"PYTHONUNBUFFERED": "1", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
-
-# A child that ends by one of these was told to go; its run is whole and goes on when it is started again.
+# A worker that ends by one of these was told to go; its run is whole and goes on when it is started again.
 PREEMPTING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
-SWEEP_LOCK = ".sweep.lock"  # of a point's folder; the trainer and the evaluator have locks of their own
+RELEASE_SECONDS = 60  # that a run may take to save and end, whose sweep was killed
 
 
 class LocalBackend:
-    """Runs points in child processes; once told to stop it passes that on and starts no other.
+    """Runs points in worker processes; once told to stop it passes that on and starts no other.
 
-    Inside `with LocalBackend() as backend:` the first Ctrl-C, SIGTERM or SIGHUP asks the running child to save and end,
-    a second one ends it at once. A child also saves and ends where this process is killed. A signal that was ignored,
-    as `nohup` ignores SIGHUP, stays ignored.
+    Inside `with LocalBackend(settings) as backend:` the first Ctrl-C, SIGTERM or SIGHUP asks the running points to save
+    and end, a second one ends them at once. A point also saves and ends where this process is killed. A signal that was
+    ignored, as `nohup` ignores SIGHUP, stays ignored.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, settings: Settings) -> None:
         self.stopped = False
-        self._child: subprocess.Popen[str] | None = None
+        self._settings = settings
+        self._workers = [WorkerProcess(share) for share in device_shares(settings.workers)]
+        self._printing = threading.Lock()
 
     def __enter__(self) -> "LocalBackend":
         heeded = [number for number in PREEMPTING if signal.getsignal(number) is not signal.SIG_IGN]
@@ -54,24 +55,47 @@ class LocalBackend:
 
     def _stop(self, _number: int, _frame: FrameType | None) -> None:
         again, self.stopped = self.stopped, True
-        if self._child is None:
-            return
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._child.pid, signal.SIGKILL if again else signal.SIGTERM)
+        for worker in self._workers:
+            worker.interrupt(signal.SIGKILL if again else signal.SIGTERM)
         if not again:
             with contextlib.suppress(OSError):  # the terminal may have gone
                 print("stopping: the run is being saved; press Ctrl-C again to end it at once", file=sys.stderr)
 
-    def run(self, point: Point) -> Outcome:
-        """Train and evaluate a point, as far as that is not done yet and no other sweep is at it."""
+    def run(self, points: Sequence[Point]) -> list[Outcome]:
+        """Train and evaluate points, as far as that is not done yet and no other sweep is at them."""
+        queue = PointQueue(points, self._settings.retries)
+        with concurrent.futures.ThreadPoolExecutor(len(self._workers)) as threads:
+            futures = [threads.submit(self._work, worker, queue) for worker in self._workers]
+        for future in futures:
+            future.result()
+        return queue.outcomes
+
+    def _work(self, worker: WorkerProcess, queue: PointQueue) -> None:
+        """Run points of the queue until it is empty; a new process for each group of points, and after a failure."""
+        before: Point | None = None
+        try:
+            while not self.stopped and (point := queue.take(like=before)) is not None:
+                if before is not None and before.group != point.group:
+                    worker.close()
+                self._print(point, f"== {point.id}: {_intent(point)}; log in {point.folder / LOG}\n", is_heading=True)
+                outcome = self._run(worker, point)
+                if outcome.status == "failed":
+                    worker.close()
+                queue.end(outcome)
+                before = point
+        finally:
+            worker.close()
+
+    def _run(self, worker: WorkerProcess, point: Point) -> Outcome:
         claim(point)
         try:
             with folder_lock(point.folder, "--out", SWEEP_LOCK):
-                return self._run_locked(point)
+                _await_release(point)
+                return self._run_locked(worker, point)
         except UserError as error:
             return Outcome(point, "failed", str(error))
 
-    def _run_locked(self, point: Point) -> Outcome:
+    def _run_locked(self, worker: WorkerProcess, point: Point) -> Outcome:
         for name, is_complete, command in (
             ("train", is_trained, train_command(point)),
             ("evaluate", is_scored, evaluate_command(point)),
@@ -80,7 +104,7 @@ class LocalBackend:
                 continue
             if self.stopped:
                 return Outcome(point, "preempted", f"stopped before {name}")
-            status = self._call(command, point.folder / LOG)
+            status = self._call(worker, command, point)
             if status != 0 or self.stopped or not is_complete(point):
                 return Outcome(point, *self._explain(name, status, point))
         return Outcome(point, "done", "")
@@ -95,61 +119,37 @@ class LocalBackend:
             return "failed", f"{name} was ended by {signal.Signals(-status).name}{hint}"
         return "failed", f"{name} exited with status {status}: {_last_line(point.folder / LOG)}"
 
-    def _call(self, command: list[str], log: epath.Path) -> int:
-        """Run a command in a process group of its own, so that Ctrl-C reaches it only through `_stop`."""
-        with AppendFile(log) as file, self._start(command) as child:
+    def _call(self, worker: WorkerProcess, command: Sequence[str], point: Point) -> int:
+        """Run a command, whose output goes to the point's log and to the terminal; return its exit status."""
+        with AppendFile(point.folder / LOG) as file:
             now = datetime.datetime.now().isoformat(" ", "seconds")
-            file.write(f"\n# {now} {shlex.join(['python', *command[1:]])}\n")
-            for line in _lines(child):
+            file.write(f"\n# {now} {shlex.join(['python', '-m', *command])}\n")
+
+            def write(line: str) -> None:
                 file.write(line)
-                with contextlib.suppress(OSError) if self.stopped else contextlib.nullcontext():
-                    print(line, end="", flush=True)
-        self._child = None
-        return child.returncode
+                self._print(point, line)
 
-    def _start(self, command: list[str]) -> "subprocess.Popen[str]":
-        self._child = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            encoding="utf-8",
-            errors="replace",
-            env={**ENVIRONMENT, **os.environ, **child_processes.environment()},
-            start_new_session=True,
-        )
-        return self._child
+            return worker.run(command, write)
+
+    def _print(self, point: Point, line: str, *, is_heading: bool = False) -> None:
+        """Print a line, after the id of its point where several run at the same time."""
+        prefix = f"[{point.id}] " if len(self._workers) > 1 and not is_heading else ""
+        with self._printing, contextlib.suppress(OSError) if self.stopped else contextlib.nullcontext():
+            print(f"{prefix}{line}", end="" if line.endswith("\n") else "\n", flush=True)
 
 
-def _lines(child: "subprocess.Popen[str]") -> Iterator[str]:
-    output: IO[str] | None = child.stdout
-    assert output is not None
-    yield from output
+def _intent(point: Point) -> str:
+    return "starting" if state(point) == "new" else "resuming"
+
+
+def _await_release(point: Point) -> None:
+    """Wait for the commands of a sweep that was killed, which save and end."""
+    folders = [point.folder, *(point.folder / "eval" / test for test in point.config.evaluation.tests)]
+    deadline = time.monotonic() + RELEASE_SECONDS
+    while any(map(is_held, folders)) and time.monotonic() < deadline:
+        time.sleep(0.1)
 
 
 def _last_line(log: epath.Path) -> str:
     lines = [line for line in log.read_bytes().decode("utf-8", "replace").split("\n") if line.strip()]
     return f"{lines[-1].strip()} (all of it in {log})"
-
-
-def train_command(point: Point) -> list[str]:
-    """Return the command that trains a point."""
-    return _python(
-        "coi_jax.train", "--config", point.base, "--workdir", str(point.folder), *override_flags(point.overrides)
-    )
-
-
-def evaluate_command(point: Point) -> list[str]:
-    """Return the command that scores a point on the test sets of its config, which one that is not tuned needs too."""
-    config = [] if point.is_tuned else ["--config", point.base, *override_flags(point.overrides)]
-    tests = ",".join(point.config.evaluation.tests)
-    return _python("coi_jax.evaluate", *config, "--workdir", str(point.folder), "--tasks", tests)
-
-
-def _python(module: str, *arguments: str) -> list[str]:
-    return [sys.executable, "-m", module, *arguments]
-
-
-def override_flags(overrides: Mapping[str, Any]) -> list[str]:
-    """Return overrides as the flags that `coi_jax.common.cli.split_overrides` reads back: `--config.seed=1`."""
-    return [f"--config.{name}={value if isinstance(value, str) else repr(value)}" for name, value in overrides.items()]

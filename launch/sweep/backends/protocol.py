@@ -1,5 +1,6 @@
-"""The contract of a backend: it runs the points of a sweep one after another and says how each ended."""
+"""The contract of a backend: it runs the points of a sweep and says how each ended."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, Protocol
@@ -9,6 +10,19 @@ from launch.sweep.points import Point
 Status = Literal["done", "failed", "preempted"]
 
 LOG = "log.txt"  # the output of a point's commands, in its run folder
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the command line says to a backend.
+
+    Attributes:
+      workers: points that run at the same time.
+      retries: how often a point that failed is run again.
+    """
+
+    workers: int = 1
+    retries: int = 0
 
 
 @dataclass(frozen=True)
@@ -27,7 +41,7 @@ class Outcome:
 
 
 class Backend(Protocol):
-    """A place where points run. A context manager: `with backend:`; an interruption inside it stops the running point.
+    """A place where points run. A context manager: `with backend:`; an interruption inside it stops what is running.
 
     Attributes:
       stopped: whether it was told to stop; it starts no other point then.
@@ -45,6 +59,6 @@ class Backend(Protocol):
         """Give interruptions back."""
         ...
 
-    def run(self, point: Point) -> Outcome:
-        """Train and evaluate a point, as far as that is not done yet."""
+    def run(self, points: Sequence[Point]) -> list[Outcome]:
+        """Train and evaluate points, as far as that is not done yet; one that fails does not stop the others."""
         ...

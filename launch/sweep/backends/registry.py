@@ -6,7 +6,7 @@ To add a backend, write its class in a module of this package (`protocol.Backend
 from collections.abc import Callable
 
 from launch.sweep.backends.local import LocalBackend
-from launch.sweep.backends.protocol import Backend
+from launch.sweep.backends.protocol import Backend, Settings
 
 # By their names in --backend.
-BACKENDS: dict[str, Callable[[], Backend]] = {"local": LocalBackend}
+BACKENDS: dict[str, Callable[[Settings], Backend]] = {"local": LocalBackend}

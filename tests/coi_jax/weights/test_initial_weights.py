@@ -31,7 +31,7 @@ from coi_jax.runs.run_folder import open_run
 from coi_jax.training import loop
 from coi_jax.training import step as train_step
 from coi_jax.training.loop import TrainingJob
-from coi_jax.weights import hf_names
+from coi_jax.weights import hf_names, kept_base
 from coi_jax.weights.hf_names import to_params
 from coi_jax.weights.initial_weights import PretrainedWeights, initial_weights, open_weights
 from coi_jax.weights.mesh_loading import load_params
@@ -255,6 +255,26 @@ def test_adapters_stand_beside_the_weights_that_they_were_trained_beside(
     path.write_bytes(path.read_bytes()[:-1] + b"\x01")
     with pytest.raises(UserError, match="has changed since the adapters were trained beside it"):
         begin(make_job(tmp_path / "run", config))
+
+
+def test_the_base_of_adapters_is_read_once_by_a_process_that_keeps_it(
+    folder: Path, network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_of(network, folder, lora__rank=2)
+    first = make_job(tmp_path / "first", config, fsdp=2)
+    with kept_base.keeping():
+        _, base = first.initial_weights.load(first.mesh)
+        expected = jax.device_get(base)
+        first.initial_weights.keep_frozen_base(base)
+        monkeypatch.setattr("coi_jax.weights.initial_weights.load_params", lambda *_: pytest.fail("read again"))
+        other_rank = config_of(network, folder, lora__rank=3, seed=1)
+        second = make_job(tmp_path / "second", other_rank)
+        _, shared = second.initial_weights.load(second.mesh)
+        assert_same(shared, expected)
+        monkeypatch.undo()
+        _, again = second.initial_weights.load(second.mesh)  # the kept one was handed over, and may be donated
+        assert_same(again, expected)
+    assert kept_base.take("anything") is None
 
 
 def test_training_begins_from_another_run(tmp_path: Path) -> None:

@@ -8,8 +8,7 @@ import pytest
 from coi_jax.common import cli, files
 from coi_jax.common.folder_lock import folder_lock
 from launch.sweep.__main__ import main
-from launch.sweep.backends.local import SWEEP_LOCK
-from launch.sweep.point_state import claim
+from launch.sweep.point_state import SWEEP_LOCK, claim
 from launch.sweep.points import Point, expand
 from launch.sweep.status import HEADER, status_row
 from tests.helpers.paths import CONFIGS

@@ -1,10 +1,11 @@
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,10 @@ from coi_jax.config.run import load_config
 from coi_jax.runs import checkpoint, checkpoint_steps
 from coi_jax.runs.train_state import TrainState
 from launch.sweep import __main__ as sweep
-from launch.sweep.backends import local
 from launch.sweep.backends.protocol import Backend, Outcome
 from launch.sweep.backends.registry import BACKENDS
-from launch.sweep.point_state import claim, is_trained
+from launch.sweep.commands import override_flags
+from launch.sweep.point_state import SWEEP_LOCK, claim, is_trained
 from launch.sweep.point_state import state as state_of
 from launch.sweep.points import Point, check_data, choose, expand
 from tests.helpers import tokenizer_folders
@@ -66,10 +67,11 @@ main(sys.argv[1:])
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder in which `python -m coi_jax.train` runs the lines that `set_fakes` writes."""
     (tmp_path / "coi_jax").mkdir()
-    (tmp_path / "coi_jax" / "__init__.py").touch()
+    (tmp_path / "coi_jax" / "__init__.py").write_text(f"__path__.append({str(ROOT / 'coi_jax')!r})")
     for name in ("train", "evaluate"):
         (tmp_path / "coi_jax" / f"{name}.py").write_text(FAKE)
-    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    for name in ("configs", "launch"):
+        (tmp_path / name).symlink_to(ROOT / name)
     chain = Chain("a", "procedural", "b a", "Sort.", (Step("Sort.", "a b"),))
     write_chains(tmp_path / "data/quickstart", {"train": [chain]}, source="procedural", licence="Apache-2.0")
     monkeypatch.chdir(tmp_path)
@@ -157,7 +159,7 @@ def test_a_prompted_baseline_is_scored_and_not_trained(workplace: Path) -> None:
 
 def test_overrides_survive_the_command_line() -> None:
     values = {"seed": 3, "evaluation.tests": ("a b", "c"), "data.folder": "12", "optimizer.learning_rate": 1e-05}
-    rest, read = cli.split_overrides(local.override_flags(values))
+    rest, read = cli.split_overrides(override_flags(values))
     assert rest == []
     assert load_config(QUICKSTART, read) == load_config(QUICKSTART, values)
 
@@ -319,11 +321,51 @@ def test_a_killed_sweep_leaves_no_trainer_behind_and_loses_nothing(workplace: Pa
 def test_two_sweeps_are_not_at_the_same_point(workplace: Path, capfd: pytest.CaptureFixture[str]) -> None:
     point = points()[0]
     claim(point)
-    with folder_lock(point.folder, "--out", local.SWEEP_LOCK):
+    with folder_lock(point.folder, "--out", SWEEP_LOCK):
         assert run("--only", "coi1-") == 1
     assert f"is in use by process {os.getpid()}" in capfd.readouterr().out
     assert state_of(point) == "partial"
     assert run("--only", "coi1-") == 0
+
+
+def test_two_sweeps_are_not_in_the_same_folder(workplace: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with folder_lock("runs/quickstart", "--out", SWEEP_LOCK):
+        assert run() == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("error: --out: runs/quickstart: is in use by process ")
+    assert not list(workplace.glob("runs/*/*"))
+
+
+def test_workers_run_points_at_the_same_time(workplace: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Each of the first two points ends only once the other has begun."""
+    meets = 'pathlib.Path(arm).touch(); other = "coi12" if arm == "coi1" else "coi1"\n'
+    meets += "while not pathlib.Path(other).exists(): time.sleep(0.01)\ntrain(2)"
+    set_fakes(workplace, train=meets, evaluate='print("scored " + arm); score()')
+    assert run("--workers", "2") == 0
+    output = capfd.readouterr().out
+    assert "3 of 3 points done" in output
+    assert re.search(r"^\[coi12-\w+\] scored coi12$", output, re.MULTILINE)
+    assert "scored coi12\n" in (points()[1].folder / "log.txt").read_text()
+
+
+def test_a_killed_worker_takes_no_other_point_with_it(workplace: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """One that is killed is replaced, and its point is run again where that is asked for."""
+    killed = 'import os\nif arm == "coi12" and not os.path.exists("killed"):\n'
+    killed += '    open("killed", "w").close(); os.kill(os.getpid(), signal.SIGKILL)\ntrain(2)'
+    set_fakes(workplace, train=killed)
+    assert run("--workers", "2", "--retries", "1") == 0
+    assert [state_of(point) for point in points()] == ["done"] * 3
+    assert capfd.readouterr().out.count("== coi12-") == 2
+
+
+def test_points_run_in_one_process(workplace: Path) -> None:
+    """A new one is started after a failure."""
+    set_fakes(
+        workplace, train='import os; open("pids", "a").write(f"{os.getpid()} "); train(2); arm == "coi12" and [][0]'
+    )
+    assert run() == 1
+    first, second, third = (workplace / "pids").read_text().split()
+    assert first == second != third
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"provenance": {}}', '{"provenance": {"checkpoint": 2}}'])
@@ -367,15 +409,15 @@ class NoMachines:
     def __exit__(self, *_: object) -> None:
         self.stopped = True
 
-    def run(self, point: Point) -> Outcome:
-        return Outcome(point, "failed", "there are no machines")
+    def run(self, points: Sequence[Point]) -> list[Outcome]:
+        return [Outcome(point, "failed", "there are no machines") for point in points]
 
 
 def test_a_backend_is_one_entry(
     workplace: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     backend: Backend = NoMachines()
-    monkeypatch.setitem(BACKENDS, "nowhere", lambda: backend)
+    monkeypatch.setitem(BACKENDS, "nowhere", lambda settings: backend)
     assert run("--backend", "nowhere", "--only", "coi1-") == 1
     assert "there are no machines" in capfd.readouterr().out
     assert backend.stopped
