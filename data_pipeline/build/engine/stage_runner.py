@@ -28,6 +28,7 @@ from coi_jax.common.progress import Bar
 from coi_jax.llm.client import NOT_STORED
 from coi_jax.llm.failures import declines_all
 from coi_jax.llm.structured import BUDGET
+from data_pipeline.build.engine.stage_files import UNNAMED, WriteRows
 from data_pipeline.build.engine.stage_progress import PROGRESS
 
 OUT, REJECTED, UNANSWERED = "out", "rejected", "unanswered"
@@ -215,9 +216,10 @@ class StageRunner:
     def _run(self, folder: str, make: Callable[[beam.Pipeline], dict[str, Flow]]) -> None:
         options = PipelineOptions(self._options, save_main_session=False)
         with beam.Pipeline(options=options) as pipeline:
-            for tag, flow in make(pipeline).items():
-                lines = flow | f"{tag}: to JSON" >> beam.Map(json.dumps, ensure_ascii=False)
-                lines | f"{tag}: write" >> beam.io.WriteToText(f"{folder}/{tag}", file_name_suffix=".jsonl")
+            make(pipeline) | "rows" >> WriteRows(folder)
+        system, unnamed = fsspec.core.url_to_fs(f"{folder}/{UNNAMED}")
+        if system.exists(unnamed):
+            system.rm(unnamed, recursive=True)
 
 
 def _user_error(error: BaseException | None) -> UserError | OSError | None:
@@ -294,7 +296,8 @@ def _identity(identity: str, folder: str, counts: dict[str, int]) -> str:
 
 def rows_of(stage: Stage, tag: str = OUT) -> beam.PTransform[Any, Any]:
     """Return the rows of a stage, in a pipeline."""
-    read: beam.PTransform[Any, Any] = f"read {stage.name} {tag}" >> _Read(stage.pattern(tag))
+    rows = _Read(stage.pattern(tag)) if stage.counts[tag] else beam.Create([])  # no file is there without a row
+    read: beam.PTransform[Any, Any] = f"read {stage.name} {tag}" >> rows
     return read
 
 
