@@ -11,11 +11,11 @@ of words where `rouge_score` takes an object, so that texts of a megabyte can be
 
 import functools
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import regex
 from rapidfuzz.distance import LCSseq
-from rouge_score import scoring, tokenizers
+from rouge_score import scoring
 
 # Scripts that put no spaces between words.
 _UNSPACED = "".join(
@@ -27,7 +27,7 @@ _CHARACTER = rf"[\p{{L}}\p{{N}}&&[{_UNSPACED}]]"
 _WORD = regex.compile(rf"{_CHARACTER}\p{{M}}*|[\p{{L}}\p{{M}}\p{{N}}--{_CHARACTER}]+", regex.V1)
 
 
-class UnicodeTokenizer(tokenizers.Tokenizer):
+class UnicodeTokenizer:
     """Words of any script: runs of letters, marks and digits, composed (NFKC) and casefolded, not stemmed."""
 
     def tokenize(self, text: str) -> list[str]:
@@ -38,24 +38,27 @@ class UnicodeTokenizer(tokenizers.Tokenizer):
 
 
 @functools.cache
-def _stemming_tokenizer() -> tokenizers.Tokenizer:
-    return tokenizers.DefaultTokenizer(use_stemmer=True)
+def _stemming_tokenize() -> Callable[[str], list[str]]:
+    from rouge_score import tokenizers  # when the first text is scored: it loads all of NLTK and SciPy's statistics
+
+    tokenize: Callable[[str], list[str]] = tokenizers.DefaultTokenizer(use_stemmer=True).tokenize
+    return tokenize
 
 
 def rouge_l(references: str | Sequence[str], prediction: str) -> float:
     """Return ROUGE-L F1 in [0, 1], stemmed, the best over the references."""
-    return _best(_stemming_tokenizer(), references, prediction)
+    return _best(_stemming_tokenize(), references, prediction)
 
 
 def rouge_l_unicode(references: str | Sequence[str], prediction: str) -> float:
     """Return ROUGE-L F1 in [0, 1] over words of any script, the best over the references."""
-    return _best(UnicodeTokenizer(), references, prediction)
+    return _best(UnicodeTokenizer().tokenize, references, prediction)
 
 
-def _best(tokenizer: tokenizers.Tokenizer, references: str | Sequence[str], prediction: str) -> float:
+def _best(tokenize: Callable[[str], list[str]], references: str | Sequence[str], prediction: str) -> float:
     several = [references] if isinstance(references, str) else references
-    words = tokenizer.tokenize(prediction)
-    return max(_f1(tokenizer.tokenize(one), words) for one in several)
+    words = tokenize(prediction)
+    return max(_f1(tokenize(one), words) for one in several)
 
 
 def _f1(reference: Sequence[str], prediction: Sequence[str]) -> float:

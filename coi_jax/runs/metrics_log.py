@@ -8,14 +8,17 @@ import time
 from collections.abc import Mapping
 
 from etils import epath
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.proto.summary_pb2 import Summary
 
-from coi_jax.common import files, storage
+from coi_jax.common import files, imports, storage
 from coi_jax.common.errors import UserError
 from coi_jax.common.storage import AppendFile, PathLike, as_path, is_local
 from coi_jax.runs.metrics_rows import read_metrics
+
+# Where torch is installed, tensorboardX would load it for kinds of arrays that it is not given here.
+with imports.not_importable("torch"):
+    from tensorboardX.event_file_writer import EventsWriter
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
+    from tensorboardX.proto.summary_pb2 import Summary
 
 
 class MetricsLog:

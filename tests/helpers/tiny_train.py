@@ -34,6 +34,6 @@ if __name__ == "__main__":
     hardware.matmul_peak = lambda dtype: 1e12
     with mock.patch.object(trainer, "prepare", prepare):
         status = cli.run(train.main)
-    heavy = {"tensorflow", "seqio", "apache_beam"} & set(sys.modules)
+    heavy = {"tensorflow", "seqio", "apache_beam", "torch"} & set(sys.modules)
     print(f"imported: {sorted(heavy)}")
     sys.exit(status)
