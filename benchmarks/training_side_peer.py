@@ -148,7 +148,8 @@ def make_optimizer(parameters: list[torch.nn.Parameter], settings: dict[str, Any
         return torch.optim.AdamW(parameters, rate, betas, options["epsilon"], decay, fused=True)
     from transformers.optimization import Adafactor
 
-    return Adafactor(parameters, settings["learning_rate"], relative_step=False)
+    adafactor: torch.optim.Optimizer = Adafactor(parameters, settings["learning_rate"], relative_step=False)
+    return adafactor
 
 
 def block_diagonal(segments: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

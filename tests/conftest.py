@@ -46,6 +46,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("gpu", gpus, ids=str)
 
 
+@pytest.fixture(scope="module")
+def quick_compilation() -> Iterator[None]:
+    """Compiles the programs of a module without optimizing them; a mark `usefixtures` asks for it."""
+    from tests.helpers import tiny_models
+
+    with tiny_models.quick_compilation():
+        yield
+
+
 @pytest.fixture
 def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of an empty bucket, emulated, for this process and those that it starts."""

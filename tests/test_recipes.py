@@ -44,7 +44,7 @@ def tree(tutorial: Path, tmp_path: Path) -> Path:
     """A copy of the project, with what the tutorial leaves behind."""
     copied = tmp_path / "project"
     for name in FOLDERS:
-        shutil.copytree(ROOT / name, copied / name, ignore=shutil.ignore_patterns("__pycache__", "goldens"))
+        shutil.copytree(ROOT / name, copied / name, ignore=shutil.ignore_patterns("goldens"))  # with compiled modules
     for name in ("data", "runs"):
         shutil.copytree(tutorial / name, copied / name)
     shutil.copy(ROOT / "pyproject.toml", copied)

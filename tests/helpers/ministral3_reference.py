@@ -24,7 +24,7 @@ class Ministral3Config(MistralConfig):
     def __init__(self, rope_parameters: Any = None, **fields: Any) -> None:
         sizes = {"vocab_size": 131_072, "num_hidden_layers": 34, "head_dim": 128, "rms_norm_eps": 1e-5}
         others = {"sliding_window": None, "max_position_embeddings": 262_144, "pad_token_id": 11}
-        super().__init__(**sizes | others | fields)  # type: ignore[no-untyped-call]
+        super().__init__(**sizes | others | fields)
         self.rope_parameters = rope_parameters or {
             "type": "yarn",
             "rope_theta": 1_000_000.0,
@@ -60,14 +60,14 @@ class Ministral3Attention(MistralAttention):
 class Ministral3ForCausalLM(MistralForCausalLM):
     """The whole network; only eager attention takes a scale for each query."""
 
-    config_class = Ministral3Config  # type: ignore[assignment]
+    config_class = Ministral3Config
     _supports_sdpa = _supports_flash_attn = _supports_flex_attn = False
 
     def __init__(self, config: Ministral3Config) -> None:
-        super().__init__(config)  # type: ignore[no-untyped-call]
+        super().__init__(config)
         for number, layer in enumerate(self.model.layers):
             layer.self_attn = Ministral3Attention(config, number)
-        self.post_init()  # type: ignore[no-untyped-call]
+        self.post_init()
 
 
 AutoConfig.register("ministral3", Ministral3Config)

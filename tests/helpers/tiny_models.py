@@ -51,9 +51,10 @@ T5 = PRESETS["t5_v11"] | {
 @contextlib.contextmanager
 def quick_compilation() -> Iterator[None]:
     """Compiles without optimizing: these programs run a few times only."""
+    before = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", True)
     yield
-    jax.config.update("jax_disable_most_optimizations", False)
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 def run_config(kind: str = "decoder", **overrides: Any) -> RunConfig:
