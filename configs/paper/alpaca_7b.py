@@ -10,7 +10,7 @@ Paper: ROUGE-L on coi2_test / coi3_test / bbh: base 25.0 / 21.0 / 14.4, coi1 32.
 12.1, coi12 67.5 / 50.2 / 28.8, coi123 67.1 / 67.5 / 27.6.
 The multilingual experiment of its table 6: evaluate coi12 with `--tasks wikilingua_en_fr,wikilingua_es_en`.
 
-Cost of coi12, by preflight for a v5e-64 at $1.20 a chip-hour: its 192 steps take 2 to 4 minutes, $2 to $5;
+Cost of coi12, by preflight for a v5e-64 at $1.20 a chip-hour: its 192 steps take 2 to 3 minutes, $2 to $4;
 7.3 GiB of a chip's 15.75 (`whole`: 8.7).
 """
 

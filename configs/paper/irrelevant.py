@@ -6,7 +6,7 @@ all arms and variants: `python -m launch.sweep --sweep configs/sweeps/paper_abla
 Paper: its scores stand in an appendix that is not public; to be compared with coi12 as it is: ROUGE-L on coi2_test /
 coi3_test 67.5 / 50.2 (Alpaca), 70.8 / 59.8 (Mistral).
 
-Cost, by preflight for a v5e-64 at $1.20 a chip-hour: as coi12 192 steps, 2 to 4 minutes, $2 to $5.
+Cost, by preflight for a v5e-64 at $1.20 a chip-hour: as coi12 192 steps, 2 to 3 minutes, $2 to $4.
 """
 
 from ml_collections import ConfigDict

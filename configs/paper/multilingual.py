@@ -10,7 +10,7 @@ language. English to French, Alpaca: base 5.8 / 3.8 / 5.5, 126 / 221, coi12 8.9 
 8.0 / 10.7 / 7.5, 206 / 212, coi12 11.0 / 15.7 / 10.9, 295 / 295. Spanish to English, Alpaca: base 7.9 / 2.5 / 7.7, 80 /
 240, coi12 10.4 / 1.9 / 7.1, 150 / 150; Mistral: base 11.2 / 0.1 / 11.2, 1 / 300, coi12 12.4 / 4.9 / 12.3, 290 / 290.
 
-Cost of the training, by preflight for a v5e-64 at $1.20 a chip-hour: 192 steps, 2 to 4 minutes, $2 to $5.
+Cost of the training, by preflight for a v5e-64 at $1.20 a chip-hour: 192 steps, 2 to 3 minutes, $2 to $4.
 """
 
 from ml_collections import ConfigDict

@@ -7,7 +7,7 @@ Paper: ROUGE-L on coi2_test / coi3_test / bbh of Alpaca: coi1 32.3 / 21.8 / 28.7
 47.0 / 7.0; of Mistral: coi1 39.7 / 29.6 / 27.7, coi2 60.4 / 48.3 / 10.7, coi3 33.6 / 60.0 / 5.8.
 
 Cost, by preflight for a v5e-64 at $1.20 a chip-hour, whose step is that of `configs/paper/alpaca_7b.py`: the 157 steps
-of coi1 take 2 to 4 minutes, $2 to $5, the 35 of coi2 and the 26 of coi3 less than a minute, $1.
+of coi1 take 1 to 3 minutes, $2 to $3, the 35 of coi2 and the 26 of coi3 less than a minute, less than $1.
 """
 
 from ml_collections import ConfigDict
