@@ -252,7 +252,7 @@ def evaluation() -> ConfigDict:
             batch=128,  # prompts that are answered at the same time; fewer where prompts are long
             bootstrap=1000,  # resamples behind an interval
             examples=None,  # of each test set; None: all of them
-            checkpoint="newest",  # or best: of the lowest validation loss
+            checkpoint="newest",  # or best: on the validation split
             shots=7,  # worked examples that arms cot and ltm show
             demonstrations=None,  # a JSON-lines file of chains that are the worked examples; None: training chains
         )

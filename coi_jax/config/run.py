@@ -281,7 +281,7 @@ class EvaluationConfig(Section):
     batch: PositiveInt  # prompts that are answered at the same time; fewer where prompts are long
     bootstrap: PositiveInt  # resamples behind an interval
     examples: PositiveInt | None = None  # of each test set, in a fixed order that all runs share; None: all of them
-    checkpoint: Literal["newest", "best"] = "newest"  # best: of the lowest validation loss
+    checkpoint: Literal["newest", "best"] = "newest"  # best: on the validation split
     shots: PositiveInt = 7  # worked examples that a prompting baseline shows
     # A JSON-lines file of chains that are the worked examples; None: training chains, or the project's own chains
     # where the dataset has none.

@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 
 from coi_jax.chains.chain import JOINER, Chain, Step, is_well_formed, parse
+from coi_jax.common.errors import UserError
 from coi_jax.data.demonstrations import find_demonstrations
 from coi_jax.data.prompts import encode_prompt, few_shot, stages_of
-from coi_jax.data.task_specs import question_task
+from coi_jax.data.task_specs import TaskSpec, question_task
 from coi_jax.inference.model import Model
 
 
@@ -26,7 +27,7 @@ def generate(model: Model, instruction: str, input: str) -> dict[str, Any]:
     parts = instruction.split(JOINER)
     chain = Chain("", "question", input, instruction, tuple(Step(part, None) for part in parts))
     spec = question_task(model.config, chain.length)
-    demonstrations = find_demonstrations(model.config, spec)
+    demonstrations = _find_demonstrations(model, spec)
     texts: list[str] = []
     for stage in stages_of(spec.prompting):
         text = few_shot(chain, demonstrations, spec.template, spec.prompting, spec.system, texts)
@@ -49,6 +50,17 @@ def generate(model: Model, instruction: str, input: str) -> dict[str, Any]:
         "checkpoint": model.checkpoint,
         **({"stages": stages} if stages else {}),
     }
+
+
+def _find_demonstrations(model: Model, spec: TaskSpec) -> list[Chain]:
+    """Return the worked examples of a question; where their dataset is not there, the error says what else may be."""
+    try:
+        return find_demonstrations(model.config, spec)
+    except UserError as error:
+        if error.field != "config.data.folder":
+            raise
+        hint = "or name a file of worked examples (--demonstrations, evaluation.demonstrations)"
+        raise UserError(error.field, error.value, f"{error.hint}, {hint}") from None
 
 
 def _at(parts: Sequence[str], index: int) -> str | None:

@@ -105,7 +105,7 @@ class RunFolder:
 
     @property
     def best(self) -> epath.Path:
-        """The checkpoint of the lowest validation loss, in a folder named by its step."""
+        """The checkpoint that did best on the validation split, in a folder named by its step."""
         return self.path / "best"
 
     @property
