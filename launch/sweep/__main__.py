@@ -5,10 +5,12 @@ Example: python -m launch.sweep --sweep configs/sweeps/quickstart.py --backend l
 Every point can be changed alike: --config.train.length.count=100
 """
 
+import argparse
 import contextlib
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from tabulate import tabulate
 
@@ -18,7 +20,7 @@ from launch.sweep import status
 from launch.sweep.backends.protocol import Backend, Outcome, Settings
 from launch.sweep.backends.registry import BACKENDS
 from launch.sweep.commands import override_flags
-from launch.sweep.point_state import SWEEP_LOCK, state
+from launch.sweep.point_state import SWEEP_LOCK, check_writable, state
 from launch.sweep.points import Point, check_data, choose, expand
 
 EXIT_FAILED = 1
@@ -36,11 +38,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         show_status(points, arguments.watch)
         return 0
     check_data(points)
-    backend = BACKENDS[arguments.backend](Settings(arguments.workers, arguments.retries))
+    check_writable(points[0].folder.parent)
+    backend = BACKENDS[arguments.backend](_settings(arguments, overrides))
     # One sweep has the folder; several may share out its points by --only, as the tasks of a cluster do.
     lock = contextlib.nullcontext() if arguments.only else folder_lock(points[0].folder.parent, "--out", SWEEP_LOCK)
     with lock:
         return run_points(points, backend)
+
+
+def _settings(arguments: argparse.Namespace, overrides: Mapping[str, Any]) -> Settings:
+    """Return what the backend is told: the command line's, with that of the same sweep on another machine."""
+    out = ["--out", arguments.out] if arguments.out else []
+    same_sweep = ("--sweep", arguments.sweep, *out, *override_flags(overrides))
+    return Settings(arguments.workers, arguments.retries or 0, arguments.cluster, same_sweep)
 
 
 def _parser() -> cli.Parser:
@@ -52,7 +62,8 @@ def _parser() -> cli.Parser:
     parser.add_argument(
         "--workers", type=cli.positive_int, default=1, help="points that run at the same time; they share the devices"
     )
-    parser.add_argument("--retries", type=int, default=0, help="how often a point that failed is run again")
+    parser.add_argument("--retries", type=cli.positive_int, metavar="N", help="how often a failed point is run again")
+    parser.add_argument("--cluster", metavar="FILE", help="what to ask a cluster for: #SBATCH lines for slurm")
     parser.add_argument("--dry_run", action="store_true", help="list the points and their state, and run none")
     parser.add_argument("--status", action="store_true", help="print how far each point is, and run none")
     parser.add_argument(
@@ -93,14 +104,19 @@ def run_points(points: Sequence[Point], backend: Backend) -> int:
 
 def report(points: Sequence[Point], outcomes: Sequence[Outcome]) -> int:
     """Print which points are not done, and return the exit status."""
-    unfinished = [outcome for outcome in outcomes if outcome.status != "done"]
-    done = len(outcomes) - len(unfinished)
+    unfinished = [outcome for outcome in outcomes if outcome.status not in ("done", "submitted")]
+    submitted = [outcome for outcome in outcomes if outcome.status == "submitted"]
+    done = len(outcomes) - len(unfinished) - len(submitted)
     print(f"{done} of {len(points)} points done" + (":" if unfinished else ""), flush=True)
     for outcome in unfinished:
         print(f"  {outcome.status}: {outcome.point.id}: {outcome.reason}", flush=True)
     if any(outcome.status == "failed" for outcome in unfinished):
         return EXIT_FAILED
-    if done < len(points):
+    if submitted:
+        print(
+            f"{len(submitted)} submitted; the same command with --status or --watch shows how far they are", flush=True
+        )
+    elif done < len(points):
         print("run the same command again to go on", flush=True)
         return cli.EXIT_INTERRUPTED
     return 0

@@ -9,7 +9,7 @@ from etils import epath
 
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
-from coi_jax.common.storage import check_absent
+from coi_jax.common.storage import FULL, check_absent, is_local
 from coi_jax.runs.checkpoint_steps import steps
 from launch.sweep.points import Point
 
@@ -17,6 +17,24 @@ State = Literal["new", "partial", "done"]
 
 CONFIG = "config.json"
 SWEEP_LOCK = ".sweep.lock"  # of a point's folder, and of all points'; the trainer and the evaluator have their own
+
+
+def check_writable(folder: epath.Path) -> None:
+    """Write a file into the folder of a sweep and remove it; raise UserError where that is not allowed."""
+    probe = folder / ".writable"
+    is_new = is_local(folder) and not folder.exists()
+    try:
+        files.write_text(probe, "")
+        probe.unlink()
+        if is_new:
+            folder.rmdir()
+    except UserError as error:
+        raise UserError("--out", folder, error.hint) from None
+    except Exception as error:  # whatever the client of a bucket raises
+        if isinstance(error, OSError) and error.errno in FULL:
+            raise
+        reason = str(error).split("\n")[0] or type(error).__name__
+        raise UserError("--out", folder, f"cannot be written ({reason}); name another folder") from None
 
 
 def claim(point: Point) -> None:

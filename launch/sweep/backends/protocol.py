@@ -7,7 +7,7 @@ from typing import Literal, Protocol
 
 from launch.sweep.points import Point
 
-Status = Literal["done", "failed", "preempted"]
+Status = Literal["done", "failed", "preempted", "submitted"]
 
 LOG = "log.txt"  # the output of a point's commands, in its run folder
 
@@ -19,10 +19,14 @@ class Settings:
     Attributes:
       workers: points that run at the same time.
       retries: how often a point that failed is run again.
+      cluster: the file that says what machines to ask a cluster for; None where none was named.
+      arguments: of the command line that name this sweep, its folder and the overrides of all points.
     """
 
     workers: int = 1
     retries: int = 0
+    cluster: str | None = None
+    arguments: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class Outcome:
 
     Attributes:
       point: the one that was run.
-      status: whether it is done, failed, or was stopped and goes on when it is run again.
+      status: whether it is done, failed, was stopped and goes on when it is run again, or runs on a cluster.
       reason: why it is not done, in words; empty where it is.
     """
 

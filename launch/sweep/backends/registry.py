@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from launch.sweep.backends.local import LocalBackend
 from launch.sweep.backends.protocol import Backend, Settings
+from launch.sweep.backends.slurm import SlurmBackend
 
 # By their names in --backend.
-BACKENDS: dict[str, Callable[[Settings], Backend]] = {"local": LocalBackend}
+BACKENDS: dict[str, Callable[[Settings], Backend]] = {"local": LocalBackend, "slurm": SlurmBackend}

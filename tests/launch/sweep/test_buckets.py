@@ -7,7 +7,7 @@ import pytest
 from coi_jax.common import cli, files
 from coi_jax.common.errors import UserError
 from launch.sweep.__main__ import main
-from launch.sweep.point_state import claim, is_scored, is_trained, state
+from launch.sweep.point_state import check_writable, claim, is_scored, is_trained, state
 from launch.sweep.points import Point, expand
 from tests.helpers.paths import CONFIGS
 
@@ -48,6 +48,21 @@ def test_the_command_lists_points_in_a_bucket(bucket: str, capsys: pytest.Captur
     _, *lines = capsys.readouterr().out.splitlines()
     assert len(lines) == len(points(f"{bucket}/sweep"))
     assert all(" new " in line and f"{bucket}/sweep/" in line for line in lines)
+
+
+def test_a_bucket_that_cannot_be_written_is_one_line(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = points(f"{bucket}/sweep")[0].folder.parent
+    check_writable(folder)
+    assert not folder.exists()
+
+    def refuse(path: object, text: str) -> None:
+        raise PermissionError(13, "403 Forbidden: storage.objects.create denied")
+
+    monkeypatch.setattr(files, "write_text", refuse)
+    with pytest.raises(
+        UserError, match=r"^--out: gs://bucket/sweep: cannot be written \(.*403 Forbidden.*\); name another"
+    ):
+        check_writable(folder)
 
 
 def test_a_folder_of_something_else_is_not_claimed(tmp_path: Path) -> None:

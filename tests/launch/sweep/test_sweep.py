@@ -12,8 +12,6 @@ from typing import Any
 import jax.numpy as jnp
 import pytest
 
-from coi_jax.chains.chain import Chain, Step
-from coi_jax.chains.dataset import write_chains
 from coi_jax.common import cli, files
 from coi_jax.common.errors import UserError
 from coi_jax.common.folder_lock import folder_lock
@@ -28,6 +26,7 @@ from launch.sweep.point_state import SWEEP_LOCK, claim, is_trained
 from launch.sweep.point_state import state as state_of
 from launch.sweep.points import Point, check_data, choose, expand
 from tests.helpers import tokenizer_folders
+from tests.helpers.fake_commands import make_workplace, set_fakes
 from tests.helpers.paths import QUICKSTART, ROOT
 
 LLAMA: dict[str, Any] = {
@@ -42,46 +41,13 @@ LLAMA: dict[str, Any] = {
 }
 SWEEPS = sorted((ROOT / "configs" / "sweeps").glob("*.py"))
 
-# A trainer and an evaluator that do what a line of Python says, in a package that stands before the real one.
-FAKE = """
-import sys, pathlib, json, time, signal
-def main(argv):
-    folder = pathlib.Path(argv[argv.index("--workdir") + 1])
-    config = json.loads((folder / "config.json").read_text())
-    def train(step, total=2):
-        place = folder / "checkpoints" / str(step) / "position"
-        place.mkdir(parents=True)
-        (place / "metadata").write_text(json.dumps({"total_steps": total}))
-    def score(checkpoint="2-abc"):
-        for test in config["evaluation"]["tests"]:
-            (folder / "eval" / test).mkdir(parents=True)
-            results = {"examples": 9, "provenance": {"checkpoint": checkpoint, "available_examples": 9}}
-            (folder / "eval" / test / "results.json").write_text(json.dumps(results))
-    arm = config["arm"]
-    exec(pathlib.Path(sys.argv[0]).with_suffix(".txt").read_text())
-main(sys.argv[1:])
-"""
-
 
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder in which `python -m coi_jax.train` runs the lines that `set_fakes` writes."""
-    (tmp_path / "coi_jax").mkdir()
-    (tmp_path / "coi_jax" / "__init__.py").write_text(f"__path__.append({str(ROOT / 'coi_jax')!r})")
-    for name in ("train", "evaluate"):
-        (tmp_path / "coi_jax" / f"{name}.py").write_text(FAKE)
-    for name in ("configs", "launch"):
-        (tmp_path / name).symlink_to(ROOT / name)
-    chain = Chain("a", "procedural", "b a", "Sort.", (Step("Sort.", "a b"),))
-    write_chains(tmp_path / "data/quickstart", {"train": [chain]}, source="procedural", licence="Apache-2.0")
+    make_workplace(tmp_path)
     monkeypatch.chdir(tmp_path)
-    set_fakes(tmp_path)
     return tmp_path
-
-
-def set_fakes(folder: Path, train: str = "train(2)", evaluate: str = "score()") -> None:
-    (folder / "coi_jax" / "train.txt").write_text(train)
-    (folder / "coi_jax" / "evaluate.txt").write_text(evaluate)
 
 
 def run(*arguments: str) -> int:
@@ -334,6 +300,14 @@ def test_two_sweeps_are_not_in_the_same_folder(workplace: Path, capfd: pytest.Ca
     (line,) = capfd.readouterr().err.splitlines()
     assert line.startswith("error: --out: runs/quickstart: is in use by process ")
     assert not list(workplace.glob("runs/*/*"))
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_a_point_starts(
+    workplace: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run("--out", "coi_jax/train.txt/sweep") == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert re.fullmatch(r"error: --out: coi_jax/train.txt/sweep: cannot be written \(.*\); name another .*", line)
 
 
 def test_workers_run_points_at_the_same_time(workplace: Path, capfd: pytest.CaptureFixture[str]) -> None:

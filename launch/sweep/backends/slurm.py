@@ -1,0 +1,137 @@
+"""The slurm backend: one array job, whose tasks each run a point by the local backend on a node of a cluster.
+
+The folder of the sweep, this checkout and its environment are where all nodes see them. A task that is preempted, or
+whose time is up, saves and is queued again by its own script.
+"""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from coi_jax.common import files
+from coi_jax.common.errors import UserError
+from coi_jax.common.storage import is_local
+from launch.sweep.backends.protocol import Outcome, Settings
+from launch.sweep.backends.submission import Submission, point_command
+from launch.sweep.point_state import claim
+from launch.sweep.points import Point
+
+SCRIPT = "slurm_job.sh"  # in the folder of the sweep
+SAVE_SECONDS = 120  # before the end of its time in which a task is told to save
+OWN_OPTIONS = re.compile(r"#SBATCH\s+(--(?:array|job-name|output|error|open-mode|nodes|ntasks|signal)\b|-[aJoeNn]\b)")
+
+TEMPLATE = """\
+#!/bin/bash
+#SBATCH --job-name={name}
+#SBATCH --array=0-{last}
+#SBATCH --nodes=1
+#SBATCH --ntasks=1
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --signal=TERM@{seconds}
+#SBATCH --output={output}
+{options}
+# The tasks of a sweep: each runs a point until it is done. Written by python -m launch.sweep --backend slurm.
+points=(
+{points}
+)
+cd {folder} || exit 1
+{commands}
+srun {command} --only "${{points[$SLURM_ARRAY_TASK_ID]}}"
+status=$?
+if [ "$status" = {interrupted} ]; then  # it was told to stop, and has saved
+  scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}"
+fi
+exit "$status"
+"""
+
+
+class SlurmBackend(Submission):
+    """Submits points as an array job and returns; `--status` follows them by their run folders.
+
+    Raises:
+      UserError: Slurm is not installed here, or the file of options sets what the sweep sets.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        if shutil.which("sbatch") is None:
+            hint = "needs sbatch, which is not installed here; run this on a login node of the cluster"
+            raise UserError("--backend", "slurm", hint)
+        self._options, self._commands = read_options(settings.cluster)
+
+    def run(self, points: Sequence[Point]) -> list[Outcome]:
+        """Submit an array job of points; raise UserError where one of this folder is still queued or running."""
+        folder = points[0].folder.parent
+        if not is_local(folder):
+            raise UserError("--out", folder, "name a folder of the file system that all nodes share")
+        script = job_script(points, self._settings, self._options, self._commands)
+        name = job_name(folder)
+        if queued := _call(["squeue", "--me", f"--name={name}", "--noheader", "--format=%A"]):
+            hint = f"still has job {queued.split()[0]} in the queue; wait until it ends, or scancel --name={name}"
+            raise UserError("--out", folder, hint)
+        for point in points:
+            claim(point)
+        files.write_text(folder / SCRIPT, script)
+        number = _call(["sbatch", "--parsable", os.fspath(folder / SCRIPT)]).strip()
+        print(f"submitted job {number} of {len(points)} tasks: {folder / SCRIPT}", flush=True)
+        return [Outcome(point, "submitted", f"task {place} of job {number}") for place, point in enumerate(points)]
+
+
+def read_options(file: str | None) -> tuple[str, str]:
+    """Return the `#SBATCH` lines of a file of options, and its other lines, which are run before each point.
+
+    Raises:
+      UserError: there is no such file, or it sets an option that the sweep sets.
+    """
+    lines = [line.rstrip("\r\n") for line in files.read_lines(file, "--cluster")] if file else []
+    for line in lines:
+        if found := OWN_OPTIONS.match(line):
+            raise UserError("--cluster", file, f"{found[1]} is set by the sweep; remove that line")
+    options = [line for line in lines if line.startswith("#SBATCH")]
+    commands = [line for line in lines if not line.startswith(("#SBATCH", "#!"))]
+    return "\n".join(options), "\n".join(commands)
+
+
+def job_name(folder: os.PathLike[str]) -> str:
+    """Return the name of the jobs of a sweep's folder, which no other folder's jobs have."""
+    path = Path(folder).absolute()
+    return f"coi-{path.name}-{files.digest(str(path))[:6]}"
+
+
+def job_script(points: Sequence[Point], settings: Settings, options: str, commands: str) -> str:
+    """Return the script of an array job.
+
+    Args:
+      points: one for each task.
+      settings: of the sweep, which each task runs again for its point alone.
+      options: lines of `#SBATCH`.
+      commands: lines of shell that prepare the environment.
+    """
+    folder = Path(points[0].folder.parent).absolute()
+    return TEMPLATE.format(
+        name=job_name(folder),
+        last=len(points) - 1,
+        seconds=SAVE_SECONDS,
+        output=folder / "slurm-%A_%a.txt",
+        options=options,
+        points="\n".join(f"  {shlex.quote(point.id)}" for point in points),
+        folder=shlex.quote(os.getcwd()),
+        commands=commands,
+        command=shlex.join(point_command(settings, sys.executable)),
+        interrupted=130,
+    )
+
+
+def _call(command: list[str]) -> str:
+    """Return the output of a command of Slurm; raise UserError with its own words where it fails."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        reason = done.stderr.strip().split("\n")[-1] or f"status {done.returncode}"
+        raise UserError("--backend", "slurm", f"{command[0]} failed: {reason}")
+    return done.stdout
