@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--page", action="store_true", help="opens a page of this machine that fills in --ballots")
     parser.add_argument("--port", type=int, default=0, help="of the page; 0: any that is free")
     parser.add_argument("--no_browser", action="store_true", help="only prints the address of the page")
-    parser.add_argument("--score", metavar="FILE", help="reads such a file back instead of asking a model")
+    parser.add_argument("--score", nargs="+", metavar="FILE", help="reads such files back, one of each person")
     parser.add_argument("--out", metavar="FILE", help="JSON; in the folder judge/ of run A without it")
     arguments = parser.parse_args(rest)
     # Imported once the command line is right, so that --help and mistakes need little.
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     asks = not (arguments.ballots or arguments.score)
     if arguments.ballots and arguments.score:
-        raise UserError("--score", arguments.score, "reads what --ballots wrote: give one of them")
+        raise UserError("--score", ", ".join(arguments.score), "reads what --ballots wrote: give one of them")
     if arguments.page and not arguments.ballots:
         raise UserError("--page", True, "fills in a table: name its file with --ballots")
     config = load_judge_config(arguments.config, overrides, needs_model=asks)
@@ -103,9 +103,25 @@ def describe(result: dict[str, Any]) -> str:
             lines.append(f"  {title}: {score['value']:.1f}% [{score['low']:.1f}, {score['high']:.1f}]")
     notes = {"order_agreement": "same verdict in both orders", "first_rate": "chose what stood first"}
     lines += [f"  {title}: {result[name]:.1f}%" for name, title in notes.items() if result.get(name) is not None]
+    lines += [f"  {title}: {_agreement(found)}" for title, found in _agreements(result) if found["pairs"]]
     counts = {"pairs": "pairs", "same": "of equal answers", "unusable": "left out, without a usable reply"}
     lines.append("  " + ", ".join(f"{result[name]:,} {title}" for name, title in counts.items() if name in result))
     return "\n".join(lines)
+
+
+def _agreements(result: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """Return what judges agree in, with its title: people with the model, and each two people."""
+    model = result.get("agreement_with_model")
+    between = result.get("agreement_between_people", [])
+    return [
+        *([("people and model agree", model)] if model else []),
+        *(("two people agree", found) for found in between),
+    ]
+
+
+def _agreement(found: dict[str, Any]) -> str:
+    kappa = "" if found["kappa"] is None else f", Cohen's kappa {found['kappa']:.2f}"
+    return f"{found['agreement']:.1f}% of {found['pairs']:,} pairs{kappa}"
 
 
 def command() -> int:

@@ -1,6 +1,8 @@
 """Comparisons of two runs on a test set: by a language model, or by people."""
 
+import itertools
 import re
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
@@ -11,7 +13,7 @@ from coi_jax.data.test_sets import find_test_set
 from coi_jax.judging import ballots, verdicts
 from coi_jax.judging.answer_pairs import AnswerPair, asked, read_pairs
 from coi_jax.judging.judge_config import JudgeConfig, open_client
-from coi_jax.judging.preference import agreement, preference, settle, summarize
+from coi_jax.judging.preference import agreement, majority, preference, settle, summarize
 
 
 class Compared(NamedTuple):
@@ -51,25 +53,28 @@ def by_model(compared: Compared, config: JudgeConfig, dollars: float | None) -> 
     }
 
 
-def by_people(compared: Compared, config: JudgeConfig, path: str) -> dict[str, Any]:
-    """Return how often people prefer run A, from the table that they filled in.
+def by_people(compared: Compared, config: JudgeConfig, paths: Sequence[str]) -> dict[str, Any]:
+    """Return how often people prefer run A, from the tables that they filled in.
 
     Args:
       compared: the runs and the test set.
       config: whose `bootstrap` and `seed` are used.
-      path: of the table.
+      paths: of the tables, one for each person.
 
     Raises:
-      UserError: the table is not as it was written, or has no choice.
+      UserError: a table is not as it was written, or has no choice.
     """
-    choices = ballots.read_choices(path)
+    people = [ballots.read_choices(path) for path in paths]
+    choices = majority(people)
     other = _verdicts_of_model(compared)
     return {
         **_head(compared),
         "judge": "people",
+        "people": len(people),
         "pairs": len(choices),
         **preference(list(choices.values()), config.bootstrap, config.seed),
         "agreement_with_model": agreement(choices, other) if other else None,
+        "agreement_between_people": [agreement(*pair) for pair in itertools.combinations(people, 2)],
         "verdicts": [{"id": id, "better": choice} for id, choice in choices.items()],
     }
 

@@ -77,6 +77,18 @@ def preference(choices: Sequence[Choice], resamples: int, seed: int) -> dict[str
     }
 
 
+def majority(people: Sequence[Mapping[str, Choice]]) -> dict[str, Choice]:
+    """Return the choice of most people on each pair, by the ids of chains; a tie where no run has more than the other.
+
+    Args:
+      people: the choices of each; a pair may be judged by some of them alone.
+    """
+    ids = dict.fromkeys(id for choices in people for id in choices)
+    points = {id: [POINTS[choices[id]] for choices in people if id in choices] for id in ids}
+    means = {id: sum(values) / len(values) for id, values in points.items()}
+    return {id: "a" if mean > POINTS["tie"] else "b" if mean < POINTS["tie"] else "tie" for id, mean in means.items()}
+
+
 def agreement(one: Mapping[str, Choice], other: Mapping[str, Choice]) -> dict[str, Any]:
     """Return how far two sets of choices agree: the share of equal ones x 100, and Cohen's kappa (1960).
 

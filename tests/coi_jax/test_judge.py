@@ -12,7 +12,7 @@ from coi_jax import judge
 from coi_jax.common import cli, files
 from coi_jax.judging import preference
 from coi_jax.judging.answer_pairs import read_pairs
-from coi_jax.judging.verdicts import Judgement
+from coi_jax.judging.verdicts import Choice, Judgement
 from tests.helpers.paths import CONFIGS
 from tests.helpers.scripted_server import Response, completion, serving
 
@@ -179,6 +179,30 @@ def test_people_choose_blindly_and_agree_with_the_judge(
     assert found["agreement_with_model"] == {"pairs": 7, "agreement": 100.0, "kappa": 1.0}
     sides = files.read_json(f"{ballots}.key.json")["left"]
     assert set(sides.values()) == {"a", "b"}  # the sides do not give the run away
+
+
+def test_several_people_are_summed_up_by_the_majority_and_their_agreement(
+    runs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def always_a(row: dict[str, str]) -> str:
+        is_left_of_a = files.read_json(tmp_path / "0.csv.key.json")["left"][row["id"]] == "a"
+        return "left" if is_left_of_a else "right"
+
+    for number, choose in enumerate((choose_good, choose_good, always_a)):
+        assert compare(runs, f"--ballots={tmp_path / f'{number}.csv'}") == 0
+        fill_in(tmp_path / f"{number}.csv", choose)
+    capsys.readouterr()
+    assert compare(runs, "--score", *(str(tmp_path / f"{number}.csv") for number in range(3))) == 0
+    found = result(runs, "people")
+    assert (found["people"], found["pairs"]) == (3, 7)
+    assert [round(found[name]["value"], 1) for name in ("wins", "losses")] == [85.7, 14.3]
+    assert [round(one["agreement"], 1) for one in found["agreement_between_people"]] == [100.0, 85.7, 85.7]
+    assert "two people agree: 100.0% of 7 pairs, Cohen's kappa 1.00" in capsys.readouterr().out
+
+
+def test_people_of_two_minds_are_a_tie() -> None:
+    people: list[dict[str, Choice]] = [{"x": "a", "y": "a", "z": "b"}, {"x": "b", "y": "tie"}]
+    assert preference.majority(people) == {"x": "tie", "y": "a", "z": "b"}
 
 
 def test_choices_that_were_made_are_not_overwritten(
