@@ -100,7 +100,7 @@ def read_value(path: PathLike, keys: Sequence[str], kind: type[Value], field: st
     for key in keys:
         value = value.get(key) if isinstance(value, dict) else None
     if not isinstance(value, kind):
-        raise UserError(field, path, f"has no {kind.__name__} {'.'.join(keys)}; write it again")
+        raise UserError(field, path, f"{'.'.join(keys)} is not {json_kind(kind())}; write it again")
     return value
 
 

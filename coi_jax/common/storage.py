@@ -53,8 +53,10 @@ def as_path(path: PathLike, field: str = "path") -> epath.Path:
       field: the name of the path in an error.
 
     Raises:
-      UserError: nothing installed here reads this kind of URL, or no path can be spelled so.
+      UserError: it is empty, nothing installed here reads this kind of URL, or no path can be spelled so.
     """
+    if not os.fspath(path):
+        raise UserError(field, "''", "is empty; name a path")
     if "\0" in os.fspath(path):
         raise UserError(field, path, "holds a null character; correct the path")
     scheme, separator, _ = os.fspath(path).partition("://")

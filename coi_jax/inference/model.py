@@ -17,7 +17,7 @@ from coi_jax.common import hub
 from coi_jax.common.errors import UserError
 from coi_jax.common.storage import PathLike, as_path
 from coi_jax.config.model import SPEED_FIELDS
-from coi_jax.config.run import RunConfig, load_config
+from coi_jax.config.run import MeshConfig, RunConfig, load_config
 from coi_jax.data.arms import find_arm
 from coi_jax.data.demonstrations import note_unused
 from coi_jax.inference.generator import Answer, Generator, Prompt, make_strategy
@@ -73,8 +73,8 @@ class Model:
     @functools.cached_property
     def mesh(self) -> Mesh | None:
         """Return the config's mesh over the devices of all hosts; None for one device."""
-        asks_for_one = jax.process_count() == 1 and set(self.config.mesh.model_dump().values()) == {1}
-        return None if jax.device_count() == 1 or asks_for_one else sharding.make_mesh(self.config.mesh)
+        is_alone = jax.device_count() == 1 or _asks_for_one(self.config.mesh)
+        return None if is_alone else sharding.make_mesh(self.config.mesh)
 
     @functools.cached_property
     def generator(self) -> Generator:
@@ -168,6 +168,8 @@ def load_model(
             may = ", ".join([*(f"{section}*" for section in OVERRIDABLE_SECTIONS), *OVERRIDABLE_FIELDS])
             raise UserError(f"config.{name}", value, f"is fixed by the training of {run.path}; only {may} may differ")
     config = load_config(run.config, overrides)
+    if any(name.startswith("mesh.") for name in overrides) and not _asks_for_one(config.mesh):
+        sharding.make_mesh(config.mesh)  # or an error; one that only the training had gives way to one device
     step = checkpoint.latest_step(_checkpoints(run, config), before)
     if step is None and config.evaluation.checkpoint == "best":
         hint = f"{run.path} has none: it was trained without config.train.validation; evaluate the newest"
@@ -246,6 +248,11 @@ def _missing_checkpoint(config: RunConfig) -> str:
 def is_untrained(config: RunConfig) -> bool:
     """Return whether a run prompts published weights as they are: its arm is not tuned, and it names weights."""
     return bool(config.weights.folder) and not find_arm(config.arm).is_tuned
+
+
+def _asks_for_one(mesh: MeshConfig) -> bool:
+    """Return whether a mesh is one device of one host, which needs no mesh."""
+    return jax.process_count() == 1 and set(mesh.model_dump().values()) == {1}
 
 
 def _identity(run: RunFolder, config: RunConfig, step: int | None) -> str:

@@ -33,7 +33,8 @@ WINDOW: Final = "24h"
 MOST_CALLS = 50_000  # in a file, and
 MOST_BYTES = 180 * 2**20  # of it, as OpenAI's Batch API allows (it says 200 MB)
 MOST_LISTED = 1000  # of the endpoint's batches, among which one that was not written down is looked for
-DONE = ("completed", "expired", "cancelled")  # statuses of a batch whose results can be read; others are still open
+DONE = ("completed", "expired", "cancelled")  # statuses of a batch whose results can be read
+OPEN = ("validating", "in_progress", "finalizing", "cancelling")
 NO_BATCHES = (404, 405, 501)  # statuses of an endpoint without a Batch API
 TAG = "coi_calls"  # the metadata that holds a batch's hash
 Body = dict[str, Any]
@@ -200,8 +201,11 @@ class Batches:
             reasons = [error.message or "" for error in (batch.errors.data or [])] if batch.errors else []
             self._end(job, 0.0)
             raise UserError("batch", job["id"], f"the endpoint says that it failed: {shorten('; '.join(reasons))}")
-        if batch.status not in DONE:
+        if batch.status in OPEN:
             return None
+        if batch.status not in DONE:
+            hint = f"gives a batch the status {batch.status!r}, which the Batch API does not have; leave out --batch"
+            raise UserError("endpoint.base_url", str(self._client.base_url), hint)
         results = (
             batch.output_file_id,
             batch.error_file_id,

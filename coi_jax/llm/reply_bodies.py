@@ -35,9 +35,16 @@ def parse_reply(data: bytes) -> Reply:
         body = json.loads(data)
     except (ValueError, RecursionError) as error:
         if _looks_whole(data):
-            return unusable_reply(data, f"{UNUSABLE}: {shorten(str(error), 200)}")
-        raise Busy(f"unreadable reply ({shorten(str(error), 200)})", lost=True) from None
+            return unusable_reply(data, f"{UNUSABLE}: {_reason(error)}")
+        raise Busy(f"unreadable reply ({_reason(error)})", lost=True) from None
     return reply_of(body, data)
+
+
+def _reason(error: Exception) -> str:
+    """Return why JSON was not read, in words about the JSON: not about the limits of Python."""
+    if isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
+        return shorten(str(error), 200)
+    return "it is nested too deep" if isinstance(error, RecursionError) else "it holds a number that is too long"
 
 
 def _looks_whole(data: bytes) -> bool:

@@ -27,6 +27,7 @@ from coi_jax.tokenizers.protocol import Vocabulary, strip_special_ids
 
 # Raise it with every change that trains another vocabulary on the same rows; tests/goldens/ids.json notices them.
 TRAINER_VERSION = 1
+NO_MODEL = "not a SentencePiece model; restore it, or name a .model file"
 SPACE_SYMBOL = "▁"  # SentencePiece's own sign for a space (U+2581)
 
 
@@ -155,11 +156,11 @@ def read_sentencepiece(path: PathLike) -> SentencePieceVocabulary:
         raise UserError("vocabulary file", path, "no such file; name a SentencePiece .model file")
     model = files.read_bytes(place, "vocabulary file")
     if not model:  # SentencePiece would take it for "no model" and crash later
-        raise UserError("vocabulary file", path, "is empty, not a SentencePiece model; name a .model file")
+        raise UserError("vocabulary file", path, f"is empty, {NO_MODEL}")
     try:
         vocabulary = SentencePieceVocabulary(model, place.stem)
     except RuntimeError:
-        raise UserError("vocabulary file", path, "not a SentencePiece model; name a .model file") from None
+        raise UserError("vocabulary file", path, NO_MODEL) from None
     if vocabulary.eos_id < 0:
         raise UserError("vocabulary file", path, "has no end-of-sequence piece; train it with eos_id")
     return vocabulary

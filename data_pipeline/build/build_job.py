@@ -64,6 +64,7 @@ class BuildJob:
 
     def forecast(self) -> list[Line]:
         """Return what the build would ask and cost, stage by stage; nothing is asked."""
+        check_dollars(self.budget)
         build = Build(self.config, self.runner, self.payment, self.decisions, offline=True)
         return Forecast(self.config, *build.run_without_asking()).lines()
 

@@ -88,14 +88,26 @@ def _read_arrow(path: str, open_batches: Callable[[], Iterator[pyarrow.RecordBat
 
 
 def _plain(value: Any) -> Any:
-    """Return a value of Arrow as JSON has it: what JSON has no kind for becomes a text that says what it is."""
+    """Return a value of Arrow as JSON has it, and never in Python's own spelling, which would be trained on.
+
+    Dates and the like become text; NaN, as pandas writes null, is null; bytes that are no text become an object.
+    """
     if isinstance(value, dict):
         return {str(key): _plain(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(part) for part in value]
     if value is None or isinstance(value, str | bool | int) or (isinstance(value, float) and math.isfinite(value)):
         return value
-    return shorten(value, 100)
+    if isinstance(value, bytes):
+        return _text(value)
+    return None if isinstance(value, float) else str(value)
+
+
+def _text(value: bytes) -> Any:
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        return {"bytes": len(value)}
 
 
 READERS: dict[str, Callable[[str], Iterator[Any]]] = {

@@ -141,6 +141,8 @@ def _summary(generator: Generator, folder: str) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the dataset, or print the catalogue."""
     args = _parser().parse_args(argv)
+    if args.list and args.out:
+        raise UserError("out", args.out, "is not written with --list; leave one of the two out")
     if args.list:
         print(catalogue.table(catalogue.select(args.operations.split(","), args.max_level)))
         return 0

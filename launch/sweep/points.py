@@ -79,12 +79,15 @@ def _load(path: PathLike) -> ModuleType:
     for name in ("CONFIG", "sweep"):
         if not hasattr(module, name):
             raise UserError("sweep", path, f"has no {name}; see configs/sweeps/quickstart.py")
+    if not isinstance(module.CONFIG, str) or not callable(module.sweep):
+        hint = "needs CONFIG, the path of a config file, and sweep(), a function; see configs/sweeps/quickstart.py"
+        raise UserError("sweep", path, hint)
     return module
 
 
 def _overrides(module: ModuleType, path: PathLike) -> list[dict[str, Any]]:
     try:
-        points = list(module.sweep())
+        points = list(module.sweep() or ())
     except Exception as error:
         raise UserError("sweep", path, f"sweep() raised an error: {loading.reason(error)}") from None
     for number, point in enumerate(points, 1):

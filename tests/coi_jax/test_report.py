@@ -1,6 +1,7 @@
 """The report page, read as JSON and looked at in a real browser."""
 
 import json
+import os
 import random
 import re
 import time
@@ -126,6 +127,10 @@ def test_another_file_is_not_replaced(runs: Path, capsys: pytest.CaptureFixture[
     assert cli.run(lambda: report.main(["--runs", str(runs), "--out", str(runs / "notes.html")])) == 2
     assert "was not written by this command" in capsys.readouterr().err
     assert (runs / "notes.html").read_text() == "<p>mine</p>"
+    os.mkfifo(runs / "pipe")  # which opening would wait for
+    assert cli.run(lambda: report.main(["--runs", str(runs), "--out", str(runs / "pipe")])) == 2
+    assert cli.run(lambda: report.main(["--runs", ""])) == 2
+    assert "error: --runs: '': is empty; name a path" in capsys.readouterr().err
 
 
 def write_many(folder: Path) -> Path:

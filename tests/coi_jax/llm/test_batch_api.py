@@ -15,6 +15,7 @@ from coi_jax.llm.calls import Reply
 from coi_jax.llm.endpoint import MOST_BYTES
 from coi_jax.llm.failures import Declined
 from coi_jax.llm.reply_store import SqliteStore
+from tests.helpers.fake_batch_api import BatchDesk
 from tests.helpers.llm_clients import KEY, PRICES, Output, call, config
 from tests.helpers.llm_server import Running, rates, running
 from tests.helpers.scripted_server import GOOD, USAGE, Response, Served, completion, refusal, serving
@@ -124,6 +125,17 @@ def test_separators_of_lines_within_a_text_end_no_line(tmp_path: Path) -> None:
         reply = store.get(files.digest(BODIES[0]))
     assert reply
     assert reply.text == text
+
+
+@pytest.mark.parametrize("status", ["answered", None])
+def test_a_status_that_the_batch_api_does_not_have_ends_the_wait(
+    tmp_path: Path, status: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = json.dumps({"id": "batch-0", "object": "batch", "created_at": 0, "status": status}).encode()
+    monkeypatch.setattr(BatchDesk, "_look", lambda *_: batch)
+    said = pytest.raises(UserError, match=rf"gives a batch the status {status!r}, which the Batch API does not have")
+    with serving(lambda *_: completion(GOOD)) as server, batches(server, tmp_path) as (made, _), said:
+        made.answer(BODIES[:1], 0.01)
 
 
 def test_an_endpoint_without_batches_is_named_and_nothing_is_spent(tmp_path: Path) -> None:

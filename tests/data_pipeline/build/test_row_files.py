@@ -1,7 +1,9 @@
 """Single instructions from files of rows: every kind of file and every layout, or one line that says why not."""
 
 import csv
+import datetime
 import json
+import math
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -109,6 +111,19 @@ WRITERS: tuple[Write, ...] = (
     write_saved_splits,
     write_shards,
 )
+
+
+def test_values_that_json_has_no_kind_for_are_text_or_null_and_never_pythons_own_spelling(tmp_path: Path) -> None:
+    row = {"instruction": b"Name the day.", "input": datetime.date(2024, 5, 17), "output": math.nan}
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row]), tmp_path / "rows.parquet")
+    [found] = row_files.read_rows(str(tmp_path / "rows.parquet"))
+    assert found == {"instruction": "Name the day.", "input": "2024-05-17", "output": None}
+    for field in ("input", "output"):
+        rows = [{"instruction": "Sum up.", "input": "a", "output": "b"} | {field: b"\xff"}]
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "rows.parquet")
+        taken, (refused,) = read(tmp_path / "rows.parquet")
+        assert not taken
+        assert refused.row[field] == {"bytes": 1}
 
 
 def read(source: Path | str, columns: dict[str, str] | None = None) -> tuple[list[tuple[str, str, str]], list[Refused]]:
@@ -222,7 +237,7 @@ def test_values_of_arrow_that_json_has_not_are_refused_as_texts(tmp_path: Path) 
     assert read(tmp_path / "a.parquet")[0] == [("Sum up.", "", "b")]
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist([rows[0] | {"output": ""}]), tmp_path / "b.parquet")
     _, (refused,) = read(tmp_path / "b.parquet")
-    assert json.loads(json.dumps(refused.row, allow_nan=False))["raw"] == "b'\\xff'"
+    assert json.loads(json.dumps(refused.row, allow_nan=False))["raw"] == {"bytes": 1}
 
 
 def damaged(folder: Path, how: str) -> Path:

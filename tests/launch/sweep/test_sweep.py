@@ -138,6 +138,7 @@ def test_overrides_survive_the_command_line() -> None:
         ('yield {"evaluation.tests": ("coi2_tst",)}', "coi2_test"),
         ('yield from [{"arm": "coi1"}, {"arm": "coi1", "seed": 0}]', "points 1 and 2 .*same config"),
         ("yield from ()", "no point"),
+        ("return None", "no point"),
         ("yield 3", "yield dicts"),
         ('raise KeyError("x")', "KeyError"),
         ('raise ValueError("no such arm")', r"sweep\(\) raised an error: no such arm$"),
@@ -154,6 +155,10 @@ def test_a_file_that_is_no_sweep(tmp_path: Path) -> None:
     (tmp_path / "empty.py").touch()
     with pytest.raises(UserError, match="has no CONFIG"):
         expand(tmp_path / "empty.py", {}, None)
+    for text in ("CONFIG = 5\ndef sweep():\n    yield {}\n", "CONFIG, sweep = 'configs/quickstart.py', ()\n"):
+        (tmp_path / "other.py").write_text(text)
+        with pytest.raises(UserError, match=r"other\.py: needs CONFIG, the path of a config file, and sweep\(\)"):
+            expand(tmp_path / "other.py", {}, None)
     with pytest.raises(UserError, match="no such file"):
         expand(tmp_path / "none.py", {}, None)
 
