@@ -103,7 +103,9 @@ def _step(row: Any) -> Step:
 
 def _check_row(row: dict[str, Any], types: dict[str, Any], what: str) -> None:
     if row.keys() != types.keys():
-        raise UserError(f"keys of a {what}", sorted(row), f"they must be {sorted(types)}")
+        may = f", and may be {', '.join(OPTIONAL_KEYS)} besides" if what == "row" else ""
+        hint = f"they must be {', '.join(sorted(types.keys() - OPTIONAL_KEYS.keys()))}{may}"
+        raise UserError(f"keys of a {what}", ", ".join(sorted(row)), hint)
     for key, kind in types.items():
         if not isinstance(row[key], kind):
             kinds = kind if isinstance(kind, tuple) else (kind,)

@@ -22,7 +22,7 @@ class UserError(ValueError):
 def shorten(value: object, limit: int = 400) -> str:
     """Return the `repr` of a value, on one line, cut in the middle where it is longer than `limit` characters."""
     value = os.fspath(value) if isinstance(value, os.PathLike) else value
-    text = value if isinstance(value, str) and value.isprintable() else repr(value)
+    text = value if value and isinstance(value, str) and value.isprintable() else repr(value)
     if len(text) <= limit:
         return text
     return f"{text[: limit // 2]} … {text[-limit // 2 :]}"

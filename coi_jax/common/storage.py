@@ -56,7 +56,7 @@ def as_path(path: PathLike, field: str = "path") -> epath.Path:
       UserError: it is empty, nothing installed here reads this kind of URL, or no path can be spelled so.
     """
     if not os.fspath(path):
-        raise UserError(field, "''", "is empty; name a path")
+        raise UserError(field, "", "is empty; name a path")
     if "\0" in os.fspath(path):
         raise UserError(field, path, "holds a null character; correct the path")
     scheme, separator, _ = os.fspath(path).partition("://")

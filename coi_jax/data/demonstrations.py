@@ -39,8 +39,18 @@ def find_demonstrations(config: RunConfig, spec: TaskSpec) -> list[Chain]:
     if settings.demonstrations is not None:
         return read_demonstrations(settings.demonstrations, settings.shots)
     same_length = choose_examples(_training_chains(config, spec, spec.length), settings.shots)
-    any_length = same_length or choose_examples(_training_chains(config, spec, None), settings.shots)
-    return any_length or read_demonstrations(OWN, settings.shots)
+    found = same_length or choose_examples(_training_chains(config, spec, None), settings.shots)
+    if found and len(found) < settings.shots and settings.shots > SHOTS:  # fewer than the default are shown as they are
+        hint = f"{spec.folder} has {len(found)} training chains with all outputs; give at most as many"
+        raise UserError("config.evaluation.shots", settings.shots, hint)
+    return found or read_demonstrations(OWN, settings.shots)
+
+
+def check_file(config: RunConfig) -> None:
+    """Read the demonstrations that a user named, if an arm shows any, to raise an error as `read_demonstrations`."""
+    settings = config.evaluation
+    if settings.demonstrations is not None and find_arm(config.arm).prompting != "direct":
+        read_demonstrations(settings.demonstrations, settings.shots)
 
 
 def note_unused(config: RunConfig, named: Collection[str]) -> None:

@@ -19,7 +19,7 @@ from coi_jax.common.storage import PathLike, as_path
 from coi_jax.config.model import SPEED_FIELDS
 from coi_jax.config.run import MeshConfig, RunConfig, load_config
 from coi_jax.data.arms import find_arm
-from coi_jax.data.demonstrations import note_unused
+from coi_jax.data.demonstrations import check_file, note_unused
 from coi_jax.inference.generator import Answer, Generator, Prompt, make_strategy
 from coi_jax.models import Network, Params, build
 from coi_jax.parallel import processes, sharding
@@ -180,6 +180,7 @@ def load_model(
         hint = "is tuned, and has a network of its own; leave --source out, or choose an arm that is prompted"
         raise UserError("config.arm", config.arm, hint)
     if source:
+        check_file(config)  # before the run takes the settings over
         open_run(workdir, config)
     return Model(run, as_path(workdir), config, step or 0, processes.on_primary(lambda: _identity(run, config, step)))
 

@@ -245,7 +245,8 @@ def _not_empty(stage: Stage, rejecting: Sequence[Stage]) -> Stage:
     if stage.counts[OUT]:
         return stage
     field = "seeds.sources" if stage.name == "seeds" else f"stage {stage.name}"
-    raise UserError(field, "no row is left", f"{_main_reason(rejecting)}; correct the sources or the settings")
+    wrong = "the sources" if stage.name == "seeds" else "the sources, the model"
+    raise UserError(field, "no row is left", f"{_main_reason(rejecting)}; correct {wrong} or the settings")
 
 
 def _main_reason(stages: Sequence[Stage]) -> str:

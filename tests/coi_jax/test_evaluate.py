@@ -310,8 +310,10 @@ def test_predictions_follow_from_the_demonstrations(
         options = ("--source", str(run), "--config.arm=cot", "--tasks=proc1_test", f"--demonstrations={shown}")
         assert evaluate(baseline, *options, "--shots=2") == 0
     assert "proc1_test: predictions of another checkpoint" in capsys.readouterr().err
+    before = (baseline / "config.json").read_bytes()
     assert evaluate(baseline, *options, "--shots=3") == 2
     assert "config.evaluation.shots: 3: " in capsys.readouterr().err
+    assert (baseline / "config.json").read_bytes() == before
     assert evaluate(run, "--tasks=proc1_test", f"--demonstrations={shown}") == 0
     assert (
         "arm coi12 is shown no worked examples, so that evaluation.demonstrations is not used"

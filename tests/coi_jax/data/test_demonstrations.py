@@ -48,6 +48,8 @@ def test_without_a_file_they_are_training_chains_of_the_test_sets_length(folder:
     found = find_demonstrations(config, replace(spec, length=3))
     assert found == choose_examples(read_chains(folder / "data", "train"))
     assert find_demonstrations(*asked(folder, arm="coi12")) == []
+    with pytest.raises(UserError, match=r"config\.evaluation\.shots: 100000: .*has 9 training chains with all outputs"):
+        find_demonstrations(*asked(folder, evaluation__shots=100_000))
 
 
 @pytest.mark.parametrize("split", ["none", "train"])

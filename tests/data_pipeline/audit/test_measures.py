@@ -246,7 +246,7 @@ def test_a_vocabulary_has_the_file_that_it_needs_and_no_other() -> None:
     with pytest.raises(UserError, match=r"^vocabulary_file: other\.model: bytes need no file; leave it out"):
         main(["--data", "data", "--vocabulary", "bytes", "--vocabulary_file", "other.model"])
     for kind in ("sentencepiece", "tokenizer"):
-        with pytest.raises(UserError, match=rf"^vocabulary_file: : has no value, and --vocabulary {kind} needs one"):
+        with pytest.raises(UserError, match=rf"^vocabulary_file: '': has no value, and --vocabulary {kind} needs one"):
             main(["--data", "data", "--vocabulary", kind])
 
 
