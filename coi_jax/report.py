@@ -18,13 +18,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     # Imported once the command line is right, so that --help and mistakes need little.
     from coi_jax.common import files
-    from coi_jax.common.storage import as_path, is_there, read_range
+    from coi_jax.common.storage import as_path, is_file, is_there, read_range
     from coi_jax.reporting import run_report
     from coi_jax.reporting.run_records import read
 
     records = read(arguments.runs)
     out = as_path(arguments.out or f"{arguments.runs[0]}/report.html", "--out")
-    if is_there(out) and (not out.is_file() or run_report.MARK.encode() not in read_range(out, 0, 200)):
+    if is_there(out) and (not is_file(out) or run_report.MARK.encode() not in read_range(out, 0, 200)):
         raise UserError("--out", out, "was not written by this command; name another file")
     data = run_report.content(records)
     for fault in data["faults"]:

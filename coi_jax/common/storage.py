@@ -92,6 +92,14 @@ def is_there(path: PathLike) -> bool:
     return os.path.lexists(path) if is_local(path) else bool(epath.Path(path).exists())
 
 
+def is_file(path: PathLike) -> bool:
+    """Return whether a path is that of a file, and of no pipe, which opening would wait for."""
+    try:
+        return not _not_a_file(epath.Path(path))
+    except FileNotFoundError:
+        return False
+
+
 def local_path(path: PathLike, field: str, reason: str) -> pathlib.Path:
     """Return a path that has to be local as a `pathlib.Path`.
 
