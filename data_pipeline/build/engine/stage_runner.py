@@ -13,7 +13,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import apache_beam as beam
 import fsspec
@@ -37,6 +37,7 @@ USAGE = "usage"  # tag of the row with the calls, tokens and questions of a stag
 DECLINED = "declined"  # marks rejected rows whose calls the endpoint declined; counts them in the marker file
 MARKER = "whole.json"
 Row = dict[str, Any]
+View = TypeVar("View", bound=PipelineOptions)
 Flow = Any  # a PCollection of rows
 
 
@@ -115,6 +116,17 @@ def read_rows(pattern: str) -> Iterator[Row]:
     for name in sorted(system.glob(path)):
         with system.open(name, "rt", encoding="utf-8") as file:
             yield from map(_row, file)
+
+
+class Options(PipelineOptions):
+    """Beam's options with views that are made once: Beam asks for one for every transform, each with a parser."""
+
+    def view_as(self, cls: type[View]) -> View:
+        """Return the options that a class of Beam's declares."""
+        views: dict[type[View], View] = self.__dict__.setdefault("views", {})  # an attribute would be an option
+        if cls not in views:
+            views[cls] = super().view_as(cls)
+        return views[cls]
 
 
 class StageRunner:
@@ -214,7 +226,7 @@ class StageRunner:
         return counts
 
     def _run(self, folder: str, make: Callable[[beam.Pipeline], dict[str, Flow]]) -> None:
-        options = PipelineOptions(self._options, save_main_session=False)
+        options = Options(self._options, save_main_session=False)
         with beam.Pipeline(options=options) as pipeline:
             make(pipeline) | "rows" >> WriteRows(folder)
         system, unnamed = fsspec.core.url_to_fs(f"{folder}/{UNNAMED}")
