@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from tests.helpers import cpu_devices
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # programs run a few times only; of child processes too
 if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {cpu_devices.flags(8)}"
 
@@ -44,15 +45,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "gpu" in metafunc.fixturenames:
         gpus = [device for device in jax.devices() if device.platform == "gpu"]
         metafunc.parametrize("gpu", gpus, ids=str)
-
-
-@pytest.fixture(scope="module")
-def quick_compilation() -> Iterator[None]:
-    """Compiles the programs of a module without optimizing them; a mark `usefixtures` asks for it."""
-    from tests.helpers import tiny_models
-
-    with tiny_models.quick_compilation():
-        yield
 
 
 @pytest.fixture

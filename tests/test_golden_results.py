@@ -139,9 +139,9 @@ def results(folder: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Computed in a process of its own, which sees one device."""
+    """Computed in a process of its own, which sees one device, with programs that are compiled as for users."""
     path = tmp_path_factory.mktemp("golden") / "results.json"
-    environment = {**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
+    environment = {**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "0"}
     subprocess.run([sys.executable, "-m", "tests.test_golden_results", path], check=True, env=environment, cwd=ROOT)
     values: dict[str, Any] = json.loads(path.read_text())
     return values

@@ -21,9 +21,10 @@ BLOCK = re.compile(r'^```(\w+)(?: title="([^"]+)")?( output)?\n(.*?)^```$', re.M
 
 FOLDERS = ("coi_jax", "configs", "data_pipeline", "launch", "tests")
 
-# What the tutorial "Quickstart" leaves behind.
+# What the tutorial "Quickstart" leaves behind; one process writes all of its token caches.
 QUICKSTART = (
     "python -m data_pipeline.procedural --out data/lists --operations lists --max_level 1",
+    "python -m data_pipeline.cache --config configs/quickstart.py --config.arm=coi12 --config.data.folder=data/lists",
     "python -m coi_jax.train --config configs/quickstart.py --workdir runs/coi12 --config.arm=coi12"
     " --config.data.folder=data/lists",
 )

@@ -39,7 +39,7 @@ from coi_jax.runs.train_state import TrainState
 from coi_jax.weights import conversion
 from coi_jax.weights.safetensors_files import INDEX, SINGLE
 from data_pipeline.tasks.sentencepiece_training import train
-from tests.helpers import published_models, tiny_models, trained_runs
+from tests.helpers import published_models, trained_runs
 from tests.helpers.paths import QUICKSTART
 from tests.helpers.published_models import logits, tensors
 from tests.helpers.reference_models import FAMILIES
@@ -276,11 +276,9 @@ def test_a_full_disk_is_named(
 def ask(folder: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
     capsys.readouterr()
     question = ["--workdir", str(folder), "--instruction", "Sort the words.", "--input", "b a", "--json"]
-    with tiny_models.quick_compilation():
-        assert (
-            cli.run(lambda: generate.main([*question, "--config.evaluation.max_new_tokens=5", "--config.mesh.fsdp=1"]))
-            == 0
-        )
+    assert (
+        cli.run(lambda: generate.main([*question, "--config.evaluation.max_new_tokens=5", "--config.mesh.fsdp=1"])) == 0
+    )
     answer: dict[str, object] = json.loads(capsys.readouterr().out)
     return answer
 
@@ -315,8 +313,7 @@ def test_published_weights_are_scored_as_they_are(tmp_path: Path, source: Path, 
         "--limit=2",
         *options,
     ]
-    with tiny_models.quick_compilation():
-        assert cli.run(lambda: evaluate.main(command)) == 0
+    assert cli.run(lambda: evaluate.main(command)) == 0
     results = json.loads((tmp_path / "base" / "eval" / "proc1_test" / "results_first_2.json").read_text())
     assert results["provenance"]["checkpoint"].startswith("0-")
     assert cli.run(lambda: evaluate.main([*command, "--config.arm=coi1"])) == 2

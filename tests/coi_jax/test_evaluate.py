@@ -30,10 +30,7 @@ from coi_jax.runs.run_folder import RunFolder
 from tests.helpers.token_caches import make_chain, write_caches, write_demonstrations
 from tests.helpers.trained_runs import TESTS, make_run, save
 
-pytestmark = [
-    pytest.mark.xdist_group("evaluate"),  # its fixtures take long: one worker makes them
-    pytest.mark.usefixtures("quick_compilation"),
-]
+pytestmark = pytest.mark.xdist_group("evaluate")  # its fixtures take long: one worker makes them
 
 
 @pytest.fixture(scope="module")

@@ -48,7 +48,7 @@ def arguments(workdir: Path, steps: int = 3, **overrides: object) -> list[str]:
 
 
 @pytest.fixture
-def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets `train.main` run in this process, on stand-in batches."""
 
     def prepare(config: RunConfig, run: RunFolder) -> TrainingJob:
@@ -63,8 +63,6 @@ def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(trainer, "prepare", prepare)
     monkeypatch.setattr(processes, "start_jax", lambda **_: None)
     monkeypatch.setattr("coi_jax.parallel.hardware.matmul_peak", lambda dtype: 1e12)
-    with tiny_models.quick_compilation():
-        yield
 
 
 @pytest.mark.usefixtures("here")

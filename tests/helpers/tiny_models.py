@@ -1,6 +1,5 @@
 """Tiny networks, configs and batches that the tests of training share; no dataset and no cache is needed."""
 
-import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -46,15 +45,6 @@ T5 = PRESETS["t5_v11"] | {
     "relative_max_distance": 16,
     **RUN_FIELDS,
 }
-
-
-@contextlib.contextmanager
-def quick_compilation() -> Iterator[None]:
-    """Compiles without optimizing: these programs run a few times only."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
 
 
 def run_config(kind: str = "decoder", **overrides: Any) -> RunConfig:
@@ -148,7 +138,7 @@ class Trained:
         self.abstract = train_step.abstract_state(network, self.optimizer)
         step = train_step.make_step(network, self.optimizer, schedule, microbatches=microbatches, seed=0)
         self.step: StepFunction = train_step.compile_step(step, self.shardings, mesh)
-        with quick_compilation(), jax.set_mesh(mesh):
+        with jax.set_mesh(mesh):
             shardings = (self.shardings.params, self.shardings.frozen)
             init = jax.jit(lambda key: network.split(network.init(key)), out_shardings=shardings)
             params, frozen = init(jax.random.key(0))
@@ -157,7 +147,7 @@ class Trained:
     def run(self, batches: list[dict[str, np.ndarray]]) -> list[float]:
         """Takes a step on each batch; the losses."""
         losses = []
-        with quick_compilation(), jax.set_mesh(self.mesh):
+        with jax.set_mesh(self.mesh):
             for one in batches:
                 self.state, metrics = self.step(self.state, jax.device_put(one, sharding.batch_sharding(self.mesh)))
                 losses.append(float(metrics.loss))

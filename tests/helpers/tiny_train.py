@@ -30,7 +30,6 @@ def prepare(config: RunConfig, run: RunFolder) -> TrainingJob:
 
 
 if __name__ == "__main__":
-    jax.config.update("jax_disable_most_optimizations", True)
     hardware.matmul_peak = lambda dtype: 1e12
     with mock.patch.object(trainer, "prepare", prepare):
         status = cli.run(train.main)

@@ -60,7 +60,6 @@ def slowly(iterate: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]
 
 def prepare(folder: Path) -> None:
     """What makes the commands quick on this machine; nothing of it depends on the number of processes."""
-    jax.config.update("jax_disable_most_optimizations", True)
     hardware.matmul_peak = lambda dtype: 1e12
     token_cache._write_in_child = lambda *arguments: write_missing(folder, *arguments)
 

@@ -15,7 +15,6 @@ from coi_jax.models.kv_cache import Cache
 from tests.helpers.both_networks import Both, make_both
 from tests.helpers.continuations import EOS, Oracle, beam
 from tests.helpers.reference_models import VOCABULARY
-from tests.helpers.tiny_models import quick_compilation
 from tests.helpers.tiny_networks import CONFIGS, network_and_params, tokens
 
 LIMIT = 5
@@ -98,8 +97,7 @@ def test_equals_transformers(pair: Both, beams: int, penalty: float, early_stopp
     settings = {"num_beams": beams, "length_penalty": penalty, "early_stopping": early_stopping}
     prompts = [Prompt(str(seed), np.asarray(tokens(seed, 6), np.int32)) for seed in range(16)]
     strategy = BeamStrategy(network, ENDS[0], NEW_TOKENS, beams, tuple(ENDS[1:]), penalty, early_stopping)
-    with quick_compilation():
-        ours = {answer.index: answer.tokens for answer in Generator(params, strategy, 16, 0).run(prompts)}
+    ours = {answer.index: answer.tokens for answer in Generator(params, strategy, 16, 0).run(prompts)}
     theirs_answers = expected(theirs, prompts, settings)
     assert [ours[n] for n in range(16)] == theirs_answers
     assert len(set(map(len, theirs_answers))) > 2

@@ -1,4 +1,3 @@
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -21,19 +20,12 @@ from coi_jax.models import Network, Params
 from coi_jax.parallel import sharding
 from tests.helpers import tiny_models
 from tests.helpers.continuations import EOS, Oracle, greedy
-from tests.helpers.tiny_models import quick_compilation
 from tests.helpers.tiny_networks import CONFIGS, change, network_and_params, tokens
 
 Model = tuple[Network, Params]
 
 LIMIT = 10
 PROMPTS = [Prompt(f"example {n}", tokens(n, length)) for n, length in enumerate((5, 9, 3, 20, 7, 5, 12, 8))]
-
-
-@pytest.fixture(autouse=True)
-def _quick() -> Iterator[None]:
-    with quick_compilation():
-        yield
 
 
 def make_model(kind: str, **fields: Any) -> Model:

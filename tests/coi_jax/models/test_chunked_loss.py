@@ -56,10 +56,9 @@ def assert_same(ours: Any, expected: Any, tolerance: float = 1e-6) -> None:
 @pytest.mark.parametrize("chunk", [7, 59, 1000])
 def test_chunks_change_no_result(chunk: int) -> None:
     arguments, *rest = example()
-    with tiny_models.quick_compilation():
-        expected = with_gradients(0)(arguments, *rest)
-        assert_same(with_gradients(chunk)(arguments, *rest), expected)
-        assert_same(loss(arguments, *rest, chunk=chunk), expected[0])
+    expected = with_gradients(0)(arguments, *rest)
+    assert_same(with_gradients(chunk)(arguments, *rest), expected)
+    assert_same(loss(arguments, *rest, chunk=chunk), expected[0])
 
 
 def place(mesh: jax.sharding.Mesh, arguments: Arguments, rest: list[jax.Array]) -> tuple[Any, ...]:
@@ -165,5 +164,4 @@ def test_networks_take_their_loss_in_chunks(kind: str, tied: bool) -> None:
         network = build(change(config, loss_chunk=chunk), VOCABULARY)
         return jax.jit(jax.value_and_grad(lambda params: network.loss(params, batch).loss))(params)
 
-    with tiny_models.quick_compilation():
-        assert_same(loss_and_gradients(4), loss_and_gradients(None), 1e-5)
+    assert_same(loss_and_gradients(4), loss_and_gradients(None), 1e-5)

@@ -15,7 +15,7 @@ from transformers import GenerationMixin
 
 from coi_jax.models import Network, Params
 from coi_jax.weights.hf_names import to_params
-from tests.helpers import tiny_models, tiny_networks
+from tests.helpers import tiny_networks
 from tests.helpers.both_networks import Both, make_both
 from tests.helpers.reference_layers import gradients_of, numpy, torch_of
 from tests.helpers.reference_models import FAMILIES, VOCABULARY
@@ -57,8 +57,7 @@ def test_logits_and_gradients(triple: Both, record_property: Record) -> None:
     def loss(params: Params) -> tuple[jax.Array, jax.Array]:
         return network.loss(params, batch).loss, network.logits(params, batch)
 
-    with tiny_models.quick_compilation():
-        (_, logits), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
+    (_, logits), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
     expected = their_logits(theirs, batch)
     kept = np.asarray(batch["weights"]) == 1
     difference = np.abs(np.asarray(logits) - numpy(expected))[kept].max()
@@ -87,8 +86,7 @@ def test_greedy_answers(triple: Both, record_property: Record) -> None:
     """Prompts of unlike lengths in one batch; the reference gets each alone."""
     theirs, network, params = triple
     prompts = [tiny_networks.tokens(seed, length) for seed, length in ((3, 11), (4, 2), (5, 7))]
-    with tiny_models.quick_compilation():
-        ours = tiny_networks.greedy(network, params, prompts, steps=LENGTH)
+    ours = tiny_networks.greedy(network, params, prompts, steps=LENGTH)
     assert isinstance(theirs, GenerationMixin)
     for prompt, answer in zip(prompts, ours, strict=True):
         given, seen = torch_of(prompt)[None], torch.ones(1, len(prompt))
@@ -107,9 +105,8 @@ def test_longrope_rotates_each_sequence_by_its_own_length(monkeypatch: pytest.Mo
     short, long = tiny_networks.tokens(1, 8), tiny_networks.tokens(2, 13)
     batch = tiny_networks.pack([[short, long]], LENGTH)
     prompts = [tiny_networks.tokens(seed, length) for seed, length in ((3, 11), (4, 3))]
-    with tiny_models.quick_compilation():
-        logits = numpy(torch_of(network.logits(params, batch)))[0]
-        answers = tiny_networks.greedy(network, params, prompts, steps=5)
+    logits = numpy(torch_of(network.logits(params, batch)))[0]
+    answers = tiny_networks.greedy(network, params, prompts, steps=5)
     for found, alone in ((logits[:7], short[:-1]), (logits[7:19], long[:-1])):
         np.testing.assert_allclose(found, numpy(theirs(torch_of(alone)[None]).logits[0]), atol=TOLERANCE)
     assert isinstance(theirs, GenerationMixin)
@@ -123,8 +120,7 @@ def test_queries_grow_with_the_position_in_their_own_sequence(monkeypatch: pytes
     theirs, network, params = make_both("Ministral 3")
     one, other = tiny_networks.tokens(1, 10), tiny_networks.tokens(2, 12)
     batch = tiny_networks.pack([[one, other]], LENGTH)
-    with tiny_models.quick_compilation():
-        logits = numpy(torch_of(network.logits(params, batch)))[0]
+    logits = numpy(torch_of(network.logits(params, batch)))[0]
     expected = [numpy(theirs(torch_of(alone[:-1])[None]).logits[0]) for alone in (one, other)]
     np.testing.assert_allclose(logits[:9], expected[0], atol=TOLERANCE)
     np.testing.assert_allclose(logits[9:20], expected[1], atol=TOLERANCE)

@@ -14,7 +14,6 @@ from coi_jax.config.model import LoraConfig
 from coi_jax.models import Network, Params, build
 from coi_jax.models.quantization import dequantize, quantize
 from tests.coi_jax.models.test_network import LENGTH, packed
-from tests.helpers import tiny_models
 from tests.helpers.tiny_networks import CONFIGS, VOCABULARY, greedy, pack, pack_pairs, tokens
 
 TARGETS = "attention|mlp|head"
@@ -52,9 +51,8 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def params(kind: str) -> Params:
-    with tiny_models.quick_compilation():
-        params: Params = jax.jit(adapted(kind).init)(jax.random.key(0))
-        return params
+    params: Params = jax.jit(adapted(kind).init)(jax.random.key(0))
+    return params
 
 
 @functools.cache
@@ -63,8 +61,7 @@ def compiled(network: Network) -> Callable[..., jax.Array]:
 
 
 def logits(network: Network, kind: str, params: Params) -> np.ndarray:
-    with tiny_models.quick_compilation():
-        return np.asarray(compiled(network)(params, packed(kind)))
+    return np.asarray(compiled(network)(params, packed(kind)))
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +72,7 @@ def applied(kind: str, params: Params) -> np.ndarray:
 
 def test_adapters_change_no_bit_before_the_first_step(kind: str, params: Params) -> None:
     plain = build(CONFIGS[kind], VOCABULARY)
-    with tiny_models.quick_compilation():
-        base = jax.jit(plain.init)(jax.random.key(0))
+    base = jax.jit(plain.init)(jax.random.key(0))
     jax.tree.map(np.testing.assert_array_equal, adapted(kind).split(params)[1], base)
     np.testing.assert_array_equal(logits(adapted(kind), kind, params), logits(plain, kind, base))
 
@@ -103,11 +99,10 @@ def test_dropout_is_of_every_adapters_input_and_a_function_of_its_key(kind: str,
         keys = jnp.stack([jax.random.key(seed) for seed in seeds])
         return jax.vmap(jax.value_and_grad(loss), (None, None, 0))(*network.split(params), keys)
 
-    with tiny_models.quick_compilation():
-        step = jax.jit(both, static_argnums=1)
-        losses, _ = step(params, (0, 0, 1))
-        np.testing.assert_allclose(losses, losses[0], rtol=1e-6)
-        losses, gradients = step(with_random_adapters(network, params), (0, 0, 1))
+    step = jax.jit(both, static_argnums=1)
+    losses, _ = step(params, (0, 0, 1))
+    np.testing.assert_allclose(losses, losses[0], rtol=1e-6)
+    losses, gradients = step(with_random_adapters(network, params), (0, 0, 1))
     assert losses[0] == losses[1] != losses[2]
     for leaf in jax.tree.leaves(gradients):
         assert not np.allclose(leaf[0], leaf[2])
@@ -207,13 +202,12 @@ def test_cached_decoding_with_adapters_on_an_int8_base_equals_the_full_forward_p
     network = adapted(kind, base_dtype="int8")
     held = jax.jit(network.cast_base)(with_random_adapters(network, params))
     prompts = [tokens(1, 3), tokens(2, 7)]
-    with tiny_models.quick_compilation():
-        answers = greedy(network, held, prompts, steps=8)
-        if kind == "t5":
-            batch = pack_pairs([[pair] for pair in zip(prompts, answers, strict=True)], LENGTH)
-        else:
-            batch = pack([[np.concatenate(both)] for both in zip(prompts, answers, strict=True)], LENGTH)
-        expected = np.asarray(compiled(network)(held, batch)).argmax(-1)
+    answers = greedy(network, held, prompts, steps=8)
+    if kind == "t5":
+        batch = pack_pairs([[pair] for pair in zip(prompts, answers, strict=True)], LENGTH)
+    else:
+        batch = pack([[np.concatenate(both)] for both in zip(prompts, answers, strict=True)], LENGTH)
+    expected = np.asarray(compiled(network)(held, batch)).argmax(-1)
     for prompt, answer, row in zip(prompts, answers, expected, strict=True):
         start = 0 if kind == "t5" else len(prompt) - 1
         np.testing.assert_array_equal(row[start : start + 8], answer)

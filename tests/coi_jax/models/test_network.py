@@ -14,7 +14,6 @@ from coi_jax.families.decoder_common import PLAIN_ROPE
 from coi_jax.models import Network, Params, build, gather_rows
 from coi_jax.models.kv_cache import unstack_layers
 from coi_jax.parallel import sharding
-from tests.helpers.tiny_models import quick_compilation
 from tests.helpers.tiny_networks import CONFIGS, VOCABULARY, change, network_and_params, pack, pack_pairs, pad, tokens
 
 LENGTH = 16
@@ -150,11 +149,10 @@ def test_prompts_read_in_chunks_into_a_longer_cache_are_read_whole(
     prompts = [tokens(1, 3), tokens(2, 14), tokens(3, 6), tokens(4, 1)]
     answers = np.stack([tokens(seed, 2) for seed in (4, 5, 6, 7)])
     expected = full_logits(kind, (network, params), prompts, answers)
-    with quick_compilation():
-        held = network.unstack_layers(params)
-        prefill = jax.jit(functools.partial(network.prefill, max_new_tokens=9, longest=21))
-        logits, cache = prefill(held, *pad(prompts))
-        later, _ = jax.jit(network.decode_step)(held, cache, jnp.asarray(answers[:, 0]))
+    held = network.unstack_layers(params)
+    prefill = jax.jit(functools.partial(network.prefill, max_new_tokens=9, longest=21))
+    logits, cache = prefill(held, *pad(prompts))
+    later, _ = jax.jit(network.decode_step)(held, cache, jnp.asarray(answers[:, 0]))
     np.testing.assert_allclose(logits, expected[:, 0], atol=1e-5)
     np.testing.assert_allclose(later, expected[:, 1], atol=1e-5)
 
@@ -202,11 +200,10 @@ def test_unrolling_and_remat_change_no_result(
 
 def test_remat_by_name_changes_no_result() -> None:
     _, params = network_and_params(change(CONFIGS["decoder"], layers=1))
-    with quick_compilation():
-        expected, *others = (
-            loss_and_gradients("decoder", change(CONFIGS["decoder"], layers=1, remat=policy), params)
-            for policy in ("none", "attention", "projections", "dots_attention")
-        )
+    expected, *others = (
+        loss_and_gradients("decoder", change(CONFIGS["decoder"], layers=1, remat=policy), params)
+        for policy in ("none", "attention", "projections", "dots_attention")
+    )
     for ours in others:
         jax.tree.map(lambda ours, expected: np.testing.assert_allclose(ours, expected, atol=1e-5), ours, expected)
 
@@ -284,16 +281,14 @@ def test_decoding_reads_matrices_in_the_compute_dtype(kind: str, config: Config,
         leaf.nbytes for leaf in jax.tree.leaves(pair[1])
     )
     prefill = jax.jit(network.prefill, static_argnames="max_new_tokens")
-    with quick_compilation():
-        ours, expected = (prefill(params, *pad([tokens(1, 9)]), max_new_tokens=1)[0] for params in (held, pair[1]))
+    ours, expected = (prefill(params, *pad([tokens(1, 9)]), max_new_tokens=1)[0] for params in (held, pair[1]))
     np.testing.assert_array_equal(ours, expected)
 
 
 def test_layers_of_two_kinds_are_the_same_apart() -> None:
     network, params = network_and_params(change(CONFIGS["decoder"], window=4, global_layer_interval=2))
     step = jax.jit(network.decode_step)
-    with quick_compilation():
-        prefill = jax.jit(network.prefill, static_argnames="max_new_tokens")
-        _, cache = prefill(params, *pad([tokens(1, 9)]), max_new_tokens=1)
-        ours, _ = step(network.unstack_layers(params), unstack_layers(cache), jnp.asarray([5]))
-        np.testing.assert_allclose(ours, step(params, cache, jnp.asarray([5]))[0], atol=1e-5)
+    prefill = jax.jit(network.prefill, static_argnames="max_new_tokens")
+    _, cache = prefill(params, *pad([tokens(1, 9)]), max_new_tokens=1)
+    ours, _ = step(network.unstack_layers(params), unstack_layers(cache), jnp.asarray([5]))
+    np.testing.assert_allclose(ours, step(params, cache, jnp.asarray([5]))[0], atol=1e-5)

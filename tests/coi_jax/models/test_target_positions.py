@@ -55,16 +55,15 @@ def test_positions_without_a_target_change_nothing(
 ) -> None:
     network = tiny_models.network(kind, model__loss_chunk=chunk, model__tied_embedding=tied)
     mesh = tiny_models.mesh(**axes) if axes else None
-    with tiny_models.quick_compilation():
-        batch = place(None, kind)
-        expected = loss_and_gradients(network, batch, None)
-        parts = sharding.batch_parts(mesh) if mesh else (1, 1)
-        capacity = most_of_a_device(batch, *parts)
-        if mesh is None:
-            found = loss_and_gradients(network, batch, capacity)
-        else:
-            with jax.set_mesh(mesh):
-                found = loss_and_gradients(network, place(mesh, kind), capacity)
+    batch = place(None, kind)
+    expected = loss_and_gradients(network, batch, None)
+    parts = sharding.batch_parts(mesh) if mesh else (1, 1)
+    capacity = most_of_a_device(batch, *parts)
+    if mesh is None:
+        found = loss_and_gradients(network, batch, capacity)
+    else:
+        with jax.set_mesh(mesh):
+            found = loss_and_gradients(network, place(mesh, kind), capacity)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6), found, expected)
 
 

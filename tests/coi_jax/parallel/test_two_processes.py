@@ -160,7 +160,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Story:
 def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same commands in this process, which has eight devices."""
     folder = make_folder(tmp_path_factory.mktemp("one"))
-    with pytest.MonkeyPatch.context() as patch, tiny_models.quick_compilation():
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr("coi_jax.parallel.hardware.matmul_peak", lambda dtype: 1e12)
         patch.setattr(
             "coi_jax.data.token_cache._write_in_child", lambda *args: two_process_worker.write_missing(folder, *args)

@@ -45,8 +45,7 @@ def make_job(
 
 
 def fit(job: TrainingJob) -> Fitted:
-    with tiny_models.quick_compilation():
-        return loop.fit(job)
+    return loop.fit(job)
 
 
 def numbers(folder: Path) -> list[dict[str, Any]]:

@@ -59,12 +59,11 @@ def test_a_run_that_was_interrupted_goes_on_as_if_it_had_not_been(
     monkeypatch.setattr("coi_jax.parallel.hardware.matmul_peak", lambda dtype: 1e12)
     write_dataset(tmp_path / "data", {1: 60, 2: 40})
     write_caches(small_config(tmp_path, **SETTINGS))
-    with tiny_models.quick_compilation():
-        whole, parts = prepare(tmp_path, "whole"), prepare(tmp_path, "parts")
-        loop.fit(whole)
-        with pytest.raises(KeyboardInterrupt):
-            loop.fit(replace(parts, loader=Interrupted(parts.loader, 5)))
-        loop.fit(prepare(tmp_path, "parts"))
+    whole, parts = prepare(tmp_path, "whole"), prepare(tmp_path, "parts")
+    loop.fit(whole)
+    with pytest.raises(KeyboardInterrupt):
+        loop.fit(replace(parts, loader=Interrupted(parts.loader, 5)))
+    loop.fit(prepare(tmp_path, "parts"))
     assert metrics(parts) == metrics(whole)
     assert len(metrics(whole)) == 6
     said = capfd.readouterr().err

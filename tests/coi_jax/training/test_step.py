@@ -112,9 +112,8 @@ def test_the_loss_is_the_sum_over_tokens_by_the_tokens_of_the_whole_batch() -> N
     net = network()
     params = net.init(jax.random.key(0))
     rows = on_device(one)
-    with tiny_models.quick_compilation():
-        sums, gradient = jax.jit(lambda params: train_step.accumulate(net, params, None, rows, 4, None))(params)
-        whole = jax.jit(jax.grad(lambda params: net.loss(params, rows).loss))(params)
+    sums, gradient = jax.jit(lambda params: train_step.accumulate(net, params, None, rows, 4, None))(params)
+    whole = jax.jit(jax.grad(lambda params: net.loss(params, rows).loss))(params)
     assert sums.tokens == one["weights"].sum()
     tiny_models.assert_close(gradient, whole, 1e-5)
 
@@ -147,10 +146,9 @@ def test_the_loss_by_step_is_the_mean_by_the_weights_of_the_targets(
     def sums_of(capacity: int) -> Any:
         return train_step.accumulate(net, params, None, rows, microbatches, None, target_capacity=capacity)
 
-    with tiny_models.quick_compilation():
-        sums, gradient = jax.jit(sums_of, static_argnums=0)(most)
-        loss, expected = jax.jit(jax.value_and_grad(mean))(params)
-        lost, _ = jax.jit(sums_of, static_argnums=0)(most - 1)
+    sums, gradient = jax.jit(sums_of, static_argnums=0)(most)
+    loss, expected = jax.jit(jax.value_and_grad(mean))(params)
+    lost, _ = jax.jit(sums_of, static_argnums=0)(most - 1)
     np.testing.assert_allclose(sums.tokens, weights.sum(), rtol=1e-6)
     np.testing.assert_allclose(sums.loss / sums.tokens, loss, rtol=1e-5)
     tiny_models.assert_close(jax.tree.map(lambda leaf: leaf / sums.tokens, gradient), expected, 1e-5)
@@ -177,8 +175,7 @@ def test_packed_examples_have_the_loss_by_step_of_each_alone(shape: RowShape) ->
     alone = fill([[pair] for pair in pairs], shape, ByteVocabulary(), [[each] for each in weights])
     net = network("t5" if shape.targets_length else "decoder")
     params = net.init(jax.random.key(0))
-    with tiny_models.quick_compilation():
-        sums = [jax.jit(net.loss)(params, on_device(rows)) for rows in (packed, alone)]
+    sums = [jax.jit(net.loss)(params, on_device(rows)) for rows in (packed, alone)]
     tiny_models.assert_close(sums[0], sums[1], 1e-5)
     assert sums[0].tokens == sum(each.sum() for each in weights) > 0
 
@@ -219,8 +216,7 @@ def test_dropout_differs_by_step_and_by_seed_and_is_repeatable() -> None:
         return train_step.accumulate(net, params, None, rows, 2, key)[0].loss
 
     def loss(seed: int, step: int) -> float:
-        with tiny_models.quick_compilation():
-            return float(sums(params, jax.random.fold_in(jax.random.key(seed), step)))
+        return float(sums(params, jax.random.fold_in(jax.random.key(seed), step)))
 
     assert loss(0, 1) == loss(0, 1)
     assert len({loss(0, 1), loss(0, 2), loss(1, 1)}) == 3

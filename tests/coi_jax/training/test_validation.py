@@ -65,8 +65,7 @@ def prepare(folder: Path, run: str, **overrides: Any) -> TrainingJob:
 
 
 def fit(job: TrainingJob) -> Fitted:
-    with tiny_models.quick_compilation():
-        return loop.fit(job)
+    return loop.fit(job)
 
 
 def rows(job: TrainingJob, name: str) -> dict[int, float]:
@@ -85,7 +84,7 @@ def trained(data: Path) -> TrainingJob:
 def loss_of(job: TrainingJob) -> float:
     """The loss of the initial parameters."""
     assert job.validation is not None
-    with jax.set_mesh(job.mesh), tiny_models.quick_compilation():
+    with jax.set_mesh(job.mesh):
         params, frozen = job.initial_weights.load(job.mesh)
         state = step.initial_state(params, frozen, job.optimizer, job.shardings)
         return job.validation.loss(state)

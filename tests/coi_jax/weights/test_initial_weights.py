@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -55,12 +54,6 @@ SIZES = {
     "num_key_value_heads": 2,
 }
 LORA = LoraConfig(rank=2, alpha=4.0, targets="attention|mlp", dropout=0.0, rank_stabilized=False, base_dtype="int8")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick() -> Iterator[None]:
-    with tiny_models.quick_compilation():
-        yield
 
 
 @pytest.fixture(scope="module")

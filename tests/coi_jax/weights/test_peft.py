@@ -25,7 +25,6 @@ from coi_jax.models import Network, Params, build
 from coi_jax.weights import peft
 from coi_jax.weights.hf_names import to_params
 from tests.coi_jax.models.test_families import TOLERANCE, batch_of, their_logits
-from tests.helpers import tiny_models
 from tests.helpers.configs import RUN_FIELDS
 from tests.helpers.reference_layers import numpy
 from tests.helpers.reference_models import FAMILIES, VOCABULARY, reference
@@ -68,8 +67,7 @@ def test_peft_computes_the_same(family: str, tmp_path: Path, record_property: Ca
     network = adapted(theirs, rank_stabilized=list(FAMILIES).index(family) % 2 == 0)
     adapters, frozen = random_adapters(network), base(network, theirs)
     batch = batch_of(network)
-    with tiny_models.quick_compilation():
-        ours = jax.jit(network.logits)(network.join(adapters, frozen), batch)
+    ours = jax.jit(network.logits)(network.join(adapters, frozen), batch)
     kept = np.asarray(batch["weights"]) == 1
     with torch.no_grad():
         plain = numpy(their_logits(theirs, batch))

@@ -21,7 +21,6 @@ from coi_jax.runs.run_folder import open_run
 from coi_jax.weights import conversion, publish
 from coi_jax.weights.initial_weights import open_weights
 from coi_jax.weights.mesh_loading import load_params
-from tests.helpers import tiny_models
 from tests.helpers.paths import CONFIGS, QUICKSTART, ROOT
 from tests.helpers.reference_models import reference
 from tests.helpers.tokenizer_folders import write_json
@@ -193,9 +192,8 @@ def difference(network: Network, folder: Path, theirs: PreTrainedModel) -> float
     rest = {"decoder_input_ids": ids} if network.config.kind == "t5" else {}
     with torch.no_grad():
         expected = theirs(input_ids=ids, **rest).logits.numpy()
-    with tiny_models.quick_compilation():
-        params = load_params(open_weights(str(folder), network), network, None)
-        found = np.asarray(network.logits(params, batch))
+    params = load_params(open_weights(str(folder), network), network, None)
+    found = np.asarray(network.logits(params, batch))
     return float(np.abs(found - expected).max() / expected.std())
 
 
