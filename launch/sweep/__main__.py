@@ -63,7 +63,7 @@ def _parser() -> cli.Parser:
         "--workers", type=cli.positive_int, default=1, help="points that run at the same time; they share the devices"
     )
     parser.add_argument("--retries", type=cli.positive_int, metavar="N", help="how often a failed point is run again")
-    parser.add_argument("--cluster", metavar="FILE", help="what to ask a cluster for: #SBATCH lines for slurm")
+    parser.add_argument("--cluster", metavar="FILE", help="what to ask a cluster for; see configs/clusters")
     parser.add_argument("--dry_run", action="store_true", help="list the points and their state, and run none")
     parser.add_argument("--status", action="store_true", help="print how far each point is, and run none")
     parser.add_argument(

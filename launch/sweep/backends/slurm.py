@@ -7,8 +7,6 @@ whose time is up, saves and is queued again by its own script.
 import os
 import re
 import shlex
-import shutil
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,10 +15,11 @@ from coi_jax.common import files
 from coi_jax.common.errors import UserError
 from coi_jax.common.storage import is_local
 from launch.sweep.backends.protocol import Outcome, Settings
-from launch.sweep.backends.submission import Submission, point_command
+from launch.sweep.backends.submission import Submission, call, check_installed, point_command
 from launch.sweep.point_state import claim
 from launch.sweep.points import Point
 
+NAME = "slurm"
 SCRIPT = "slurm_job.sh"  # in the folder of the sweep
 SAVE_SECONDS = 120  # before the end of its time in which a task is told to save
 OWN_OPTIONS = re.compile(r"#SBATCH\s+(--(?:array|job-name|output|error|open-mode|nodes|ntasks|signal)\b|-[aJoeNn]\b)")
@@ -60,9 +59,7 @@ class SlurmBackend(Submission):
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        if shutil.which("sbatch") is None:
-            hint = "needs sbatch, which is not installed here; run this on a login node of the cluster"
-            raise UserError("--backend", "slurm", hint)
+        check_installed("sbatch", NAME, "run this on a login node of the cluster")
         self._options, self._commands = read_options(settings.cluster)
 
     def run(self, points: Sequence[Point]) -> list[Outcome]:
@@ -72,13 +69,13 @@ class SlurmBackend(Submission):
             raise UserError("--out", folder, "name a folder of the file system that all nodes share")
         script = job_script(points, self._settings, self._options, self._commands)
         name = job_name(folder)
-        if queued := _call(["squeue", "--me", f"--name={name}", "--noheader", "--format=%A"]):
+        if queued := call(["squeue", "--me", f"--name={name}", "--noheader", "--format=%A"], NAME):
             hint = f"still has job {queued.split()[0]} in the queue; wait until it ends, or scancel --name={name}"
             raise UserError("--out", folder, hint)
         for point in points:
             claim(point)
         files.write_text(folder / SCRIPT, script)
-        number = _call(["sbatch", "--parsable", os.fspath(folder / SCRIPT)]).strip()
+        number = call(["sbatch", "--parsable", os.fspath(folder / SCRIPT)], NAME).strip()
         print(f"submitted job {number} of {len(points)} tasks: {folder / SCRIPT}", flush=True)
         return [Outcome(point, "submitted", f"task {place} of job {number}") for place, point in enumerate(points)]
 
@@ -126,12 +123,3 @@ def job_script(points: Sequence[Point], settings: Settings, options: str, comman
         command=shlex.join(point_command(settings, sys.executable)),
         interrupted=130,
     )
-
-
-def _call(command: list[str]) -> str:
-    """Return the output of a command of Slurm; raise UserError with its own words where it fails."""
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        reason = done.stderr.strip().split("\n")[-1] or f"status {done.returncode}"
-        raise UserError("--backend", "slurm", f"{command[0]} failed: {reason}")
-    return done.stdout

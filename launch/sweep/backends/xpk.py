@@ -1,0 +1,71 @@
+"""The xpk backend: every point is a workload of a GKE cluster, which Kueue starts when its TPU slices are free."""
+
+import shlex
+from collections.abc import Sequence
+
+from coi_jax.common import files
+from coi_jax.common.errors import UserError
+from launch.sweep.backends.protocol import Outcome, Settings
+from launch.sweep.backends.submission import Submission, call, check_bucket, check_installed, job_id, point_command
+from launch.sweep.point_state import claim
+from launch.sweep.points import Point
+
+NAME = "xpk"
+OWN_FLAGS = ("--workload", "--command", "--dry-run")
+INSTALL = "python -m venv ../xpk_env && ../xpk_env/bin/pip install xpk==1.16.0, and put its bin on PATH"
+
+
+class XpkBackend(Submission):
+    """Creates a workload for each point and returns; `--status` follows them by their run folders in a bucket.
+
+    Raises:
+      UserError: xpk is not installed here, or the file of flags is missing or sets what the sweep sets.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        check_installed("xpk", NAME, INSTALL)
+        self._settings, self._flags = settings, read_flags(settings.cluster)
+
+    def run(self, points: Sequence[Point]) -> list[Outcome]:
+        """Create a workload for each point, once xpk has accepted the command of the first; it refuses a second one."""
+        check_bucket(points)
+        call([*workload_command(points[0], self._settings, self._flags), "--dry-run"], NAME)
+        return [self._submit(point) for point in points]
+
+    def _submit(self, point: Point) -> Outcome:
+        claim(point)
+        try:
+            call(workload_command(point, self._settings, self._flags), NAME)
+        except UserError as error:
+            return Outcome(point, "failed", str(error))
+        print(f"submitted workload {job_id(point)}: {point.id}", flush=True)
+        return Outcome(point, "submitted", f"workload {job_id(point)}")
+
+
+def read_flags(file: str | None) -> list[str]:
+    """Return the flags of `xpk workload create` that a file has, one or more on a line; `#` begins a comment.
+
+    Raises:
+      UserError: there is no such file, or it sets a flag that the sweep sets.
+    """
+    if file is None:
+        raise UserError(
+            "--cluster", None, "name a file of flags of xpk workload create, as configs/clusters/xpk_v5e.txt"
+        )
+    flags = [flag for line in files.read_lines(file, "--cluster") for flag in shlex.split(line, comments=True)]
+    for flag in flags:
+        if (name := flag.partition("=")[0]) in OWN_FLAGS:
+            raise UserError("--cluster", file, f"{name} is set by the sweep; remove it")
+    return flags
+
+
+def workload_command(point: Point, settings: Settings, flags: Sequence[str]) -> list[str]:
+    """Return the command that creates a point's workload.
+
+    Args:
+      point: that the workload runs.
+      settings: of the sweep.
+      flags: the user's.
+    """
+    command = shlex.join([*point_command(settings, "python"), "--only", point.id])
+    return ["xpk", "workload", "create", f"--workload={job_id(point)}", f"--command={command}", *flags]

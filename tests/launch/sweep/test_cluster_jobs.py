@@ -1,0 +1,132 @@
+"""Jobs of SkyPilot and xpk: parsed by the tools' own code where they are installed, submitted to stand-ins."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from coi_jax.common import cli, files
+from coi_jax.common.errors import UserError
+from launch.sweep import __main__ as sweep
+from launch.sweep.backends import skypilot, xpk
+from launch.sweep.backends.protocol import Settings
+from launch.sweep.backends.submission import job_id
+from launch.sweep.point_state import state
+from launch.sweep.points import Point, expand
+from tests.helpers import launch_tools
+from tests.helpers.fake_commands import make_workplace
+from tests.helpers.paths import CONFIGS
+
+SWEEP = "configs/sweeps/quickstart.py"
+CLUSTERS = {"skypilot": CONFIGS / "clusters" / "v5e_spot.yaml", "xpk": CONFIGS / "clusters" / "xpk_v5e.txt"}
+SETTINGS = Settings(retries=1, arguments=("--sweep", SWEEP, "--out", "gs://bucket/sweep", "--config.data.folder=a b"))
+
+# Notes how it is called; a job of the name in `queued` is in the queue, and `refused` makes it fail.
+STAND_IN = """#!/bin/sh
+echo "$@" >> calls.txt
+if [ -f refused ]; then echo "ValueError: no such zone" >&2; exit 3; fi
+cat queued 2>/dev/null || true
+"""
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    make_workplace(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def tools(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder in which stand-ins of both tools note their calls."""
+    for name in ("sky", "xpk"):
+        (workplace / name).write_text(STAND_IN)
+        (workplace / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{workplace}:{os.environ['PATH']}")
+    return workplace
+
+
+def points(out: str = "runs/quickstart") -> list[Point]:
+    return expand(SWEEP, {}, out)
+
+
+def run(backend: str, out: str, *arguments: str) -> int:
+    cluster = ["--cluster", str(CLUSTERS[backend])]
+    flags = ["--sweep", SWEEP, "--backend", backend, "--out", out, *cluster, *arguments]
+    return cli.run(lambda: sweep.main(flags))
+
+
+@pytest.mark.parametrize("sky", launch_tools.SKY)
+def test_skypilot_parses_every_task(sky: str, workplace: Path) -> None:
+    template = skypilot.read_template(str(CLUSTERS["skypilot"]))
+    for point in points():
+        files.write_json(workplace / "tasks" / f"{point.id}.yaml", skypilot.task(point, SETTINGS, template))
+    code = "import sky, sys\nfor path in sys.argv[1:]:\n    task = sky.Task.from_yaml(path)\n"
+    code += "    print(task.name, task.num_nodes, *[r.use_spot for r in task.resources], task.run)"
+    command = [launch_tools.python_beside(sky), "-c", code, *sorted(map(str, (workplace / "tasks").iterdir()))]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    for point in points():
+        due = f"{job_id(point)} 1 True python -m launch.sweep --backend local --sweep {SWEEP} --out gs://bucket/sweep "
+        assert f"{due}'--config.data.folder=a b' --retries 1 --only {point.id}\n" in output
+
+
+@pytest.mark.parametrize("program", launch_tools.XPK)
+def test_xpk_accepts_every_command(program: str, workplace: Path) -> None:
+    flags = xpk.read_flags(str(CLUSTERS["xpk"]))
+    point = points()[0]
+    _, *arguments = xpk.workload_command(point, SETTINGS, flags)
+    done = subprocess.run([program, *arguments, "--dry-run"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert f"--only {point.id}" in done.stdout
+
+
+@pytest.mark.parametrize("backend", ["skypilot", "xpk"])
+def test_points_are_submitted_once(tools: Path, bucket: str, capfd: pytest.CaptureFixture[str], backend: str) -> None:
+    out = f"{bucket}/sweep"
+    (tools / "queued").write_text(f"17  {job_id(points(out)[1])}  RUNNING\n" if backend == "skypilot" else "")
+    assert run(backend, out) == 0
+    assert "3 submitted; the same command with --status" in capfd.readouterr().out
+    _, *calls = (tools / "calls.txt").read_text().splitlines()
+    verb = "jobs launch" if backend == "skypilot" else "workload create"
+    assert len(calls) == (2 if backend == "skypilot" else 3)
+    assert all(call.startswith(verb) for call in calls)
+    assert state(points(out)[0]) == "partial"
+    (tools / "refused").touch()
+    assert run(backend, out) == 2
+    assert "failed: ValueError: no such zone" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("backend", ["skypilot", "xpk"])
+def test_a_tool_that_is_not_installed_and_a_folder_of_this_machine(
+    tools: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, backend: str
+) -> None:
+    assert run(backend, "runs/here") == 2
+    assert "error: --out: runs/here: is on this machine; name a folder in a bucket" in capfd.readouterr().err
+    monkeypatch.setenv("PATH", str(tools / "nothing"))
+    assert run(backend, "runs/here") == 2
+    assert "is not installed here; python -m venv" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("resources: {use_spot: true}\nrun: echo", r"`run` is set by the sweep; remove it"),
+        ("setup: echo", "should be a mapping with `resources`"),
+        ("resources: [", "is not YAML: "),
+    ],
+)
+def test_a_template_that_overrides_wrongly(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "task.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=f"^--cluster: {path}: {message}"):
+        skypilot.read_template(str(path))
+
+
+def test_flags_that_the_sweep_sets(tmp_path: Path) -> None:
+    path = tmp_path / "flags.txt"
+    path.write_text("--cluster=c --tpu-type='v5 x'  # comment\n--command=echo\n")
+    with pytest.raises(UserError, match="--command is set by the sweep; remove it"):
+        xpk.read_flags(str(path))
+    path.write_text("--cluster=c --tpu-type='v5 x'  # comment\n\n")
+    assert xpk.read_flags(str(path)) == ["--cluster=c", "--tpu-type=v5 x"]
