@@ -1,4 +1,5 @@
-"""Predictions on disk: a line for each answer, appended as it is generated, so that an interruption costs one batch.
+"""Predictions on disk: a line for each answer, appended as it is generated, so that an interruption costs
+only what is under way.
 
 A line has what a reader needs: the instructions, the input, the reference and predicted output of every step, and the
 scores. Only `id`, `prediction` and `complete` are read again to go on with an evaluation; `refresh` writes all else

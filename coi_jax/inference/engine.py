@@ -98,8 +98,15 @@ def decode(strategy: Strategy, params: Params, state: Any, max_active: Int[Array
         return is_due
 
     def advance(carry: tuple[Any, Array]) -> tuple[Any, Array]:
-        return strategy.advance(params, carry[0]), carry[1] + 1
+        return _rest(strategy, strategy.advance(params, carry[0])), carry[1] + 1
 
     state, steps = jax.lax.while_loop(should_continue, advance, (state, jnp.zeros((), jnp.int32)))
     progress = Progress(is_active(state, limit), state.ended, strategy.answers(state), steps)
     return state, Progress(*map(whole, progress))
+
+
+def _rest(strategy: Strategy, state: Any) -> Any:
+    """Return the state in which rows that do not go on have no tokens in the cache, so that these cost no time."""
+    active = jnp.repeat(is_active(state, strategy.max_new_tokens), strategy.beams)
+    cache = state.cache
+    return state._replace(cache=cache._replace(length=jnp.where(active, cache.length, 0)))

@@ -13,13 +13,15 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from coi_jax.models.kernels import cudnn, selection, splash
-from coi_jax.models.kv_cache import KeyValues
+from coi_jax.models.kv_cache import KeyValues, decode_mask
 from coi_jax.models.layers import Linear, softcap, split_key
+from coi_jax.parallel.hardware import platform
 from coi_jax.parallel.sharding import constrain
 
 MASKED = -1e30  # finite, so that a query that may attend to nothing gives numbers and not NaN
 MIN_BLOCK = 128  # queries of a block
 MAX_BLOCKS = 8  # blocks of a row, each of which is compiled by itself
+CACHE_BLOCK = 256  # slots of a cache that are read together
 
 
 def causal_mask(length: int) -> Bool[Array, "1 L L"]:
@@ -163,6 +165,59 @@ def dot_product_attention(
     attended = (attended / totals).astype(query.dtype).reshape(batch, heads, length, head_dim)
     named: Array = checkpoint_name(attended, "attention")
     return named
+
+
+def cached_attention(
+    query: Float[Array, "B H L C"],
+    kv: KeyValues,
+    positions: Int[Array, "B L"],
+    *,
+    window: int | Int[Array, ""],
+    scale: float,
+    cap: float | None,
+) -> Float[Array, "B H L C"]:
+    """Compute attention to the slots of a cache up to each token's own.
+
+    A CPU reads the slots block by block, no more than the longest row has, and normalizes at the end (Dao et al. 2022,
+    section 3.1): the room that rows have and do not use costs nothing.
+
+    Args:
+      query: queries of tokens whose keys and values are in the cache, not scaled yet.
+      kv: keys and values of all slots.
+      positions: of the tokens.
+      window: positions that a token attends to, its own included.
+      scale: factor of the scores.
+      cap: soft cap of the scores; None for none.
+    """
+    slots = kv.slots
+    if slots <= CACHE_BLOCK or platform() != "cpu":
+        mask = decode_mask(positions, jnp.arange(slots), window)
+        return dot_product_attention(query, kv, mask, scale=scale, cap=cap)
+    batch, heads, length, head_dim = query.shape
+    kv_heads = kv.keys.shape[1]
+    grouped = (query * scale).reshape(batch, kv_heads, heads // kv_heads, length, head_dim)
+
+    def attend(state: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
+        first, peaks, totals, attended = state
+        start = jnp.minimum(first, slots - CACHE_BLOCK)  # the last block overlaps the one before it
+        keys, values = (jax.lax.dynamic_slice_in_dim(part, start, CACHE_BLOCK, axis=2) for part in kv)
+        numbers = start + jnp.arange(CACHE_BLOCK)
+        mask = decode_mask(positions, numbers, window) & (numbers >= first)[None, None]
+        scores = softcap(jnp.einsum("bkglc,bkmc->bkglm", grouped, keys, preferred_element_type=jnp.float32), cap)
+        scores = scores + jnp.where(mask, 0.0, MASKED)[:, None, None]
+        new_peaks = jnp.maximum(peaks, jnp.max(scores, axis=-1, keepdims=True))
+        weights, kept = jnp.exp(scores - new_peaks), jnp.exp(peaks - new_peaks)
+        products = jnp.einsum(
+            "bkglm,bkmc->bkglc", weights.astype(query.dtype), values, preferred_element_type=jnp.float32
+        )
+        totals = totals * kept + jnp.sum(weights, axis=-1, keepdims=True)
+        return first + CACHE_BLOCK, new_peaks, totals, attended * kept + products
+
+    zeros = jnp.zeros(grouped.shape, jnp.float32)
+    last = jnp.max(positions)
+    state = (jnp.zeros((), jnp.int32), jnp.full_like(zeros[..., :1], MASKED), zeros[..., :1], zeros)
+    _, _, totals, attended = jax.lax.while_loop(lambda state: state[0] <= last, attend, state)
+    return (attended / totals).astype(query.dtype).reshape(query.shape)
 
 
 class Attention(nnx.Module):

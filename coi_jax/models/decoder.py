@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from coi_jax.config.model import DecoderConfig
 from coi_jax.models import kv_cache
-from coi_jax.models.attention import Attention, AttentionPattern, causal_self_attention, dot_product_attention
+from coi_jax.models.attention import Attention, AttentionPattern, cached_attention, causal_self_attention
 from coi_jax.models.kv_cache import Cache, KeyValues
 from coi_jax.models.layer_stacks import LayerIndex
 from coi_jax.models.layers import (
@@ -54,6 +54,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 }
 
 
+NO_WINDOW = 2**30  # more positions than any text has
 # Tokens of a prompt that are read together.
 CHUNK, CHUNK_ON_CPU = 256, 64
 
@@ -181,13 +182,11 @@ class Decoder(nnx.Module):
 
     def _extend(self, cache: Cache, tokens: Int[Array, "B L"]) -> tuple[Float[Array, "B L D"], Cache]:
         """Return the normed last hidden states of the next tokens of each row, and the cache with them."""
-        start, slots = cache.length, cache.self_attention.slots
+        start = cache.length
         positions = start[:, None] + jnp.arange(tokens.shape[1])[None]
         lengths = None if cache.prompt_lengths is None else cache.prompt_lengths[:, None]
         rotations = self._per_layer_kind(lambda local: self._rotation(positions, lengths, local))
-        masks = self._per_layer_kind(
-            lambda local: kv_cache.decode_mask(positions, slots, self.config.window if local else None)
-        )
+        windows = self._per_layer_kind(lambda local: (self.config.window if local else None) or NO_WINDOW)
 
         def body(
             layer: DecoderLayer, carry: tuple[Array, KeyValues], inputs: tuple[LayerIndex, Local]
@@ -196,8 +195,9 @@ class Decoder(nnx.Module):
             query, new = layer.project_qkv(x, _select_kind(rotations, local))
             kv = kv_cache.write(kv, new, index, start)
             past = kv_cache.read(kv, index)
-            attended = dot_product_attention(
-                query, past, _select_kind(masks, local), scale=self._scale, cap=self.config.attention_softcap
+            window = _select_kind(windows, local)
+            attended = cached_attention(
+                query, past, positions, window=window, scale=self._scale, cap=self.config.attention_softcap
             )
             return (layer.finish_layer(x, attended), kv), None
 

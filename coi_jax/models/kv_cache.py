@@ -44,16 +44,16 @@ class Cache(NamedTuple):
 
 
 def decode_mask(
-    positions: Int[Array, "batch queries"], slots: int, window: int | None = None
+    positions: Int[Array, "batch queries"], slots: Int[Array, "slots"], window: int | Int[Array, ""] | None = None
 ) -> Bool[Array, "batch queries slots"]:
     """Return True where a token may attend to a slot: that of an earlier token or its own, within the window.
 
     Args:
       positions: of the tokens of each row.
-      slots: of the cache.
+      slots: numbers of slots of the cache.
       window: positions that a token attends to, its own included; None for all.
     """
-    query, slot = positions[:, :, None], jnp.arange(slots)[None, None]
+    query, slot = positions[:, :, None], slots[None, None]
     return slot <= query if window is None else (slot <= query) & (slot > query - window)
 
 

@@ -247,7 +247,7 @@ class T5(nnx.Module):
         assert cache.cross_valid is not None  # prefill made this cache
         cross_mask, position = cache.cross_valid[:, None], cache.length[:, None]
         slots = cache.self_attention.slots
-        mask = kv_cache.decode_mask(position, slots)
+        mask = kv_cache.decode_mask(position, jnp.arange(slots))
         distances = jnp.arange(slots)[None] - position
         bias = self.decoder_bias.at_distances(distances.reshape(-1)).reshape(-1, *distances.shape).swapaxes(0, 1)
 

@@ -92,11 +92,13 @@ def test_no_gradient_from_later_tokens_or_other_examples(kind: str, pair: Pair) 
 def full_logits(kind: str, pair: Pair, prompts: list[np.ndarray], answers: np.ndarray) -> jax.Array:
     """Of each row after its prompt and after every answer token but the last, without a cache."""
     network, params = pair
+    compute = jax.jit(network.logits)
     if kind == "t5":
         pairs = [[(prompt, answer)] for prompt, answer in zip(prompts, answers, strict=True)]
-        return network.logits(params, pack_pairs(pairs, LENGTH))[:, : answers.shape[1]]
+        of_answers: jax.Array = compute(params, pack_pairs(pairs, LENGTH))[:, : answers.shape[1]]
+        return of_answers
     examples = [[np.concatenate(both)] for both in zip(prompts, answers, strict=True)]
-    logits = network.logits(params, pack(examples, LENGTH))
+    logits: jax.Array = compute(params, pack(examples, LENGTH))
     starts = np.array([len(prompt) - 1 for prompt in prompts])
     return logits[np.arange(len(prompts))[:, None], starts[:, None] + np.arange(answers.shape[1])[None]]
 
@@ -105,9 +107,9 @@ def test_cached_decoding_equals_the_full_forward_pass(kind: str, pair: Pair) -> 
     network, params = pair
     prompts = [tokens(1, 3), tokens(2, 9), tokens(3, 1)]
     answers = np.stack([tokens(seed, 6) for seed in (4, 5, 6)])
+    step, prefill = jax.jit(network.decode_step), jax.jit(functools.partial(network.prefill, max_new_tokens=5))
     expected = full_logits(kind, pair, prompts, answers)
-    step = jax.jit(network.decode_step)
-    logits, cache = network.prefill(params, *pad(prompts), max_new_tokens=5)
+    logits, cache = prefill(params, *pad(prompts))
     np.testing.assert_allclose(logits, expected[:, 0], atol=1e-5)
     for index in range(5):
         logits, cache = step(params, cache, jnp.asarray(answers[:, index]))
@@ -144,6 +146,7 @@ def test_prompts_read_in_chunks_into_a_longer_cache_are_read_whole(
 ) -> None:
     """Each prompt is followed by one token, so that its keys and values are compared as well."""
     monkeypatch.setattr("coi_jax.models.decoder.CHUNK_ON_CPU", 4)
+    monkeypatch.setattr("coi_jax.models.attention.CACHE_BLOCK", 7)
     kind = "t5" if family == "T5" else "decoder"
     network, params = network_and_params(change(CONFIGS[kind], **FAMILIES[family]))
     prompts = [tokens(1, 3), tokens(2, 14), tokens(3, 6), tokens(4, 1)]
@@ -160,8 +163,8 @@ def test_prompts_read_in_chunks_into_a_longer_cache_are_read_whole(
 def test_take_repeats_drops_and_reorders_rows(kind: str, pair: Pair) -> None:
     network, params = pair
     prompts = [tokens(1, 3), tokens(2, 9), tokens(3, 1)]
-    step = jax.jit(network.decode_step)
-    _, cache = step(params, network.prefill(params, *pad(prompts), max_new_tokens=4)[1], jnp.asarray([5, 6, 7]))
+    step, prefill = jax.jit(network.decode_step), jax.jit(functools.partial(network.prefill, max_new_tokens=4))
+    _, cache = step(params, prefill(params, *pad(prompts))[1], jnp.asarray([5, 6, 7]))
     chosen = jnp.asarray([2, 0, 0, 1, 2])
     next_tokens = jnp.asarray([8, 9, 10])
     expected, _ = step(params, cache, next_tokens)
