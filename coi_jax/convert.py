@@ -40,7 +40,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     start_jax()
     dtype = jnp.dtype(arguments.dtype) if arguments.dtype else None
     max_shard_bytes = int(arguments.shard_gb * GIGABYTE)
-    run = RunFolder(arguments.src)
     if arguments.src.lower().endswith(EXTENSION):
         if arguments.adapters or overrides:
             hint = "becomes a published folder, which has neither adapters nor a config; leave those flags out"
@@ -51,9 +50,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         hint = f"is a file; name a published folder, a run folder, or a GGUF file (*{EXTENSION})"
         raise UserError("src", arguments.src, hint)
     elif arguments.adapters:
-        export_adapters(run, arguments.out)
+        export_adapters(RunFolder(arguments.src), arguments.out)
         print(f"wrote {arguments.out}; next: peft.PeftModel.from_pretrained(model, {arguments.out!r})")
     elif is_run(arguments.src):
+        run = RunFolder(arguments.src)
         export_model(run, arguments.out, dtype, max_shard_bytes)
         loader = "AutoModelForSeq2SeqLM" if run.load_config().model.kind == "t5" else "AutoModelForCausalLM"
         print(f"wrote {arguments.out}; next: transformers.{loader}.from_pretrained({arguments.out!r})")

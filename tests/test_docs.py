@@ -47,7 +47,7 @@ def module_of(command: str) -> str:
 
 
 ALL = [command for path in PAGES for command in commands(path, "bash(?: run)?")]
-MODULES = sorted({module_of(command) for command in ALL if command.startswith("python")} - {"pytest"})
+MODULES = sorted({module_of(command) for command in ALL if command.startswith("python")} - {"pytest", "venv"})
 OURS = [module for module in MODULES if not module.startswith("tests.")]
 
 

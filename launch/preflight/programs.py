@@ -100,7 +100,7 @@ def train_job(config: RunConfig, mesh: Mesh, total_steps: int, target_capacity: 
       target_capacity: the most targets of one device in a microbatch; None: any number.
     """
     network = build(config.model, vocabulary_size(config), config.lora)
-    return make_job(config, RunFolder(""), mesh, Steps(total_steps), network, target_capacity)
+    return make_job(config, RunFolder("none"), mesh, Steps(total_steps), network, target_capacity)
 
 
 def state_memory(job: TrainingJob) -> dict[str, int]:

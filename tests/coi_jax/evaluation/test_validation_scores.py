@@ -14,7 +14,6 @@ from coi_jax.config.run import RunConfig
 from coi_jax.data.task_specs import validation_tasks
 from coi_jax.data.token_cache import Example
 from coi_jax.evaluation.validation_scores import choose, make_scorer
-from coi_jax.inference.model import load_model
 from coi_jax.runs import checkpoint, checkpoint_steps
 from coi_jax.runs.metrics_rows import read_metrics
 from coi_jax.runs.run_folder import open_run
@@ -81,10 +80,10 @@ def test_answers_are_scored_and_choose_the_best_checkpoint(data: Path) -> None:
     (best,) = checkpoint_steps.steps(job.run.best)
     assert scores[best] == max(scores.values())
     assert checkpoint.read_position(job.run.best, best)[f"validation_{BEST_BY}"] == scores[best]
-    model = load_model(job.run.path, {"evaluation.checkpoint": "best"})
+    params = checkpoint.restore_params(job.run.best, job.network, step=best, mesh=job.mesh)
     with jax.set_mesh(job.mesh):
         assert job.scorer is not None
-        again = job.scorer.scores(model.generator.params)
+        again = job.scorer.scores(params)
     assert again[BEST_BY] == pytest.approx(scores[best])
 
 

@@ -220,7 +220,7 @@ def test_the_language_model_beside_a_vision_tower(whole: str, inner: str) -> Non
     ("values", "said"),
     [
         ({"model_type": "gpt_neox"}, "model_type: gpt_neox: unknown"),
-        ({}, "model_type: None: unknown"),
+        ({}, "config.json: model_type: missing: it says which network this is"),
         ({"model_type": "llama", "attention_bias": True}, "attention_bias: True: the network here only computes"),
         ({"model_type": "llama", "hidden_act": "relu"}, "hidden_act: relu"),
         ({"model_type": "gemma2", "hidden_activation": "gelu"}, "hidden_activation: gelu"),
