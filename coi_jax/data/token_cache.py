@@ -239,7 +239,7 @@ def open_cache(folder: PathLike, key: str) -> TokenCache | None:
         lengths = np.load(io.BytesIO(data))
         found = (info["hash"], info["examples"], info["bytes"], info["lengths_sha256"])
         is_whole = found == (key, len(lengths), file_size(place / RECORDS), hashlib.sha256(data).hexdigest())
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, EOFError, ValueError, KeyError, TypeError):
         return None
     return TokenCache(place, key, lengths, float(len(lengths))) if is_whole else None
 

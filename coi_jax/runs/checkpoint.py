@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
-from coi_jax.common.storage import PathLike, absolute, as_path, file_identity, list_files, rename_folder
+from coi_jax.common.storage import PathLike, absolute, as_path, file_identity, is_file, list_files, rename_folder
 from coi_jax.models import Network, Params
 from coi_jax.parallel import processes, sharding
 from coi_jax.runs import checksums, read_back
@@ -206,6 +206,20 @@ def check_on_all_hosts(folder: PathLike, step: int, prefix: str = "") -> None:
         raise DamagedCheckpoint(folder, step, reason or "as another host found", is_agreed=True)
 
 
+def check_params(folder: PathLike, step: int) -> None:
+    """Raise DamagedCheckpoint where the files of a checkpoint do not hold the parameters that were saved.
+
+    For parameters that are read a layer at a time, which `restore` does not check; it reads all of them once more.
+
+    Args:
+      folder: the run's `checkpoints`.
+      step: of the checkpoint.
+    """
+    check_on_all_hosts(folder, step, PARAMS)
+    if jax.process_count() == 1 and (reason := _damage(as_path(folder) / str(step), prefix=PARAMS)):
+        raise DamagedCheckpoint(folder, step, reason)
+
+
 def latest_step(folder: PathLike, before: int | None = None) -> int | None:
     """Return the newest step that has a whole checkpoint, as the primary process sees it.
 
@@ -229,7 +243,11 @@ def read_position(folder: PathLike, step: int) -> Position:
 
 def _read_position(folder: PathLike, step: int) -> Position:
     with damage_errors(folder, step):
+        if not is_file(as_path(folder) / str(step) / POSITION_FILE):
+            raise ValueError("the position is missing, or no file")
         position: Position = _read(folder, step, "position", ocp.JsonCheckpointHandler(), ocp.args.JsonRestore())
+        if not isinstance(position, dict) or not position:
+            raise ValueError("the position is not what was saved")
         if DIGEST in position and (position != _signed(position) or position["step"] != step):
             raise ValueError("the position is not what was saved")
         return position

@@ -14,6 +14,18 @@ NO_DAMAGE = (
     "ABORTED",
     "CANCELLED",
 )
+# What readers of files raise that are missing, cut short, changed, or of another kind.
+DAMAGE = (
+    FileNotFoundError,
+    IsADirectoryError,
+    NotADirectoryError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    IndexError,
+    EOFError,
+)
 
 
 class DamagedCheckpoint(UserError):
@@ -68,6 +80,6 @@ class damage_errors:
         while type(error) is Exception and error.__cause__ is not None:  # as Orbax wraps TensorStore's errors
             error = error.__cause__
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        is_damage = isinstance(error, FileNotFoundError | ValueError | KeyError | TypeError)
+        is_damage = isinstance(error, DAMAGE)
         if is_damage and not lines[0].startswith(NO_DAMAGE):
             raise DamagedCheckpoint(self._folder, self._step, shorten(lines[0], 160)) from None

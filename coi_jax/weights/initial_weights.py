@@ -250,7 +250,8 @@ def _open_run(run: RunFolder, network: Network, field: str) -> WeightSource:
         _model_fields(network), {name: expected[name] for name in network_fields(config.model.kind)}, run.path
     )
     if own.lora is None:
-        return CheckpointWeights(run.checkpoints / str(step) / "params")
+        checkpoint.check_params(run.checkpoints, step)
+        return CheckpointWeights(run.checkpoints, step)
     adapters = checkpoint.restore_params(run.checkpoints, own, step=step)
     return initial_weights(run, config, own).merge(adapters)
 

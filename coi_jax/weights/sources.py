@@ -14,11 +14,12 @@ from flax import nnx
 
 from coi_jax.common import files, hub
 from coi_jax.common.errors import UserError
-from coi_jax.common.storage import Folder, PathLike
+from coi_jax.common.storage import Folder, PathLike, as_path
 from coi_jax.models import Network, Params
 from coi_jax.models.lora import lora_delta
 from coi_jax.models.quantization import dequantize
 from coi_jax.runs import checkpoint, checkpoint_steps, read_back
+from coi_jax.runs.damage import damage_errors
 from coi_jax.runs.finite import NOT_FINITE, is_finite
 from coi_jax.runs.run_folder import RunFolder
 from coi_jax.weights.hf_names import ParameterMapping, fused_parts, parameter_mappings, resolve_keys
@@ -72,18 +73,21 @@ class PublishedWeights:
 class CheckpointWeights:
     """The parameters of a run's checkpoint, in the files that Orbax writes: Zarr arrays in one OCDBT store."""
 
-    def __init__(self, folder: PathLike) -> None:
-        """Open `folder`, the `params` of a checkpoint."""
-        self._store = functools.cache(functools.partial(read_back.open_array, folder))
+    def __init__(self, folder: PathLike, step: int) -> None:
+        """Open the parameters of a step in `folder`, a run's `checkpoints`."""
+        self._store = functools.cache(functools.partial(read_back.open_array, as_path(folder) / str(step) / "params"))
+        self._damage_errors = functools.partial(damage_errors, folder, step)
 
     def layer(self, mapping: ParameterMapping, number: int) -> Tensor:
-        """See `WeightSource.layer`."""
-        store = self._store(mapping.path)
-        return np.asarray((store[number] if mapping.stacked else store).read().result())
+        """See `WeightSource.layer`; raise DamagedCheckpoint where it cannot be read."""
+        with self._damage_errors():
+            store = self._store(mapping.path)
+            return np.asarray((store[number] if mapping.stacked else store).read().result())
 
     def dtype(self, mapping: ParameterMapping) -> np.dtype:
-        """See `WeightSource.dtype`."""
-        return np.dtype(self._store(mapping.path).dtype.numpy_dtype)
+        """See `WeightSource.dtype`; raise as `layer`."""
+        with self._damage_errors():
+            return np.dtype(self._store(mapping.path).dtype.numpy_dtype)
 
 
 class MergedWeights:

@@ -129,6 +129,31 @@ def test_a_run_of_random_weights_is_published_as_what_it_is(trained: RunFolder, 
     np.testing.assert_allclose(network.logits(params, batch), expected, atol=1e-4)
 
 
+def spoil_files(step: Path, how: str) -> None:
+    for path in (step / "params").glob("ocdbt*/d/*"):
+        data = path.read_bytes()
+        if how == "a bit in every 64 bytes":
+            path.write_bytes(bytes(byte ^ (place % 64 == 32) for place, byte in enumerate(data)))
+        elif how == "cut short":
+            path.write_bytes(data[: len(data) // 2])
+        else:
+            path.unlink()
+
+
+@pytest.mark.parametrize("how", ["a bit in every 64 bytes", "cut short", "deleted"])
+def test_the_weights_of_a_damaged_checkpoint_are_not_used(
+    trained: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str], how: str
+) -> None:
+    copy = Path(shutil.copytree(trained.path, tmp_path / "run"))
+    (step,) = checkpoint_steps.steps(copy / "checkpoints")
+    spoil_files(copy / "checkpoints" / str(step), how)
+    assert run("--src", copy, "--out", tmp_path / "model") == 2
+    error = capsys.readouterr().err
+    assert f"{copy / 'checkpoints' / str(step)}: is damaged (" in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "model").exists()
+
+
 def test_a_tokenizer_goes_along(source: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(source, tmp_path / "model"))
     words = {word: number for number, word in enumerate(["<unk>", "</s>", "pear", "fig"])}

@@ -88,7 +88,7 @@ def test_a_copy_of_the_dataset_elsewhere_has_the_same_hash(config: RunConfig, tm
     assert keys[0] == keys[1]
 
 
-@pytest.mark.parametrize("damage", ["info", "lengths", "a bit", "records", "missing", "foreign"])
+@pytest.mark.parametrize("damage", ["info", "lengths", "no lengths", "a bit", "records", "missing", "foreign"])
 def test_a_damaged_cache_counts_as_missing(config: RunConfig, damage: str) -> None:
     write_caches(config)
     folder, key = token_cache.cache_folder(config, training_tasks(config)[0], load_vocabulary(config))
@@ -103,6 +103,8 @@ def test_a_damaged_cache_counts_as_missing(config: RunConfig, damage: str) -> No
         (folder / token_cache.LENGTHS).write_bytes(bytes(data))
     elif damage == "foreign":
         path.write_text("[]")
+    elif damage == "no lengths":
+        (folder / token_cache.LENGTHS).write_bytes(b"")
     else:
         path.write_bytes(path.read_bytes()[: file_size(path) // 2])
     assert token_cache.open_cache(folder, key) is None

@@ -1,4 +1,5 @@
 import errno
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -178,6 +179,11 @@ def flip_array_bits(folder: Path) -> None:
         path.write_bytes(data)
 
 
+def replace_by(path: Path, make: Callable[[Path], None]) -> None:
+    path.unlink()
+    make(path)
+
+
 DAMAGES: dict[str, Callable[[Path], object]] = {
     "a bit of the parameters": lambda step: flip_array_bits(step / "params"),
     "a bit of the optimizer": lambda step: flip_array_bits(step / "optimizer"),
@@ -189,6 +195,11 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "no parameters": lambda step: shutil.rmtree(step / "params"),
     "no optimizer": lambda step: shutil.rmtree(step / "optimizer"),
     "no position": lambda step: shutil.rmtree(step / "position"),
+    "an array for the position": lambda step: (step / "position" / "metadata").write_text("[]"),
+    "an empty position": lambda step: (step / "position" / "metadata").write_text("{}"),
+    "a pipe for the position": lambda step: replace_by(step / "position" / "metadata", os.mkfifo),
+    "an array for the optimizer's metadata": lambda step: (step / "optimizer" / "_METADATA").write_text("[]"),
+    "a folder for the parameters' metadata": lambda step: replace_by(step / "params" / "_METADATA", os.mkdir),
 }
 
 
