@@ -18,6 +18,8 @@ from typing import Any
 from coi_jax.common import cli
 from coi_jax.common.errors import UserError
 
+LAST_PORT = 65535
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
@@ -48,6 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError("--score", ", ".join(arguments.score), "reads what --ballots wrote: give one of them")
     if arguments.page and not arguments.ballots:
         raise UserError("--page", True, "fills in a table: name its file with --ballots")
+    if not 0 <= arguments.port <= LAST_PORT:
+        raise UserError("--port", arguments.port, f"is none; name one from 1 to {LAST_PORT}, or 0 for any that is free")
     config = load_judge_config(arguments.config, overrides, needs_model=asks)
     compared = comparing.Compared(arguments.a, arguments.b, arguments.task)
     if arguments.page:

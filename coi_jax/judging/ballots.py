@@ -24,7 +24,7 @@ def write_ballots(pairs: Sequence[AnswerPair], path: PathLike, seed: int, runs: 
       pairs: the answers to compare.
       path: of the CSV file.
       seed: of the order of pairs and of the sides.
-      runs: the folders of run "a" and run "b", for the key.
+      runs: the folders of run "a" and run "b" and the name of the test set, for the key.
 
     Returns:
       The path of the key.

@@ -62,9 +62,11 @@ def by_people(compared: Compared, config: JudgeConfig, paths: Sequence[str]) -> 
       paths: of the tables, one for each person.
 
     Raises:
-      UserError: a table is not as it was written, or has no choice.
+      UserError: a table is not as it was written, has no choice, or is of other runs or of another test set.
     """
     people = [ballots.read_choices(path) for path in paths]
+    for path in paths:
+        _check_compared(compared, path, "--score")
     choices = majority(people)
     other = _verdicts_of_model(compared)
     return {
@@ -99,7 +101,7 @@ def write_for_people(compared: Compared, config: JudgeConfig, path: str) -> str:
     pairs = asked(_pairs(compared, config))
     if not pairs:
         raise UserError("--ballots", path, "would be empty: both runs gave the same answer to every chain")
-    key = ballots.write_ballots(pairs, path, config.seed, {"a": compared.a, "b": compared.b})
+    key = ballots.write_ballots(pairs, path, config.seed, _head(compared))
     words = ", ".join(ballots.CHOICES)
     return f"{len(pairs):,} pairs in {path}: write {words} into the column `choice`; {key} says which side is whose"
 
@@ -118,10 +120,18 @@ def open_ballots(compared: Compared, config: JudgeConfig, path: str) -> str:
     key = as_path(ballots.key_path(path), "--ballots")
     if not (as_path(path, "--ballots").exists() and key.exists()):
         return write_for_people(compared, config, path)
-    runs = files.read_value(key, ("runs",), dict, "key")
-    if runs != {"a": compared.a, "b": compared.b}:
-        raise UserError("--ballots", path, f"compares {' and '.join(map(str, runs.values()))}; name another file")
+    _check_compared(compared, path, "--ballots")
     return f"going on with {path}"
+
+
+def _check_compared(compared: Compared, path: str, field: str) -> None:
+    """Raise UserError where a table is of other runs, of the same in another order, or of another test set."""
+    key: dict[str, str] = files.read_value(ballots.key_path(path), ("runs",), dict, "key")
+    found = Compared(*(str(key.get(name, value)) for name, value in _head(compared).items()))
+    same_runs = [absolute(found.a), absolute(found.b)] == [absolute(compared.a), absolute(compared.b)]
+    if not same_runs or found.test_set != compared.test_set:
+        hint = f"compares {found.a} as A with {found.b} as B on {found.test_set}; name these, or another file"
+        raise UserError(field, path, hint)
 
 
 def _pairs(compared: Compared, config: JudgeConfig) -> list[AnswerPair]:

@@ -177,6 +177,11 @@ def test_people_choose_blindly_and_agree_with_the_judge(
     found = result(runs, "people")
     assert [round(found[name]["value"], 1) for name in ("wins", "losses")] == [85.7, 14.3]
     assert found["agreement_with_model"] == {"pairs": 7, "agreement": 100.0, "kappa": 1.0}
+    for others, more in (((runs[1], runs[0]), ()), (runs, ("--task=coi3_test",))):  # the second --task wins
+        capsys.readouterr()
+        assert compare(others, f"--score={ballots}", *more) == 2
+        said = f"--score: {ballots}: compares {runs[0]} as A with {runs[1]} as B on "
+        assert said in capsys.readouterr().err
     sides = files.read_json(f"{ballots}.key.json")["left"]
     assert set(sides.values()) == {"a", "b"}  # the sides do not give the run away
 
