@@ -146,7 +146,7 @@ def _write_records(path: PathLike, examples: Iterator[dict[str, Any]]) -> np.nda
 
 def _write_mixture(config: RunConfig, vocabulary: Vocabulary) -> None:
     """Write the SeqIO mixture of an arm, its caches with their rates, once they are all there."""
-    specs = _training(config)
+    specs = training_tasks(config) if find_arm(config.arm).is_tuned else []
     splits = read_manifest(config.data.folder)["counts"]
     if not specs or any(spec.split not in splits for spec in specs):
         return

@@ -12,7 +12,7 @@ from coi_jax.common import cli
 from coi_jax.common.errors import UserError
 from coi_jax.config.run import RunConfig
 from coi_jax.data import prompts, token_cache
-from coi_jax.data.task_specs import TaskSpec, evaluation_task, training_tasks
+from coi_jax.data.task_specs import TaskSpec, evaluation_task, training_tasks, validation_tasks
 from coi_jax.tokenizers.vocabulary import load_vocabulary, trained_path
 from data_pipeline import cache
 from data_pipeline.tasks import cache_writer
@@ -20,6 +20,7 @@ from tests.helpers.paths import QUICKSTART
 from tests.helpers.token_caches import make_chain, small_config, write_dataset
 from tests.helpers.tokenizer_folders import FAMILIES
 
+VALIDATION = {"every": 2, "split": "validation", "examples": None, "keep_best": True}
 TRAINED = {"vocabulary__kind": "trained", "vocabulary__size": 290}
 
 
@@ -55,6 +56,25 @@ def test_what_is_written_is_what_the_reader_finds(config: RunConfig, monkeypatch
     for arm in ("coi1", "coi2"):  # their mixtures came with it
         changed = config.model_copy(update={"arm": arm})
         assert len(token_cache.open_or_write(changed, training_tasks(changed))) == 1
+
+
+@pytest.mark.parametrize("lengths", [(1, 2), (1, 2, 3)])
+def test_the_validation_split_is_no_part_of_the_mixture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lengths: tuple[int, ...]
+) -> None:
+    """Of an arm, where the dataset has lengths of other arms or lacks them."""
+    in_this_process(monkeypatch)
+    with DatasetWriter(tmp_path / "data", "procedural") as writer:
+        for number in range(4):
+            for length in lengths:
+                writer.add("train", make_chain(number, length))
+                writer.add("validation", make_chain(number + 100, length))
+        writer.finish("none", {})
+    config = small_config(tmp_path, arm=f"coi{''.join(map(str, lengths))}", train__validation=VALIDATION)
+    caches = token_cache.open_or_write(config, training_tasks(config))
+    assert [(len(opened), opened.rate) for opened in caches] == [(4, 4.0)] * len(lengths)
+    held_out = token_cache.open_or_write(config, validation_tasks(config, "validation"))
+    assert [len(opened) for opened in held_out] == [4] * len(lengths)
 
 
 def test_an_arm_on_a_variant_shares_the_single_instructions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
