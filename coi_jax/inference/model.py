@@ -172,7 +172,7 @@ def load_model(
         sharding.make_mesh(config.mesh)  # or an error; one that only the training had gives way to one device
     step = checkpoint.latest_step(_checkpoints(run, config), before)
     if step is None and config.evaluation.checkpoint == "best":
-        hint = f"{run.path} has none: it was trained without config.train.validation; evaluate the newest"
+        hint = f"{run.path} has none: it reached no validation (config.train.validation); evaluate the newest"
         raise UserError("config.evaluation.checkpoint", "best", hint)
     if step is None and not is_untrained(config):
         raise UserError("workdir", run.path, _missing_checkpoint(config))
