@@ -115,7 +115,7 @@ def test_training_is_the_same_without_it(data: Path, trained: TrainingJob) -> No
     fit(job)
     assert rows(job, "loss") == rows(trained, "loss")
     assert not job.run.best.exists()
-    with pytest.raises(UserError, match="trained without config"):
+    with pytest.raises(UserError, match="has none: it reached no validation"):
         load_model(job.run.path, {"evaluation.checkpoint": "best"})
 
 
