@@ -14,7 +14,7 @@ from coi_jax.common.errors import UserError
 
 MOST_BYTES = 2**24  # of what the page sends at once
 HOST = "127.0.0.1"  # of this machine alone: the page asks for no password
-STYLE = Path(__file__).with_name("local_page.css")
+STYLE, SCRIPT = (Path(__file__).with_name(name) for name in ("local_page.css", "local_page.js"))
 
 # Nothing but the page's own script and style runs, and no other site can show the page in a frame.
 POLICY = (
@@ -45,9 +45,9 @@ class LocalPage:
           start: what its script begins with, as JSON values; the token is added.
           values: of the template.
         """
-        script = safe_json(start | {"token": self.token})
-        style = STYLE.read_text(encoding="utf-8")
-        return flask.render_template(template, start=script, nonce=self.nonce, style=style, **values)
+        shared = {"style": STYLE.read_text(encoding="utf-8"), "script": SCRIPT.read_text(encoding="utf-8")}
+        data = safe_json(start | {"token": self.token})
+        return flask.render_template(template, start=data, nonce=self.nonce, **shared, **values)
 
     def is_foreign(self) -> bool:
         """Return whether the request at hand was not sent by the page."""

@@ -100,7 +100,8 @@ def imported_config(source: Folder, config_file: str, overrides: Mapping[str, An
     Raises:
       UserError: an override contradicts the folder, or no network here computes what it holds.
     """
-    source.names(), source.read(CONFIG)  # or an error that names the folder as the user did
+    source.names()  # or an error that names the folder as the user did
+    source.read(CONFIG)
     named = {**overrides, "weights.folder": source.url}
     values = load_config(config_file, named, replaces_model=True).model_dump(mode="json")
     values["lora"], values["weights"]["folder"] = None, None
