@@ -9,7 +9,8 @@ from benchmarks import sides
 from benchmarks.generation_speed import NO_TOKEN
 from coi_jax.config.model import model_section
 from coi_jax.inference.decoding import SingleStrategy
-from coi_jax.inference.generator import Generator, Prompt
+from coi_jax.inference.generator import Generator
+from coi_jax.inference.rows import Prompt
 from coi_jax.models import build
 from coi_jax.parallel.processes import start_jax
 from coi_jax.weights.initial_weights import open_weights

@@ -25,8 +25,9 @@ from coi_jax.evaluation.generation import generate_missing
 from coi_jax.evaluation.predictions import Prediction
 from coi_jax.evaluation.results import make_results
 from coi_jax.evaluation.stages import count_outputs, make_prompts, run_earlier_stages, texts_by_example
-from coi_jax.inference.generator import Answer, Prompt
+from coi_jax.inference.generator import Answer
 from coi_jax.inference.model import Model, load_model
+from coi_jax.inference.rows import Prompt
 from coi_jax.parallel import processes
 from coi_jax.runs import checkpoint
 from coi_jax.runs.damage import DamagedCheckpoint

@@ -8,8 +8,9 @@ from etils import epath
 from coi_jax.common.progress import Bar
 from coi_jax.common.storage import AppendFile
 from coi_jax.evaluation.timing import timed
-from coi_jax.inference.generator import Answer, Prompt
+from coi_jax.inference.generator import Answer
 from coi_jax.inference.model import Model
+from coi_jax.inference.rows import Prompt
 from coi_jax.parallel import processes
 
 

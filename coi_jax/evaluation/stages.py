@@ -19,8 +19,9 @@ from coi_jax.data.token_cache import Example
 from coi_jax.evaluation import predictions
 from coi_jax.evaluation.generation import generate_missing
 from coi_jax.evaluation.predictions import Prediction
-from coi_jax.inference.generator import Answer, Prompt
+from coi_jax.inference.generator import Answer
 from coi_jax.inference.model import Model
+from coi_jax.inference.rows import Prompt
 from coi_jax.parallel import processes
 
 # By the name of each stage that came before, in their order: its output for each example.

@@ -11,8 +11,9 @@ from coi_jax.data.task_specs import validation_tasks
 from coi_jax.data.token_cache import Example
 from coi_jax.evaluation import metrics
 from coi_jax.evaluation.scores import SCORES
-from coi_jax.inference.generator import Generator, Prompt, make_strategy
+from coi_jax.inference.generator import Generator, make_strategy
 from coi_jax.inference.model import Model
+from coi_jax.inference.rows import Prompt
 from coi_jax.models import Params
 from coi_jax.parallel import sharding
 from coi_jax.training.loop import TrainingJob

@@ -69,13 +69,16 @@ class BeamStrategy:
         scores = jnp.full(tokens.shape[:2], WORST)
         return BeamState(jnp.zeros(batch, jnp.int32), jnp.ones(batch, bool), tokens, scores, tokens, scores, cache)
 
-    def init_state(self, logits: Float[Array, "B V"], cache: Cache, keys: Key[Array, " B"]) -> BeamState:
+    def init_state(
+        self, logits: Float[Array, "B V"], cache: Cache, keys: Key[Array, " B"], options: None = None
+    ) -> BeamState:
         """Return the state after the first token. Only beam 0 starts with a chance, as all beams are equal.
 
         Args:
           logits: the logits of each row's first new token.
           cache: the cache of the prompts.
           keys: unused; the search draws nothing.
+          options: none; all rows are decoded alike.
         """
         empty = self.empty_state(self._repeat(cache, len(logits)), keys)
         begun = empty._replace(ended=jnp.zeros_like(empty.ended), scores=empty.scores.at[:, 0].set(0.0))
@@ -86,6 +89,13 @@ class BeamStrategy:
         last = jnp.take_along_axis(state.tokens, jnp.maximum(state.step - 1, 0)[:, None, None], axis=2)
         logits, cache = self.network.decode_step(params, state.cache, last.reshape(-1))
         return self._expand(logits, state._replace(cache=cache))
+
+    def is_active(self, state: BeamState) -> Bool[Array, " B"]:
+        """See `Strategy.is_active`."""
+        return is_active(state, self.max_new_tokens)
+
+    def details(self, state: BeamState) -> None:
+        """Return nothing."""
 
     def answers(self, state: BeamState) -> Int[Array, "B T"]:
         """Return the best finished continuation of each row; the best of all where a row never ended."""
@@ -98,7 +108,7 @@ class BeamStrategy:
 
     def _expand(self, logits: Float[Array, "BK V"], state: BeamState) -> BeamState:
         """Add a token to each beam; rows that have ended, or reached the limit, stay as they are."""
-        active = is_active(state, self.max_new_tokens)
+        active = self.is_active(state)
         scores, parents, chosen = self._candidates(logits, state)
         tokens = _append(_pick(state.tokens, parents), chosen, state.step)
         ends = chosen == self.eos_id

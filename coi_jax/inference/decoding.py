@@ -52,20 +52,27 @@ class Strategy(Protocol):
           keys: any.
         """
 
-    def init_state(self, logits: Float[Array, "B V"], cache: Cache, keys: Key[Array, " B"]) -> Any:
+    def init_state(self, logits: Float[Array, "B V"], cache: Cache, keys: Key[Array, " B"], options: Any) -> Any:
         """Return the state after the first new token.
 
         Args:
           logits: the logits of each row's first new token.
           cache: the cache of the prompts.
           keys: the key of each row's draws.
+          options: of each row; None where all rows are decoded alike.
         """
+
+    def is_active(self, state: Any) -> Bool[Array, " B"]:
+        """Return the rows that go on: they have neither ended nor reached their limit of new tokens."""
 
     def advance(self, params: Params, state: Any) -> Any:
         """Return the state after one more token."""
 
     def answers(self, state: Any) -> Int[Array, "B T"]:
         """Return the tokens of each row's answer, up to the first end-of-sequence token."""
+
+    def details(self, state: Any) -> Any:
+        """Return what is told of each row besides its answer, as arrays; None for nothing."""
 
 
 def unify_eos(tokens: Int[Array, "*shape"], eos_id: int, other_eos_ids: tuple[int, ...]) -> Int[Array, "*shape"]:
@@ -79,7 +86,7 @@ def unify_eos(tokens: Int[Array, "*shape"], eos_id: int, other_eos_ids: tuple[in
     return jnp.where(jnp.isin(tokens, jnp.array(other_eos_ids)), eos_id, tokens) if other_eos_ids else tokens
 
 
-def is_active(state: Any, limit: int) -> Bool[Array, " B"]:
+def is_active(state: Any, limit: int | Int[Array, " B"]) -> Bool[Array, " B"]:
     """Return the rows that go on: they have neither ended nor reached the limit of new tokens."""
     going_on: Array = ~state.ended & (state.step < limit)
     return going_on
@@ -128,7 +135,9 @@ class SingleStrategy:
         tokens = jnp.full((len(keys), self.max_new_tokens), self.eos_id, jnp.int32)
         return SingleState(jnp.zeros_like(tokens[:, 0]), jnp.ones(len(keys), bool), tokens, tokens[:, 0], keys, cache)
 
-    def init_state(self, logits: Float[Array, "B V"], cache: Cache, keys: Key[Array, " B"]) -> SingleState:
+    def init_state(
+        self, logits: Float[Array, "B V"], cache: Cache, keys: Key[Array, " B"], options: None = None
+    ) -> SingleState:
         """See `Strategy.init_state`."""
         empty = self.empty_state(cache, keys)
         return self._append(logits, empty._replace(ended=jnp.zeros_like(empty.ended)))
@@ -138,12 +147,19 @@ class SingleStrategy:
         logits, cache = self.network.decode_step(params, state.cache, state.last)
         return self._append(logits, state._replace(cache=cache))
 
+    def is_active(self, state: SingleState) -> Bool[Array, " B"]:
+        """See `Strategy.is_active`."""
+        return is_active(state, self.max_new_tokens)
+
     def answers(self, state: SingleState) -> Int[Array, "B T"]:
         """Return the tokens written."""
         return state.tokens
 
+    def details(self, state: SingleState) -> None:
+        """Return nothing."""
+
     def _append(self, logits: Float[Array, "B V"], state: SingleState) -> SingleState:
-        active = is_active(state, self.max_new_tokens)
+        active = self.is_active(state)
         chosen = unify_eos(self._choose(logits, state), self.eos_id, self.other_eos_ids)
         is_next = jnp.arange(self.max_new_tokens)[None] == state.step[:, None]
         tokens = jnp.where(is_next & active[:, None], chosen[:, None], state.tokens)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, UInt
 
 from coi_jax.inference import sampling
-from coi_jax.inference.decoding import Strategy, is_active, set_rows
+from coi_jax.inference.decoding import Strategy, set_rows
 from coi_jax.models.kv_cache import unstack_layers
 from coi_jax.models.network import Params
 from coi_jax.parallel.sharding import whole
@@ -27,6 +27,8 @@ class Progress(NamedTuple):
     ended: Bool[Array, " B"]  # rows whose answer came to its end
     written: Int[Array, "B T"]  # the answer of each row, up to the first end-of-sequence token
     steps: Int[Array, ""]  # that the loop has taken
+    lengths: Int[Array, " B"]  # tokens written of each row
+    details: Any  # what the way of decoding tells besides
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -62,6 +64,7 @@ def insert(
     rows: Int[Array, " P"],
     draws: UInt[Array, "P 2"],
     longest: int,
+    options: Any = None,
 ) -> Any:
     """Read prompts, choose the first token of each, and let them take rows; return the state.
 
@@ -74,15 +77,22 @@ def insert(
       rows: numbers of the rows that they take; a number that no row has is that of padding.
       draws: the seed, and what `sampling.id_hash` returns for the id of each.
       longest: tokens of the longest prompt that rows have room for, padding included.
+      options: of each, where the way of decoding differs from row to row.
     """
     limit = strategy.max_new_tokens
     logits, cache = strategy.network.prefill(params, prompts, lengths, max_new_tokens=limit, longest=longest)
-    new = strategy.init_state(logits, cache, sampling.row_keys(draws[0, 0], draws[:, 1]))
+    new = strategy.init_state(logits, cache, sampling.row_keys(draws[:, 0], draws[:, 1]), options)
     return set_rows(state, rows, new, strategy.beams)
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=2)
-def decode(strategy: Strategy, params: Params, state: Any, max_active: Int[Array, ""]) -> tuple[Any, Progress]:
+def decode(
+    strategy: Strategy,
+    params: Params,
+    state: Any,
+    max_active: Int[Array, ""],
+    max_steps: Int[Array, ""] | None = None,
+) -> tuple[Any, Progress]:
     """Write tokens until at most `max_active` rows go on; return the state, and what the host reads of it.
 
     Args:
@@ -90,23 +100,34 @@ def decode(strategy: Strategy, params: Params, state: Any, max_active: Int[Array
       params: of `prepare`.
       state: of all rows; donated.
       max_active: the number of rows that go on at which to stop.
+      max_steps: the number of steps after which to stop in any case, if any.
     """
-    limit = strategy.max_new_tokens
 
     def should_continue(carry: tuple[Any, Array]) -> Bool[Array, ""]:
-        is_due: Array = jnp.sum(is_active(carry[0], limit)) > max_active
-        return is_due
+        is_due: Array = jnp.sum(strategy.is_active(carry[0])) > max_active
+        return is_due if max_steps is None else is_due & (carry[1] < max_steps)
 
     def advance(carry: tuple[Any, Array]) -> tuple[Any, Array]:
         return _rest(strategy, strategy.advance(params, carry[0])), carry[1] + 1
 
     state, steps = jax.lax.while_loop(should_continue, advance, (state, jnp.zeros((), jnp.int32)))
-    progress = Progress(is_active(state, limit), state.ended, strategy.answers(state), steps)
-    return state, Progress(*map(whole, progress))
+    told = (strategy.is_active(state), state.ended, strategy.answers(state), steps, state.step, strategy.details(state))
+    return state, jax.tree.map(whole, Progress(*told))
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def release(state: Any, rows: Bool[Array, " B"]) -> Any:
+    """End rows whose answers nobody waits for; return the state.
+
+    Args:
+      state: of all rows; donated.
+      rows: True for those that end.
+    """
+    return state._replace(ended=state.ended | rows)
 
 
 def _rest(strategy: Strategy, state: Any) -> Any:
     """Return the state in which rows that do not go on have no tokens in the cache, so that these cost no time."""
-    active = jnp.repeat(is_active(state, strategy.max_new_tokens), strategy.beams)
+    active = jnp.repeat(strategy.is_active(state), strategy.beams)
     cache = state.cache
     return state._replace(cache=cache._replace(length=jnp.where(active, cache.length, 0)))

@@ -17,25 +17,16 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from coi_jax.config.run import BeamSearchConfig, EvaluationConfig, GreedyConfig, SamplingConfig
-from coi_jax.inference import engine, sampling
+from coi_jax.inference import engine
 from coi_jax.inference.beam_search import BeamStrategy
 from coi_jax.inference.decoding import SingleStrategy, Strategy
+from coi_jax.inference.rows import Prompt, Rows, pad_length
 from coi_jax.models.network import Network, Params
 
-SHORTEST_PAD_LENGTH = 32  # tokens
 SMALLEST_BATCH = 8  # rows; so many are not worth making fewer
 GROWTH_FACTOR = 4  # between one number of rows and the next
 FULL_BATCH_LENGTH = 512  # tokens of the longest prompt up to which a batch is full; its cache grows with them
-SHORTEST_PROMPT = 4  # shorter prompts of an encoder are padded to this part of the longest one
 REFILL = 8  # one of so many rows is free when prompts that wait take rows
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """The ids that a network is shown; `id` is the key of its random draws."""
-
-    id: str
-    tokens: Int[np.ndarray, " length"]
 
 
 @dataclass(frozen=True)
@@ -65,11 +56,6 @@ def make_strategy(
             return SingleStrategy(network, eos_id, config.max_new_tokens, temperature, top_p, other_eos_ids)
         case GreedyConfig():
             return SingleStrategy(network, eos_id, config.max_new_tokens, other_eos_ids=other_eos_ids)
-
-
-def pad_length(length: int) -> int:
-    """Return the length that a prompt is padded to: the next power of two."""
-    return max(SHORTEST_PAD_LENGTH, 1 << (length - 1).bit_length())
 
 
 def batch_sizes(batch: int, multiple: int = 1) -> list[int]:
@@ -143,7 +129,8 @@ class Generator:
         if waiting:
             longest = pad_length(max(self.longest, *(len(prompt.tokens) for prompt in prompts)))
             sizes = batch_sizes(batch_rows(longest, self.batch, self.multiple), self.multiple)
-            yield from _Run(self, prompts, waiting, smallest_size(sizes, len(prompts)), longest).groups()
+            rows: Rows[int] = Rows(self, smallest_size(sizes, len(prompts)), longest)
+            yield from _Run(prompts, waiting, rows).groups()
 
     def _order(self, prompts: Sequence[Prompt], skip: frozenset[str]) -> list[int]:
         """Return the indices of the prompts without an answer, longest first."""
@@ -153,82 +140,36 @@ class Generator:
 
 @dataclass
 class _Run:
-    """The rows of one call: which prompt each holds, None for a free row."""
+    """One call: its prompts, those that wait for a free row, and the rows."""
 
-    generator: Generator
     prompts: Sequence[Prompt]
     waiting: deque[int]
-    rows: int
-    longest: int
-
-    def __post_init__(self) -> None:
-        self.holds: list[int | None] = [None] * self.rows
-        self.state = engine.empty_rows(self.generator.strategy, self.rows, self.longest)
-        self.generator.shapes |= {(program, self.rows, self.longest) for program in ("empty", "decode")}
+    rows: Rows[int]
 
     def groups(self) -> Iterator[list[Answer]]:
         """Yield answers, those together that are complete at the same time."""
-        while self.waiting or self.busy:
+        while self.waiting or self.rows.busy:
             self._fill()
-            strategy, params = self.generator.strategy, self.generator.params
-            self.state, progress = engine.decode(strategy, params, self.state, self._enough())
-            self.generator.steps += int(progress.steps)
+            progress = self.rows.decode(self._enough())
             if answers := self._leave(*map(np.asarray, progress[:3])):
                 yield answers
 
-    @property
-    def busy(self) -> int:
-        """Return the number of rows that hold a prompt."""
-        return sum(index is not None for index in self.holds)
-
-    def _enough(self) -> np.int32:
+    def _enough(self) -> int:
         """Return the number of rows that go on at which the loop returns."""
-        free = max(1, self.rows // REFILL) if self.waiting else max(1, self.busy // GROWTH_FACTOR)
-        return np.int32(self.busy - min(free, self.busy))
+        busy = self.rows.busy
+        free = max(1, self.rows.count // REFILL) if self.waiting else max(1, busy // GROWTH_FACTOR)
+        return busy - min(free, busy)
 
     def _fill(self) -> None:
         """Let prompts that wait take the free rows."""
-        free = [row for row, index in enumerate(self.holds) if index is None]
-        together = self.generator.multiple
-        while self.waiting and free:
-            count = min(together, len(free), len(self.waiting))
-            taken, free = free[:count], free[count:]
-            indices = [self.waiting.popleft() for _ in taken]
-            for row, index in zip(taken, indices, strict=True):
-                self.holds[row] = index
-            self._insert(taken, indices)
-
-    def _insert(self, rows: list[int], indices: list[int]) -> None:
-        prompts = [self.prompts[index] for index in indices]
-        count, length = self.generator.multiple, self._width(prompts)
-        tokens, lengths = np.zeros((count, length), np.int32), np.ones(count, np.int32)
-        places, draws = np.full(count, self.rows, np.int32), np.zeros((count, 2), np.uint32)
-        draws[:, 0] = self.generator.seed % 2**32
-        for place, (row, prompt) in enumerate(zip(rows, prompts, strict=True)):
-            tokens[place, : len(prompt.tokens)] = prompt.tokens
-            lengths[place], places[place] = len(prompt.tokens), row
-            draws[place, 1] = sampling.id_hash(prompt.id)
-        strategy, params = self.generator.strategy, self.generator.params
-        self.state = engine.insert(strategy, params, self.state, tokens, lengths, places, draws, self.longest)
-        self.generator.shapes.add((f"insert {length}", self.rows, self.longest))
-
-    def _width(self, prompts: Sequence[Prompt]) -> int:
-        """Return the length that prompts are padded to, one of few: an encoder reads all of it, a decoder in chunks."""
-        if self.generator.strategy.network.config.kind == "decoder":
-            return self.longest
-        return max(pad_length(max(len(prompt.tokens) for prompt in prompts)), self.longest // SHORTEST_PROMPT)
+        while self.waiting and self.rows.room:
+            indices = [self.waiting.popleft() for _ in range(min(self.rows.room, len(self.waiting)))]
+            self.rows.put([(index, self.prompts[index]) for index in indices])
 
     def _leave(
         self, active: Bool[np.ndarray, " B"], ended: Bool[np.ndarray, " B"], written: Int[np.ndarray, "B T"]
     ) -> list[Answer]:
         """Free the rows whose answers are complete; return these."""
-        answers = []
-        for row, index in enumerate(self.holds):
-            if index is not None and not active[row]:
-                answers.append(self._answer(index, written[row], bool(ended[row])))
-                self.holds[row] = None
-        return answers
-
-    def _answer(self, index: int, written: Int[np.ndarray, " T"], ended: bool) -> Answer:
-        ends = np.flatnonzero(written == self.generator.strategy.eos_id)
-        return Answer(index, written[: ends[0] if len(ends) else None].tolist(), ended)
+        done = [(row, index) for row, index in self.rows.held() if not active[row]]
+        self.rows.free([row for row, _ in done])
+        return [Answer(index, self.rows.cut(written[row]), bool(ended[row])) for row, index in done]

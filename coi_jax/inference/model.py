@@ -20,7 +20,8 @@ from coi_jax.config.model import SPEED_FIELDS
 from coi_jax.config.run import MeshConfig, RunConfig, load_config
 from coi_jax.data.arms import find_arm
 from coi_jax.data.demonstrations import check_file, note_unused
-from coi_jax.inference.generator import Answer, Generator, Prompt, make_strategy
+from coi_jax.inference.generator import Answer, Generator, make_strategy
+from coi_jax.inference.rows import Prompt
 from coi_jax.models import Network, Params, build
 from coi_jax.parallel import processes, sharding
 from coi_jax.runs import checkpoint, checkpoint_steps

@@ -9,26 +9,30 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, UInt
 
+OneOrPerRow = float | Float[Array, "B 1"]
+
 
 def greedy(logits: Float[Array, "B V"]) -> Int[Array, " B"]:
     """Return the likeliest token of each row; of equals, the one with the smallest id."""
     return jnp.argmax(logits, axis=-1).astype(jnp.int32)
 
 
-def sample(logits: Float[Array, "B V"], keys: Key[Array, " B"], temperature: float, top_p: float) -> Int[Array, " B"]:
+def sample(
+    logits: Float[Array, "B V"], keys: Key[Array, " B"], temperature: OneOrPerRow, top_p: OneOrPerRow
+) -> Int[Array, " B"]:
     """Draw a token of each row from its nucleus.
 
     Args:
       logits: the logits of the next token.
       keys: the key of each row.
-      temperature: divides the logits.
+      temperature: divides the logits; above 0.
       top_p: the probability mass of the nucleus.
     """
     kept = nucleus(logits.astype(jnp.float32) / temperature, top_p)
     return jax.vmap(jax.random.categorical)(keys, kept).astype(jnp.int32)
 
 
-def nucleus(logits: Float[Array, "B V"], top_p: float) -> Float[Array, "B V"]:
+def nucleus(logits: Float[Array, "B V"], top_p: OneOrPerRow) -> Float[Array, "B V"]:
     """Return logits with -inf outside the nucleus: the fewest tokens whose probabilities add up to `top_p`.
 
     Source: Holtzman et al., 2020, section 3.1. Tokens as likely as the last one of the nucleus are kept too.
@@ -45,9 +49,15 @@ def id_hash(id: str) -> int:
     return int.from_bytes(hashlib.sha256(id.encode("utf-8")).digest()[:4], "big")
 
 
-def row_keys(seed: int | UInt[Array, ""], hashes: UInt[Array, " B"]) -> Key[Array, " B"]:
-    """Return a key for each example from the seed and its id's hash alone: the batch does not change its draws."""
-    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(jax.random.key(seed), hashes)
+def row_keys(seed: int | UInt[Array, "*rows"], hashes: UInt[Array, " B"]) -> Key[Array, " B"]:
+    """Return a key for each example from its seed and its id's hash alone: the batch does not change its draws.
+
+    Args:
+      seed: of all examples, or one for each.
+      hashes: of the examples' ids.
+    """
+    seeds = jnp.broadcast_to(jnp.asarray(seed, jnp.uint32), hashes.shape)
+    return jax.vmap(lambda seed, hash: jax.random.fold_in(jax.random.key(seed), hash))(seeds, hashes)
 
 
 def at_steps(keys: Key[Array, " B"], steps: Int[Array, " B"]) -> Key[Array, " B"]:

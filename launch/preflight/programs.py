@@ -19,7 +19,7 @@ from coi_jax.config.run import AllStepsConfig, RunConfig, TrainedVocabularyConfi
 from coi_jax.data import batches
 from coi_jax.data.row_shape import RowShape
 from coi_jax.data.step_weights import Weights
-from coi_jax.inference import engine, generator
+from coi_jax.inference import engine, generator, rows
 from coi_jax.inference.decoding import Strategy
 from coi_jax.models import build
 from coi_jax.models.decoder import chunk_length
@@ -185,7 +185,7 @@ class GenerationShape:
     def of(cls, config: RunConfig, mesh: Mesh) -> "GenerationShape":
         """Return the sizes for a full batch of the longest prompts."""
         parts = sharding.data_parallel(mesh)
-        length = generator.pad_length(config.data.length)
+        length = rows.pad_length(config.data.length)
         return cls(generator.batch_rows(length, config.evaluation.batch, parts), parts, length)
 
     def chunk(self, config: RunConfig, mesh: Mesh) -> int:

@@ -13,8 +13,9 @@ from coi_jax.config.run import load_config
 from coi_jax.data.task_specs import evaluation_task
 from coi_jax.generate import main
 from coi_jax.inference.answering import describe
-from coi_jax.inference.generator import Answer, Prompt
+from coi_jax.inference.generator import Answer
 from coi_jax.inference.model import Model
+from coi_jax.inference.rows import Prompt
 from tests.helpers.token_caches import write_caches
 from tests.helpers.tokenizer_folders import FAMILIES
 from tests.helpers.trained_runs import make_run

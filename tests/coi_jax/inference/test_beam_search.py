@@ -9,7 +9,8 @@ import torch
 from transformers import GenerationMixin, PreTrainedModel
 
 from coi_jax.inference.beam_search import BeamStrategy, length_divisor
-from coi_jax.inference.generator import Generator, Prompt
+from coi_jax.inference.generator import Generator
+from coi_jax.inference.rows import Prompt
 from coi_jax.models import Network, Params
 from coi_jax.models.kv_cache import Cache
 from tests.helpers.both_networks import Both, make_both

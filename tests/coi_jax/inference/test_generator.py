@@ -10,12 +10,11 @@ from coi_jax.inference.decoding import SingleStrategy, Strategy
 from coi_jax.inference.generator import (
     Answer,
     Generator,
-    Prompt,
     batch_rows,
     batch_sizes,
     make_strategy,
-    pad_length,
 )
+from coi_jax.inference.rows import Prompt, pad_length
 from coi_jax.models import Network, Params
 from coi_jax.parallel import sharding
 from tests.helpers import tiny_models
