@@ -11,12 +11,12 @@ moment and reading chains starts no JAX.
         print(step.instruction, "→", step.output)
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
-
 from coi_jax.common import interrupts
 
 interrupts.install_in_commands()  # first, so that Ctrl-C is one line from the beginning
+
+import importlib  # noqa: E402
+from typing import TYPE_CHECKING, Any  # noqa: E402
 
 if TYPE_CHECKING:
     from coi_jax.api import Answer as Answer

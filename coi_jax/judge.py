@@ -10,6 +10,7 @@ the same command again asks nothing twice. --ballots writes a table that hides t
 which one person fills it in, --score reads what people chose.
 """
 
+import argparse
 import sys
 import webbrowser
 from collections.abc import Sequence
@@ -45,13 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from coi_jax.judging import comparing
     from coi_jax.judging.judge_config import load_judge_config
 
+    _check_options(arguments)
     asks = not (arguments.ballots or arguments.score)
-    if arguments.ballots and arguments.score:
-        raise UserError("--score", ", ".join(arguments.score), "reads what --ballots wrote: give one of them")
-    if arguments.page and not arguments.ballots:
-        raise UserError("--page", True, "fills in a table: name its file with --ballots")
-    if not 0 <= arguments.port <= LAST_PORT:
-        raise UserError("--port", arguments.port, f"is none; name one from 1 to {LAST_PORT}, or 0 for any that is free")
     config = load_judge_config(arguments.config, overrides, needs_model=asks)
     compared = comparing.Compared(arguments.a, arguments.b, arguments.task)
     if arguments.page:
@@ -72,6 +68,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     files.write_json(out, result)
     print(describe(result), f"written: {out}", sep="\n")
     return 0
+
+
+def _check_options(arguments: argparse.Namespace) -> None:
+    """Raise UserError where options contradict each other, or one would be ignored."""
+    if arguments.ballots and arguments.score:
+        raise UserError("--score", ", ".join(arguments.score), "reads what --ballots wrote: give one of them")
+    if arguments.page and not arguments.ballots:
+        raise UserError("--page", True, "fills in a table: name its file with --ballots")
+    if arguments.budget is not None and (arguments.ballots or arguments.score):
+        raise UserError("--budget", arguments.budget, "is for the calls of a model, and people make none; leave it out")
+    if arguments.out and arguments.ballots:
+        raise UserError("--out", arguments.out, "is for a result, which --ballots does not write; give it with --score")
+    if (arguments.port or arguments.no_browser) and not arguments.page:
+        option = "--port" if arguments.port else "--no_browser"
+        raise UserError(option, arguments.port or True, "is of the page; give --page too, or leave it out")
+    if not 0 <= arguments.port <= LAST_PORT:
+        raise UserError("--port", arguments.port, f"is none; name one from 1 to {LAST_PORT}, or 0 for any that is free")
 
 
 def serve(ballots: str, port: int, *, opens: bool) -> None:

@@ -1,22 +1,22 @@
 """Ctrl-C ends a command with one line and status 130, whatever it is doing.
 
-Python raises KeyboardInterrupt wherever the program is. Three places need more than that:
+Python raises KeyboardInterrupt wherever the program is. Four places need more than that:
 
 - Before the command runs, and within any import, the process ends at once. An extension module whose initialization
-  is cut short prints a traceback of its own, raises an error of its own, or crashes.
+  is cut short prints a traceback of its own, raises an error of its own, or crashes. To be installed before anything
+  else is imported, this module imports at first only what Python has loaded for `python -m` already.
+- A command that has ended keeps its status while the interpreter shuts down, which takes a second with TensorFlow.
 - Python drops exceptions of callbacks, as of the garbage collector's. The interrupt is then sent again.
 - A library may turn the interrupt into an error of its own, which then is an interrupt again.
 """
 
+import atexit
 import contextlib
 import os
 import signal
 import sys
-import threading
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Any
 
 EXIT_STATUS = 130
 LINE = "interrupted; run the same command again"
@@ -31,8 +31,9 @@ def install_in_commands() -> None:
 
     `python -m` names itself `-m` for as long as it imports the package of the module that it is going to run.
     """
-    if sys.argv[:1] == ["-m"] or Path(sys.argv[0]).name.startswith("coi-"):
-        _install()
+    is_command = sys.argv[:1] == ["-m"] or os.path.basename(sys.argv[0]).startswith("coi-")
+    if is_command and _install():
+        atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)  # the first registered is called last
 
 
 def _install() -> bool:
@@ -81,10 +82,14 @@ def as_keyboard_interrupt() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _send_again(hook: Any) -> Any:
-    """Return a hook of unraisable exceptions that sends an interrupt again, and passes all others to `hook`."""
+Hook = Callable[["sys.UnraisableHookArgs"], object]
 
-    def unraisable(dropped: Any) -> None:
+
+def _send_again(hook: Hook) -> Hook:
+    """Return a hook of unraisable exceptions that sends an interrupt again, and passes all others to `hook`."""
+    import threading  # only once the handler is installed
+
+    def unraisable(dropped: "sys.UnraisableHookArgs") -> None:
         if not issubclass(dropped.exc_type, KeyboardInterrupt):
             hook(dropped)
             return

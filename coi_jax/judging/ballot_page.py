@@ -13,7 +13,8 @@ from coi_jax.common.errors import UserError
 from coi_jax.common.json_reader import parse_field
 from coi_jax.common.local_page import FOREIGN, make_local_page
 from coi_jax.common.storage import PathLike
-from coi_jax.judging.ballots import CHOICES, read_ballots, shown_text, write_rows
+from coi_jax.judging.ballot_table import write_rows
+from coi_jax.judging.ballots import CHOICES, read_ballots, shown_text
 
 PAGES = Path(__file__).with_name("pages")
 

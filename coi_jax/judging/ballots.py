@@ -1,7 +1,5 @@
 """A blind comparison by people: a CSV file that hides who wrote which answer, its key, and the choices read back."""
 
-import csv
-import io
 import random
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,9 +8,9 @@ from coi_jax.common import files
 from coi_jax.common.errors import UserError, nearest
 from coi_jax.common.storage import PathLike, as_path
 from coi_jax.judging.answer_pairs import AnswerPair
+from coi_jax.judging.ballot_table import COLUMNS, FOREIGN, read_rows, write_rows
 from coi_jax.judging.verdicts import Choice
 
-COLUMNS = ("number", "id", "instruction", "input", "left", "right", "choice")
 CHOICES = ("left", "right", "tie")
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # with which a spreadsheet begins to compute
 
@@ -30,13 +28,10 @@ def write_ballots(pairs: Sequence[AnswerPair], path: PathLike, seed: int, runs: 
       The path of the key.
 
     Raises:
-      UserError: there is a file with choices already.
+      UserError: there is another file, or a table with choices already.
     """
     place = as_path(path, "--ballots")
-    earlier = _rows(files.read_text(place, "--ballots")) if place.exists() else []
-    if place.exists() and (not earlier or tuple(earlier[0]) != COLUMNS):
-        raise UserError("--ballots", path, "was not written by this command; name another file")
-    if any(row["choice"].strip() for row in earlier):
+    if place.exists() and any(row["choice"] for row in read_ballots(place)):
         raise UserError("--ballots", path, "has choices already; name another file")
     shuffled = list(pairs)
     random.Random(seed).shuffle(shuffled)
@@ -59,35 +54,26 @@ def key_path(path: PathLike) -> str:
     return f"{path}.key.json"
 
 
-def write_rows(path: PathLike, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write a table whole or not at all."""
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n", quoting=csv.QUOTE_ALL)  # a text may hold a lone \r
-    writer.writeheader()
-    writer.writerows(rows)
-    files.write_text(path, buffer.getvalue())
-
-
 def read_ballots(path: PathLike) -> list[dict[str, str]]:
     """Return the rows of a table as `write_ballots` wrote it, with the choices that were made since.
 
     Raises:
-      UserError: there is no such table, it has no rows or other columns, or a choice is neither left, right nor tie.
+      UserError: there is no such table, it is not as it was written, or a choice is neither left, right nor tie.
     """
     place = as_path(path, "--ballots")
     if not place.exists():
         raise UserError("--ballots", path, "no such file")
-    rows = _rows(files.read_text(place, "--ballots"))
-    if not rows or tuple(rows[0]) != COLUMNS or len({row["id"] for row in rows}) < len(rows):
-        raise UserError("--ballots", path, "was not written by this command; name another file")
+    rows = read_rows(place, "--ballots")
+    if tuple(rows[0]) != COLUMNS:  # another column would be lost when a choice is written
+        raise UserError("--ballots", path, FOREIGN)
     return [row | {"choice": _choice(row)} for row in rows]
 
 
 def _choice(row: Mapping[str, str]) -> str:
     """Return the choice of a row, "" where there is none yet; raise UserError where it is another word."""
-    choice = (row.get("choice") or "").strip().lower()
+    choice = row["choice"].strip().lower()
     if choice and choice not in CHOICES:
-        raise UserError(f"choice of pair {row.get('number')}", choice, nearest(choice, list(CHOICES)))
+        raise UserError(f"choice of pair {row['number']}", choice, nearest(choice, list(CHOICES)))
     return choice
 
 
@@ -116,12 +102,11 @@ def read_choices(path: PathLike) -> dict[str, Choice]:
             raise UserError("--score", file, "no such file; write it with --ballots")
     left: dict[str, str] = files.read_value(key, ("left",), dict, "key")
     choices: dict[str, Choice] = {}
-    for row in _rows(files.read_text(place, "--score"), "--score"):
-        if not (choice := _choice(row)):
-            continue
-        if row.get("id") not in left:
-            raise UserError("id", row.get("id"), f"is not in {key.name}; do not change the column `id`")
-        choices[str(row["id"])] = _run(choice, left[str(row["id"])])
+    for row in read_rows(place, "--score"):
+        if row["id"] not in left:
+            raise UserError("id", row["id"], f"is not in {key.name}; do not change the column `id`")
+        if choice := _choice(row):
+            choices[row["id"]] = _run(choice, left[row["id"]])
     if not choices:
         raise UserError("--score", path, f"has no choice yet; write {', '.join(CHOICES)} into the column `choice`")
     return choices
@@ -131,13 +116,3 @@ def _run(choice: str, left: str) -> Choice:
     if choice == "tie":
         return "tie"
     return "a" if (choice == "left") == (left == "a") else "b"
-
-
-def _rows(text: str, field: str = "--ballots") -> list[dict[str, str]]:
-    """Return the rows of a table whose columns are separated by commas, or as some spreadsheets do it by semicolons."""
-    header = text.partition("\n")[0]
-    delimiter = ";" if header.count(";") > header.count(",") else ","
-    try:
-        return list(csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter))
-    except csv.Error as error:
-        raise UserError(field, "table", f"is no CSV file: {error}; write it again with --ballots") from None

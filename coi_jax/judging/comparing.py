@@ -62,8 +62,13 @@ def by_people(compared: Compared, config: JudgeConfig, paths: Sequence[str]) -> 
       paths: of the tables, one for each person.
 
     Raises:
-      UserError: a table is not as it was written, has no choice, or is of other runs or of another test set.
+      UserError: a table is given twice, is not as it was written, has no choice, or is of other runs or of another
+        test set.
     """
+    given = [absolute(path) for path in paths]
+    for number, path in enumerate(given):
+        if path in given[:number]:
+            raise UserError("--score", paths[number], "is given twice; name one file of each person")
     people = [ballots.read_choices(path) for path in paths]
     for path in paths:
         _check_compared(compared, path, "--score")

@@ -226,7 +226,7 @@ def test_choices_that_were_made_are_not_overwritten(
     assert "choice of pair 2: lefft: unknown; did you mean 'left'" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("delimiter", [",", ";"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
 def test_any_text_of_an_answer_comes_back_from_a_spreadsheet(
     runs: tuple[Path, Path], tmp_path: Path, delimiter: str
 ) -> None:
@@ -245,6 +245,66 @@ def test_any_text_of_an_answer_comes_back_from_a_spreadsheet(
         writer.writerows(row | {"choice": "tie"} for row in rows)
     assert compare((a, runs[1]), f"--score={ballots}") == 0
     assert result((a, runs[1]), "people")["pairs"] == 3
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda lines: [*lines, lines[1]], "has 2 rows of the pair c"),
+        (lambda lines: [f"{lines[0]},choice", *(f"{line},left" for line in lines[1:])], "the column 'choice' twice"),
+        (lambda lines: [lines[0].replace("choice", "Choice"), *lines[1:]], "has no column 'choice' (its columns are"),
+        (lambda lines: [lines[0], lines[1].rpartition(",")[0], *lines[2:]], "the row has 6 values, where the header"),
+        (lambda lines: [*lines[:2], f"{lines[2]},left", *lines[3:]], ".csv:3: the row has 8 values, where the header"),
+        (lambda lines: lines[:1], "has no pair"),
+        (lambda lines: [*lines[:-1], lines[-1][:-1]], "is not CSV (unexpected end of data)"),
+        (lambda lines: ["a,b", "1,2"], "was not written by this command"),
+        (lambda lines: [lines[0], *(line.replace('"c', '"0c') for line in lines[1:])], "do not change the column `id`"),
+    ],
+)
+def test_a_table_that_was_changed_names_its_fault(
+    runs: tuple[Path, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    spoil: Callable[[list[str]], list[str]],
+    said: str,
+) -> None:
+    ballots = tmp_path / "b.csv"
+    assert compare(runs, f"--ballots={ballots}") == 0
+    lines = ballots.read_text().splitlines()
+    ballots.write_text("\n".join(spoil(lines)), encoding="utf-8")
+    capsys.readouterr()
+    assert compare(runs, f"--score={ballots}") == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+
+
+def test_long_answers_and_empty_rows_of_a_table_are_read(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    a = write_predictions(tmp_path / "a", {"c0": "x" * 200_000})
+    ballots = tmp_path / "b.csv"
+    assert compare((a, runs[1]), f"--ballots={ballots}") == 0
+    fill_in(ballots, lambda row: "left")
+    ballots.write_text(ballots.read_text(encoding="utf-8") + ",,,,,,\n\n", encoding="utf-8")
+    assert compare((a, runs[1]), f"--score={ballots}") == 0
+    assert result((a, runs[1]), "people")["pairs"] == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--ballots=new.csv", "--budget=1"], "--budget: 1.0: is for the calls of a model"),
+        (["--score=new.csv", "--budget=1"], "--budget: 1.0: is for the calls of a model"),
+        (["--ballots=new.csv", "--out=x.json"], "--out: x.json: is for a result, which --ballots does not write"),
+        (["--ballots=new.csv", "--port=80"], "--port: 80: is of the page; give --page too"),
+        (["--no_browser"], "--no_browser: True: is of the page; give --page too"),
+        (["--score", "new.csv", "./new.csv"], "--score: ./new.csv: is given twice"),
+    ],
+)
+def test_options_that_would_be_ignored_are_refused(
+    runs: tuple[Path, Path], capsys: pytest.CaptureFixture[str], options: list[str], said: str
+) -> None:
+    assert compare(runs, *options) == 2
+    assert said in capsys.readouterr().err
 
 
 def test_nothing_to_compare_is_one_line(

@@ -86,10 +86,13 @@ def test_an_interrupt_in_a_callback_is_not_lost() -> None:
     assert time.monotonic() - began < 20
 
 
+@pytest.mark.parametrize("imported", ["argparse", "typing", "threading", "pathlib"])
 @pytest.mark.parametrize("module", ["coi_jax.evaluate", "data_pipeline.audit", "launch.sweep"])
-def test_a_command_that_is_only_beginning_says_one_line(module: str, tmp_path: Path) -> None:
-    """The first import outside the project's packages interrupts."""
-    (tmp_path / "argparse.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n", encoding="utf-8")
+def test_a_command_that_is_only_beginning_says_one_line(module: str, imported: str, tmp_path: Path) -> None:
+    """An import of the standard library interrupts."""
+    (tmp_path / f"{imported}.py").write_text(
+        "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n", encoding="utf-8"
+    )
     program = f"import sys, runpy; sys.path.insert(0, {str(tmp_path)!r}); sys.argv = ['-m']; "
     program += f"runpy.run_module({module!r}, run_name='__main__', alter_sys=True)"
     assert interrupted(program) == (130, LINE)
@@ -105,3 +108,11 @@ def test_a_program_that_uses_the_package_keeps_its_own_way() -> None:
     status, printed = interrupted("import os, signal, coi_jax; os.kill(os.getpid(), signal.SIGINT)")
     assert status == -signal.SIGINT
     assert "KeyboardInterrupt" in printed
+
+
+def test_a_command_that_is_shutting_down_keeps_its_status() -> None:
+    program = (
+        "import atexit, os, signal, sys; atexit.register(os.kill, os.getpid(), signal.SIGINT); sys.argv = ['-m']\n"
+    )
+    program += "import coi_jax; sys.exit(2)"
+    assert interrupted(program) == (2, "")
