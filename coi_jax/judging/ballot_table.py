@@ -8,6 +8,7 @@ from typing import Any
 
 from coi_jax.common import files
 from coi_jax.common.errors import UserError, shorten
+from coi_jax.common.json_reader import MAX_BYTES
 from coi_jax.common.storage import PathLike
 
 COLUMNS = ("number", "id", "instruction", "input", "left", "right", "choice")
@@ -36,7 +37,7 @@ def read_rows(path: PathLike, field: str) -> list[dict[str, str]]:
         twice, or there is none.
     """
     text = files.read_text(path, field)
-    csv.field_size_limit(files.MAX_BYTES)  # Python's own limit is smaller than an answer may be
+    csv.field_size_limit(MAX_BYTES)  # Python's own limit is smaller than an answer may be
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text), strict=True)
     rows: list[dict[str, str]] = []
     try:
