@@ -20,7 +20,7 @@ from launch.sweep import status
 from launch.sweep.backends.protocol import Backend, Outcome, Settings
 from launch.sweep.backends.registry import BACKENDS
 from launch.sweep.commands import override_flags
-from launch.sweep.point_state import SWEEP_LOCK, check_writable, state
+from launch.sweep.point_state import SWEEP_LOCK, check_writable, config_fault, state
 from launch.sweep.points import Point, check_data, choose, expand
 
 EXIT_FAILED = 1
@@ -96,10 +96,11 @@ def run_points(points: Sequence[Point], backend: Backend) -> int:
     done = [point for point in points if state(point) == "done"]
     for point in done:
         print(f"== {point.id}: done already, skipped", flush=True)
-    missing = [point for point in points if point not in done]
+    damaged = [Outcome(point, "failed", str(fault)) for point in points if (fault := config_fault(point))]
+    missing = [point for point in points if state(point) in ("new", "partial")]
     with backend:
         outcomes = backend.run(missing) if missing else []
-    return report(points, [*(Outcome(point, "done", "") for point in done), *outcomes])
+    return report(points, [*(Outcome(point, "done", "") for point in done), *damaged, *outcomes])
 
 
 def report(points: Sequence[Point], outcomes: Sequence[Outcome]) -> int:

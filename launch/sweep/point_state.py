@@ -13,7 +13,7 @@ from coi_jax.common.storage import FULL, check_absent, is_local
 from coi_jax.runs.checkpoint_steps import steps
 from launch.sweep.points import Point
 
-State = Literal["new", "partial", "done"]
+State = Literal["new", "partial", "done", "damaged"]
 
 CONFIG = "config.json"
 SWEEP_LOCK = ".sweep.lock"  # of a point's folder, and of all points'; the trainer and the evaluator have their own
@@ -48,8 +48,26 @@ def claim(point: Point) -> None:
         files.write_json(point.folder / CONFIG, point.config.model_dump(mode="json"))
 
 
+def config_fault(point: Point) -> UserError | None:
+    """Return what is wrong with the config in a point's folder; None where it is the point's, or not there yet."""
+    path = point.folder / CONFIG
+    try:
+        if path.exists() and files.read_value(path, ("arm",), str, CONFIG) != point.config.arm:
+            return UserError(CONFIG, path, f"is not of arm {point.config.arm}; restore the file, or remove the folder")
+    except UserError as error:
+        hint = error.hint.replace("write it again", "restore the file, or remove the folder to run the point again")
+        return UserError(error.field, error.value, hint)
+    return None
+
+
 def state(point: Point) -> State:
-    """Return how far a point is: to begin, to go on, or done (trained to its last step, scored on every test set)."""
+    """Return how far a point is.
+
+    It is to begin, to go on, or done (trained to its last step, scored on every test set); or the config in its folder
+    is damaged, so that nothing there is known to be the point's.
+    """
+    if config_fault(point):
+        return "damaged"
     if is_trained(point) and is_scored(point):
         return "done"
     return "partial" if (point.folder / CONFIG).exists() else "new"

@@ -44,9 +44,9 @@ def counts(points: Sequence[Point]) -> str:
 
 def _state(point: Point) -> str:
     found = state(point)
-    if found != "done" and is_held(point.folder, SWEEP_LOCK):
+    if found in ("new", "partial") and is_held(point.folder, SWEEP_LOCK):
         return "running"
-    return {"new": "new", "partial": "stopped", "done": "done"}[found]
+    return "stopped" if found == "partial" else found
 
 
 def _metrics(point: Point) -> list[dict[str, Any]]:

@@ -88,3 +88,13 @@ def test_the_command_prints_a_line_for_each_point_and_ends_when_all_are_done(
         write_scores(point)
     assert cli.run(lambda: main([*fixed, "--watch", "60"])) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "3 points: 3 done"
+
+
+@pytest.mark.parametrize("text", ["[]", "3", "null", "{", "{}", '{"arm": "coi3"}'])
+def test_a_point_whose_config_is_damaged_is_not_done(point: Point, text: str) -> None:
+    claim(point)
+    files.write_json(point.folder / "checkpoints" / "100" / "position" / "metadata", {"total_steps": 100})
+    write_scores(point)
+    assert status(point)["state"] == "done"
+    files.write_text(point.folder / "config.json", text)
+    assert status(point)["state"] == "damaged"

@@ -108,6 +108,19 @@ def test_an_id_of_many_overrides_names_all_their_fields(tmp_path: Path) -> None:
     assert len(point.id) <= 127
 
 
+def test_a_point_whose_config_is_damaged_fails_alone(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    set_fakes(workplace)
+    assert run() == 0
+    first, *others = points()
+    files.write_text(first.folder / "config.json", "[]")
+    capsys.readouterr()
+    assert run() == 1
+    printed = capsys.readouterr().out
+    assert printed.count("done already, skipped") == len(others)
+    assert f"failed: {first.id}: config.json: {first.folder}/config.json: holds an array where" in printed
+    assert "restore the file, or remove the folder" in printed
+
+
 def test_a_prompted_baseline_is_scored_and_not_trained(workplace: Path) -> None:
     """Its evaluation begins the run, from the config file and the point's overrides."""
     write_published(workplace / "published")
