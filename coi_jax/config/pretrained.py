@@ -100,15 +100,15 @@ class Pretrained:
         kind = vocabulary.get("kind") if isinstance(vocabulary, dict) else None
         if kind not in (None, "trained") or (self.is_run and kind == "trained"):
             return
-        hint = f"the weights in {self.where} know no ids but those of their own tokenizer; "
-        if self.vocabulary:
-            hint += "leave vocabulary out, and it is taken from there"
-        else:
-            hint += (
-                f"there is none ({', '.join(TOKENIZER_MODELS)}): name a folder that has it, by "
+        if not self.vocabulary:
+            hint = (
+                f"has no tokenizer ({', '.join(TOKENIZER_MODELS)}), and its weights know no ids but those of their "
+                "own: put its files there, or name a folder that has them, by "
                 "--config.vocabulary=tokenizer --config.vocabulary.folder=FOLDER"
             )
-        raise UserError("config.vocabulary.kind", kind, hint)
+            raise UserError("config.weights.folder", self.where, hint)
+        hint = f"the weights in {self.where} know no ids but those of their own tokenizer; "
+        raise UserError("config.vocabulary.kind", kind, f"{hint}leave vocabulary out, and it is taken from there")
 
 
 def find(values: Mapping[str, Any], overrides: Mapping[str, Any], kept: PathLike | None) -> Pretrained | None:

@@ -109,7 +109,9 @@ def validation_tasks(config: RunConfig, split: str) -> list[TaskSpec]:
         return found
     splits = read_manifest(config.data.folder, "config.data.folder")["counts"]
     has = f"has chains of the splits {', '.join(splits)}, none of lengths {', '.join(map(str, arm.lengths))} in this"
-    raise UserError("config.train.validation.split", split, f"{config.data.folder} {has}; name another, or None")
+    way = f"hold chains back from training and write both: coi_jax.write_chains(folder, {{'train': …, {split!r}: …}})"
+    hint = f"{config.data.folder} {has}; {way}; or name another split, or set config.train.validation=None"
+    raise UserError("config.train.validation.split", split, hint)
 
 
 def _training_task(config: RunConfig, arm: Arm, length: int) -> TaskSpec:

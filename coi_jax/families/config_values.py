@@ -136,12 +136,16 @@ def token_ids(values: Mapping[str, Any], field: str, file: str, rows: int = LARG
       rows: of the model's embedding.
 
     Raises:
-      UserError: something in it is no id of a token.
+      UserError: it is an empty list, or something in it is no id of a token.
     """
     value = values.get(field)
     none = (None, -1) if field == "pad_token_id" else (None,)  # -1: as the first conversions of Llama 1 spell it
     ids: Sequence[Any] = value if isinstance(value, list) else [] if value in none else [value]
     kind = _whole(0, rows - 1)
+    if value == []:
+        raise UserError(
+            f"{file}: {field}", value, "is an empty list; name an id, or take it out: the tokenizer names its own"
+        )
     if not all(map(kind.holds, ids)):
         hint = f"is neither the id of a token (a {kind.name}) nor a list of such ids"
         raise UserError(f"{file}: {field}", value, f"{hint}; correct it, or take it out: the tokenizer names its own")

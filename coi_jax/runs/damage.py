@@ -28,6 +28,9 @@ DAMAGE = (
 )
 
 
+BEST = "best"  # the folder of the checkpoint that did best on the validation split
+
+
 class DamagedCheckpoint(UserError):
     """A checkpoint that is there but cannot be restored as it was saved.
 
@@ -41,10 +44,16 @@ class DamagedCheckpoint(UserError):
     def __init__(self, folder: PathLike, step: int, reason: str, *, is_agreed: bool = False) -> None:
         self.folder, self.step, self.is_agreed = as_path(folder), step, is_agreed
         self.what = f"checkpoint {self.folder / str(step)} is damaged ({reason})"
-        older = max((one for one in steps(folder) if one < step), default=None)
+        super().__init__("checkpoint", self.folder / str(step), f"is damaged ({reason}); {self._way_on()}")
+
+    def _way_on(self) -> str:
+        """Return what to do about it; training needs no checkpoint of `best`."""
+        if self.folder.name == BEST:
+            way = "training then goes on without it, and config.evaluation.checkpoint=newest evaluates the last one"
+            return f"restore its files, or remove the folder: {way}"
+        older = max((one for one in steps(self.folder) if one < self.step), default=None)
         way = "train from the beginning" if older is None else f"go on from step {older}"
-        hint = f"is damaged ({reason}); restore its files, or remove the folder to {way}"
-        super().__init__("checkpoint", self.folder / str(step), hint)
+        return f"restore its files, or remove the folder to {way}"
 
 
 class NotReadBack(UserError):

@@ -29,6 +29,7 @@ from coi_jax.config.run import (
 from coi_jax.data.arms import find_arm
 from coi_jax.parallel import hardware, processes
 from coi_jax.runs.checkpoint_steps import steps
+from coi_jax.runs.damage import BEST
 from coi_jax.tokenizers.protocol import Vocabulary
 from coi_jax.tokenizers.vocabulary import load_vocabulary, trained_path
 
@@ -106,7 +107,7 @@ class RunFolder:
     @property
     def best(self) -> epath.Path:
         """The checkpoint that did best on the validation split, in a folder named by its step."""
-        return self.path / "best"
+        return self.path / BEST
 
     @property
     def published(self) -> epath.Path:

@@ -103,7 +103,11 @@ def imported_config(source: Folder, config_file: str, overrides: Mapping[str, An
     source.names()  # or an error that names the folder as the user did
     source.read(CONFIG)
     named = {**overrides, "weights.folder": source.url}
-    values = load_config(config_file, named, replaces_model=True).model_dump(mode="json")
+    try:
+        values = load_config(config_file, named, replaces_model=True).model_dump(mode="json")
+    except UserError as error:  # about the folder, which the user named otherwise
+        field = source.field if error.field == "config.weights.folder" else error.field
+        raise UserError(field, error.value, error.hint) from None
     values["lora"], values["weights"]["folder"] = None, None
     values["arm"] = values["arm"] if "arm" in overrides else "base"  # it was tuned on no chains
     return validate(values)

@@ -403,6 +403,7 @@ def test_mistakes_are_one_line_and_leave_nothing(
         ("--src", tmp_path / "none", "--out", out, *BYTES): "none: no such folder; check the path",
         ("--src", source, "--out", source, *BYTES): "is there already; name a new folder",
         ("--src", source, "--out", "ftp://host/run", *BYTES): "cannot be reached; name a local path",
+        ("--src", source, "--out", out): f"error: src: {source}: has no tokenizer (tokenizer.json, tokenizer.model,",
         ("--src", source, "--out", out, "--config", "none.py"): "config: none.py: no such file",
         ("--src", trained.path, "--out", out, "--adapters"): "trained all weights; leave --adapters out",
         ("--src", empty, "--out", out): "has no checkpoint yet",

@@ -135,7 +135,9 @@ def test_published_weights_know_no_vocabulary_that_is_trained_here(llama: Path, 
     with pytest.raises(UserError, match=r"config.vocabulary.kind: trained: the weights in .* leave vocabulary out"):
         load(llama, vocabulary__kind="trained", vocabulary__size=300)
     bare = write_folder(tmp_path / "bare", LLAMA, tokenizer=None)
-    with pytest.raises(UserError, match=r"there is none \(tokenizer.json, .*--config.vocabulary.folder=FOLDER"):
+    with pytest.raises(
+        UserError, match=r"bare: has no tokenizer \(tokenizer.json, .*--config.vocabulary.folder=FOLDER"
+    ):
         load(bare)
     assert load(bare, vocabulary="tokenizer", vocabulary__folder=str(llama)).model.layers == 3
 
@@ -231,6 +233,15 @@ def test_an_end_that_is_no_token_is_refused_before_anything_is_read(tmp_path: Pa
     with pytest.raises(
         UserError, match=rf"^{name}: eos_token_id: .* \(a whole number from 0 to 599\) nor a list of such"
     ):
+        load(folder, vocabulary="bytes")
+
+
+@pytest.mark.parametrize("name", ["config.json", "generation_config.json"])
+def test_an_empty_list_of_ends_is_refused(tmp_path: Path, name: str) -> None:
+    folder = write_folder(tmp_path / "model", LLAMA | {"eos_token_id": 2}, tokenizer=None)
+    write_json(folder / "generation_config.json", {})
+    edit(folder / name, eos_token_id=[])
+    with pytest.raises(UserError, match=rf"^{name}: eos_token_id: \[\]: is an empty list; name an id, or take it out"):
         load(folder, vocabulary="bytes")
 
 

@@ -240,6 +240,15 @@ def test_the_only_checkpoint_is_not_set_aside(tmp_path: Path, one: Trained, two_
     assert steps(tmp_path) == [3]
 
 
+def test_a_damaged_best_checkpoint_asks_for_no_other_training(tmp_path: Path, one: Trained, two_steps: Path) -> None:
+    shutil.copytree(two_steps / "3", tmp_path / "best" / "3")
+    shutil.rmtree(tmp_path / "best" / "3" / "params")
+    with Checkpoints(tmp_path / "best", keep=1) as checkpoints, pytest.raises(DamagedCheckpoint) as caught:
+        checkpoints.restore(3, one.abstract, one.shardings)
+    assert "remove the folder: training then goes on without it" in str(caught.value)
+    assert "from the beginning" not in str(caught.value)
+
+
 def test_a_checkpoint_without_checksums_is_read_as_before(tmp_path: Path, one: Trained, two_steps: Path) -> None:
     folder = shutil.copytree(two_steps, tmp_path / "run")
     shutil.rmtree(folder / "4" / "position")

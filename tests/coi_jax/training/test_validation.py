@@ -143,3 +143,5 @@ def test_more_examples_than_there_are_are_one_line(data: Path) -> None:
 def test_a_split_that_is_not_there_is_one_line(data: Path) -> None:
     with pytest.raises(UserError, match=r"config\.train\.validation\.split: validatoin: .*splits train, validation"):
         validation_tasks(make_config(data), "validatoin")
+    with pytest.raises(UserError, match=r"write both: coi_jax\.write_chains\(folder, \{'train': …, 'dev': …\}\)"):
+        validation_tasks(make_config(data), "dev")
