@@ -1,16 +1,82 @@
 """Answer one instruction with a run, step by step, prompted as the arm of the run is in an evaluation."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from coi_jax.chains.chain import JOINER, Chain, Step, is_well_formed, parse
+from coi_jax.chains.chain import JOINER, Chain, Step, is_well_formed, join, parse
 from coi_jax.common.errors import UserError
 from coi_jax.data.demonstrations import find_demonstrations
 from coi_jax.data.prompts import encode_prompt, few_shot, stages_of
 from coi_jax.data.task_specs import TaskSpec, question_task
 from coi_jax.inference.model import Model
+
+
+@dataclass(frozen=True)
+class Question:
+    """Instructions that a model is asked in one or more calls, prompted as the arm of its run is in an evaluation.
+
+    Attributes:
+      model: that is asked.
+      chain: of the instructions, without outputs.
+      spec: the task that says how it is prompted.
+      demonstrations: the worked examples that it is shown, if any.
+    """
+
+    model: Model
+    chain: Chain
+    spec: TaskSpec
+    demonstrations: Sequence[Chain]
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """Return the names of the calls; the last one writes the answer."""
+        return tuple(stage.name for stage in stages_of(self.spec.prompting))
+
+    def encode(self, texts: Sequence[str]) -> list[int]:
+        """Return the ids of the next call's prompt, from what the model wrote in the calls before."""
+        spec = self.spec
+        text = few_shot(self.chain, self.demonstrations, spec.template, spec.prompting, spec.system, texts)
+        return encode_prompt(text, spec.template, self.model.vocabulary)
+
+    def describe(self, texts: Sequence[str], *, complete: bool) -> dict[str, Any]:
+        """Return the answer: its text, its steps, and whether they are as many as the instructions.
+
+        Args:
+          texts: what the model wrote in all calls.
+          complete: False where the last one stopped at its limit.
+        """
+        *before, written = texts
+        stages = dict(zip(self.stages[:-1], before, strict=True))
+        asked = [step.instruction for step in self.chain.steps]
+        return {
+            "instruction": self.chain.instruction,
+            "input": self.chain.input,
+            "steps": [{"instruction": _at(asked, k), "output": output} for k, output in enumerate(parse(written))],
+            "text": written,
+            "complete": complete,
+            "well_formed": is_well_formed(written, self.chain.length),
+            "checkpoint": self.model.checkpoint,
+            **({"stages": stages} if stages else {}),
+        }
+
+
+def ask(model: Model, instructions: Sequence[str], input: str) -> Question:
+    """Return the question of some instructions, each applied to the output of the one before.
+
+    Args:
+      model: the model that answers.
+      instructions: in order.
+      input: the text that the first instruction is applied to.
+
+    Raises:
+      UserError: the arm shows worked examples, and those that the config names cannot be read.
+    """
+    chain = Chain("", "question", input, join(instructions), tuple(Step(part, None) for part in instructions))
+    spec = question_task(model.config, chain.length)
+    return Question(model, chain, spec, _find_demonstrations(model, spec))
 
 
 def generate(model: Model, instruction: str, input: str) -> dict[str, Any]:
@@ -24,32 +90,15 @@ def generate(model: Model, instruction: str, input: str) -> dict[str, Any]:
     Raises:
       UserError: the arm shows worked examples, and those that the config names cannot be read.
     """
-    parts = instruction.split(JOINER)
-    chain = Chain("", "question", input, instruction, tuple(Step(part, None) for part in parts))
-    spec = question_task(model.config, chain.length)
-    demonstrations = _find_demonstrations(model, spec)
+    question = ask(model, instruction.split(JOINER), input)
     texts: list[str] = []
-    for stage in stages_of(spec.prompting):
-        text = few_shot(chain, demonstrations, spec.template, spec.prompting, spec.system, texts)
-        ids = encode_prompt(text, spec.template, model.vocabulary)
-        is_last = len(texts) == len(stages_of(spec.prompting)) - 1
-        prompt = model.prompt("" if is_last else f"{stage.name}:", np.array(ids, np.int32))
+    for name in question.stages:
+        id = "" if name == question.stages[-1] else f"{name}:"
+        prompt = model.prompt(id, np.array(question.encode(texts), np.int32))
         [answer] = model.answers([prompt])
         texts.append(model.vocabulary.decode(answer.tokens))
-    *_, written = texts
-    names = [stage.name for stage in stages_of(spec.prompting)]
-    stages = dict(zip(names[:-1], texts[:-1], strict=True))
-    return {
-        "instruction": instruction,
-        "input": input,
-        "steps": [{"instruction": _at(parts, k), "output": output} for k, output in enumerate(parse(written))],
-        "text": written,
-        "complete": answer.complete,
-        "well_formed": is_well_formed(written, len(parts)),
-        "longer_than_trained": model.is_longer_than_trained(prompt),
-        "checkpoint": model.checkpoint,
-        **({"stages": stages} if stages else {}),
-    }
+    found = question.describe(texts, complete=answer.complete)
+    return found | {"longer_than_trained": model.is_longer_than_trained(prompt)}
 
 
 def _find_demonstrations(model: Model, spec: TaskSpec) -> list[Chain]:

@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,6 +20,7 @@ from coi_jax.config.model import SPEED_FIELDS
 from coi_jax.config.run import MeshConfig, RunConfig, load_config
 from coi_jax.data.arms import find_arm
 from coi_jax.data.demonstrations import check_file, note_unused
+from coi_jax.inference.decoding import Strategy
 from coi_jax.inference.generator import Answer, Generator, make_strategy
 from coi_jax.inference.rows import Prompt
 from coi_jax.models import Network, Params, build
@@ -80,13 +81,24 @@ class Model:
     @functools.cached_property
     def generator(self) -> Generator:
         """Return the generator that decodes as `config.evaluation` says."""
+        config = self.config.evaluation
+        return self.make_generator(lambda network, ends: make_strategy(network, ends[0], config, ends[1:]))
+
+    def make_generator(self, strategy: Callable[[Network, tuple[int, ...]], Strategy]) -> Generator:
+        """Load the parameters; return a generator that decodes with them in some way.
+
+        Args:
+          strategy: makes the way of decoding, from the network and the tokens that end an answer.
+        """
         network = build(self.config.model, self.vocabulary.size, self.config.lora)
         params = self._parameters(network)
-        ends = self.vocabulary.stop_ids
-        strategy = make_strategy(network, ends[0], self.config.evaluation, ends[1:])
         parts = sharding.data_parallel(self.mesh) if self.mesh else 1
-        batch, seed = self.config.evaluation.batch, self.config.seed
-        return Generator(params, strategy, batch, seed, multiple=parts, longest=self.longest_prompt)
+        made, batch = strategy(network, self.vocabulary.stop_ids), self.config.evaluation.batch
+        return Generator(params, made, batch, self.config.seed, multiple=parts, longest=self.longest_prompt)
+
+    def on_mesh(self) -> contextlib.AbstractContextManager[Any]:
+        """Return the context in which the programs of a generator run."""
+        return jax.set_mesh(self.mesh) if self.mesh else contextlib.nullcontext()
 
     def load_parameters(self) -> None:
         """Load the parameters now, and not for the first answer; raise DamagedCheckpoint where they are damaged."""
@@ -139,7 +151,7 @@ class Model:
 
     def answer_groups(self, prompts: Sequence[Prompt], skip: frozenset[str] = frozenset()) -> Iterator[list[Answer]]:
         """See `Generator.run_in_groups`; on the mesh, if there is one."""
-        with jax.set_mesh(self.mesh) if self.mesh else contextlib.nullcontext():
+        with self.on_mesh():
             yield from self.generator.run_in_groups(prompts, skip)
 
     def is_longer_than_trained(self, prompt: Prompt) -> bool:

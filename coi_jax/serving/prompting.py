@@ -1,0 +1,121 @@
+"""From a request to the prompts of a model, in the words that its run was trained with."""
+
+import json
+from collections.abc import Sequence
+
+import numpy as np
+
+from coi_jax.chains.chain import label
+from coi_jax.config.run import SamplingConfig
+from coi_jax.data.prompts import CHATS, encode_prompt, prompt
+from coi_jax.inference.model import Model
+from coi_jax.inference.request_decoding import RequestOptions
+from coi_jax.inference.rows import Prompt
+from coi_jax.serving.errors import ApiError, as_api_errors
+from coi_jax.serving.requests import Completion, Message
+
+COLDEST = 1e-3  # a lower temperature is greedy decoding: nothing but the likeliest token has a chance
+
+
+def conversation_ids(model: Model, messages: Sequence[Message]) -> list[int]:
+    """Return the ids of a conversation, laid out as the model's training did.
+
+    A run whose template is no conversation reads one instruction: the user's message, after that of the system.
+
+    Raises:
+      ApiError: the conversation has no turn of the user at its end, or more turns than the template can lay out.
+    """
+    if not messages or messages[-1].role != "user":
+        raise ApiError(400, "messages: the last one should be the user's", "messages", "invalid_value")
+    data, turns = model.config.data, [(_role(message), message.text) for message in messages]
+    if data.template in CHATS:
+        if turns[0][0] != "system" and data.chat.system is not None:
+            turns.insert(0, ("system", data.chat.system))
+        text = json.dumps([{"role": role, "content": content} for role, content in turns], ensure_ascii=False)
+    elif [role for role, _ in turns] in (["user"], ["system", "user"]):
+        text = prompt("\n\n".join(content for _, content in turns), "", data.template)
+    else:
+        hint = f"the template {data.template} of this model lays out one message of the user, after one of the system"
+        raise ApiError(400, f"messages: {hint}", "messages", "invalid_value")
+    with as_api_errors("messages"):
+        return encode_prompt(text, data.template, model.vocabulary)
+
+
+def raw_ids(model: Model, text: str) -> list[int]:
+    """Return the ids of a prompt that is shown as it is."""
+    return encode_prompt(text, "plain", model.vocabulary)
+
+
+def kept_steps_ids(model: Model, outputs: Sequence[str], length: int) -> tuple[int, ...]:
+    """Return the ids that an answer begins with, where the outputs of the first steps are given.
+
+    Args:
+      model: that goes on with the answer.
+      outputs: of the first steps.
+      length: of the whole chain.
+    """
+    if not outputs:
+        return ()
+    written = "".join(f"{label(step, length)} {output}\n" for step, output in enumerate(outputs, 1))
+    return tuple(model.vocabulary.encode(written + label(len(outputs) + 1, length)))
+
+
+def make_prompt(
+    model: Model, ids: Sequence[int], options: RequestOptions, choice: int, longest: int, *, param: str
+) -> Prompt:
+    """Return a prompt with its begin id.
+
+    Args:
+      model: that is asked.
+      ids: of the prompt.
+      options: of the request.
+      choice: the number of the answer among those to the same prompt; each draws on its own.
+      longest: tokens that a prompt may have.
+      param: the field of the request that holds the prompt.
+
+    Raises:
+      ApiError: the prompt is too long.
+    """
+    with as_api_errors(param):
+        made = model.prompt(str(choice), np.asarray(ids, np.int32))
+    if len(made.tokens) > longest:
+        hint = (
+            f"the prompt has {len(made.tokens)} tokens, and this server reads at most {longest} (--max_prompt_tokens)"
+        )
+        raise ApiError(400, f"{param}: {hint}; shorten it", param, "context_length_exceeded")
+    return Prompt(made.id, made.tokens, options)
+
+
+def options_of(
+    model: Model, asked: Completion, limit: int, seed: int, forced: tuple[int, ...], *, logprobs: bool
+) -> RequestOptions:
+    """Return how an answer is decoded: as the request says, and else as the run's config does.
+
+    Args:
+      model: that is asked.
+      asked: the request.
+      limit: tokens of the longest answer.
+      seed: of a request that names none.
+      forced: ids that the answer begins with.
+      logprobs: whether log-probabilities are told.
+
+    Raises:
+      ApiError: more tokens are asked for than an answer may have.
+    """
+    most = asked.limit or limit - len(forced)
+    if len(forced) + most > limit:
+        kept = f", {len(forced)} of them for the steps that are given" if forced else ""
+        hint = f"answers have at most {limit} tokens{kept}; a server that is started with --max_new_tokens writes more"
+        raise ApiError(400, f"max_tokens: {most}: {hint}", "max_tokens", "invalid_value")
+    decoding = model.config.evaluation.decoding
+    sampled = decoding if isinstance(decoding, SamplingConfig) else None
+    temperature = asked.temperature if asked.temperature is not None else sampled.temperature if sampled else 0.0
+    temperature = temperature if temperature >= COLDEST else 0.0
+    top_p = asked.top_p if asked.top_p is not None else sampled.top_p if sampled else 1.0
+    chosen = asked.seed if asked.seed is not None else seed
+    return RequestOptions(len(forced) + most, temperature, top_p, chosen, forced, logprobs)
+
+
+def _role(message: Message) -> str:
+    """Return a role by the name that chat templates know."""
+    return "system" if message.role == "developer" else message.role
