@@ -79,10 +79,8 @@ def make_prompt(
     with as_api_errors(param):
         made = model.prompt(str(choice), np.asarray(ids, np.int32))
     if len(made.tokens) > longest:
-        hint = (
-            f"the prompt has {len(made.tokens)} tokens, and this server reads at most {longest} (--max_prompt_tokens)"
-        )
-        raise ApiError(400, f"{param}: {hint}; shorten it", param, "context_length_exceeded")
+        hint = f"has {len(made.tokens)} tokens, and this server reads at most {longest}; shorten the prompt"
+        raise ApiError(400, f"{param}: {hint}", param, "context_length_exceeded")
     return Prompt(made.id, made.tokens, options)
 
 

@@ -200,12 +200,11 @@ def _check_extra(name: str, value: Any) -> None:
 
 
 def _as_api_error(error: pydantic.ValidationError) -> ApiError:
-    """Return the first fault: that of the alternative that a union was meant as, without pydantic's own words."""
+    """Return one fault of a request. Of a field that may have several types, that of the type that it has."""
     faults = error.errors(include_url=False, include_input=False)
-    deepest = max(faults, key=lambda fault: len(fault["loc"]))
-    names = [str(part) for part in deepest["loc"] if not _is_alternative(part)]
-    param = ".".join(names) or None
-    reason = deepest["msg"].removeprefix("Value error, ").replace("Input should", "should")
+    fault = max(faults, key=lambda fault: (not fault["type"].endswith("_type"), len(fault["loc"])))
+    param = ".".join(str(part) for part in fault["loc"] if not _is_alternative(part)) or None
+    reason = fault["msg"].removeprefix("Value error, ").replace("Input should", "should")
     return ApiError(400, f"{param}: {reason}" if param else reason, param, "invalid_value")
 
 

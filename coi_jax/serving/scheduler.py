@@ -109,6 +109,11 @@ class Scheduler:
         self._thread.start()
 
     @property
+    def steps_taken(self) -> int:
+        """Return the number of decode steps of all rows."""
+        return self._generator.steps
+
+    @property
     def waiting(self) -> int:
         """Return the number of prompts that wait for a slot."""
         return len(self._waiting)

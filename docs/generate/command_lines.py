@@ -22,6 +22,7 @@ COMMANDS = (
     "coi_jax.train",
     "coi_jax.evaluate",
     "coi_jax.generate",
+    "coi_jax.serve",
     "coi_jax.convert",
     "coi_jax.compare",
     "coi_jax.tables",

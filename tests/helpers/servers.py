@@ -29,7 +29,7 @@ class Server:
 
     def client(self, **settings: Any) -> openai.OpenAI:
         """OpenAI's own client of it."""
-        given = {"base_url": f"{self.url}/v1", "api_key": "none", "max_retries": 0, "timeout": 60.0}
+        given: dict[str, Any] = {"base_url": f"{self.url}/v1", "api_key": "none", "max_retries": 0, "timeout": 60.0}
         return openai.OpenAI(**given | settings)
 
     def post(self, path: str, **settings: Any) -> httpx2.Response:
@@ -40,9 +40,7 @@ class Server:
 
 
 @contextlib.contextmanager
-def running_server(
-    *runs: Path, limits: Limits = LIMITS, key: str | None = None, **overrides: Any
-) -> Iterator[Server]:
+def running_server(*runs: Path, limits: Limits = LIMITS, key: str | None = None, **overrides: Any) -> Iterator[Server]:
     """A server of run folders, which is ready."""
     service = Service({run.name: load_to_ask(run, overrides) for run in runs}, limits)
     listening = open_socket("127.0.0.1", 0)
