@@ -65,6 +65,7 @@ def _run() -> ConfigDict:
     config.train = train(epochs(3))
     config.mesh = mesh()
     config.evaluation = evaluation()
+    config.logging = logging()
     return config
 
 
@@ -278,3 +279,14 @@ def beam_search(beams: int, length_penalty: float = 1.0, early_stopping: bool = 
       early_stopping: whether a row ends as soon as it has `beams` complete answers.
     """
     return ConfigDict(dict(kind="beam", beams=beams, length_penalty=length_penalty, early_stopping=early_stopping))
+
+
+def logging() -> ConfigDict:
+    """Return which services get the metrics of training, besides the run folder's own files."""
+    return ConfigDict(
+        dict(
+            wandb_project=None,  # in Weights & Biases; None: not logged there
+            mlflow_experiment=None,  # on the server of MLFLOW_TRACKING_URI; None: not logged there
+            group=None,  # of the run; None: the name of the folder around the run folder, which is the sweep's
+        )
+    )

@@ -29,13 +29,13 @@ PROJECT: dict[str, Any] = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["
 
 # What may be imported in a folder besides `dependencies`: the extras that the folder needs.
 EXTRAS = {
-    "coi_jax": ("gguf", "hub", "languages"),
+    "coi_jax": ("gguf", "hub", "languages", "wandb", "mlflow"),
     "configs": (),
     "launch": ("launch",),
     "data_pipeline": ("data",),
     "benchmarks": ("data", "dev"),
     "docs": ("docs",),
-    "tests": ("data", "launch", "gguf", "hub", "languages", "dev"),
+    "tests": ("data", "launch", "gguf", "hub", "languages", "wandb", "mlflow", "dev"),
 }
 # Distributions of imported names that the installed metadata does not tell apart.
 SHARED_NAMES = {"google", "orbax", "jax_plugins"}

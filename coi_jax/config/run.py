@@ -288,6 +288,14 @@ class EvaluationConfig(Section):
     demonstrations: str | None = None
 
 
+class LoggingConfig(Section):
+    """Services that get the metrics of training, besides metrics.jsonl and TensorBoard events."""
+
+    wandb_project: str | None = None  # in Weights & Biases; None: not logged there
+    mlflow_experiment: str | None = None  # on the server of MLFLOW_TRACKING_URI; None: not logged there
+    group: str | None = None  # of the run; None: the name of the folder around the run folder, which is the sweep's
+
+
 class RunConfig(Section):
     """All there is to say of a run."""
 
@@ -302,6 +310,7 @@ class RunConfig(Section):
     train: TrainConfig
     mesh: MeshConfig
     evaluation: EvaluationConfig
+    logging: LoggingConfig = LoggingConfig()
 
     @pydantic.model_validator(mode="after")
     def _rows_fit_model(self) -> "RunConfig":

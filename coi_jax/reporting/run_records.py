@@ -43,6 +43,7 @@ IGNORED_FIELDS = (
     "train.checkpoint_minutes",
     "train.keep_checkpoints",
     "train.validation",
+    "logging.",
     "evaluation.tests",
     "evaluation.batch",
     "evaluation.examples",  # what was scored is compared by the hash of its examples

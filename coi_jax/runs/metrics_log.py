@@ -1,11 +1,12 @@
-"""A run's numbers, written twice: metrics.jsonl for programs, TensorBoard events for people."""
+"""A run's numbers, written twice: metrics.jsonl for programs, TensorBoard events for people; and to trackers."""
 
 import json
 import math
 import pathlib
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from etils import epath
 
@@ -13,6 +14,7 @@ from coi_jax.common import files, imports, storage
 from coi_jax.common.errors import UserError
 from coi_jax.common.storage import AppendFile, PathLike, as_path, is_local
 from coi_jax.runs.metrics_rows import read_metrics
+from coi_jax.runs.trackers import Tracker
 
 # Where torch is installed, tensorboardX would load it for kinds of arrays that it is not given here.
 with imports.not_importable("torch"):
@@ -27,25 +29,31 @@ class MetricsLog:
     In a bucket, where nothing can be appended, both are uploaded again once in `storage.UPLOAD_SECONDS` and on close.
     """
 
-    def __init__(self, jsonl: PathLike, tensorboard: PathLike, *, start: int) -> None:
+    def __init__(self, jsonl: PathLike, tensorboard: PathLike, *, start: int, trackers: Sequence[Tracker] = ()) -> None:
         """Open the log of a run that continues after `start` steps: what was logged later than that is dropped.
 
         Args:
           jsonl: the file for programs.
           tensorboard: the folder for people.
           start: steps that the run has taken.
+          trackers: get every row too, the kept ones again, and are closed with the log.
         """
-        _drop_after(as_path(jsonl), start)
+        rows = _drop_after(as_path(jsonl), start)
+        self._trackers = trackers
+        for row in rows:
+            self._track(row["step"], {name: number for name, number in row.items() if name != "step"})
         self._jsonl = AppendFile(jsonl)
         self._mirror = None if is_local(tensorboard) else _Mirror(as_path(tensorboard))
         self._events = _Events(self._mirror.folder if self._mirror else pathlib.Path(tensorboard), start)
 
-    def close(self) -> None:
-        """Close both files."""
+    def close(self, *, failed: bool = False) -> None:
+        """Close both files and the trackers, which are told whether the run failed."""
         self._jsonl.close()
         self._events.close()
         if self._mirror:
             self._mirror.close()
+        for tracker in self._trackers:
+            tracker.close(failed=failed)
 
     def flush(self) -> None:
         """Bring all that was written into the bucket now; local files have each row as soon as it is written."""
@@ -62,6 +70,12 @@ class MetricsLog:
         self._events.write(step, numbers)
         if self._mirror and self._mirror.is_due:
             self._mirror.upload()
+        self._track(step, finite)
+
+    def _track(self, step: int, numbers: Mapping[str, float | None]) -> None:
+        known = {name: number for name, number in numbers.items() if number is not None}
+        for tracker in self._trackers:
+            tracker.write(step, known)
 
 
 class _Events:
@@ -108,11 +122,13 @@ class _Mirror:
         self._local.cleanup()
 
 
-def _drop_after(path: epath.Path, step: int) -> None:
-    """Keep the rows up to a step: a run that was killed continues from its checkpoint and logs the rest again."""
+def _drop_after(path: epath.Path, step: int) -> list[dict[str, Any]]:
+    """Keep the rows up to a step, and return them: a run that was killed continues from its checkpoint and logs the
+    rest again.
+    """
     files.recover_jsonl(path)
     if not path.exists():
-        return
+        return []
     try:
         kept = [row for row in read_metrics(path) if row["step"] <= step]
     except UserError as error:
@@ -120,3 +136,4 @@ def _drop_after(path: epath.Path, step: int) -> None:
             error.field, error.value, f"{error.hint}, or remove the line: a run goes on without it"
         ) from None
     files.write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
+    return kept

@@ -46,6 +46,7 @@ HARMLESS_FIELDS = (
     "train.checkpoint_minutes",
     "train.keep_checkpoints",
     "train.validation",
+    "logging.",
 )
 PACKAGES = (
     "jax",

@@ -24,6 +24,7 @@ from coi_jax.runs import checkpoint
 from coi_jax.runs.checkpoint import Checkpoints
 from coi_jax.runs.damage import DamagedCheckpoint
 from coi_jax.runs.run_folder import RunFolder, keep_vocabulary, write_environment
+from coi_jax.runs.trackers import Tracker, open_trackers
 from coi_jax.runs.train_state import TrainState
 from coi_jax.tokenizers.protocol import Vocabulary
 from coi_jax.tokenizers.vocabulary import load_vocabulary, trained_size
@@ -373,6 +374,8 @@ def restore(job: TrainingJob, checkpoints: Checkpoints, step: int) -> TrainState
 
 def make_progress_log(job: TrainingJob, start_step: int) -> ProgressLog:
     """Return the progress log of a run that has taken `start_step` steps."""
+    trackers: list[Tracker] = []
+    processes.on_primary(lambda: trackers.extend(open_trackers(job.run.path, job.config)))
     return ProgressLog(
         job.run,
         total_steps=job.total_steps,
@@ -380,4 +383,5 @@ def make_progress_log(job: TrainingJob, start_step: int) -> ProgressLog:
         log_every=job.config.train.log_every,
         costs=flops.costs(job.network),
         peak_flops=hardware.matmul_peak(job.config.model.dtype),
+        trackers=trackers,
     )

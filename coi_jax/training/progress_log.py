@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -12,6 +12,7 @@ from coi_jax.common.progress import Bar
 from coi_jax.models.flops import Costs, Work, model_flops
 from coi_jax.runs.metrics_log import MetricsLog
 from coi_jax.runs.run_folder import RunFolder
+from coi_jax.runs.trackers import Tracker
 from coi_jax.training.step import StepMetrics
 
 VALIDATION = "validation_"  # what names of the validation split's numbers begin with, in metrics.jsonl
@@ -27,7 +28,15 @@ class ProgressLog:
     """
 
     def __init__(
-        self, run: RunFolder, *, total_steps: int, start_step: int, log_every: int, costs: Costs, peak_flops: float
+        self,
+        run: RunFolder,
+        *,
+        total_steps: int,
+        start_step: int,
+        log_every: int,
+        costs: Costs,
+        peak_flops: float,
+        trackers: Sequence[Tracker] = (),
     ) -> None:
         self.loss = math.nan
         self._log_every, self._total_steps, self._first_step = log_every, total_steps, start_step + 1
@@ -35,7 +44,9 @@ class ProgressLog:
         self._pending: tuple[int, StepMetrics] | None = None
         self._window = ThroughputWindow()
         self._bar = Bar("training", total=total_steps, done=start_step)
-        self._log = MetricsLog(run.metrics, run.tensorboard, start=start_step) if jax.process_index() == 0 else None
+        self._log = None
+        if jax.process_index() == 0:
+            self._log = MetricsLog(run.metrics, run.tensorboard, start=start_step, trackers=trackers)
 
     def __enter__(self) -> "ProgressLog":
         self._bar.__enter__()
@@ -44,7 +55,7 @@ class ProgressLog:
     def __exit__(self, *details: Any) -> None:
         self._bar.__exit__(*details)
         if self._log:
-            self._log.close()
+            self._log.close(failed=details[0] is not None)
 
     def add(self, step: int, metrics: StepMetrics) -> None:
         """Take the metrics of a step that may still be running; log those of the step before.

@@ -14,6 +14,7 @@ from coi_jax.parallel import processes
 from coi_jax.runs import checkpoint
 from coi_jax.runs.damage import DamagedCheckpoint
 from coi_jax.runs.run_folder import RunFolder, open_run
+from coi_jax.runs.trackers import check_installed
 from coi_jax.training.loop import AnswerScorer, TrainingJob, fit, prepare
 from coi_jax.training.optimizer import check_optimizer
 
@@ -42,6 +43,7 @@ def train(config: RunConfig, workdir: PathLike, make_scorer: MakeScorer | None =
     """
     check_names(config)
     check_optimizer(config.optimizer)
+    check_installed(config.logging)
     with contextlib.ExitStack() as stack:
         processes.on_primary(lambda: stack.enter_context(folder_lock(workdir, "workdir")))
         return _train_locked(config, workdir, make_scorer)

@@ -16,6 +16,7 @@ from tabulate import tabulate
 
 from coi_jax.common import cli
 from coi_jax.common.folder_lock import folder_lock
+from coi_jax.runs.trackers import check_installed
 from launch.sweep import status
 from launch.sweep.backends.protocol import Backend, Outcome, Settings
 from launch.sweep.backends.registry import BACKENDS
@@ -38,6 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         show_status(points, arguments.watch)
         return 0
     check_data(points)
+    for point in points:
+        check_installed(point.config.logging)
     check_writable(points[0].folder.parent)
     backend = BACKENDS[arguments.backend](_settings(arguments, overrides))
     # One sweep has the folder; several may share out its points by --only, as the tasks of a cluster do.

@@ -14,7 +14,7 @@ from coi_jax.common import files
 from coi_jax.common.errors import UserError, nearest
 from coi_jax.common.storage import PathLike, as_path
 from coi_jax.config import loading
-from coi_jax.config.run import RunConfig, load_config
+from coi_jax.config.run import LoggingConfig, RunConfig, load_config
 from coi_jax.data import task_specs
 from coi_jax.data.arms import find_arm
 
@@ -62,13 +62,14 @@ def expand(sweep: PathLike, extra: Mapping[str, Any], out: PathLike | None) -> l
     points: dict[RunConfig, Point] = {}
     for number, overrides in enumerate(_overrides(module, sweep), 1):
         point = _point(module.CONFIG, overrides, extra, folder, number)
-        if point.config in points:
+        run = _without_logging(point.config)
+        if run in points:
             raise UserError(
                 "sweep",
-                f"points {list(points).index(point.config) + 1} and {number} of {sweep}",
+                f"points {list(points).index(run) + 1} and {number} of {sweep}",
                 "are the same config; let them differ in a field, such as seed",
             )
-        points[point.config] = point
+        points[run] = point
     if not points:
         raise UserError("sweep", sweep, "sweep() yields no point; yield at least one dict")
     return list(points.values())
@@ -112,9 +113,14 @@ def _point(base: str, own: Mapping[str, Any], extra: Mapping[str, Any], out: epa
     return Point(id, base, overrides, config, out / id)
 
 
+def _without_logging(config: RunConfig) -> RunConfig:
+    """Return a config that is the same wherever its metrics go: so a sweep goes on that is logged elsewhere now."""
+    return config.model_copy(update={"logging": LoggingConfig()})
+
+
 def _identity(config: RunConfig) -> dict[str, Any]:
     """Return what an id is a hash of: without the fields at their defaults, so that one added later changes no id."""
-    return config.model_dump(mode="json", exclude_defaults=True)
+    return _without_logging(config).model_dump(mode="json", exclude_defaults=True)
 
 
 def _readable(arm: str, overrides: Mapping[str, Any], own: Mapping[str, Any]) -> str:
@@ -126,7 +132,8 @@ def _readable(arm: str, overrides: Mapping[str, Any], own: Mapping[str, Any]) ->
       own: what the sweep file sets; a long id leaves out the rest, then the ends of values, before names of fields.
     """
     for names, length in ((overrides, None), (own, None), (own, _SHORT), (own, 0)):
-        ordered = sorted(names.keys() - {"arm"}, key=lambda name: (name != "seed", name))
+        shown = [name for name in names if name != "arm" and not name.startswith("logging.")]
+        ordered = sorted(shown, key=lambda name: (name != "seed", name))
         texts = (re.sub(r"[^A-Za-z0-9._-]+", "_", str(overrides[name]))[:length] for name in ordered)
         parts = (f"{name.split('.')[-1]}{text}".rstrip("-_.") for name, text in zip(ordered, texts, strict=True))
         id = "-".join([arm, *parts])

@@ -66,7 +66,7 @@ def test_records_that_contradict_one_another(
 def test_runs_may_differ_in_what_changes_no_score(tmp_path: Path) -> None:
     write_run(tmp_path / "one", {"arm": "coi1"}, SCORES)
     changes = {"train.log_every": 7, "mesh.tensor": 2, "evaluation.batch": 3, "data.cache_folder": "elsewhere"}
-    changes |= {"train.checkpoint_minutes": 5.0, "model.scan_unroll": 2}
+    changes |= {"train.checkpoint_minutes": 5.0, "model.scan_unroll": 2, "logging.group": "a"}
     write_run(tmp_path / "two", {"arm": "coi1", "seed": 1, **changes}, SCORES)
     records = load([tmp_path])
     cell = records.cell("coi1", "proc2_test", "rouge_l")

@@ -88,6 +88,7 @@ def test_another_kind_of_model_differs_too(tmp_path: Path) -> None:
         ("evaluation.max_new_tokens", 50),
         ("evaluation.batch", 7),
         ("data.cache_folder", "elsewhere"),
+        ("logging.wandb_project", "chains"),
     ],
 )
 def test_fields_that_change_no_step_taken_may_change_and_it_is_said(

@@ -95,6 +95,16 @@ def test_an_id_tells_the_overrides_and_changes_with_any_field(tmp_path: Path) ->
     assert other.config.seed == 1
 
 
+def test_an_id_does_not_change_with_where_metrics_are_logged(tmp_path: Path) -> None:
+    path = write_sweep(tmp_path, 'yield {"arm": "coi12"}')
+    (plain,), (logged,) = expand(path, {}, tmp_path), expand(path, {"logging.wandb_project": "chains"}, tmp_path)
+    assert plain.id == logged.id
+    assert logged.config.logging.wandb_project == "chains"
+    twice = write_sweep(tmp_path, 'yield {"arm": "coi12"}; yield {"arm": "coi12", "logging.group": "a"}')
+    with pytest.raises(UserError, match="are the same config"):
+        expand(twice, {}, tmp_path)
+
+
 def test_an_id_of_many_overrides_names_all_their_fields(tmp_path: Path) -> None:
     tests = tuple(f"proc{length}_test" for length in range(1, 7))
     path = write_sweep(
