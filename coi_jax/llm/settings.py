@@ -79,22 +79,25 @@ class EndpointConfig(Section):
         options = {name: value for name, value in named.items() if value} | self.request_options
         return ["endpoint", self.model, self.temperature, self.structured, *([options] if options else [])]
 
-    def resolved(self, environment: Mapping[str, str] = os.environ, *, needs_model: bool = True) -> "EndpointConfig":
+    def resolved(
+        self, environment: Mapping[str, str] = os.environ, *, needs_model: bool = True, field: str = "endpoint"
+    ) -> "EndpointConfig":
         """Return the settings with those of the environment where the config names none.
 
         Args:
           environment: variables by name.
           needs_model: whether the endpoint is going to be asked.
+          field: the name of these settings in an error.
 
         Raises:
           UserError: no model is named, or the address is none.
         """
         model = self.model or environment.get(MODEL_VARIABLE)
         if not model and needs_model:
-            raise UserError("endpoint.model", self.model, f"name the model, here or in the variable {MODEL_VARIABLE}")
+            raise UserError(f"{field}.model", self.model, f"name the model, here or in the variable {MODEL_VARIABLE}")
         base_url = self.base_url or environment.get(BASE_URL_VARIABLE) or None
         if base_url is not None and not _is_address(base_url):
-            raise UserError("endpoint.base_url", base_url, "is no address; write it as http://HOST:PORT/v1")
+            raise UserError(f"{field}.base_url", base_url, "is no address; write it as http://HOST:PORT/v1")
         return self.model_copy(update={"model": model, "base_url": base_url})
 
     def key(self, environment: Mapping[str, str] = os.environ) -> str:

@@ -20,10 +20,10 @@ COLDEST = 1e-3  # a lower temperature is greedy decoding: nothing but the likeli
 def conversation_ids(model: Model, messages: Sequence[Message]) -> list[int]:
     """Return the ids of a conversation, laid out as the model's training did.
 
-    A run whose template is no conversation reads one instruction: the user's message, after that of the system.
+    A run whose template is no conversation reads earlier turns as it reads worked examples.
 
     Raises:
-      ApiError: the conversation has no turn of the user at its end, or more turns than the template can lay out.
+      ApiError: the conversation has no turn of the user at its end, or its turns are in an order that is none.
     """
     if not messages or messages[-1].role != "user":
         raise ApiError(400, "messages: the last one should be the user's", "messages", "invalid_value")
@@ -32,13 +32,24 @@ def conversation_ids(model: Model, messages: Sequence[Message]) -> list[int]:
         if turns[0][0] != "system" and data.chat.system is not None:
             turns.insert(0, ("system", data.chat.system))
         text = json.dumps([{"role": role, "content": content} for role, content in turns], ensure_ascii=False)
-    elif [role for role, _ in turns] in (["user"], ["system", "user"]):
-        text = prompt("\n\n".join(content for _, content in turns), "", data.template)
     else:
-        hint = f"the template {data.template} of this model lays out one message of the user, after one of the system"
-        raise ApiError(400, f"messages: {hint}", "messages", "invalid_value")
+        text = _without_turns(turns, data.template)
     with as_api_errors("messages"):
         return encode_prompt(text, data.template, model.vocabulary)
+
+
+def _without_turns(turns: Sequence[tuple[str, str]], template: str) -> str:
+    """Return a conversation in a template that has no turns: the system's message stands in the first instruction."""
+    start = "\n\n".join(content for role, content in turns if role == "system")
+    said = [content for role, content in turns if role != "system"]
+    due = ["system"] * (len(turns) - len(said)) + (["user", "assistant"] * len(said))[: len(said)]
+    if [role for role, _ in turns] != due:
+        hint = "after the system's, turns of user and assistant should follow one another"
+        raise ApiError(400, f"messages: {hint}", "messages", "invalid_value")
+    said[0] = f"{start}\n\n{said[0]}" if start else said[0]
+    asked = [prompt(instruction, "", template) for instruction in said[::2]]
+    shown = [f"{text} {answer}" for text, answer in zip(asked, said[1::2], strict=False)]
+    return "\n\n".join([*shown, asked[-1]])
 
 
 def raw_ids(model: Model, text: str) -> list[int]:

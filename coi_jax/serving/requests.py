@@ -193,10 +193,8 @@ def _check_extra(name: str, value: Any) -> None:
         raise ApiError(400, f"{name[:100]}: no such field; leave it out", name[:100], "unknown_parameter")
     if value in NEUTRAL[name]:
         return
-    hint = "leave it out"
-    if name == "response_format":
-        hint = "answers are not constrained to a schema here; leave it out, and check the answer"
-    raise ApiError(400, f"{name}: is not computed here; {hint}", name, "unsupported_parameter")
+    checks = ", and check the form of the answer" if name == "response_format" else ""
+    raise ApiError(400, f"{name}: is not computed here; leave it out{checks}", name, "unsupported_parameter")
 
 
 def _as_api_error(error: pydantic.ValidationError) -> ApiError:

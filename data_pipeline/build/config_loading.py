@@ -35,7 +35,7 @@ def load(path: str, overrides: dict[str, Any], *, needs_model: bool = True) -> B
     config = config.model_copy(update={"seeds": config.seeds.model_copy(update={"sources": sources})})
     opinion = config.opinion
     if opinion.enabled:
-        resolved = opinion.endpoint.resolved(needs_model=needs_model)
+        resolved = opinion.endpoint.resolved(needs_model=needs_model, field="opinion.endpoint")
         opinion = opinion.model_copy(update={"endpoint": resolved})
     endpoint = config.endpoint.resolved(needs_model=needs_model)
     return config.model_copy(update={"endpoint": endpoint, "opinion": opinion})
