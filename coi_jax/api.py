@@ -19,8 +19,10 @@ from typing import Any
 
 from coi_jax.chains.chain import Chain, join
 from coi_jax.common import files
+from coi_jax.common.arguments import Seed, Text, checked
 from coi_jax.common.errors import UserError
 from coi_jax.common.storage import Folder, PathLike
+from coi_jax.evaluation.bootstrap import Resamples
 from coi_jax.evaluation.metrics import score_examples, target_of
 from coi_jax.evaluation.results import with_intervals
 from coi_jax.inference.answering import generate
@@ -65,6 +67,7 @@ class Answer:
     stages: Mapping[str, str] = field(default_factory=dict)
 
 
+@checked
 def load_run(folder: PathLike, overrides: Mapping[str, Any] | None = None) -> Model:
     """Load the newest checkpoint of a run, or of a folder that `coi_jax.convert` wrote.
 
@@ -80,6 +83,7 @@ def load_run(folder: PathLike, overrides: Mapping[str, Any] | None = None) -> Mo
     return load_to_ask(folder, {**(overrides or {}), **ONE_AT_A_TIME})
 
 
+@checked
 def load_weights(
     folder: str,
     workdir: PathLike,
@@ -109,7 +113,8 @@ def load_weights(
     return load_model(workdir, ONE_AT_A_TIME)
 
 
-def answer_chain(model: Model, instructions: str | Sequence[str], input: str = "") -> Answer:
+@checked
+def answer_chain(model: Model, instructions: Text | Sequence[Text], input: Text = "") -> Answer:
     """Answer one chain of instructions, step by step.
 
     Args:
@@ -130,8 +135,9 @@ def answer_chain(model: Model, instructions: str | Sequence[str], input: str = "
     )
 
 
+@checked
 def score_predictions(
-    chains: Sequence[Chain], texts: Sequence[str], *, resamples: int = 1000, seed: int = 0
+    chains: Sequence[Chain], texts: Sequence[Text], *, resamples: Resamples = 1000, seed: Seed = 0
 ) -> dict[str, dict[str, float]]:
     """Score texts against the chains that they answer, as `coi_jax.evaluate` does.
 

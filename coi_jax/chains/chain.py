@@ -9,8 +9,11 @@ output is escaped with a backslash, so that `parse(render(outputs)) == outputs` 
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Field
+
+from coi_jax.common.arguments import Count, checked, checked_fields
 from coi_jax.common.errors import UserError
 
 JOINER = " and then "
@@ -32,6 +35,7 @@ _LABEL_IN_CONTENT = re.compile(
 )
 
 
+@checked_fields
 @dataclass(frozen=True)
 class Step:
     """One instruction of a chain and its reference output (None where there is none)."""
@@ -42,6 +46,7 @@ class Step:
     task: str | None = None
 
 
+@checked_fields
 @dataclass(frozen=True)
 class Chain:
     """An input, the instruction that the model is shown, and the steps behind it.
@@ -56,7 +61,7 @@ class Chain:
     source: str
     input: str
     instruction: str
-    steps: tuple[Step, ...]
+    steps: Annotated[tuple[Step, ...], Field(min_length=1)]
     published_targets: str | None = None
     details: dict[str, Any] | None = field(default=None, hash=False)
 
@@ -81,6 +86,7 @@ class Chain:
         return {key: value for key, value in row.items() if key not in OPTIONAL_KEYS or value is not None}
 
     @classmethod
+    @checked
     def from_row(cls, row: dict[str, Any]) -> "Chain":
         """Return the chain of a JSON object.
 
@@ -113,6 +119,7 @@ def _check_row(row: dict[str, Any], types: dict[str, Any], what: str) -> None:
             raise UserError(f"{key} of a {what}", row[key], f"must be {due}")
 
 
+@checked
 def join(instructions: Sequence[str]) -> str:
     """Join instructions into one: "A and then B"."""
     return JOINER.join(instructions)
@@ -125,7 +132,8 @@ def label(step: int, length: int) -> str:
     return f"Task {step} output and task {step + 1} input:"
 
 
-def render(outputs: Sequence[str]) -> str:
+@checked
+def render(outputs: Annotated[Sequence[str], Field(min_length=1)]) -> str:
     r"""Render a chain's outputs in their canonical text.
 
     Example: `("A", "B")` → `"Task 1 output and task 2 input: A\nTask 2 output: B"`. A single output has no label.
@@ -135,6 +143,7 @@ def render(outputs: Sequence[str]) -> str:
     return "\n".join(f"{label(k, len(outputs))} {_escape(output)}" for k, output in enumerate(outputs, 1))
 
 
+@checked
 def parse(text: str) -> tuple[str, ...]:
     """Parse the outputs in a text, in any spelling; a text without labels is one output.
 
@@ -157,7 +166,8 @@ def _close(content: str, label: re.Match[str]) -> str:
     return content.removesuffix(label["mark"]).rstrip() if label["open"] else content
 
 
-def is_well_formed(text: str, length: int) -> bool:
+@checked
+def is_well_formed(text: str, length: Count) -> bool:
     """Return whether a text has exactly the labels of a chain of `length` steps, in order, and nothing before them."""
     labels = _labels(text)
     if length == 1:

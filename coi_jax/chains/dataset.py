@@ -18,7 +18,8 @@ from etils import epath
 from pydantic import Field
 
 from coi_jax.chains.chain import Chain
-from coi_jax.common import files
+from coi_jax.common import arguments, files
+from coi_jax.common.arguments import Text, checked
 from coi_jax.common.errors import UserError, nearest
 from coi_jax.common.json_reader import HALF_A_PAIR
 from coi_jax.common.schema import check_value
@@ -28,7 +29,7 @@ MANIFEST = "manifest.json"
 REJECTED = "rejected"
 MOST_NAMED = 5  # settings in an error
 
-SPLIT = re.compile(r"[^/\\\x00]+")  # the name of a file, without .jsonl
+SPLIT = re.compile(r"[^/\\\x00]{1,240}")  # the name of a file, without .jsonl
 Split = Annotated[str, Field(pattern=f"^{SPLIT.pattern}$")]
 Length = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,8}$")]
 Count = Annotated[int, Field(ge=0)]
@@ -116,7 +117,8 @@ class DatasetWriter:
     when the block ends; an exception inside, or a block without `finish`, leaves what stood there before.
     """
 
-    def __init__(self, folder: PathLike, source: str, *, overwrite: bool = True) -> None:
+    @checked
+    def __init__(self, folder: PathLike, source: Text, *, overwrite: bool = True) -> None:
         """Name the folder.
 
         Args:
@@ -159,7 +161,8 @@ class DatasetWriter:
             self._stack.callback(self._open[name].close)
         return self._open[name]
 
-    def add(self, split: str, chain: Chain) -> None:
+    @checked
+    def add(self, split: Text, chain: Chain) -> None:
         """Append a chain to a split; raise UserError where it could not be read again, or its id is another's."""
         row = chain.row()
         Chain.from_row(row)
@@ -169,6 +172,7 @@ class DatasetWriter:
         self._file(split).write(row)
         self.counts[split][chain.length] += 1
 
+    @checked
     def reject(self, row: Any, reason: str, **where: Any) -> None:
         """Keep a row that is not a chain, whole.
 
@@ -180,11 +184,13 @@ class DatasetWriter:
         self._file(REJECTED).write({"reason": reason, **where, "row": row})
         self.rejections[reason] += 1
 
-    def note(self, name: str, row: Any) -> None:
+    @checked
+    def note(self, name: Text, row: Any) -> None:
         """Append a row to another file of the folder, `<name>.jsonl`, which holds no chains."""
         self._file(name).write(row)
 
-    def finish(self, licence: str, notes: dict[str, Any]) -> None:
+    @checked
+    def finish(self, licence: Text, notes: dict[str, Any]) -> None:
         """Write the manifest; `notes` are the importer's own, such as how irregular rows were read."""
         for file in self._open.values():
             file.close()
@@ -225,6 +231,7 @@ class _HashedFile:
         return self._hash.hexdigest()
 
 
+@checked
 def read_manifest(folder: PathLike, field: str = "dataset folder") -> dict[str, Any]:
     """Read the manifest of a dataset folder.
 
@@ -291,7 +298,8 @@ def _read_file(path: PathLike) -> Iterator[Chain]:
         yield chain
 
 
-def read_chains(folder: PathLike, split: str, length: int | None = None) -> Iterator[Chain]:
+@checked
+def read_chains(folder: PathLike, split: str, length: arguments.Count | None = None) -> Iterator[Chain]:
     """Yield the chains of a split, in the file's order.
 
     Args:
@@ -307,8 +315,14 @@ def read_chains(folder: PathLike, split: str, length: int | None = None) -> Iter
             yield chain
 
 
+@checked
 def write_chains(
-    folder: PathLike, splits: Mapping[str, Iterable[Chain]], *, source: str, licence: str, overwrite: bool = False
+    folder: PathLike,
+    splits: Annotated[Mapping[Text, Iterable[Chain]], Field(min_length=1)],
+    *,
+    source: Text,
+    licence: Text,
+    overwrite: bool = False,
 ) -> None:
     """Write a dataset folder, which appears when it is whole.
 
@@ -320,8 +334,8 @@ def write_chains(
       overwrite: whether an earlier dataset is replaced.
 
     Raises:
-      UserError: the folder holds other files, or a dataset that is not to be replaced; a chain could not be read again,
-        or has the id of another chain of its split.
+      UserError: the folder holds other files, or a dataset that is not to be replaced; a split has no chain; a chain
+        could not be read again, or has the id of another chain of its split.
     """
     if not overwrite and (as_path(folder, "folder") / MANIFEST).exists():
         raise UserError("folder", folder, "holds a dataset; name a new folder, or give overwrite=True")
@@ -329,4 +343,6 @@ def write_chains(
         for split, chains in splits.items():
             for chain in chains:
                 writer.add(split, chain)
+            if not writer.counts[split]:
+                raise UserError(f"splits[{split!r}]", chains, "holds no chain; leave the split out")
         writer.finish(licence, {})

@@ -15,6 +15,7 @@ class UserError(ValueError):
 
     def __init__(self, field: str, value: object, hint: str) -> None:
         hint = re.sub(r"\s*[\r\n]+\s*", " ", hint)  # as the message of another error may have several lines
+        hint = hint.encode("utf-8", "backslashreplace").decode()  # what it quotes may hold what cannot be printed
         self.field, self.value, self.hint = field, value, hint
         super().__init__(f"{field}: {shorten(value)}: {hint}")
 
@@ -22,7 +23,7 @@ class UserError(ValueError):
 def shorten(value: object, limit: int = 400) -> str:
     """Return the `repr` of a value, on one line, cut in the middle where it is longer than `limit` characters."""
     value = os.fspath(value) if isinstance(value, os.PathLike) else value
-    text = value if value and isinstance(value, str) and value.isprintable() else repr(value)
+    text = value if isinstance(value, str) and value and value.isprintable() else repr(value)
     if len(text) <= limit:
         return text
     return f"{text[: limit // 2]} … {text[-limit // 2 :]}"

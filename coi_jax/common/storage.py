@@ -29,7 +29,7 @@ from coi_jax.common import hub
 from coi_jax.common.errors import UserError
 from coi_jax.common.exchange import exchange
 from coi_jax.common.held_folder import claim, hold, is_held
-from coi_jax.common.json_reader import parse_field
+from coi_jax.common.json_reader import HALF_A_PAIR, parse_field
 
 PathLike = str | os.PathLike[str]
 
@@ -55,10 +55,16 @@ def as_path(path: PathLike, field: str = "path") -> epath.Path:
     Raises:
       UserError: it is empty, nothing installed here reads this kind of URL, or no path can be spelled so.
     """
+    if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(path), str):
+        raise UserError(field, path, "is no path; give it as text or as a pathlib.Path")
     if not os.fspath(path):
         raise UserError(field, "", "is empty; name a path")
     if "\0" in os.fspath(path):
         raise UserError(field, path, "holds a null character; correct the path")
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        raise UserError(field, path, HALF_A_PAIR) from None
     scheme, separator, _ = os.fspath(path).partition("://")
     if separator:
         reason = _unreadable_scheme(scheme)

@@ -12,6 +12,7 @@ import pydantic
 from pydantic import Field, FiniteFloat, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from coi_jax.common import files
+from coi_jax.common.arguments import checked
 from coi_jax.common.errors import UserError
 from coi_jax.common.schema import Section, Share
 from coi_jax.common.storage import PathLike
@@ -345,6 +346,7 @@ class RunConfig(Section):
         return self
 
 
+@checked
 def load_config(
     path: PathLike, overrides: Mapping[str, Any], *, kept: PathLike | None = None, replaces_model: bool = False
 ) -> RunConfig:

@@ -1,13 +1,21 @@
 """Bootstrap percentile intervals of mean scores (Efron and Tibshirani, 1993, chapter 13)."""
 
+from typing import Annotated
+
 import numpy as np
 from jaxtyping import Float
+from pydantic import Field
 
+from coi_jax.common.arguments import Count, Seed, checked
+from coi_jax.common.errors import UserError
+
+Resamples = Annotated[Count, Field(le=1_000_000)]  # more would fill the memory
 LEVEL = 95.0  # per cent of the resamples that an interval covers
 
 
+@checked
 def bootstrap(
-    values: Float[np.ndarray, "examples scores"], resamples: int, seed: int
+    values: Float[np.ndarray, "examples scores"], resamples: Resamples, seed: Seed
 ) -> tuple[Float[np.ndarray, " scores"], Float[np.ndarray, " scores"]]:
     """Return the low and high ends of the interval of each score's mean.
 
@@ -19,6 +27,8 @@ def bootstrap(
       resamples: how many times to draw.
       seed: of the draws; the same seed gives the same interval.
     """
+    if not values.size:
+        raise UserError("values", values.shape, "give at least one example, and one score")
     return interval(resampled_means(values, resamples, seed))
 
 

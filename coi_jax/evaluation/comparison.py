@@ -6,17 +6,19 @@ several seeds, they are replicates: they are drawn too, so that an interval tell
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from etils import epath
 from jaxtyping import Float
+from pydantic import Field
 
 from coi_jax.common import files
+from coi_jax.common.arguments import Seed, checked
 from coi_jax.common.errors import UserError, nearest
 from coi_jax.common.storage import PathLike, as_path
 from coi_jax.evaluation import predictions
-from coi_jax.evaluation.bootstrap import draws, interval
+from coi_jax.evaluation.bootstrap import Resamples, draws, interval
 from coi_jax.evaluation.predictions import PREDICTIONS, RESULTS, Prediction, Row
 from coi_jax.evaluation.score_table import BENCHMARK_COLUMNS, COLUMNS
 from coi_jax.evaluation.scores import ScoreKey
@@ -24,6 +26,7 @@ from coi_jax.evaluation.scores import ScoreKey
 SHOWN = (*COLUMNS, *BENCHMARK_COLUMNS)
 ROUNDING = 1e-6  # between a mean that is stored and one that is computed again
 NO_DIFFERENCE = 1e-9  # between two scores of an example that are equal but for rounding
+Runs = Annotated[Sequence[PathLike], Field(min_length=1)]  # of a side
 Scores = dict[str, float]  # of an example, by their names in results.json
 
 
@@ -115,14 +118,15 @@ def _resampled(
     return np.asarray(((times_drawn @ values.T) * runs_drawn).sum(1) / (examples * runs))
 
 
+@checked
 def compare(
-    a: Sequence[PathLike],
-    b: Sequence[PathLike],
+    a: Runs,
+    b: Runs,
     tasks: Sequence[str] = (),
     scores: Sequence[str] = (),
     *,
-    resamples: int,
-    seed: int,
+    resamples: Resamples,
+    seed: Seed,
 ) -> list[Comparison]:
     """Compare the runs of two sides on the examples that all of them have answered.
 

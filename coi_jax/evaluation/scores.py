@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from coi_jax.chains.chain import is_well_formed, parse, render, respell_labels
+from coi_jax.common.arguments import checked_fields
 from coi_jax.evaluation import languages
 from coi_jax.evaluation.rouge import rouge_l, rouge_l_unicode
 
@@ -24,6 +25,7 @@ Outputs = tuple[str | None, ...]
 _WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
+@checked_fields
 @dataclass(frozen=True)
 class ScoreKey:
     """The identity of a score: its kind, and the step that it is of (from 1); None for a score of the whole chain."""
@@ -36,6 +38,7 @@ class ScoreKey:
         return self.kind if self.step is None else f"step{self.step}_{self.kind}"
 
 
+@checked_fields
 @dataclass(frozen=True)
 class Answer:
     """A prediction beside its reference.
@@ -200,6 +203,7 @@ def has_all_labels(answer: Answer) -> float:
     return float(is_well_formed(answer.prediction, len(answer.references)))
 
 
+@checked_fields
 @dataclass(frozen=True)
 class Score:
     """A score of whole chains.

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from coi_jax.chains.chain import JOINER, Chain, Step, is_well_formed, join, parse
+from coi_jax.common.arguments import Text, checked
 from coi_jax.common.errors import UserError
 from coi_jax.data.demonstrations import find_demonstrations
 from coi_jax.data.prompts import encode_prompt, few_shot, stages_of
@@ -79,7 +80,8 @@ def ask(model: Model, instructions: Sequence[str], input: str) -> Question:
     return Question(model, chain, spec, _find_demonstrations(model, spec))
 
 
-def generate(model: Model, instruction: str, input: str) -> dict[str, Any]:
+@checked
+def generate(model: Model, instruction: Text, input: Text) -> dict[str, Any]:
     """Return the answer to one instruction: its text, its steps, and whether they are as many as the instruction has.
 
     Args:

@@ -13,10 +13,11 @@ from typing import Any
 from coi_jax.chains.chain import Chain
 from coi_jax.chains.dataset import read_chains, read_manifest
 from coi_jax.common import files
-from coi_jax.common.errors import UserError
+from coi_jax.common.arguments import Count, checked
+from coi_jax.common.errors import UserError, nearest
 from coi_jax.common.progress import track
 from coi_jax.common.storage import PathLike, as_path
-from coi_jax.data.prompts import encode_prompt, prompt
+from coi_jax.data.prompts import CHATS, TEMPLATES, encode_prompt, prompt
 from coi_jax.tokenizers.protocol import Vocabulary
 from data_pipeline.percentiles import percentiles
 
@@ -262,7 +263,8 @@ def _by_frequency(counts: dict[str, collections.Counter[str]]) -> dict[str, dict
     return {name: dict(by_place) for name, by_place in ordered}
 
 
-def audit(folder: PathLike, vocabulary: Vocabulary, template: str, limits: Sequence[int]) -> dict[str, Any]:
+@checked
+def audit(folder: PathLike, vocabulary: Vocabulary, template: str, limits: Sequence[Count]) -> dict[str, Any]:
     """Audit a dataset folder in one pass.
 
     Args:
@@ -276,8 +278,10 @@ def audit(folder: PathLike, vocabulary: Vocabulary, template: str, limits: Seque
       "uncounted", "degenerate", "lengths", "places".
 
     Raises:
-      UserError: the folder is not a dataset, or a row of it is not a chain.
+      UserError: the template is unknown, the folder is not a dataset, or a row of it is not a chain.
     """
+    if template not in (*TEMPLATES, *CHATS):
+        raise UserError("template", template, nearest(template, [*TEMPLATES, *CHATS]))
     manifest = read_manifest(folder)
     if not manifest["counts"]:
         raise UserError("data", folder, "its manifest counts no chains; build or import the dataset again")

@@ -3,9 +3,12 @@
 from collections.abc import Sequence
 
 from coi_jax.chains.chain import Chain
+from coi_jax.common.arguments import checked
+from coi_jax.common.errors import UserError
 from data_pipeline.procedural.catalogue import understand
 
 
+@checked
 def execute(instruction: str, text: str) -> str | None:
     """Return the right output for one instruction and its input.
 
@@ -23,6 +26,7 @@ def execute(instruction: str, text: str) -> str | None:
     return None if result is None else operation.result.text(result)
 
 
+@checked
 def follow(instructions: Sequence[str], text: str, outputs: Sequence[str | None]) -> list[bool]:
     """Return for each step whether its output is right given the output before it, right or wrong.
 
@@ -32,7 +36,12 @@ def follow(instructions: Sequence[str], text: str, outputs: Sequence[str | None]
       instructions: of the steps.
       text: the input of the first step.
       outputs: of the steps; None is never right.
+
+    Raises:
+      UserError: there are not as many outputs as instructions.
     """
+    if len(instructions) != len(outputs):
+        raise UserError("outputs", outputs, f"give one for each of the {len(instructions)} instructions")
     before = [text, *outputs][: len(instructions)]
     return [
         given is not None and output is not None and execute(instruction, given) == output
@@ -40,6 +49,7 @@ def follow(instructions: Sequence[str], text: str, outputs: Sequence[str | None]
     ]
 
 
+@checked
 def verify(chain: Chain) -> list[bool]:
     """Return for each step whether its output and its task are what its instruction asks of the output before it."""
     instructions = [step.instruction for step in chain.steps]
