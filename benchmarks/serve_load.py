@@ -31,6 +31,7 @@ from benchmarks import machine, sides
 from coi_jax.chains.chain import Chain
 from coi_jax.chains.dataset import read_chains
 from coi_jax.common import cli
+from coi_jax.common.files import digest
 from coi_jax.data.prompts import prompt
 from coi_jax.inference.answering import ask
 from coi_jax.inference.model import Model, load_to_ask
@@ -78,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     start_jax()
     slots = arguments.slots or arguments.clients
     model = load_to_ask(arguments.workdir, overrides | {"evaluation.batch": slots, "evaluation.decoding": "greedy"})
-    chains = list(itertools.islice(read_chains(model.config.data.folder, "test"), arguments.chains))
+    chains = choose_chains(model.config.data.folder, arguments.chains)
     limit = model.config.evaluation.max_new_tokens
     report: dict[str, Any] = {"clients": arguments.clients, "slots": slots, "max_new_tokens": limit}
     if arguments.url:
@@ -95,6 +96,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         report["share_of_offline"] = round(report["tokens_per_second"] / offline, 3)
     print(json.dumps({"benchmark": "serve"} | machine.describe() | report, indent=2))
     return 1 if measured.faults else 0
+
+
+def choose_chains(folder: str, count: int) -> list[Chain]:
+    """Return some test chains of a dataset, of all its lengths, in an order that does not follow from theirs."""
+    return sorted(read_chains(folder, "test"), key=lambda chain: digest(chain.id))[:count]
 
 
 def answer_offline(model: Model, chains: Sequence[Chain]) -> tuple[float, list[str]]:
