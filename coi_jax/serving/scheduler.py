@@ -23,7 +23,7 @@ from coi_jax.inference.model import Model
 from coi_jax.inference.request_decoding import Logprobs, RequestOptions, RequestStrategy
 from coi_jax.inference.rows import Prompt, Rows
 
-LOOK_SECONDS = 0.02  # about so long is decoded before the thread looks around: what a reader takes for fluent
+LOOK_SECONDS = 0.05  # about so long is decoded before the thread looks around: what a reader takes for fluent
 MOST_STEPS = 32  # that are taken between two looks
 
 

@@ -88,6 +88,7 @@ def make_server(app: Guard, service: Service) -> uvicorn.Server:
         "log_level": "warning",
         "access_log": False,
         "server_header": False,
+        "proxy_headers": False,
         "h11_max_incomplete_event_size": MOST_HEADER_BYTES,
         "timeout_keep_alive": 30,
     }
