@@ -18,6 +18,7 @@ from typing import Any
 
 from coi_jax.common import cli
 from coi_jax.common.errors import UserError
+from coi_jax.common.wording import count_of
 
 LAST_PORT = 65535
 
@@ -101,7 +102,7 @@ def serve(ballots: str, port: int, *, opens: bool) -> None:
     session = BallotSession(ballots)
     server = make_local_server(application(session), port)
     address = f"http://{HOST}:{server.port}/"
-    print(f"{address}\n{session.state()['pairs']:,} pairs; choices go to {ballots}; Ctrl+C ends", flush=True)
+    print(f"{address}\n{count_of(session.state()['pairs'], 'pair')}; choices go to {ballots}; Ctrl+C ends", flush=True)
     if opens:
         webbrowser.open(address)
     server.serve_forever()
@@ -138,7 +139,7 @@ def _agreements(result: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
 
 def _agreement(found: dict[str, Any]) -> str:
     kappa = "" if found["kappa"] is None else f", Cohen's kappa {found['kappa']:.2f}"
-    return f"{found['agreement']:.1f}% of {found['pairs']:,} pairs{kappa}"
+    return f"{found['agreement']:.1f}% of {count_of(found['pairs'], 'pair')}{kappa}"
 
 
 def command() -> int:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from coi_jax.common import cli
 from coi_jax.common.errors import UserError
+from coi_jax.common.wording import count_of
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     AppendFile(path).close()  # or an error now, not at the first decision
     server = make_page_server(session, arguments.port)
     address = f"http://{HOST}:{server.port}/"
-    print(f"{address}\n{len(session.order):,} chains; decisions go to {path}; Ctrl+C ends", flush=True)
+    print(f"{address}\n{count_of(len(session.order), 'chain')}; decisions go to {path}; Ctrl+C ends", flush=True)
     if not arguments.no_browser:
         webbrowser.open(address)
     server.serve_forever()

@@ -12,6 +12,7 @@ from coi_jax.common.errors import UserError
 from coi_jax.common.files import MAX_LINE_BYTES
 from coi_jax.common.json_reader import JsonError, parse_value
 from coi_jax.common.storage import PathLike, open_input
+from coi_jax.common.wording import count_of
 
 CHUNK_BYTES = 1 << 16
 MAX_CHARACTERS = MAX_LINE_BYTES  # of an element
@@ -46,8 +47,8 @@ class _ArrayReader:
     def _error(self, where: str, hint: str) -> UserError:
         return UserError(self._field, f"{self._path}{where}", hint)
 
-    def _row_error(self, reason: str) -> UserError:
-        return self._error(f" (row {self._number}, after {self._number} rows)", reason)
+    def _element_error(self, reason: str) -> UserError:
+        return self._error(f" (element {self._number + 1} of the array)", reason)
 
     def elements(self) -> Iterator[Any]:
         """Yield the elements."""
@@ -58,9 +59,10 @@ class _ArrayReader:
             self._number += 1
             ended = self._skip("]")
             if not ended and not self._skip(","):
-                raise self._row_error(_syntax("Expecting ',' delimiter" if self._next() else "it ends"))
+                reason = _syntax("Expecting ',' delimiter" if self._next() else "it ends")
+                raise self._error(f" (after element {self._number} of the array)", reason)
         if self._next():
-            raise self._error("", f"has text after its array of {self._number} rows; fetch it again")
+            raise self._error("", f"has text after its array of {count_of(self._number, 'element')}; fetch it again")
 
     def _begin(self) -> None:
         if not self._next():
@@ -101,12 +103,12 @@ class _ArrayReader:
                     self._place += length
                     return value
             except JsonError as error:
-                raise self._row_error(str(error)) from None
+                raise self._element_error(str(error)) from None
             except json.JSONDecodeError as error:
                 if self._is_definite(error) or not self._fill():
-                    raise self._row_error(_syntax(error.msg)) from None
+                    raise self._element_error(_syntax(error.msg)) from None
             if len(self._text) > MAX_CHARACTERS + CHUNK_BYTES:
-                raise self._row_error(f"is longer than {MAX_CHARACTERS >> 20} MiB; shorten the row")
+                raise self._element_error(f"is longer than {MAX_CHARACTERS >> 20} MiB; shorten the row")
 
     def _is_definite(self, error: json.JSONDecodeError) -> bool:
         """Return whether more text cannot mend an error: it is not at the end, as that of a text cut short is."""

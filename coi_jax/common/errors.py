@@ -30,14 +30,26 @@ def shorten(value: object, limit: int = 400) -> str:
 
 
 def nearest(name: str, known: list[str]) -> str:
-    """Return a hint about an unknown name: the closest known one, or all of them where they are few."""
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    """Return a hint about an unknown name: the closest known one, or all of them where they are few.
+
+    `coi0` is no misspelling of `coi3`: a name of another number is not close.
+    """
+    alike = [each for each in known if not _has_other_number(name, each)]
+    close = difflib.get_close_matches(name, alike, n=1, cutoff=0.6)
     if close:
         return f"unknown; did you mean {close[0]!r}?"
     if len(known) > LISTED:
         known = difflib.get_close_matches(name, known, n=5, cutoff=0.0)
         return f"unknown; the nearest known names are {', '.join(known)}"
     return f"unknown; one of {', '.join(known)}"
+
+
+def _has_other_number(name: str, other: str) -> bool:
+    """Return whether two names differ in their digits alone, and each has one that the other lacks."""
+    if re.sub("[0-9]", "", name) != re.sub("[0-9]", "", other):
+        return False
+    digits, others = set(re.findall("[0-9]", name)), set(re.findall("[0-9]", other))
+    return bool(digits - others and others - digits)
 
 
 def not_as_written(module: str, error: Exception) -> str:

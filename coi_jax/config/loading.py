@@ -12,6 +12,7 @@ import ml_collections
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
 from coi_jax.common.storage import PathLike, as_path, local_reader, open_input
+from coi_jax.common.wording import with_article
 
 ROOT = Path(__file__).parents[2]  # where `configs.base` is imported from
 
@@ -44,9 +45,8 @@ def _get_config(path: PathLike, argument: str | None) -> dict[str, Any]:
     except (Exception, SystemExit) as error:
         raise UserError("config", f"{path}:{argument}" if argument else path, reason(error)) from None
     if not isinstance(config, ml_collections.ConfigDict):
-        hint = (
-            f"get_config() returns a {type(config).__name__}; return an ml_collections ConfigDict, see configs/base.py"
-        )
+        found = with_article(type(config).__name__)
+        hint = f"get_config() returns {found}; return an ml_collections ConfigDict, see configs/base.py"
         raise UserError("config", path, hint)
     values: dict[str, Any] = config.to_dict()
     return values

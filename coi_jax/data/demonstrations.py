@@ -13,6 +13,7 @@ from coi_jax.chains.dataset import read_chains, read_manifest, split_path
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
 from coi_jax.common.storage import PathLike
+from coi_jax.common.wording import count_of
 from coi_jax.config.run import RunConfig
 from coi_jax.data.arms import find_arm
 from coi_jax.data.prompts import SHOTS, choose_examples, is_complete
@@ -97,7 +98,9 @@ def read_demonstrations(path: PathLike, shots: int) -> list[Chain]:
     if not chains:
         raise UserError(FIELD, path, "is empty; write a chain on each line, with the row of a dataset")
     if len(chains) < shots:
-        raise UserError("config.evaluation.shots", shots, f"{path} has {len(chains)} chains; give at most as many")
+        raise UserError(
+            "config.evaluation.shots", shots, f"{path} has {count_of(len(chains), 'chain')}; give at most as many"
+        )
     return chains[:shots]
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from coi_jax.common.wording import count_of
 from coi_jax.evaluation.benchmark_scores import BENCHMARK_SCORES
 from coi_jax.evaluation.scores import EXACT_MATCH, SCORES, Score, ScoreKey
 
@@ -53,7 +54,7 @@ def _task_rows(result: dict[str, Any], columns: Sequence[str]) -> list[list[str]
     by_task = result.get("by_task")
     if by_task is None:
         return []
-    mean = {"examples": f"{len(by_task['tasks'])} tasks", "scores": by_task["mean"]}
+    mean = {"examples": count_of(len(by_task["tasks"]), "task"), "scores": by_task["mean"]}
     rows = {**by_task["tasks"], "mean over tasks": mean}
     return [
         [f"  {name}", str(row["examples"]), *(_format_score(row["scores"].get(key)) for key in columns), "", ""]

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from coi_jax.common.errors import UserError, nearest
+from coi_jax.common.wording import with_article
 from coi_jax.families.config_values import check_fields
 from coi_jax.families.family import Family, Fields
 from coi_jax.families.registry import FAMILIES
@@ -169,7 +170,7 @@ def _check(family: Family, values: Mapping[str, Any]) -> None:
         if name in REFUSED and value is not None:
             raise UserError(f"config.json: {name}", value, REFUSED[name])
         if name in family.fixed and value is not None and value != family.fixed[name]:
-            hint = f"the network here only computes a {family.model_type} with {family.fixed[name]!r}"
+            hint = f"the network here only computes {with_article(family.model_type)} with {family.fixed[name]!r}"
             raise UserError(f"config.json: {name}", value, hint)
     own_class = values.get("auto_map") if isinstance(values.get("auto_map"), dict) else {}
     brings_class = any(str(name).startswith("AutoModel") for name in own_class or {})

@@ -10,6 +10,7 @@ from coi_jax.common import files
 from coi_jax.common.errors import UserError, shorten
 from coi_jax.common.json_reader import MAX_BYTES
 from coi_jax.common.storage import PathLike
+from coi_jax.common.wording import count_of
 
 COLUMNS = ("number", "id", "instruction", "input", "left", "right", "choice")
 DELIMITERS = (",", ";", "\t", "|")  # with which spreadsheets save a table
@@ -74,7 +75,7 @@ def _check_columns(header: Sequence[str], path: PathLike, field: str) -> None:
 
 def _check_length(values: Sequence[str], header: Sequence[str], place: str, field: str) -> None:
     if len(values) != len(header):
-        hint = f"the row has {len(values)} values, where the header has {len(header)}; correct the row"
+        hint = f"the row has {count_of(len(values), 'value')}, where the header has {len(header)}; correct the row"
         raise UserError(field, place, hint)
 
 

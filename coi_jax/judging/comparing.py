@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
 from coi_jax.common.storage import absolute, as_path
+from coi_jax.common.wording import count_of
 from coi_jax.data.test_sets import find_test_set
 from coi_jax.judging import ballots, verdicts
 from coi_jax.judging.answer_pairs import AnswerPair, asked, read_pairs
@@ -108,7 +109,8 @@ def write_for_people(compared: Compared, config: JudgeConfig, path: str) -> str:
         raise UserError("--ballots", path, "would be empty: both runs gave the same answer to every chain")
     key = ballots.write_ballots(pairs, path, config.seed, _head(compared))
     words = ", ".join(ballots.CHOICES)
-    return f"{len(pairs):,} pairs in {path}: write {words} into the column `choice`; {key} says which side is whose"
+    written = f"{count_of(len(pairs), 'pair')} in {path}"
+    return f"{written}: write {words} into the column `choice`; {key} says which side is whose"
 
 
 def open_ballots(compared: Compared, config: JudgeConfig, path: str) -> str:

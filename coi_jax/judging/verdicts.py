@@ -16,6 +16,7 @@ from pydantic import PositiveInt
 
 from coi_jax.common.errors import UserError
 from coi_jax.common.progress import track
+from coi_jax.common.wording import count_of
 from coi_jax.judging.answer_pairs import AnswerPair
 from coi_jax.judging.judge_config import JudgeConfig
 from coi_jax.llm import Answered, Call, Client, Message, Outcome, Rejected, Unanswered, ask
@@ -115,7 +116,7 @@ def check_answered(outcomes: Iterable[Outcome[Any]]) -> None:
     if not open_calls:
         return
     reason = open_calls[0].reason
-    hint = f"{len(open_calls):,} questions have no reply yet; replies are kept: run the same command again"
+    hint = f"no reply yet to {count_of(len(open_calls), 'question')}; replies are kept: run the same command again"
     if reason == BUDGET:
         raise UserError("--budget", "spent", f"{hint} with a larger one")
     raise UserError("endpoint", reason, hint)

@@ -9,6 +9,7 @@ import collections
 import contextlib
 import itertools
 import json
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
@@ -20,10 +21,11 @@ from coi_jax.common import files
 from coi_jax.common.errors import UserError, shorten
 from coi_jax.common.progress import Bar
 from coi_jax.common.storage import AppendFile, PathLike, as_path, make_folder
+from coi_jax.common.wording import count_of
 from coi_jax.llm.batch_lines import Failure, Line, read_line, split_lines
 from coi_jax.llm.budget import Budget, BudgetReached
 from coi_jax.llm.calls import Reply, with_estimates
-from coi_jax.llm.failures import Declined, connection_fault, error_of_status, meaning_of
+from coi_jax.llm.failures import INTERNAL_ERROR, Declined, connection_fault, error_of_status, meaning_of
 from coi_jax.llm.reply_formats import FORMATS, TEXT, format_of, is_about_formats, note_fallback, with_format
 from coi_jax.llm.reply_store import Store
 from coi_jax.llm.settings import EndpointConfig
@@ -36,6 +38,7 @@ MOST_LISTED = 1000  # of the endpoint's batches, among which one that was not wr
 DONE = ("completed", "expired", "cancelled")  # statuses of a batch whose results can be read
 OPEN = ("validating", "in_progress", "finalizing", "cancelling")
 NO_BATCHES = (404, 405, 501)  # statuses of an endpoint without a Batch API
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 8.0  # seconds between attempts of the openai client; each is twice the one before
 TAG = "coi_calls"  # the metadata that holds a batch's hash
 Body = dict[str, Any]
 Job = dict[str, Any]
@@ -57,8 +60,13 @@ class Batches:
     """
 
     def __init__(self, config: EndpointConfig, key: str, folder: PathLike, store: Store, budget: Budget) -> None:
+        self._said_busy = False
         self._client = openai.OpenAI(
-            api_key=key, base_url=config.base_url, max_retries=config.attempts, timeout=config.timeout_seconds
+            api_key=key,
+            base_url=config.base_url,
+            max_retries=_retries(config),
+            timeout=config.timeout_seconds,
+            http_client=openai.DefaultHttpxClient(event_hooks={"response": [self._note_busy]}),
         )
         self._config = config
         self._jobs, self._store, self._budget = as_path(folder) / "jobs.jsonl", store, budget
@@ -261,6 +269,15 @@ class Batches:
             del self.declined[key]
         return True
 
+    def _note_busy(self, response: httpx2.Response) -> None:
+        """Say once that the endpoint cannot answer now and is asked again."""
+        if response.status_code >= INTERNAL_ERROR and response.status_code not in NO_BATCHES and not self._said_busy:
+            self._said_busy = True
+            times = count_of(self._client.max_retries, "time")
+            limit = f"endpoint.attempts = {self._config.attempts}, patience_seconds = {self._config.patience_seconds:g}"
+            line = f"note: the endpoint answers with status {response.status_code}; it is asked again, at most {times}"
+            print(f"{line} ({limit})", file=sys.stderr, flush=True)
+
     @contextlib.contextmanager
     def _one_line_errors(self) -> Iterator[None]:
         """Turn what the openai client raises into one line for the user."""
@@ -303,6 +320,12 @@ class Batches:
 
 class _Refused(UserError):
     """The endpoint refused what was asked of its Batch API: nothing will be paid for it."""
+
+
+def _retries(config: EndpointConfig) -> int:
+    """Return how often a request may be made again while the pauses of the openai client are within the patience."""
+    pauses = (min(FIRST_PAUSE * 2**attempt, LONGEST_PAUSE) for attempt in range(config.attempts - 1))
+    return sum(waited <= config.patience_seconds for waited in itertools.accumulate(pauses))
 
 
 def _checked(job: Job) -> Job:

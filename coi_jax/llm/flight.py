@@ -56,12 +56,12 @@ class Flight:
         """
         if started < self._lowered_at:
             return
-        asked, self.limit = self.limit, max(self.limit // 2, 1)
+        asked = min(self._now, self.limit) if self._now > 1 else self.limit
+        self.limit = max(asked // 2, 1)
         self._lowered_at, self._replies = time.monotonic(), 0
         if not self._said:
             self._said = True
-            fewer = (
-                f" to {asked} calls at once; {self.limit} are made at once now, fewer if need be" if asked > 1 else ""
-            )
+            now = f"{self.limit} are made at once now, fewer if need be"
+            fewer = f" to {asked} calls at once; {now}" if self._now > 1 else ""
             wish = "if it is only slow, raise endpoint.timeout_seconds"
             print(f"note: the endpoint gave no reply within {seconds:g} s{fewer}; {wish}", file=sys.stderr, flush=True)

@@ -58,7 +58,10 @@ class SqliteStore:
         try:
             return self._connection().execute(command, values).fetchall()
         except sqlite3.Error as error:
-            hint = f"cannot be used as a store of replies ({error}); make room, or name another file"
+            is_damaged = isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError)
+            way = "restore it from a copy; without it, all its replies are asked for, and paid, again"
+            way = way if is_damaged else "make room, or name another file"
+            hint = f"cannot be used as a store of replies ({error}); {way}"
             raise UserError("store", self.path, hint) from None
 
     def get(self, key: str) -> Reply | None:

@@ -7,6 +7,8 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
+from coi_jax.common.wording import with_article
+
 # Dense bf16 operations per second of one chip, by the start of `device_kind` (vendors' data sheets).
 PUBLISHED: dict[str, float] = {
     "TPU v4": 275e12,
@@ -52,7 +54,7 @@ def unused_accelerator(dev: Path = Path("/dev")) -> str | None:
         return None
     kind, extra = found[0]
     return (
-        f"warning: JAX computes on the CPU, though this machine has a {kind}; install JAX for it "
+        f"warning: JAX computes on the CPU, though this machine has {with_article(kind)}; install JAX for it "
         f"(pip install -c constraints.txt -e '.[{extra}]'), or set JAX_PLATFORMS=cpu"
     )
 

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from coi_jax.common import files
 from coi_jax.common.errors import UserError, not_as_written
 from coi_jax.common.storage import PathLike
+from coi_jax.common.wording import count_of
 from coi_jax.config.run import read_run_config
 from coi_jax.reporting import paper
 from coi_jax.reporting.figure_files import write_images
@@ -71,7 +72,7 @@ def read_comparisons(records: Records) -> list[Comparison]:
     paths = [path for run in runs if (run / "judge").is_dir() for path in sorted((run / "judge").glob("*.json"))]
     if not paths:
         hint = "needs comparisons of two runs; run python -m coi_jax.judge first"
-        raise UserError("--figure preference", f"{len(runs)} runs", hint)
+        raise UserError("--figure preference", count_of(len(runs), "run"), hint)
     found = [_read(path) for path in paths]
     return sorted(found, key=lambda each: (each.test_set, each.arm_a, each.arm_b, each.judge))
 
@@ -108,7 +109,8 @@ def draw(comparisons: Sequence[Comparison]) -> Figure:
     for place, comparison in enumerate(comparisons):
         _draw_bar(axes, place, comparison)
     names = [
-        f"{each.arm_a or 'A'} against {each.arm_b or 'B'}, {each.test_set}\n{each.judge}, {each.pairs:,} pairs"
+        f"{each.arm_a or 'A'} against {each.arm_b or 'B'}, {each.test_set}\n"
+        f"{each.judge}, {count_of(each.pairs, 'pair')}"
         for each in comparisons
     ]
     axes.set_yticks(range(len(comparisons)), names)

@@ -13,6 +13,7 @@ from coi_jax.common import files
 from coi_jax.common.errors import UserError
 from coi_jax.common.schema import flatten
 from coi_jax.common.storage import PathLike
+from coi_jax.common.wording import count_of
 from coi_jax.data.arms import sort_arms
 from coi_jax.reporting.figure6 import PALETTE
 from coi_jax.reporting.figure_files import write_images
@@ -73,7 +74,7 @@ def make_lines(records: Records) -> list[Line]:
         if len({_value(row, field) for row in rows}) > 1
     ]
     if not lines:
-        found = f"{len(records.rows)} results"
+        found = count_of(len(records.rows), "result")
         raise UserError("--figure sweep", found, "needs runs of one arm that differ in a field of their config")
     return lines
 

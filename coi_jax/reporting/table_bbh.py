@@ -31,7 +31,8 @@ def make_table(records: Records) -> Table:
     """Return the table: a section for each score, a row for each task."""
     tasks = task_names(records)
     if not tasks:
-        raise UserError("--table bbh", ", ".join(records.test_sets), f"needs a run that was scored on {TEST_SET}")
+        hint = f"no run has scores of BIG-Bench Hard; score one with python -m coi_jax.evaluate --tasks={TEST_SET}"
+        raise UserError("--table bbh", f"runs scored on {', '.join(records.test_sets)}", hint)
     cells = [
         beside_paper(cell, papers_values(metric, arm) if task is None else {}) | {"task": task or ALL}
         for metric in METRICS

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from coi_jax.common.errors import shorten
+from coi_jax.common.wording import with_article
 from coi_jax.families.family import Fields
 from coi_jax.families.registry import FAMILIES
 from coi_jax.weights.gguf_parts import GgufParts
@@ -177,7 +178,8 @@ class GgufModel:
         } | OUTER
         found = set(self.file.tensors) - {ROPE_FACTORS}
         if unknown := found - set(due):
-            hint = f"has no place in a {self._name} as it is computed here; take another file, or the safetensors"
+            network = with_article(self._name)
+            hint = f"has no place in {network} as it is computed here; take another file, or the safetensors"
             raise self.file.error(hint, shorten(min(unknown), 100))
         if missing := set(due) - found - {HEAD}:
             raise self.file.error("is missing; fetch the file again", min(missing))

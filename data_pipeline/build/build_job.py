@@ -1,19 +1,21 @@
 """Run a build from end to end: its forecast, or its questions, its dataset folder and its report."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from coi_jax.chains.dataset import check_replaceable, check_settings, read_manifest
 from coi_jax.common.storage import PathLike, check_not_kept
+from coi_jax.common.wording import count_of
 from coi_jax.llm.budget import Budget, Prices, check_dollars
 from data_pipeline.build import decisions
 from data_pipeline.build.asking import ask_transform
 from data_pipeline.build.build_config import BuildConfig
 from data_pipeline.build.decisions import Decisions
-from data_pipeline.build.engine.stage_runner import StageRunner
+from data_pipeline.build.engine.stage_runner import OUT, StageRunner
 from data_pipeline.build.forecast import Forecast, Line
-from data_pipeline.build.pipeline import Build, BuildResult, Payment, check_composed
+from data_pipeline.build.pipeline import NO_PAIRS, Build, BuildResult, Payment, check_composed
 from data_pipeline.build.review import chain_outcomes, model_quality, strategies
 from data_pipeline.build.review.build_report import write_report
 from data_pipeline.build.run_modes import run_directly, run_in_batches
@@ -66,7 +68,12 @@ class BuildJob:
         """Return what the build would ask and cost, stage by stage; nothing is asked."""
         check_dollars(self.budget)
         build = Build(self.config, self.runner, self.payment, self.decisions, offline=True)
-        return Forecast(self.config, *build.run_without_asking()).lines()
+        seeds, pairs = build.run_without_asking()
+        if not pairs.counts[OUT]:
+            kinds = ", ".join(sorted({row["category"] or "unknown" for row in seeds.read()}))
+            note = f"note: no chain of several steps can come of it: {NO_PAIRS}, whose categories are {kinds}"
+            print(note, file=sys.stderr)
+        return Forecast(self.config, seeds, pairs).lines()
 
     def run(self, poll_seconds: float | None) -> str:
         """Write the dataset folder and the report; return a summary.
@@ -92,8 +99,9 @@ class BuildJob:
         write_report(f"{self.work}/report.html", self.config, built, spent, self.decisions)
         check_composed(built, f"the single steps are in {self.out}, the report is {self.work}/report.html")
         quality = model_quality.lines(model_quality.replies(built.every), model_quality.truth(built))
-        failures = model_quality.failure_line(ask_transform.failed_attempts())
-        return "\n".join([summary(self.out, self.work, spent), *failures, *quality, *strategies.lines(worked)])
+        replies = model_quality.reply_line(ask_transform.reply_counts())
+        replies += model_quality.failure_line(ask_transform.failed_attempts())
+        return "\n".join([summary(self.out, self.work, spent), *replies, *quality, *strategies.lines(worked)])
 
     def _ask(self, poll_seconds: float | None) -> BuildResult:
         if self.config.llm == "endpoint":
@@ -117,6 +125,8 @@ def summary(out: PathLike, work: str, spent: float) -> str:
         ["split", "length", "chains"],
         [[split, length, count] for split, by_length in counts for length, count in by_length.items()],
     )
-    lines.append(f"{sum(manifest['rejected'].values()):,} rows rejected, each with its reason in {out}/rejected.jsonl")
+    lines.append(
+        f"{count_of(sum(manifest['rejected'].values()), 'row')} rejected, each with its reason in {out}/rejected.jsonl"
+    )
     lines.append(f"${spent:.4f} spent on it; the report: {work}/report.html")
     return "\n".join(lines)

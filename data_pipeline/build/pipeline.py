@@ -24,6 +24,8 @@ from data_pipeline.build.stages import assumed_tasks, joining, pairing, selectio
 from data_pipeline.build.stages.ingest import ingest
 from data_pipeline.procedural import catalogue
 
+NO_PAIRS = "the rules allow no pair of its tasks"
+
 
 @dataclass(frozen=True)
 class Payment:
@@ -269,7 +271,7 @@ def check_composed(built: BuildResult, kept: str) -> None:
         return
     candidates = [stage for stages in built.candidates.values() for stage in stages.values()]
     reason = _main_reason([*candidates, *built.chains.values(), built.selected])
-    why = reason if built.pairs.counts[OUT] else "the rules allow no pair of its tasks"
+    why = reason if built.pairs.counts[OUT] else NO_PAIRS
     hint = f"{why}; {kept}; correct the sources, the model or the settings"
     raise UserError("stage selection", "no chain of several steps is left", hint)
 

@@ -19,6 +19,7 @@ from etils import epath
 from coi_jax.common import files, hub
 from coi_jax.common.errors import UserError, shorten
 from coi_jax.common.storage import as_path, list_files, open_input
+from coi_jax.common.wording import count_of
 from data_pipeline.json_array import read_array
 
 FIELD = "seeds.sources"
@@ -51,7 +52,7 @@ def _read_csv(path: str, delimiter: str = ",") -> Iterator[Any]:
             raise UserError(FIELD, path, f"has a column twice ({shorten(', '.join(header), 200)}); rename one")
         for row in filter(None, reader):
             if len(row) != len(header):
-                hint = f"has {len(row)} values, where its header has {len(header)}; correct the row"
+                hint = f"has {count_of(len(row), 'value')}, where its header has {len(header)}; correct the row"
                 raise UserError(FIELD, f"{path}:{reader.line_num}", hint)
             yield dict(zip(header, row, strict=True))
     except csv.Error as error:

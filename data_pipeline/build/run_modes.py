@@ -6,6 +6,7 @@ from etils import epath
 
 from coi_jax.common.errors import UserError
 from coi_jax.common.storage import as_path
+from coi_jax.common.wording import count_of
 from coi_jax.llm.batch_api import Batches
 from coi_jax.llm.budget import Budget, BudgetReached, Prices
 from coi_jax.llm.reply_store import open_store
@@ -84,6 +85,6 @@ def _unanswered_error(stop: Incomplete, budget: float | None) -> UserError:
     number = sum(stop.reasons.values())
     return UserError(
         f"stage {stop.stage}",
-        f"{number} questions without an answer",
+        f"{count_of(number, 'question')} without an answer",
         f"{count} of them: {reason}; what was answered is kept: run the same command again",
     )

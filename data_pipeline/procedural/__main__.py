@@ -13,6 +13,7 @@ from typing import Any
 from coi_jax.chains.dataset import check_settings
 from coi_jax.common import cli
 from coi_jax.common.errors import UserError, nearest
+from coi_jax.common.wording import count_of
 from data_pipeline.procedural import catalogue, splits
 from data_pipeline.procedural.chain_generator import SOURCE, Generator, Settings, write
 from data_pipeline.procedural.compose import Limits
@@ -134,7 +135,9 @@ def _summary(generator: Generator, folder: str) -> str:
     lines = [f"{folder}: {generator.made} chains, {generator.degenerate} of them degenerate"]
     for (split, length), found in sorted(generator.combinations.items()):
         count = generator.settings.counts[split][length]
-        lines.append(f"  {split:<10} length {length}: {count} chains of {len(found)} combinations")
+        lines.append(
+            f"  {split:<10} length {length}: {count_of(count, 'chain')} of {count_of(len(found), 'combination')}"
+        )
     return "\n".join(lines)
 
 

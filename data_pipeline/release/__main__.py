@@ -17,6 +17,7 @@ from typing import Any
 from coi_jax.chains.dataset import check_replaceable, read_manifest
 from coi_jax.common import cli
 from coi_jax.common.storage import PathLike, local_path
+from coi_jax.common.wording import count_of
 from data_pipeline.release import download, release_files
 from data_pipeline.release.importer import import_release
 from data_pipeline.text_tables import text_table
@@ -33,8 +34,9 @@ def summary(out: PathLike, manifest: dict[str, Any]) -> str:
     repeated = sum(sum(file["repeats"].values()) for file in notes["files"].values())
     rows = sum(file["rows"] for file in notes["files"].values())
     lines.append(
-        f"{rows:,} rows of {len(notes['files'])} files: {sum(manifest['rejected'].values()):,} rejected, "
-        f"{repeated:,} repeats, {len(notes['irregular_rows'])} irregular"
+        f"{count_of(rows, 'row')} of {count_of(len(notes['files']), 'file')}: "
+        f"{sum(manifest['rejected'].values()):,} rejected, "
+        f"{count_of(repeated, 'repeat')}, {len(notes['irregular_rows'])} irregular"
     )
     if notes["first_steps"]:
         lines.append(f"no single instructions given: {sum(notes['first_steps'].values()):,} first steps stand in")

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Int
 
 from coi_jax.common.errors import UserError
+from coi_jax.common.wording import count_of
 from coi_jax.config.model import DecoderConfig, T5Config
 from coi_jax.config.run import RunConfig, StepsConfig, TokenBatchConfig
 from coi_jax.data import token_cache
@@ -90,7 +91,7 @@ def _of_caches(config: RunConfig, parts: tuple[int, int], caches: list[token_cac
     work = _scaled(_host_work(*map(sum, zip(*parts_of_epoch, strict=True))), 1 / loader.steps_per_epoch)
     useful = (work.tokens + work.encoder_tokens) / (loader.rows_per_step * sum(shape.capacity))
     examples = sum(share.examples for share in loader.mixture)
-    source = f"{examples:,} examples of the token caches in {config.data.cache_folder}"
+    source = f"{count_of(examples, 'example')} of the token caches in {config.data.cache_folder}"
     steps, capacity = loader.total_steps, loader.target_capacity(*parts)
     return Workload(loader.rows_per_step, float(work.examples), work, steps, float(useful), capacity, source)
 

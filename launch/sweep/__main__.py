@@ -16,6 +16,7 @@ from tabulate import tabulate
 
 from coi_jax.common import cli
 from coi_jax.common.folder_lock import folder_lock
+from coi_jax.common.wording import count_of
 from coi_jax.runs.trackers import check_installed
 from launch.sweep import status
 from launch.sweep.backends.protocol import Backend, Outcome, Settings
@@ -111,7 +112,7 @@ def report(points: Sequence[Point], outcomes: Sequence[Outcome]) -> int:
     unfinished = [outcome for outcome in outcomes if outcome.status not in ("done", "submitted")]
     submitted = [outcome for outcome in outcomes if outcome.status == "submitted"]
     done = len(outcomes) - len(unfinished) - len(submitted)
-    print(f"{done} of {len(points)} points done" + (":" if unfinished else ""), flush=True)
+    print(f"{done} of {count_of(len(points), 'point')} done" + (":" if unfinished else ""), flush=True)
     for outcome in unfinished:
         print(f"  {outcome.status}: {outcome.point.id}: {outcome.reason}", flush=True)
     if any(outcome.status == "failed" for outcome in unfinished):

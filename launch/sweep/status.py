@@ -7,6 +7,7 @@ from typing import Any
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
 from coi_jax.common.folder_lock import is_held
+from coi_jax.common.wording import count_of
 from coi_jax.config.run import StepsConfig
 from coi_jax.runs.metrics_rows import read_metrics
 from launch.sweep.point_state import SWEEP_LOCK, newest_step, state, total_steps
@@ -39,7 +40,9 @@ def status_row(point: Point) -> Row:
 def counts(points: Sequence[Point]) -> str:
     """Return how many points are in each state, in words."""
     states = [_state(point) for point in points]
-    return f"{len(points)} points: " + ", ".join(f"{states.count(each)} {each}" for each in dict.fromkeys(states))
+    return f"{count_of(len(points), 'point')}: " + ", ".join(
+        f"{states.count(each)} {each}" for each in dict.fromkeys(states)
+    )
 
 
 def _state(point: Point) -> str:

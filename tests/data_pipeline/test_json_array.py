@@ -53,19 +53,19 @@ def test_holds_one_row_at_a_time(tmp_path: Path) -> None:
         (b"", "is empty"),
         (b" \n ", "is empty"),
         (b'{"rows": []}', "not a JSON array"),
-        (b'[{"a": 1}, {"a": ', "row 1.*cut short"),
-        (b'[{"a": 1}, ', "row 1.*cut short"),
-        (b'[{"a": 1}', "after 1 rows.*cut short"),
-        (b"[1 2]", "after 1 rows"),
-        (b"[1, 2,]", "row 2"),
-        (b"[nonsense]", "row 0"),
-        (b"[1, NaN]", "row 1.*not JSON"),
-        (b"[Infinity]", "row 0.*not JSON"),
+        (b'[{"a": 1}, {"a": ', "element 2 of.*cut short"),
+        (b'[{"a": 1}, ', "element 2 of.*cut short"),
+        (b'[{"a": 1}', "after element 1 of.*cut short"),
+        (b"[1 2]", "after element 1 of"),
+        (b"[1, 2,]", "element 3 of"),
+        (b"[nonsense]", "element 1 of"),
+        (b"[1, NaN]", "element 2 of.*not JSON"),
+        (b"[Infinity]", "element 1 of.*not JSON"),
         (b'["caf\xe9"]', "byte 5.*not UTF-8"),
         (b'["cut in a letter \xc3', "not UTF-8"),
         (b"[" * 100_000, "nested too deep"),
-        (b'[1, {"a": 1, "a": 2}]', "row 1.*twice"),
-        (b"[1, 2, 1" + b"0" * 5000 + b"]", "row 2.*5001 digits"),
+        (b'[1, {"a": 1, "a": 2}]', "element 2 of.*twice"),
+        (b"[1, 2, 1" + b"0" * 5000 + b"]", "element 3 of.*5001 digits"),
     ],
 )
 def test_what_is_not_a_whole_array_is_named(tmp_path: Path, content: bytes, message: str) -> None:
@@ -81,7 +81,7 @@ def test_half_a_surrogate_pair_stays_what_it_is(tmp_path: Path) -> None:
     path = tmp_path / "rows.json"
     path.write_text('["\\ud800"]')
     assert list(read_array(path, allow_surrogates=True)) == ["\ud800"]
-    with pytest.raises(UserError, match=r"row 0.*half of a surrogate pair"):
+    with pytest.raises(UserError, match=r"element 1 of.*half of a surrogate pair"):
         list(read_array(path))
 
 

@@ -48,8 +48,8 @@ def refusal(status: int, message: str, **headers: str) -> Response:
 
 
 @contextlib.contextmanager
-def serving(answer: Answer, *, has_batches: bool = True, **desk: bool) -> Iterator[Served]:
-    """A server, while the block runs; `desk` are options of its Batch API."""
+def serving(answer: Answer, *, has_batches: bool = True, otherwise: int = 404, **desk: bool) -> Iterator[Served]:
+    """A server, while the block runs; `desk` are options of its Batch API, `otherwise` the status without one."""
     served = Served("")
 
     def put(request: dict[str, Any]) -> Response:
@@ -78,7 +78,7 @@ def serving(answer: Answer, *, has_batches: bool = True, **desk: bool) -> Iterat
             elif has_batches:
                 self._send(Response(200, batches.answer(self.command, self.path, body)))
             else:
-                self._send(refusal(404, "nothing here"))
+                self._send(refusal(otherwise, "nothing here"))
 
         def _send(self, response: Response) -> None:
             self.send_response(response.status)

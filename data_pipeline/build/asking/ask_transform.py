@@ -111,8 +111,16 @@ def shared(key: Any, make: Callable[[], Answerer]) -> Answerer:
 
 def failed_attempts() -> collections.Counter[str]:
     """Return how many attempts of this process got no reply, by reason; those of workers elsewhere are not known."""
-    clients = (answerer.client for answerer in _answerers.values() if isinstance(answerer, EndpointAnswerer))
-    return sum((client.failures for client in clients), collections.Counter[str]())
+    return sum((client.failures for client in _clients()), collections.Counter[str]())
+
+
+def reply_counts() -> collections.Counter[str]:
+    """Return how many replies this process had from the store ("stored"), and from the endpoint ("asked")."""
+    return sum((client.counts for client in _clients()), collections.Counter[str]())
+
+
+def _clients() -> Iterator[Client]:
+    return (answerer.client for answerer in _answerers.values() if isinstance(answerer, EndpointAnswerer))
 
 
 Done = queue.SimpleQueue[tuple[Row, "Future[Outcome[Any]]"]]

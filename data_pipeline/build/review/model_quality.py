@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from coi_jax.common.wording import count_of
 from data_pipeline.build.engine.stage_runner import USAGE, Stage
 from data_pipeline.build.pipeline import BuildResult
 from data_pipeline.build.review import stage_accuracy
@@ -32,6 +33,14 @@ def failure_line(failures: Mapping[str, int]) -> list[str]:
         return []
     reason, most = max(failures.items(), key=lambda item: item[1])
     return [f"{sum(failures.values()):,} attempts got no reply and were made again, most of them ({most:,}): {reason}"]
+
+
+def reply_line(counts: Mapping[str, int]) -> list[str]:
+    """Return a line on where the replies came from, by `Client.counts`; none for a build that needed no reply."""
+    stored, asked = counts.get("stored", 0), counts.get("asked", 0)
+    if not stored + asked:
+        return []
+    return [f"{count_of(asked, 'reply', 'replies')} asked for, {stored:,} taken from the store"]
 
 
 def lines(asked: Sequence[dict[str, Any]], compared: Sequence[dict[str, Any]]) -> list[str]:

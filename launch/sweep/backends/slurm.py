@@ -14,6 +14,7 @@ from pathlib import Path
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
 from coi_jax.common.storage import is_local
+from coi_jax.common.wording import count_of
 from launch.sweep.backends.protocol import Outcome, Settings
 from launch.sweep.backends.submission import Submission, call, check_installed, point_command
 from launch.sweep.point_state import claim
@@ -76,7 +77,7 @@ class SlurmBackend(Submission):
             claim(point)
         files.write_text(folder / SCRIPT, script)
         number = call(["sbatch", "--parsable", os.fspath(folder / SCRIPT)], NAME).strip()
-        print(f"submitted job {number} of {len(points)} tasks: {folder / SCRIPT}", flush=True)
+        print(f"submitted job {number} of {count_of(len(points), 'task')}: {folder / SCRIPT}", flush=True)
         return [Outcome(point, "submitted", f"task {place} of job {number}") for place, point in enumerate(points)]
 
 

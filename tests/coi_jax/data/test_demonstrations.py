@@ -105,7 +105,7 @@ def rows(*changes: dict[str, Any]) -> str:
             rows({}, {"steps": [make_chain(1, 1).row()["steps"][0] | {"output": None}]}),
             r"shown.jsonl:2: output of step 1 is null; a demonstration shows the output of every step",
         ),
-        (rows({}), r"config\.evaluation\.shots: 2: .*shown.jsonl has 1 chains"),
+        (rows({}), r"config\.evaluation\.shots: 2: .*shown.jsonl has 1 chain;"),
     ],
 )
 def test_a_file_of_another_shape_is_an_error_that_names_its_line(tmp_path: Path, text: str, said: str) -> None:

@@ -53,6 +53,12 @@ def test_the_system_prompt_is_part_of_every_task() -> None:
     assert "system" not in training_tasks(CONFIG)[0].to_dict()  # so that caches without one keep their names
 
 
+def test_an_arm_of_another_number_is_not_suggested() -> None:
+    with pytest.raises(UserError, match=r"config\.arm: coi0: unknown; one of base, cot, ") as caught:
+        training_tasks(CONFIG.model_copy(update={"arm": "coi0"}))
+    assert "did you mean" not in str(caught.value)
+
+
 def test_an_unknown_arm_names_the_nearest() -> None:
     for tasks in (training_tasks, lambda config: evaluation_task(config, "bbh")):
         with pytest.raises(UserError, match=r"config\.arm: coi13: unknown; did you mean 'coi1\d*'"):

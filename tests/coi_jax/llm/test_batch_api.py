@@ -1,5 +1,6 @@
 import contextlib
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -268,3 +269,19 @@ def test_lines_come_whole_from_any_chunks() -> None:
     (line, rest) = split_lines([b"x" * MOST_BYTES, b"y" * MOST_BYTES, b"z\nrest"])
     assert line == b"x" * MOST_BYTES + b"\n"
     assert rest == b"rest"
+
+
+def test_an_endpoint_that_is_down_is_asked_as_long_as_patience_lasts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, budget = SqliteStore(tmp_path / "replies.sqlite"), Budget(str(tmp_path / "spent"), None, HALF, 1)
+    started = time.monotonic()
+    with serving(lambda *_: completion(GOOD), has_batches=False, otherwise=500) as server:
+        made = Batches(config(server.url, patience_seconds=1.0), KEY, tmp_path / "jobs", store, budget)
+        with pytest.raises(UserError, match="nothing here"):
+            made.answer(BODIES, 0.01)
+    assert time.monotonic() - started < 5  # ten attempts would take 45 s
+    said = capsys.readouterr().err
+    assert (
+        said.count("note: the endpoint answers with status 500; it is asked again, at most 1 time (endpoint.att") == 1
+    )

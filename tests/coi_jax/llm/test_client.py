@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 import json
 import socket
 import sqlite3
@@ -194,6 +195,16 @@ def test_a_store_that_breaks_stops_all_calls(tmp_path: Path) -> None:
         found = ask_all(made, [call("b"), call("c")])
         assert server.counts()["requests"] == 1
     assert all(isinstance(one, Unanswered) and "cannot be used as a store" in one.reason for one in found)
+
+
+def test_a_store_that_was_cut_short_says_what_its_loss_costs(tmp_path: Path) -> None:
+    path = tmp_path / "replies.sqlite"
+    with contextlib.closing(sqlite3.connect(path)) as whole, whole:
+        whole.execute("CREATE TABLE replies (key TEXT PRIMARY KEY, reply TEXT NOT NULL)")
+        whole.executemany("INSERT INTO replies VALUES (?, ?)", [(str(n), 200 * "x") for n in range(100)])
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(UserError, match=r"malformed\); restore it from a copy; without it, all its replies are asked"):
+        open_store(str(path))
 
 
 def test_clients_of_many_threads_share_one_loop(tmp_path: Path) -> None:

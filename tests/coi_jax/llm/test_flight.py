@@ -52,6 +52,17 @@ def test_no_more_calls_are_in_flight_than_the_limit() -> None:
     assert asyncio.run(most_at_once(flight, 50)) == 4
 
 
+def test_the_note_names_the_calls_that_were_really_made(capsys: pytest.CaptureFixture[str]) -> None:
+    async def four_time_out(flight: Flight) -> None:
+        async with flight.call(), flight.call(), flight.call(), flight.call():
+            flight.timed_out(time.monotonic(), 9.0)
+
+    flight = Flight(64)
+    asyncio.run(four_time_out(flight))
+    assert "no reply within 9 s to 4 calls at once; 2 are made at once now" in capsys.readouterr().err
+    assert flight.limit == 2
+
+
 def test_a_server_that_answers_one_call_after_another_answers_all_of_many(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -191,6 +191,11 @@ def test_attempts_without_a_reply_are_counted_by_reason() -> None:
     assert not model_quality.failure_line({})
 
 
+def test_a_build_says_how_many_replies_were_asked_for_and_how_many_were_there() -> None:
+    assert model_quality.reply_line({"stored": 1200, "asked": 1}) == ["1 reply asked for, 1,200 taken from the store"]
+    assert not model_quality.reply_line({})
+
+
 def test_what_was_declined_is_asked_again_and_what_depends_on_it_made_anew(declining: Declining) -> None:
     with serving(declining.answer) as server:
         first = declining.stage(server.url)
@@ -283,6 +288,12 @@ def test_a_build_without_a_chain_of_several_steps_ends_with_the_reason_and_keeps
 def test_a_build_whose_rules_allow_no_pair_says_so(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no chain of several steps is left: the rules allow no pair of its tasks; "):
         run(flags(tmp_path / "out", None, "--source=procedural:reverse_words", **SHORT))
+
+
+def test_a_dry_run_whose_rules_allow_no_pair_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(flags(tmp_path / "out", None, "--source=procedural:reverse_words", "--dry_run", **SHORT)) == 0
+    note = "note: no chain of several steps can come of it: the rules allow no pair of its tasks, whose categories are "
+    assert note in capsys.readouterr().err
 
 
 def test_a_dry_run_needs_neither_model_nor_key(seeds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -287,7 +287,7 @@ def read_all(source: str) -> None:
         ("a parquet cut short", "cannot be read (.*); fetch it again"),
         ("an arrow cut short", "cannot be read (.*); fetch it again"),
         ("another parquet", "cannot be read (.*); fetch it again"),
-        ("a short csv row", "a.csv:3: has 1 values, where its header has 2"),
+        ("a short csv row", "a.csv:3: has 1 value, where its header has 2"),
         ("a csv column twice", "has a column twice"),
         ("an open quote", "is not CSV"),
         ("no utf-8", "a.csv:2: byte 2 is not UTF-8"),
