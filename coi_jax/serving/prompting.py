@@ -111,6 +111,9 @@ def options_of(
     Raises:
       ApiError: more tokens are asked for than an answer may have.
     """
+    if len(forced) >= limit:
+        hint = f"the outputs have {len(forced)} tokens, and answers at most {limit}, these included; give shorter ones"
+        raise ApiError(400, f"coi.outputs: {hint}", "coi.outputs", "invalid_value")
     most = asked.limit or limit - len(forced)
     if len(forced) + most > limit:
         kept = f", {len(forced)} of them for the steps that are given" if forced else ""

@@ -5,6 +5,8 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from coi_jax.common.errors import UserError
+from coi_jax.config.run import BeamSearchConfig
 from coi_jax.inference.model import Model
 from coi_jax.inference.rows import Prompt, pad_length
 from coi_jax.serving.answers import Answers
@@ -55,9 +57,16 @@ class Service:
     Args:
       models: by name; requests that name none are for the first one.
       limits: of the server.
+
+    Raises:
+      UserError: a model's config decodes in a way that requests cannot ask for.
     """
 
     def __init__(self, models: Mapping[str, Model], limits: Limits) -> None:
+        for name, model in models.items():
+            if isinstance(model.config.evaluation.decoding, BeamSearchConfig):
+                hint = f"{name} searches with beams, which a server does not; serve it with greedy or sample"
+                raise UserError("config.evaluation.decoding", "beam", hint)
         self.limits, self.metrics = limits, Metrics()
         self._loop: asyncio.AbstractEventLoop | None = None
         self.served = {name: Served(name, model, self._schedule(model)) for name, model in models.items()}

@@ -38,6 +38,10 @@ def test_mistakes_are_one_line(run: Path, tmp_path: Path, capsys: pytest.Capture
     assert "no such file" in complain(capsys, "--workdir", str(tmp_path), "--port", "0")
     twice = complain(capsys, "--workdir", str(run), "--workdir", f"{run}/", "--port", "0")
     assert "another model is named run" in twice
+    beams = {"kind": "beam", "beams": 2, "length_penalty": 1.0, "early_stopping": False}
+    settings = [f"--config.evaluation.decoding.{name}={value}" for name, value in beams.items()]
+    said = complain(capsys, "--workdir", str(run), "--port", "0", *settings)
+    assert "serve it with greedy or sample" in said
     assert "name an address" in complain(capsys, "--workdir", str(run), "--host", "no such host", "--port", "0")
 
 

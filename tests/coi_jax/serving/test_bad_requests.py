@@ -66,6 +66,7 @@ def running(run: Path) -> Iterator[Server]:
         (CHAT, {"coi": {"instructions": []}}, 400, "coi.instructions", "at least 1"),
         (CHAT, {"coi": {"instructions": ["A", " "]}}, 400, "coi", "a step is empty"),
         (CHAT, {"coi": {"instructions": ["A"], "outputs": ["B"]}}, 400, "coi", "fewer"),
+        (CHAT, {"coi": {"instructions": ["A", "B"], "outputs": ["w" * 500]}}, 400, "coi.outputs", "shorter"),
         (CHAT, {"messages": [{"role": "user", "content": "w " * 500}]}, 400, "messages", "shorten the prompt"),
         (TEXT, {"prompt": "w " * 500}, 400, "prompt", "reads at most"),
         (TEXT, {}, 400, "prompt", "required"),

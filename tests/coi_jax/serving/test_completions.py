@@ -12,6 +12,7 @@ import pytest
 from coi_jax.inference.answering import generate
 from coi_jax.inference.model import Model, load_to_ask
 from tests.helpers.servers import LIMITS, Server, running_server
+from tests.helpers.tiny_models import T5
 from tests.helpers.trained_runs import make_run
 
 LIMIT = 12
@@ -57,6 +58,19 @@ def test_a_chain_is_answered_as_offline(client: openai.OpenAI, offline: Model) -
     assert choice.finish_reason == ("stop" if expected["complete"] else "length")
     assert reply.usage.total_tokens == reply.usage.prompt_tokens + reply.usage.completion_tokens
     assert reply.usage.completion_tokens == LIMIT
+
+
+def test_a_t5_answers_as_offline(tmp_path: Path) -> None:
+    fields: dict[str, Any] = {"model": T5, "data.targets_length": 64}
+    run = make_run(tmp_path, **fields).path
+    model, coi = load_to_ask(run, GREEDY | {"evaluation.batch": 1}), {"instructions": STEPS, "input": "b a"}
+    with running_server(run, limits=dataclasses.replace(LIMITS, new_tokens=80), **GREEDY) as server:
+        client = server.client()
+        assert ask(client, "b a").choices[0].message.content == generate(model, " and then ".join(STEPS), "b a")["text"]
+        reply: Any = client.chat.completions.create(
+            messages=[], model="run", extra_body={"coi": coi | {"outputs": ["a"]}}
+        )
+        assert reply.choices[0].message.content.startswith("Task 1 out")
 
 
 def test_answers_in_flight_together_are_those_of_each_alone(client: openai.OpenAI, offline: Model) -> None:
