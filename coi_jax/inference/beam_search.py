@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from coi_jax.inference.decoding import is_active, unify_eos
-from coi_jax.models.kv_cache import Cache, gather_rows
+from coi_jax.models.kv_cache import Cache, copy_slots, gather_rows
 from coi_jax.models.network import Network, Params
 
 WORST = -1e9  # below every log-likelihood, and finite, so that sums of it are
@@ -157,8 +157,10 @@ class BeamStrategy:
         return _pick(jnp.concatenate([state.finished, tokens], axis=1), best), best_scores
 
     def _reorder(self, cache: Cache, parents: Int[Array, "B K"]) -> Cache:
+        """Return the cache with the beams that are continued. What they share, as the prompt, stays where it is."""
         first = jnp.arange(len(parents))[:, None] * self.beams
-        return gather_rows(cache, (first + parents).reshape(-1))
+        start = jnp.maximum(cache.length - self.max_new_tokens, 0)
+        return copy_slots(cache, (first + parents).reshape(-1), start, self.max_new_tokens)
 
 
 def _pick(tokens: Int[Array, "B N T"], indices: Int[Array, "B M"]) -> Int[Array, "B M T"]:

@@ -62,6 +62,23 @@ def gather_rows(cache: Cache, indices: Int[Array, "new_batch"]) -> Cache:
     return constrain_cache(_map(cache, lambda stack: stack[:, indices], lambda rows: rows[indices]))
 
 
+def copy_slots(cache: Cache, rows: Int[Array, "batch"], start: Int[Array, "batch"], count: int) -> Cache:
+    """Return the cache with some slots of each row as another row has them, which is the same in all else.
+
+    Args:
+      cache: of all rows.
+      rows: the row that each row copies.
+      start: the first slot that is copied, the same in both rows.
+      count: slots that are copied.
+    """
+    here, slots = jnp.arange(len(rows))[:, None], start[:, None] + jnp.arange(count)[None]
+
+    def copy(stack: Array) -> Array:
+        return constrain(stack.at[:, here, :, slots].set(stack[:, rows[:, None], :, slots]), KV_AXES)
+
+    return cache._replace(self_attention=map_stacks(copy, cache.self_attention))
+
+
 def constrain_cache(cache: Cache) -> Cache:
     """Constrain the cache to its sharding on the mesh in use: rows as those of a batch, heads as their projections."""
     return _map(
