@@ -260,3 +260,17 @@ def test_the_call_itself_is_as_always() -> None:
         repeat()  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="unexpected keyword argument 'often'"):
         repeat("a", often=1)  # type: ignore[call-arg]
+
+
+def test_a_writer_that_is_not_open_is_refused(tmp_path: Path) -> None:
+    writer = dataset.DatasetWriter(tmp_path / "data", "made")
+    with pytest.raises(coi_jax.UserError, match=r"^writer: .*data: is not open; write in a block of `with"):
+        writer.add("test", CHAIN)
+    with writer:
+        writer.add("test", CHAIN)
+        writer.finish("none", {})
+    with pytest.raises(coi_jax.UserError, match="is not open"):
+        writer.add("test", CHAIN)
+    with pytest.raises(coi_jax.UserError, match="is not open"):
+        writer.finish("none", {})
+    assert list(coi_jax.read_chains(tmp_path / "data", "test")) == [CHAIN]

@@ -14,8 +14,10 @@ from typing import Any
 import pytest
 import yaml
 
+from coi_jax.config import loading
 from coi_jax.config.run import load_config
 from docs.generate import command_lines, config_fields, hook, layers
+from launch.sweep import points
 from tests.helpers import tokenizer_folders
 from tests.helpers.doc_pages import blocks, commands, lines, run, small
 from tests.helpers.paths import ROOT
@@ -142,6 +144,19 @@ def test_marked_blocks_run_in_order(tmp_path: Path) -> None:
             for arguments in [["-c", block]] if info.startswith("python") else map(small, lines(block)):
                 run(arguments, tmp_path)
     assert (tmp_path / "report" / "figure6.png").is_file()
+
+
+def test_sweep_and_config_files_that_are_shown_can_be_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)  # from which the sweeps name their config
+    snippets = [block for path in PAGES for _, block in blocks(path, "python")]
+    shown = [block for block in snippets if "def sweep()" in block or "def get_config()" in block]
+    for number, block in enumerate(shown):
+        file = tmp_path / f"shown{number}.py"
+        file.write_text(block, encoding="utf-8")
+        assert points.expand(file, {}, None) if "def sweep()" in block else loading.read(file)
+    assert len(shown) == 3
+    quickstart = (ROOT / "configs" / "sweeps" / "quickstart.py").read_text(encoding="utf-8")
+    assert any(quickstart.endswith(f"\n{block}") for block in shown)
 
 
 def test_every_page_is_filled_with_its_generated_parts() -> None:

@@ -131,19 +131,30 @@ class DatasetWriter:
         self.counts: dict[str, collections.Counter[int]] = collections.defaultdict(collections.Counter)
         self.rejections: collections.Counter[str] = collections.Counter()
         self._ids: dict[str, set[str]] = collections.defaultdict(set)
+        self._open: dict[str, _HashedFile] = {}
+        self._growing: epath.Path | None = None
 
     def __enter__(self) -> "DatasetWriter":
         """Open the folder; raise UserError where it holds anything else."""
         check_replaceable(self.folder, self.source)
         self._stack = contextlib.ExitStack()
         folder = atomic_folder(self.folder, marker=MANIFEST, replace=self._may_replace)
-        self._partial: epath.Path = self._stack.enter_context(folder)
-        self._open: dict[str, _HashedFile] = {}
+        self._growing, self._open = self._stack.enter_context(folder), {}
         self._file(REJECTED)
         return self
 
     def __exit__(self, *error: Any) -> bool | None:
-        return self._stack.__exit__(*error)
+        try:
+            return self._stack.__exit__(*error)
+        finally:
+            self._growing = None
+
+    @property
+    def _partial(self) -> epath.Path:
+        """Return the folder that grows."""
+        if self._growing is None:
+            raise UserError("writer", self.folder, "is not open; write in a block of `with DatasetWriter(…) as writer`")
+        return self._growing
 
     def _may_replace(self, earlier: epath.Path) -> bool:
         if not self._overwrite and any(earlier.iterdir()):
@@ -154,10 +165,11 @@ class DatasetWriter:
         return True
 
     def _file(self, name: str) -> "_HashedFile":
+        partial = self._partial
         if name not in self._open:
             if not SPLIT.fullmatch(name):
                 raise UserError("split", name, "is no name of a file; take letters, digits, _ and -")
-            self._open[name] = _HashedFile(self._partial / f"{name}.jsonl")
+            self._open[name] = _HashedFile(partial / f"{name}.jsonl")
             self._stack.callback(self._open[name].close)
         return self._open[name]
 
@@ -166,10 +178,11 @@ class DatasetWriter:
         """Append a chain to a split; raise UserError where it could not be read again, or its id is another's."""
         row = chain.row()
         Chain.from_row(row)
+        file = self._file(split)
         if chain.id in self._ids[split]:
             raise UserError("id", chain.id, f"occurs more than once in split {split}; give every chain its own id")
         self._ids[split].add(chain.id)
-        self._file(split).write(row)
+        file.write(row)
         self.counts[split][chain.length] += 1
 
     @checked
