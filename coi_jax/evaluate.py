@@ -15,20 +15,15 @@ from collections.abc import Sequence
 
 from coi_jax.common import cli
 from coi_jax.common.errors import UserError
+from coi_jax.common.storage import as_path
+from coi_jax.data.test_sets import find_test_set
+from coi_jax.runs.early_checks import check_run
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
     rest, overrides = cli.split_overrides(sys.argv[1:] if argv is None else argv)
     arguments = _parser().parse_args(rest)
-    # Imported once the command line is right, so that --help and mistakes need no JAX.
-    from coi_jax.common.storage import as_path
-    from coi_jax.data.test_sets import find_test_set
-    from coi_jax.evaluation.evaluator import evaluate_newest
-    from coi_jax.evaluation.score_table import show
-    from coi_jax.inference.model import init_untrained_run
-    from coi_jax.parallel import processes
-
     if arguments.limit is not None and arguments.limit < 1:
         raise UserError("limit", arguments.limit, "give at least 1, or leave it out for all examples")
     named = {"data.folder": arguments.dataset, "evaluation.demonstrations": arguments.demonstrations}
@@ -39,6 +34,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError("--dataset", arguments.dataset, "no such folder")
     for name in arguments.tasks or ():
         find_test_set(name, "--tasks")
+    if not arguments.config:
+        check_run(arguments.source or arguments.workdir)
+    # Imported once the command line is right, so that --help and mistakes need no JAX.
+    from coi_jax.evaluation.evaluator import evaluate_newest
+    from coi_jax.evaluation.score_table import show
+    from coi_jax.inference.model import init_untrained_run
+    from coi_jax.parallel import processes
+
     processes.start_jax()
     if arguments.config:
         init_untrained_run(arguments.workdir, arguments.config, overrides)

@@ -13,6 +13,7 @@ from coi_jax.chains.chain import JOINER
 from coi_jax.common import cli
 from coi_jax.common.errors import UserError
 from coi_jax.common.json_reader import is_utf8
+from coi_jax.runs.early_checks import check_run
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -20,6 +21,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     rest, overrides = cli.split_overrides(sys.argv[1:] if argv is None else argv)
     arguments = _parser().parse_args(rest)
     check_text(arguments.instruction, arguments.input)
+    if not arguments.config:
+        check_run(arguments.workdir)
     # Imported once the command line is right, so that --help and mistakes need no JAX.
     from coi_jax.inference.answering import describe, generate
     from coi_jax.inference.model import init_untrained_run, load_to_ask

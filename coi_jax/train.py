@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from coi_jax.common import cli
 from coi_jax.config.pretrained import kept_files
 from coi_jax.config.run import load_config
+from coi_jax.runs.early_checks import check_training
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,6 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--workdir", required=True, help="run folder, new or to go on with")
     arguments = parser.parse_args(rest)
     config = load_config(arguments.config, overrides, kept=kept_files(arguments.workdir))
+    check_training(config, arguments.workdir)
     # Imported once the command line is right, so that --help and mistakes need no JAX.
     from coi_jax.evaluation.validation_scores import make_scorer
     from coi_jax.parallel import processes

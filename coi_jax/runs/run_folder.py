@@ -15,7 +15,6 @@ from etils import epath
 from coi_jax.chains.dataset import split_path
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
-from coi_jax.common.folder_lock import LOCK
 from coi_jax.common.schema import flatten
 from coi_jax.common.storage import PathLike, as_path
 from coi_jax.config.model import SPEED_FIELDS
@@ -30,10 +29,10 @@ from coi_jax.data.arms import find_arm
 from coi_jax.parallel import hardware, processes
 from coi_jax.runs.checkpoint_steps import steps
 from coi_jax.runs.damage import BEST
+from coi_jax.runs.early_checks import CONFIG, check_folder
 from coi_jax.tokenizers.protocol import Vocabulary
 from coi_jax.tokenizers.vocabulary import load_vocabulary, trained_path
 
-CONFIG = "config.json"
 # Fields that change no step and no weight, so that they may change between launches of a run.
 HARMLESS_FIELDS = (
     *SPEED_FIELDS,
@@ -159,16 +158,13 @@ def open_run(path: PathLike, config: RunConfig) -> RunFolder:
 
 
 def _open(run: RunFolder, path: epath.Path, config: RunConfig) -> None:
-    if path.exists() and not path.is_dir():
-        raise UserError("workdir", path, "is a file; name a folder")
+    check_folder(path)
     if run.config.exists():
         old = run.load_config()
         if run.has_begun:
             _check_same(old, config, path)
         elif old != config:
             _remove_copies(run)
-    elif path.is_dir() and any(inner.name != LOCK for inner in path.iterdir()):
-        raise UserError("workdir", path, "holds files but no config.json; name an empty or a new folder")
     files.write_json(run.config, config.model_dump(mode="json"))
 
 

@@ -16,7 +16,8 @@ from coi_jax.families.published_config import text_config
 from coi_jax.families.registry import FAMILIES
 from coi_jax.models import Network, build
 from coi_jax.parallel.sharding import path_name
-from coi_jax.runs import checkpoint, run_folder, streamed_checkpoint
+from coi_jax.runs import checkpoint, streamed_checkpoint
+from coi_jax.runs.early_checks import CONFIG as RUN_CONFIG
 from coi_jax.runs.finite import cast_finite
 from coi_jax.runs.run_folder import RunFolder, keep_vocabulary
 from coi_jax.runs.streamed_checkpoint import Streamed
@@ -79,7 +80,7 @@ def import_model(
     """
     config = imported_config(source, config_file, overrides)
     network = build(config.model, load_vocabulary(config).size)
-    with atomic_folder(out, marker=run_folder.CONFIG) as folder:
+    with atomic_folder(out, marker=RUN_CONFIG) as folder:
         run = RunFolder(folder)
         files.write_json(run.config, config.model_dump(mode="json"))
         keep_vocabulary(run, config)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from coi_jax.common import files
 from coi_jax.common.errors import UserError
 from coi_jax.config.run import load_config
 from coi_jax.inference.generator import Generator, make_strategy
@@ -51,3 +52,14 @@ def test_an_answer_ends_where_positions_would_be_stretched_dynamically(tmp_path:
     model = Model(RunFolder(tmp_path), RunFolder(tmp_path).path, load_config(QUICKSTART, fields), 0, "")
     with pytest.raises(UserError, match=f"config.evaluation.max_new_tokens: {limit}: a prompt has"):
         model.prompt("a", np.zeros(longest - limit, np.int32))
+
+
+def test_a_mesh_of_one_device_needs_no_other_devices_and_any_other_mesh_must_fit(tmp_path: Path) -> None:
+    config = load_config(QUICKSTART, {"mesh.fsdp": 4, "mesh.replica": 2})
+    files.write_json(tmp_path / "config.json", config.model_dump(mode="json"))
+    files.write_text(tmp_path / "checkpoints" / "3" / "params" / "weights", "some")
+    one = load_model(tmp_path, {"mesh.fsdp": 1, "mesh.replica": 1})
+    assert set(one.config.mesh.model_dump().values()) == {1}  # where there are eight devices
+    assert load_model(tmp_path, {"mesh.fsdp": 8, "mesh.replica": 1}).config.mesh.fsdp == 8
+    with pytest.raises(UserError, match=r"config\.mesh: "):
+        load_model(tmp_path, {"mesh.fsdp": 3, "mesh.replica": 1})
