@@ -38,6 +38,10 @@ class Batches:
         for step in range(start_step, self.total_steps):
             yield jax.device_put({name: array[step] for name, array in self._arrays.items()}, sharding)
 
+    def example_ids(self, step: int) -> list[str]:
+        """See `coi_jax.training.loop.Batches`; the file has none."""
+        return []
+
 
 class Ours:
     """The job of a run whose weights and batches are given; its adapters are written down, if it has some."""

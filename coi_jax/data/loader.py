@@ -6,12 +6,15 @@ of step s, and the caches hold their ids. A host reads only the examples of its 
 
 import functools
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import grain
 import jax
 import numpy as np
+from jaxtyping import Int
 
+from coi_jax.chains.chain import Chain
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
 from coi_jax.common.progress import track
@@ -36,6 +39,23 @@ READ_AT_ONCE = 256  # examples whose steps are looked for
 BALANCED = "strata"  # how examples are shared out among steps that count them
 CAPACITY_STEPS = 32  # so that runs of nearly the same data have the same program
 ADDED_FIELDS = ("ratios", "max_examples", "curriculum")  # not in fingerprints of runs that do not set them
+
+
+@dataclass(frozen=True)
+class PlacedExample:
+    """An example as a step trains on it.
+
+    Attributes:
+      task: of its token cache.
+      chain: that it was made from.
+      inputs: ids of the prompt, cut where the config says so, without a begin id.
+      targets: ids of the answer, cut likewise.
+    """
+
+    task: str
+    chain: Chain
+    inputs: Int[np.ndarray, " inputs"]
+    targets: Int[np.ndarray, " targets"]
 
 
 class Loader:
@@ -213,15 +233,38 @@ class Loader:
         """Return all rows of a step; the arrays of `coi_jax.data.batches.fill`."""
         return self.rows(step, slice(0, self.rows_per_step))
 
+    def examples(self, step: int) -> list[list[PlacedExample]]:
+        """Return the examples of each row of a step, in the order in which they stand there.
+
+        Raises:
+          IndexError: the run has no such step.
+        """
+        return [[self._placed(example) for example in row.tolist()] for row in self._rows_of(step)]
+
+    def example_ids(self, step: int) -> list[str]:
+        """Return the ids of a step's examples; see `examples`."""
+        return [placed.chain.id for row in self.examples(step) for placed in row]
+
+    def _placed(self, example: int) -> PlacedExample:
+        task = int(self._places.task_of(np.array([example]))[0])
+        [row] = self._places.rows_of(np.array([example]), task)
+        cache = self._caches[task]
+        [[(inputs, targets)]] = self._read([np.array([example])])
+        return PlacedExample(cache.task, cache[row].chain, inputs, targets)
+
+    def _rows_of(self, step: int) -> Rows:
+        """Return the numbers of the examples of each row of a step."""
+        if not 0 <= step < self.total_steps:
+            raise IndexError(f"step {step} of {self.total_steps}")
+        return self._of_step(step)
+
     def rows(self, step: int, part: slice) -> Batch:
         """Return some rows of a step, without reading the others.
 
         Raises:
           IndexError: the run has no such step.
         """
-        if not 0 <= step < self.total_steps:
-            raise IndexError(f"step {step} of {self.total_steps}")
-        rows = self._of_step(step)
+        rows = self._rows_of(step)
         padded: Rows = [*rows, *[np.zeros(0, np.int64)] * (self.rows_per_step - len(rows))]
         return fill(self._read(padded[part]), self._shape, self._vocabulary, self._weights_of(padded[part]))
 

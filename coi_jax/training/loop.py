@@ -50,6 +50,9 @@ class Batches(Protocol):
     def iterate(self, start_step: int, sharding: jax.sharding.Sharding) -> Iterator[dict[str, jax.Array]]:
         """Yield global batches from a step to the end of the run, laid out as `sharding` says."""
 
+    def example_ids(self, step: int) -> list[str]:
+        """Return the ids of the examples of a step, which is counted from 0."""
+
 
 @runtime_checkable
 class AnswerScorer(Protocol):
@@ -384,4 +387,5 @@ def make_progress_log(job: TrainingJob, start_step: int) -> ProgressLog:
         costs=flops.costs(job.network),
         peak_flops=hardware.matmul_peak(job.config.model.dtype),
         trackers=trackers,
+        ids_of=lambda step: job.loader.example_ids(step - 1),
     )

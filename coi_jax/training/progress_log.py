@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -17,6 +17,7 @@ from coi_jax.training.step import StepMetrics
 
 VALIDATION = "validation_"  # what names of the validation split's numbers begin with, in metrics.jsonl
 VALIDATION_LOSS = f"{VALIDATION}loss"
+NAMED = 4  # examples of a step that diverged
 
 
 class ProgressLog:
@@ -37,10 +38,11 @@ class ProgressLog:
         costs: Costs,
         peak_flops: float,
         trackers: Sequence[Tracker] = (),
+        ids_of: Callable[[int], Sequence[str]] = lambda _: (),
     ) -> None:
         self.loss = math.nan
         self._log_every, self._total_steps, self._first_step = log_every, total_steps, start_step + 1
-        self._costs, self._peak_flops = costs, peak_flops
+        self._costs, self._peak_flops, self._ids_of = costs, peak_flops, ids_of
         self._pending: tuple[int, StepMetrics] | None = None
         self._window = ThroughputWindow()
         self._bar = Bar("training", total=total_steps, done=start_step)
@@ -89,7 +91,7 @@ class ProgressLog:
     def _take(self, step: int, metrics: StepMetrics) -> None:
         self.loss = float(metrics.loss)
         if not metrics.is_finite:
-            raise _divergence(step, metrics)
+            raise _divergence(step, metrics, self._ids_of(step))
         self._bar.advance(1, note=f"loss {self.loss:.3f}", is_typical=step > self._first_step)
         self._window.add(metrics.work, model_flops(metrics.work, self._costs))
         if step % self._log_every == 0 or step == self._total_steps:
@@ -149,9 +151,11 @@ def _numbers(metrics: StepMetrics) -> dict[str, float]:
     return {name: float(value) for name, value in metrics._asdict().items() if name not in ("is_finite", "work")}
 
 
-def _divergence(step: int, metrics: StepMetrics) -> UserError:
-    """Return the error of a step that gave numbers which are not finite; names the first of them."""
+def _divergence(step: int, metrics: StepMetrics, ids: Sequence[str]) -> UserError:
+    """Return the error of a step that gave numbers which are not finite; names the first of them, and its examples."""
     numbers = {"loss": float(metrics.loss), "gradient norm": float(metrics.gradient_norm)}
     name, value = next(((k, v) for k, v in numbers.items() if not math.isfinite(v)), ("parameters", "not finite"))
+    more = f" and {len(ids) - NAMED} more" if len(ids) > NAMED else ""
+    examples = f" (examples {', '.join(ids[:NAMED])}{more}: python -m coi_jax.batch --step {step})" if ids else ""
     hint = "training diverged; lower config.optimizer.learning_rate or clip gradients, in another --workdir"
-    return UserError(f"{name} of step {step}", value, hint)
+    return UserError(f"{name} of step {step}", value, f"{hint}{examples}")

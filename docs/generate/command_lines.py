@@ -20,6 +20,7 @@ COMMANDS = (
     "coi_jax.config",
     "data_pipeline.cache",
     "coi_jax.train",
+    "coi_jax.batch",
     "coi_jax.evaluate",
     "coi_jax.generate",
     "coi_jax.serve",

@@ -80,6 +80,10 @@ class Steps:
         """There is nothing to go over."""
         raise ValueError("a preflight has no batches")
 
+    def example_ids(self, step: int) -> list[str]:
+        """See `coi_jax.training.loop.Batches`; there are none."""
+        return []
+
 
 def vocabulary_size(config: RunConfig) -> int:
     """Return rows of the embedding; raises UserError where only a vocabulary that cannot be had says how many."""

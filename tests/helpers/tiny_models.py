@@ -101,6 +101,9 @@ class StandInLoader:
         for step in range(start_step, self.total_steps):
             yield jax.device_put(batch(seed=step), sharding)
 
+    def example_ids(self, step: int) -> list[str]:
+        return [f"example {step}"]
+
 
 def mesh(replica: int = 1, fsdp: int = 1, tensor: int = 1, sequence: int = 1) -> jax.sharding.Mesh:
     """A mesh over the first of the simulated devices."""

@@ -177,7 +177,7 @@ def test_numbers_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
             state = state._replace(params=jax.tree.map(lambda leaf: (leaf - leaf) / (leaf - leaf), state.params))
         return job.step(state, batch)
 
-    with pytest.raises(UserError, match=r"loss of step 8: nan: training diverged"):
+    with pytest.raises(UserError, match=r"loss of step 8: nan: training diverged.*\(examples example 7: python"):
         fit(TrainingJob(**{**vars(job), "step": poisoned_at_eight}))
     assert checkpoint_steps.steps(tmp_path / "checkpoints") == [4]
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params(tmp_path)))

@@ -43,6 +43,9 @@ class Interrupted:
                 raise KeyboardInterrupt
             yield batch
 
+    def example_ids(self, step: int) -> list[str]:
+        return self._batches.example_ids(step)
+
 
 def prepare(folder: Path, run: str) -> TrainingJob:
     config = small_config(folder, **SETTINGS)
