@@ -121,7 +121,7 @@ def test_a_broken_file_is_one_line(tmp_path: Path, text: str) -> None:
     ("text", "message"),
     [
         ("def get_config(): return {}", "returns a dict; return an ml_collections ConfigDict"),
-        ("def get_config(): return 5", "returns a int"),
+        ("def get_config(): return 5", "returns an int"),
         ("import sys; sys.exit(3)", "SystemExit: 3"),
     ],
 )
