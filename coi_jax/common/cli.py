@@ -143,6 +143,7 @@ def _positive(kind: Callable[[str], Number], text: str) -> Number:
 
 def run(main: Callable[[], int]) -> int:
     """Call `main`; a user's mistake becomes one line on stderr and status 2, a full disk likewise."""
+    _open_missing_streams()
     child_processes.end_with_parent()
     quiet_libtpu()
     sys.unraisablehook = _quiet_late_reads
@@ -179,6 +180,13 @@ def run(main: Callable[[], int]) -> int:
             file=sys.stderr,
         )
         return EXIT_USER_ERROR
+
+
+def _open_missing_streams() -> None:
+    """Open the null device for standard streams that are closed, so that no other file gets their numbers."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))
 
 
 def is_of_network(error: OSError) -> bool:

@@ -2,6 +2,7 @@ import argparse
 import errno
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -190,3 +191,12 @@ def test_a_machine_without_a_tpu_says_nothing_of_it() -> None:
     environment = {name: value for name, value in os.environ.items() if name not in ("JAX_PLATFORMS", *cli.NO_TPU)}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, cwd=ROOT)
     assert (done.stdout, done.stderr) == ("cpu\n", ""), "libtpu, which the tests install, is there"
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_none_of_the_commands_business(tmp_path: Path, closed: str) -> None:
+    """And no file that the command opens gets the number of one, into which output would be written."""
+    program = "import sys; from coi_jax.common import cli; sys.exit(cli.run(lambda: open('made', 'w').fileno() <= 2))"
+    quoted = f"exec {shlex.quote(sys.executable)} -c {shlex.quote(program)} {closed}"
+    done = subprocess.run(["sh", "-c", quoted], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, text=True)
+    assert done.returncode == 0
