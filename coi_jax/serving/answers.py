@@ -44,7 +44,7 @@ class Choice:
     @property
     def written(self) -> int:
         """Return the number of tokens that the model wrote."""
-        return max(0, len(self.update.tokens) - self.forced)
+        return max(0, self.stream.used - self.forced)
 
     def take(self) -> str:
         """Return what is new in the text, and note whether the answer has ended.
@@ -75,7 +75,8 @@ class Answers:
       metrics: of the server.
 
     Raises:
-      ApiError: as many prompts wait already as may wait, or the model is not there yet.
+      ApiError: as many prompts wait already as may wait, the request has more than could ever wait, or the model is not
+        there yet.
     """
 
     def __init__(
@@ -94,6 +95,9 @@ class Answers:
         self.choices = [Choice(ticket, TextStream(vocabulary, stops)) for ticket in tickets]
         if not scheduler.is_ready:
             raise ApiError(503, "the model is being loaded; ask again", code="loading", headers={"Retry-After": "5"})
+        if len(tickets) > scheduler.most:
+            hint = f"{len(tickets)} answers are more than this server takes at once, {scheduler.most}; ask in parts"
+            raise ApiError(400, hint, "n", "invalid_value")
         try:
             scheduler.submit(tickets)
         except Full:

@@ -110,7 +110,7 @@ async def _begin_chat(service: Service, asked: ChatCompletion) -> Exchange:
         question = await run_in_threadpool(_question, served, asked)
         before = await _earlier_stages(service, served, asked, question)
         ids = await run_in_threadpool(question.encode, before)
-        forced = kept_steps_ids(served.model, asked.coi.outputs, len(asked.coi.instructions))
+        forced = kept_steps_ids(served.model.vocabulary, asked.coi.outputs, len(asked.coi.instructions))
     param = "messages" if asked.coi is None else "coi"
     told = (asked.top_logprobs or 0) if asked.logprobs else None
     prompts = service.make_prompts(served, asked, ids, forced=forced, logprobs=told is not None, param=param)

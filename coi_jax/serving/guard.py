@@ -1,12 +1,14 @@
 """What every request must pass: the host that it names, the key, the size and the speed of its body."""
 
 import asyncio
+import contextlib
 import hmac
 from collections.abc import Collection
 from dataclasses import dataclass
 
+import h11
 from starlette.datastructures import Headers
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from coi_jax.serving.errors import ApiError
@@ -51,7 +53,8 @@ class Guard:
                 added = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
                 message["headers"] = [*message.get("headers", []), *added]
                 self.metrics.count(_route(scope), message["status"])
-            await send(message)
+            with contextlib.suppress(h11.LocalProtocolError):  # what came was no HTTP, and is answered so already
+                await send(message)
 
         try:
             self._check(scope)
@@ -95,6 +98,8 @@ async def read_body(request: Request) -> bytes:
     try:
         async with asyncio.timeout(BODY_SECONDS):
             return await _collect(request)
+    except ClientDisconnect:
+        raise ApiError(400, "the client has gone before the end of the body") from None
     except TimeoutError:
         raise ApiError(408, f"the body took longer than {BODY_SECONDS:g} s") from None
 

@@ -1,11 +1,12 @@
 """From a request to the prompts of a model, in the words that its run was trained with."""
 
+import itertools
 import json
 from collections.abc import Sequence
 
 import numpy as np
 
-from coi_jax.chains.chain import label
+from coi_jax.chains.chain import render
 from coi_jax.config.run import SamplingConfig
 from coi_jax.data.prompts import CHATS, encode_prompt, prompt
 from coi_jax.inference.model import Model
@@ -13,7 +14,9 @@ from coi_jax.inference.request_decoding import RequestOptions
 from coi_jax.inference.rows import Prompt
 from coi_jax.serving.errors import ApiError, as_api_errors
 from coi_jax.serving.requests import Completion, Message
+from coi_jax.tokenizers.protocol import Vocabulary
 
+BEGINNINGS = ("a", "The", "Z", "7", '"', "(", "-", "é", "日")  # of outputs, which no vocabulary encodes alike
 COLDEST = 1e-3  # a lower temperature is greedy decoding: nothing but the likeliest token has a chance
 
 
@@ -57,18 +60,23 @@ def raw_ids(model: Model, text: str) -> list[int]:
     return encode_prompt(text, "plain", model.vocabulary)
 
 
-def kept_steps_ids(model: Model, outputs: Sequence[str], length: int) -> tuple[int, ...]:
+def kept_steps_ids(vocabulary: Vocabulary, outputs: Sequence[str], length: int) -> tuple[int, ...]:
     """Return the ids that an answer begins with, where the outputs of the first steps are given.
 
+    They are those that all answers share which go on in different ways: where the next output begins within a token,
+    as a space before its first word often is, that token is left to the model.
+
     Args:
-      model: that goes on with the answer.
+      vocabulary: of the model.
       outputs: of the first steps.
       length: of the whole chain.
     """
     if not outputs:
         return ()
-    written = "".join(f"{label(step, length)} {output}\n" for step, output in enumerate(outputs, 1))
-    return tuple(model.vocabulary.encode(written + label(len(outputs) + 1, length)))
+    rest = [""] * (length - len(outputs) - 1)
+    texts = [vocabulary.encode(render([*outputs, beginning, *rest])) for beginning in BEGINNINGS]
+    shared = itertools.takewhile(lambda tokens: len({*tokens}) == 1, zip(*texts, strict=False))
+    return tuple(tokens[0] for tokens in shared)
 
 
 def make_prompt(

@@ -135,12 +135,7 @@ def text_logprobs(choice: Choice, vocabulary: Vocabulary, top: int) -> dict[str,
 
 def _new_places(choice: Choice) -> range:
     """Return the places of tokens that were not told of before, which are then told."""
-    tokens, stream = choice.update.tokens, choice.stream
-    end = len(tokens)
-    if stream.stopped:  # the tokens that the text needs
-        end = next(
-            (size for size in range(end + 1) if len(stream.vocabulary.decode(tokens[:size])) >= len(stream.text)), end
-        )
+    end = choice.stream.used
     places = range(choice.told, end)
     choice.told = max(choice.told, end)
     return places

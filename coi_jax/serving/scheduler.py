@@ -18,7 +18,7 @@ import jax
 import numpy as np
 
 from coi_jax.inference.engine import Progress
-from coi_jax.inference.generator import Generator
+from coi_jax.inference.generator import REFILL, Generator
 from coi_jax.inference.model import Model
 from coi_jax.inference.request_decoding import Logprobs, RequestOptions, RequestStrategy
 from coi_jax.inference.rows import Prompt, Rows
@@ -114,6 +114,11 @@ class Scheduler:
         return self._generator.steps
 
     @property
+    def most(self) -> int:
+        """Return the number of prompts that there may be at once."""
+        return self._slots + self.most_waiting
+
+    @property
     def waiting(self) -> int:
         """Return the number of prompts that wait for a slot."""
         return len(self._waiting)
@@ -205,7 +210,9 @@ class Scheduler:
         if not rows.busy:
             return
         started = time.perf_counter()
-        progress: Progress = jax.block_until_ready(rows.decode(rows.busy - 1, max_steps=self._steps))
+        # Where prompts wait, some rows that are free are worth a look before its time, as each look costs some.
+        enough = rows.busy - max(1, rows.busy // REFILL) if self._waiting else 0
+        progress: Progress = jax.block_until_ready(rows.decode(enough, max_steps=self._steps))
         per_step = (time.perf_counter() - started) / max(1, int(progress.steps))
         self._steps = max(1, min(MOST_STEPS, math.floor(LOOK_SECONDS / per_step)))
         self._tell(rows, progress)

@@ -49,6 +49,7 @@ def running(run: Path) -> Iterator[Server]:
         (CHAT, {"messages": USER, "temperature": "hot"}, 400, "temperature", "number"),
         (CHAT, {"messages": USER, "top_p": 0}, 400, "top_p", "greater than 0"),
         (CHAT, {"messages": USER, "seed": -1}, 400, "seed", "greater than"),
+        (CHAT, {"messages": USER, "n": 4}, 400, "n", "ask in parts"),
         (CHAT, {"messages": USER, "n": 1000}, 400, "n", "less than"),
         (CHAT, {"messages": USER, "max_tokens": 0}, 400, "max_tokens", "greater than 0"),
         (CHAT, {"messages": USER, "max_tokens": 401}, 400, "max_tokens", "at most 400"),
@@ -151,6 +152,21 @@ def test_slow_and_half_closed_connections_end(running: Server, monkeypatch: pyte
         half.shutdown(socket.SHUT_WR)
         half.recv(1000)
     assert running.get("/health").status_code == 200
+
+
+@pytest.mark.parametrize("kind", ["", "Content-Type: application/json\r\n"])
+def test_what_is_no_http_is_answered_and_leaves_no_traceback(
+    running: Server, kind: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_connection(address(running), timeout=10) as connection:
+        head = f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\n{kind}Transfer-Encoding: chunked\r\n\r\nzz\r\n"
+        connection.sendall(head.encode())
+        connection.recv(1000)
+    with socket.create_connection(address(running), timeout=10) as connection:
+        connection.sendall(b"\x16\x03\x01 no HTTP at all\r\n\r\n")
+        assert b" 400 " in connection.recv(1000)
+    assert running.get("/health").status_code == 200
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def address(running: Server) -> tuple[str, int]:

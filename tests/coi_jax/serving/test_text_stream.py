@@ -39,6 +39,14 @@ def test_nothing_of_a_stop_text_is_ever_shown(text: str, stops: tuple[str, ...],
     assert stream.stopped == (expected != text)
 
 
+@pytest.mark.parametrize("size", [1, 3, 100])
+def test_tokens_after_a_stop_text_do_not_count(size: int) -> None:
+    """How many were written until somebody looked is chance."""
+    _, stream = parts_of("one two three", "two", size=size)
+    assert stream.used == len("one two")
+    assert parts_of("one two three", size=size)[1].used == len("one two three")
+
+
 def test_a_half_character_at_the_end_is_shown_as_it_is() -> None:
     tokens, stream = VOCABULARY.encode("日")[:2], TextStream(VOCABULARY)
     assert stream.grow(tokens, is_last=False) == ""
