@@ -6,7 +6,8 @@ import pytest
 
 from coi_jax.config.run import load_config
 from coi_jax.data.task_specs import training_tasks
-from launch.sweep.points import check_data, expand
+from launch.sweep.checks import check_data
+from launch.sweep.points import expand
 from tests.helpers.paths import CONFIGS, ROOT
 from tests.helpers.release_like import write_release
 

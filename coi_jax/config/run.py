@@ -5,6 +5,7 @@ fields by their dotted names. The result is frozen and hashable, and is what a r
 was added later has a default here, so that the runs of earlier versions can be read.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -243,6 +244,15 @@ class MeshConfig(Section):
         if len(free) > 1:
             raise ValueError(f"{' and '.join(free)} are -1; only one axis takes the rest of the devices")
         return self
+
+    def sizes(self, devices: int) -> tuple[int, ...]:
+        """Return the size of every axis on a number of devices; raise UserError where they do not make as many."""
+        axes = dict(self)
+        fixed = math.prod(size for size in axes.values() if size != -1)
+        if devices % fixed or (-1 not in axes.values() and devices != fixed):
+            spelt = " × ".join(f"{axis} {size}" for axis, size in axes.items())
+            raise UserError("config.mesh", spelt, f"does not make {devices} devices; change an axis or set one to -1")
+        return tuple(devices // fixed if size == -1 else size for size in axes.values())
 
 
 class GreedyConfig(Section):

@@ -59,7 +59,7 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
       UserError: the product of the axes is not the number of devices, or slices of a TPU do not divide `replica`.
     """
     devices = list(jax.devices() if devices is None else devices)
-    sizes = mesh_sizes(config, len(devices))
+    sizes = config.sizes(len(devices))
     return Mesh(arrange(sizes, devices), MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
 
 
@@ -86,16 +86,6 @@ def arrange(sizes: tuple[int, ...], devices: list[Any]) -> np.ndarray:
         hint = f"the devices are of {slices} slices, between which only `replica` lies: make it a multiple of that"
         raise UserError("config.mesh.replica", replica, hint)
     return mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
-
-
-def mesh_sizes(config: MeshConfig, devices: int) -> tuple[int, ...]:
-    """Return the size of every mesh axis on a number of devices; raise as `make_mesh`."""
-    sizes = {axis: getattr(config, axis) for axis in MESH_AXES}
-    fixed = math.prod(size for size in sizes.values() if size != -1)
-    if devices % fixed or (-1 not in sizes.values() and devices != fixed):
-        spelt = " × ".join(f"{axis} {size}" for axis, size in sizes.items())
-        raise UserError("config.mesh", spelt, f"does not make {devices} devices; change an axis or set one to -1")
-    return tuple(devices // fixed if size == -1 else size for size in sizes.values())
 
 
 def data_parallel(mesh: AnyMesh) -> int:

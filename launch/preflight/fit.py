@@ -90,7 +90,7 @@ def candidates(config: RunConfig, chips: int, means: Means) -> Iterator[Changes]
 def _accumulations(config: RunConfig, mesh: Changes, chips: int, means: Means) -> Iterator[Changes]:
     """More microbatches, up to the rows of a device."""
     try:
-        sizes = sharding.mesh_sizes(override(config, mesh).mesh, chips)
+        sizes = override(config, mesh).mesh.sizes(chips)
         parts = sizes[0] * sizes[1]
         rows = workload.measure(override(config, {"train.microbatches": 1}), (parts, 1), means).rows // parts
     except UserError:
@@ -105,7 +105,7 @@ def _accumulations(config: RunConfig, mesh: Changes, chips: int, means: Means) -
 
 def _meshes(config: RunConfig, chips: int) -> Iterator[Changes]:
     """Meshes that divide more: copies given up, then `tensor` and `sequence` doubled at the cost of `fsdp`."""
-    replica, fsdp, tensor, sequence = sharding.mesh_sizes(config.mesh, chips)
+    replica, fsdp, tensor, sequence = config.mesh.sizes(chips)
     if replica > 1:
         fsdp, replica = fsdp * replica, 1
         yield _mesh(replica, fsdp, tensor, sequence)

@@ -15,15 +15,17 @@ from typing import Any
 from tabulate import tabulate
 
 from coi_jax.common import cli
+from coi_jax.common.errors import UserError
 from coi_jax.common.folder_lock import folder_lock
 from coi_jax.common.wording import count_of
-from coi_jax.runs.trackers import check_installed
 from launch.sweep import status
 from launch.sweep.backends.protocol import Backend, Outcome, Settings
 from launch.sweep.backends.registry import BACKENDS
+from launch.sweep.checks import check_points
 from launch.sweep.commands import override_flags
+from launch.sweep.forecast import Request, forecast
 from launch.sweep.point_state import SWEEP_LOCK, check_writable, config_fault, state
-from launch.sweep.points import Point, check_data, choose, expand
+from launch.sweep.points import Point, choose, expand
 
 EXIT_FAILED = 1
 
@@ -33,21 +35,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     rest, overrides = cli.split_overrides(sys.argv[1:] if argv is None else argv)
     arguments = _parser().parse_args(rest)
     points = choose(expand(arguments.sweep, overrides, arguments.out), arguments.only)
-    if arguments.dry_run:
-        print(listing(points))
-        return 0
     if arguments.status or arguments.watch:
         show_status(points, arguments.watch)
         return 0
-    check_data(points)
-    for point in points:
-        check_installed(point.config.logging)
+    request = _preflight_request(arguments)
+    if arguments.dry_run:
+        print(listing(points))
+        if request is None:
+            return 0
+    check_points(points)
+    if request is not None:
+        forecast([point for point in points if state(point) != "done"], request)
+    if arguments.dry_run:
+        return 0
     check_writable(points[0].folder.parent)
     backend = BACKENDS[arguments.backend](_settings(arguments, overrides))
     # One sweep has the folder; several may share out its points by --only, as the tasks of a cluster do.
     lock = contextlib.nullcontext() if arguments.only else folder_lock(points[0].folder.parent, "--out", SWEEP_LOCK)
     with lock:
         return run_points(points, backend)
+
+
+def _preflight_request(arguments: argparse.Namespace) -> Request | None:
+    """Return what is asked of preflight; None where it is not asked for."""
+    if arguments.preflight is not None:
+        return Request(arguments.preflight, arguments.price, arguments.budget)
+    for flag, value in (("--price", arguments.price), ("--budget", arguments.budget)):
+        if value is not None:
+            raise UserError(flag, value, "needs --preflight TOPOLOGY, as v5e-16")
+    return None
 
 
 def _settings(arguments: argparse.Namespace, overrides: Mapping[str, Any]) -> Settings:
@@ -69,6 +85,17 @@ def _parser() -> cli.Parser:
     parser.add_argument("--retries", type=cli.positive_int, metavar="N", help="how often a failed point is run again")
     parser.add_argument("--cluster", metavar="FILE", help="what to ask a cluster for; see configs/clusters")
     parser.add_argument("--dry_run", action="store_true", help="list the points and their state, and run none")
+    parser.add_argument(
+        "--preflight",
+        metavar="TOPOLOGY",
+        help="compile each point for a TPU slice first, as v5e-16; where one does not fit, run none",
+    )
+    parser.add_argument(
+        "--price", type=cli.positive_float, metavar="USD", help="of a chip for an hour, for --preflight"
+    )
+    parser.add_argument(
+        "--budget", type=cli.positive_float, metavar="USD", help="run nothing where training may cost more"
+    )
     parser.add_argument("--status", action="store_true", help="print how far each point is, and run none")
     parser.add_argument(
         "--watch", type=cli.positive_float, metavar="SECONDS", help="the same, so often until all are done"

@@ -10,6 +10,7 @@ from coi_jax.common.errors import UserError
 
 # How libtpu arranges the chips of one process, by their number.
 TPU_BOUNDS = {1: "1,1,1", 2: "1,2,1", 4: "2,2,1", 8: "2,4,1"}
+COORDINATOR = "JAX_COORDINATOR_ADDRESS"  # which names the other processes of a run
 FORCED_DEVICES = re.compile(r"--xla_force_host_platform_device_count=(\d+)")
 
 
@@ -44,6 +45,16 @@ def device_shares(workers: int, folder: Path = Path("/dev")) -> list[DeviceShare
         return [DeviceShare(len(part), _tpu_variables(part, workers)) for part in _divide(chips, workers, "TPU chips")]
     found = FORCED_DEVICES.search(os.environ.get("XLA_FLAGS", ""))
     return [DeviceShare(int(found[1]) if found else 1, cores=cores) for cores in _divide_cores(workers)]
+
+
+def is_alone(workers: int, folder: Path = Path("/dev")) -> bool:
+    """Return whether the devices of a worker are all that its points run on: a TPU slice may have other hosts.
+
+    Args:
+      workers: processes that run points at the same time.
+      folder: of the operating system's devices.
+    """
+    return workers > 1 or not (COORDINATOR in os.environ or _tpu_chips(folder))
 
 
 def _gpus(folder: Path) -> list[str]:

@@ -9,7 +9,6 @@ from typing import Any
 
 from etils import epath
 
-from coi_jax.chains import dataset
 from coi_jax.common import files
 from coi_jax.common.errors import UserError, nearest
 from coi_jax.common.storage import PathLike, as_path
@@ -152,17 +151,3 @@ def choose(points: list[Point], only: list[str]) -> list[Point]:
         if not any(point.id.startswith(name) for point in points):
             raise UserError("--only", name, nearest(name, [point.id for point in points]))
     return [point for point in points if not only or point.id.startswith(tuple(only))]
-
-
-def check_data(points: list[Point]) -> None:
-    """Raise UserError where a point's dataset is missing, lacks its splits or is of another source than its tests."""
-    for folder, split in sorted({(point.config.data.folder, point.config.data.split) for point in points}):
-        splits = list(dataset.read_manifest(folder, "config.data.folder")["counts"])
-        if split not in splits:
-            raise UserError("config.data.split", split, f"{nearest(split, splits)} (in {folder})")
-    for point in points:
-        task_specs.check_sources(point.config.data.folder, point.config.evaluation.tests)
-        for spec in task_specs.training_tasks(point.config) if point.is_tuned else []:
-            if spec.split not in dataset.read_manifest(spec.folder)["counts"]:
-                hint = f"{spec.folder} has no split {spec.split}; choose another arm, or build that variant"
-                raise UserError("config.arm", point.config.arm, hint)

@@ -18,8 +18,9 @@ from coi_jax.common.folder_lock import folder_lock, is_held
 from coi_jax.common.storage import AppendFile
 from launch.sweep.backends.point_queue import PointQueue
 from launch.sweep.backends.protocol import LOG, Outcome, Settings, Status
+from launch.sweep.checks import check_meshes
 from launch.sweep.commands import evaluate_command, train_command
-from launch.sweep.devices import device_shares
+from launch.sweep.devices import device_shares, is_alone
 from launch.sweep.point_state import SWEEP_LOCK, claim, is_scored, is_trained, state
 from launch.sweep.points import Point
 from launch.sweep.worker_process import WorkerProcess
@@ -41,7 +42,8 @@ class LocalBackend:
     def __init__(self, settings: Settings) -> None:
         self.stopped = False
         self._settings = settings
-        self._workers = [WorkerProcess(share) for share in device_shares(settings.workers)]
+        self._shares = device_shares(settings.workers)
+        self._workers = [WorkerProcess(share) for share in self._shares]
         self._printing = threading.Lock()
 
     def __enter__(self) -> "LocalBackend":
@@ -62,7 +64,13 @@ class LocalBackend:
                 print("stopping: the run is being saved; press Ctrl-C again to end it at once", file=sys.stderr)
 
     def run(self, points: Sequence[Point]) -> list[Outcome]:
-        """Train and evaluate points, as far as that is not done yet and no other sweep is at them."""
+        """Train and evaluate points, as far as that is not done yet and no other sweep is at them.
+
+        Raises:
+          UserError: the mesh of a point does not make the devices of a worker; no point is started then.
+        """
+        if is_alone(self._settings.workers):
+            check_meshes(points, self._shares[0].devices)
         queue = PointQueue(points, self._settings.retries)
         with concurrent.futures.ThreadPoolExecutor(len(self._workers)) as threads:
             futures = [threads.submit(self._work, worker, queue) for worker in self._workers]

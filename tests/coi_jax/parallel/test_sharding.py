@@ -16,7 +16,7 @@ from tests.helpers import tiny_models
 
 def sizes(devices: int = 8, **axes: int) -> tuple[int, ...]:
     config = MeshConfig(**({"replica": 1, "fsdp": 1, "tensor": 1, "sequence": 1} | axes))
-    return sharding.mesh_sizes(config, devices)
+    return config.sizes(devices)
 
 
 def test_one_axis_takes_the_rest_of_the_devices() -> None:

@@ -14,8 +14,9 @@ from launch.preflight import __main__ as preflight
 from launch.preflight import analysis, programs
 from launch.preflight.hlo_costs import Costs
 from launch.preflight.programs import Memory, Program
-from launch.preflight.text_report import render
+from launch.preflight.text_report import render, span
 from launch.preflight.topologies import GIB, Topology
+from launch.sweep.forecast import cells
 from tests.helpers.tiny_models import run_config
 
 pytestmark = [pytest.mark.tpu, pytest.mark.xdist_group("preflight")]  # its fixtures take long: one worker makes them
@@ -52,6 +53,13 @@ def result(config_file: Path) -> dict[str, Any]:
     assert preflight.main(argv) == 0
     values: dict[str, Any] = files.read_json(out)
     return values
+
+
+def test_a_sweep_reads_the_result(result: dict[str, Any]) -> None:
+    fits, memory, hours, usd = cells(result)
+    assert (fits, float(memory) >= 0) == ("yes", True)
+    assert hours == span(result["run"]["hours"], ".2f")
+    assert usd == span(result["run"]["usd"], ".2f")
 
 
 def test_the_result_is_written_into_a_bucket(

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from coi_jax.common.errors import UserError
-from launch.sweep.devices import device_shares
+from launch.sweep.devices import device_shares, is_alone
 
 
 @pytest.fixture
@@ -50,3 +50,15 @@ def test_cores_are_divided_and_shared_where_they_are_few(machine: Path, monkeypa
     assert [share.cores for share in device_shares(4, machine)] == [(4,), (5,), (6,), (4,)]
     monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
     assert device_shares(1, machine)[0].devices == 8
+
+
+def test_a_slice_of_tpus_may_have_other_hosts(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("JAX_COORDINATOR_ADDRESS", raising=False)
+    assert is_alone(1, machine)
+    (machine / "accel0").touch()
+    assert not is_alone(1, machine)
+    assert is_alone(2, machine)
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    assert is_alone(1, machine)
+    monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "127.0.0.1:8476")
+    assert not is_alone(1, machine)

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from coi_jax.common import cli, files
 from coi_jax.common.errors import UserError
@@ -21,10 +23,11 @@ from coi_jax.runs.train_state import TrainState
 from launch.sweep import __main__ as sweep
 from launch.sweep.backends.protocol import Backend, Outcome
 from launch.sweep.backends.registry import BACKENDS
+from launch.sweep.checks import check_data, check_points
 from launch.sweep.commands import override_flags
 from launch.sweep.point_state import SWEEP_LOCK, claim, is_trained
 from launch.sweep.point_state import state as state_of
-from launch.sweep.points import Point, check_data, choose, expand
+from launch.sweep.points import Point, choose, expand
 from tests.helpers import tokenizer_folders
 from tests.helpers.fake_commands import make_workplace, set_fakes
 from tests.helpers.paths import QUICKSTART, ROOT
@@ -65,8 +68,9 @@ def write_sweep(folder: Path, body: str) -> Path:
 
 
 def write_published(folder: Path) -> None:
-    """What is published beside the tensors, which a sweep does not read."""
+    """A published folder whose one tensor stands for all: a sweep reads the headers alone."""
     folder.mkdir(parents=True)
+    save_file({"model.norm.weight": np.ones(24, np.float32)}, folder / "model.safetensors")
     tokenizer_folders.llama3(folder)
     tokenizer_folders.write_json(folder / "config.json", LLAMA)
 
@@ -219,6 +223,26 @@ def test_a_mixture_or_a_variant_that_does_not_fit_is_told_before_a_point_starts(
     ):
         check_data(chosen)
     assert not (workplace / "runs").exists()
+
+
+def test_weights_and_meshes_are_checked_before_a_point_starts(
+    workplace: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = write_sweep(workplace, 'yield {"arm": "base", "weights.folder": "published"}')
+    write_published(workplace / "published")
+    (workplace / "published" / "model.safetensors").write_bytes(b"cut")
+    command = ["--sweep", str(path), "--backend", "local", "--out", "runs"]
+    assert cli.run(lambda: sweep.main(command)) == 2
+    assert "error: config.weights.folder: published" in capfd.readouterr().err
+    files.write_json(workplace / "untrained" / "config.json", points()[0].config.model_dump(mode="json"))
+    (workplace / "untrained" / "checkpoints").mkdir()
+    with pytest.raises(UserError, match=r"config\.weights\.folder: untrained: has no checkpoint yet"):
+        check_points(points(**{"weights.folder": "untrained", "vocabulary": "bytes"}))
+    assert run("--config.mesh.tensor=16") == 2
+    assert "config.mesh: replica 1 × fsdp -1 × tensor 16 × sequence 1: does not make 8 devices" in (
+        capfd.readouterr().err
+    )
+    assert not list(workplace.glob("runs/*/*/config.json"))
 
 
 def test_all_points_run_and_are_skipped_when_done(workplace: Path, capfd: pytest.CaptureFixture[str]) -> None:
