@@ -14,6 +14,7 @@ from tabulate import tabulate
 
 from coi_jax.common.errors import UserError
 from coi_jax.common.json_reader import parse_json
+from coi_jax.common.wording import count_of
 from coi_jax.config.run import LoggingConfig, RunConfig
 from launch.preflight.text_report import span
 from launch.preflight.topologies import GIB
@@ -69,8 +70,8 @@ def _preflight(point: Point, request: Request) -> dict[str, Any]:
     print(f"preflight of {point.id}", file=sys.stderr, flush=True)
     done = subprocess.run([sys.executable, "-m", "launch.preflight", *command], capture_output=True, check=False)
     if not done.stdout:
-        lines = done.stderr.decode("utf-8", "replace").strip().splitlines() or [f"status {done.returncode}"]
-        raise UserError("--preflight", request.topology, f"point {point.id}: {lines[-1].removeprefix('error: ')}")
+        last = done.stderr.decode("utf-8", "replace").strip().split("\n")[-1] or f"status {done.returncode}"
+        raise UserError("--preflight", request.topology, f"point {point.id}: {last.removeprefix('error: ')}")
     result: dict[str, Any] = parse_json(done.stdout)
     return result
 
@@ -97,7 +98,8 @@ def _check_budget(found: Sequence[tuple[Point, dict[str, Any]]], request: Reques
         if result["run"]["usd"] is None:
             raise UserError("--price", request.price, f"the steps of {point.id} are not known: give train.length")
     total = [sum(result["run"]["usd"][bound] for _, result in found) for bound in (0, 1)]
-    print(f"training of {len(found)} points: {span(total, ',.2f')} USD by the roofline, without evaluation", flush=True)
+    cost = f"{span(total, ',.2f')} USD by the roofline, without evaluation"
+    print(f"training of {count_of(len(found), 'point')}: {cost}", flush=True)
     if request.budget is not None and total[1] > request.budget:
         hint = f"the points that are left may cost {total[1]:,.2f}; give that much, or choose fewer by --only"
         raise UserError("--budget", request.budget, hint)
