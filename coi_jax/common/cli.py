@@ -7,7 +7,7 @@ import errno
 import glob
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -113,6 +113,11 @@ def split_overrides(argv: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
         else:
             rest.append(argument)
     return rest, overrides
+
+
+def override_flags(overrides: Mapping[str, Any]) -> list[str]:
+    """Return overrides as the flags that `split_overrides` reads back: `--config.seed=1`."""
+    return [f"--config.{name}={value if isinstance(value, str) else repr(value)}" for name, value in overrides.items()]
 
 
 def positive_int(text: str) -> int:

@@ -14,13 +14,11 @@ from typing import Any
 from etils import epath
 
 from coi_jax.common import child_processes, cli, files
-from coi_jax.common.cli import split_overrides
 from coi_jax.common.errors import UserError
 from coi_jax.common.storage import PathLike, as_path
 from launch.preflight import __main__ as preflight
 from launch.preflight.text_report import span
 from launch.preflight.topologies import GIB
-from launch.sweep.commands import override_flags
 
 CONFIG = "configs/mistral_7b.py"
 EXAMPLES = 16_343  # single instructions and chains of two, as many as the paper tunes coi12 on
@@ -53,7 +51,7 @@ class Cell:
         if not self.path.is_file():
             return None
         result = files.read_object(self.path)
-        return result if result.get("overrides") == split_overrides(override_flags(self.overrides))[1] else None
+        return result if result.get("overrides") == cli.split_overrides(cli.override_flags(self.overrides))[1] else None
 
     def command(self) -> list[str]:
         """Return what makes its result."""
@@ -66,7 +64,7 @@ class Cell:
             f"--examples={EXAMPLES}",
             "--train_only",
             f"--out={self.path}",
-            *override_flags(self.overrides),
+            *cli.override_flags(self.overrides),
         ]
 
 

@@ -22,7 +22,6 @@ from launch.sweep import status
 from launch.sweep.backends.protocol import Backend, Outcome, Settings
 from launch.sweep.backends.registry import BACKENDS
 from launch.sweep.checks import check_points
-from launch.sweep.commands import override_flags
 from launch.sweep.forecast import Request, forecast
 from launch.sweep.point_state import SWEEP_LOCK, check_writable, config_fault, state
 from launch.sweep.points import Point, choose, expand
@@ -69,7 +68,7 @@ def _preflight_request(arguments: argparse.Namespace) -> Request | None:
 def _settings(arguments: argparse.Namespace, overrides: Mapping[str, Any]) -> Settings:
     """Return what the backend is told: the command line's, with that of the same sweep on another machine."""
     out = ["--out", arguments.out] if arguments.out else []
-    same_sweep = ("--sweep", arguments.sweep, *out, *override_flags(overrides))
+    same_sweep = ("--sweep", arguments.sweep, *out, *cli.override_flags(overrides))
     return Settings(arguments.workers, arguments.retries or 0, arguments.cluster, same_sweep)
 
 
@@ -118,7 +117,9 @@ def show_status(points: Sequence[Point], every: float | None) -> None:
 
 def listing(points: Sequence[Point]) -> str:
     """Return the points as lines of aligned columns."""
-    rows = [(point.id, state(point), str(point.folder), " ".join(override_flags(point.overrides))) for point in points]
+    rows = [
+        (point.id, state(point), str(point.folder), " ".join(cli.override_flags(point.overrides))) for point in points
+    ]
     return tabulate(rows, ("id", "state", "folder", "overrides"), tablefmt="plain", disable_numparse=True)
 
 

@@ -12,13 +12,13 @@ from typing import Any
 
 from tabulate import tabulate
 
+from coi_jax.common import cli
 from coi_jax.common.errors import UserError
 from coi_jax.common.json_reader import parse_json
 from coi_jax.common.wording import count_of
 from coi_jax.config.run import LoggingConfig, RunConfig
 from launch.preflight.text_report import span
 from launch.preflight.topologies import GIB
-from launch.sweep.commands import override_flags
 from launch.sweep.points import Point
 
 HEADER = ("id", "fits", "GiB a chip", "hours", "USD")
@@ -65,7 +65,7 @@ def forecast(points: Sequence[Point], request: Request) -> None:
 
 def _preflight(point: Point, request: Request) -> dict[str, Any]:
     """Return what `launch.preflight` says of a point; its progress goes to standard error."""
-    command = ["--config", point.base, *override_flags(point.overrides), "--topology", request.topology]
+    command = ["--config", point.base, *cli.override_flags(point.overrides), "--topology", request.topology]
     command += ["--train_only", "--json", *(["--price", str(request.price)] if request.price is not None else [])]
     print(f"preflight of {point.id}", file=sys.stderr, flush=True)
     done = subprocess.run([sys.executable, "-m", "launch.preflight", *command], capture_output=True, check=False)

@@ -24,7 +24,6 @@ from launch.sweep import __main__ as sweep
 from launch.sweep.backends.protocol import Backend, Outcome
 from launch.sweep.backends.registry import BACKENDS
 from launch.sweep.checks import check_data, check_points
-from launch.sweep.commands import override_flags
 from launch.sweep.point_state import SWEEP_LOCK, claim, is_trained
 from launch.sweep.point_state import state as state_of
 from launch.sweep.points import Point, choose, expand
@@ -152,7 +151,7 @@ def test_a_prompted_baseline_is_scored_and_not_trained(workplace: Path) -> None:
 
 def test_overrides_survive_the_command_line() -> None:
     values = {"seed": 3, "evaluation.tests": ("a b", "c"), "data.folder": "12", "optimizer.learning_rate": 1e-05}
-    rest, read = cli.split_overrides(override_flags(values))
+    rest, read = cli.split_overrides(cli.override_flags(values))
     assert rest == []
     assert load_config(QUICKSTART, read) == load_config(QUICKSTART, values)
 
