@@ -110,6 +110,12 @@ def check_settings(
         raise UserError("out", folder, hint)
 
 
+def _manifest_in(folder: epath.Path) -> bytes | None:
+    """Return the manifest of a folder as it is written; None where there is none."""
+    path = folder / MANIFEST
+    return path.read_bytes() if path.exists() else None
+
+
 class DatasetWriter:
     """Streams chains into a dataset folder that appears only when it is whole.
 
@@ -137,6 +143,7 @@ class DatasetWriter:
     def __enter__(self) -> "DatasetWriter":
         """Open the folder; raise UserError where it holds anything else."""
         check_replaceable(self.folder, self.source)
+        self._before = _manifest_in(self.folder)
         self._stack = contextlib.ExitStack()
         folder = atomic_folder(self.folder, marker=MANIFEST, replace=self._may_replace)
         self._growing, self._open = self._stack.enter_context(folder), {}
@@ -157,6 +164,9 @@ class DatasetWriter:
         return self._growing
 
     def _may_replace(self, earlier: epath.Path) -> bool:
+        if _manifest_in(earlier) != self._before:
+            hint = "has got another dataset while this one was made; name another folder, or run the command again"
+            raise UserError("out", self.folder, hint)
         if not self._overwrite and any(earlier.iterdir()):
             digests = read_manifest(self._partial)["sha256"]
             if read_manifest(earlier)["sha256"] != digests:

@@ -401,6 +401,8 @@ def atomic_folder(
     target = as_path(path, field)
     if is_there(target) and not target.exists():
         raise UserError(field, path, "is a link that cannot be followed; remove it, or name another folder")
+    if is_local(target):
+        target = epath.Path(os.path.realpath(target))  # of a link the folder is replaced that it leads to
     _remove_left_behind(target, marker)
     if replace is _never:
         check_absent(target, field)

@@ -197,6 +197,16 @@ def test_a_dataset_is_replaced_only_on_request(tmp_path: Path) -> None:
     assert list(read_chains(tmp_path / "data", "train")) == CHAINS[:1]
 
 
+def test_a_dataset_that_came_meanwhile_is_kept(tmp_path: Path) -> None:
+    """Two commands that write into one folder at the same time: the second to end says so."""
+    said = "has got another dataset while this one was made"
+    with pytest.raises(UserError, match=said), DatasetWriter(tmp_path / "data", "s") as writer:  # noqa: PT012
+        writer.add("train", CHAINS[0])
+        writer.finish("l", {})
+        write_chains(tmp_path / "data", {"train": CHAINS}, source="s", licence="l")
+    assert list(read_chains(tmp_path / "data", "train")) == CHAINS
+
+
 def test_an_id_names_one_chain_of_a_split(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="occurs more than once in split train"):
         write_chains(tmp_path / "data", {"train": [CHAINS[0], CHAINS[0]]}, source="s", licence="l")

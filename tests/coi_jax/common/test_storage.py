@@ -132,6 +132,17 @@ def test_a_folder_appears_whole_or_not_at_all(root: epath.Path) -> None:
     assert tree(root) == {"deep/data/inner/train.jsonl": b"rows", f"deep/data/{MARKER}": b"{}"}
 
 
+def test_a_link_stays_a_link_to_what_is_replaced(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "link").symlink_to("real")
+    (tmp_path / "real").mkdir()
+    for content in ("old", "new"):
+        with atomic_folder(tmp_path / "link", marker=MARKER, replace=lambda _: True) as folder:
+            files.write_text(folder / MARKER, content)
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real" / MARKER).read_text(encoding="utf-8") == "new"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "real"]
+
+
 def test_a_folder_is_replaced_only_where_that_is_allowed(root: epath.Path) -> None:
     target = root / "data"
     for number in range(2):
