@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from coi_jax.inference.model import Model
 
 KEY = "COI_SERVE_KEY"
+LAST_PORT = 65535
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -39,6 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     from coi_jax.serving.server import open_socket, serve
     from coi_jax.serving.service import Limits, Service
 
+    if not 0 <= arguments.port <= LAST_PORT:
+        raise UserError("--port", arguments.port, f"is none; name one from 1 to {LAST_PORT}, or 0 for any that is free")
+    key = _key(os.environ)
     limits = Limits(
         arguments.slots, arguments.queue, arguments.timeout, arguments.max_prompt_tokens, arguments.max_new_tokens
     )
@@ -48,11 +52,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         models = _load(arguments.workdir, arguments.weights, overrides, Path(temporary))
         service = Service(models, limits)
         hosts = {*LOOPBACK, arguments.host.lower(), *(host.lower() for host in arguments.allowed_host)}
-        app = make_app(service, hosts, os.environ.get(KEY) or None)
+        app = make_app(service, hosts, key)
         host, port = listening.getsockname()[:2]
         print(f"serving {', '.join(models)} at http://{f'[{host}]' if ':' in host else host}:{port}/", flush=True)
+        if key is None and arguments.host not in LOOPBACK:
+            print(f"warning: {KEY} is not set: whoever reaches this address may ask", file=sys.stderr)
         serve(app, service, listening)
     return 0
+
+
+def _key(environment: Mapping[str, str]) -> str | None:
+    """Return the key that clients must send, None for none; raise UserError where no client could send it."""
+    key = environment.get(KEY, "").strip()
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise UserError(KEY, "…", "holds characters that no header can; take letters, digits and signs of ASCII")
+    return key or None
 
 
 def _load(

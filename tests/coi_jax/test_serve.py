@@ -30,7 +30,18 @@ def complain(capsys: pytest.CaptureFixture[str], *options: str) -> str:
     return capsys.readouterr().err
 
 
+@pytest.mark.parametrize("key", ["a b", "schlüssel", "a\nb"])
+def test_a_key_that_no_client_could_send_is_refused_and_not_shown(
+    run: Path, key: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COI_SERVE_KEY", key)
+    said = complain(capsys, "--workdir", str(run), "--port", "0")
+    assert "COI_SERVE_KEY" in said
+    assert key not in said
+
+
 def test_mistakes_are_one_line(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "one from 1 to 65535" in complain(capsys, "--workdir", str(run), "--port", "99999")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         said = complain(capsys, "--workdir", str(run), "--port", str(taken.getsockname()[1]))
     assert said.count("\n") == 1
@@ -43,6 +54,12 @@ def test_mistakes_are_one_line(run: Path, tmp_path: Path, capsys: pytest.Capture
     said = complain(capsys, "--workdir", str(run), "--port", "0", *settings)
     assert "serve it with greedy or sample" in said
     assert "name an address" in complain(capsys, "--workdir", str(run), "--host", "no such host", "--port", "0")
+
+
+def test_an_address_of_a_network_without_a_key_is_warned_of(run: Path) -> None:
+    with serving(run, "--host", "0.0.0.0") as (process, _):
+        process.terminate()
+        assert "COI_SERVE_KEY is not set" in process.communicate(timeout=60)[1]
 
 
 @contextmanager
