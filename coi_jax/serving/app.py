@@ -3,7 +3,6 @@
 import functools
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -17,14 +16,13 @@ from starlette.routing import Route
 from coi_jax.serving import completions
 from coi_jax.serving.errors import ApiError, reply_to
 from coi_jax.serving.guard import Guard
+from coi_jax.serving.page_files import PAGE, PAGE_FILES
 from coi_jax.serving.service import Served, Service
 
-PAGE = Path(__file__).parent / "page"
 # Nothing but the page's own script and style runs, and it talks to this server alone.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'"
 )
-PAGE_FILES = {"/": "page.html", "/page.js": "page.js", "/page.css": "page.css"}
 
 Handler = Callable[[Service, Request], Awaitable[Response]]
 

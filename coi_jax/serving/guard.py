@@ -13,10 +13,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from coi_jax.serving.errors import ApiError
 from coi_jax.serving.metrics import Metrics
+from coi_jax.serving.page_files import PAGE_FILES
 
 MOST_BYTES = 2**22  # of a body
 BODY_SECONDS = 30.0  # for a whole body
-OPEN_PATHS = ("/", "/health", "/ready", "/page.js", "/page.css")  # that need no key
+OPEN_PATHS = ("/health", "/ready", *PAGE_FILES)  # that need no key
 
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
