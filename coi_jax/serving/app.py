@@ -15,6 +15,7 @@ from starlette.routing import Route
 
 from coi_jax.serving import completions
 from coi_jax.serving.errors import ApiError, reply_to
+from coi_jax.serving.examples import examples
 from coi_jax.serving.guard import Guard
 from coi_jax.serving.page_files import PAGE, PAGE_FILES
 from coi_jax.serving.service import Served, Service
@@ -53,6 +54,7 @@ def make_app(service: Service, hosts: Collection[str], key: str | None) -> Guard
             route("/metrics", _metrics),
             route("/v1/models", _models),
             route("/v1/models/{name:path}", _model),
+            route("/v1/coi/examples", examples),
             route("/v1/chat/completions", completions.chat_completions, "POST"),
             route("/v1/completions", completions.completions, "POST"),
         ],

@@ -63,7 +63,7 @@ function take(column, answer, part) {
   if (choice.finish_reason) {
     answer.outputs = coi.steps.map((step) => step.output);
     answer.stages = coi.stages || {};
-    answer.notes = notes(coi);
+    answer.notes = notes(coi, shown.question.instructions.length);
   } else for (const { step, output } of coi.steps) answer.outputs[step - 1] = output;
   if (column.answer !== answer) return;
   if (answer.outputs.length > finished && finished > answer.kept) announce(column, finished - 1);
@@ -71,10 +71,11 @@ function take(column, answer, part) {
   else for (let step = Math.max(0, finished - 1); step < Math.max(1, answer.outputs.length); step += 1) showCell(column, step);
 }
 
-function notes(coi) {
-  const found = [];
+function notes(coi, length) {
+  const found = [], written = coi.steps.length;
   if (!coi.complete) found.push("The answer stopped at the limit of tokens.");
-  if (!coi.well_formed) found.push("The answer does not have the labels of exactly the steps asked for.");
+  if (written !== length) found.push(`The answer has ${written} ${written === 1 ? "step" : "steps"}, ${length} were asked for.`);
+  else if (!coi.well_formed) found.push("The labels of the steps are not as they should be.");
   return found;
 }
 
@@ -163,11 +164,10 @@ function verdicts(column) {
 }
 
 /** Return whether a step is right; null where that is not known. */
-function verdict({ answer }, step) {
+function verdict(column, step) {
   const reference = (shown.question.references[step] || "").trim();
-  const isOpen = answer.state === "writing" && step >= answer.kept && step >= answer.outputs.length - 1;
-  if (!reference || isOpen) return null;
-  return (answer.outputs[step] ?? "").trim() === reference;
+  if (!reference || !isWhole(column, step)) return null;
+  return (column.answer.outputs[step] ?? "").trim() === reference;
 }
 
 function showCell(column, step) {
@@ -201,15 +201,26 @@ function makeGap(answer, step) {
   return make("div", { class: isNext ? "text waits" : "text idle" }, text || (isNext ? "…" : ""));
 }
 
-/** Return an output as nodes, its words marked that differ from the reference, or else from the earlier answer. */
+/** Return an output as nodes, its words marked that what it is compared with does not have. */
 function describe(column, step) {
-  const output = column.answer.outputs[step];
+  const output = column.answer.outputs[step], other = compared(column, step);
   if (output === "") return [make("span", { class: "soft" }, "(empty)")];
-  const other = verdict(column, step) !== null ? shown.question.references[step] : settled(column, step) ? column.earlier?.outputs[step] : undefined;
-  return other === undefined ? [output] : marked(output, other, "extra");
+  return other ? marked(output, other.text, "extra") : [output];
 }
 
-const settled = ({ answer }, step) => answer.state !== "writing" || step < answer.outputs.length - 1;
+/** Return what an output is compared with: the reference, or the earlier answer, or the other model's answer. */
+function compared(column, step) {
+  if (column.answer.outputs[step] === undefined || !isWhole(column, step)) return null;
+  if (verdict(column, step) !== null) return { name: "reference", text: shown.question.references[step] };
+  const before = column.earlier?.outputs[step];
+  if (before !== undefined) return { name: "earlier answer", text: before };
+  const other = shown.columns.find((one) => one !== column);
+  if (!other || other.answer.outputs[step] === undefined || !isWhole(other, step)) return null;
+  return { name: "other model's answer", text: other.answer.outputs[step] };
+}
+
+/** Return whether no more is written to a step. */
+const isWhole = ({ answer }, step) => answer.state !== "writing" || step < answer.kept || step < answer.outputs.length - 1;
 
 function makeEarlier(before, output) {
   if (output !== undefined && before.trim() === output.trim()) return make("p", { class: "beside soft" }, "As in the earlier answer.");
@@ -252,13 +263,17 @@ function makeTail({ answer, model }) {
   return make("details", {}, make("summary", {}, "Text as it was written", make("span", { class: "unseen" }, ` by ${model}`)), ...before, make("pre", {}, answer.text));
 }
 
+/** Say what the marks mean that are there. */
 function showLegend() {
-  const hasEarlier = shown.columns.some((column) => column.earlier), hasReference = shown.columns.some((column) => verdicts(column).length);
-  $("legend").hidden = !(hasEarlier || hasReference);
-  $("legend").replaceChildren("Marked: ", make("mark", { class: "extra" }, "words"), ` that the ${hasReference ? "reference" : "earlier answer"} does not have`);
-  if (hasReference) $("legend").append(", ", make("mark", { class: "missing" }, "words"), " of the reference that the answer does not have");
-  if (hasEarlier) $("legend").append(", ", make("mark", { class: "gone" }, "words"), " of the earlier answer that are gone");
-  $("legend").append(".");
+  const steps = [...Array(rows()).keys()];
+  const names = new Set(shown.columns.flatMap((column) => steps.map((step) => compared(column, step)?.name).filter(Boolean)));
+  const meanings = [
+    ["extra", `that the ${[...names].join(" or the ")} does not have`, names.size > 0],
+    ["missing", "of the reference that the answer does not have", names.has("reference")],
+    ["gone", "of the earlier answer that are gone", shown.columns.some((column) => column.earlier)],
+  ].filter(([, , isThere]) => isThere);
+  $("legend").hidden = meanings.length === 0;
+  $("legend").replaceChildren(...meanings.map(([kind, meaning]) => make("span", { class: "meaning" }, make("mark", { class: kind }, "words"), ` ${meaning}`)));
 }
 
 // ---- The question and the link

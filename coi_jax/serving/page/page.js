@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import * as answers from "./answers.js";
-import { $, copy, fill } from "./dom.js";
+import { $, copy, fill, make } from "./dom.js";
 import { decode, encode } from "./link.js";
 import { addInstruction, question, setQuestion, watch } from "./question.js";
 import { curl, python } from "./snippets.js";
@@ -47,6 +47,7 @@ async function loadModels() {
   fill($("second"), [["", "no other model"], ...names]);
   $("second-field").hidden = found.length < 2;
   describe(found);
+  loadExamples();
   return found;
 }
 
@@ -54,6 +55,34 @@ function describe(found) {
   const loading = found.filter(({ coi }) => !coi.ready).map(({ id }) => id);
   $("state").textContent = loading.length ? `loading ${loading.join(", ")} …` : "";
   if (loading.length) setTimeout(loadModels, POLL);
+}
+
+// ---- Examples
+
+const LONGEST_LABEL = 90;
+let examples = [];
+
+/** Offer chains of the test sets of the chosen model. */
+async function loadExamples() {
+  try {
+    examples = await api.examples($("model").value);
+  } catch {
+    examples = []; // whatever it is, the question that is asked will tell it
+  }
+  $("example-field").hidden = examples.length === 0;
+  const tests = [...new Set(examples.map(({ test }) => test))];
+  $("example").replaceChildren(make("option", { value: "" }, "choose one …"), ...tests.map((test) => make("optgroup", { label: test }, ...examples.flatMap((one, place) => (one.test === test ? [make("option", { value: place }, label(one))] : [])))));
+}
+
+function label({ input, instructions }) {
+  const text = `${input} → ${instructions.join(" → ")}`;
+  return text.length > LONGEST_LABEL ? `${text.slice(0, LONGEST_LABEL)} …` : text;
+}
+
+function takeExample() {
+  const one = examples[$("example").value];
+  if (!one) return;
+  setQuestion({ ...one, references: one.references.map((text) => text ?? "") });
 }
 
 // ---- Run
@@ -141,6 +170,8 @@ function wire() {
     showCode();
   }, note);
   $("add").addEventListener("click", addInstruction);
+  $("model").addEventListener("change", loadExamples);
+  $("example").addEventListener("change", takeExample);
   $("run").addEventListener("click", run);
   $("stop").addEventListener("click", answers.stop);
   $("share").addEventListener("click", share);
