@@ -60,10 +60,12 @@ function describe(found) {
 // ---- Examples
 
 const LONGEST_LABEL = 90;
-let examples = [];
+let examples = [], examplesOf = null;
 
 /** Offer chains of the test sets of the chosen model. */
 async function loadExamples() {
+  if (examplesOf === $("model").value) return;
+  examplesOf = $("model").value;
   try {
     examples = await api.examples($("model").value);
   } catch {
@@ -95,6 +97,7 @@ async function run() {
   } catch (error) {
     return fail(error);
   }
+  if (!chosen().length && !(await loadModels())) return;
   $("stale").hidden = true;
   const running = answers.run(question(), chosen());
   const top = $("answer").getBoundingClientRect().top;

@@ -78,12 +78,22 @@ def instructions(page: webdriver.Chrome) -> list[str]:
     return texts(page, ".instruction", "value")
 
 
+def assert_refused(page: webdriver.Chrome, status: int) -> None:
+    """The console has nothing but refusals of one status, as the browser writes them of itself."""
+    lines = [line["message"] for line in page.get_log("browser")]  # type: ignore[no-untyped-call]
+    assert all(f"status of {status}" in line or "favicon" in line for line in lines), lines
+
+
 def press(page: webdriver.Chrome, *keys: str, held: str) -> None:
     ActionChains(page).key_down(held).send_keys(*keys).key_up(held).perform()
 
 
 def wait_until_written(page: webdriver.Chrome, columns: int = 1) -> None:
     until(page, lambda page: sum(head.startswith("done") for head in texts(page, ".head p:first-of-type")) == columns)
+
+
+def wait_for_error(page: webdriver.Chrome, reason: str) -> None:
+    until(page, lambda page: reason in text(page, "#error"))
 
 
 def run(page: webdriver.Chrome, columns: int = 1) -> None:
@@ -118,8 +128,8 @@ new MutationObserver(() => seen.push(document.querySelector("#steps .cell").text
 def test_a_chain_is_asked_and_each_step_may_say_something_else(server: Server, browser: str, tmp_path: Path) -> None:
     with browsers.opened(browser, tmp_path / "profile") as page:
         page.get(server.url)
-        until(page, lambda page: text(page, "#error") == "the API key is missing or wrong")
-        assert all("401" in line["message"] or "favicon" in line["message"] for line in page.get_log("browser"))  # type: ignore[no-untyped-call]
+        wait_for_error(page, "the API key is missing or wrong")
+        assert_refused(page, 401)
         find(page, "#key").send_keys(KEY, Keys.ENTER)
         until(page, lambda page: len(page.find_elements(By.CSS_SELECTOR, "#model option")) == 2)
         assert not find(page, "#key-form").is_displayed()
@@ -214,10 +224,10 @@ def test_damaged_links_are_said_and_keys_do_everything(server: Server, browser: 
         open_page(page, server)
         for fragment, reason in damaged.items():
             page.execute_script("location.hash = arguments[0]", fragment)
-            until(page, lambda page, reason=reason: reason in text(page, "#error"))
+            wait_for_error(page, reason)
             assert instructions(page) == [""]
         page.execute_script("location.hash = arguments[0]", link(question(models=["gone"])))
-        until(page, lambda page: "does not have the model of the link: gone" in text(page, "#error"))
+        wait_for_error(page, "does not have the model of the link: gone")
         assert instructions(page) == STEPS
 
         find(page, ".instruction").click()
@@ -240,6 +250,14 @@ def test_damaged_links_are_said_and_keys_do_everything(server: Server, browser: 
         press(page, Keys.ENTER, held=Keys.CONTROL)
         assert text(page, "#error") == "temperature: warm is no number"
         find(page, "#temperature").clear()
+        find(page, "#temperature").send_keys("9")
+        press(page, Keys.ENTER, held=Keys.CONTROL)
+        wait_for_error(page, "temperature: should be less than or equal to 2")
+        assert_refused(page, 400)
+        find(page, "#temperature").clear()
+        page.execute_script("arguments[0].click(); arguments[1].click()", find(page, "#run"), find(page, "#stop"))
+        until(page, lambda page: "stopped" in text(page, ".head"))
+        assert not find(page, "#stop").is_enabled()
         find(page, "#input").send_keys("c")
         press(page, Keys.ENTER, held=Keys.CONTROL)
         wait_until_written(page)
