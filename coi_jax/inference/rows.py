@@ -144,6 +144,14 @@ class Rows(Generic[Holder]):
         asked = [prompt.options for prompt in prompts if prompt.options is not None]
         return self.programs.strategy.pack(asked, count)
 
+    @property
+    def widths(self) -> list[int]:
+        """Return a length of prompts for each program that reads them: a decoder reads all in chunks of one length."""
+        if self.programs.strategy.network.config.kind == "decoder":
+            return [1]
+        shortest = max(SHORTEST_PAD_LENGTH, self.longest // SHORTEST_PROMPT)
+        return [shortest << power for power in range((self.longest // shortest).bit_length())]
+
     def _width(self, prompts: Sequence[Prompt]) -> int:
         """Return the length that prompts are padded to, one of few: an encoder reads all of it, a decoder in chunks."""
         if self.programs.strategy.network.config.kind == "decoder":

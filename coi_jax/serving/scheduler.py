@@ -10,7 +10,7 @@ import math
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -130,22 +130,26 @@ class Scheduler:
           Full: too many wait already.
         """
         with self._changed:
+            for ticket in [ticket for ticket in self._waiting if ticket.given_up]:
+                self._waiting.remove(ticket)
             idle = self._slots - self.busy
             if len(self._waiting) + len(tickets) > self.most_waiting + max(idle, 0):
                 raise Full
             self._waiting.extend(tickets)
             self._changed.notify()
 
-    def close(self, seconds: float | None = None) -> None:
-        """End the thread once nothing waits and nothing is being answered.
-
-        Args:
-          seconds: to wait for that at most; None for as long as it takes.
-        """
+    def close(self) -> None:
+        """Wait until nothing waits and nothing is being answered, and end the thread; not where it still loads."""
         with self._changed:
             self._closing = True
             self._changed.notify()
-        self._thread.join(seconds)
+        if self.is_ready:
+            self._thread.join()
+
+    @property
+    def is_alive(self) -> bool:
+        """Return whether the thread still runs."""
+        return self._thread.is_alive()
 
     def _run(self) -> None:
         try:
@@ -157,8 +161,16 @@ class Scheduler:
                     rows = self._advance(rows, taken)
         except BaseException as error:
             self.failure = error
+            self._fail(self._waiting)
         finally:
             self.is_ready = False
+
+    def _fail(self, tickets: Iterable[Ticket]) -> None:
+        """Tell tickets that they will never have an answer."""
+        failed = list(tickets)
+        for ticket in failed:
+            ticket.latest = Update([], error="the engine failed; the server's log says why")
+        self._deliver(failed)
 
     def _make_rows(self) -> Rows[Ticket]:
         self._generator: Generator = self._model.make_generator(
@@ -168,10 +180,11 @@ class Scheduler:
 
     def _warm_up(self, rows: Rows[Ticket]) -> None:
         """Compile every program, so that no client waits for it."""
-        prompt = Prompt("warm-up", np.zeros(1, np.int32), RequestOptions(max_new_tokens=2))
-        rows.put([(Ticket(prompt, False), prompt)])
-        rows.decode(0, max_steps=2)
-        rows.release([row for row, _ in rows.held()])
+        for width in rows.widths:
+            prompt = Prompt("warm-up", np.zeros(width, np.int32), RequestOptions(max_new_tokens=2))
+            rows.put([(Ticket(prompt, False), prompt)])
+            rows.decode(0, max_steps=2)
+            rows.release([row for row, _ in rows.held()])
 
     def _take(self, rows: Rows[Ticket]) -> list[Ticket] | None:
         """Wait until there is something to do; return the prompts that take free rows, None where all is done."""
@@ -196,10 +209,7 @@ class Scheduler:
             self._write(rows)
         except Exception:
             traceback.print_exc()
-            failed = {ticket for _, ticket in rows.held()} | set(taken)
-            for ticket in failed:
-                ticket.latest = Update([], error="the engine failed; the server's log says why")
-            self._deliver(list(failed))
+            self._fail({ticket for _, ticket in rows.held()} | set(taken))
             rows = Rows(self._generator, self._slots, self.longest)
         self.busy = rows.busy
         return rows

@@ -1,8 +1,10 @@
 """The process that serves: a socket, uvicorn, and an end that loses nothing."""
 
 import asyncio
+import os
 import signal
 import socket
+import sys
 from types import FrameType
 from typing import Any
 
@@ -109,3 +111,6 @@ def serve(app: Guard, service: Service, listening: socket.socket) -> None:
     make_server(app, service).run([listening])
     if service.failure is not None:
         raise service.failure
+    if service.is_alive:  # a model that is being loaded would hold up the end of the process, or crash in it
+        sys.stdout.flush()
+        os._exit(0)

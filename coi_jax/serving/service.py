@@ -95,6 +95,11 @@ class Service:
             one.scheduler.close()
 
     @property
+    def is_alive(self) -> bool:
+        """Return whether a model still loads, or answers."""
+        return any(one.scheduler.is_alive for one in self.served.values())
+
+    @property
     def failure(self) -> BaseException | None:
         """Return why a model cannot answer, None where nothing is known to be wrong."""
         return next((one.scheduler.failure for one in self.served.values() if one.scheduler.failure), None)

@@ -56,6 +56,14 @@ def test_mistakes_are_one_line(run: Path, tmp_path: Path, capsys: pytest.Capture
     assert "name an address" in complain(capsys, "--workdir", str(run), "--host", "no such host", "--port", "0")
 
 
+def test_a_signal_while_a_model_is_loaded_ends_it_at_once(run: Path) -> None:
+    with serving(run) as (process, _):
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+
+
 def test_an_address_of_a_network_without_a_key_is_warned_of(run: Path) -> None:
     with serving(run, "--host", "0.0.0.0") as (process, _):
         process.terminate()

@@ -9,6 +9,7 @@ from typing import Any
 import openai
 import pytest
 
+from coi_jax.inference import engine
 from coi_jax.inference.answering import generate
 from coi_jax.inference.model import Model, load_to_ask
 from tests.helpers.servers import LIMITS, Server, running_server
@@ -71,6 +72,15 @@ def test_a_t5_answers_as_offline(tmp_path: Path) -> None:
             messages=[], model="run", extra_body={"coi": coi | {"outputs": ["a"]}}
         )
         assert reply.choices[0].message.content.startswith("Task 1 out")
+
+
+def test_a_t5_reads_prompts_of_all_lengths_with_programs_that_are_there(tmp_path: Path) -> None:
+    fields: dict[str, Any] = {"model": T5, "data.targets_length": 64}
+    with running_server(make_run(tmp_path, **fields).path, **GREEDY) as server:
+        compiled = engine.insert._cache_size()  # type: ignore[attr-defined]
+        for length in (1, 60, 120, 200):
+            server.client().completions.create(model="run", prompt="a" * length, max_tokens=2)
+        assert engine.insert._cache_size() == compiled  # type: ignore[attr-defined]
 
 
 def test_answers_in_flight_together_are_those_of_each_alone(client: openai.OpenAI, offline: Model) -> None:
