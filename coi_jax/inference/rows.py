@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar, runtime_checkable
 
+import jax
 import numpy as np
 from jaxtyping import Int
 
@@ -63,7 +64,9 @@ class Rows(Generic[Holder]):
     _holders: dict[int, Holder] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._state = engine.empty_rows(self.programs.strategy, self.count, self.longest)
+        state = engine.empty_rows(self.programs.strategy, self.count, self.longest)
+        # Committed to their devices, as parameters of a checkpoint are, or `insert` would be compiled a second time.
+        self._state = jax.tree.map(lambda leaf: jax.device_put(leaf, leaf.sharding), state)
         self.programs.shapes |= {(program, self.count, self.longest) for program in ("empty", "decode")}
 
     @property
