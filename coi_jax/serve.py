@@ -10,6 +10,7 @@ COI_SERVE_KEY, which clients must send as their API key. SIGTERM ends it after w
 """
 
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -42,6 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     if not 0 <= arguments.port <= LAST_PORT:
         raise UserError("--port", arguments.port, f"is none; name one from 1 to {LAST_PORT}, or 0 for any that is free")
+    for host in arguments.allowed_host:
+        if not re.fullmatch(r"[A-Za-z0-9._:-]+", host):
+            raise UserError("--allowed_host", host, "is no name of a host; write it without scheme, port and path")
     key = _key(os.environ)
     limits = Limits(
         arguments.slots, arguments.queue, arguments.timeout, arguments.max_prompt_tokens, arguments.max_new_tokens

@@ -41,6 +41,7 @@ def test_a_key_that_no_client_could_send_is_refused_and_not_shown(
 
 
 def test_mistakes_are_one_line(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "no name of a host" in complain(capsys, "--workdir", str(run), "--allowed_host", "http://x/")
     assert "one from 1 to 65535" in complain(capsys, "--workdir", str(run), "--port", "99999")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         said = complain(capsys, "--workdir", str(run), "--port", str(taken.getsockname()[1]))

@@ -82,7 +82,7 @@ def test_neither_order_nor_company_change_an_answer(model: Model, decoding: str)
 
 @pytest.mark.parametrize(("kind", "programs"), [("decoder", 4), ("t5", 6)])
 def test_a_suite_of_many_lengths_compiles_few_programs(kind: str, programs: int) -> None:
-    """An encoder reads prompts padded to one of three lengths. Parameters are committed, as those of checkpoints are."""
+    """An encoder reads prompts padded to one of three lengths. Parameters are committed, as those of a checkpoint."""
     network, params = make_model(kind)
     params = jax.device_put(params, jax.devices()[0])
     compiled: list[str] = []
