@@ -278,18 +278,20 @@ function showLegend() {
 
 // ---- The question and the link
 
+const areSame = (texts, others) => JSON.stringify(texts) === JSON.stringify(others);
+
 /** Take in a question that was edited: its references count at once, anything else is noted. */
 export function follow(question) {
   if (!shown) return;
-  const isSame = question.input === shown.question.input && String(question.instructions) === String(shown.question.instructions);
+  const isSame = question.input === shown.question.input && areSame(question.instructions, shown.question.instructions);
   $("stale").hidden = isSame;
-  if (!isSame || String(question.references) === String(shown.question.references)) return;
+  if (!isSame || areSame(question.references, shown.question.references)) return;
   shown.question.references = question.references;
   show();
 }
 
-/** Return the answers for a link: those of the question that is shared. */
-export function answers(question) {
+/** Return the answers for a link: those of the question as it stands, once they have ended. */
+export function answers() {
   if (!shown || !$("stale").hidden || isBusy()) return [];
   return shown.columns.map(({ model, answer, earlier }) => ({ model, answer, earlier }));
 }

@@ -3,6 +3,7 @@
 const VERSION = 1;
 const MOST_STEPS = 100;
 const MOST_COLUMNS = 2;
+const ENDS = ["done", "stopped", "failed"]; // of answers
 
 /** Return a state as the fragment of a link. */
 export function encode(state) {
@@ -54,6 +55,6 @@ function checkColumn(column) {
 }
 
 function isAnswer(answer) {
-  const holds = isObject(answer) && isTexts(answer.outputs) && isText(answer.text) && isText(answer.state) && isObject(answer.stages);
+  const holds = isObject(answer) && isTexts(answer.outputs) && isText(answer.text) && ENDS.includes(answer.state) && isObject(answer.stages);
   return holds && Object.values(answer.stages).every(isText) && ["kept", "tokens", "seconds"].every((name) => isCount(answer[name])) && isTexts(answer.notes);
 }

@@ -108,20 +108,20 @@ async function run() {
 function showBusy() {
   const busy = answers.isBusy();
   $("stop").disabled = !busy;
-  $("answer").setAttribute("aria-busy", busy);
+  $("steps").setAttribute("aria-busy", busy);
 }
 
 // ---- Links and code
 
 function share() {
-  const asked = question();
   const fields = Object.fromEntries(SETTINGS.map((name) => [name, $(name).value]));
-  const state = { ...asked, models: chosen(), settings: fields, answers: answers.answers(asked) };
+  const state = { ...question(), models: chosen(), settings: fields, answers: answers.answers() };
+  const whole = state.answers.length ? "with its answers" : "without an answer";
   history.replaceState(null, "", `#${encode(state)}`);
   $("link").value = location.href;
   $("link-field").hidden = false;
   copy(location.href).then((done) => {
-    note(done ? "The link is copied." : "Copy the link below.");
+    note(done ? `The link to this question is copied, ${whole}.` : `Copy the link below: it holds this question ${whole}.`);
     if (!done) $("link").select();
   });
 }

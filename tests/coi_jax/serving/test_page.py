@@ -24,6 +24,7 @@ from tests.helpers.trained_runs import chains, make_run
 HOSTILE = "<img src=x onerror=document.title='BAD'><b>bold<b>"
 KEY = "not-a-secret"
 STEPS = ["Sort the words.", "Count them.", "Double it."]
+ANSWER = {"outputs": ["x"], "kept": 0, "text": "x", "tokens": 1, "seconds": 0.1, "notes": [], "stages": {}}
 PHONE = {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": True}
 
 
@@ -216,6 +217,7 @@ def test_damaged_links_are_said_and_keys_do_everything(server: Server, browser: 
             good[:-9]: "it is cut off or damaged",
             "#%00": "it is cut off or damaged",
             link([]): "its content is missing",
+            link(question(answers=[{"model": "run", "answer": ANSWER | {"state": "writing"}}])): "an answer is missing",
             link(question(version=2)): "another version",
             link(question(instructions=["a", 5])): "its list of instructions",
             link(question(references=[])): "its list of references",
@@ -262,6 +264,9 @@ def test_damaged_links_are_said_and_keys_do_everything(server: Server, browser: 
         press(page, Keys.ENTER, held=Keys.CONTROL)
         wait_until_written(page)
         assert texts(page, "#steps .text") == ask(server, [], input="b ac")
+        for typed, is_stale in (("!", True), (Keys.BACKSPACE, False)):
+            page.find_elements(By.CSS_SELECTOR, ".instruction")[2].send_keys(typed)
+            assert find(page, "#stale").is_displayed() == is_stale
         find(page, "#steps .change").send_keys(Keys.ENTER)
         page.switch_to.active_element.send_keys("?", Keys.ESCAPE)
         assert page.switch_to.active_element.text == "Change …"
