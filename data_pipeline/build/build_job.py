@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from coi_jax.chains.dataset import check_replaceable, check_settings, read_manifest
-from coi_jax.common.storage import PathLike, check_not_kept
+from coi_jax.common.errors import UserError
+from coi_jax.common.storage import PathLike, as_path, check_not_kept
 from coi_jax.common.wording import count_of
 from coi_jax.llm.budget import Budget, Prices, check_dollars
 from data_pipeline.build import decisions
@@ -22,6 +23,7 @@ from data_pipeline.build.run_modes import run_directly, run_in_batches
 from data_pipeline.build.writing import SOURCE, manifest_notes, settings, settings_of, write
 from data_pipeline.text_tables import text_table
 
+STAGES, REPORT = "stages", "report.html"  # of a work folder
 RUNNER = "--runner=FnApiRunner"  # the DirectRunner's engine in this process; its other one would be downloaded
 
 
@@ -50,7 +52,7 @@ class BuildJob:
     @cached_property
     def runner(self) -> StageRunner:
         """Return what runs the stages."""
-        return StageRunner(f"{self.work}/stages", [RUNNER, *self.beam_flags])
+        return StageRunner(f"{self.work}/{STAGES}", [RUNNER, *self.beam_flags])
 
     @cached_property
     def decisions(self) -> Decisions:
@@ -86,7 +88,7 @@ class BuildJob:
             several steps is left, which is said when all that was made is written.
         """
         check_dollars(self.budget)
-        check_not_kept(self.work, "--work")
+        check_work(self.work)
         check_replaceable(self.out, SOURCE)  # now, and not when all questions have been asked and paid
         if not self.overwrite:
             check_settings(self.out, SOURCE, settings(self.config), settings_of)
@@ -96,8 +98,8 @@ class BuildJob:
         write(self.out, self.config, built, notes)
         chain_outcomes.write(self.work, built)
         spent = Budget(self.payment.folder, None, Prices(0.0, 0.0), 1).total()
-        write_report(f"{self.work}/report.html", self.config, built, spent, self.decisions)
-        check_composed(built, f"the single steps are in {self.out}, the report is {self.work}/report.html")
+        write_report(f"{self.work}/{REPORT}", self.config, built, spent, self.decisions)
+        check_composed(built, f"the single steps are in {self.out}, the report is {self.work}/{REPORT}")
         quality = model_quality.lines(model_quality.replies(built.every), model_quality.truth(built))
         replies = model_quality.reply_line(ask_transform.reply_counts())
         replies += model_quality.failure_line(ask_transform.failed_attempts())
@@ -109,6 +111,18 @@ class BuildJob:
             if poll_seconds is not None:
                 return run_in_batches(self.config, self.runner, self.payment, self.decisions, poll_seconds)
         return run_directly(Build(self.config, self.runner, self.payment, self.decisions), self.budget)
+
+
+def check_work(folder: str) -> None:
+    """Raise UserError where a work folder is that of something else, whose files would be replaced.
+
+    Args:
+      folder: that a build is about to write its stages and its report into.
+    """
+    check_not_kept(folder, "--work")
+    foreign = [name for name in (REPORT, chain_outcomes.FILE) if (as_path(folder, "--work") / name).exists()]
+    if foreign and not (as_path(folder, "--work") / STAGES).exists():
+        raise UserError("--work", folder, f"holds a {foreign[0]} that no build has written; name another folder")
 
 
 def summary(out: PathLike, work: str, spent: float) -> str:
@@ -128,5 +142,5 @@ def summary(out: PathLike, work: str, spent: float) -> str:
     lines.append(
         f"{count_of(sum(manifest['rejected'].values()), 'row')} rejected, each with its reason in {out}/rejected.jsonl"
     )
-    lines.append(f"${spent:.4f} spent on it; the report: {work}/report.html")
+    lines.append(f"${spent:.4f} spent on it; the report: {work}/{REPORT}")
     return "\n".join(lines)

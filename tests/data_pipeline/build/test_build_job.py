@@ -1,0 +1,16 @@
+from pathlib import Path
+
+import pytest
+
+from coi_jax.common.errors import UserError
+from data_pipeline.build.build_job import check_work
+
+
+@pytest.mark.parametrize("name", ["report.html", "chains.jsonl"])
+def test_files_that_no_build_has_written_are_not_replaced(tmp_path: Path, name: str) -> None:
+    check_work(str(tmp_path))
+    (tmp_path / name).write_text("precious", encoding="utf-8")
+    with pytest.raises(UserError, match=f"--work: .*holds a {name} that no build has written"):
+        check_work(str(tmp_path))
+    (tmp_path / "stages").mkdir()
+    check_work(str(tmp_path))
