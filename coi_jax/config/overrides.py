@@ -78,6 +78,8 @@ def _set(values: dict[str, Any], place: Place, key: str, value: Any, inner: Plac
 
 def _choose(values: dict[str, Any], place: Place, choice: Any) -> None:
     """Set the tag of a union, and drop the fields that the chosen section does not have."""
+    if place.tag == "unit" and values.get("unit") != choice:
+        values.clear()  # a number of another unit would be another amount
     values[str(place.tag)] = choice
     for name in set(values) - set(place.section(values).model_fields):
         del values[name]

@@ -299,12 +299,19 @@ class EvaluationConfig(Section):
     demonstrations: str | None = None
 
 
+Name = Annotated[str, Field(min_length=1)]
+
+
 class LoggingConfig(Section):
     """Services that get the metrics of training, besides metrics.jsonl and TensorBoard events."""
 
-    wandb_project: str | None = None  # in Weights & Biases; None: not logged there
-    mlflow_experiment: str | None = None  # on the server of MLFLOW_TRACKING_URI; None: not logged there
-    group: str | None = None  # of the run; None: the name of the folder around the run folder, which is the sweep's
+    wandb_project: Name | None = None  # in Weights & Biases; None: not logged there
+    mlflow_experiment: Annotated[str, Field(min_length=1)] | None = (
+        None  # on the server of MLFLOW_TRACKING_URI; None: not logged there
+    )
+    group: Annotated[str, Field(min_length=1)] | None = (
+        None  # of the run; None: the name of the folder around the run folder, which is the sweep's
+    )
 
 
 class RunConfig(Section):

@@ -278,3 +278,17 @@ def test_an_error_of_several_lines_is_told_in_one(tmp_path: Path) -> None:
     (tmp_path / "config.py").write_text("def get_config():\n    raise RuntimeError('one\\n  two')\n")
     with pytest.raises(UserError, match=r"RuntimeError: one two$"):
         load_config(tmp_path / "config.py", {})
+
+
+def test_a_number_does_not_become_that_of_another_unit() -> None:
+    with pytest.raises(UserError, match=r"config\.train\.length\.count: missing"):
+        load_config(QUICKSTART, {"train.length": "epochs"})
+    length = load_config(QUICKSTART, {"train.length.count": "2", "train.length": "epochs"}).train.length
+    assert (length.unit, length.count) == ("epochs", 2.0)
+    assert load_config(QUICKSTART, {"train.length": "steps"}) == load_config(QUICKSTART, {})
+
+
+@pytest.mark.parametrize("name", ["wandb_project", "mlflow_experiment", "group"])
+def test_names_of_services_are_not_empty(name: str) -> None:
+    with pytest.raises(UserError, match=rf"config\.logging\.{name}: '': "):
+        load_config(QUICKSTART, {f"logging.{name}": ""})
