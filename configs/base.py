@@ -192,6 +192,7 @@ def train(length: ConfigDict, checkpoint_every: int = 100) -> ConfigDict:
             log_every=10,  # steps
             checkpoint_every=checkpoint_every,  # steps
             checkpoint_minutes=30.0,  # since the last checkpoint; None: only by steps
+            preemption_hours=None,  # between preemptions, to expect: sets the time between checkpoints; None: as above
             keep_checkpoints=2,  # the newest, and one to go on from where that is damaged
             validation=None,  # or `validation`
         )

@@ -204,6 +204,8 @@ class TrainConfig(Section):
     log_every: PositiveInt  # steps
     checkpoint_every: PositiveInt  # steps; the last step is always kept
     checkpoint_minutes: PositiveFloat | None  # a checkpoint also after this long without one; None: only by steps
+    # Between preemptions, to expect; the time between checkpoints then follows, from the second on. None: as above.
+    preemption_hours: PositiveFloat | None = None
     keep_checkpoints: PositiveInt
     validation: ValidationConfig | None = None  # None: without
 

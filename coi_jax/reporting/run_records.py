@@ -41,6 +41,7 @@ IGNORED_FIELDS = (
     "train.log_every",
     "train.checkpoint_every",
     "train.checkpoint_minutes",
+    "train.preemption_hours",
     "train.keep_checkpoints",
     "train.validation",
     "logging.",

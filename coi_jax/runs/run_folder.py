@@ -43,6 +43,7 @@ HARMLESS_FIELDS = (
     "train.log_every",
     "train.checkpoint_every",
     "train.checkpoint_minutes",
+    "train.preemption_hours",
     "train.keep_checkpoints",
     "train.validation",
     "logging.",

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -37,6 +38,7 @@ from coi_jax.training.validation import BestCheckpoint, Validation
 from coi_jax.weights.initial_weights import InitialWeights, initial_weights, open_weights
 from coi_jax.weights.sources import CONFIG
 
+LEAST_SECONDS = 60.0  # between checkpoints that are due by time, however little a save takes
 KEPT_PROGRAMS = 8  # compiled steps that a process keeps for its next runs
 
 
@@ -278,6 +280,7 @@ def fit(job: TrainingJob) -> Fitted:
             if schedule.is_due(step):
                 progress_log.flush()
                 checkpoints.save(state, step, job.position)
+                schedule.has_saved()
         progress_log.flush()
         checkpoints.save(state, step, job.position)
     job.initial_weights.keep_frozen_base(state.frozen)
@@ -321,12 +324,14 @@ def validate(
 class CheckpointSchedule:
     """Says after which steps to save: after every so many, and so many minutes after the last checkpoint.
 
-    All hosts get the same answer, that of the primary process's clock. Several hosts ask it only where a row of metrics
-    is due, since they wait for each other then.
+    Where the config says how often the machine is taken away, the minutes follow from the time that a save takes. All
+    hosts get the same answer, that of the primary process's clock. Several hosts ask it only where a row of metrics is
+    due, since they wait for each other then.
     """
 
     def __init__(self, settings: TrainConfig) -> None:
         self._settings, self._saved_at = settings, time.monotonic()
+        self._save_seconds: float | None = None  # the longest so far
 
     def is_due(self, step: int) -> bool:
         """Return whether to save after `step`, and count the time from there if so."""
@@ -335,12 +340,45 @@ class CheckpointSchedule:
             self._saved_at = time.monotonic()
         return is_due
 
+    def has_saved(self) -> None:
+        """Take note that the save that was due has ended."""
+        now = time.monotonic()
+        self._save_seconds, self._saved_at = max(self._save_seconds or 0.0, now - self._saved_at), now
+
+    @property
+    def seconds(self) -> float | None:
+        """The longest time between two checkpoints; None where it is counted in steps alone."""
+        hours, minutes = self._settings.preemption_hours, self._settings.checkpoint_minutes
+        if hours is not None and self._save_seconds is not None:
+            return max(LEAST_SECONDS, best_interval(self._save_seconds, 3600 * hours))
+        return None if minutes is None else 60 * minutes
+
     def _is_time(self, step: int) -> bool:
-        minutes = self._settings.checkpoint_minutes
-        if minutes is None or (jax.process_count() > 1 and step % self._settings.log_every != 0):
+        if self._settings.checkpoint_minutes is None and self._settings.preemption_hours is None:
             return False
-        is_time: bool = processes.on_primary(lambda: time.monotonic() - self._saved_at >= 60 * minutes)
-        return is_time
+        if jax.process_count() > 1 and step % self._settings.log_every != 0:
+            return False
+        return bool(processes.on_primary(self._is_time_here))
+
+    def _is_time_here(self) -> bool:
+        seconds = self.seconds
+        return seconds is not None and time.monotonic() - self._saved_at >= seconds
+
+
+def best_interval(save_seconds: float, failure_seconds: float) -> float:
+    """Return the seconds between checkpoints that lose the least time to saving and to steps that are taken again.
+
+    Daly 2006, "A higher order estimate of the optimum checkpoint interval for restart dumps", equation 37; its first
+    term is Young's of 1974.
+
+    Args:
+      save_seconds: that a save holds up training.
+      failure_seconds: mean time between failures.
+    """
+    if save_seconds >= 2 * failure_seconds:
+        return failure_seconds
+    ratio = save_seconds / (2 * failure_seconds)
+    return math.sqrt(2 * save_seconds * failure_seconds) * (1 + math.sqrt(ratio) / 3 + ratio / 9) - save_seconds
 
 
 def restore_or_init(job: TrainingJob, checkpoints: Checkpoints) -> tuple[TrainState, int]:

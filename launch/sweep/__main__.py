@@ -22,6 +22,7 @@ from launch.sweep import status
 from launch.sweep.backends.protocol import Backend, Outcome, Settings
 from launch.sweep.backends.registry import BACKENDS
 from launch.sweep.checks import check_points
+from launch.sweep.devices import follower_name
 from launch.sweep.forecast import Request, forecast
 from launch.sweep.point_state import SWEEP_LOCK, check_writable, config_fault, state
 from launch.sweep.points import Point, choose, expand
@@ -47,11 +48,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         forecast([point for point in points if state(point) != "done"], request)
     if arguments.dry_run:
         return 0
-    check_writable(points[0].folder.parent)
+    folder = points[0].folder.parent
+    is_follower = bool(follower_name())  # of the host that has the folder
+    if not is_follower:
+        check_writable(folder)
     backend = BACKENDS[arguments.backend](_settings(arguments, overrides))
     # One sweep has the folder; several may share out its points by --only, as the tasks of a cluster do.
-    lock = contextlib.nullcontext() if arguments.only else folder_lock(points[0].folder.parent, "--out", SWEEP_LOCK)
-    with lock:
+    is_shared = bool(arguments.only) or is_follower
+    with contextlib.nullcontext() if is_shared else folder_lock(folder, "--out", SWEEP_LOCK):
         return run_points(points, backend)
 
 

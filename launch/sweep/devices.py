@@ -11,6 +11,9 @@ from coi_jax.common.errors import UserError
 # How libtpu arranges the chips of one process, by their number.
 TPU_BOUNDS = {1: "1,1,1", 2: "1,2,1", 4: "2,2,1", 8: "2,4,1"}
 COORDINATOR = "JAX_COORDINATOR_ADDRESS"  # which names the other processes of a run
+# The number of this process among those of a run: as JAX is told it, as GKE numbers the hosts of a TPU slice and the
+# slices, as SkyPilot numbers hosts.
+PROCESS, SLICE = ("JAX_PROCESS_ID", "TPU_WORKER_ID", "SKYPILOT_NODE_RANK"), "MEGASCALE_SLICE_ID"
 FORCED_DEVICES = re.compile(r"--xla_force_host_platform_device_count=(\d+)")
 
 
@@ -55,6 +58,13 @@ def is_alone(workers: int, folder: Path = Path("/dev")) -> bool:
       folder: of the operating system's devices.
     """
     return workers > 1 or not (COORDINATOR in os.environ or _tpu_chips(folder))
+
+
+def follower_name() -> str:
+    """Return a name of this host where it runs the points of a sweep together with others; "" on the primary one."""
+    process = next((os.environ[name] for name in PROCESS if os.environ.get(name)), "0")
+    numbers = [os.environ.get(SLICE) or "0", process]
+    return "" if set(numbers) == {"0"} else "-".join(numbers)
 
 
 def _gpus(folder: Path) -> list[str]:

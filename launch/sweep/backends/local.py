@@ -20,8 +20,8 @@ from launch.sweep.backends.point_queue import PointQueue
 from launch.sweep.backends.protocol import LOG, Outcome, Settings, Status
 from launch.sweep.checks import check_meshes
 from launch.sweep.commands import evaluate_command, train_command
-from launch.sweep.devices import device_shares, is_alone
-from launch.sweep.point_state import SWEEP_LOCK, claim, is_scored, is_trained, state
+from launch.sweep.devices import device_shares, follower_name, is_alone
+from launch.sweep.point_state import CONFIG, SWEEP_LOCK, claim, is_scored, is_trained, state
 from launch.sweep.points import Point
 from launch.sweep.worker_process import WorkerProcess
 
@@ -29,6 +29,7 @@ from launch.sweep.worker_process import WorkerProcess
 PREEMPTING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 RELEASE_SECONDS = 60  # that a run may take to save and end, whose sweep was killed
+START_SECONDS = 600  # that the primary host may start later than the others
 
 
 class LocalBackend:
@@ -37,6 +38,9 @@ class LocalBackend:
     Inside `with LocalBackend(settings) as backend:` the first Ctrl-C, SIGTERM or SIGHUP asks the running points to save
     and end, a second one ends them at once. A point also saves and ends where this process is killed. A signal that was
     ignored, as `nohup` ignores SIGHUP, stays ignored.
+
+    Where several hosts run a point together, each is given the same command. The primary one does all of the above; the
+    others follow it, and keep a log of their own.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -45,6 +49,7 @@ class LocalBackend:
         self._shares = device_shares(settings.workers)
         self._workers = [WorkerProcess(share) for share in self._shares]
         self._printing = threading.Lock()
+        self._follower = follower_name()
 
     def __enter__(self) -> "LocalBackend":
         heeded = [number for number in PREEMPTING if signal.getsignal(number) is not signal.SIG_IGN]
@@ -85,7 +90,7 @@ class LocalBackend:
             while not self.stopped and (point := queue.take(like=before)) is not None:
                 if before is not None and before.group != point.group:
                     worker.close()
-                self._print(point, f"== {point.id}: {_intent(point)}; log in {point.folder / LOG}\n", is_heading=True)
+                self._print(point, f"== {point.id}: {_intent(point)}; log in {self._log(point)}\n", is_heading=True)
                 outcome = self._run(worker, point)
                 if outcome.status == "failed":
                     worker.close()
@@ -94,7 +99,12 @@ class LocalBackend:
         finally:
             worker.close()
 
+    def _log(self, point: Point) -> epath.Path:
+        return point.folder / (f"log-{self._follower}.txt" if self._follower else LOG)
+
     def _run(self, worker: WorkerProcess, point: Point) -> Outcome:
+        if self._follower:
+            return self._follow(worker, point)
         claim(point)
         try:
             with folder_lock(point.folder, "--out", SWEEP_LOCK):
@@ -102,6 +112,15 @@ class LocalBackend:
                 return self._run_locked(worker, point)
         except UserError as error:
             return Outcome(point, "failed", str(error))
+
+    def _follow(self, worker: WorkerProcess, point: Point) -> Outcome:
+        """Run a point with the primary host, which begins it and holds its lock."""
+        deadline = time.monotonic() + START_SECONDS
+        while not (point.folder / CONFIG).exists():
+            if self.stopped or time.monotonic() > deadline:
+                return Outcome(point, "failed", f"the primary host has not begun it in {point.folder}, which all share")
+            time.sleep(0.1)
+        return self._run_locked(worker, point)
 
     def _run_locked(self, worker: WorkerProcess, point: Point) -> Outcome:
         for name, is_complete, command in (
@@ -113,7 +132,8 @@ class LocalBackend:
             if self.stopped:
                 return Outcome(point, "preempted", f"stopped before {name}")
             status = self._call(worker, command, point)
-            if status != 0 or self.stopped or not is_complete(point):
+            # The primary host may still be closing the files that a follower would look for.
+            if status != 0 or self.stopped or not (self._follower or is_complete(point)):
                 return Outcome(point, *self._explain(name, status, point))
         return Outcome(point, "done", "")
 
@@ -125,11 +145,11 @@ class LocalBackend:
         if status < 0:
             hint = "; was there too little memory?" if -status == signal.SIGKILL else ""
             return "failed", f"{name} was ended by {signal.Signals(-status).name}{hint}"
-        return "failed", f"{name} exited with status {status}: {_last_line(point.folder / LOG)}"
+        return "failed", f"{name} exited with status {status}: {_last_line(self._log(point))}"
 
     def _call(self, worker: WorkerProcess, command: Sequence[str], point: Point) -> int:
         """Run a command, whose output goes to the point's log and to the terminal; return its exit status."""
-        with AppendFile(point.folder / LOG) as file:
+        with AppendFile(self._log(point)) as file:
             now = datetime.datetime.now().isoformat(" ", "seconds")
             file.write(f"\n# {now} {shlex.join(['python', '-m', *command])}\n")
 

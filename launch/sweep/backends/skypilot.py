@@ -1,5 +1,6 @@
 """The SkyPilot backend: every point is a managed job, which goes on elsewhere when its spot machine is taken away."""
 
+import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from coi_jax.common import files
 from coi_jax.common.errors import UserError
 from launch.sweep.backends.protocol import Outcome, Settings
 from launch.sweep.backends.submission import Submission, call, check_bucket, check_installed, job_id, point_command
+from launch.sweep.backends.tpu_environment import tpu_environment
 from launch.sweep.point_state import claim
 from launch.sweep.points import Point
 
@@ -81,4 +83,6 @@ def task(point: Point, settings: Settings, template: dict[str, Any]) -> dict[str
       template: the user's fields.
     """
     command = [*point_command(settings, "python"), "--only", point.id]
-    return {"name": job_id(point), "workdir": ".", **template, "run": shlex.join(command)}
+    accelerator = json.dumps(template["resources"].get("accelerators", ""))
+    variables = tpu_environment(accelerator, 1, point.folder.parent, template.get("envs") or {})
+    return {"name": job_id(point), "workdir": ".", **template, "envs": variables, "run": shlex.join(command)}

@@ -7,6 +7,7 @@ from coi_jax.common import files
 from coi_jax.common.errors import UserError
 from launch.sweep.backends.protocol import Outcome, Settings
 from launch.sweep.backends.submission import Submission, call, check_bucket, check_installed, job_id, point_command
+from launch.sweep.backends.tpu_environment import tpu_environment
 from launch.sweep.point_state import claim
 from launch.sweep.points import Point
 
@@ -68,4 +69,17 @@ def workload_command(point: Point, settings: Settings, flags: Sequence[str]) -> 
       flags: the user's.
     """
     command = shlex.join([*point_command(settings, "python"), "--only", point.id])
-    return ["xpk", "workload", "create", f"--workload={job_id(point)}", f"--command={command}", *flags]
+    named = ["xpk", "workload", "create", f"--workload={job_id(point)}", f"--command={command}", *flags]
+    return [*named, *environment_flags(point, flags)]
+
+
+def environment_flags(point: Point, flags: Sequence[str]) -> list[str]:
+    """Return the flags that set a job's environment; none where the user names a file of it, which xpk takes alone."""
+    values = {name: value for name, _, value in (flag.partition("=") for flag in flags)}
+    if "--env-file" in values:
+        return []
+    own = {flag.split("=")[1] for flag in flags if flag.startswith("--env=")}
+    slices = values.get("--num-slices", "1")
+    accelerator, count = values.get("--tpu-type", ""), int(slices) if slices.isdecimal() else 1
+    variables = tpu_environment(accelerator, count, point.folder.parent, {})
+    return [f"--env={name}={value}" for name, value in variables.items() if name not in own]

@@ -84,6 +84,7 @@ def test_another_kind_of_model_differs_too(tmp_path: Path) -> None:
         ("model.remat", "full"),
         ("train.checkpoint_every", 50),
         ("train.checkpoint_minutes", 1.5),
+        ("train.preemption_hours", 2.5),
         ("train.keep_checkpoints", 5),
         ("evaluation.max_new_tokens", 50),
         ("evaluation.batch", 7),

@@ -1,4 +1,5 @@
 import itertools
+import math
 import os
 import re
 import shutil
@@ -19,7 +20,7 @@ from coi_jax.runs.metrics_rows import read_metrics
 from coi_jax.runs.run_folder import RunFolder, open_run
 from coi_jax.runs.train_state import TrainState
 from coi_jax.training import loop
-from coi_jax.training.loop import CheckpointSchedule, Fitted, TrainingJob, prepare
+from coi_jax.training.loop import CheckpointSchedule, Fitted, TrainingJob, best_interval, prepare
 from coi_jax.training.step import Batch
 from coi_jax.training.termination import Termination
 from tests.helpers import published_models, tiny_models
@@ -165,6 +166,35 @@ def test_checkpoints_are_due_by_steps_and_by_minutes(monkeypatch: pytest.MonkeyP
         due += [step] if schedule.is_due(step) else []
         assert by_steps.is_due(step) == (step % 4 == 0)
     assert due == [3, 4, 7, 8]  # at 150 s, then by steps, again 150 s after that, and by steps
+
+
+def test_the_time_between_checkpoints_follows_from_preemptions(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    settings: dict[str, Any] = {"train__checkpoint_every": 1000, "train__preemption_hours": 4.0}
+    settings["train__checkpoint_minutes"] = 10.0
+    schedule = CheckpointSchedule(run_config(**settings).train)
+    due = []
+    for step in range(1, 40):
+        now[0] += 60
+        if schedule.is_due(step):
+            due.append(step)
+            now[0] += 5  # a save
+            schedule.has_saved()
+    assert schedule.seconds == pytest.approx(best_interval(5.0, 4 * 3600.0))
+    assert due == [10, 17, 24, 31, 38]  # the first after 10 minutes, the others after 376 s
+
+
+@pytest.mark.parametrize(("save", "failure"), [(5.0, 14400.0), (60.0, 3600.0), (300.0, 3600.0)])
+def test_no_other_interval_loses_less_time(save: float, failure: float) -> None:
+    """Daly's model: the run is split into parts, each taken again from its beginning where a failure hits it."""
+
+    def wall_time(interval: float) -> float:
+        return failure * math.expm1((interval + save) / failure) / interval
+
+    best = best_interval(save, failure)
+    assert wall_time(best) <= min(wall_time(best * factor) for factor in (0.8, 0.9, 1.1, 1.25))
+    assert best_interval(2 * failure, failure) == failure
 
 
 def test_numbers_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:

@@ -123,6 +123,21 @@ def test_a_template_that_overrides_wrongly(tmp_path: Path, text: str, message: s
         skypilot.read_template(str(path))
 
 
+def test_a_job_keeps_compiled_programs_in_the_bucket_unless_the_user_says_where(workplace: Path, bucket: str) -> None:
+    point = points(f"{bucket}/sweep")[0]
+    cache = "JAX_COMPILATION_CACHE_DIR"
+    template = {"resources": {"accelerators": "tpu-v6e-8"}, "envs": {"WANDB_ENTITY": "me"}}
+    envs = skypilot.task(point, SETTINGS, template)["envs"]
+    assert envs[cache] == "gs://bucket/sweep/xla"
+    assert envs["WANDB_ENTITY"] == "me"
+    assert "vmem" in envs["LIBTPU_INIT_ARGS"]
+    flags = ["--tpu-type=v6e-8", "--num-slices=2"]
+    assert f"--env={cache}=gs://bucket/sweep/xla" in xpk.workload_command(point, SETTINGS, flags)
+    assert "all_reduce_opt" in xpk.workload_command(point, SETTINGS, flags)[-1]
+    assert len(xpk.environment_flags(point, [*flags, f"--env={cache}=/tmp/xla"])) == 1
+    assert not xpk.environment_flags(point, [*flags, "--env-file=variables.txt"])
+
+
 def test_flags_that_the_sweep_sets(tmp_path: Path) -> None:
     path = tmp_path / "flags.txt"
     path.write_text("--cluster=c --tpu-type='v5 x'  # comment\n--command=echo\n")
