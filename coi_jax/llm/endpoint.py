@@ -64,19 +64,19 @@ class Endpoint:
           Busy, Declined: see there.
           UserError: no call can succeed: the key, the model or the address is wrong, or there is no money left.
         """
-        first: Declined | None = None
+        reasons: list[Declined] = []
         for name in self._formats.to_try(call.body):
             try:
                 reply = await self._post(with_format(call.body, name))
             except Declined as declined:
-                first = first or declined
+                reasons.append(declined)
                 if not self._formats.may_be_unknown(name, is_named=declined.is_about_format):
                     break
             else:
-                self._formats.accept(name, call.body, str(first or ""))
+                self._formats.accept(name, call.body, str(reasons[0]) if reasons else "")
                 return reply
-        assert first
-        raise first
+        # Where the call is declined as text too, the format is not what is wrong with it.
+        raise next((reason for reason in reversed(reasons) if not reason.is_about_format), reasons[0])
 
     async def _post(self, body: dict[str, Any]) -> Reply:
         client, seconds = next(self._clients), self._config.timeout_seconds

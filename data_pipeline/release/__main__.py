@@ -62,7 +62,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--base_url", default=release_files.BASE_URL, help="where data/ is served")
     arguments = parser.parse_args(argv)
     check_replaceable(arguments.out, release_files.REPOSITORY)  # before anything is downloaded
-    src = arguments.src or download.download(_downloads(arguments.download_folder), arguments.base_url)
+    src = (
+        arguments.src
+        if arguments.src is not None
+        else download.download(_downloads(arguments.download_folder), arguments.base_url)
+    )
     import_release(src, arguments.out, first_steps=not arguments.no_first_steps, overwrite=arguments.overwrite)
     print(summary(arguments.out, read_manifest(arguments.out)))
     return 0

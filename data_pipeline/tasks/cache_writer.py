@@ -13,8 +13,10 @@ from coi_jax.common import files
 from coi_jax.common.errors import UserError, nearest
 from coi_jax.common.progress import track
 from coi_jax.common.storage import PathLike, atomic_folder, local_writer
+from coi_jax.common.wording import count_of
 from coi_jax.config.run import RunConfig
 from coi_jax.data.arms import ARMS, find_arm
+from coi_jax.data.prompts import is_complete
 from coi_jax.data.task_specs import TaskSpec, available_tests, evaluation_task, training_tasks, validation_tasks
 from coi_jax.data.test_sets import TEST_SETS
 from coi_jax.data.token_cache import (
@@ -54,10 +56,21 @@ def write(config: RunConfig, names: Sequence[str], vocabulary_copy: PathLike | N
         vocabulary_copy = ensure_trained(config)
     vocabulary = load_vocabulary(config, vocabulary_copy)
     specs = [_spec(config, name) for name in names]
+    for spec in _training(config):
+        if spec in specs and open_cache(*cache_folder(config, spec, vocabulary)) is None:
+            check_outputs(spec)
     folders = [_write_task(config, spec, vocabulary) for spec in specs]
     for arm in dict.fromkeys([*ARMS, config.arm]):
         _write_mixture(config.model_copy(update={"arm": arm}), vocabulary)
     return folders
+
+
+def check_outputs(spec: TaskSpec) -> None:
+    """Raise UserError where a chain of a task has a step without an output: a model would learn to answer nothing."""
+    bare = [chain.id for chain in spec.read_rows() if not is_complete(chain)]
+    if bare:
+        hint = f"{count_of(len(bare), 'chain')} of the task, as {bare[0]!r}, lacks the output of a step"
+        raise UserError(spec.name, f"{spec.folder}/{spec.split}.jsonl", f"{hint}; fill it in, or leave the chain out")
 
 
 def _training(config: RunConfig) -> list[TaskSpec]:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from coi_jax.chains.chain import Step
-from coi_jax.chains.dataset import DatasetWriter, read_chains
+from coi_jax.chains.chain import Chain, Step
+from coi_jax.chains.dataset import DatasetWriter, read_chains, write_chains
 from coi_jax.common import cli
 from coi_jax.common.errors import UserError
 from coi_jax.config.run import RunConfig
@@ -187,6 +187,17 @@ def test_a_bad_row_is_named_with_its_line(config: RunConfig) -> None:
     path.write_text("\n".join([lines[0], lines[1][:40], *lines[2:]]))
     with pytest.raises(UserError, match=r"train\.jsonl:2: not JSON"):
         cache_writer.write(config, ["train_length1"])
+
+
+def test_chains_without_outputs_are_no_training_data(tmp_path: Path) -> None:
+    """They are test data: nothing says what the model should have written."""
+    bare = Chain("bare", "s", "b a", "Sort.", (Step("Sort.", None),))
+    splits = {"train": [make_chain(1, 1), bare, make_chain(1, 2)], "test": [bare]}
+    write_chains(tmp_path / "data", splits, source="procedural", licence="none")
+    config = small_config(tmp_path)
+    with pytest.raises(UserError, match="1 chain of the task, as 'bare', lacks the output of a step"):
+        cache_writer.write(config, ["train_length1"])
+    assert cache_writer.write(config, ["train_length2", "proc1_test"])
 
 
 def test_the_command_line(tmp_path: Path, config: RunConfig, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,11 +18,14 @@ def test_a_form_that_is_not_constrained_is_asked_for_in_words(tmp_path: Path, st
     limits = dataclasses.replace(LIMITS, new_tokens=60)
     with running_server(run, limits=limits) as server:
         found = answer(server, tmp_path, structured)
+        too_long = answer(server, tmp_path, structured, "w " * 500)
     assert isinstance(found, Rejected)
     assert found.reason.startswith("not of the wanted form: "), found
     assert found.usage.completion_tokens > 0
+    assert isinstance(too_long, Rejected)
+    assert "shorten the prompt" in too_long.reason, "and not that the format is unknown"
 
 
-def answer(server: Server, folder: Path, structured: str) -> object:
+def answer(server: Server, folder: Path, structured: str, text: str = "a") -> object:
     with client(f"{server.url}/v1", folder, structured=structured) as made:
-        return made.run(ask(made, call("a"), Output)).result()
+        return made.run(ask(made, call(text), Output)).result()
