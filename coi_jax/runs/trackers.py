@@ -117,7 +117,7 @@ class WandbTracker:
                 config=run.config,
                 allow_val_change=True,
                 dir=os.fspath(run.folder) if storage.is_local(run.folder) else None,
-                settings=wandb.Settings(console="off", save_code=False, disable_git=True),
+                settings=wandb.Settings(console="off", quiet=True, save_code=False, disable_git=True),
             )
         except wandb.errors.Error as error:
             hint = f"{_first_line(error)}; log in with `wandb login`, or set WANDB_MODE=offline"
