@@ -8,6 +8,7 @@ rejected.jsonl. SeqEval and ComplexBench have no references: their answers are f
 """
 
 import itertools
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -147,6 +148,21 @@ def _check_instructions(ids: Sequence[Any], arguments: Sequence[Mapping[str, Any
                 CHECKS[id]("1", given)
         except (KeyError, TypeError, AttributeError) as error:
             raise NotUsable(f"arguments of {id} are missing or of another type ({error})") from None
+        _check_arguments(id, given)
+
+
+def _check_arguments(id: str, given: Mapping[str, Any]) -> None:
+    """Raise NotUsable where an argument has a value with which every response, or none, follows the instruction."""
+    from coi_jax.evaluation.instruction_checks import RELATIONS
+
+    for name, value in given.items():
+        is_no_count = isinstance(value, int) and value < 0
+        is_no_relation = name.endswith("relation") and value not in RELATIONS
+        is_no_word = (
+            name.endswith("words") and isinstance(value, list) and not all(map(re.compile(r"\w").search, value))
+        )
+        if is_no_count or is_no_relation or is_no_word:
+            raise NotUsable(f"argument {name} of {id} is {shorten(value, 60)}, by which nothing can be verified")
 
 
 def _unreferenced(source: str, instruction: str, id: str, row: Row, shown: Sequence[str]) -> Chain:

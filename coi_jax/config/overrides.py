@@ -60,7 +60,8 @@ def _inside(found: Any, keys: list[str], name: str, value: Any) -> dict[str, Any
         return found
     where = ".".join(["config", *keys])
     variant = ", or choose its variant that has it: --config FILE.py:lora" if where == "config.lora" else ""
-    is_none = f"{where} is None; set it in the config file{variant}"
+    whole = f"--{where}=\"{{'{name.split('.')[-1]}': …}}\""
+    is_none = f"{where} is None; set it in the config file, or whole, as {whole}{variant}"
     hint = is_none if found is None else f"{where} has no fields of its own"
     raise UserError(f"config.{name}", value, hint)
 

@@ -19,7 +19,7 @@ from coi_jax.common.errors import UserError, nearest
 from coi_jax.common.storage import PathLike, as_path
 from coi_jax.evaluation import predictions
 from coi_jax.evaluation.bootstrap import Resamples, draws, interval
-from coi_jax.evaluation.predictions import PREDICTIONS, RESULTS, Prediction, Row
+from coi_jax.evaluation.predictions import PREDICTIONS, RESULTS, Row
 from coi_jax.evaluation.score_table import BENCHMARK_COLUMNS, COLUMNS
 from coi_jax.evaluation.scores import ScoreKey
 
@@ -198,7 +198,7 @@ def _check_scores(folder: epath.Path, rows: Mapping[str, Row], command: str) -> 
     results = files.read_object(path, "results") if path.exists() else {}
     if results.get("examples") != len(rows):
         return
-    of_lines = predictions.digest(Prediction(row["id"], row["prediction"], row["complete"]) for row in rows.values())
+    of_lines = predictions.digest_of_rows(rows.values())
     means = {key: np.mean([row["scores"][key] for row in rows.values() if key in row["scores"]] or 0) for key in SHOWN}
     scored = results["scores"]
     is_changed = any(key in scored and abs(scored[key]["value"] - mean) > ROUNDING for key, mean in means.items())

@@ -16,6 +16,7 @@ from coi_jax.evaluation import languages
 Arguments = Mapping[str, Any]
 Check = Callable[[str, Arguments], bool]
 
+RELATIONS = ("less than", "at least")
 CONSTRAINED_RESPONSES = ("My answer is yes.", "My answer is no.", "My answer is maybe.")
 QUOTES, ENDS_OF_WORDS = "'\"", re.compile("[.,?!'\"]")
 POSTSCRIPTS = {"P.S.": r"p\.\s?s\.", "P.P.S": r"p\.\s?p\.\s?s"}

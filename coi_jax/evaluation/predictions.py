@@ -8,7 +8,7 @@ anew where it is missing, as in files of earlier versions, or where scores are c
 
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO, Any
 
@@ -16,6 +16,7 @@ import pydantic
 
 from coi_jax.chains.chain import Chain, parse
 from coi_jax.common import files
+from coi_jax.common.errors import UserError
 from coi_jax.common.schema import check_value
 from coi_jax.common.storage import AppendFile, PathLike, as_path
 from coi_jax.evaluation.scores import ScoreKey
@@ -177,3 +178,23 @@ def refresh(folder: PathLike, rows: Iterable[Row]) -> bool:
 def digest(predictions: Iterable[Prediction]) -> str:
     """Return a hash of predictions that does not depend on their order."""
     return files.digest(sorted([prediction.id, prediction.text] for prediction in predictions))
+
+
+def digest_of_rows(rows: Iterable[Row]) -> str:
+    """Return `digest` of lines of predictions."""
+    return digest(Prediction(row["id"], row["prediction"], True) for row in rows)
+
+
+def check_scored(folder: PathLike, rows: Sequence[Row], results: PathLike) -> None:
+    """Raise UserError where lines of predictions are not those that the results beside them are of.
+
+    Args:
+      folder: of the predictions.
+      rows: all lines.
+      results: their `results.json`; where it is missing, or of fewer examples, as of a sample, nothing is known.
+    """
+    if not as_path(results).exists() or files.read_value(results, ("examples",), int, "results") != len(rows):
+        return
+    if files.read_value(results, ("provenance", "predictions"), str, "results") != digest_of_rows(rows):
+        hint = "was changed after it was scored; run python -m coi_jax.evaluate again"
+        raise UserError("predictions", as_path(folder) / PREDICTIONS, hint)

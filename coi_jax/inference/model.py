@@ -178,6 +178,7 @@ def load_model(
     run.load_config()
     for name, value in overrides.items():
         if not (name.startswith(OVERRIDABLE_SECTIONS) or name in OVERRIDABLE_FIELDS or (source and name == "arm")):
+            load_config(run.config, {name: value})  # or an error: there is no such field, or its value is none
             may = ", ".join([*(f"{section}*" for section in OVERRIDABLE_SECTIONS), *OVERRIDABLE_FIELDS])
             raise UserError(f"config.{name}", value, f"is fixed by the training of {run.path}; only {may} may differ")
     config = load_config(run.config, overrides)

@@ -8,7 +8,8 @@ from typing import Any
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
 from coi_jax.common.storage import PathLike, as_path
-from coi_jax.evaluation.predictions import PREDICTIONS
+from coi_jax.evaluation import predictions
+from coi_jax.evaluation.predictions import PREDICTIONS, RESULTS
 
 KEYS = ("id", "instruction", "input", "prediction", "target")
 
@@ -62,7 +63,10 @@ def _read(run: PathLike, test_set: str) -> dict[str, dict[str, Any]]:
     for place, row in files.read_placed_jsonl(path, "predictions"):
         if missing := [key for key in KEYS if not isinstance(row.get(key), str)]:
             raise UserError("predictions", place, f"has no text {missing[0]!r}; run python -m coi_jax.evaluate again")
+        if row["id"] in rows:
+            raise UserError("predictions", place, "answers an example for the second time; remove one of the lines")
         rows[row["id"]] = row
+    predictions.check_scored(path.parent, list(rows.values()), path.parent / RESULTS)
     return rows
 
 

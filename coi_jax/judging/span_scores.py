@@ -11,7 +11,7 @@ from coi_jax.common.errors import UserError
 from coi_jax.common.storage import PathLike, as_path
 from coi_jax.evaluation import predictions
 from coi_jax.evaluation.metrics import ExampleScores
-from coi_jax.evaluation.predictions import PREDICTIONS, RESULTS, Prediction, Row
+from coi_jax.evaluation.predictions import PREDICTIONS, RESULTS, Row
 from coi_jax.evaluation.results import with_intervals
 from coi_jax.evaluation.results_digest import DIGEST, results_digest
 from coi_jax.evaluation.scores import ScoreKey, content_rouge_l
@@ -44,7 +44,7 @@ def score_spans(workdir: PathLike, test_set: str, client: Client, config: SpansC
         raise UserError("endpoint.model", config.endpoint.model, f"no reply could be used: {faults[0]}")
     results = _results(test_set, marked, config) | {
         "available_examples": len(rows),
-        "predictions": _digest(rows),
+        "predictions": predictions.digest_of_rows(rows),
     }
     results[DIGEST] = results_digest(results)
     files.write_json(folder / SPANS, results)
@@ -63,13 +63,9 @@ def _read(folder: PathLike, command: str) -> list[Row]:
     rows = sorted(predictions.read_rows(folder), key=lambda row: hashlib.sha256(row["id"].encode()).digest())[:examples]
     if any(not isinstance(row.get("steps"), list) for row in rows):
         raise UserError("predictions", path, f"are of an earlier version, without steps; run {command} again")
-    if files.read_value(scored, ("provenance", "predictions"), str, "results") != _digest(rows):
+    if files.read_value(scored, ("provenance", "predictions"), str, "results") != predictions.digest_of_rows(rows):
         raise UserError("predictions", path, f"are not those that were scored; run {command} again")
     return rows
-
-
-def _digest(rows: Sequence[Row]) -> str:
-    return predictions.digest(Prediction(row["id"], row["prediction"], row["complete"]) for row in rows)
 
 
 def _answer(row: Row) -> ChainAnswer:

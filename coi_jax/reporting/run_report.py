@@ -150,10 +150,12 @@ def _chain(line: Json) -> Json:
 
 def _predictions(row: Record, faults: list[str]) -> list[Json]:
     """Return the rows of a record's predictions.jsonl; none, and the reason, where it is missing or damaged."""
-    path = row.path.parent / PREDICTIONS
+    path, known = row.path.parent / PREDICTIONS, len(faults)
     lines = _read(path, lambda: predictions.read_rows(path.parent), faults)
-    if lines and len(lines) < row.examples:
+    if os.path.lexists(path) and len(faults) == known and len(lines) < row.examples:
         faults.append(f"{path} has {len(lines)} of the {row.examples} answers that were scored")
+    elif len(lines) == row.examples and predictions.digest_of_rows(lines) != row.provenance["predictions"]:
+        faults.append(f"{path} was changed after it was scored; run python -m coi_jax.evaluate again")
     return [line for line in lines if line.get("target")]
 
 

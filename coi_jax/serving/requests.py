@@ -139,6 +139,12 @@ class ChatCompletion(Completion):
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=TOP_LOGPROBS)] | None = None
 
+    @pydantic.model_validator(mode="after")
+    def _tell_top_of_what_is_told(self) -> "ChatCompletion":
+        if self.top_logprobs and not self.logprobs:
+            raise ValueError("top_logprobs: needs logprobs = true")
+        return self
+
     @property
     def limit(self) -> int | None:
         """See `Completion.limit`."""
@@ -173,7 +179,7 @@ def read_request(schema: type[Asked], body: bytes) -> Asked:
     try:
         value = parse_json(body)
     except JsonError as error:
-        raise ApiError(400, f"the body is {str(error).replace(' the file', ' it')}") from None
+        raise ApiError(400, f"the body: {str(error).replace(' the file', ' it')}") from None
     if not isinstance(value, dict):
         raise ApiError(400, "the body should be a JSON object")
     try:

@@ -29,6 +29,10 @@ def write_predictions(run: Path, answers: dict[str, str], **changes: Any) -> Pat
     return run
 
 
+def double(path: Path) -> None:
+    path.write_text(2 * path.read_text(encoding="utf-8"), encoding="utf-8")
+
+
 @pytest.fixture
 def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
     """Run A is right about six of eight chains, B about one; the answers to the last are the same."""
@@ -344,6 +348,10 @@ def test_a_text_that_begins_as_a_formula_is_none_in_a_spreadsheet(runs: tuple[Pa
         (lambda run: write_predictions(run, {"c1": "x"}, input="y"), "has another input in the other run"),
         (lambda run: write_predictions(run, {"c1": "x"}, instruction=None), "has no text 'instruction'"),
         (lambda run: (run / "eval" / "coi2_test" / "predictions.jsonl").unlink(), "run python -m coi_jax.evaluate"),
+        (
+            lambda run: double(run / "eval" / "coi2_test" / "predictions.jsonl"),
+            "answers an example for the second time",
+        ),
     ],
 )
 def test_runs_that_cannot_be_compared_are_one_line(

@@ -182,6 +182,18 @@ def test_answers_are_scored_and_a_set_without_references_is_named(
             "arguments of keywords:existence are missing or of another type ('keywords')",
         ),
         ("ifeval", {**IFEVAL[1], "kwargs": [{"language": "kn"}]}, "the detector does not know the language kn"),
+        *(
+            (
+                "ifeval",
+                {**IFEVAL[1], "instruction_id_list": [id], "kwargs": [given]},
+                f"argument {name} of {id} is {given[name]}, by which nothing can be verified",
+            )
+            for id, name, given in (
+                ("length_constraints:number_words", "num_words", {"num_words": -5, "relation": "at least"}),
+                ("length_constraints:number_words", "relation", {"num_words": 5, "relation": "foo"}),
+                ("keywords:forbidden_words", "forbidden_words", {"forbidden_words": ["["]}),
+            )
+        ),
     ],
 )
 def test_rows_that_cannot_be_used_are_kept_with_their_reason(

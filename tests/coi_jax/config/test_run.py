@@ -60,7 +60,7 @@ def test_overrides_by_dotted_name() -> None:
         ({"vocabulary.kind": "byte"}, "did you mean 'bytes'"),
         (
             {"lora.rank": 16},
-            "config.lora is None; set it in the config file, or choose its variant that has it: --config FILE.py:lora",
+            "config.lora is None; set it in the config file, or whole, as --config.lora=\"{'rank': …}\", or choose its",
         ),
         ({"optimizer.options.b2": "half"}, "config.optimizer.options.b2: half: should be a valid number"),
         ({"model.layers": 2.5}, "config.model.layers: 2.5: should be a valid integer"),

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from coi_jax.chains.chain import Chain, Step, render
+from coi_jax.common import files
 from coi_jax.common.errors import UserError
 from coi_jax.evaluation import metrics, predictions
 from coi_jax.evaluation.predictions import PREDICTIONS, Prediction
@@ -108,3 +109,17 @@ def test_lines_of_earlier_versions_are_brought_up_to_date_in_their_place(tmp_pat
     before = (tmp_path / PREDICTIONS).stat()
     assert predictions.refresh(tmp_path, due) is False
     assert (tmp_path / PREDICTIONS).stat() == before
+
+
+def test_lines_that_were_changed_after_they_were_scored_are_noticed(tmp_path: Path) -> None:
+    rows = [{"id": "a", "prediction": "x"}, {"id": "b", "prediction": "y"}]
+    results = tmp_path / "results.json"
+    predictions.check_scored(tmp_path, rows, results)  # not scored yet
+    scored = {"examples": 2, "provenance": {"predictions": predictions.digest_of_rows(rows)}}
+    files.write_json(results, scored)
+    predictions.check_scored(tmp_path, rows[::-1], results)
+    changed = [rows[0], {"id": "b", "prediction": "z"}]
+    with pytest.raises(UserError, match="was changed after it was scored"):
+        predictions.check_scored(tmp_path, changed, results)
+    files.write_json(results, scored | {"examples": 1})  # of a sample: the others were never scored
+    predictions.check_scored(tmp_path, changed, results)
