@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from coi_jax.reporting.run_records import read
 
     records = read(arguments.runs)
-    out = as_path(arguments.out or f"{arguments.runs[0]}/report.html", "--out")
+    out = as_path(f"{arguments.runs[0]}/report.html" if arguments.out is None else arguments.out, "--out")
     if is_there(out) and (not is_file(out) or run_report.MARK.encode() not in read_range(out, 0, 200)):
         raise UserError("--out", out, "was not written by this command; name another file")
     data = run_report.content(records)

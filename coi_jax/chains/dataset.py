@@ -188,6 +188,8 @@ class DatasetWriter:
         """Append a chain to a split; raise UserError where it could not be read again, or its id is another's."""
         row = chain.row()
         Chain.from_row(row)
+        if split == REJECTED:
+            raise UserError("split", split, "is the file of rows that are no chains; take another name")
         file = self._file(split)
         if chain.id in self._ids[split]:
             raise UserError("id", chain.id, f"occurs more than once in split {split}; give every chain its own id")

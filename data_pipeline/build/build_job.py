@@ -88,7 +88,7 @@ class BuildJob:
             several steps is left, which is said when all that was made is written.
         """
         check_dollars(self.budget)
-        check_work(self.work)
+        check_work(self.work, self.out)
         check_replaceable(self.out, SOURCE)  # now, and not when all questions have been asked and paid
         if not self.overwrite:
             check_settings(self.out, SOURCE, settings(self.config), settings_of)
@@ -113,12 +113,15 @@ class BuildJob:
         return run_directly(Build(self.config, self.runner, self.payment, self.decisions), self.budget)
 
 
-def check_work(folder: str) -> None:
+def check_work(folder: str, out: PathLike) -> None:
     """Raise UserError where a work folder is that of something else, whose files would be replaced.
 
     Args:
       folder: that a build is about to write its stages and its report into.
+      out: the dataset folder, which holds nothing but the dataset.
     """
+    if as_path(folder, "--work") == as_path(out, "--out") or as_path(out) in as_path(folder).parents:
+        raise UserError("--work", folder, f"is the dataset folder {out}, or inside of it; name another folder")
     check_not_kept(folder, "--work")
     foreign = [name for name in (REPORT, chain_outcomes.FILE) if (as_path(folder, "--work") / name).exists()]
     if foreign and not (as_path(folder, "--work") / STAGES).exists():

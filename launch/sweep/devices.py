@@ -13,7 +13,7 @@ TPU_BOUNDS = {1: "1,1,1", 2: "1,2,1", 4: "2,2,1", 8: "2,4,1"}
 COORDINATOR = "JAX_COORDINATOR_ADDRESS"  # which names the other processes of a run
 # The number of this process among those of a run: as JAX is told it, as GKE numbers the hosts of a TPU slice and the
 # slices, as SkyPilot numbers hosts.
-PROCESS, SLICE = ("JAX_PROCESS_ID", "TPU_WORKER_ID", "SKYPILOT_NODE_RANK"), "MEGASCALE_SLICE_ID"
+PROCESS, SLICE = ("JAX_PROCESS_ID", "TPU_WORKER_ID", "SKYPILOT_NODE_RANK"), ("MEGASCALE_SLICE_ID",)
 FORCED_DEVICES = re.compile(r"--xla_force_host_platform_device_count=(\d+)")
 
 
@@ -61,9 +61,13 @@ def is_alone(workers: int, folder: Path = Path("/dev")) -> bool:
 
 
 def follower_name() -> str:
-    """Return a name of this host where it runs the points of a sweep together with others; "" on the primary one."""
-    process = next((os.environ[name] for name in PROCESS if os.environ.get(name)), "0")
-    numbers = [os.environ.get(SLICE) or "0", process]
+    """Return a name of this host where it runs the points of a sweep together with others; "" on the primary one.
+
+    Values that are no numbers do not count: libtpu writes a warning into `TPU_WORKER_ID` where there is no TPU.
+    """
+    numbers = [
+        next(filter(str.isdecimal, (os.environ.get(name, "") for name in names)), "0") for names in (SLICE, PROCESS)
+    ]
     return "" if set(numbers) == {"0"} else "-".join(numbers)
 
 

@@ -197,6 +197,11 @@ def test_a_dataset_is_replaced_only_on_request(tmp_path: Path) -> None:
     assert list(read_chains(tmp_path / "data", "train")) == CHAINS[:1]
 
 
+def test_the_file_of_rejected_rows_is_no_split(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="split: rejected: is the file of rows that are no chains"):
+        write_chains(tmp_path / "data", {"rejected": CHAINS}, source="s", licence="l")
+
+
 def test_a_dataset_that_came_meanwhile_is_kept(tmp_path: Path) -> None:
     """Two commands that write into one folder at the same time: the second to end says so."""
     said = "has got another dataset while this one was made"

@@ -41,6 +41,7 @@ SETTINGS: dict[str, Any] = {f"model__{name}": value for name, value in tiny_mode
         ({"JAX_PROCESS_ID": "2"}, "0-2"),
         ({"TPU_WORKER_ID": "0", "MEGASCALE_SLICE_ID": "1"}, "1-0"),
         ({"SKYPILOT_NODE_RANK": "1"}, "0-1"),
+        ({"TPU_WORKER_ID": "WARNING: could not determine TPU worker number"}, ""),
     ],
 )
 def test_one_host_is_the_primary_one(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], name: str) -> None:
