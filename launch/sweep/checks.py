@@ -9,7 +9,6 @@ from coi_jax.common.storage import Folder, as_path
 from coi_jax.data import task_specs
 from coi_jax.runs.checkpoint_steps import steps
 from coi_jax.runs.trackers import check_installed
-from coi_jax.weights.safetensors_files import TensorFolder
 from launch.sweep.points import Point
 
 WEIGHTS = "config.weights.folder"
@@ -40,6 +39,8 @@ def check_data(points: Sequence[Point]) -> None:
 
 def _check_weights(folder: str) -> None:
     """Raise UserError where a folder has no weights, or only a part of their files; the Hub is not asked."""
+    from coi_jax.weights.safetensors_files import TensorFolder  # with JAX, which --help does not need
+
     if hub.is_hub(folder):
         return
     checkpoints = as_path(folder, WEIGHTS) / "checkpoints"
