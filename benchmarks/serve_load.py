@@ -135,10 +135,12 @@ def _text_case(model: Model, chain: Chain, name: str | None, limit: int) -> Case
 @contextlib.contextmanager
 def _server(workdir: str, slots: int, overrides: dict[str, Any]) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
     """Start this project's server; yield its address once it is ready, and its process."""
-    settings = [f"--config.{name}={value}" for name, value in overrides.items()]
     command = [sys.executable, "-m", "coi_jax.serve", "--workdir", workdir, "--port", "0", "--slots", str(slots)]
+    command += cli.override_flags(overrides)
     environment = sides.ENVIRONMENT | os.environ
-    with subprocess.Popen([*command, *settings], stdout=subprocess.PIPE, text=True, env=environment) as process:
+    with subprocess.Popen(
+        [*command, *cli.override_flags(overrides)], stdout=subprocess.PIPE, text=True, env=environment
+    ) as process:
         try:
             assert process.stdout is not None
             found = re.search(r"http://\S+", process.stdout.readline())

@@ -25,11 +25,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.parser(__doc__)
     parser.add_argument("--sweep", required=True, help="a file of configs/sweeps/")
     arguments = parser.parse_args(rest)
-    settings = [f"--config.{name}={value}" for name, value in overrides.items()]
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "launch.sweep", "--sweep", arguments.sweep, "--backend", "local"]
         started = time.perf_counter()
-        subprocess.run([*command, "--out", folder, *settings], check=True, stdout=sys.stderr)
+        subprocess.run([*command, "--out", folder, *cli.override_flags(overrides)], check=True, stdout=sys.stderr)
         wall = time.perf_counter() - started
         report = {"sweep": arguments.sweep} | describe(wall, Path(folder))
     print(json.dumps({"benchmark": "sweep_overhead"} | machine.describe() | report, indent=2))

@@ -11,24 +11,21 @@ texts = [coi_jax.answer_chain(model, chain.instruction, chain.input).text for ch
 print(coi_jax.score_predictions(chains, texts)["content_exact_match"]["value"])
 """
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from coi_jax.chains.chain import Chain, join
-from coi_jax.common import files
 from coi_jax.common.arguments import Seed, Text, checked
 from coi_jax.common.errors import UserError
-from coi_jax.common.storage import Folder, PathLike
+from coi_jax.common.storage import PathLike
 from coi_jax.evaluation.bootstrap import Resamples
 from coi_jax.evaluation.metrics import score_examples, target_of
 from coi_jax.evaluation.results import with_intervals
 from coi_jax.inference.answering import generate
-from coi_jax.inference.model import Model, init_untrained_run, load_model, load_to_ask
+from coi_jax.inference.model import Model, load_to_ask
+from coi_jax.inference.published import RECIPE, load_published
 from coi_jax.parallel.processes import start_jax
-from coi_jax.weights.conversion import imported_config
 
 ONE_AT_A_TIME = {"evaluation.batch": 1}
 
@@ -88,7 +85,7 @@ def load_weights(
     folder: str,
     workdir: PathLike,
     *,
-    config: PathLike = "configs/release.py",
+    config: PathLike = RECIPE,
     overrides: Mapping[str, Any] | None = None,
 ) -> Model:
     """Load the published weights of a Hugging Face folder as they are, without training or copying them.
@@ -103,14 +100,7 @@ def load_weights(
       UserError: the folder is not whole or of no known family, or `workdir` holds something else.
     """
     start_jax()
-    source = Folder(folder, "folder")
-    values = imported_config(source, str(config), {**(overrides or {})}).model_dump(mode="json")
-    values["weights"]["folder"] = source.url
-    with tempfile.TemporaryDirectory() as temporary:
-        path = Path(temporary) / "config.json"
-        files.write_json(path, values)
-        init_untrained_run(workdir, str(path), {})
-    return load_model(workdir, ONE_AT_A_TIME)
+    return load_published(folder, workdir, config=config, overrides=overrides, evaluation=ONE_AT_A_TIME)
 
 
 @checked

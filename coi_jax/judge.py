@@ -20,8 +20,6 @@ from coi_jax.common import cli
 from coi_jax.common.errors import UserError
 from coi_jax.common.wording import count_of
 
-LAST_PORT = 65535
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
@@ -84,8 +82,7 @@ def _check_options(arguments: argparse.Namespace) -> None:
     if (arguments.port or arguments.no_browser) and not arguments.page:
         option = "--port" if arguments.port else "--no_browser"
         raise UserError(option, arguments.port or True, "is of the page; give --page too, or leave it out")
-    if not 0 <= arguments.port <= LAST_PORT:
-        raise UserError("--port", arguments.port, f"is none; name one from 1 to {LAST_PORT}, or 0 for any that is free")
+    cli.check_port(arguments.port)
 
 
 def serve(ballots: str, port: int, *, opens: bool) -> None:

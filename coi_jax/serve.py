@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from coi_jax.inference.model import Model
 
 KEY = "COI_SERVE_KEY"
-LAST_PORT = 65535
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -41,11 +40,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     from coi_jax.serving.server import open_socket, serve
     from coi_jax.serving.service import Limits, Service
 
-    if not 0 <= arguments.port <= LAST_PORT:
-        raise UserError("--port", arguments.port, f"is none; name one from 1 to {LAST_PORT}, or 0 for any that is free")
     for host in arguments.allowed_host:
         if not re.fullmatch(r"[A-Za-z0-9._:-]+", host):
             raise UserError("--allowed_host", host, "is no name of a host; write it without scheme, port and path")
+    cli.check_port(arguments.port)
     key = _key(os.environ)
     limits = Limits(
         arguments.slots, arguments.queue, arguments.timeout, arguments.max_prompt_tokens, arguments.max_new_tokens

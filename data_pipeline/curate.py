@@ -27,6 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--port", type=int, default=0, help="0: any that is free")
     parser.add_argument("--no_browser", action="store_true", help="only print the address")
     arguments = parser.parse_args(argv)
+    cli.check_port(arguments.port)
     # Imported once the command line is right, so that --help and mistakes need no Beam.
     from coi_jax.common.local_page import HOST
     from coi_jax.common.storage import AppendFile

@@ -31,6 +31,8 @@ NO_TPU = {"TPU_WORKER_HOSTNAMES": "localhost", "TPU_ACCELERATOR_TYPE": "v5litepo
 
 Number = TypeVar("Number", int, float)
 
+LAST_PORT = 65535
+
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = interrupts.EXIT_STATUS
 EXIT_BROKEN_PIPE = 141  # whoever read the output, as `head` does, has gone
@@ -128,6 +130,13 @@ def positive_int(text: str) -> int:
 def positive_float(text: str) -> float:
     """Read a finite number above 0, as the `type` of an argument."""
     return _positive(float, text)
+
+
+def check_port(number: int) -> None:
+    """Raise UserError where no port has a number; 0 stands for any that is free."""
+    if not 0 <= number <= LAST_PORT:
+        hint = f"is none; name one from 1 to {LAST_PORT}, or 0 for any that is free"
+        raise UserError("--port", number, hint)
 
 
 def names(text: str) -> list[str]:

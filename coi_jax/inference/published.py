@@ -10,11 +10,16 @@ from coi_jax.common.storage import Folder, PathLike
 from coi_jax.inference.model import Model, init_untrained_run, load_model
 from coi_jax.weights.conversion import imported_config
 
-ASK = "configs/release.py"
+RECIPE = "configs/release.py"  # whose prompt template and limits apply
 
 
 def load_published(
-    folder: str, workdir: PathLike, *, config: PathLike = ASK, overrides: Mapping[str, Any] | None = None
+    folder: str,
+    workdir: PathLike,
+    *,
+    config: PathLike = RECIPE,
+    overrides: Mapping[str, Any] | None = None,
+    evaluation: Mapping[str, Any] | None = None,
 ) -> Model:
     """Load the weights of a Hugging Face folder, without training or copying them.
 
@@ -23,6 +28,7 @@ def load_published(
       workdir: a new run folder, or one that was made of the same weights.
       config: the config file whose prompt template and limits apply; the model comes from `folder`.
       overrides: dotted fields of that config to change.
+      evaluation: dotted fields that the model is evaluated with, and its run does not keep.
 
     Raises:
       UserError: the folder is not whole or of no known family, or `workdir` holds something else.
@@ -34,4 +40,4 @@ def load_published(
         path = Path(temporary) / "config.json"
         files.write_json(path, values)
         init_untrained_run(workdir, str(path), {})
-    return load_model(workdir, {})
+    return load_model(workdir, evaluation or {})

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import hmac
+import urllib.parse
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -66,9 +67,8 @@ class Guard:
 
     def _check(self, scope: Scope) -> None:
         headers = Headers(scope=scope)
-        host = headers.get("host", "").rsplit("]", 1)[0].lstrip("[") if "[" in headers.get("host", "") else ""
-        host = host or headers.get("host", "").partition(":")[0]
-        if host.lower() not in self.hosts:
+        host = _host_of(headers.get("host", ""))
+        if host not in self.hosts:
             hint = f"Host {host[:100]!r} is not this server; name it with --allowed_host"
             raise ApiError(421, hint, code="wrong_host")
         if scope["path"] not in OPEN_PATHS and not self._has_key(headers.get("authorization", "")):
@@ -77,6 +77,14 @@ class Guard:
     def _has_key(self, given: str) -> bool:
         """Return whether a header holds the key; how long that takes tells nothing of it."""
         return self.key is None or hmac.compare_digest(given.encode(), f"Bearer {self.key}".encode())
+
+
+def _host_of(header: str) -> str:
+    """Return the name in a `Host` header, in lower case and without its port; "" where it is none."""
+    try:
+        return urllib.parse.urlsplit(f"//{header}").hostname or ""
+    except ValueError:  # brackets of an IPv6 address that do not close
+        return ""
 
 
 def _route(scope: Scope) -> str:

@@ -114,9 +114,10 @@ def test_other_routes_methods_and_types_are_errors_too(running: Server) -> None:
 
 def test_another_sites_name_is_refused(running: Server) -> None:
     """A page of another site whose name was made to lead to this machine cannot ask."""
-    reply = running.get("/v1/models", headers={"Host": "attacker.example:80"})
-    assert reply.status_code == 421
-    assert running.get("/v1/models", headers={"Host": "localhost:80"}).status_code == 200
+    for host in ("attacker.example:80", "localhost.attacker.example", "[::1", "127.0.0.1@attacker.example", ""):
+        assert running.get("/v1/models", headers={"Host": host}).status_code in (400, 421), host
+    for host in ("localhost:80", "LOCALHOST", "127.0.0.1"):
+        assert running.get("/v1/models", headers={"Host": host}).status_code == 200, host
 
 
 def test_a_body_of_100_mb_is_refused(running: Server) -> None:
