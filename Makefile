@@ -10,7 +10,7 @@ RUNS := runs/quickstart
 CANDIDATES := $(if $(PYTHON),"$(PYTHON)",python3 python3.11 python3.12)
 SUPPORTED := import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))
 
-.PHONY: help quickstart smollm2 test tests check coverage docs
+.PHONY: help quickstart smollm2 test tests check coverage soak docs
 
 help:
 	@echo "make quickstart   builds chains, tunes and scores three models on them, draws a table and a figure"
@@ -19,6 +19,7 @@ help:
 	@echo "make docs         builds the documentation into site/"
 	@echo "make test         the same, and runs all tests"
 	@echo "make coverage     runs all tests and reports the lines and branches that they reach, in htmlcov/"
+	@echo "make soak         kills, damages and floods everything for hours, and writes what it measured into runs/soak/"
 	@echo "RELEASE=DIR       with smollm2: a folder that has the release, which is downloaded otherwise"
 	@echo "PYTHON=...        before either: the Python 3.11 or 3.12 to use"
 
@@ -76,6 +77,11 @@ tests:
 # What is left out is in pyproject.toml; child processes and the workers of xdist are measured too.
 coverage: .venv/test.stamp
 	@$(PYTEST) --cov --cov-report=term:skip-covered --cov-report=html
+
+# The tests of reliability at full counts; `make test` has them at small ones. SOAK=--kills=20 gives other counts.
+SOAK :=
+soak: .venv/test.stamp
+	@$(RUN) pytest tests/soak --full --figures runs/soak/figures.json --timeout 0 $(SOAK)
 
 # A stamp is older than the declared packages when they change: pip then brings the environment up to date.
 INSTALL := $(RUN) pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable

@@ -22,6 +22,7 @@ import pytest  # noqa: E402
 from tests.helpers import browsers  # noqa: E402
 from tests.helpers.bucket import emulated_buckets  # noqa: E402
 from tests.helpers.paths import SHARED  # noqa: E402
+from tests.helpers.soak_options import pytest_addoption  # noqa: E402, F401
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.devices()  # made now, before a test changes XLA_FLAGS for its children
