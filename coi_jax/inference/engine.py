@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Int, UInt
 
 from coi_jax.inference import sampling
 from coi_jax.inference.decoding import Strategy, set_rows
-from coi_jax.models.kv_cache import unstack_layers
+from coi_jax.models.kv_cache import Cache, unstack_layers
 from coi_jax.models.network import Params
 from coi_jax.parallel.sharding import whole
 
@@ -39,39 +39,49 @@ def prepare(strategy: Strategy, params: Params) -> Params:
     return network.unstack_layers(params) if network.unrolls_decoding else params
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def empty_rows(strategy: Strategy, rows: int, longest: int) -> Any:
-    """Return the state of rows that are all free.
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def empty_rows(strategy: Strategy, rows: int, longest: int, prompts: int) -> tuple[Any, Cache | None]:
+    """Return the state of rows that are all free, and the cache of prompts that `insert` keeps, empty.
 
     Args:
       strategy: the way of decoding.
       rows: of the batch.
       longest: tokens of the longest prompt, padding included.
+      prompts: that are read together.
     """
-    network, limit = strategy.network, strategy.max_new_tokens
-    cache = network.empty_cache(rows * strategy.beams, prompt_length=longest, max_new_tokens=limit)
-    cache = unstack_layers(cache) if network.unrolls_decoding else cache
-    return strategy.empty_state(cache, sampling.row_keys(0, jnp.zeros(rows, jnp.uint32)))
+    cache = _empty_cache(strategy, rows * strategy.beams, longest)
+    state = strategy.empty_state(cache, sampling.row_keys(0, jnp.zeros(rows, jnp.uint32)))
+    return state, _empty_cache(strategy, prompts, longest) if cache.serves_prefixes else None
 
 
-@functools.partial(jax.jit, static_argnums=(0, 7), donate_argnums=2)
+def _empty_cache(strategy: Strategy, rows: int, longest: int) -> Cache:
+    network = strategy.network
+    cache = network.empty_cache(rows, prompt_length=longest, max_new_tokens=strategy.max_new_tokens)
+    return unstack_layers(cache) if network.unrolls_decoding else cache
+
+
+@functools.partial(jax.jit, static_argnums=(0, 9), donate_argnums=(2, 3))
 def insert(
     strategy: Strategy,
     params: Params,
     state: Any,
+    kept: Cache | None,
+    read: Int[Array, ""],
     prompts: Int[Array, "P L"],
     lengths: Int[Array, " P"],
     rows: Int[Array, " P"],
     draws: UInt[Array, "P 2"],
     longest: int,
     options: Any = None,
-) -> Any:
-    """Read prompts, choose the first token of each, and let them take rows; return the state.
+) -> tuple[Any, Cache | None]:
+    """Read prompts, choose the first token of each, and let them take rows; return the state, and the prompts' cache.
 
     Args:
       strategy: the way of decoding.
       params: of `prepare`.
       state: of all rows; donated.
+      kept: the cache of the prompts that were read before, where it `serves_prefixes`; donated.
+      read: how many tokens of all prompts `kept` has already; whole chunks, and fewer than any prompt has.
       prompts: right-padded.
       lengths: tokens of each prompt.
       rows: numbers of the rows that they take; a number that no row has is that of padding.
@@ -80,9 +90,11 @@ def insert(
       options: of each, where the way of decoding differs from row to row.
     """
     limit = strategy.max_new_tokens
-    logits, cache = strategy.network.prefill(params, prompts, lengths, max_new_tokens=limit, longest=longest)
+    logits, cache = strategy.network.prefill(
+        params, prompts, lengths, max_new_tokens=limit, longest=longest, kept=kept, read=read
+    )
     new = strategy.init_state(logits, cache, sampling.row_keys(draws[:, 0], draws[:, 1]), options)
-    return set_rows(state, rows, new, strategy.beams)
+    return set_rows(state, rows, new, strategy.beams), None if kept is None else cache
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=2)

@@ -98,6 +98,7 @@ class Generator:
     longest: int = 1  # tokens that prompts are expected to have, of whatever call: so many have room in every row
     shapes: set[tuple[str, int, int]] = field(default_factory=set)  # compiled (program, rows, padded length)
     steps: int = 0  # decode steps of all rows that were taken
+    reused: int = 0  # tokens of prompts that were known from the prompts before, as examples that all begin with are
 
     def __post_init__(self) -> None:
         self.params = engine.prepare(self.strategy, self.params)

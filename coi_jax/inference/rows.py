@@ -14,6 +14,7 @@ from jaxtyping import Int
 from coi_jax.inference import engine, sampling
 from coi_jax.inference.decoding import Strategy
 from coi_jax.inference.request_decoding import RequestOptions, RequestStrategy
+from coi_jax.models.decoder import chunk_length
 from coi_jax.models.network import Params
 
 SHORTEST_PAD_LENGTH = 32  # tokens
@@ -41,6 +42,7 @@ class Programs(Protocol):
     multiple: int
     shapes: set[tuple[str, int, int]]
     steps: int
+    reused: int
 
 
 def pad_length(length: int) -> int:
@@ -64,9 +66,10 @@ class Rows(Generic[Holder]):
     _holders: dict[int, Holder] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        state = engine.empty_rows(self.programs.strategy, self.count, self.longest)
+        empty = engine.empty_rows(self.programs.strategy, self.count, self.longest, self.programs.multiple)
         # Committed to their devices, as parameters of a checkpoint are, or `insert` would be compiled a second time.
-        self._state = jax.tree.map(lambda leaf: jax.device_put(leaf, leaf.sharding), state)
+        self._state, self._kept = jax.tree.map(lambda leaf: jax.device_put(leaf, leaf.sharding), empty)
+        self._last_read = np.zeros((self.programs.multiple, 0), np.int32)
         self.programs.shapes |= {(program, self.count, self.longest) for program in ("empty", "decode")}
 
     @property
@@ -134,11 +137,27 @@ class Rows(Generic[Holder]):
             lengths[place], places[place] = len(prompt.tokens), row
             seed = programs.seed if prompt.options is None else prompt.options.seed
             draws[place] = seed % 2**32, sampling.id_hash(prompt.id)
-        options = self._pack(prompts, count)
-        self._state = engine.insert(
-            programs.strategy, programs.params, self._state, tokens, lengths, places, draws, self.longest, options
+        read, options = np.int32(self._already_read(tokens, lengths[: len(rows)])), self._pack(prompts, count)
+        asked = (read, tokens, lengths, places, draws)
+        self._state, self._kept = engine.insert(
+            programs.strategy, programs.params, self._state, self._kept, *asked, self.longest, options
         )
+        self._last_read = tokens
+        programs.reused += int(read) * len(rows)
         programs.shapes.add((f"insert {length}", self.count, self.longest))
+
+    def _already_read(self, tokens: Int[np.ndarray, "P L"], lengths: Int[np.ndarray, " p"]) -> int:
+        """Return how many tokens the first p prompts share with those that were read before, each with one of these.
+
+        They are whole chunks, computed by the same operations, so that no answer depends on what was read before; the
+        last token of each prompt is read in any case.
+        """
+        if self._kept is None:
+            return 0
+        chunk, count = chunk_length(self.longest), self._last_read.shape[1]
+        is_other = tokens[: len(lengths), :count] != self._last_read[: len(lengths)]
+        shared = min(int(np.argmax(row)) if row.any() else count for row in is_other)
+        return min(shared, int(lengths.min()) - 1) // chunk * chunk
 
     def _pack(self, prompts: list[Prompt], count: int) -> object:
         """Return the options of prompts as arrays, None where the way of decoding has none."""

@@ -145,7 +145,7 @@ class Decoder(nnx.Module):
         return softcap(logits, self.config.logits_softcap)
 
     def prefill(
-        self, prompts: Int[Array, "B L"], lengths: Int[Array, "B"], cache: Cache
+        self, prompts: Int[Array, "B L"], lengths: Int[Array, "B"], cache: Cache, read: Int[Array, ""] | int = 0
     ) -> tuple[Float[Array, "B V"], Cache]:
         """Return the logits after each right-padded prompt, and the cache with the prompts.
 
@@ -154,7 +154,8 @@ class Decoder(nnx.Module):
         Args:
           prompts: token ids.
           lengths: tokens of each prompt.
-          cache: of `empty_cache` for prompts of this length.
+          cache: of `empty_cache` for prompts of this length, or of earlier prompts that begin with the same tokens.
+          read: how many tokens of all prompts the cache has; whole chunks, and fewer than any prompt has.
         """
         cache = cache._replace(prompt_lengths=lengths if cache.prompt_lengths is not None else None)
         chunk = chunk_length(prompts.shape[1])
@@ -171,7 +172,7 @@ class Decoder(nnx.Module):
             return start + chunk, jnp.where(ends_here[:, None, None], found, last), cache
 
         last = constrain_residual(jnp.zeros((len(prompts), 1, self.config.model_dim), jnp.dtype(self.config.dtype)))
-        state = (jnp.zeros((), jnp.int32), last, cache)
+        state = (jnp.asarray(read, jnp.int32), last, cache)
         _, last, cache = jax.lax.while_loop(lambda state: state[0] < jnp.max(lengths), read_chunk, state)
         return self.unembed(last)[:, 0], cache._replace(length=lengths)
 

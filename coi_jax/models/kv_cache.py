@@ -42,6 +42,11 @@ class Cache(NamedTuple):
     length: Int[Array, "batch"]  # tokens that the row's decoder has read = position of its next token
     prompt_lengths: Int[Array, "batch"] | None = None  # tokens of the row's prompt, where rotations depend on it
 
+    @property
+    def serves_prefixes(self) -> bool:
+        """Return whether a prompt's keys and values are those of any other that begins alike."""
+        return self.cross_attention is None and self.prompt_lengths is None
+
 
 def decode_mask(
     positions: Int[Array, "batch queries"], slots: Int[Array, "slots"], window: int | Int[Array, ""] | None = None

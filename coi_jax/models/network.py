@@ -177,6 +177,8 @@ class Network:
         *,
         max_new_tokens: int,
         longest: int | None = None,
+        kept: Cache | None = None,
+        read: Int[Array, ""] | int = 0,
     ) -> tuple[Float[Array, "batch vocabulary"], Cache]:
         """Read right-padded prompts; return the logits of each row's first new token, and the cache.
 
@@ -186,11 +188,17 @@ class Network:
           lengths: tokens of each prompt, at least 1.
           max_new_tokens: the most tokens that will be generated; sets the size of the cache.
           longest: tokens of the longest prompt that the cache has room for; None: those of `prompts`.
+          kept: the cache of earlier prompts, where it `serves_prefixes`; None: an empty one.
+          read: how many tokens of all prompts `kept` has; whole chunks, and fewer than any prompt has.
         """
         longest = prompts.shape[1] if longest is None else longest
+        module = self.module(params)
+        if kept is not None:
+            assert isinstance(module, Decoder)  # whose cache it is
+            return _next_sharded(*module.prefill(prompts, lengths, kept, read))
         cache = self.empty_cache(len(prompts), prompt_length=longest, max_new_tokens=max_new_tokens)
         cache = unstack_layers(cache) if is_unstacked(params) else cache
-        return _next_sharded(*self.module(params).prefill(prompts, lengths, cache))
+        return _next_sharded(*module.prefill(prompts, lengths, cache))
 
     def decode_step(
         self, params: Params, cache: Cache, tokens: Int[Array, "batch"]

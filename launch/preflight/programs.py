@@ -156,14 +156,15 @@ def compile_generation(config: RunConfig, mesh: Mesh, topology: Topology) -> lis
         params = _placed_params(strategy, mesh)
         known = {"parameters": _bytes(params, jax.tree.map(lambda leaf: leaf.sharding, params))}
         empty, compiled = _compile(
-            "prefill", lambda: _lower(engine.empty_rows, strategy, shape.rows, shape.length), known, topology
+            "prefill", lambda: _lower(engine.empty_rows, strategy, *shape.sizes), known, topology
         )
         if compiled is None:
             return [empty]
-        state = jax.eval_shape(lambda: engine.empty_rows(strategy, shape.rows, shape.length))
-        state = jax.tree.map(_placed, state, compiled.output_shardings)
-        known = known | {"cache": _bytes(state, compiled.output_shardings)}
-        prompts = (params, state, *shape.abstract_prompts(), shape.length)
+        rows = jax.eval_shape(lambda: engine.empty_rows(strategy, *shape.sizes))
+        state, kept = jax.tree.map(_placed, rows, compiled.output_shardings)
+        known = known | {"cache": _bytes(rows, compiled.output_shardings)}
+        read = jax.ShapeDtypeStruct((), jnp.int32)
+        prompts = (params, state, kept, read, *shape.abstract_prompts(), shape.length)
         lowered = [(engine.insert, prompts), (engine.decode, (params, state, jax.ShapeDtypeStruct((), jnp.int32)))]
         return [
             _compile(name, functools.partial(_lower, function, strategy, *arguments), known, topology)[0]
@@ -191,6 +192,11 @@ class GenerationShape:
         parts = sharding.data_parallel(mesh)
         length = rows.pad_length(config.data.length)
         return cls(generator.batch_rows(length, config.evaluation.batch, parts), parts, length)
+
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        """Return the sizes as `engine.empty_rows` takes them."""
+        return self.rows, self.length, self.prompts
 
     def chunk(self, config: RunConfig, mesh: Mesh) -> int:
         """Return the tokens of prompts that are read together: a decoder's chunk, all of an encoder's."""

@@ -100,6 +100,41 @@ def test_a_suite_of_many_lengths_compiles_few_programs(kind: str, programs: int)
     assert 1 <= len(compiled) - before <= programs
 
 
+@pytest.mark.parametrize("decoding", ["greedy", "sample", "beam"])
+@pytest.mark.parametrize("multiple", [1, 2])
+def test_a_beginning_that_prompts_share_is_read_once_and_changes_no_answer(
+    decoding: str, multiple: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coi_jax.models.decoder.CHUNK_ON_CPU", 4)
+    model = make_model("decoder", layers=3 + multiple)  # of its own, as compiled programs know the length of a chunk
+    shared = tokens(1, 18)
+    ends = [tokens(n, length) for n, length in enumerate((7, 3, 3, 1, 9, 2), start=2)]
+    prompts = [Prompt(f"{n}", np.concatenate([shared, end])) for n, end in enumerate(ends)]
+    prompts += [Prompt("cut", shared[:9]), Prompt("the same", shared[:9]), Prompt("other", tokens(9, 11))]
+
+    def write(asked: list[Prompt]) -> tuple[dict[str, list[int]], int]:
+        network, params = model
+        beams = OPTIONS[decoding].get("beams", 0)
+        single = {} if beams else OPTIONS[decoding]
+        made = BeamStrategy(network, EOS, LIMIT, beams) if beams else SingleStrategy(network, EOS, LIMIT, **single)
+        generator = Generator(params, made, 3, 0, multiple, longest=32)
+        return {asked[one.index].id: one.tokens for one in generator.run(asked)}, generator.reused
+
+    together, reused = write(prompts)
+    alone = [write([prompt]) for prompt in prompts]
+    assert together == {name: written for answers, _ in alone for name, written in answers.items()}
+    assert [count for _, count in alone] == [0] * len(prompts)
+    # Longest first; 16 of 18 shared tokens are whole chunks. Two of 9 tokens follow one that begins otherwise.
+    assert reused == {1: 5 * 16 + 0 + 8, 2: 4 * 16 + 0}[multiple]
+
+
+def test_an_encoder_reads_all_of_a_prompt() -> None:
+    network, params = make_model("t5")
+    generator = Generator(params, SingleStrategy(network, EOS, LIMIT), 1, 0)
+    list(generator.run([Prompt("first", tokens(1, 9)), Prompt("second", tokens(1, 9))]))
+    assert generator.reused == 0
+
+
 def test_answers_come_in_an_order_that_depends_on_the_prompts_alone(model: Model) -> None:
     network, params = model
     orders = []
