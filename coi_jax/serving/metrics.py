@@ -24,10 +24,11 @@ class Metrics:
         self._mean_seconds = 1.0  # of a request, lately
 
     def watch(self, schedulers: Mapping[str, Scheduler]) -> None:
-        """Show how many prompts of each model are being answered, and wait."""
+        """Show how many prompts of each model are being answered, and wait, and what was read once for several."""
         for title, name, value in (
             ("coi_busy_slots", "Prompts that are being answered.", _busy),
             ("coi_waiting_prompts", "Prompts that wait for a slot.", _waiting),
+            ("coi_reused_prompt_tokens", "Tokens of prompts that were known from the prompts before.", _reused),
         ):
             gauge = Gauge(title, name, ["model"], registry=self._registry)
             for model, scheduler in schedulers.items():
@@ -72,3 +73,7 @@ def _busy(scheduler: Scheduler) -> int:
 
 def _waiting(scheduler: Scheduler) -> int:
     return scheduler.waiting
+
+
+def _reused(scheduler: Scheduler) -> int:
+    return scheduler.reused

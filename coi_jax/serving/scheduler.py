@@ -114,6 +114,11 @@ class Scheduler:
         return self._generator.steps
 
     @property
+    def reused(self) -> int:
+        """Return the number of tokens of prompts that were known from the prompts before."""
+        return self._generator.reused if self.is_ready else 0
+
+    @property
     def most(self) -> int:
         """Return the number of prompts that there may be at once."""
         return self._slots + self.most_waiting

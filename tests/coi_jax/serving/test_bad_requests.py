@@ -255,4 +255,5 @@ def test_what_happened_is_counted(running: Server) -> None:
     told = running.get("/metrics").text
     assert 'coi_requests_total{path="/v1/completions",status="200"}' in told
     assert 'coi_busy_slots{model="run"} 0.0' in told
+    assert 'coi_reused_prompt_tokens{model="run"}' in told
     assert "coi_first_token_seconds_count" in told
