@@ -26,10 +26,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(rest)
     if arguments.limit is not None and arguments.limit < 1:
         raise UserError("limit", arguments.limit, "give at least 1, or leave it out for all examples")
-    named = {"data.folder": arguments.dataset, "evaluation.demonstrations": arguments.demonstrations}
-    overrides |= {field: value for field, value in named.items() if value}
-    if arguments.shots is not None:
-        overrides["evaluation.shots"] = arguments.shots
+    cli.set_field(overrides, "data.folder", "--dataset", arguments.dataset)
+    cli.set_field(overrides, "evaluation.demonstrations", "--demonstrations", arguments.demonstrations)
+    cli.set_field(overrides, "evaluation.shots", "--shots", arguments.shots)
     if arguments.dataset and not as_path(arguments.dataset, "--dataset").is_dir():
         raise UserError("--dataset", arguments.dataset, "no such folder")
     for name in arguments.tasks or ():

@@ -21,6 +21,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     rest, overrides = cli.split_overrides(sys.argv[1:] if argv is None else argv)
     arguments = _parser().parse_args(rest)
     check_text(arguments.instruction, arguments.input)
+    cli.set_field(overrides, "evaluation.demonstrations", "--demonstrations", arguments.demonstrations)
+    cli.set_field(overrides, "evaluation.shots", "--shots", arguments.shots)
     if not arguments.config:
         check_run(arguments.workdir)
     # Imported once the command line is right, so that --help and mistakes need no JAX.
@@ -28,10 +30,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     from coi_jax.inference.model import init_untrained_run, load_to_ask
     from coi_jax.parallel import processes
 
-    if arguments.demonstrations:
-        overrides["evaluation.demonstrations"] = arguments.demonstrations
-    if arguments.shots is not None:
-        overrides["evaluation.shots"] = arguments.shots
     processes.start_jax()
     if arguments.config:
         init_untrained_run(arguments.workdir, arguments.config, overrides)

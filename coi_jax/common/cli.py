@@ -5,6 +5,7 @@ import contextlib
 import difflib
 import errno
 import glob
+import itertools
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -41,9 +42,15 @@ EXIT_BROKEN_PIPE = 141  # whoever read the output, as `head` does, has gone
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser whose errors are one line, and whose help shows a default where there is one."""
 
+    def __init__(self, **settings: Any) -> None:
+        self._once: dict[str, argparse.Action] = {}  # the options that replace what was given before
+        super().__init__(**settings)
+
     def add_argument(self, *names: str, **settings: Any) -> argparse.Action:
         """Add an argument; its default is added to its help unless it is None, False or empty."""
         action = super().add_argument(*names, **settings)
+        if settings.get("action", "store") == "store":
+            self._once |= dict.fromkeys(action.option_strings, action)
         has_default = bool(action.default) or type(action.default) in (int, float)
         if action.help and has_default and argparse.SUPPRESS not in (action.default, action.help):
             action.help += " (default: %(default)s)"
@@ -61,10 +68,35 @@ class Parser(argparse.ArgumentParser):
                 self.error(f"{name}: {self._unknown(name)}")
         return super().parse_args(args, namespace)
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse a command line; an option that does not collect its values is refused where it is given twice."""
+        self._check_repeats([str(argument) for argument in (sys.argv[1:] if args is None else args)])
+        return super().parse_known_args(args, namespace)
+
+    def _check_repeats(self, args: Sequence[str]) -> None:
+        found: dict[argparse.Action, str] = {}
+        for index, argument in enumerate(args):
+            name, equals, value = argument.partition("=")
+            if action := self._once.get(name):
+                values = [value] if equals else self._values(action, args[index + 1 :])
+                if action in found:
+                    self.error(str(given_twice(name, found[action], " ".join(values))))
+                found[action] = " ".join(values)
+
+    def _values(self, action: argparse.Action, left: Sequence[str]) -> list[str]:
+        """Return what stands after the name of an option."""
+        values = itertools.takewhile(lambda text: text.partition("=")[0] not in self._option_string_actions, left)
+        return list(values)[: None if action.nargs else 1]
+
     def _unknown(self, name: str) -> str:
         """Return a hint about an unknown option, with what prints the fields of a config where the command has one."""
         hint = unknown_option(name, list(self._option_string_actions))
         return f"{hint} (python -m coi_jax.config --config FILE prints them)" if hint.endswith("=VALUE") else hint
+
+
+def given_twice(name: str, first: object, second: object) -> UserError:
+    """Return the error about an option that is there twice, where one of the values would be dropped."""
+    return UserError(name, second, f"was given before, as {shorten(first, 200)}; give {name} once")
 
 
 def unknown_option(name: str, known: Sequence[str]) -> str:
@@ -100,21 +132,53 @@ def split_overrides(argv: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
     `--config.FLAG` without a value is True, and `--noconfig.FLAG` is False.
 
     Example: `["--workdir", "x", "--config.seed=3"]` → `(["--workdir", "x"], {"seed": "3"})`.
+
+    Raises:
+      UserError: a field is set twice.
     """
     rest: list[str] = []
     overrides: dict[str, Any] = {}
     left = list(argv)
     while left:
         argument = left.pop(0)
-        if argument.startswith("--noconfig."):
-            overrides[argument.removeprefix("--noconfig.")] = False
-        elif argument.startswith("--config."):
-            name, equals, value = argument.removeprefix("--config.").partition("=")
-            has_value = not equals and left and not left[0].startswith("--")
-            overrides[name] = value if equals else left.pop(0) if has_value else True
-        else:
+        if not argument.startswith(("--config.", "--noconfig.")):
             rest.append(argument)
+            continue
+        name, value = _read_override(argument, left)
+        if name in overrides:
+            raise given_twice(f"--config.{name}", overrides[name], value)
+        overrides[name] = value
     return rest, overrides
+
+
+def _read_override(argument: str, left: list[str]) -> tuple[str, Any]:
+    """Return the field of an override and its value, which is taken from the arguments `left` where it stands there."""
+    if argument.startswith("--noconfig."):
+        return argument.removeprefix("--noconfig."), False
+    name, equals, value = argument.removeprefix("--config.").partition("=")
+    if equals:
+        return name, value
+    return name, left.pop(0) if left and not left[0].startswith("--") else True
+
+
+def set_field(overrides: dict[str, Any], field: str, option: str, value: Any) -> None:
+    """Set the override that an option is short for.
+
+    Args:
+      overrides: of the command line, changed in place.
+      field: the dotted name.
+      option: its short form.
+      value: None or empty where the option was not given.
+
+    Raises:
+      UserError: the field is set in both ways.
+    """
+    if value is None or value == "":
+        return
+    if field in overrides:
+        hint = f"sets config.{field}, which was given before, as {shorten(overrides[field], 200)}; give one of them"
+        raise UserError(option, value, hint)
+    overrides[field] = value
 
 
 def override_flags(overrides: Mapping[str, Any]) -> list[str]:

@@ -28,10 +28,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     from data_pipeline.build.engine.stage_runner import check_beam_flags, check_work_folder
 
     check_beam_flags(beam_flags, own=list(FLAGS))
-    if arguments.llm:
-        overrides["llm"] = arguments.llm
+    cli.set_field(overrides, "llm", "--llm", arguments.llm)
     if arguments.source or arguments.columns:
-        overrides["seeds.sources"] = parse_sources(arguments.source or (), arguments.columns)
+        sources = parse_sources(arguments.source or (), arguments.columns)
+        cli.set_field(overrides, "seeds.sources", "--source", sources)
     config = load(arguments.config, overrides, needs_model=not arguments.dry_run)
     work = arguments.work or f"{arguments.out}.work"
     check_work_folder(work)

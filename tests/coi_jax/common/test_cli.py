@@ -44,6 +44,30 @@ def test_a_flag_needs_no_value() -> None:
     assert overrides == {"model.qk_norm": True, "model.qkv_bias": False, "joins.enabled": True}
 
 
+@pytest.mark.parametrize(
+    ("argv", "values"),
+    [
+        (["--config.seed=1", "--config.arm=coi1", "--config.seed", "2"], ("2", "as 1")),
+        (["--config.seed=1", "--config.seed=1"], ("1", "as 1")),
+        (["--config.remat", "--noconfig.remat"], ("False", "as True")),
+    ],
+)
+def test_a_field_that_is_set_twice_is_refused_with_both_values(argv: list[str], values: tuple[str, str]) -> None:
+    with pytest.raises(UserError) as caught:
+        cli.split_overrides(argv)
+    name = argv[0].partition("=")[0]
+    assert str(caught.value) == f"{name}: {values[0]}: was given before, {values[1]}; give {name} once"
+
+
+def test_a_field_that_an_option_and_an_override_set_is_refused() -> None:
+    overrides = {"seed": "1"}
+    cli.set_field(overrides, "seed", "--seed", None)
+    cli.set_field(overrides, "arm", "--arm", "coi1")
+    assert overrides == {"seed": "1", "arm": "coi1"}
+    with pytest.raises(UserError, match=r"^--seed: 0: sets config\.seed, which was given before, as 1; give one"):
+        cli.set_field(overrides, "seed", "--seed", 0)
+
+
 def test_an_override_without_a_value_is_an_error() -> None:
     for argument in ("--config.seed", "--noconfig.seed", "--config.arm"):
         _, overrides = cli.split_overrides([argument])
@@ -99,6 +123,40 @@ def test_a_misspelt_option_is_named_before_what_it_leaves_missing(
         parser.parse_args([given])
     name = given.partition("=")[0]
     assert capsys.readouterr().err == f"error: {name}: unknown; did you mean '{meant}'?; see --help\n"
+
+
+@pytest.mark.parametrize(
+    ("argv", "refusal"),
+    [
+        (["--out", "a", "run", "--out=b"], "--out: b: was given before, as a; give --out once"),
+        (["--out=a", "-o", "b"], "-o: b: was given before, as a; give -o once"),
+        (["--only", "a", "b", "--only", "c", "--json"], "--only: c: was given before, as a b; give --only once"),
+    ],
+)
+def test_an_option_that_is_given_twice_is_refused_with_both_values(
+    argv: list[str], refusal: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parser = _parser_of_repeats()
+    for parse in (parser.parse_args, parser.parse_known_args):
+        with pytest.raises(SystemExit) as caught:
+            parse(argv)
+        assert caught.value.code == 2
+        assert capsys.readouterr().err == f"error: {refusal}; see --help\n"
+
+
+def test_options_that_collect_values_may_be_given_again() -> None:
+    arguments = _parser_of_repeats().parse_args(["--run", "a", "--json", "--run=b", "--json", "--only", "c", "d"])
+    assert arguments == argparse.Namespace(out=None, run=["a", "b"], only=["c", "d"], json=True, place=None)
+
+
+def _parser_of_repeats() -> cli.Parser:
+    parser = cli.parser("Does something.")
+    parser.add_argument("place", nargs="?")
+    parser.add_argument("-o", "--out")
+    parser.add_argument("--run", action="append")
+    parser.add_argument("--only", nargs="+")
+    parser.add_argument("--json", action="store_true")
+    return parser
 
 
 @pytest.mark.parametrize("option", ["--workdir", "--config"])
