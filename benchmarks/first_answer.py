@@ -18,12 +18,12 @@ import numpy as np
 from benchmarks import machine
 from coi_jax.common import cli
 from coi_jax.common.storage import Folder
+from coi_jax.config.published_run import imported_config
 from coi_jax.inference.decoding import SingleStrategy
 from coi_jax.inference.generator import Generator
 from coi_jax.inference.rows import Prompt
 from coi_jax.models import build
 from coi_jax.parallel.processes import start_jax
-from coi_jax.weights.conversion import imported_config
 from coi_jax.weights.initial_weights import open_weights
 from coi_jax.weights.mesh_loading import load_params
 

@@ -19,12 +19,13 @@ from coi_jax.chains.chain import Chain, join
 from coi_jax.common.arguments import Seed, Text, checked
 from coi_jax.common.errors import UserError
 from coi_jax.common.storage import PathLike
+from coi_jax.config.published_run import RECIPE
 from coi_jax.evaluation.bootstrap import Resamples
 from coi_jax.evaluation.metrics import score_examples, target_of
 from coi_jax.evaluation.results import with_intervals
 from coi_jax.inference.answering import generate
 from coi_jax.inference.model import Model, load_to_ask
-from coi_jax.inference.published import RECIPE, load_published
+from coi_jax.inference.published import load_published
 from coi_jax.parallel.processes import start_jax
 
 ONE_AT_A_TIME = {"evaluation.batch": 1}

@@ -19,6 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 from coi_jax.common import cli
 from coi_jax.common.errors import UserError
+from coi_jax.common.storage import Folder
+from coi_jax.config.published_run import RECIPE, imported_config
+from coi_jax.runs.early_checks import check_run
+from coi_jax.serving.listening import open_socket
 
 if TYPE_CHECKING:
     from coi_jax.inference.model import Model
@@ -34,21 +38,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(rest)
     if not arguments.workdir and not arguments.weights:
         parser.error("give --workdir DIR or --weights FOLDER")
-    # Imported once the command line is right, so that --help and mistakes need no JAX.
-    from coi_jax.parallel import processes
-    from coi_jax.serving.app import make_app
-    from coi_jax.serving.server import open_socket, serve
-    from coi_jax.serving.service import Limits, Service
-
     for host in arguments.allowed_host:
         if not re.fullmatch(r"[A-Za-z0-9._:-]+", host):
             raise UserError("--allowed_host", host, "is no name of a host; write it without scheme, port and path")
     cli.check_port(arguments.port)
     key = _key(os.environ)
+    _check_models(arguments.workdir, arguments.weights, overrides)
+    listening = open_socket(arguments.host, arguments.port)
+    # Imported once the command line is right, so that --help and mistakes need no JAX.
+    from coi_jax.parallel import processes
+    from coi_jax.serving.app import make_app
+    from coi_jax.serving.server import serve
+    from coi_jax.serving.service import Limits, Service
+
     limits = Limits(
         arguments.slots, arguments.queue, arguments.timeout, arguments.max_prompt_tokens, arguments.max_new_tokens
     )
-    listening = open_socket(arguments.host, arguments.port)
     processes.start_jax()
     with tempfile.TemporaryDirectory() as temporary:
         models = _load(arguments.workdir, arguments.weights, overrides, Path(temporary))
@@ -71,6 +76,25 @@ def _key(environment: Mapping[str, str]) -> str | None:
     return key or None
 
 
+def _check_models(workdirs: Sequence[str], weights: Sequence[str], overrides: Mapping[str, Any]) -> None:
+    """Raise UserError where a model cannot be what is served, before JAX is imported to load it."""
+    names = [_name(folder) for folder in (*workdirs, *weights)]
+    for index, folder in enumerate((*workdirs, *weights)):
+        if names[index] in names[:index]:
+            option = "--workdir" if index < len(workdirs) else "--weights"
+            hint = f"another model is named {names[index]}, too; rename one of the folders"
+            raise UserError(option, folder, hint)
+    for folder in workdirs:
+        check_run(folder)
+    for folder in weights:
+        imported_config(Folder(folder, "--weights"), RECIPE, overrides)
+
+
+def _name(folder: str) -> str:
+    """Return the name that requests call a model by: that of its folder."""
+    return folder.rstrip("/").rpartition("/")[2] or folder
+
+
 def _load(
     workdirs: Sequence[str], weights: Sequence[str], overrides: Mapping[str, Any], temporary: Path
 ) -> dict[str, "Model"]:
@@ -79,14 +103,10 @@ def _load(
     from coi_jax.inference.published import load_published
 
     models: dict[str, Model] = {}
-    for folder in (*workdirs, *weights):
-        name = folder.rstrip("/").rpartition("/")[2] or folder
-        if name in models:
-            raise UserError("--workdir", folder, f"another model is named {name}, too; rename one of the folders")
-        if folder in workdirs:
-            models[name] = load_to_ask(folder, overrides)
-        else:
-            models[name] = load_published(folder, temporary / f"run{len(models)}", overrides=overrides)
+    for folder in workdirs:
+        models[_name(folder)] = load_to_ask(folder, overrides)
+    for folder in weights:
+        models[_name(folder)] = load_published(folder, temporary / f"run{len(models)}", overrides=overrides)
     return models
 
 

@@ -26,6 +26,7 @@ from coi_jax.inference.rows import Prompt
 from coi_jax.models import Network, Params, build
 from coi_jax.parallel import processes, sharding
 from coi_jax.runs import checkpoint, checkpoint_steps
+from coi_jax.runs.early_checks import check_needs_no_checkpoint
 from coi_jax.runs.run_folder import RunFolder, keep_vocabulary, open_run
 from coi_jax.tokenizers.protocol import Vocabulary
 from coi_jax.weights import kept_base, publish
@@ -188,8 +189,8 @@ def load_model(
     if step is None and config.evaluation.checkpoint == "best":
         hint = f"{run.path} has none: it reached no validation (config.train.validation); evaluate the newest"
         raise UserError("config.evaluation.checkpoint", "best", hint)
-    if step is None and not is_untrained(config):
-        raise UserError("workdir", run.path, _missing_checkpoint(config))
+    if step is None:
+        check_needs_no_checkpoint(run.path, config)
     if source and find_arm(config.arm).is_tuned:
         hint = "is tuned, and has a network of its own; leave --source out, or choose an arm that is prompted"
         raise UserError("config.arm", config.arm, hint)
@@ -251,18 +252,6 @@ def _at_commit(config: RunConfig, run: RunFolder) -> RunConfig:
     kept = (run.load_config().weights.folder or "") if run.config.exists() else ""
     commit = kept if hub.is_pin_of(kept, folder) else hub.pin(folder, FIELD)
     return config.model_copy(update={"weights": config.weights.model_copy(update={"folder": commit})})
-
-
-def _missing_checkpoint(config: RunConfig) -> str:
-    """Return what to do where a run has no checkpoint."""
-    if find_arm(config.arm).is_tuned:
-        return "has no checkpoint yet; train it first (python -m coi_jax.train)"
-    return f"prompts the network of another run: to ask that one, name its folder, with --config.arm={config.arm}"
-
-
-def is_untrained(config: RunConfig) -> bool:
-    """Return whether a run prompts published weights as they are: its arm is not tuned, and it names weights."""
-    return bool(config.weights.folder) and not find_arm(config.arm).is_tuned
 
 
 def _asks_for_one(mesh: MeshConfig) -> bool:

@@ -7,10 +7,8 @@ from typing import Any
 
 from coi_jax.common import files
 from coi_jax.common.storage import Folder, PathLike
+from coi_jax.config.published_run import RECIPE, imported_config
 from coi_jax.inference.model import Model, init_untrained_run, load_model
-from coi_jax.weights.conversion import imported_config
-
-RECIPE = "configs/release.py"  # whose prompt template and limits apply
 
 
 def load_published(

@@ -6,9 +6,13 @@ from coi_jax.common.errors import UserError
 from coi_jax.common.folder_lock import LOCK
 from coi_jax.common.storage import PathLike, as_path
 from coi_jax.config.run import RunConfig, read_run_config
+from coi_jax.data.arms import find_arm
 from coi_jax.data.task_specs import check_names
+from coi_jax.runs import checkpoint_steps
 
 CONFIG = "config.json"
+CHECKPOINTS = "checkpoints"
+BEST = "best"  # checkpoints too, of which validation chose the one
 
 
 def check_training(config: RunConfig, workdir: PathLike) -> None:
@@ -18,8 +22,20 @@ def check_training(config: RunConfig, workdir: PathLike) -> None:
 
 
 def check_run(workdir: PathLike) -> None:
-    """Raise UserError where a folder holds no run."""
-    read_run_config(as_path(workdir, "workdir") / CONFIG, "workdir")
+    """Raise UserError where a folder holds no run, or one without the weights that are to be asked."""
+    path = as_path(workdir, "workdir")
+    config = read_run_config(path / CONFIG, "workdir")
+    if not any(checkpoint_steps.steps(path / name) for name in (CHECKPOINTS, BEST)):
+        check_needs_no_checkpoint(path, config)
+
+
+def check_needs_no_checkpoint(path: epath.Path, config: RunConfig) -> None:
+    """Raise UserError unless a run prompts published weights as they are: its arm is not tuned, and it names some."""
+    if find_arm(config.arm).is_tuned:
+        raise UserError("workdir", path, "has no checkpoint yet; train it first (python -m coi_jax.train)")
+    if not config.weights.folder:
+        hint = f"to ask that one, name its folder, with --config.arm={config.arm}"
+        raise UserError("workdir", path, f"prompts the network of another run: {hint}")
 
 
 def check_folder(path: epath.Path) -> None:

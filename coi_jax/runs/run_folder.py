@@ -29,7 +29,7 @@ from coi_jax.data.arms import find_arm
 from coi_jax.parallel import hardware, processes
 from coi_jax.runs.checkpoint_steps import steps
 from coi_jax.runs.damage import BEST
-from coi_jax.runs.early_checks import CONFIG, check_folder
+from coi_jax.runs.early_checks import BEST, CHECKPOINTS, CONFIG, check_folder
 from coi_jax.tokenizers.protocol import Vocabulary
 from coi_jax.tokenizers.vocabulary import load_vocabulary, trained_path
 
@@ -103,7 +103,7 @@ class RunFolder:
     @property
     def checkpoints(self) -> epath.Path:
         """One folder per checkpoint, named by its step."""
-        return self.path / "checkpoints"
+        return self.path / CHECKPOINTS
 
     @property
     def best(self) -> epath.Path:

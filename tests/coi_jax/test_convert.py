@@ -30,13 +30,13 @@ from coi_jax import convert, evaluate, generate
 from coi_jax.common import cli
 from coi_jax.common.errors import UserError
 from coi_jax.common.storage import Folder, copy_file, list_files, upload_folder
+from coi_jax.config import published_run
 from coi_jax.config.run import load_config
 from coi_jax.inference import model as inference
 from coi_jax.models import build
 from coi_jax.runs import checkpoint, checkpoint_steps
 from coi_jax.runs.run_folder import RunFolder, keep_vocabulary
 from coi_jax.runs.train_state import TrainState
-from coi_jax.weights import conversion
 from coi_jax.weights.safetensors_files import INDEX, SINGLE
 from data_pipeline.tasks.sentencepiece_training import train
 from tests.helpers import published_models, trained_runs
@@ -325,7 +325,7 @@ def test_a_published_model_answers_as_a_run_and_as_it_is(
 @pytest.mark.parametrize("by", ["the folder alone", "fields that agree with it"])
 def test_published_weights_are_scored_as_they_are(tmp_path: Path, source: Path, by: str) -> None:
     made = trained_runs.make_run(tmp_path)
-    fields = conversion.imported_config(Folder(str(source), "src"), str(made.config), {}).model.model_dump()
+    fields = published_run.imported_config(Folder(str(source), "src"), str(made.config), {}).model.model_dump()
     options = [f"--config.model.{name}={value!r}" for name, value in fields.items()] * (by != "the folder alone")
     command = [
         "--workdir",

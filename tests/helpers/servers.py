@@ -13,7 +13,8 @@ import openai
 
 from coi_jax.inference.model import load_to_ask
 from coi_jax.serving.app import make_app
-from coi_jax.serving.server import make_server, open_socket
+from coi_jax.serving.listening import open_socket
+from coi_jax.serving.server import make_server
 from coi_jax.serving.service import Limits, Service
 
 LIMITS = Limits(slots=3, waiting=64, seconds=60.0)

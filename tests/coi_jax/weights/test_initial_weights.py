@@ -313,6 +313,7 @@ MEMORY = """
 import re, sys
 from pathlib import Path
 import jax
+from coi_jax.config import published_run
 from coi_jax.weights import conversion
 from coi_jax.common.storage import Folder
 from coi_jax.models import build
@@ -322,7 +323,7 @@ from coi_jax.weights.mesh_loading import load_params
 
 source, out, config_file = sys.argv[1:]
 overrides = {"vocabulary.kind": "bytes"}
-network = build(conversion.imported_config(Folder(source, "src"), config_file, overrides).model, 259)
+network = build(published_run.imported_config(Folder(source, "src"), config_file, overrides).model, 259)
 
 def peak():
     return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
