@@ -187,10 +187,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.parser(__doc__)
     parser.add_argument("--part", choices=("dry_run", "rules", "calls"), required=True)
     parser.add_argument(
-        "--number", type=int, help="rows of dry_run, tasks of rules, calls of calls; without it 52000, 1341, 50000"
+        "--number",
+        type=cli.integer,
+        help="rows of dry_run, tasks of rules, calls of calls; else 52000, 1341, 50000",
     )
     parser.add_argument("--base_url", default="", help="of the endpoint that calls go to")
-    parser.add_argument("--latency", type=float, default=0.2, help="seconds that its reply takes")
+    parser.add_argument("--latency", type=cli.number, default=0.2, help="seconds that its reply takes")
     arguments = parser.parse_args(argv)
     parts: dict[str, Callable[[str], dict[str, Any]]] = {
         "dry_run": lambda folder: measure_dry_run(folder, arguments.number or ALPACA_ROWS),

@@ -34,12 +34,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status."""
     parser = cli.parser(__doc__)
     parser.add_argument("--weights", required=True, help="folder of published weights")
-    parser.add_argument("--prompts", type=int, default=24, help="number of prompts")
-    parser.add_argument("--tokens", type=int, default=64, help="new tokens of each answer")
-    parser.add_argument("--slots", type=int, default=8, help="prompts that are answered at the same time")
-    parser.add_argument("--shortest", type=int, default=20, help="tokens of the shortest prompt")
-    parser.add_argument("--longest", type=int, default=250, help="tokens of the longest prompt")
-    parser.add_argument("--repeats", type=int, default=2, help="runs after the first, with compiled programs")
+    parser.add_argument("--prompts", type=cli.integer, default=24, help="number of prompts")
+    parser.add_argument("--tokens", type=cli.integer, default=64, help="new tokens of each answer")
+    parser.add_argument("--slots", type=cli.integer, default=8, help="prompts that are answered at the same time")
+    parser.add_argument("--shortest", type=cli.integer, default=20, help="tokens of the shortest prompt")
+    parser.add_argument("--longest", type=cli.integer, default=250, help="tokens of the longest prompt")
+    parser.add_argument("--repeats", type=cli.integer, default=2, help="runs after the first, with compiled programs")
     arguments = parser.parse_args(argv)
     print(json.dumps({"benchmark": "first_answer"} | machine.describe() | measure(arguments), indent=2))
     return 0

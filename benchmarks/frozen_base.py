@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.parser(__doc__)
     parser.add_argument("--workdir", required=True, help="run folder, of python -m coi_jax.train, without adapters")
     parser.add_argument("--tasks", default="", help="test sets, with commas; else the config's evaluation.tests")
-    parser.add_argument("--limit", type=int, default=200, help="examples of each test set")
+    parser.add_argument("--limit", type=cli.integer, default=200, help="examples of each test set")
     arguments = parser.parse_args(argv)
     run = RunFolder(Path(arguments.workdir))
     config, vocabulary = run.load_config(), run.load_vocabulary()

@@ -35,10 +35,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.parser(__doc__)
     parser.add_argument("--workdir", required=True, help="run folder, of python -m coi_jax.train")
     parser.add_argument("--tasks", default="coi2_test", help="test sets, with commas")
-    parser.add_argument("--limit", type=int, help="take only the first so many examples of each test set")
+    parser.add_argument("--limit", type=cli.integer, help="take only the first so many examples of each test set")
     parser.add_argument("--batches", default="16,64", help="batch sizes that both sides try, with commas")
-    parser.add_argument("--repeats", type=int, default=3, help="timed runs of each side")
-    parser.add_argument("--tolerance", type=float, default=1e-3, help="how far apart logits may be where answers part")
+    parser.add_argument("--repeats", type=cli.integer, default=3, help="timed runs of each side")
+    parser.add_argument(
+        "--tolerance", type=cli.number, default=1e-3, help="how far logits may differ where answers part"
+    )
     arguments = parser.parse_args(rest)
     start_jax()
     model = load_model(Path(arguments.workdir), overrides)

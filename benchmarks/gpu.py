@@ -114,7 +114,7 @@ def _parser() -> cli.Parser:
     parser.add_argument("--part", choices=("full", "lora", "decode"), required=True, help="what is measured")
     parser.add_argument("--preset", default="mistral_7b", help="mistral_7b; tiny runs on a CPU in seconds")
     parser.add_argument("--folder", default="", help="keeps the weights between commands; else a temporary one")
-    parser.add_argument("--repeats", type=int, default=5, help="timed steps, or runs of decoding, of each side")
+    parser.add_argument("--repeats", type=cli.integer, default=5, help="timed steps, or runs of decoding, of each side")
     return parser
 
 

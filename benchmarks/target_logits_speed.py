@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=cli.positive_int, default=5, help="timed steps of each kind")
     parser.add_argument("--rows", type=cli.positive_int, default=8)
     parser.add_argument("--length", type=cli.positive_int, default=256, help="positions of a row")
-    parser.add_argument("--tolerance", type=float, default=1e-4, help="how far losses may differ")
+    parser.add_argument("--tolerance", type=cli.number, default=1e-4, help="how far losses may differ")
     arguments = parser.parse_args(sys.argv[1:] if argv is None else argv)
     start_jax()
     found = {size: measure(size, arguments.rows, arguments.length, arguments.steps) for size in arguments.sizes}

@@ -68,8 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.parser(__doc__)
     parser.add_argument("--data", required=True, help="dataset folder, of python -m data_pipeline.release")
     parser.add_argument("--config", default="configs/release.py", help="what DECODER and FIXED change, and --config.*")
-    parser.add_argument("--repeats", type=int, default=8, help="timed steps of each contestant")
-    parser.add_argument("--tolerance", type=float, default=1e-4, help="how far losses may differ")
+    parser.add_argument("--repeats", type=cli.integer, default=8, help="timed steps of each contestant")
+    parser.add_argument("--tolerance", type=cli.number, default=1e-4, help="how far losses may differ")
     parser.add_argument(
         "--peers",
         nargs="*",

@@ -49,7 +49,7 @@ def _parser() -> cli.Parser:
     parser.add_argument("--tasks", default="", help="test sets, with commas; else all that every run has answered")
     parser.add_argument("--scores", default="", help="scores, as results.json names them; else those of the terminal")
     parser.add_argument("--resamples", type=cli.positive_int, default=2000, help="number of bootstrap resamples")
-    parser.add_argument("--seed", type=int, default=0, help="of the resampling")
+    parser.add_argument("--seed", type=cli.integer, default=0, help="of the resampling")
     parser.add_argument("--json", action="store_true", help="print the comparison as JSON")
     return parser
 

@@ -57,11 +57,11 @@ def _parser() -> cli.Parser:
     parser = cli.parser(__doc__)
     parser.add_argument("--workdir", required=True, help="run folder, of python -m coi_jax.train")
     parser.add_argument("--tasks", type=cli.names, help="test sets, with commas; else the config's evaluation.tests")
-    parser.add_argument("--limit", type=int, help="take only the first so many examples of each test set")
+    parser.add_argument("--limit", type=cli.integer, help="take only the first so many examples of each test set")
     parser.add_argument("--dataset", default="", help="dataset folder with the test sets; else the one trained on")
     parser.add_argument("--source", default="", help="run whose network is prompted, for an arm base, cot or ltm")
     parser.add_argument("--config", default="", help="begins a run of published weights as they are: arm base, no step")
-    parser.add_argument("--shots", type=int, help="worked examples that arms cot and ltm show; else the config's")
+    parser.add_argument("--shots", type=cli.integer, help="worked examples of arms cot and ltm; else the config's")
     parser.add_argument("--demonstrations", default="", help="file of chains that are the worked examples, JSON lines")
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
     return parser

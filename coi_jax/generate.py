@@ -55,7 +55,7 @@ def _parser() -> cli.Parser:
     parser.add_argument("--instruction", required=True, help='one instruction, or several joined with " and then "')
     parser.add_argument("--input", default="", help="what the first instruction is applied to")
     parser.add_argument("--config", default="", help="begins a run of published weights as they are: arm base, no step")
-    parser.add_argument("--shots", type=int, help="worked examples that arms cot and ltm show; else the config's")
+    parser.add_argument("--shots", type=cli.integer, help="worked examples of arms cot and ltm; else the config's")
     parser.add_argument("--demonstrations", default="", help="file of chains that are the worked examples, JSON lines")
     parser.add_argument("--json", action="store_true", help="print JSON, for programs")
     return parser

@@ -121,7 +121,7 @@ def _parser() -> cli.Parser:
         help="published weights as they are; may be repeated",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at")
-    parser.add_argument("--port", type=int, default=8000, help="0: any that is free")
+    parser.add_argument("--port", type=cli.integer, default=8000, help="0: any that is free")
     parser.add_argument("--slots", type=cli.positive_int, default=8, help="prompts that are answered at the same time")
     parser.add_argument("--queue", type=cli.positive_int, default=256, help="prompts that may wait; else 429")
     parser.add_argument("--timeout", type=cli.positive_float, default=600.0, help="seconds that a request may take")

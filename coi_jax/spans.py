@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--workdir", required=True, help="run folder, with answers of python -m coi_jax.evaluate")
     parser.add_argument("--tasks", required=True, type=cli.names, help="test sets, with commas")
     parser.add_argument("--config", default="configs/judge/spans.py", help="of the model that marks them")
-    parser.add_argument("--budget", type=float, metavar="DOLLARS", help="for all calls; without it there is no limit")
+    parser.add_argument("--budget", type=cli.number, metavar="DOLLARS", help="for all calls; without it no limit")
     arguments = parser.parse_args(rest)
     # Imported once the command line is right, so that --help and mistakes need little.
     from coi_jax.data.test_sets import find_test_set

@@ -15,6 +15,7 @@ from typing import Any, NoReturn, TypeVar
 from coi_jax.common import child_processes, interrupts
 from coi_jax.common.errors import UserError, shorten
 from coi_jax.common.limits import LARGEST_INTEGER
+from coi_jax.common.literals import read_number
 
 # What the user's machine or the path that was given is to blame for.
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG)
@@ -186,14 +187,28 @@ def override_flags(overrides: Mapping[str, Any]) -> list[str]:
     return [f"--config.{name}={value if isinstance(value, str) else repr(value)}" for name, value in overrides.items()]
 
 
+def integer(text: str) -> int:
+    """Read an integer as the fields of a config have it (`--config.seed`), as the `type` of an argument."""
+    with contextlib.suppress(ValueError):
+        return read_number(int, text)
+    raise argparse.ArgumentTypeError(f"{shorten(text, 40)!r} should be an integer, as 12")
+
+
+def number(text: str) -> float:
+    """Read a finite number as the fields of a config have it, as the `type` of an argument."""
+    with contextlib.suppress(ValueError):
+        return read_number(float, text)
+    raise argparse.ArgumentTypeError(f"{shorten(text, 40)!r} should be a number, as 0.5")
+
+
 def positive_int(text: str) -> int:
     """Read an integer above 0, as the `type` of an argument."""
-    return _positive(int, text)
+    return _positive(integer, text)
 
 
 def positive_float(text: str) -> float:
     """Read a finite number above 0, as the `type` of an argument."""
-    return _positive(float, text)
+    return _positive(number, text)
 
 
 def check_port(number: int) -> None:
@@ -212,10 +227,10 @@ def names(text: str) -> list[str]:
 
 
 def _positive(kind: Callable[[str], Number], text: str) -> Number:
-    with contextlib.suppress(ValueError):  # int() refuses a text of thousands of digits with it too
+    with contextlib.suppress(argparse.ArgumentTypeError):
         if 0 < (value := kind(text)) <= LARGEST_INTEGER:
             return value
-    whole = "an integer" if kind is int else "a number"
+    whole = "an integer" if kind is integer else "a number"
     raise argparse.ArgumentTypeError(f"{shorten(text, 40)!r} should be {whole} above 0, at most {LARGEST_INTEGER:,}")
 
 

@@ -4,13 +4,13 @@ Where a field holds one of several sections (a tagged union), its tag says which
 fields that the chosen section does not have; `--config.vocabulary=bytes` is short for `--config.vocabulary.kind=bytes`.
 """
 
-import ast
 from collections.abc import Mapping
 from typing import Any
 
 from pydantic.fields import FieldInfo
 
 from coi_jax.common.errors import UserError, nearest
+from coi_jax.common.literals import read_literal
 from coi_jax.common.schema import Section
 from coi_jax.config.unions import Place, place_of, union_members
 
@@ -109,8 +109,8 @@ def _parse(name: str, value: Any, info: FieldInfo) -> Any:
 def _literal(name: str, value: Any) -> Any:
     """Read text as a Python literal, where it is one; raise UserError where it only begins as one."""
     try:
-        return ast.literal_eval(value) if isinstance(value, str) else value
-    except (ValueError, SyntaxError):
+        return read_literal(value) if isinstance(value, str) else value
+    except ValueError:
         if value.lstrip().startswith(tuple("{[(")):
             hint = "cannot be read: write numbers, quoted texts, lists and dictionaries as Python has them"
             raise UserError(f"config.{name}", value, hint) from None

@@ -9,10 +9,10 @@ from coi_jax.config.run import RunConfig, read_run_config
 from coi_jax.data.arms import find_arm
 from coi_jax.data.task_specs import check_names
 from coi_jax.runs import checkpoint_steps
+from coi_jax.runs.damage import BEST
 
 CONFIG = "config.json"
 CHECKPOINTS = "checkpoints"
-BEST = "best"  # checkpoints too, of which validation chose the one
 
 
 def check_training(config: RunConfig, workdir: PathLike) -> None:

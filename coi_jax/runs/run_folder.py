@@ -29,7 +29,7 @@ from coi_jax.data.arms import find_arm
 from coi_jax.parallel import hardware, processes
 from coi_jax.runs.checkpoint_steps import steps
 from coi_jax.runs.damage import BEST
-from coi_jax.runs.early_checks import BEST, CHECKPOINTS, CONFIG, check_folder
+from coi_jax.runs.early_checks import CHECKPOINTS, CONFIG, check_folder
 from coi_jax.tokenizers.protocol import Vocabulary
 from coi_jax.tokenizers.vocabulary import load_vocabulary, trained_path
 

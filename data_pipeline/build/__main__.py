@@ -62,11 +62,11 @@ FLAGS: dict[str, dict[str, Any]] = {
         "help": "of rows, where their layout is not recognized: instruction=NAME,input=NAME,output=NAME",
     },
     "--llm": {"choices": ("endpoint", "procedural"), "help": "what answers questions, instead of the config's"},
-    "--budget": {"type": float, "metavar": "USD", "help": "stop before all runs together cost more"},
+    "--budget": {"type": cli.number, "metavar": "USD", "help": "stop before all runs together cost more"},
     "--dry_run": {"action": "store_true", "help": "ask nothing; print the expected calls, tokens and cost"},
     "--json": {"action": "store_true", "help": "with --dry_run: print JSON"},
     "--batch": {"action": "store_true", "help": "ask through the Batch API: cheaper, but within a day"},
-    "--poll": {"type": float, "default": 60.0, "metavar": "SECONDS", "help": "pause between polls of a batch"},
+    "--poll": {"type": cli.number, "default": 60.0, "metavar": "SECONDS", "help": "pause between polls of a batch"},
     "--decisions": {
         "metavar": "FILE",
         "help": "decisions of data_pipeline.curate; without it WORK/decisions.jsonl",

@@ -30,11 +30,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--out", help="the dataset folder to write")
     add("--overwrite", action="store_true", help="replace a dataset of other settings")
     add("--list", action="store_true", help="print the chosen operations and stop")
-    add("--seed", type=int, metavar="N", default=0, help="the same seed gives the same bytes")
+    add("--seed", type=cli.integer, metavar="N", default=0, help="the same seed gives the same bytes")
     add("--operations", metavar="A,B", default=",".join(catalogue.families()), help="families or names of operations")
     add(
         "--max_level",
-        type=int,
+        type=cli.integer,
         choices=(1, 2, 3),
         default=3,
         help="1 moves items, 2 looks at each, 3 calculates or spells",
@@ -45,20 +45,26 @@ def _parser() -> argparse.ArgumentParser:
     add("--validation_count", metavar="N,…", default="100", help="likewise")
     add("--rephrased_count", metavar="N,…", default="100", help="likewise")
     add("--test_count", metavar="N,…", default="200", help="likewise, for --test_lengths")
-    add("--min_items", type=int, metavar="N", default=3, help="smallest input: words, numbers, fields …")
-    add("--max_items", type=int, metavar="N", default=MAX_ITEMS, help="largest input")
-    add("--max_characters", type=int, metavar="N", default=400, help="longest text of a value")
-    add("--phrasings", type=int, metavar="N", default=3, help="ways to ask for each operation, 1 to 3")
-    add("--hold_out", type=int, metavar="N", default=5, help="one combination in this many is for test")
+    add("--min_items", type=cli.integer, metavar="N", default=3, help="smallest input: words, numbers, fields …")
+    add("--max_items", type=cli.integer, metavar="N", default=MAX_ITEMS, help="largest input")
+    add("--max_characters", type=cli.integer, metavar="N", default=400, help="longest text of a value")
+    add("--phrasings", type=cli.integer, metavar="N", default=3, help="ways to ask for each operation, 1 to 3")
+    add("--hold_out", type=cli.integer, metavar="N", default=5, help="one combination in this many is for test")
     add("--variants", metavar="A,…", default="", help=f"of chains of several steps: {', '.join(COMPUTED)}")
-    add("--degenerate_share", type=float, metavar="P", default=0.0, help="share of chains that may have an idle step")
+    add(
+        "--degenerate_share",
+        type=cli.number,
+        metavar="P",
+        default=0.0,
+        help="share of chains that may idle a step",
+    )
     return parser
 
 
 def _integers(field: str, text: str, low: int) -> list[int]:
     try:
-        found = [int(part) for part in text.split(",")]
-    except ValueError:
+        found = [cli.integer(part) for part in text.split(",")]
+    except argparse.ArgumentTypeError:
         raise UserError(field, text, "write whole numbers with commas between, as 1,2,3") from None
     for number in found:
         _at_least(field, number, low)

@@ -200,6 +200,31 @@ def test_numbers_of_arguments_are_positive_and_finite(
     assert parser.parse_args(["--size=3"]).size == 3
 
 
+@pytest.mark.parametrize("text", ["12", " 3", "0x10", "1_000", "٣", "007", "1.5", "1e3", "True", "x", "-1", "9" * 5000])
+def test_integers_of_options_and_of_fields_are_read_alike(text: str) -> None:
+    try:
+        seed = quickstart_config({"seed": text}).seed
+    except UserError:
+        with pytest.raises(argparse.ArgumentTypeError, match="should be an integer above 0, at most"):
+            cli.positive_int(text)
+    else:
+        assert cli.positive_int(text) == seed
+
+
+@pytest.mark.parametrize(
+    "text", ["12", "1e-4", "1_000.5", "٣", "nan", "inf", "1e400", "True", "x", "", "-" * 100_000 + "1"]
+)
+def test_numbers_of_options_and_of_fields_are_read_alike(text: str) -> None:
+    name = "optimizer.learning_rate"
+    try:
+        rate = quickstart_config({name: text}).optimizer.learning_rate
+    except UserError:
+        with pytest.raises(argparse.ArgumentTypeError, match=r"should be a number, as 0\.5"):
+            cli.number(text)
+    else:
+        assert cli.number(text) == rate
+
+
 @pytest.mark.parametrize("text", ["", "a,,b", "a,b,", "a,a"])
 def test_names_of_an_argument_are_there_once_each(text: str) -> None:
     assert cli.names("a,b") == ["a", "b"]
