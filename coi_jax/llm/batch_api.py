@@ -11,7 +11,7 @@ import itertools
 import json
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
 import httpx2  # that the openai client is made with
@@ -60,13 +60,13 @@ class Batches:
     """
 
     def __init__(self, config: EndpointConfig, key: str, folder: PathLike, store: Store, budget: Budget) -> None:
-        self._said_busy = False
+        self._said_failing = False
         self._client = openai.OpenAI(
             api_key=key,
             base_url=config.base_url,
-            max_retries=_retries(config),
+            max_retries=len(_pauses(config)),
             timeout=config.timeout_seconds,
-            http_client=openai.DefaultHttpxClient(event_hooks={"response": [self._note_busy]}),
+            http_client=_NotingClient(self._note_failure),
         )
         self._config = config
         self._jobs, self._store, self._budget = as_path(folder) / "jobs.jsonl", store, budget
@@ -269,14 +269,14 @@ class Batches:
             del self.declined[key]
         return True
 
-    def _note_busy(self, response: httpx2.Response) -> None:
+    def _note_failure(self, reason: str) -> None:
         """Say once that the endpoint cannot answer now and is asked again."""
-        if response.status_code >= INTERNAL_ERROR and response.status_code not in NO_BATCHES and not self._said_busy:
-            self._said_busy = True
-            times = count_of(self._client.max_retries, "time")
+        if not self._said_failing:
+            self._said_failing = True
+            pauses = _pauses(self._config)
+            times = f"{count_of(len(pauses), 'time')} within {sum(pauses):,.1f} s"
             limit = f"endpoint.attempts = {self._config.attempts}, patience_seconds = {self._config.patience_seconds:g}"
-            line = f"note: the endpoint answers with status {response.status_code}; it is asked again, at most {times}"
-            print(f"{line} ({limit})", file=sys.stderr, flush=True)
+            print(f"note: {reason}; it is asked again, at most {times} ({limit})", file=sys.stderr, flush=True)
 
     @contextlib.contextmanager
     def _one_line_errors(self) -> Iterator[None]:
@@ -318,14 +318,34 @@ class Batches:
             files.append_jsonl(file, job)
 
 
+class _NotingClient(openai.DefaultHttpxClient):
+    """The openai client's own HTTP client, which tells of each request that will be made again."""
+
+    def __init__(self, note: Callable[[str], None]) -> None:
+        super().__init__()
+        self._note = note
+
+    def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
+        """Send a request as ever."""
+        try:
+            response = super().send(request, **options)
+        except httpx2.TransportError as error:
+            self._note(f"the endpoint cannot be reached: {connection_fault(error)}")
+            raise
+        if response.status_code >= INTERNAL_ERROR and response.status_code not in NO_BATCHES:
+            self._note(f"the endpoint answers with status {response.status_code}")
+        return response
+
+
 class _Refused(UserError):
     """The endpoint refused what was asked of its Batch API: nothing will be paid for it."""
 
 
-def _retries(config: EndpointConfig) -> int:
-    """Return how often a request may be made again while the pauses of the openai client are within the patience."""
-    pauses = (min(FIRST_PAUSE * 2**attempt, LONGEST_PAUSE) for attempt in range(config.attempts - 1))
-    return sum(waited <= config.patience_seconds for waited in itertools.accumulate(pauses))
+def _pauses(config: EndpointConfig) -> list[float]:
+    """Return the seconds that the openai client waits before it makes a request again, together within the patience."""
+    pauses = [min(FIRST_PAUSE * 2**attempt, LONGEST_PAUSE) for attempt in range(config.attempts - 1)]
+    waited = itertools.accumulate(pauses)
+    return [pause for pause, total in zip(pauses, waited, strict=True) if total <= config.patience_seconds]
 
 
 def _checked(job: Job) -> Job:

@@ -3,8 +3,11 @@
 A store is a SQLite file by default; a folder, which may be in a bucket (`gs://…`), serves workers on many machines.
 """
 
+import contextlib
 import json
+import os
 import sqlite3
+import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -15,10 +18,12 @@ from etils import epath
 
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
-from coi_jax.common.storage import as_path, local_path, make_folder
+from coi_jax.common.storage import as_path, local_path, make_folder, writable
 from coi_jax.llm.calls import NO_COMPLETION, Reply
 
 BUSY_SECONDS = 60.0  # that a writer waits for another process
+SMALLEST = 512  # bytes of a page of SQLite, which every store has
+RESTORE = "restore it from a copy; to ask for all its replies, and pay them, again, remove it"
 
 
 @runtime_checkable
@@ -42,7 +47,21 @@ class SqliteStore:
         self.path = path
         make_folder(path.parent, "store")
         self._local = threading.local()
-        self._execute("CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, reply TEXT NOT NULL)")
+        if not path.exists():
+            with writable(path, "store"):
+                _make(path)
+        self._check()
+
+    def _check(self) -> None:
+        """Raise UserError where a file is no store: SQLite itself takes one that was cut to nothing for a new one."""
+        size = self.path.stat().st_size
+        if size < SMALLEST:
+            raise self._damage(f"it is cut short, to {size} bytes")
+        if not self._execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name = 'replies'"):
+            raise self._damage("it has no table of replies")
+
+    def _damage(self, reason: object) -> UserError:
+        return UserError("store", self.path, f"cannot be used as a store of replies ({reason}); {RESTORE}")
 
     def _connection(self) -> sqlite3.Connection:
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
@@ -58,10 +77,9 @@ class SqliteStore:
         try:
             return self._connection().execute(command, values).fetchall()
         except sqlite3.Error as error:
-            is_damaged = isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError)
-            way = "restore it from a copy; without it, all its replies are asked for, and paid, again"
-            way = way if is_damaged else "make room, or name another file"
-            hint = f"cannot be used as a store of replies ({error}); {way}"
+            if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
+                raise self._damage(error) from None
+            hint = f"cannot be used as a store of replies ({error}); make room, or name another file"
             raise UserError("store", self.path, hint) from None
 
     def get(self, key: str) -> Reply | None:
@@ -75,6 +93,22 @@ class SqliteStore:
 
     def __iter__(self) -> Iterator[str]:
         return (row[0] for row in self._execute("SELECT key FROM replies ORDER BY key"))
+
+
+def _make(path: Path) -> None:
+    """Make an empty store, which appears whole: another process must not take one that is being made for a damaged one.
+
+    Where another process makes it at the same time, that one is taken.
+    """
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+        partial = Path(folder) / path.name
+        with contextlib.closing(sqlite3.connect(partial)) as connection:
+            connection.execute("CREATE TABLE replies (key TEXT PRIMARY KEY, reply TEXT NOT NULL)")
+        try:
+            os.link(partial, path)
+        except OSError:  # it is there, or the file system has no links
+            if not path.exists():
+                os.replace(partial, path)
 
 
 class FolderStore:
@@ -97,7 +131,7 @@ class FolderStore:
 
     def put(self, key: str, reply: Reply) -> None:
         """See `Store`."""
-        files.write_bytes(self._path(key), _encoded(reply).encode())
+        files.write_bytes(self._path(key), _encoded(reply).encode(), "store")
 
     def __iter__(self) -> Iterator[str]:
         paths = self._root.glob("*/*.json")

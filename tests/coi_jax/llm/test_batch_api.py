@@ -283,5 +283,19 @@ def test_an_endpoint_that_is_down_is_asked_as_long_as_patience_lasts(
     assert time.monotonic() - started < 5  # ten attempts would take 45 s
     said = capsys.readouterr().err
     assert (
-        said.count("note: the endpoint answers with status 500; it is asked again, at most 1 time (endpoint.att") == 1
+        said.count("note: the endpoint answers with status 500; it is asked again, at most 1 time within 0.5 s (end")
+        == 1
     )
+
+
+def test_an_endpoint_that_cannot_be_reached_is_said_to_be_waited_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, budget = SqliteStore(tmp_path / "replies.sqlite"), Budget(str(tmp_path / "spent"), None, HALF, 1)
+    made = Batches(config("http://127.0.0.1:9/v1", patience_seconds=2.0), KEY, tmp_path / "jobs", store, budget)
+    with pytest.raises(UserError, match="connection failed"):
+        made.answer(BODIES, 0.01)
+    said = capsys.readouterr().err
+    assert said.startswith("note: the endpoint cannot be reached: connection failed (ConnectError: ")
+    assert "it is asked again, at most 2 times within 1.5 s (endpoint.attempts = 10, patience_seconds = 2)" in said
+    assert said.count("note: ") == 1

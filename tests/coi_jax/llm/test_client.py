@@ -3,13 +3,16 @@ import contextlib
 import json
 import socket
 import sqlite3
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from coi_jax.common.errors import UserError
 from coi_jax.llm import Answered, Call, Client, Rejected, Unanswered, ask
+from coi_jax.llm.calls import Reply
 from coi_jax.llm.client import NoReply, NotStored
 from coi_jax.llm.reply_store import open_store
 from tests.helpers import llm_clients
@@ -203,8 +206,41 @@ def test_a_store_that_was_cut_short_says_what_its_loss_costs(tmp_path: Path) -> 
         whole.execute("CREATE TABLE replies (key TEXT PRIMARY KEY, reply TEXT NOT NULL)")
         whole.executemany("INSERT INTO replies VALUES (?, ?)", [(str(n), 200 * "x") for n in range(100)])
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(UserError, match=r"malformed\); restore it from a copy; without it, all its replies are asked"):
+    with pytest.raises(UserError, match=r"malformed\); restore it from a copy; to ask for all its replies, and"):
         open_store(str(path))
+
+
+@pytest.mark.parametrize("size", [0, 1, 100])
+def test_a_store_that_was_cut_to_nothing_is_not_taken_for_a_new_one(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "replies.sqlite"
+    open_store(str(path))
+    path.write_bytes(path.read_bytes()[:size])
+    said = rf"^store: {path}: cannot be used .* \(it is cut short, to {size} bytes\); restore it from a copy; to ask"
+    with pytest.raises(UserError, match=said):
+        open_store(str(path))
+    assert path.stat().st_size == size
+
+
+def test_a_database_of_another_program_is_no_store(tmp_path: Path) -> None:
+    path = tmp_path / "other.sqlite"
+    with contextlib.closing(sqlite3.connect(path)) as other, other:
+        other.execute("CREATE TABLE songs (name TEXT)")
+    with pytest.raises(UserError, match="it has no table of replies"):
+        open_store(str(path))
+
+
+def test_a_store_that_several_make_at_once_is_one(tmp_path: Path) -> None:
+    path = tmp_path / "replies.sqlite"
+    barrier = threading.Barrier(8)
+
+    def put(number: int) -> None:
+        barrier.wait()
+        open_store(str(path)).put(str(number), Reply("text", "stop", "", 1, 1))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(put, range(8)))
+    assert list(open_store(str(path))) == [str(number) for number in range(8)]
+    assert all(each.name.startswith(path.name) for each in tmp_path.iterdir())  # nothing half made is left
 
 
 def test_clients_of_many_threads_share_one_loop(tmp_path: Path) -> None:
