@@ -74,14 +74,14 @@ def _check_options(arguments: argparse.Namespace) -> None:
     if arguments.ballots and arguments.score:
         raise UserError("--score", ", ".join(arguments.score), "reads what --ballots wrote: give one of them")
     if arguments.page and not arguments.ballots:
-        raise UserError("--page", True, "fills in a table: name its file with --ballots")
+        raise UserError("--page", "without --ballots", "fills in a table: name its file with --ballots")
     if arguments.budget is not None and (arguments.ballots or arguments.score):
         raise UserError("--budget", arguments.budget, "is for the calls of a model, and people make none; leave it out")
     if arguments.out and arguments.ballots:
         raise UserError("--out", arguments.out, "is for a result, which --ballots does not write; give it with --score")
     if (arguments.port or arguments.no_browser) and not arguments.page:
-        option = "--port" if arguments.port else "--no_browser"
-        raise UserError(option, arguments.port or True, "is of the page; give --page too, or leave it out")
+        option, value = ("--port", arguments.port) if arguments.port else ("--no_browser", "without --page")
+        raise UserError(option, value, "is of the page; give --page too, or leave it out")
     cli.check_port(arguments.port)
 
 

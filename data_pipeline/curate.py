@@ -41,7 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     if not session.order:
         raise UserError("work", arguments.work, "the build has no whole chain of two steps or more")
-    AppendFile(path).close()  # or an error now, not at the first decision
+    AppendFile(
+        path, "--decisions" if arguments.decisions else "--work"
+    ).close()  # or an error now, not at the first decision
     server = make_page_server(session, arguments.port)
     address = f"http://{HOST}:{server.port}/"
     print(f"{address}\n{count_of(len(session.order), 'chain')}; decisions go to {path}; Ctrl+C ends", flush=True)

@@ -26,21 +26,21 @@ Value = TypeVar("Value")
 MAX_LINE_BYTES = 2**26  # of a row in a JSON-lines file
 
 
-def write_text(path: PathLike, text: str) -> None:
-    """Write `text` as UTF-8, atomically."""
-    with atomic_file(path) as file:
+def write_text(path: PathLike, text: str, field: str = "out") -> None:
+    """Write `text` as UTF-8, atomically; an error calls the path `field`."""
+    with atomic_file(path, field=field) as file:
         file.write(text)
 
 
-def write_bytes(path: PathLike, data: bytes) -> None:
-    """Write `data`, atomically."""
-    with atomic_file(path, "wb") as file:
+def write_bytes(path: PathLike, data: bytes, field: str = "out") -> None:
+    """Write `data`, atomically; an error calls the path `field`."""
+    with atomic_file(path, "wb", field) as file:
         file.write(data)
 
 
-def write_json(path: PathLike, value: Any) -> None:
-    """Write `value` as indented JSON, atomically."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+def write_json(path: PathLike, value: Any, field: str = "out") -> None:
+    """Write `value` as indented JSON, atomically; an error calls the path `field`."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n", field)
 
 
 def read_bytes(path: PathLike, field: str = "file") -> bytes:

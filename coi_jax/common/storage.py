@@ -289,20 +289,25 @@ def _name_full_disk(error: BaseException, path: PathLike, partial: PathLike | No
 
 
 @contextlib.contextmanager
-def atomic_file(path: PathLike, mode: str = "w") -> Iterator[IO[Any]]:
+def atomic_file(path: PathLike, mode: str = "w", field: str = "out") -> Iterator[IO[Any]]:
     """Open a file for writing that appears at `path`, whole, only when the block ends without an exception.
 
     The folder is created. A failure (a full disk, an exception) leaves what was at `path` before.
+
+    Args:
+      path: of the file.
+      mode: "w" for text, "wb" for bytes.
+      field: the name of the path in an error.
     """
-    target = as_path(path)
-    opened = _renamed_file(target, mode) if is_local(target) else _uploaded_file(target, mode)
+    target = as_path(path, field)
+    opened = _renamed_file(target, mode, field) if is_local(target) else _uploaded_file(target, mode)
     with opened as file:
         yield file
 
 
 @contextlib.contextmanager
-def _renamed_file(target: epath.Path, mode: str) -> Iterator[IO[Any]]:
-    with writable(target, "out"):
+def _renamed_file(target: epath.Path, mode: str, field: str) -> Iterator[IO[Any]]:
+    with writable(target, field):
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
@@ -569,10 +574,11 @@ class AppendFile:
     once in `UPLOAD_SECONDS` and on `close`: a process that is killed loses the lines of the last minute.
     """
 
-    def __init__(self, path: PathLike) -> None:
-        self._path = as_path(path)
+    def __init__(self, path: PathLike, field: str = "out") -> None:
+        """Open or make a file; raise UserError, which calls the path `field`, where it cannot be written."""
+        self._path = as_path(path, field)
         self._is_local = is_local(self._path)
-        with writable(self._path, "out"):
+        with writable(self._path, field):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             if self._is_local:
                 self._file: IO[str] = open(self._path, "a", encoding="utf-8")

@@ -145,7 +145,7 @@ def _evaluate_locked(
     scored: dict[str, Any] = processes.on_primary(
         lambda: _score(model, name, chains, answers, provenance, folder, counts)
     )
-    processes.on_primary(lambda: files.write_json(results, scored))
+    processes.on_primary(lambda: files.write_json(results, scored, "workdir"))
     return scored
 
 

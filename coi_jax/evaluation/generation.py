@@ -42,7 +42,7 @@ def generate_missing(
     with (
         timed(path.parent, lambda: len(existing)),
         Bar(title, len(prompts), len(prompts) - len(missing)) as bar,
-        AppendFile(path if processes.is_primary() else os.devnull) as file,
+        AppendFile(path if processes.is_primary() else os.devnull, "workdir") as file,
     ):
         for answers in model.answer_groups(prompts, skip):
             for answer in answers:

@@ -122,8 +122,8 @@ def prepare(folder: PathLike, generated_from: dict[str, Any]) -> bool:
     is_stale = bool(path.exists())
     for stale in (path, path.parent / TIMING):
         stale.unlink(missing_ok=True)
-    files.write_json(header, generated_from)
-    files.write_text(path, "")
+    files.write_json(header, generated_from, "workdir")
+    files.write_text(path, "", "workdir")
     return is_stale
 
 
@@ -171,7 +171,7 @@ def refresh(folder: PathLike, rows: Iterable[Row]) -> bool:
     if written == found:
         return False
     lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in written)
-    files.write_text(as_path(folder) / PREDICTIONS, "".join(lines))
+    files.write_text(as_path(folder) / PREDICTIONS, "".join(lines), "workdir")
     return True
 
 

@@ -39,5 +39,5 @@ def timed(folder: epath.Path, count: Callable[[], int]) -> Iterator[None]:
     finally:
         seconds = time.perf_counter() - began
         if processes.is_primary() and count() > before:
-            with AppendFile(folder / TIMING) as file:
+            with AppendFile(folder / TIMING, "workdir") as file:
                 files.append_jsonl(file, {"seconds": seconds, "answers": count() - before, **describe_machine()})

@@ -23,7 +23,7 @@ def write_rows(path: PathLike, rows: Sequence[Mapping[str, Any]]) -> None:
     writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n", quoting=csv.QUOTE_ALL)  # a text may hold a lone \r
     writer.writeheader()
     writer.writerows(rows)
-    files.write_text(path, buffer.getvalue())
+    files.write_text(path, buffer.getvalue(), "--ballots")
 
 
 def read_rows(path: PathLike, field: str) -> list[dict[str, str]]:

@@ -39,7 +39,7 @@ def write_ballots(pairs: Sequence[AnswerPair], path: PathLike, seed: int, runs: 
     sides = {pair.id: draw.choice(["a", "b"]) for pair in shuffled}
     write_rows(place, [_ballot(number, pair, sides[pair.id]) for number, pair in enumerate(shuffled, 1)])
     key = key_path(path)
-    files.write_json(key, {"runs": dict(runs), "left": sides})
+    files.write_json(key, {"runs": dict(runs), "left": sides}, "--ballots")
     return key
 
 

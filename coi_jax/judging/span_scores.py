@@ -47,7 +47,7 @@ def score_spans(workdir: PathLike, test_set: str, client: Client, config: SpansC
         "predictions": predictions.digest_of_rows(rows),
     }
     results[DIGEST] = results_digest(results)
-    files.write_json(folder / SPANS, results)
+    files.write_json(folder / SPANS, results, "workdir")
     return results
 
 

@@ -366,7 +366,7 @@ def save_base(folder: PathLike, frozen: Params | None) -> None:
         save_args = jax.tree.map(by_layer, frozen)
         writer.save(absolute(folder), args=ocp.args.StandardSave(frozen, save_args=save_args), force=True)
     found = checksums.checksums(frozen)
-    processes.on_primary(lambda: files.write_json(as_path(folder) / BASE_ARRAYS, found))
+    processes.on_primary(lambda: files.write_json(as_path(folder) / BASE_ARRAYS, found, "workdir"))
 
 
 def restore_base(folder: PathLike, network: Network, mesh: Mesh | None = None) -> Params:

@@ -42,7 +42,7 @@ class MetricsLog:
         self._trackers = trackers
         for row in rows:
             self._track(row["step"], {name: number for name, number in row.items() if name != "step"})
-        self._jsonl = AppendFile(jsonl)
+        self._jsonl = AppendFile(jsonl, "workdir")
         self._mirror = None if is_local(tensorboard) else _Mirror(as_path(tensorboard))
         self._events = _Events(self._mirror.folder if self._mirror else pathlib.Path(tensorboard), start)
 
@@ -135,5 +135,5 @@ def _drop_after(path: epath.Path, step: int) -> list[dict[str, Any]]:
         raise UserError(
             error.field, error.value, f"{error.hint}, or remove the line: a run goes on without it"
         ) from None
-    files.write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
+    files.write_text(path, "".join(json.dumps(row) + "\n" for row in kept), "workdir")
     return kept

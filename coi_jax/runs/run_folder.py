@@ -166,7 +166,7 @@ def _open(run: RunFolder, path: epath.Path, config: RunConfig) -> None:
             _check_same(old, config, path)
         elif old != config:
             _remove_copies(run)
-    files.write_json(run.config, config.model_dump(mode="json"))
+    files.write_json(run.config, config.model_dump(mode="json"), "workdir")
 
 
 def _remove_copies(run: RunFolder) -> None:
@@ -199,9 +199,9 @@ def keep_vocabulary(run: RunFolder, config: RunConfig) -> None:
     """Copy the vocabulary's files into the run, which can then be evaluated without the folder they came from."""
     match config.vocabulary:
         case TrainedVocabularyConfig() if not run.vocabulary.exists():
-            files.write_bytes(run.vocabulary, trained_path(config).read_bytes())
+            files.write_bytes(run.vocabulary, trained_path(config).read_bytes(), "workdir")
         case SentencePieceVocabularyConfig(file=file) if not run.vocabulary.exists():
-            files.write_bytes(run.vocabulary, as_path(file).read_bytes())
+            files.write_bytes(run.vocabulary, as_path(file).read_bytes(), "workdir")
         case TokenizerVocabularyConfig(folder=folder) if run.kept_vocabulary is None:
             _keep_tokenizer(run, folder)
 
@@ -236,7 +236,7 @@ def write_environment(
         "parameters": dict(parameters),
         "data": {"sha256": dataset, **data},
     }
-    files.write_json(run.environment, values)
+    files.write_json(run.environment, values, "workdir")
 
 
 def git_commit(folder: Path) -> str | None:

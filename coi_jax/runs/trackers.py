@@ -92,7 +92,7 @@ def open_trackers(folder: epath.Path, config: RunConfig) -> list[Tracker]:
 def _run_id(folder: epath.Path) -> str:
     path = folder / TRACKING
     if not path.exists():
-        files.write_json(path, {"id": secrets.token_hex(6)})
+        files.write_json(path, {"id": secrets.token_hex(6)}, "workdir")
     return files.read_value(path, ("id",), str, "tracking")
 
 

@@ -20,6 +20,7 @@ from data_pipeline.procedural.compose import Limits
 from data_pipeline.variants import COMPUTED
 
 MAX_LENGTH = 100  # steps of a chain
+LISTED = ("list", "operations", "max_level")  # what --list heeds
 MAX_ITEMS = 6  # of an input, unless another number is given
 
 
@@ -107,6 +108,14 @@ def _limits(args: argparse.Namespace) -> Limits:
     return Limits(args.min_items, args.max_items, args.max_characters)
 
 
+def _check_only_lists(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """Raise UserError for an option that --list, which writes no dataset, would ignore."""
+    for name, value in vars(args).items():
+        if name not in LISTED and value != parser.get_default(name):
+            hint = "is of a dataset, and --list prints operations and writes none; leave one of the two out"
+            raise UserError(f"--{name}", value if value is not True else "with --list", hint)
+
+
 def _settings(args: argparse.Namespace) -> Settings:
     _at_least("hold_out", args.hold_out, 2)
     if not 1 <= args.phrasings <= 3:
@@ -149,10 +158,10 @@ def _summary(generator: Generator, folder: str) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the dataset, or print the catalogue."""
-    args = _parser().parse_args(argv)
-    if args.list and args.out:
-        raise UserError("out", args.out, "is not written with --list; leave one of the two out")
+    parser = _parser()
+    args = parser.parse_args(argv)
     if args.list:
+        _check_only_lists(args, parser)
         print(catalogue.table(catalogue.select(args.operations.split(","), args.max_level)))
         return 0
     if not args.out:

@@ -301,7 +301,8 @@ def test_long_answers_and_empty_rows_of_a_table_are_read(runs: tuple[Path, Path]
         (["--score=new.csv", "--budget=1"], "--budget: 1.0: is for the calls of a model"),
         (["--ballots=new.csv", "--out=x.json"], "--out: x.json: is for a result, which --ballots does not write"),
         (["--ballots=new.csv", "--port=80"], "--port: 80: is of the page; give --page too"),
-        (["--no_browser"], "--no_browser: True: is of the page; give --page too"),
+        (["--page"], "--page: without --ballots: fills in a table: name its file with --ballots"),
+        (["--no_browser"], "--no_browser: without --page: is of the page; give --page too"),
         (["--score", "new.csv", "./new.csv"], "--score: ./new.csv: is given twice"),
     ],
 )
@@ -310,6 +311,13 @@ def test_options_that_would_be_ignored_are_refused(
 ) -> None:
     assert compare(runs, *options) == 2
     assert said in capsys.readouterr().err
+
+
+def test_a_table_that_cannot_be_written_is_named_as_it_was_given(
+    runs: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert compare(runs, "--ballots=/proc/none.csv") == 2
+    assert capsys.readouterr().err.startswith("error: --ballots: /proc/none.csv: cannot be written (")
 
 
 def test_nothing_to_compare_is_one_line(

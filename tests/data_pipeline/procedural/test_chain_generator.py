@@ -306,7 +306,7 @@ def test_chains_of_other_settings_are_replaced_only_where_that_is_asked(tmp_path
     others = {"--seed=1": "seed", "--train_count=9": counts, "--max_items=5": "max_items", "--lengths=2": counts}
     for other, named in others.items():
         with pytest.raises(UserError, match=rf"out: .*out: holds a dataset of other settings \({named}"):
-            main([*arguments, other])
+            main([*(given for given in arguments if given.partition("=")[0] != other.partition("=")[0]), other])
         assert tree() == before
     assert main([*arguments, "--seed=1", "--overwrite"]) == 0
     assert tree() != before
@@ -325,6 +325,15 @@ def test_a_killed_run_leaves_nothing_behind_after_the_next(tmp_path: Path) -> No
     assert [path.name[:5] for path in tmp_path.iterdir()] == [".out."]
     assert main([f"--out={tmp_path / 'out'}", *few]) == 0
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("--out=new", "new"), ("--seed=3", "3"), ("--overwrite", "with --list"), ("--lengths=1", "1")]
+)
+def test_the_list_of_operations_takes_no_options_of_a_dataset(option: str, value: str) -> None:
+    name = option.partition("=")[0]
+    with pytest.raises(UserError, match=f"^{name}: {value}: is of a dataset, and --list prints operations and writes"):
+        main(["--list", "--max_level=1", option])
 
 
 def test_a_folder_that_cannot_be_created_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -44,7 +44,8 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(*arguments: str) -> int:
-    command = ["--sweep", "configs/sweeps/quickstart.py", "--backend", "local", *arguments]
+    sweep_file = [] if "--sweep" in arguments else ["--sweep", "configs/sweeps/quickstart.py"]
+    command = [*sweep_file, "--backend", "local", *arguments]
     return cli.run(lambda: sweep.main(command))
 
 

@@ -53,7 +53,8 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(*arguments: str) -> int:
-    return cli.run(lambda: sweep.main(["--sweep", "configs/sweeps/quickstart.py", "--backend", "local", *arguments]))
+    backend = [] if "--backend" in arguments else ["--backend", "local"]
+    return cli.run(lambda: sweep.main(["--sweep", "configs/sweeps/quickstart.py", *backend, *arguments]))
 
 
 def points(out: str = "runs/quickstart", **extra: Any) -> list[Point]:
