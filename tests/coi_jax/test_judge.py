@@ -59,7 +59,8 @@ def fair(first: str, second: str) -> str:
 
 def compare(runs: tuple[Path, Path], *options: str, url: str = "http://127.0.0.1:9/v1") -> int:
     a, b = runs
-    fixed = [f"--a={a}", f"--b={b}", "--task=coi2_test", f"--config={CONFIGS / 'judge/pairwise.py'}"]
+    task = [] if any(option.startswith("--task") for option in options) else ["--task=coi2_test"]
+    fixed = [f"--a={a}", f"--b={b}", *task, f"--config={CONFIGS / 'judge/pairwise.py'}"]
     fixed += [f"--config.endpoint.base_url={url}", f"--config.store={a.parent / 'replies.sqlite'}"]
     return cli.run(lambda: judge.main([*fixed, *options]))
 
