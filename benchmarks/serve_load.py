@@ -136,7 +136,6 @@ def _text_case(model: Model, chain: Chain, name: str | None, limit: int) -> Case
 def _server(workdir: str, slots: int, overrides: dict[str, Any]) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
     """Start this project's server; yield its address once it is ready, and its process."""
     command = [sys.executable, "-m", "coi_jax.serve", "--workdir", workdir, "--port", "0", "--slots", str(slots)]
-    command += cli.override_flags(overrides)
     environment = sides.ENVIRONMENT | os.environ
     with subprocess.Popen(
         [*command, *cli.override_flags(overrides)], stdout=subprocess.PIPE, text=True, env=environment

@@ -319,11 +319,16 @@ def test_a_store_where_no_folder_can_be_is_the_users_mistake(declining: Declinin
         declining.stage("http://127.0.0.1:9")
 
 
-def test_a_pause_that_is_no_number_is_refused(seeds: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="poll: nan"):
-        run(command(tmp_path / "out", "http://127.0.0.1:9", seeds, "--batch", "--poll=nan"))
+@pytest.mark.parametrize("option", ["--poll", "--budget"])
+def test_an_option_that_is_no_number_is_refused(
+    seeds: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    with pytest.raises(SystemExit):
+        run(command(tmp_path / "out", "http://127.0.0.1:9", seeds, "--batch", f"{option}=nan"))
+    assert capsys.readouterr().err.startswith(f"error: argument {option}: 'nan' should be a number, as 0.5")
 
 
-def test_a_budget_that_is_no_number_is_refused(seeds: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="budget: nan"):
-        run(command(tmp_path / "out", "http://127.0.0.1:9", seeds, "--budget=nan"))
+def test_a_pause_or_a_budget_below_0_is_refused(seeds: Path, tmp_path: Path) -> None:
+    for option in ("poll", "budget"):
+        with pytest.raises(UserError, match=f"{option}: -1"):
+            run(command(tmp_path / "out", "http://127.0.0.1:9", seeds, "--batch", f"--{option}=-1"))
