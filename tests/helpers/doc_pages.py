@@ -64,7 +64,10 @@ def small(command: str) -> list[str]:
     flags = SMALL.get(words[2], []) if words[1] == "-m" else []
     if any(word.startswith("--config.weights.folder=") for word in words):  # the weights bring their vocabulary
         flags = [flag for flag in flags if not flag.startswith("--config.vocabulary.")]
-    return [*words[1:], *flags]
+    if "--list" in words:  # of operations: there is no dataset to be small
+        flags = []
+    smaller = tuple(f"{flag.partition('=')[0]}=" for flag in flags)
+    return [*(word for word in words[1:] if not word.startswith(smaller)), *flags]
 
 
 def run(arguments: list[str], folder: Path, source: Path = ROOT) -> str:
