@@ -8,7 +8,6 @@ rejected.jsonl. SeqEval and ComplexBench have no references: their answers are f
 """
 
 import itertools
-import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from typing import Any
 from coi_jax.chains.chain import Chain, Step, join
 from coi_jax.chains.dataset import DatasetWriter, check_replaceable, read_manifest
 from coi_jax.common import cli, files
-from coi_jax.common.errors import UserError, shorten
+from coi_jax.common.errors import UserError
 from coi_jax.common.storage import as_path, list_files, open_input
 from data_pipeline.json_array import read_array
 from data_pipeline.text_tables import text_table
@@ -26,7 +25,6 @@ from data_pipeline.text_tables import text_table
 SOURCE = "other benchmarks"  # in the manifest
 KINDS = (".json", ".jsonl")
 START = 1024  # bytes of a file in which its first character is looked for
-LANGUAGE_CHECK = "language:response_language"
 Row = Mapping[str, Any]
 
 
@@ -135,34 +133,11 @@ def read_ifeval(row: Row, file: str, number: int) -> Chain:
 
 def _check_instructions(ids: Sequence[Any], arguments: Sequence[Mapping[str, Any]]) -> None:
     """Raise NotUsable where an instruction could not be verified."""
-    from coi_jax.evaluation import languages  # with the scorers, which --help does not need
-    from coi_jax.evaluation.instruction_checks import CHECKS
+    from coi_jax.evaluation.instruction_checks import argument_fault  # with the scorers, which --help does not need
 
     for id, given in zip(ids, arguments, strict=True):
-        if id not in CHECKS:
-            raise NotUsable(f"instruction {shorten(id, 60)} is unknown")
-        try:
-            if id == LANGUAGE_CHECK and given["language"] not in languages.known():
-                raise NotUsable(f"the detector does not know the language {shorten(given['language'], 20)}")
-            if id != LANGUAGE_CHECK:
-                CHECKS[id]("1", given)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise NotUsable(f"arguments of {id} are missing or of another type ({error})") from None
-        _check_arguments(id, given)
-
-
-def _check_arguments(id: str, given: Mapping[str, Any]) -> None:
-    """Raise NotUsable where an argument has a value with which every response, or none, follows the instruction."""
-    from coi_jax.evaluation.instruction_checks import RELATIONS
-
-    for name, value in given.items():
-        is_no_count = isinstance(value, int) and value < 0
-        is_no_relation = name.endswith("relation") and value not in RELATIONS
-        is_no_word = (
-            name.endswith("words") and isinstance(value, list) and not all(map(re.compile(r"\w").search, value))
-        )
-        if is_no_count or is_no_relation or is_no_word:
-            raise NotUsable(f"argument {name} of {id} is {shorten(value, 60)}, by which nothing can be verified")
+        if fault := argument_fault(id, given):
+            raise NotUsable(fault)
 
 
 def _unreferenced(source: str, instruction: str, id: str, row: Row, shown: Sequence[str]) -> Chain:

@@ -5,6 +5,7 @@ import os
 import re
 
 LISTED = 40  # names that a hint lists, at most
+LONGEST_FIELD, LONGEST_HINT = 200, 2000  # characters: a hint may quote what somebody else wrote
 
 
 class UserError(ValueError):
@@ -14,19 +15,31 @@ class UserError(ValueError):
     """
 
     def __init__(self, field: str, value: object, hint: str) -> None:
-        hint = re.sub(r"\s*[\r\n]+\s*", " ", hint)  # as the message of another error may have several lines
-        hint = hint.encode("utf-8", "backslashreplace").decode()  # what it quotes may hold what cannot be printed
-        self.field, self.value, self.hint = field, value, hint
-        super().__init__(f"{field}: {shorten(value)}: {hint}")
+        self.field, self.value, self.hint = one_line(field, LONGEST_FIELD), value, one_line(hint, LONGEST_HINT)
+        super().__init__(f"{self.field}: {shorten(value)}: {self.hint}")
 
 
 def shorten(value: object, limit: int = 400) -> str:
     """Return the `repr` of a value, on one line, cut in the middle where it is longer than `limit` characters."""
     value = os.fspath(value) if isinstance(value, os.PathLike) else value
-    text = value if isinstance(value, str) and value and value.isprintable() else repr(value)
-    if len(text) <= limit:
-        return text
-    return f"{text[: limit // 2]} … {text[-limit // 2 :]}"
+    return _cut(value if isinstance(value, str) and value and value.isprintable() else repr(value), limit)
+
+
+def one_line(text: str, limit: int) -> str:
+    r"""Return a text as part of a message: line breaks as spaces, what no terminal prints as `\x1b`, and not long.
+
+    Args:
+      text: which may quote what somebody else wrote, or the message of another error.
+      limit: characters that are left, from its beginning and its end.
+    """
+    text = re.sub(r"\s*[\r\n]+\s*", " ", text)
+    if not text.isprintable():
+        text = "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+    return _cut(text, limit)
+
+
+def _cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else f"{text[: limit // 2]} … {text[-limit // 2 :]}"
 
 
 def nearest(name: str, known: list[str]) -> str:

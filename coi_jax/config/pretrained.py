@@ -15,7 +15,7 @@ from typing import Any
 from etils import epath
 
 from coi_jax.common import hub
-from coi_jax.common.errors import UserError
+from coi_jax.common.errors import LONGEST_HINT, UserError, one_line
 from coi_jax.common.schema import flatten
 from coi_jax.common.storage import Folder, PathLike, as_path
 from coi_jax.families import published_folder
@@ -220,7 +220,7 @@ def _vocabulary(folder: Folder, where: str) -> dict[str, str] | None:
 @functools.cache
 def _note(text: str) -> None:
     """Print a note, once: a sweep loads the config of every point."""
-    print(f"note: {text}", file=sys.stderr)
+    print(f"note: {one_line(text, LONGEST_HINT)}", file=sys.stderr)
 
 
 def _has_chat_template(folder: Folder) -> bool:

@@ -16,10 +16,11 @@ import struct
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+import tokenize
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 from etils import epath
@@ -50,6 +51,9 @@ _HINT = "choose another arm or test set, or build such chains"
 _HEADER = struct.Struct("<ii")  # numbers of input and target ids
 
 
+Parsed = TypeVar("Parsed")
+
+
 @dataclass(frozen=True)
 class Example:
     """A prompt and an answer as ids (the answer ends with the end id), and the chain they were made of."""
@@ -74,8 +78,15 @@ def pack_record(inputs: Int32[np.ndarray, " inputs"], targets: Int32[np.ndarray,
 
 def _split_record(record: bytes) -> tuple[Int32[np.ndarray, " inputs"], Int32[np.ndarray, " targets"], bytes]:
     inputs, targets = _HEADER.unpack_from(record)
+    if min(inputs, targets) < 0:
+        raise ValueError(f"{inputs} and {targets} ids")
     ids = np.frombuffer(record, "<i4", inputs + targets, _HEADER.size).astype(np.int32, copy=False)
     return ids[:inputs], ids[inputs:], record[_HEADER.size + 4 * (inputs + targets) :]
+
+
+def _read_example(record: bytes) -> Example:
+    inputs, targets, chain = _split_record(record)
+    return Example(inputs, targets, Chain.from_row(parse_json(chain)))
 
 
 @dataclass(frozen=True)
@@ -108,8 +119,8 @@ class TokenCache:
         return ArrayRecordDataSource(str(local_copy(self.folder / RECORDS, f"token_caches/{self.hash}.array_record")))
 
     def ids(self, indices: Sequence[int]) -> list[tuple[Int32[np.ndarray, "_"], Int32[np.ndarray, "_"]]]:
-        """Read the input and target ids of some examples in one call."""
-        return [_split_record(record)[:2] for record in self._read(indices)]
+        """Read the input and target ids of some examples in one call; raise UserError where they are damaged."""
+        return self._read(indices, lambda record: _split_record(record)[:2])
 
     def __getitem__(self, index: int) -> Example:
         if not 0 <= index < len(self):
@@ -117,15 +128,13 @@ class TokenCache:
         return self.examples([index])[0]
 
     def examples(self, indices: Sequence[int]) -> list[Example]:
-        """Read some examples in one call."""
-        records = map(_split_record, self._read(indices))
-        return [Example(inputs, targets, Chain.from_row(parse_json(chain))) for inputs, targets, chain in records]
+        """Read some examples in one call; raise UserError where they are damaged."""
+        return self._read(indices, _read_example)
 
-    def _read(self, indices: Sequence[int]) -> Sequence[bytes]:
+    def _read(self, indices: Sequence[int], parse: Callable[[bytes], Parsed]) -> list[Parsed]:
         try:
-            records: Sequence[bytes] = self._records.__getitems__(indices)
-            return records
-        except (RuntimeError, ValueError, OSError):
+            return [parse(record) for record in self._records.__getitems__(indices)]
+        except (RuntimeError, ValueError, OSError, struct.error):
             hint = "cannot be read; remove this folder, and it is written again"
             raise UserError("token cache", self.folder, hint) from None
 
@@ -236,12 +245,24 @@ def open_cache(folder: PathLike, key: str) -> TokenCache | None:
     try:
         info = parse_json((place / INFO).read_bytes())
         data = (place / LENGTHS).read_bytes()
-        lengths = np.load(io.BytesIO(data))
-        found = (info["hash"], info["examples"], info["bytes"], info["lengths_sha256"])
-        is_whole = found == (key, len(lengths), file_size(place / RECORDS), hashlib.sha256(data).hexdigest())
-    except (OSError, EOFError, ValueError, KeyError, TypeError):
+        found = (info["hash"], info["bytes"], info["lengths_sha256"])
+        if found != (key, file_size(place / RECORDS), hashlib.sha256(data).hexdigest()):
+            return None
+        lengths = _load_lengths(data, info["examples"])
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    return TokenCache(place, key, lengths, float(len(lengths))) if is_whole else None
+    return TokenCache(place, key, lengths, float(len(lengths)))
+
+
+def _load_lengths(data: bytes, examples: int) -> Int32[np.ndarray, "examples 2"]:
+    """Return the lengths in a file of NumPy; raise ValueError where it does not hold those of so many examples."""
+    try:
+        lengths = np.load(io.BytesIO(data))
+    except (EOFError, MemoryError, SyntaxError, TypeError, tokenize.TokenError) as error:  # of its header
+        raise ValueError(str(error)) from None
+    if not isinstance(lengths, np.ndarray) or lengths.dtype != np.int32 or lengths.shape != (examples, 2):
+        raise ValueError("other values than lengths")
+    return lengths
 
 
 def find(

@@ -6,8 +6,10 @@ An answer to any other chain has none of them.
 import itertools
 import re
 import string
+from typing import Any
 
-from coi_jax.evaluation.instruction_checks import followed
+from coi_jax.common.errors import UserError, shorten
+from coi_jax.evaluation.instruction_checks import argument_fault, followed
 from coi_jax.evaluation.scores import Answer, Score
 
 _WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -17,7 +19,18 @@ TEXT_MODIFICATION, MATHEMATICS = "text_modification", "math"  # tasks of SIFo
 def _followed(answer: Answer, *, loose: bool = False) -> list[bool]:
     """Return whether an answer follows each verifiable instruction of its row; none for rows that have none."""
     ids, arguments = (answer.details.get(name, []) for name in ("instruction_id_list", "kwargs"))
+    _check_instructions(ids, arguments)
     return followed(answer.prediction, ids, arguments, loose=loose)
+
+
+def _check_instructions(ids: Any, arguments: Any) -> None:
+    """Raise UserError where the details of a row, which people may have written, name what cannot be verified."""
+    are_lists = isinstance(ids, list) and isinstance(arguments, list) and len(ids) == len(arguments)
+    if not are_lists or not all(isinstance(given, dict) for given in arguments):
+        hint = "instruction_id_list and kwargs must be lists of equal lengths, of names and of objects"
+        raise UserError("details", shorten(ids, 100), f"{hint}; correct the row of the test set")
+    if fault := next(filter(None, map(argument_fault, ids, arguments)), ""):
+        raise UserError("details", shorten(ids, 100), f"{fault}; correct the row of the test set")
 
 
 def all_instructions_followed(answer: Answer) -> float | None:

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from coi_jax.common import files
 from coi_jax.common.arguments import Seed, checked
-from coi_jax.common.errors import UserError, nearest
+from coi_jax.common.errors import UserError, nearest, not_as_written
 from coi_jax.common.storage import PathLike, as_path
 from coi_jax.evaluation import predictions
 from coi_jax.evaluation.bootstrap import Resamples, draws, interval
@@ -200,9 +200,13 @@ def _check_scores(folder: epath.Path, rows: Mapping[str, Row], command: str) -> 
         return
     of_lines = predictions.digest_of_rows(rows.values())
     means = {key: np.mean([row["scores"][key] for row in rows.values() if key in row["scores"]] or 0) for key in SHOWN}
-    scored = results["scores"]
-    is_changed = any(key in scored and abs(scored[key]["value"] - mean) > ROUNDING for key, mean in means.items())
-    if is_changed or results["provenance"]["predictions"] != of_lines:
+    try:
+        scored = {key: float(results["scores"][key]["value"]) for key in SHOWN if key in results["scores"]}
+        of_results = results["provenance"]["predictions"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError("results", path, not_as_written("coi_jax.evaluate", error)) from None
+    is_changed = any(abs(value - means[key]) > ROUNDING for key, value in scored.items())
+    if is_changed or of_results != of_lines:
         raise UserError("predictions", folder / PREDICTIONS, f"was changed after it was scored; run {command}")
 
 
@@ -228,7 +232,7 @@ def _scores(row: Row) -> Scores:
     steps = {
         str(ScoreKey(kind, number)): value
         for number, step in enumerate(row["steps"], 1)
-        for kind, value in step["scores"].items()
+        for kind, value in step.get("scores", {}).items()
     }
     return {**row["scores"], **steps}
 

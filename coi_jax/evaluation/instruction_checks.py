@@ -10,11 +10,13 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from coi_jax.common.errors import shorten
 from coi_jax.common.json_reader import JsonError, parse_json
 from coi_jax.evaluation import languages
 
 Arguments = Mapping[str, Any]
 Check = Callable[[str, Arguments], bool]
+IsValue = Callable[[Any], bool]
 
 RELATIONS = ("less than", "at least")
 CONSTRAINED_RESPONSES = ("My answer is yes.", "My answer is no.", "My answer is maybe.")
@@ -165,6 +167,71 @@ CHECKS: dict[str, Check] = {
     "change_case:english_lowercase": lambda text, _: text.islower() and _is_english(text),
     "punctuation:no_comma": lambda text, _: "," not in text,
 }
+
+_KEYWORDS = ("keywords", "forbidden_words")
+_TEXTS = ("keyword", "letter", "first_word", "postscript_marker", "section_spliter", "prompt_to_repeat", "end_phrase")
+_RELATIONS = ("relation", "let_relation", "capital_relation")
+_COUNTS = (
+    *("frequency", "let_frequency", "capital_frequency", "nth_paragraph"),
+    *("num_sentences", "num_words", "num_paragraphs", "num_placeholders", "num_bullets", "num_highlights"),
+    "num_sections",
+)
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _is_words(value: Any) -> bool:
+    """Return whether a value is a list of texts, each of which has a letter or a digit that can be found."""
+    return isinstance(value, list) and all(isinstance(word, str) and re.search(r"\w", word) for word in value)
+
+
+# The values of the arguments with which an instruction can be verified: others would hold for every response, or none.
+ARGUMENTS: dict[str, IsValue] = {
+    **dict.fromkeys(_KEYWORDS, _is_words),
+    **dict.fromkeys(_TEXTS, lambda value: isinstance(value, str)),
+    **dict.fromkeys(_RELATIONS, lambda value: value in RELATIONS),
+    **dict.fromkeys(_COUNTS, _is_count),
+    "language": lambda value: isinstance(value, str) and value in languages.known(),
+}
+# The arguments that the checks read; those that are not named need none.
+NEEDED: dict[str, tuple[str, ...]] = {
+    "keywords:existence": ("keywords",),
+    "keywords:frequency": ("keyword", "relation", "frequency"),
+    "keywords:forbidden_words": ("forbidden_words",),
+    "keywords:letter_frequency": ("letter", "let_relation", "let_frequency"),
+    "language:response_language": ("language",),
+    "length_constraints:number_sentences": ("relation", "num_sentences"),
+    "length_constraints:number_words": ("relation", "num_words"),
+    "length_constraints:number_paragraphs": ("num_paragraphs",),
+    "length_constraints:nth_paragraph_first_word": ("num_paragraphs", "nth_paragraph", "first_word"),
+    "detectable_content:number_placeholders": ("num_placeholders",),
+    "detectable_content:postscript": ("postscript_marker",),
+    "detectable_format:number_bullet_lists": ("num_bullets",),
+    "detectable_format:number_highlighted_sections": ("num_highlights",),
+    "detectable_format:multiple_sections": ("section_spliter", "num_sections"),
+    "combination:repeat_prompt": ("prompt_to_repeat",),
+    "startend:end_checker": ("end_phrase",),
+    "change_case:capital_word_frequency": ("capital_relation", "capital_frequency"),
+}
+
+
+def argument_fault(id: Any, given: Arguments) -> str:
+    """Return why an instruction cannot be verified; "" where it can.
+
+    Args:
+      id: of the instruction, as a row has it.
+      given: its arguments.
+    """
+    if not isinstance(id, str) or id not in CHECKS:
+        return f"instruction {shorten(id, 60)} is unknown"
+    for name in NEEDED.get(id, ()):
+        if name not in given:
+            return f"argument {name} of {id} is missing"
+        if not ARGUMENTS[name](given[name]):
+            return f"argument {name} of {id} is {shorten(given[name], 60)}, by which nothing can be verified"
+    return ""
 
 
 def followed(text: str, ids: Sequence[str], arguments: Sequence[Arguments], *, loose: bool = False) -> list[bool]:

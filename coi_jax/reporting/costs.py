@@ -59,7 +59,7 @@ def _training(run: epath.Path) -> Cost | None:
         devices = dict(environment["devices"])
         machine = {**devices, "devices": int(devices["count"]), "cores": environment.get("cores")}
         return None if seconds is None else _count(seconds, machine)
-    except (UserError, OSError, KeyError, TypeError, ValueError):
+    except (UserError, OSError, KeyError, TypeError, ValueError, ArithmeticError):
         return None  # of an earlier version, or damaged: the scores stand all the same
 
 
@@ -81,7 +81,7 @@ def _evaluation(folder: epath.Path, arm: Arm) -> Cost | None:
     paths = [path for path in (folder / TIMING, *(folder / name / TIMING for name in stages)) if path.exists()]
     try:
         counted = [_count(float(row["seconds"]), row) for path in paths for row in files.read_jsonl(path)]
-    except (UserError, KeyError, TypeError, ValueError):
+    except (UserError, KeyError, TypeError, ValueError, ArithmeticError):
         return None
     return _sum(counted) if counted else None
 

@@ -15,7 +15,7 @@ from typing import Any
 from etils import epath
 
 from coi_jax.common import files
-from coi_jax.common.errors import UserError, not_as_written
+from coi_jax.common.errors import UserError, not_as_written, shorten
 from coi_jax.common.schema import flatten
 from coi_jax.common.storage import PathLike, absolute, as_path, is_local, is_there
 from coi_jax.config.model import SPEED_FIELDS
@@ -23,7 +23,7 @@ from coi_jax.config.run import RunConfig, read_run_config
 from coi_jax.data.arms import arm_names, find_arm, sort_arms
 from coi_jax.data.test_sets import chain_length
 from coi_jax.evaluation.results_digest import DIGEST, results_digest
-from coi_jax.evaluation.span_results import MADE_BY, is_of_spans, read_spans
+from coi_jax.evaluation.span_results import MADE_BY, SPANS, is_of_spans, read_spans
 from coi_jax.reporting.costs import Cost, read_cost
 from coi_jax.runs.checkpoint_steps import steps
 
@@ -51,6 +51,7 @@ IGNORED_FIELDS = (
 )
 
 ENVIRONMENT = "environment.json"
+MISREAD = (KeyError, TypeError, ValueError, AttributeError, ArithmeticError)  # of a value that is not as it was written
 PROVENANCE = ("run", "checkpoint", "dataset", "source", "test_set", "predictions")
 
 
@@ -343,8 +344,11 @@ def _read(path: epath.Path, config: RunConfig, commit: str | None) -> Record:
         provenance = {key: value["provenance"][key] for key in PROVENANCE}
         counts = int(value["examples"]), int(value["provenance"].get("available_examples", value["examples"]))
         record = Record(path, config, value["task"], *counts, scores, baseline, provenance, commit, _tasks(value))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except MISREAD as error:
         raise UserError("results", path, not_as_written("coi_jax.evaluate", error)) from None
+    if record.test_set != path.parent.name:  # by which other files of the test set are found
+        hint = f"is of the test set {shorten(record.test_set, 100)}, by whose name its folder goes; evaluate again"
+        raise UserError("results", path, hint)
     if value.get(DIGEST) != results_digest(value):
         hint = "was changed after python -m coi_jax.evaluate wrote it, by its hash; run it again"
         raise UserError("results", path, hint)
@@ -355,13 +359,15 @@ def _add_spans(record: Record, damaged: list[UserError]) -> Record:
     """Return a record with the scores of spans that were marked in its answers; why they cannot be read is added."""
     try:
         spans = read_spans(record.path.parent, record.provenance["predictions"])
+        if spans is None:
+            return record
+        made_by = {name: spans[name] for name in MADE_BY}
+        return replace(record, scores=record.scores | _estimates(spans["scores"]), spans=made_by)
     except UserError as error:
         damaged.append(error)
-        return record
-    if spans is None:
-        return record
-    made_by = {name: spans[name] for name in MADE_BY}
-    return replace(record, scores=record.scores | _estimates(spans["scores"]), spans=made_by)
+    except MISREAD as error:
+        damaged.append(UserError("spans", record.path.parent / SPANS, not_as_written("coi_jax.spans", error)))
+    return record
 
 
 def _estimates(scores: dict[str, Any]) -> dict[str, Estimate]:

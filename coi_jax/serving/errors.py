@@ -7,7 +7,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from coi_jax.common.errors import UserError
+from coi_jax.common.errors import LONGEST_HINT, UserError, one_line
 
 TYPES = {401: "authentication_error", 429: "rate_limit_error"}
 SERVER_ERROR = 500  # and statuses above
@@ -32,8 +32,9 @@ class ApiError(Exception):
         code: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(message)
-        self.status, self.message, self.param, self.code, self.headers = status, message, param, code, headers
+        self.message = one_line(message, LONGEST_HINT)  # as it may quote what the client sent
+        super().__init__(self.message)
+        self.status, self.param, self.code, self.headers = status, param, code, headers
 
     def body(self) -> dict[str, Any]:
         """Return the JSON object that OpenAI's clients read."""

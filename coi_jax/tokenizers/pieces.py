@@ -18,6 +18,8 @@ from tokenizers import AddedToken, Tokenizer, models
 
 SPACE_SYMBOL = "▁"  # SentencePiece's own sign for a space (U+2581)
 
+RARE = "\x00Ω日\U0010fffd"  # a text with characters that few models have
+
 # What a BPE model of a `tokenizer.json` has besides its vocabulary and its merges.
 BPE_OPTIONS = (
     "dropout",
@@ -80,6 +82,14 @@ class JsonPieces:
             self._tokenizer = load_tokenizer({**values, **plain, "model": model})
         self._tokenizer.add_tokens([rename_token(token, secrets) for token in added])
         self.ids: Mapping[str, int] = self._tokenizer.get_vocab()
+        self._check_unknown()
+
+    def _check_unknown(self) -> None:
+        """Raise ValueError where the library fails at a text with characters that the model has no piece for."""
+        try:
+            self._tokenizer.encode(RARE, add_special_tokens=False)
+        except Exception as error:  # the library raises nothing narrower
+            raise ValueError(str(error)) from None
 
     def encode(self, text: str) -> list[int]:
         """See `Pieces.encode`."""

@@ -120,7 +120,7 @@ class TokenizerFiles:
     def _processor(self) -> sentencepiece.SentencePieceProcessor:
         try:
             return sentencepiece.SentencePieceProcessor(model_proto=self.data[SENTENCEPIECE] or b"none")
-        except RuntimeError:
+        except (RuntimeError, UnicodeDecodeError):  # the library quotes bytes of the file in its errors
             raise self.error("is not a SentencePiece model; copy it again", SENTENCEPIECE) from None
 
     def special_tokens(self) -> dict[str, str]:

@@ -159,7 +159,7 @@ def read_sentencepiece(path: PathLike) -> SentencePieceVocabulary:
         raise UserError("vocabulary file", path, f"is empty, {NO_MODEL}")
     try:
         vocabulary = SentencePieceVocabulary(model, place.stem)
-    except RuntimeError:
+    except (RuntimeError, UnicodeDecodeError):  # the library quotes bytes of the file in its errors
         raise UserError("vocabulary file", path, NO_MODEL) from None
     if vocabulary.eos_id < 0:
         raise UserError("vocabulary file", path, "has no end-of-sequence piece; train it with eos_id")

@@ -67,7 +67,7 @@ def _example(instruction: Any, given: Any, output: Any) -> Example | str:
 
 def _read_instances(row: Mapping[str, Any]) -> list[Example] | str:
     """Return the examples of a row of Self-Instruct, which has several for one instruction."""
-    instances = row["instances"]
+    instances = row.get("instances")
     if not isinstance(instances, list) or not all(isinstance(one, dict) for one in instances):
         return "instances that are no list of objects"
     found = [_example(row.get(INSTRUCTION), one.get(INPUT), one.get(OUTPUT)) for one in instances]
@@ -80,7 +80,7 @@ def _turns(key: str) -> Callable[[Mapping[str, Any]], list[Example] | str]:
     """Return what reads the first question of a conversation and the answer that follows it."""
 
     def read(row: Mapping[str, Any]) -> list[Example] | str:
-        turns = row[key]
+        turns = row.get(key)
         if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
             return f"{key} that are no list of objects"
         said = [(turn.get("from", turn.get("role")), turn.get("value", turn.get("content"))) for turn in turns]

@@ -179,9 +179,13 @@ def test_answers_are_scored_and_a_set_without_references_is_named(
         (
             "ifeval",
             {**IFEVAL[1], "instruction_id_list": ["keywords:existence"]},
-            "arguments of keywords:existence are missing or of another type ('keywords')",
+            "argument keywords of keywords:existence is missing",
         ),
-        ("ifeval", {**IFEVAL[1], "kwargs": [{"language": "kn"}]}, "the detector does not know the language kn"),
+        (
+            "ifeval",
+            {**IFEVAL[0], "instruction_id_list": [{"x": 1}, "punctuation:no_comma"]},
+            "instruction {'x': 1} is unknown",
+        ),
         *(
             (
                 "ifeval",
@@ -192,6 +196,14 @@ def test_answers_are_scored_and_a_set_without_references_is_named(
                 ("length_constraints:number_words", "num_words", {"num_words": -5, "relation": "at least"}),
                 ("length_constraints:number_words", "relation", {"num_words": 5, "relation": "foo"}),
                 ("keywords:forbidden_words", "forbidden_words", {"forbidden_words": ["["]}),
+                ("keywords:existence", "keywords", {"keywords": ["a", True]}),
+                ("keywords:existence", "keywords", {"keywords": "abc"}),
+                ("language:response_language", "language", {"language": "kn"}),
+                (
+                    "length_constraints:nth_paragraph_first_word",
+                    "nth_paragraph",
+                    {"num_paragraphs": 2, "nth_paragraph": "1", "first_word": "so"},
+                ),
             )
         ),
     ],

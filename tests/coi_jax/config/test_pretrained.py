@@ -217,11 +217,11 @@ def test_another_run_says_its_network_too(llama: Path, tmp_path: Path) -> None:
 
 
 def test_fields_that_nothing_reads_are_named_in_one_note(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    odd = {"rope_interleaved": False, "made_by": "hand", "quirks": [1], "head_dim": None, "torch_dtype": None}
+    odd = {"rope_interleaved": False, "made_by": "hand", "qui\nrks": [1], "head_dim": None, "torch_dtype": None}
     for _ in range(2):
         load(write_folder(tmp_path, LLAMA | odd), QUICKSTART)
     said = capsys.readouterr().err
-    assert said == f"note: {tmp_path}/config.json has fields that change nothing here: made_by, quirks\n"
+    assert said == f"note: {tmp_path}/config.json has fields that change nothing here: made_by, qui rks\n"
 
 
 @pytest.mark.parametrize("name", ["config.json", "generation_config.json"])

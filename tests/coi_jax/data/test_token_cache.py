@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from array_record.python.array_record_module import ArrayRecordWriter
 
 from coi_jax.chains.dataset import read_chains
 from coi_jax.common.errors import UserError
@@ -108,6 +109,38 @@ def test_a_damaged_cache_counts_as_missing(config: RunConfig, damage: str) -> No
     else:
         path.write_bytes(path.read_bytes()[: file_size(path) // 2])
     assert token_cache.open_cache(folder, key) is None
+
+
+@pytest.mark.parametrize(
+    "lengths", [b"", b"x", b"\x93NUMPY\x01\x00v\x00{'shape': (3, 2" + b" " * 120, np.zeros((12, 3))]
+)
+def test_lengths_that_are_none_count_as_missing_whatever_their_hash(config: RunConfig, lengths: Any) -> None:
+    write_caches(config)
+    folder, key = token_cache.cache_folder(config, training_tasks(config)[0], load_vocabulary(config))
+    path = folder / token_cache.LENGTHS
+    if isinstance(lengths, bytes):
+        path.write_bytes(lengths)
+    else:
+        np.save(path, lengths)
+    content = token_cache.cache_content(folder, key, np.zeros((12, 2), np.int32))
+    (folder / token_cache.INFO).write_text(json.dumps(content))
+    assert token_cache.open_cache(folder, key) is None
+
+
+@pytest.mark.parametrize("record", [b"", b"\xff" * 8, b"\x01\x00\x00\x00" * 3, b"\x00" * 8 + b"[]"])
+def test_a_record_that_no_writer_made_is_named(config: RunConfig, record: bytes) -> None:
+    write_caches(config)
+    folder, key = token_cache.cache_folder(config, training_tasks(config)[0], load_vocabulary(config))
+    writer = ArrayRecordWriter(str(folder / token_cache.RECORDS), "group_size:1")
+    writer.write(record)
+    writer.close()
+    np.save(folder / token_cache.LENGTHS, np.zeros((1, 2), np.int32))
+    content = token_cache.cache_content(folder, key, np.zeros((1, 2), np.int32))
+    (folder / token_cache.INFO).write_text(json.dumps(content))
+    opened = token_cache.open_cache(folder, key)
+    assert opened is not None
+    with pytest.raises(UserError, match="remove this folder, and it is written again"):
+        opened.examples([0])
 
 
 def test_unreadable_records_are_one_clear_line(config: RunConfig) -> None:

@@ -1,9 +1,11 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from coi_jax.chains.chain import Chain, Step, render
+from coi_jax.common.errors import UserError
 from coi_jax.evaluation import metrics
 from coi_jax.evaluation.benchmark_scores import BENCHMARK_SCORES
 
@@ -48,6 +50,25 @@ def test_ifeval_counts_instructions_that_are_followed() -> None:
     assert [found[name] for name in names] == [0, 100, 50]
     assert set(found) == {*names, "well_formed"}
     assert [scores(chain, "<<Figs>> ripen")[name] for name in names] == [100, 100, 100]
+
+
+@pytest.mark.parametrize(
+    ("ids", "arguments", "said"),
+    [
+        (["x:y"], [{}], "instruction x:y is unknown"),
+        ([["x"]], [{}], "instruction .* is unknown"),
+        (["keywords:existence"], [{}], "argument keywords of keywords:existence is missing"),
+        (["keywords:existence"], [{"keywords": [1]}], "argument keywords of keywords:existence is"),
+        (["punctuation:no_comma"], [], "lists of equal lengths"),
+        ("punctuation:no_comma", [{}], "lists of equal lengths"),
+        (["punctuation:no_comma"], [1], "lists of equal lengths, of names and of objects"),
+    ],
+)
+def test_details_by_which_nothing_can_be_verified_are_named(ids: Any, arguments: Any, said: str) -> None:
+    """People write rows of test sets by hand too."""
+    details = {"instruction_id_list": ids, "kwargs": arguments}
+    with pytest.raises(UserError, match=said):
+        scores(Chain("a", "IFEval", "", "Write.", (Step("Write.", None),), details=details), "text")
 
 
 def test_answers_to_other_chains_have_none_of_these_scores() -> None:

@@ -124,3 +124,29 @@ def test_predictions_of_earlier_versions_are_named(tmp_path: Path) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(UserError, match=r"of an earlier version, without scores; run python -m coi_jax\.evaluate"):
         one(a, b)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"scores": {"rouge_l": {}}},
+        {"scores": {"rouge_l": {"value": "nan?"}}},
+        {"scores": 3},
+        {"provenance": "x"},
+    ],
+)
+def test_results_of_another_form_are_named(tmp_path: Path, change: dict[str, Any]) -> None:
+    a, b = write_run(tmp_path / "a", 5), write_run(tmp_path / "b", 9)
+    path = Path(a) / "eval" / "coi2_test" / "results.json"
+    path.write_text(json.dumps(files.read_object(path) | change))
+    with pytest.raises(UserError, match=r"results.*not as python -m coi_jax\.evaluate writes it"):
+        one(a, b)
+
+
+def test_steps_without_scores_have_none(tmp_path: Path) -> None:
+    a, b = write_run(tmp_path / "a", 5), write_run(tmp_path / "b", 9)
+    path = Path(a) / "eval" / "coi2_test" / PREDICTIONS
+    rows = list(files.read_jsonl(path))
+    del rows[0]["steps"][0]["scores"]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert one(a, b, "step1_rouge_l")["examples"] == len(CHAINS) - 1

@@ -7,6 +7,7 @@ import pytest
 
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
+from coi_jax.evaluation.span_results import MADE_BY
 from coi_jax.reporting import table4
 from coi_jax.reporting.run_records import load
 from tests.helpers.scored_runs import write_results, write_run
@@ -119,6 +120,32 @@ def test_damaged_results_leave_an_empty_cell_with_the_reason(tmp_path: Path) -> 
     assert records.cell("coi12", "proc2_test", "rouge_l") is None
     assert records.cell("coi1", "proc2_test", "rouge_l") is not None
     assert f"Left out: results: {path}: was changed after" in table4.markdown(records)
+
+
+def test_results_of_another_test_set_than_their_folder_are_left_out(tmp_path: Path) -> None:
+    """Other files are found by the name: one such as "../../x" would lead out of the run."""
+    path = write_run(tmp_path / "a", {}, SCORES) / "eval" / "proc2_test" / "results.json"
+    for name in ("../../../x", "proc3_test"):
+        write_results(path, files.read_object(path) | {"task": name})
+        with pytest.raises(UserError, match="by whose name its folder goes"):
+            load([tmp_path])
+
+
+@pytest.mark.parametrize(
+    "spans",
+    [
+        {},
+        {"predictions": "p-a", "scores": {}},
+        dict.fromkeys(MADE_BY, 1) | {"predictions": "p-a"},
+        dict.fromkeys(MADE_BY, 1) | {"predictions": "p-a", "scores": [1]},
+        dict.fromkeys(MADE_BY, 1) | {"predictions": "p-a", "scores": {"step1_span_rouge_l": {"value": {}}}},
+    ],
+)
+def test_spans_of_another_form_are_left_out_with_a_reason(tmp_path: Path, spans: dict[str, Any]) -> None:
+    run = write_run(tmp_path / "a", {}, SCORES)
+    write_results(run / "eval" / "proc2_test" / "spans.json", spans)  # with a hash that is right
+    (fault,) = load([tmp_path]).damaged
+    assert "spans.json: not as python -m coi_jax.spans writes it" in str(fault)
 
 
 def test_a_run_whose_config_is_gone_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

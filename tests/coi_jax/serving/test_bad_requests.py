@@ -40,6 +40,7 @@ def running(run: Path) -> Iterator[Server]:
     [
         (CHAT, {"messages": USER, "model": "gpt-4"}, 404, "model", "one of run"),
         (CHAT, {"messages": USER, "modle": "run"}, 400, "modle", "no such field"),
+        (CHAT, {"messages": USER, "a\nb": 1}, 400, "a", "a b: no such field"),
         (CHAT, {"messages": []}, 400, "messages", "user's"),
         (CHAT, {"messages": [*USER, {"role": "assistant", "content": "A"}]}, 400, "messages", "user's"),
         (CHAT, {"messages": [*USER, *USER]}, 400, "messages", "follow one another"),

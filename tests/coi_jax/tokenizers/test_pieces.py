@@ -57,6 +57,11 @@ def test_a_file_that_the_library_cannot_read() -> None:
         JsonPieces({**bpe(), "model": bpe()["model"] | {"merges": [["none", "a"]]}}, [], {})
 
 
+def test_a_model_that_fails_at_unknown_characters_is_not_taken() -> None:
+    with pytest.raises(ValueError, match="unk_id"):
+        JsonPieces({**unigram(), "model": unigram()["model"] | {"unk_id": None}}, [], {})
+
+
 def test_a_sentencepiece_model_cannot_spell_a_turn() -> None:
     model, turn = train(LINES, 520, GEMMA), AddedToken("<start_of_turn>", special=True)
     exposed = SentencePieces(model, {}, {}, "each")

@@ -98,7 +98,10 @@ def test_a_model_file_that_is_none(tmp_path: Path) -> None:
     path = tmp_path / "x.model"
     with pytest.raises(UserError, match="no such file"):
         read_sentencepiece(path)
-    for content in (b"", b"not a model", llama_like()[:500]):
+    other_text = (
+        b"\n\x0e\n\x05<unk>\x15\x00\x00\x00\x00\x18\x02\n\x0c\n\x03\x9es>\x15\x00\x00\x00\x00\x18\x03"  # no UTF-8
+    )
+    for content in (b"", b"not a model", llama_like()[:500], other_text):
         path.write_bytes(content)
         with pytest.raises(UserError, match="not a SentencePiece model"):
             read_sentencepiece(path)

@@ -171,6 +171,15 @@ def test_an_input_that_is_no_text_is_refused_and_never_spelled_as_python(tmp_pat
     assert piece.instance.input == ""
 
 
+@pytest.mark.parametrize(("key", "said"), [("messages", "messages that are no list"), ("instances", "instances that")])
+def test_a_row_without_the_key_of_the_others_is_refused(tmp_path: Path, key: str, said: str) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps([{"instruction": "i", key: []}, {"instruction": "i"}]))
+    *_, refused = instruction_sources.read_examples(str(path), {})
+    assert isinstance(refused, Refused)
+    assert said in refused.reason
+
+
 def test_a_byte_order_mark_blank_lines_and_other_line_separators_are_read(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     row = json.dumps({"instruction": "Name a fruit.", "input": "a\u2028b\x85", "output": "A fig."}, ensure_ascii=False)
