@@ -5,6 +5,7 @@ import contextlib
 import difflib
 import errno
 import glob
+import io
 import itertools
 import os
 import sys
@@ -237,6 +238,7 @@ def _positive(kind: Callable[[str], Number], text: str) -> Number:
 def run(main: Callable[[], int]) -> int:
     """Call `main`; a user's mistake becomes one line on stderr and status 2, a full disk likewise."""
     _open_missing_streams()
+    _print_all_characters()
     child_processes.end_with_parent()
     quiet_libtpu()
     sys.unraisablehook = _quiet_late_reads
@@ -280,6 +282,13 @@ def _open_missing_streams() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))
+
+
+def _print_all_characters() -> None:
+    """Print what the encoding of the terminal lacks as an escape, rather than fail after all the work."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
 
 
 def is_of_network(error: OSError) -> bool:

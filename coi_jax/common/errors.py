@@ -22,7 +22,7 @@ class UserError(ValueError):
 def shorten(value: object, limit: int = 400) -> str:
     """Return the `repr` of a value, on one line, cut in the middle where it is longer than `limit` characters."""
     value = os.fspath(value) if isinstance(value, os.PathLike) else value
-    return _cut(value if isinstance(value, str) and value and value.isprintable() else repr(value), limit)
+    return _cut(value if isinstance(value, str) and value and value.isprintable() else _repr(value), limit)
 
 
 def one_line(text: str, limit: int) -> str:
@@ -40,6 +40,14 @@ def one_line(text: str, limit: int) -> str:
 
 def _cut(text: str, limit: int) -> str:
     return text if len(text) <= limit else f"{text[: limit // 2]} … {text[-limit // 2 :]}"
+
+
+def _repr(value: object) -> str:
+    """Return the `repr` of a value; its type where it has none, as an object of any class may, or a list in itself."""
+    try:
+        return repr(value)
+    except Exception:
+        return f"<{type(value).__name__}>"
 
 
 def nearest(name: str, known: list[str]) -> str:

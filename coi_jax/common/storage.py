@@ -122,9 +122,15 @@ def local_path(path: PathLike, field: str, reason: str) -> pathlib.Path:
     return pathlib.Path(path)
 
 
-def absolute(path: PathLike) -> epath.Path:
-    """Return an absolute path; `epath.Path.resolve` would turn `gs://…` into a folder of the working directory."""
-    return epath.Path(path).resolve() if is_local(path) else epath.Path(path)
+def absolute(path: PathLike, field: str = "path") -> epath.Path:
+    """Return an absolute path; `epath.Path.resolve` would turn `gs://…` into a folder of the working directory.
+
+    Args:
+      path: as `as_path` takes it.
+      field: the name of the path in an error.
+    """
+    checked = as_path(path, field)
+    return checked.resolve() if is_local(path) else checked
 
 
 def file_size(path: PathLike) -> int:

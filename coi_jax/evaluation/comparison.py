@@ -13,13 +13,13 @@ from etils import epath
 from jaxtyping import Float
 from pydantic import Field
 
-from coi_jax.common import files
 from coi_jax.common.arguments import Seed, checked
 from coi_jax.common.errors import UserError, nearest, not_as_written
 from coi_jax.common.storage import PathLike, as_path
 from coi_jax.evaluation import predictions
 from coi_jax.evaluation.bootstrap import Resamples, draws, interval
 from coi_jax.evaluation.predictions import PREDICTIONS, RESULTS, Row
+from coi_jax.evaluation.results_digest import read_results
 from coi_jax.evaluation.score_table import BENCHMARK_COLUMNS, COLUMNS
 from coi_jax.evaluation.scores import ScoreKey
 
@@ -179,7 +179,7 @@ def _read(run: epath.Path, task: str) -> dict[str, Row]:
     if len(rows) < len(lines) or not rows:
         found = "holds no answer" if not rows else "has answers to the same example twice"
         raise UserError("predictions", folder / PREDICTIONS, f"{found}; remove it and run {command}")
-    if any(not isinstance(row.get("scores"), dict) or not isinstance(row.get("steps"), list) for row in rows.values()):
+    if not all("scores" in row and "steps" in row and all("scores" in step for step in row["steps"]) for row in lines):
         hint = f"is of an earlier version, without scores; run {command}, which adds them and generates nothing anew"
         raise UserError("predictions", folder / PREDICTIONS, hint)
     _check_scores(folder, rows, command)
@@ -195,7 +195,7 @@ def _check_scores(folder: epath.Path, rows: Mapping[str, Row], command: str) -> 
       command: that scores them again.
     """
     path = folder / RESULTS
-    results = files.read_object(path, "results") if path.exists() else {}
+    results = read_results(path) if path.exists() else {}
     if results.get("examples") != len(rows):
         return
     of_lines = predictions.digest_of_rows(rows.values())

@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
+import pydantic
+
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
+from coi_jax.common.schema import check_value
 from coi_jax.common.storage import absolute, as_path
 from coi_jax.common.wording import count_of
 from coi_jax.data.test_sets import find_test_set
@@ -23,6 +26,17 @@ class Compared(NamedTuple):
     a: str
     b: str
     test_set: str
+
+
+class _WrittenVerdict(pydantic.BaseModel):
+    id: str
+    better: verdicts.Choice | None
+
+
+class _Written(pydantic.BaseModel):
+    """What is read again of the result of a comparison."""
+
+    verdicts: list[_WrittenVerdict]
 
 
 def by_model(compared: Compared, config: JudgeConfig, dollars: float | None) -> dict[str, Any]:
@@ -92,8 +106,8 @@ def _verdicts_of_model(compared: Compared) -> dict[str, verdicts.Choice]:
     path = as_path(default_path(compared))
     if not path.exists():
         return {}
-    found = files.read_value(path, ("verdicts",), list, "verdicts")
-    return {row["id"]: row["better"] for row in found if row["better"]}
+    found = check_value(_Written, files.read_object(path, "verdicts"), "verdicts", path, "ask the model again")
+    return {row.id: row.better for row in found.verdicts if row.better}
 
 
 def write_for_people(compared: Compared, config: JudgeConfig, path: str) -> str:
@@ -143,7 +157,7 @@ def _check_compared(compared: Compared, path: str, field: str) -> None:
 
 def _pairs(compared: Compared, config: JudgeConfig) -> list[AnswerPair]:
     find_test_set(compared.test_set, "--task")
-    if absolute(compared.a) == absolute(compared.b):
+    if absolute(compared.a, "--a") == absolute(compared.b, "--b"):
         raise UserError("--b", compared.b, "is run A too; name another run")
     return read_pairs(compared.a, compared.b, compared.test_set, config.examples)
 

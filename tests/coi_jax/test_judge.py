@@ -169,6 +169,30 @@ def choose_good(row: dict[str, str]) -> str:
     return " Left" if GOOD in row["left"] else "RIGHT " if GOOD in row["right"] else "tie"
 
 
+@pytest.mark.parametrize(("side", "url"), [("--a", "http://localhost:9/x"), ("--b", "abc://x")])
+def test_a_run_of_an_unknown_kind_of_url_is_named(
+    runs: tuple[Path, Path], capsys: pytest.CaptureFixture[str], tmp_path: Path, side: str, url: str
+) -> None:
+    given = {"--a": str(runs[0]), "--b": str(runs[1]), side: url, "--ballots": str(tmp_path / "ballots.csv")}
+    assert cli.run(lambda: judge.main(["--task=coi2_test", *(f"{name}={value}" for name, value in given.items())])) == 2
+    assert capsys.readouterr().err.startswith(f"error: {side}: {url}: cannot be reached; name a local path")
+
+
+def test_verdicts_that_were_changed_are_not_compared_with_those_of_people(
+    runs: tuple[Path, Path], fair_url: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    ballots = tmp_path / "ballots.csv"
+    assert compare(runs, f"--ballots={ballots}") == 0
+    fill_in(ballots, choose_good)
+    assert compare(runs, url=fair_url) == 0
+    (path,) = (runs[0] / "judge").iterdir()
+    path.write_text(path.read_text().replace('"better"', '"best"', 1))
+    assert compare(runs, f"--score={ballots}") == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: verdicts: {path}: verdicts.0.better: ")
+    assert error.count("\n") == 1
+
+
 def test_people_choose_blindly_and_agree_with_the_judge(
     runs: tuple[Path, Path], fair_url: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -276,6 +276,16 @@ def test_a_machine_without_a_tpu_says_nothing_of_it() -> None:
     assert (done.stdout, done.stderr) == ("cpu\n", ""), "libtpu, which the tests install, is there"
 
 
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii", "utf-8:strict"])
+def test_what_the_encoding_of_the_terminal_lacks_is_printed_as_an_escape(encoding: str) -> None:
+    printed = r"print('\u3002\udce9') or print('\u3002\udce9', file=sys.stderr)"
+    program = f"import sys; from coi_jax.common import cli; sys.exit(cli.run(lambda: {printed}))"
+    environment = os.environ | {"PYTHONIOENCODING": encoding}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, env=environment, cwd=ROOT)
+    shown = b"\xe3\x80\x82\\udce9\n" if encoding.startswith("utf-8") else b"\\u3002\\udce9\n"
+    assert (done.returncode, done.stdout, done.stderr) == (0, shown, shown)
+
+
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
 def test_closed_streams_are_none_of_the_commands_business(tmp_path: Path, closed: str) -> None:
     """And no file that the command opens gets the number of one, into which output would be written."""

@@ -97,6 +97,21 @@ def test_a_long_value_is_shortened_to_one_line() -> None:
     assert shorten(3) == "3"
 
 
+def test_a_value_that_cannot_be_written_is_named_by_its_type() -> None:
+    nested: list[object] = []
+    for _ in range(100_000):
+        nested = [nested]
+
+    class Silent:
+        def __repr__(self) -> str:
+            raise RuntimeError
+
+    assert [str(UserError("texts", value, "give text")) for value in (nested, Silent())] == [
+        "texts: <list>: give text",
+        "texts: <Silent>: give text",
+    ]
+
+
 def test_nearest_names() -> None:
     assert "did you mean 'adamw'" in nearest("adam", ["adamw", "adafactor"])
     assert nearest("xyz", ["adamw", "adafactor"]) == "unknown; one of adamw, adafactor"
