@@ -55,6 +55,8 @@ def _open(config_file: str | None, workdir: str | None, overrides: Mapping[str, 
     from coi_jax.tokenizers.vocabulary import load_vocabulary
 
     run = RunFolder(workdir) if workdir else None
+    if run:
+        run.load_config()  # or an error that names the file
     kept = run.kept_vocabulary if run else None
     config = load_config(run.config if run else config_file or "", overrides)
     check_names(config)

@@ -68,7 +68,8 @@ class _ArrayReader:
         if not self._next():
             raise self._error("", "is empty; fetch it again")
         if not self._skip("["):
-            raise self._error("", "is not a JSON array of rows; if each line is a row, name the file .jsonl")
+            hint = "take it out of the object that holds it, or, if each line is a row, name the file .jsonl"
+            raise self._error("", f"is not a JSON array of rows; {hint}")
 
     def _next(self) -> str:
         """Return the next character that is no white space; "" at the end of the file."""

@@ -267,14 +267,17 @@ def run(main: Callable[[], int]) -> int:
             reason = shorten(str(error), 200)
             print(f"error: network: {reason}; run the same command again when it can be reached", file=sys.stderr)
             return EXIT_USER_ERROR
-        if error.errno not in UNWRITABLE:
-            raise
-        print(
-            f"error: {error.filename or 'write'}: {error.strerror}; make room or choose another folder "
-            "and run the same command again",
-            file=sys.stderr,
-        )
+        if error.errno is None:
+            raise  # not of the system
+        print(f"error: {error.filename or 'system'}: {error.strerror}; {_mend(error)}", file=sys.stderr)
         return EXIT_USER_ERROR
+
+
+def _mend(error: OSError) -> str:
+    """Return what the user can do about what the system says of a file."""
+    if error.errno in UNWRITABLE:
+        return "make room or choose another folder and run the same command again"
+    return "check the file and the disk that it is on, and run the same command again"
 
 
 def _open_missing_streams() -> None:

@@ -258,8 +258,8 @@ def require_pieces(rows: Iterable[Piece | Refused], path: str) -> Iterator[Piece
             if len(keys) < NAMED_KEYS and isinstance(row.row, dict):
                 keys |= dict.fromkeys(row.row)
         yield row
-    if is_empty and reason is None:  # files of rows have some, so these are chains of several steps
-        hint = "has no chain of one step, which a single instruction is; name another split or dataset"
+    if is_empty and reason is None:  # chains of several steps, or a task without instances
+        hint = "has no single instruction: no chain of one step, no instance of a task; name another split or dataset"
         raise UserError("seeds.sources", path, hint)
     if is_empty:
         names = shorten(", ".join(map(str, keys)), 200)

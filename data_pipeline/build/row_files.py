@@ -48,6 +48,8 @@ def _read_csv(path: str, delimiter: str = ",") -> Iterator[Any]:
     reader = csv.reader(files.read_lines(path, FIELD), delimiter=delimiter, strict=True)
     try:
         header = next(reader, [])
+        if not header and next(reader, None) is not None:
+            raise UserError(FIELD, f"{path}:1", "is blank, where the names of the columns are due; remove the line")
         if len(set(header)) < len(header):
             raise UserError(FIELD, path, f"has a column twice ({shorten(', '.join(header), 200)}); rename one")
         for row in filter(None, reader):
@@ -56,7 +58,9 @@ def _read_csv(path: str, delimiter: str = ",") -> Iterator[Any]:
                 raise UserError(FIELD, f"{path}:{reader.line_num}", hint)
             yield dict(zip(header, row, strict=True))
     except csv.Error as error:
-        raise UserError(FIELD, f"{path}:{reader.line_num}", f"is not CSV ({error}); correct the row") from None
+        # csv says of a carriage return alone what only Python's `open` can do about it.
+        reason = "lines end in carriage returns" if "universal-newline" in str(error) else str(error)
+        raise UserError(FIELD, f"{path}:{reader.line_num}", f"is not CSV ({reason}); correct the row") from None
 
 
 def _read_tsv(path: str) -> Iterator[Any]:

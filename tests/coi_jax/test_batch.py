@@ -1,5 +1,6 @@
 import itertools
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -54,3 +55,11 @@ def test_text_is_for_people(folder: Path, capsys: pytest.CaptureFixture[str]) ->
 def test_mistakes_are_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(folder, "--step", "7") == cli.EXIT_USER_ERROR
     assert capsys.readouterr().err == "error: --step: 7: the run has 6 steps\n"
+
+
+def test_a_damaged_config_of_the_run_is_named(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(folder / "run", tmp_path / "run")
+    path = tmp_path / "run" / "config.json"
+    path.write_text(path.read_text().replace('"seed":', '"sead":'))
+    assert run(tmp_path, "--step", "1") == cli.EXIT_USER_ERROR
+    assert f"{path}: config.se" in capsys.readouterr().err

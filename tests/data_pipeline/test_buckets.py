@@ -119,6 +119,17 @@ def test_a_work_folder_in_a_bucket_needs_the_client_of_beam(bucket: str, capsys:
         )
 
 
+@pytest.mark.parametrize("name", ["a*b", "a?", "[x", "a[1]"])
+def test_a_work_folder_that_beam_would_read_as_a_pattern_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    assert run(build.main, "--out", f"{tmp_path}/{name}", "--dry_run") == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: --work: {tmp_path}/{name}.work: holds ")
+    assert error.endswith(", which Beam reads as a pattern; name another folder\n")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_release_is_replaced_by_other_rows_on_request_alone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -269,7 +269,12 @@ def _check_runner(name: str) -> None:
 
 
 def check_work_folder(folder: str) -> None:
-    """Raise UserError where Beam cannot write into a folder, as in a bucket whose client is not installed."""
+    """Raise UserError where Beam cannot write into a folder, as in a bucket whose client is not installed.
+
+    A folder whose name is a pattern is refused too: Beam would read the rows of all folders that it fits.
+    """
+    if signs := [sign for sign in "*?[]" if sign in folder]:
+        raise UserError("--work", folder, f"holds {signs[0]}, which Beam reads as a pattern; name another folder")
     try:
         FileSystems.get_filesystem(folder)
     except ValueError:

@@ -241,5 +241,5 @@ def test_the_real_tasks_are_read(super_ni_folder: Path) -> None:
 
 
 def test_a_dataset_without_single_instructions_is_named() -> None:
-    with pytest.raises(UserError, match=r"^seeds\.sources: train.jsonl: has no chain of one step, "):
+    with pytest.raises(UserError, match=r"^seeds\.sources: train.jsonl: has no single instruction: "):
         list(instruction_sources.require_pieces([], "train.jsonl"))
