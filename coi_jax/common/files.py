@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import IO, Any, TypeVar
 
 from coi_jax.common.errors import UserError
@@ -84,7 +84,13 @@ def read_object(path: PathLike, field: str = "file") -> dict[str, Any]:
     return value
 
 
-def read_value(path: PathLike, keys: Sequence[str], kind: type[Value], field: str) -> Value:
+def read_value(
+    path: PathLike,
+    keys: Sequence[str],
+    kind: type[Value],
+    field: str,
+    read: Callable[[PathLike, str], dict[str, Any]] = read_object,
+) -> Value:
     """Read one value of a JSON file.
 
     Args:
@@ -92,11 +98,12 @@ def read_value(path: PathLike, keys: Sequence[str], kind: type[Value], field: st
       keys: of objects within one another, which lead to the value.
       kind: the type of the value.
       field: the name of the file in an error.
+      read: what reads the file.
 
     Raises:
       UserError: the file has no such value.
     """
-    value: Any = read_object(path, field)
+    value: Any = read(path, field)
     for key in keys:
         value = value.get(key) if isinstance(value, dict) else None
     if not isinstance(value, kind):

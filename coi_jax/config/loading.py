@@ -9,8 +9,8 @@ from typing import Any
 
 import ml_collections
 
-from coi_jax.common import files
 from coi_jax.common.errors import UserError
+from coi_jax.common.seals import read_sealed
 from coi_jax.common.storage import PathLike, as_path, local_reader, open_input
 from coi_jax.common.wording import with_article
 
@@ -29,7 +29,7 @@ def read(path: PathLike) -> dict[str, Any]:
         raise UserError("config", repr(str(path)), hint)
     if argument:
         return _get_config(f"{name}.py", argument)
-    return files.read_object(path, "config") if str(path).endswith(".json") else _get_config(path, None)
+    return read_sealed(path, "config") if str(path).endswith(".json") else _get_config(path, None)
 
 
 def _get_config(path: PathLike, argument: str | None) -> dict[str, Any]:

@@ -6,16 +6,17 @@ was added later has a default here, so that the runs of earlier versions can be 
 """
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import pydantic
 from pydantic import Field, FiniteFloat, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from coi_jax.common import files
 from coi_jax.common.arguments import checked
 from coi_jax.common.errors import UserError
 from coi_jax.common.schema import Section, Share
+from coi_jax.common.seals import read_sealed
 from coi_jax.common.storage import PathLike
 from coi_jax.config import loading, pretrained, validation
 from coi_jax.config.model import LoraConfig, ModelConfig
@@ -413,9 +414,9 @@ def read_run_config(path: PathLike, field: str) -> RunConfig:
       UserError: there is no such file, or a field is missing or wrong, as in a run of another version of the project.
     """
     try:
-        values = files.read_object(path, field)
+        values = read_sealed(path, field)
     except UserError as error:  # nobody writes the config of a run by hand
-        hint = error.hint.replace("write it again", "restore the file, or train into another --workdir")
+        hint = re.sub("write it again|restore it$", "restore the file, or train into another --workdir", error.hint)
         raise UserError(error.field, error.value, hint) from None
     try:
         return validate(values)

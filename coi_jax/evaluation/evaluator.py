@@ -14,6 +14,7 @@ from coi_jax.chains.chain import Chain
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
 from coi_jax.common.folder_lock import folder_lock
+from coi_jax.common.seals import read_sealed
 from coi_jax.common.storage import AppendFile, PathLike, as_path
 from coi_jax.data import token_cache
 from coi_jax.data.demonstrations import note_unused
@@ -239,7 +240,10 @@ def _generated_from(model: Model, tokens: TokenCache) -> dict[str, Any]:
 def _dataset_hash(model: Model) -> str | None:
     """Return the hash of the data that the run was trained on; None where the run has no record of it."""
     path = model.run.environment
-    return files.read_value(path, ("data", "sha256"), str, "environment") if path.exists() else None
+    if path.exists():
+        return files.read_value(path, ("data", "sha256"), str, "environment", read_sealed)
+    processes.log_primary(f"warning: there is no {path}, so that results.json cannot name the data of training")
+    return None
 
 
 def _predict(

@@ -18,6 +18,7 @@ from coi_jax.chains.chain import Chain, parse
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
 from coi_jax.common.schema import check_value
+from coi_jax.common.seals import seal_row, unseal_row
 from coi_jax.common.storage import AppendFile, PathLike, as_path
 from coi_jax.evaluation.scores import ScoreKey
 from coi_jax.evaluation.timing import TIMING
@@ -140,8 +141,11 @@ def read(folder: PathLike) -> Iterator[Prediction]:
 
 
 def read_rows(folder: PathLike) -> Iterator[Row]:
-    """Yield the lines of a folder's predictions; raise UserError where one has not the fields of a prediction."""
-    for place, row in files.read_placed_jsonl(as_path(folder) / PREDICTIONS, "predictions"):
+    """Yield the lines of a folder's predictions; raise UserError where one has not the fields of a prediction, or
+    was changed since it was written.
+    """
+    for place, sealed in files.read_placed_jsonl(as_path(folder) / PREDICTIONS, "predictions"):
+        row = unseal_row(sealed, "predictions", place, "remove the line and run python -m coi_jax.evaluate again")
         check_value(_Line, row, "predictions", place, "remove the file and evaluate again")
         yield row
 
@@ -155,7 +159,7 @@ def append(file: IO[str] | AppendFile, prediction: Prediction, chain: Chain, sco
       chain: that it is an answer to.
       scores: of the answer, x 100.
     """
-    files.append_jsonl(file, prediction.row(chain, scores))
+    files.append_jsonl(file, seal_row(prediction.row(chain, scores)))
 
 
 def refresh(folder: PathLike, rows: Iterable[Row]) -> bool:
@@ -170,7 +174,7 @@ def refresh(folder: PathLike, rows: Iterable[Row]) -> bool:
     written = [due.get(row["id"], row) for row in found]
     if written == found:
         return False
-    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in written)
+    lines = (json.dumps(seal_row(row), ensure_ascii=False) + "\n" for row in written)
     files.write_text(as_path(folder) / PREDICTIONS, "".join(lines), "workdir")
     return True
 

@@ -8,7 +8,8 @@ from typing import Any
 from etils import epath
 
 from coi_jax.common import files
-from coi_jax.common.storage import AppendFile
+from coi_jax.common.seals import seal_row, unseal_row
+from coi_jax.common.storage import AppendFile, PathLike
 
 TIMING = "timing.jsonl"
 
@@ -21,6 +22,12 @@ def describe_machine() -> dict[str, Any]:
 
     device, cores = jax.devices()[0], hardware.cpu_cores()
     return {"platform": device.platform, "kind": device.device_kind, "devices": jax.device_count(), "cores": cores}
+
+
+def read_timing(path: PathLike) -> Iterator[dict[str, Any]]:
+    """Yield the lines of a timing.jsonl; raise UserError where one was changed since it was written."""
+    for place, row in files.read_placed_jsonl(path, "timing"):
+        yield unseal_row(row, "timing", place)
 
 
 @contextmanager
@@ -40,4 +47,5 @@ def timed(folder: epath.Path, count: Callable[[], int]) -> Iterator[None]:
         seconds = time.perf_counter() - began
         if processes.is_primary() and count() > before:
             with AppendFile(folder / TIMING, "workdir") as file:
-                files.append_jsonl(file, {"seconds": seconds, "answers": count() - before, **describe_machine()})
+                row = {"seconds": seconds, "answers": count() - before, **describe_machine()}
+                files.append_jsonl(file, seal_row(row))

@@ -10,11 +10,11 @@ from typing import Any
 
 from etils import epath
 
-from coi_jax.common import files
 from coi_jax.common.errors import UserError
+from coi_jax.common.seals import read_sealed
 from coi_jax.data.arms import Arm
 from coi_jax.data.prompts import stages_of
-from coi_jax.evaluation.timing import TIMING
+from coi_jax.evaluation.timing import TIMING, read_timing
 from coi_jax.runs.metrics_rows import read_metrics
 
 Cost = dict[str, Any]
@@ -55,7 +55,7 @@ def dollars(parts: Sequence[Cost | None], price: float) -> float | None:
 def _training(run: epath.Path) -> Cost | None:
     try:
         seconds = step_seconds(read_metrics(run / "metrics.jsonl"))
-        environment = files.read_object(run / "environment.json", "environment")
+        environment = read_sealed(run / "environment.json", "environment")
         devices = dict(environment["devices"])
         machine = {**devices, "devices": int(devices["count"]), "cores": environment.get("cores")}
         return None if seconds is None else _count(seconds, machine)
@@ -80,7 +80,7 @@ def _evaluation(folder: epath.Path, arm: Arm) -> Cost | None:
     stages = [stage.name for stage in stages_of(arm.prompting)[:-1]]
     paths = [path for path in (folder / TIMING, *(folder / name / TIMING for name in stages)) if path.exists()]
     try:
-        counted = [_count(float(row["seconds"]), row) for path in paths for row in files.read_jsonl(path)]
+        counted = [_count(float(row["seconds"]), row) for path in paths for row in read_timing(path)]
     except (UserError, KeyError, TypeError, ValueError, ArithmeticError):
         return None
     return _sum(counted) if counted else None

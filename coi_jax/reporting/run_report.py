@@ -13,7 +13,6 @@ import jinja2
 from etils import epath
 
 from coi_jax.chains.chain import parse
-from coi_jax.common import files
 from coi_jax.common.errors import UserError
 from coi_jax.common.schema import flatten
 from coi_jax.data.arms import arm_names
@@ -22,6 +21,7 @@ from coi_jax.evaluation.predictions import PREDICTIONS
 from coi_jax.evaluation.scores import is_right
 from coi_jax.reporting import table4
 from coi_jax.reporting.run_records import Record, Records, check_consistent
+from coi_jax.runs.metrics_rows import read_metrics
 
 PAGES = Path(__file__).with_name("pages")
 MARK = "<!-- Written by python -m coi_jax.report -->"  # near the top of every page
@@ -92,7 +92,7 @@ def _run(path: epath.Path, rows: Sequence[Record], varying: Sequence[str], fault
 
 def _curves(path: epath.Path, faults: list[str]) -> dict[str, list[tuple[int, float]]]:
     """Return step and loss of each logged row, thinned out evenly; empty where the run was not trained."""
-    rows = _read(path, lambda: files.read_jsonl(path, "metrics"), faults)
+    rows = _read(path, lambda: read_metrics(path), faults)
     curves = {}
     for key, name in LOSSES.items():
         points = [

@@ -12,6 +12,7 @@ from etils import epath
 
 from coi_jax.common import files, imports, storage
 from coi_jax.common.errors import UserError
+from coi_jax.common.seals import seal_row
 from coi_jax.common.storage import AppendFile, PathLike, as_path, is_local
 from coi_jax.runs.metrics_rows import read_metrics
 from coi_jax.runs.trackers import Tracker
@@ -39,6 +40,7 @@ class MetricsLog:
           trackers: get every row too, the kept ones again, and are closed with the log.
         """
         rows = _drop_after(as_path(jsonl), start)
+        self.rows = len(rows)  # in the file
         self._trackers = trackers
         for row in rows:
             self._track(row["step"], {name: number for name, number in row.items() if name != "step"})
@@ -66,7 +68,8 @@ class MetricsLog:
         finite = {
             name: number if math.isfinite(number) else None for name, number in numbers.items()
         }  # JSON has no NaN
-        files.append_jsonl(self._jsonl, {"step": step, **finite})
+        files.append_jsonl(self._jsonl, seal_row({"step": step, **finite}))
+        self.rows += 1
         self._events.write(step, numbers)
         if self._mirror and self._mirror.is_due:
             self._mirror.upload()
@@ -135,5 +138,5 @@ def _drop_after(path: epath.Path, step: int) -> list[dict[str, Any]]:
         raise UserError(
             error.field, error.value, f"{error.hint}, or remove the line: a run goes on without it"
         ) from None
-    files.write_text(path, "".join(json.dumps(row) + "\n" for row in kept), "workdir")
+    files.write_text(path, "".join(json.dumps(seal_row(row)) + "\n" for row in kept), "workdir")
     return kept

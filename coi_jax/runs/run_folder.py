@@ -16,6 +16,7 @@ from coi_jax.chains.dataset import split_path
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
 from coi_jax.common.schema import flatten
+from coi_jax.common.seals import write_sealed
 from coi_jax.common.storage import PathLike, as_path
 from coi_jax.config.model import SPEED_FIELDS
 from coi_jax.config.run import (
@@ -166,7 +167,7 @@ def _open(run: RunFolder, path: epath.Path, config: RunConfig) -> None:
             _check_same(old, config, path)
         elif old != config:
             _remove_copies(run)
-    files.write_json(run.config, config.model_dump(mode="json"), "workdir")
+    write_sealed(run.config, config.model_dump(mode="json"), "workdir")
 
 
 def _remove_copies(run: RunFolder) -> None:
@@ -236,7 +237,7 @@ def write_environment(
         "parameters": dict(parameters),
         "data": {"sha256": dataset, **data},
     }
-    files.write_json(run.environment, values, "workdir")
+    write_sealed(run.environment, values, "workdir")
 
 
 def git_commit(folder: Path) -> str | None:

@@ -38,6 +38,7 @@ from coi_jax.training.validation import BestCheckpoint, Validation
 from coi_jax.weights.initial_weights import InitialWeights, initial_weights, open_weights
 from coi_jax.weights.sources import CONFIG
 
+LOGGED = "logged_rows"  # in the position of a checkpoint: rows of metrics.jsonl
 LEAST_SECONDS = 60.0  # between checkpoints that are due by time, however little a save takes
 KEPT_PROGRAMS = 8  # compiled steps that a process keeps for its next runs
 
@@ -279,10 +280,10 @@ def fit(job: TrainingJob) -> Fitted:
                 validate(job, state, step, progress_log, best)
             if schedule.is_due(step):
                 progress_log.flush()
-                checkpoints.save(state, step, job.position)
+                checkpoints.save(state, step, job.position | {LOGGED: progress_log.rows})
                 schedule.has_saved()
         progress_log.flush()
-        checkpoints.save(state, step, job.position)
+        checkpoints.save(state, step, job.position | {LOGGED: progress_log.rows})
     job.initial_weights.keep_frozen_base(state.frozen)
     return Fitted(step, progress_log.loss, stop.signal)
 
@@ -417,7 +418,7 @@ def make_progress_log(job: TrainingJob, start_step: int) -> ProgressLog:
     """Return the progress log of a run that has taken `start_step` steps."""
     trackers: list[Tracker] = []
     processes.on_primary(lambda: trackers.extend(open_trackers(job.run.path, job.config)))
-    return ProgressLog(
+    progress_log = ProgressLog(
         job.run,
         total_steps=job.total_steps,
         start_step=start_step,
@@ -427,3 +428,10 @@ def make_progress_log(job: TrainingJob, start_step: int) -> ProgressLog:
         trackers=trackers,
         ids_of=lambda step: job.loader.example_ids(step - 1),
     )
+    logged = checkpoint.read_position(job.run.checkpoints, start_step).get(LOGGED) if start_step else None
+    if logged is not None and progress_log.rows < logged:
+        processes.log_primary(
+            f"warning: {job.run.metrics} has lost {logged - progress_log.rows} of its {logged} rows up to step "
+            f"{start_step}; restore it, or the curves of this run begin later"
+        )
+    return progress_log

@@ -50,6 +50,11 @@ class ProgressLog:
         if jax.process_index() == 0:
             self._log = MetricsLog(run.metrics, run.tensorboard, start=start_step, trackers=trackers)
 
+    @property
+    def rows(self) -> int:
+        """Return the number of rows in metrics.jsonl; 0 on all but the primary process, which alone writes it."""
+        return self._log.rows if self._log else 0
+
     def __enter__(self) -> "ProgressLog":
         self._bar.__enter__()
         return self

@@ -10,6 +10,7 @@ import numpy as np
 from coi_jax.common import files, hub
 from coi_jax.common.errors import UserError
 from coi_jax.common.progress import Bar
+from coi_jax.common.seals import write_sealed
 from coi_jax.common.storage import Folder, atomic_folder
 from coi_jax.config.published_run import imported_config
 from coi_jax.families.published_config import text_config
@@ -82,12 +83,12 @@ def import_model(
     network = build(config.model, load_vocabulary(config).size)
     with atomic_folder(out, marker=RUN_CONFIG) as folder:
         run = RunFolder(folder)
-        files.write_json(run.config, config.model_dump(mode="json"))
+        write_sealed(run.config, config.model_dump(mode="json"))
         keep_vocabulary(run, config)
         pretrained = PretrainedWeights(run, network, config.seed, source.url, source.field)
         data = {"sha256": None} | pretrained.record()
         write_checkpoint(run, network, pretrained.open(), dtype)
-        files.write_json(run.environment, {"converted_from": source.url, "data": data})
+        write_sealed(run.environment, {"converted_from": source.url, "data": data})
 
 
 def write_checkpoint(run: RunFolder, network: Network, source: WeightSource, dtype: np.dtype | None) -> None:

@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 
 from coi_jax.common import files, hub
 from coi_jax.common.errors import UserError
+from coi_jax.common.seals import read_sealed
 from coi_jax.common.storage import Folder
 from coi_jax.config.pretrained import check_same_network
 from coi_jax.config.run import RunConfig
@@ -146,7 +147,9 @@ class PretrainedWeights:
         """Return the folder; a repository of the Hub at the commit that the run began from."""
         if not hub.is_hub(self.folder):
             return self.folder
-        recorded = files.read_object(self.run.environment).get("data") if self.run.environment.exists() else None
+        recorded = (
+            read_sealed(self.run.environment, "environment").get("data") if self.run.environment.exists() else None
+        )
         began_from = str((recorded or {}).get(PINNED, ""))
         return began_from if hub.is_pin_of(began_from, self.folder) else hub.pin(self.folder, self.field)
 
@@ -164,7 +167,7 @@ class PretrainedWeights:
 
     def recorded_identity(self) -> str:
         """Return the identity that `record` returned before the first step."""
-        return files.read_value(self.run.environment, ("data", "weights"), str, "environment")
+        return files.read_value(self.run.environment, ("data", "weights"), str, "environment", read_sealed)
 
     def load(self, mesh: Mesh | None) -> tuple[Params, Params | None]:
         """See `InitialWeights.load`."""

@@ -43,7 +43,7 @@ def test_answers_that_were_changed_after_they_were_scored_are_not_compared(
     path.write_text("".join(map(change, path.read_text().splitlines(keepends=True))))
     assert compare(a, b) == 2
     error = capsys.readouterr().err
-    assert error.startswith(f"error: predictions: {path}: ")
+    assert error.startswith(f"error: predictions: {path}:")
     assert "run python -m coi_jax.evaluate" in error
 
 

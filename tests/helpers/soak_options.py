@@ -18,7 +18,7 @@ class Count(NamedTuple):
 # Adding a line adds an option: `"kills"` is `--kills N`.
 COUNTS = {
     "kills": Count(5, 100, "kills of a training; of every other command a fifth of it"),
-    "damages": Count(24, 100_000, "damages of files that each folder is tried with; all where it has fewer"),
+    "damages": Count(12, 100_000, "damages of files that each folder is tried with; all where it has fewer"),
     "faults": Count(6, 200, "moments at which the storage fails; all where there are fewer"),
     "inputs": Count(3000, 1_000_000, "damaged inputs of all readers together"),
     "sizes": Count(2, 4, "numbers of devices that a run moves between"),

@@ -1,27 +1,15 @@
 import errno
 import math
-import struct
 from pathlib import Path
 
 import pytest
-from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.event_pb2 import SessionLog
 
 from coi_jax.common.errors import UserError
 from coi_jax.common.storage import AppendFile
 from coi_jax.runs.metrics_log import MetricsLog
 from coi_jax.runs.metrics_rows import read_metrics
-
-
-def read_events(folder: Path) -> list[Event]:
-    """The events of a folder's files; each record is its length, a checksum, the bytes, a checksum."""
-    events = []
-    for path in sorted(folder.iterdir()):
-        data = path.read_bytes()
-        while data:
-            (size,) = struct.unpack("<Q", data[:8])
-            events.append(Event.FromString(data[12 : 12 + size]))
-            data = data[size + 16 :]
-    return events
+from tests.helpers.event_files import read_events
 
 
 def write(folder: Path, start: int, steps: range) -> None:
