@@ -1,23 +1,40 @@
-"""Child processes that end with the process that started them, also where that was killed.
+"""Child processes that end with the process that started them, also where that was killed, and know no secrets.
 
-The parent starts a child with `environment()`, and every command of the project calls `end_with_parent` first.
+The parent starts a child with `environment()`, and every command of the project calls `end_with_parent` first. A child
+gets the keys and passwords of the environment that its own work needs, and no others (`without_secrets`).
 """
 
 import ctypes
 import os
+import re
 import signal
 import sys
 import threading
 import time
+from collections.abc import Mapping
 
 PARENT = "COI_JAX_PARENT_PROCESS"
 POLL_SECONDS = 0.5
 _PR_SET_PDEATHSIG = 1  # of prctl(2)
+# Names of variables that hold secrets, as OPENAI_API_KEY; those that read files and log metrics may be needed.
+_SECRET = re.compile(r"(^|_)(AUTH|CREDENTIALS?|KEY|PASSWD|PASSWORD|PAT|SECRET|TOKEN)(_|$)", re.IGNORECASE)
+STORES = ("AWS_", "AZURE_", "GCS_", "GOOGLE_", "HF_", "HUGGING_FACE_", "S3_")
+TRACKERS = ("WANDB_", "MLFLOW_")
 
 
 def environment() -> dict[str, str]:
     """Return the environment variables of a child that is to end with this process."""
     return {PARENT: str(os.getpid())}
+
+
+def without_secrets(variables: Mapping[str, str], keep: tuple[str, ...] = ()) -> dict[str, str]:
+    """Return environment variables without those that hold keys, tokens and passwords, by their names.
+
+    Args:
+      variables: by name.
+      keep: how the names of those begin that are needed, as `STORES`.
+    """
+    return {name: text for name, text in variables.items() if name.startswith(keep) or not _SECRET.search(name)}
 
 
 def end_with_parent() -> None:

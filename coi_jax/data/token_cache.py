@@ -335,7 +335,12 @@ def _write_in_child(config: RunConfig, specs: Sequence[TaskSpec], vocabulary_cop
 def _child_environment() -> dict[str, str]:
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
-    return os.environ | quiet | {"PYTHONPATH": os.pathsep.join(paths)} | child_processes.environment()
+    return (
+        child_processes.without_secrets(os.environ, child_processes.STORES)
+        | quiet
+        | {"PYTHONPATH": os.pathsep.join(paths)}
+        | child_processes.environment()
+    )
 
 
 def _relay(child: subprocess.CompletedProcess[str]) -> NoReturn:

@@ -1,6 +1,7 @@
 """The folder of a run, local or in a bucket: its config, environment, vocabulary, checkpoints and metrics."""
 
 import importlib.metadata
+import os
 import platform
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from etils import epath
 
 from coi_jax.chains.dataset import split_path
 from coi_jax.common import files
+from coi_jax.common.child_processes import without_secrets
 from coi_jax.common.errors import UserError
 from coi_jax.common.schema import flatten
 from coi_jax.common.seals import write_sealed
@@ -251,6 +253,11 @@ def git_commit(folder: Path) -> str | None:
 
 def _git(folder: Path, *arguments: str) -> str:
     done = subprocess.run(
-        ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True, timeout=10
+        ["git", "-C", str(folder), *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=10,
+        env=without_secrets(os.environ),
     )
     return done.stdout.strip()

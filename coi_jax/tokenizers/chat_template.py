@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from coi_jax.common.child_processes import without_secrets
 from coi_jax.common.errors import UserError
 from coi_jax.tokenizers.template_worker import LENGTH, RENDERED
 
@@ -62,7 +63,12 @@ class _Worker:
         # -P: the folder of the program is no place to import from.
         command = [sys.executable, "-P", str(_PROGRAM)]
         return subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, close_fds=True
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            close_fds=True,
+            env=without_secrets(os.environ),
         )
 
     def _ended(self, process: "subprocess.Popen[bytes]") -> str:

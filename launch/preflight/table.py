@@ -109,7 +109,7 @@ def compute(cell: Cell) -> bool:
     if cell.result() is not None:
         return True
     print(f"== {cell.model} on {cell.topology}", file=sys.stderr, flush=True)
-    environment = os.environ | child_processes.environment()
+    environment = child_processes.without_secrets(os.environ, child_processes.STORES) | child_processes.environment()
     status = subprocess.run(cell.command(), stdout=subprocess.DEVNULL, env=environment, check=False).returncode
     return status in (0, preflight.EXIT_DOES_NOT_FIT)
 

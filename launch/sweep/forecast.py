@@ -4,6 +4,7 @@ Each is compiled by `python -m launch.preflight` in a process of its own, once f
 alone.
 """
 
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from coi_jax.common import cli
+from coi_jax.common import child_processes, cli
 from coi_jax.common.errors import UserError
 from coi_jax.common.json_reader import parse_json
 from coi_jax.common.wording import count_of
@@ -68,7 +69,9 @@ def _preflight(point: Point, request: Request) -> dict[str, Any]:
     command = ["--config", point.base, *cli.override_flags(point.overrides), "--topology", request.topology]
     command += ["--train_only", "--json", *(["--price", str(request.price)] if request.price is not None else [])]
     print(f"preflight of {point.id}", file=sys.stderr, flush=True)
-    done = subprocess.run([sys.executable, "-m", "launch.preflight", *command], capture_output=True, check=False)
+    environment = child_processes.without_secrets(os.environ, child_processes.STORES)
+    command = [sys.executable, "-m", "launch.preflight", *command]
+    done = subprocess.run(command, capture_output=True, check=False, env=environment)
     if not done.stdout:
         last = done.stderr.decode("utf-8", "replace").strip().split("\n")[-1] or f"status {done.returncode}"
         raise UserError("--preflight", request.topology, f"point {point.id}: {last.removeprefix('error: ')}")

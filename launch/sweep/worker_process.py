@@ -67,6 +67,11 @@ class WorkerProcess:
             self._process.stdin.flush()
         return self._process
 
+    def _environment(self) -> dict[str, str]:
+        """Return the variables of a worker, which trains and evaluates, and asks no language model."""
+        own = child_processes.without_secrets(os.environ, child_processes.STORES + child_processes.TRACKERS)
+        return {**ENVIRONMENT, **own, **self._share.environment, **child_processes.environment()}
+
     def _start(self) -> "subprocess.Popen[str]":
         cores = map(str, self._share.cores)
         return subprocess.Popen(
@@ -76,7 +81,7 @@ class WorkerProcess:
             stderr=subprocess.STDOUT,
             encoding="utf-8",
             errors="replace",
-            env={**ENVIRONMENT, **os.environ, **self._share.environment, **child_processes.environment()},
+            env=self._environment(),
             start_new_session=True,
         )
 

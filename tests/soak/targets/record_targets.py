@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from coi_jax.chains.chain import Chain, Step
 from coi_jax.evaluation import comparison, predictions
 from coi_jax.evaluation.predictions import Prediction
 from coi_jax.evaluation.results_digest import DIGEST, results_digest
@@ -19,7 +20,6 @@ from tests.helpers.configs import quickstart_config
 from tests.helpers.fuzzing import Target
 from tests.helpers.mutations import mutate_json_text, mutate_lines, mutate_text
 from tests.helpers.scored_runs import BASELINE
-from tests.helpers.token_caches import make_chain
 from tests.soak.targets.scratch import read_file, read_files
 
 TEST = "proc2_test"
@@ -29,14 +29,20 @@ FOLDER = f"eval/{TEST}"
 @functools.cache
 def _run() -> dict[str, str]:
     """Return the text files of a run folder with two answers, by name."""
-    chains = [make_chain(number, 2) for number in (1, 2)]
-    answers = [Prediction(chain.id, chain.targets, complete=True) for chain in chains]
+    return with_texts("some words")
+
+
+def with_texts(text: str) -> dict[str, str]:
+    """Return such files, in which every text that a user or a model may write is this one."""
+    steps = (Step(text, text, text, text), Step(text, text, text, text))
+    chains = [Chain(f"{number} {text}", text, text, text, steps, text) for number in (1, 2)]
+    answers = [Prediction(chain.id, f"{chain.targets}{text}", complete=True, stages={text: text}) for chain in chains]
     rows = [answer.row(chain, {}) for answer, chain in zip(answers, chains, strict=True)]
     for row in rows:
         row["scores"] = {"rouge_l": 50.0}
         row["steps"] = [step | {"scores": {"rouge_l": 40.0}} for step in row["steps"]]
     digest = predictions.digest(answers)
-    provenance = {"run": "r", "checkpoint": "600-ab", "dataset": "d", "source": "procedural", "test_set": "t"}
+    provenance = {"run": text, "checkpoint": f"600-{text}", "dataset": text, "source": text, "test_set": text}
     results = {
         "task": TEST,
         "arm": "coi12",
@@ -46,16 +52,16 @@ def _run() -> dict[str, str]:
         "steps": [],
         "provenance": provenance | {"predictions": digest, "available_examples": 2},
         "by_task": {
-            "tasks": {"a": {"examples": 2, "scores": {"rouge_l": {"value": 1, "low": 0, "high": 2}}}},
+            "tasks": {text: {"examples": 2, "scores": {"rouge_l": {"value": 1, "low": 0, "high": 2}}}},
             "mean": {},
         },
     }
-    spans = {"predictions": digest, "judge": "m", "prompt_version": 1, "examples": 2, "asked": 1, "labelled": 1}
+    spans = {"predictions": digest, "judge": text, "prompt_version": 1, "examples": 2, "asked": 1, "labelled": 1}
     spans |= {"unusable": 0, "scores": {"step1_span_rouge_l": {"value": 1.0, "low": 0.0, "high": 2.0}}}
     config = quickstart_config({"evaluation.tests": (TEST,)}).model_dump(mode="json")
     metrics = [{"step": step, "loss": 1.0 / step, "validation_loss": None, "seconds_per_step": 0.1} for step in (1, 2)]
-    environment = {"commit": "c", "cores": 2, "devices": {"platform": "cpu", "kind": "cpu", "count": 1}}
-    timing = [{"seconds": 1.5, "answers": 2, "platform": "cpu", "kind": "cpu", "devices": 1, "cores": 2}]
+    environment = {"commit": text, "cores": 2, "devices": {"platform": "cpu", "kind": text, "count": 1}}
+    timing = [{"seconds": 1.5, "answers": 2, "platform": "cpu", "kind": text, "devices": 1, "cores": 2}]
     return {
         "config.json": json.dumps(config),
         "environment.json": json.dumps(environment),
