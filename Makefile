@@ -3,8 +3,14 @@
 PYTHON ?=
 BIN := .venv/bin/python
 RUN := $(BIN) -m
-DATA := data/quickstart
-RUNS := runs/quickstart
+# SMOKE=1 runs all of the quickstart in about a minute, to see that everything works on a machine; its scores mean nothing.
+SMOKE :=
+NAME := $(if $(SMOKE),smoke,quickstart)
+DATA := data/$(NAME)
+RUNS := runs/$(NAME)
+ROWS := $(if $(SMOKE),--train_count 300 --test_count 10,--train_count 6000 --test_count 200)
+SMALL := $(if $(SMOKE),--config.data.folder=$(DATA) --config.vocabulary.size=400 --config.model.layers=2 --config.train.length.count=20 $\
+  --config.train.checkpoint_every=10 --config.train.log_every=10 --config.evaluation.max_new_tokens=16 --config.evaluation.bootstrap=100)
 
 # The first Python 3.11 or 3.12 among these makes the environment.
 CANDIDATES := $(if $(PYTHON),"$(PYTHON)",python3 python3.11 python3.12)
@@ -14,6 +20,7 @@ SUPPORTED := import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12))
 
 help:
 	@echo "make quickstart   builds chains, tunes and scores three models on them, draws a table and a figure"
+	@echo "SMOKE=1           with quickstart: all of it in about a minute, small, to see that it works on this machine"
 	@echo "make smollm2      tunes a published model of 135M parameters on the paper's release; hours on a CPU, and resumable"
 	@echo "make check        checks style, layers, types and documentation"
 	@echo "make docs         builds the documentation into site/"
@@ -24,7 +31,7 @@ help:
 	@echo "PYTHON=...        before either: the Python 3.11 or 3.12 to use"
 
 quickstart: .venv/run.stamp $(DATA)/manifest.json
-	@$(RUN) launch.sweep --sweep configs/sweeps/quickstart.py --backend local --out $(RUNS)
+	@$(RUN) launch.sweep --sweep configs/sweeps/quickstart.py --backend local --out $(RUNS) $(SMALL)
 	@$(RUN) coi_jax.tables --runs $(RUNS) --table 4 --figure 6 --out $(RUNS)/report
 
 # Ten operations that move, drop or repeat words: what a model of this size can learn in minutes.
@@ -32,7 +39,7 @@ OPERATIONS := reverse_words,remove_first_word,remove_last_word,keep_first_two_wo
   swap_first_two_words,move_first_word_to_end,move_last_word_to_start,repeat_first_word_at_end,repeat_last_word
 $(DATA)/manifest.json: .venv/run.stamp $(wildcard data_pipeline/procedural/*.py data_pipeline/procedural/operations/*.py)
 	@$(RUN) data_pipeline.procedural --out $(DATA) --seed 0 --operations $(OPERATIONS) --max_items 5 \
-	  --phrasings 2 --train_count 6000 --test_count 200
+	  --phrasings 2 $(ROWS)
 
 # A published model that a package ships (Apache-2.0), as GGUF, and the paper's release (CC BY-NC 4.0).
 SMOLLM2 := checkpoints/SmolLM2-135M-Instruct

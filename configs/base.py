@@ -194,6 +194,7 @@ def train(length: ConfigDict, checkpoint_every: int = 100) -> ConfigDict:
             checkpoint_minutes=30.0,  # since the last checkpoint; None: only by steps
             preemption_hours=None,  # between preemptions, to expect: sets the time between checkpoints; None: as above
             keep_checkpoints=2,  # the newest, and one to go on from where that is damaged
+            on_not_finite="stop",  # at NaN or infinity; skip: such a step changes no weight, and the run goes on
             validation=None,  # or `validation`
         )
     )

@@ -208,6 +208,8 @@ class TrainConfig(Section):
     # Between preemptions, to expect; the time between checkpoints then follows, from the second on. None: as above.
     preemption_hours: PositiveFloat | None = None
     keep_checkpoints: PositiveInt
+    # At a step whose loss, gradient or update is not finite: end the run before anything is saved, or leave it out.
+    on_not_finite: Literal["stop", "skip"] = "stop"
     validation: ValidationConfig | None = None  # None: without
 
 

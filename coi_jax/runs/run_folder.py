@@ -48,6 +48,7 @@ HARMLESS_FIELDS = (
     "train.checkpoint_minutes",
     "train.preemption_hours",
     "train.keep_checkpoints",
+    "train.on_not_finite",  # a step that was taken was finite, or was left out
     "train.validation",
     "logging.",
 )

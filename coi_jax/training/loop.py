@@ -196,6 +196,7 @@ def make_job(
         microbatches=config.train.microbatches,
         dropout_seed=config.seed if network.has_dropout else None,
         target_capacity=target_capacity,
+        keep_finite=config.train.on_not_finite == "skip",
     )
     return TrainingJob(config, run, mesh, loader, network, *programs)
 
@@ -218,6 +219,7 @@ def make_programs(
     microbatches: int,
     dropout_seed: int | None,
     target_capacity: int | None,
+    keep_finite: bool,
 ) -> Programs:
     """Return the optimizer and the step of a training; the same ones to runs that differ in their data alone.
 
@@ -229,6 +231,7 @@ def make_programs(
       microbatches: the number of parts that the rows of a step are processed in.
       dropout_seed: the seed of dropout; None where there is none.
       target_capacity: the most targets of one device in a microbatch; None: any number.
+      keep_finite: whether a step that is not finite leaves parameters and optimizer as they were.
     """
     schedule = optimizer.make_schedule(optimizer_config, total_steps)
     trained_axes, _ = network.split(network.logical_axes())
@@ -241,6 +244,7 @@ def make_programs(
         microbatches=microbatches,
         seed=dropout_seed or 0,
         target_capacity=target_capacity,
+        keep_finite=keep_finite,
     )
     return Programs(transformation, shardings, train_step.compile_step(step, shardings, mesh))
 
@@ -427,6 +431,7 @@ def make_progress_log(job: TrainingJob, start_step: int) -> ProgressLog:
         peak_flops=hardware.matmul_peak(job.config.model.dtype),
         trackers=trackers,
         ids_of=lambda step: job.loader.example_ids(step - 1),
+        skips=job.config.train.on_not_finite == "skip",
     )
     logged = checkpoint.read_position(job.run.checkpoints, start_step).get(LOGGED) if start_step else None
     if logged is not None and progress_log.rows < logged:

@@ -10,6 +10,7 @@ import jax
 from coi_jax.common.errors import UserError
 from coi_jax.common.progress import Bar
 from coi_jax.models.flops import Costs, Work, model_flops
+from coi_jax.parallel import processes
 from coi_jax.runs.metrics_log import MetricsLog
 from coi_jax.runs.run_folder import RunFolder
 from coi_jax.runs.trackers import Tracker
@@ -18,6 +19,7 @@ from coi_jax.training.step import StepMetrics
 VALIDATION = "validation_"  # what names of the validation split's numbers begin with, in metrics.jsonl
 VALIDATION_LOSS = f"{VALIDATION}loss"
 NAMED = 4  # examples of a step that diverged
+MOST_SKIPPED = 10  # steps in a row: more are no fault of single examples
 
 
 class ProgressLog:
@@ -39,8 +41,22 @@ class ProgressLog:
         peak_flops: float,
         trackers: Sequence[Tracker] = (),
         ids_of: Callable[[int], Sequence[str]] = lambda _: (),
+        skips: bool = False,
     ) -> None:
-        self.loss = math.nan
+        """Begin the log of a run that continues after `start_step` steps.
+
+        Args:
+          run: the run folder.
+          total_steps: of the whole run.
+          start_step: steps that the run has taken.
+          log_every: steps between rows.
+          costs: of the network, for the MFU.
+          peak_flops: of a device.
+          trackers: get every row too.
+          ids_of: returns the ids of the examples of a step.
+          skips: whether a step that is not finite was left out, and is said; else it is an error.
+        """
+        self.loss, self._skips, self._skipped = math.nan, skips, 0
         self._log_every, self._total_steps, self._first_step = log_every, total_steps, start_step + 1
         self._costs, self._peak_flops, self._ids_of = costs, peak_flops, ids_of
         self._pending: tuple[int, StepMetrics] | None = None
@@ -68,7 +84,7 @@ class ProgressLog:
         """Take the metrics of a step that may still be running; log those of the step before.
 
         Raises:
-          UserError: the loss, gradient or parameters of the step before are not finite.
+          UserError: the loss, gradient or parameters of the step before are not finite, unless it was left out.
           OSError: the log cannot be written.
         """
         self._take_pending()
@@ -94,15 +110,24 @@ class ProgressLog:
         self._take(step, jax.device_get(metrics))
 
     def _take(self, step: int, metrics: StepMetrics) -> None:
-        self.loss = float(metrics.loss)
-        if not metrics.is_finite:
-            raise _divergence(step, metrics, self._ids_of(step))
+        if metrics.is_finite:
+            self.loss, self._skipped = float(metrics.loss), 0
+        else:
+            self._skip(step, metrics)
         self._bar.advance(1, note=f"loss {self.loss:.3f}", is_typical=step > self._first_step)
         self._window.add(metrics.work, model_flops(metrics.work, self._costs))
         if step % self._log_every == 0 or step == self._total_steps:
             if self._log:
                 self._log.write(step, _numbers(metrics) | self._window.throughput(self._peak_flops))
             self._window.restart()
+
+    def _skip(self, step: int, metrics: StepMetrics) -> None:
+        """Say that a step was left out; raise UserError where it was not, or where too many were in a row."""
+        self._skipped += 1
+        fault = _divergence(step, metrics, self._ids_of(step))
+        if not self._skips or self._skipped > MOST_SKIPPED:
+            raise fault
+        processes.log_primary(f"left out: {fault.field}: {fault.value}{_examples(step, self._ids_of(step))}")
 
 
 class ThroughputWindow:
@@ -160,7 +185,14 @@ def _divergence(step: int, metrics: StepMetrics, ids: Sequence[str]) -> UserErro
     """Return the error of a step that gave numbers which are not finite; names the first of them, and its examples."""
     numbers = {"loss": float(metrics.loss), "gradient norm": float(metrics.gradient_norm)}
     name, value = next(((k, v) for k, v in numbers.items() if not math.isfinite(v)), ("parameters", "not finite"))
+    hint = (
+        "training diverged; lower config.optimizer.learning_rate or clip gradients, in another --workdir, or go on "
+        "from the last checkpoint without such steps: --config.train.on_not_finite=skip"
+    )
+    return UserError(f"{name} of step {step}", value, f"{hint}{_examples(step, ids)}")
+
+
+def _examples(step: int, ids: Sequence[str]) -> str:
+    """Return which examples a step has seen, and how to read them."""
     more = f" and {len(ids) - NAMED} more" if len(ids) > NAMED else ""
-    examples = f" (examples {', '.join(ids[:NAMED])}{more}: python -m coi_jax.batch --step {step})" if ids else ""
-    hint = "training diverged; lower config.optimizer.learning_rate or clip gradients, in another --workdir"
-    return UserError(f"{name} of step {step}", value, f"{hint}{examples}")
+    return f" (examples {', '.join(ids[:NAMED])}{more}: python -m coi_jax.batch --step {step})" if ids else ""

@@ -88,6 +88,7 @@ def make_step(
     microbatches: int,
     seed: int,
     target_capacity: int | None = None,
+    keep_finite: bool = False,
 ) -> StepFunction:
     """Return the step as a pure function of state and global batch.
 
@@ -98,6 +99,7 @@ def make_step(
       microbatches: the number of parts that the rows are processed in; must divide them.
       seed: the seed of dropout.
       target_capacity: the most targets of one device in a microbatch; None: any number.
+      keep_finite: whether a step that is not finite leaves parameters and optimizer as they were.
     """
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
@@ -109,6 +111,12 @@ def make_step(
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         gradient_norm = optax.global_norm(gradient)
+        is_finite = all_finite((sums.loss, gradient_norm, params))
+        if keep_finite:
+            before = state.params, state.opt_state
+            params, opt_state = jax.tree.map(
+                lambda new, old: jnp.where(is_finite, new, old), (params, opt_state), before
+            )
         metrics = StepMetrics(
             loss=sums.loss / tokens,
             accuracy=sums.correct / tokens,
@@ -116,7 +124,7 @@ def make_step(
             parameter_norm=optax.global_norm(state.params),
             learning_rate=schedule(state.step),
             target_tokens=sums.tokens,
-            is_finite=all_finite((sums.loss, gradient_norm, params)),
+            is_finite=is_finite,
             work=count_work(batch, network.config),
         )
         return TrainState(params, opt_state, state.step + 1, state.frozen), metrics

@@ -4,10 +4,13 @@ import os
 import re
 import shutil
 import signal
+from collections.abc import Collection, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -25,7 +28,7 @@ from coi_jax.training.step import Batch
 from coi_jax.training.termination import Termination
 from tests.helpers import published_models, tiny_models
 from tests.helpers.configs import epochs, quickstart_config
-from tests.helpers.tiny_models import StandInLoader, run_config
+from tests.helpers.tiny_models import StandInLoader, assert_close, run_config
 from tests.helpers.token_caches import small_config, write_caches, write_dataset
 from tests.helpers.tokenizer_folders import FAMILIES
 
@@ -211,6 +214,60 @@ def test_numbers_that_are_not_finite_are_never_saved(tmp_path: Path) -> None:
         fit(TrainingJob(**{**vars(job), "step": poisoned_at_eight}))
     assert checkpoint_steps.steps(tmp_path / "checkpoints") == [4]
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params(tmp_path)))
+
+
+def poisoned(batches: Iterator[Any], start: int, steps: Collection[int]) -> Iterator[Any]:
+    """Batches whose weights are infinite at some steps, which count from 1."""
+    for step, batch in enumerate(batches, start + 1):
+        yield batch | {"weights": jnp.where(step in steps, jnp.inf, batch["weights"])}
+
+
+class PoisonedLoader(StandInLoader):
+    def __init__(self, total_steps: int, steps: Collection[int]) -> None:
+        super().__init__(total_steps)
+        self.steps = steps
+
+    def iterate(self, start_step: int, sharding: jax.sharding.Sharding) -> Iterator[Any]:
+        return poisoned(super().iterate(start_step, sharding), start_step, self.steps)
+
+
+def test_a_step_that_is_not_finite_is_left_out_on_request(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same command goes on from the last checkpoint, without the step that stopped it."""
+    job = make_job(tmp_path, run_config())
+    with pytest.raises(
+        UserError, match=r"of step 6: .* --config\.train\.on_not_finite=skip \(examples example 5: python"
+    ):
+        fit(replace(job, loader=PoisonedLoader(10, {6})))
+    job = make_job(tmp_path, run_config(train__on_not_finite="skip"))
+    fitted = fit(replace(job, loader=PoisonedLoader(10, {6})))
+    assert fitted.step == 10
+    assert np.isfinite(fitted.loss)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params(tmp_path)))
+    said = capsys.readouterr().err
+    assert "left out: loss of step 6: " in said
+    assert "(examples example 5: python -m coi_jax.batch --step 6)" in said
+    rows = {row["step"]: row["loss"] for row in read_metrics(tmp_path / "metrics.jsonl")}
+    assert rows[6] is None
+    assert sorted(rows) == list(range(1, 11))
+
+
+def test_a_step_that_is_left_out_changes_nothing(tmp_path: Path) -> None:
+    settings = {"train__length__count": 4, "train__checkpoint_every": 1, "train__keep_checkpoints": 4}
+    job = make_job(tmp_path, run_config(train__on_not_finite="skip", **settings))
+    fit(replace(job, loader=PoisonedLoader(4, {3})))
+    two, three, four = (
+        jax.device_get(checkpoint.restore_params(tmp_path / "checkpoints", tiny_models.network(), step=step))
+        for step in (2, 3, 4)
+    )
+    assert_close(two, three, tolerance=0)
+    with pytest.raises(AssertionError):
+        assert_close(three, four, tolerance=0)
+
+
+def test_too_many_steps_in_a_row_are_an_error_all_the_same(tmp_path: Path) -> None:
+    job = make_job(tmp_path, run_config(train__length__count=20, train__on_not_finite="skip"))
+    with pytest.raises(UserError, match=r"of step 13: .*training diverged"):
+        fit(replace(job, loader=PoisonedLoader(20, range(3, 20))))
 
 
 def test_an_update_that_is_not_finite_ends_the_last_step_too(tmp_path: Path) -> None:
