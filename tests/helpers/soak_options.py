@@ -21,6 +21,9 @@ COUNTS = {
     "damages": Count(12, 100_000, "damages of files that each folder is tried with; all where it has fewer"),
     "faults": Count(6, 200, "moments at which the storage fails; all where there are fewer"),
     "inputs": Count(3000, 1_000_000, "damaged inputs of all readers together"),
+    "steps": Count(40, 20_000, "steps of a long training"),
+    "requests": Count(40, 10_000, "requests to a server"),
+    "calls": Count(200, 100_000, "calls of a language model"),
     "sizes": Count(2, 4, "numbers of devices that a run moves between"),
 }
 
