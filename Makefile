@@ -12,9 +12,9 @@ ROWS := $(if $(SMOKE),--train_count 300 --test_count 10,--train_count 6000 --tes
 SMALL := $(if $(SMOKE),--config.data.folder=$(DATA) --config.vocabulary.size=400 --config.model.layers=2 --config.train.length.count=20 $\
   --config.train.checkpoint_every=10 --config.train.log_every=10 --config.evaluation.max_new_tokens=16 --config.evaluation.bootstrap=100)
 
-# The first Python 3.11 or 3.12 among these makes the environment.
-CANDIDATES := $(if $(PYTHON),"$(PYTHON)",python3 python3.11 python3.12)
-SUPPORTED := import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))
+# The first Python 3.11, 3.12 or 3.13 among these makes the environment.
+CANDIDATES := $(if $(PYTHON),"$(PYTHON)",python3 python3.11 python3.12 python3.13)
+SUPPORTED := import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12), (3, 13)))
 
 .PHONY: help quickstart smollm2 test tests check coverage soak docs
 
@@ -28,7 +28,7 @@ help:
 	@echo "make coverage     runs all tests and reports the lines and branches that they reach, in htmlcov/"
 	@echo "make soak         kills, damages and floods everything for hours, and writes what it measured into runs/soak/"
 	@echo "RELEASE=DIR       with smollm2: a folder that has the release, which is downloaded otherwise"
-	@echo "PYTHON=...        before either: the Python 3.11 or 3.12 to use"
+	@echo "PYTHON=...        before either: the Python 3.11, 3.12 or 3.13 to use"
 
 quickstart: .venv/run.stamp $(DATA)/manifest.json
 	@$(RUN) launch.sweep --sweep configs/sweeps/quickstart.py --backend local --out $(RUNS) $(SMALL)
@@ -108,4 +108,4 @@ INSTALL := $(RUN) pip install --quiet --disable-pip-version-check --constraint c
 	    echo "making .venv with $$python"; "$$python" -m venv .venv || { rm -rf .venv; exit 1; }; exit 0; \
 	  fi; \
 	done; \
-	echo "error: no Python 3.11 or 3.12 found; install one, or name it: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; exit 1
+	echo "error: no Python 3.11, 3.12 or 3.13 found; install one, or name it: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; exit 1

@@ -94,7 +94,7 @@ def test_a_long_training(
     monkeypatch.setattr("coi_jax.parallel.hardware.matmul_peak", lambda dtype: 1e12)
     steps = count("steps")
     every = max(1, steps // 100)
-    settings = {
+    settings: dict[str, Any] = {
         "train__length__count": steps,
         "train__log_every": every,
         "train__checkpoint_every": max(4, steps // 10),

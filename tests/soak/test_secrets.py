@@ -169,8 +169,8 @@ def check_files(folder: Path) -> int:
 @pytest.mark.slow
 def test_a_judge_tells_nobody_its_key(tmp_path: Path) -> None:
     for name in "ab":
-        for path, text in with_texts("some words").items():
-            files.write_text(tmp_path / name / path, text.replace("some words", "other words") if name == "b" else text)
+        for file, text in with_texts("some words").items():
+            files.write_text(tmp_path / name / file, text.replace("some words", "other words") if name == "b" else text)
     for run in "ab":
         path = tmp_path / run / f"eval/{TEST}/predictions.jsonl"
         rows = [row | {"instruction": "i", "input": "x", "target": "t"} for row in files.read_jsonl(path)]

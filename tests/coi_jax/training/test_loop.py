@@ -252,7 +252,7 @@ def test_a_step_that_is_not_finite_is_left_out_on_request(tmp_path: Path, capsys
 
 
 def test_a_step_that_is_left_out_changes_nothing(tmp_path: Path) -> None:
-    settings = {"train__length__count": 4, "train__checkpoint_every": 1, "train__keep_checkpoints": 4}
+    settings: dict[str, Any] = {"train__length__count": 4, "train__checkpoint_every": 1, "train__keep_checkpoints": 4}
     job = make_job(tmp_path, run_config(train__on_not_finite="skip", **settings))
     fit(replace(job, loader=PoisonedLoader(4, {3})))
     two, three, four = (
