@@ -3,6 +3,8 @@
 import json
 import math
 import pathlib
+import re
+import socket
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -19,9 +21,11 @@ from coi_jax.runs.trackers import Tracker
 
 # Where torch is installed, tensorboardX would load it for kinds of arrays that it is not given here.
 with imports.not_importable("torch"):
-    from tensorboardX.event_file_writer import EventsWriter
     from tensorboardX.proto.event_pb2 import Event, SessionLog
     from tensorboardX.proto.summary_pb2 import Summary
+    from tensorboardX.record_writer import RecordWriter
+
+EVENTS = "events.out.tfevents."  # begins the names of files that TensorBoard reads
 
 
 class MetricsLog:
@@ -46,7 +50,9 @@ class MetricsLog:
             self._track(row["step"], {name: number for name, number in row.items() if name != "step"})
         self._jsonl = AppendFile(jsonl, "workdir")
         self._mirror = None if is_local(tensorboard) else _Mirror(as_path(tensorboard))
-        self._events = _Events(self._mirror.folder if self._mirror else pathlib.Path(tensorboard), start)
+        self._events = _Events(
+            self._mirror.folder if self._mirror else pathlib.Path(tensorboard), _next_name(as_path(tensorboard)), start
+        )
 
     def close(self, *, failed: bool = False) -> None:
         """Close both files and the trackers, which are told whether the run failed."""
@@ -84,22 +90,36 @@ class MetricsLog:
 class _Events:
     """A file of TensorBoard events. tensorboardX's `SummaryWriter` would leave rows to a thread, which a kill loses."""
 
-    def __init__(self, folder: pathlib.Path, start: int) -> None:
-        """Begin a file of its own, also within a second of the last; older ones count up to `start` from here on."""
+    def __init__(self, folder: pathlib.Path, name: str, start: int) -> None:
+        """Begin a file of its own; older ones count up to `start` from here on."""
         folder.mkdir(parents=True, exist_ok=True)
-        self._writer = EventsWriter(str(folder / "events"), f".from{start}")
-        session = SessionLog(status=SessionLog.START)
-        self._writer.write_event(Event(wall_time=time.time(), step=start + 1, session_log=session))
+        self._writer = RecordWriter(str(folder / name))
+        self._add(Event(wall_time=time.time(), file_version="brain.Event:2"))
+        self._add(Event(wall_time=time.time(), step=start + 1, session_log=SessionLog(status=SessionLog.START)))
+
+    def _add(self, event: Event) -> None:
+        self._writer.write(event.SerializeToString())
 
     def write(self, step: int, numbers: Mapping[str, float]) -> None:
         """Write the numbers of a step, and flush them."""
         values = [Summary.Value(tag=name, simple_value=number) for name, number in numbers.items()]
-        self._writer.write_event(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
+        self._add(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
         self._writer.flush()
 
     def close(self) -> None:
         """Close the file."""
         self._writer.close()
+
+
+def _next_name(folder: epath.Path) -> str:
+    """Return the name of a new file of events, by the second at which it begins.
+
+    TensorBoard reads files in the order of their names, so it comes after those that are there, also where they began
+    within the same second, or the clock was set back since.
+    """
+    names = [path.name for path in folder.iterdir()] if folder.exists() else []
+    begun = [int(found[1]) for name in names if (found := re.match(rf"{re.escape(EVENTS)}(\d+)\.", name))]
+    return f"{EVENTS}{max([int(time.time()), *(second + 1 for second in begun)]):010d}.{socket.gethostname()}"
 
 
 class _Mirror:

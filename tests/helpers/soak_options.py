@@ -19,7 +19,7 @@ class Count(NamedTuple):
 COUNTS = {
     "kills": Count(5, 100, "kills of a training; of every other command a fifth of it"),
     "damages": Count(12, 100_000, "damages of files that each folder is tried with; all where it has fewer"),
-    "faults": Count(6, 200, "moments at which the storage fails; all where there are fewer"),
+    "faults": Count(1, 50, "disks that are full at a random moment of a command"),
     "inputs": Count(3000, 1_000_000, "damaged inputs of all readers together"),
     "steps": Count(40, 20_000, "steps of a long training"),
     "requests": Count(40, 10_000, "requests to a server"),

@@ -91,8 +91,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_training(kill: Killing) -> None:
     tally = kill(TRAINING, make_training, share=1)
-    # A checkpoint is written while training goes on, for less than an interval.
-    assert tally.most_again < 2 * soak_runs.INTERVAL, f"--soak_seed {kill.seed}"
+    # A checkpoint is written while training goes on, until the next one is due at most.
+    assert tally.most_again <= 2 * soak_runs.INTERVAL, f"--soak_seed {kill.seed}"
 
 
 def test_evaluation(kill: Killing, trained: Path) -> None:

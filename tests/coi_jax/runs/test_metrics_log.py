@@ -9,7 +9,7 @@ from coi_jax.common.errors import UserError
 from coi_jax.common.storage import AppendFile
 from coi_jax.runs.metrics_log import MetricsLog
 from coi_jax.runs.metrics_rows import read_metrics
-from tests.helpers.event_files import read_events
+from tests.helpers.event_files import read_events, shown_scalars
 
 
 def write(folder: Path, start: int, steps: range) -> None:
@@ -40,6 +40,19 @@ def test_what_was_logged_after_the_checkpoint_is_logged_once(tmp_path: Path) -> 
         for event in read_events(tmp_path / "tensorboard")
         if event.HasField("session_log")
     )
+
+
+@pytest.mark.parametrize("jump", [0, -86_400])
+def test_what_is_shown_is_what_was_logged_last_whatever_the_clock_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jump: int
+) -> None:
+    now = 1_700_000_000.0
+    monkeypatch.setattr("time.time", lambda: now)
+    write(tmp_path, 0, range(1, 5))
+    write(tmp_path, 3, range(4, 14))
+    now += jump
+    write(tmp_path, 12, range(13, 15))
+    assert shown_scalars(tmp_path / "tensorboard") == {"loss": {step: step / 2 for step in range(1, 15)}}
 
 
 def test_a_full_disk_is_an_error_at_once(tmp_path: Path) -> None:
