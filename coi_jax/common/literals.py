@@ -8,11 +8,21 @@ Number = TypeVar("Number", int, float)
 
 
 def read_literal(text: str) -> Any:
-    """Read a Python literal, as `3`, `1e-4` or `(1, 2)`; raise ValueError where the text is none."""
+    """Read a Python literal, as `3`, `1e-4` or `(1, 2)`; raise ValueError where it is none, or has a key twice."""
     try:
-        return ast.literal_eval(text)
+        tree = ast.parse(text.lstrip(" \t"), mode="eval")
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Dict):
+                _check_keys(node)
+        return ast.literal_eval(tree)
     except (SyntaxError, MemoryError, RecursionError) as error:  # the latter two where it is nested too deeply
         raise ValueError(str(error)) from None
+
+
+def _check_keys(node: ast.Dict) -> None:
+    names = [ast.unparse(key) for key in node.keys if key is not None]
+    if doubled := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"has the key {doubled[0]} twice")
 
 
 def read_number(kind: type[Number], text: str) -> Number:

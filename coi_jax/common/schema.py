@@ -4,13 +4,23 @@ from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
 import pydantic
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from coi_jax.common.errors import UserError
+from coi_jax.common.json_reader import HALF_A_PAIR, is_utf8
 from coi_jax.common.limits import LARGEST_INTEGER
 
 Model = TypeVar("Model", bound=pydantic.BaseModel)
 Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+def _not_empty(folder: str) -> str:
+    if not folder:
+        raise ValueError("is empty; name a folder")
+    return folder
+
+
+Folder = Annotated[str, AfterValidator(_not_empty)]  # of which the name is empty where a variable of a shell is not set
 
 
 class Section(pydantic.BaseModel):
@@ -20,10 +30,13 @@ class Section(pydantic.BaseModel):
 
     @pydantic.field_validator("*")
     @classmethod
-    def _fits_an_array(cls, value: Any) -> Any:
-        """Reject integers that arrays of 32 bits, as counters of steps, cannot hold."""
+    def _can_be_stored(cls, value: Any) -> Any:
+        """Reject integers that arrays of 32 bits, as counters of steps, cannot hold, and text that no file can."""
         if isinstance(value, int) and abs(value) > LARGEST_INTEGER:
             raise ValueError(f"should be at most {LARGEST_INTEGER:,}")
+        for text in value if isinstance(value, tuple) else (value,):
+            if isinstance(text, str) and not is_utf8(text):
+                raise ValueError(HALF_A_PAIR)
         return value
 
 

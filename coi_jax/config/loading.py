@@ -42,7 +42,8 @@ def _get_config(path: PathLike, argument: str | None) -> dict[str, Any]:
         config = get_config() if argument is None else get_config(argument)
     except UserError:
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
+        _reraise_interrupt(error)
         raise UserError("config", f"{path}:{argument}" if argument else path, reason(error)) from None
     if not isinstance(config, ml_collections.ConfigDict):
         found = with_article(type(config).__name__)
@@ -82,11 +83,23 @@ def _import(file: Path, path: PathLike, field: str, examples: str) -> ModuleType
         sys.path.append(str(ROOT))
     try:
         spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
+        _reraise_interrupt(error)
         raise UserError(field, path, reason(error)) from None
     return module
 
 
 def reason(error: BaseException) -> str:
     """Return what a file raised; a ValueError is how it refuses its argument, in words that need no name."""
-    return str(error) if type(error) is ValueError and str(error) else f"{type(error).__name__}: {error}"
+    try:
+        text = str(error)
+    except Exception:
+        text = ""
+    name = type(error).__name__
+    return (text if type(error) is ValueError else f"{name}: {text}") if text else f"raises {name}"
+
+
+def _reraise_interrupt(error: BaseException) -> None:
+    """Raise what the user's Ctrl-C was made into; all else that a file raises is a fault of the file."""
+    if isinstance(error, KeyboardInterrupt):
+        raise error

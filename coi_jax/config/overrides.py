@@ -110,7 +110,9 @@ def _literal(name: str, value: Any) -> Any:
     """Read text as a Python literal, where it is one; raise UserError where it only begins as one."""
     try:
         return read_literal(value) if isinstance(value, str) else value
-    except ValueError:
+    except ValueError as error:
+        if "twice" in str(error):
+            raise UserError(f"config.{name}", value, f"{error}; give it once") from None
         if value.lstrip().startswith(tuple("{[(")):
             hint = "cannot be read: write numbers, quoted texts, lists and dictionaries as Python has them"
             raise UserError(f"config.{name}", value, hint) from None

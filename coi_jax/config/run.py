@@ -15,7 +15,7 @@ from pydantic import Field, FiniteFloat, NonNegativeFloat, NonNegativeInt, Posit
 
 from coi_jax.common.arguments import checked
 from coi_jax.common.errors import UserError
-from coi_jax.common.schema import Section, Share
+from coi_jax.common.schema import Folder, Section, Share
 from coi_jax.common.seals import read_sealed
 from coi_jax.common.storage import PathLike
 from coi_jax.config import loading, pretrained, validation
@@ -101,9 +101,9 @@ class ChatConfig(Section):
 class DataConfig(Section):
     """The data of a run: its rows, and the batches that they make."""
 
-    folder: str  # the dataset folder
-    cache_folder: str  # where token caches are kept, shared by all runs
-    split: str  # the split that is trained on
+    folder: Folder  # the dataset folder
+    cache_folder: Folder  # where token caches are kept, shared by all runs
+    split: Annotated[str, Field(pattern="^[^/]+$")]  # the split that is trained on
     # How instruction and input become the model's prompt; chat and mistral: as the model's own tokenizer lays them out.
     template: Literal["plain", "alpaca", "chat", "mistral"]
     chat: ChatConfig
@@ -216,7 +216,7 @@ class TrainConfig(Section):
 class WeightsConfig(Section):
     """The weights that training begins from."""
 
-    folder: str | None  # a published folder, local or gs://…, or a run's; None: random weights
+    folder: Folder | None  # a published folder, local or gs://…, or a run's; None: random weights
 
     @property
     def required_folder(self) -> str:

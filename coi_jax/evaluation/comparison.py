@@ -14,7 +14,7 @@ from jaxtyping import Float
 from pydantic import Field
 
 from coi_jax.common.arguments import Seed, checked
-from coi_jax.common.errors import UserError, nearest, not_as_written
+from coi_jax.common.errors import UserError, nearest
 from coi_jax.common.storage import PathLike, as_path
 from coi_jax.evaluation import predictions
 from coi_jax.evaluation.bootstrap import Resamples, draws, interval
@@ -179,7 +179,7 @@ def _read(run: epath.Path, task: str) -> dict[str, Row]:
     if len(rows) < len(lines) or not rows:
         found = "holds no answer" if not rows else "has answers to the same example twice"
         raise UserError("predictions", folder / PREDICTIONS, f"{found}; remove it and run {command}")
-    if not all("scores" in row and "steps" in row and all("scores" in step for step in row["steps"]) for row in lines):
+    if not all("scores" in row and "steps" in row for row in lines):
         hint = f"is of an earlier version, without scores; run {command}, which adds them and generates nothing anew"
         raise UserError("predictions", folder / PREDICTIONS, hint)
     _check_scores(folder, rows, command)
@@ -200,13 +200,9 @@ def _check_scores(folder: epath.Path, rows: Mapping[str, Row], command: str) -> 
         return
     of_lines = predictions.digest_of_rows(rows.values())
     means = {key: np.mean([row["scores"][key] for row in rows.values() if key in row["scores"]] or 0) for key in SHOWN}
-    try:
-        scored = {key: float(results["scores"][key]["value"]) for key in SHOWN if key in results["scores"]}
-        of_results = results["provenance"]["predictions"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError("results", path, not_as_written("coi_jax.evaluate", error)) from None
+    scored = {key: results["scores"][key]["value"] for key in SHOWN if key in results["scores"]}
     is_changed = any(abs(value - means[key]) > ROUNDING for key, value in scored.items())
-    if is_changed or of_results != of_lines:
+    if is_changed or results["provenance"]["predictions"] != of_lines:
         raise UserError("predictions", folder / PREDICTIONS, f"was changed after it was scored; run {command}")
 
 

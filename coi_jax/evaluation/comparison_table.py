@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from rich.console import Console
 from rich.table import Table
 
+from coi_jax.common import terminal
 from coi_jax.common.storage import PathLike
 from coi_jax.evaluation.comparison import Comparison
 
@@ -28,7 +28,7 @@ def show(comparisons: Sequence[Comparison], a: Sequence[PathLike], b: Sequence[P
       a: the run folders of side A.
       b: of side B.
     """
-    console = Console(width=None if Console().is_terminal else 140, highlight=False)
+    console = terminal.console()
     for side, runs in (("A", a), ("B", b)):
         console.print(f"{side}: {', '.join(map(str, runs))}", markup=False)
     table = Table()

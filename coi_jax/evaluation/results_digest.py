@@ -47,7 +47,7 @@ def read_results(path: PathLike) -> dict[str, Any]:
       UserError: it is not as `coi_jax.evaluate` wrote it.
     """
     results = files.read_object(path, "results")
-    check_value(_Results, results, "results", path, "run python -m coi_jax.evaluate again")
+    check_value(_Results, results, "results", path, "it is not as python -m coi_jax.evaluate writes it; run it again")
     if results.get(DIGEST) != results_digest(results):
         hint = "was changed after python -m coi_jax.evaluate wrote it, by its hash; run it again"
         raise UserError("results", path, hint)

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
+from coi_jax.common import terminal
 from coi_jax.common.wording import count_of
 from coi_jax.evaluation.benchmark_scores import BENCHMARK_SCORES
 from coi_jax.evaluation.scores import EXACT_MATCH, SCORES, Score, ScoreKey
@@ -34,7 +34,7 @@ def show(results: Sequence[dict[str, Any]]) -> None:
         table.add_row(*_cells(result, list(columns)))
         for row in _task_rows(result, list(columns)):
             table.add_row(*row)
-    Console(width=None if Console().is_terminal else 140).print(table)
+    terminal.console().print(table)
 
 
 def _cells(result: dict[str, Any], columns: Sequence[str]) -> list[str]:

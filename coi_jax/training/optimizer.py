@@ -54,7 +54,15 @@ def scale_by_adamw(*, b1: float, b2: float, epsilon: float) -> optax.GradientTra
       b1: decay of the mean of the gradients.
       b2: decay of the mean of their squares.
       epsilon: added to the denominator.
+
+    Raises:
+      UserError: a decay is not at least 0 and below 1, or `epsilon` is negative.
     """
+    for name, decay in (("b1", b1), ("b2", b2)):
+        if not 0 <= decay < 1:
+            raise UserError(f"config.optimizer.options.{name}", decay, "should be at least 0 and below 1")
+    if not epsilon >= 0:
+        raise UserError("config.optimizer.options.epsilon", epsilon, "should be at least 0")
     return optax.scale_by_adam(b1, b2, epsilon)
 
 

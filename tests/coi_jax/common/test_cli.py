@@ -271,6 +271,18 @@ def test_a_reader_that_has_gone_is_no_mistake() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (141, "line ", "")
 
 
+def test_a_table_that_nobody_reads_is_no_mistake() -> None:
+    program = (
+        "import sys; from coi_jax.common import cli, terminal; "
+        "sys.exit(cli.run(lambda: terminal.console().print('line') or 0))"
+    )
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([sys.executable, "-c", program], stdout=writer, stderr=subprocess.PIPE, cwd=ROOT)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
 def test_a_machine_without_a_tpu_says_nothing_of_it() -> None:
     program = "import jax; from coi_jax.common import cli; cli.run(lambda: print(jax.devices()[0].platform) or 0)"
     environment = {name: value for name, value in os.environ.items() if name not in ("JAX_PLATFORMS", *cli.NO_TPU)}

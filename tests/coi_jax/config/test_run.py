@@ -80,6 +80,12 @@ def test_overrides_by_dotted_name() -> None:
         ({"optimizer.learning_rate": "True"}, "config.optimizer.learning_rate: True: should be a number"),
         ({"model.window": "False"}, "config.model.window: False: should be a number"),
         ({"model.qk_norm": "abc"}, "config.model.qk_norm: abc: should be a valid boolean or should be 'all_heads'"),
+        ({"data.folder": "\ud800"}, r"config.data.folder: '\\ud800': holds half of a surrogate pair"),
+        ({"evaluation.tests": ("coi2_test", "\ud800")}, "config.evaluation.tests: .*holds half of a surrogate pair"),
+        ({"weights.folder": ""}, "config.weights.folder: '': is empty; name a folder"),
+        ({"data.cache_folder": ""}, "config.data.cache_folder: '': is empty; name a folder"),
+        ({"data.split": "../x"}, "config.data.split: ../x: .*should match pattern"),
+        ({"data.ratios": "{1: 0.2, 1: 0.3}"}, "config.data.ratios: .*: has the key 1 twice; give it once"),
         ({"data.chat.variables": {"thinks": ()}}, r"config.data.chat.variables.thinks: \(\): should be"),
     ],
 )
@@ -123,6 +129,9 @@ def test_a_broken_file_is_one_line(tmp_path: Path, text: str) -> None:
         ("def get_config(): return {}", "returns a dict; return an ml_collections ConfigDict"),
         ("def get_config(): return 5", "returns an int"),
         ("import sys; sys.exit(3)", "SystemExit: 3"),
+        ("class Stop(BaseException): pass\nraise Stop('it')", "Stop: it"),
+        ("assert False", "raises AssertionError"),
+        ("class Silent(Exception):\n    def __str__(self): raise RuntimeError\nraise Silent", "raises Silent"),
     ],
 )
 def test_a_file_that_is_no_config_says_what_is_due(tmp_path: Path, text: str, message: str) -> None:

@@ -171,5 +171,5 @@ def test_results_of_an_older_format_are_one_clear_line(tmp_path: Path) -> None:
     values = files.read_json(path)
     values["floor"] = values.pop("label_only_baseline")
     files.write_json(path, values)
-    with pytest.raises(UserError, match=r"label_only_baseline: Field required; run python -m coi_jax.evaluate again"):
+    with pytest.raises(UserError, match=r"label_only_baseline: Field required; .*run it again"):
         load([tmp_path])

@@ -88,6 +88,12 @@ def test_an_optimizer_is_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:
             {"options": {"b1": 0.9, "b2": 0.99, "epsilon": 1e-8, "b": 1.0}},
             r"^config\.optimizer\.options\.b: 1\.0: unknown; did you mean",
         ),
+        ({"options": {"b1": 0.9, "b2": 1.0, "epsilon": 1e-8}}, r"options\.b2: 1\.0: should be at least 0 and below 1$"),
+        (
+            {"options": {"b1": -0.1, "b2": 0.9, "epsilon": 1e-8}},
+            r"options\.b1: -0\.1: should be at least 0 and below 1$",
+        ),
+        ({"options": {"b1": 0.9, "b2": 0.9, "epsilon": -1.0}}, r"options\.epsilon: -1\.0: should be at least 0$"),
         ({"name": "adafactor"}, r"^config\.optimizer\.options\.b1: 0\.9: adafactor has no options; set .* to \{\}$"),
     ],
 )
