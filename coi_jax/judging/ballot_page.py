@@ -58,7 +58,7 @@ class BallotSession:
         """
         if not isinstance(row, dict) or row.get("choice") not in CHOICES:
             raise UserError("choice", row, f"has no choice of {', '.join(CHOICES)}")
-        if row.get("id") not in self._places:
+        if not isinstance(row.get("id"), str) or row["id"] not in self._places:
             raise UserError("id", row.get("id"), "is no pair of this table")
         with self._lock:
             place = self._places[row["id"]]

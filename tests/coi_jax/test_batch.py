@@ -62,4 +62,4 @@ def test_a_damaged_config_of_the_run_is_named(folder: Path, tmp_path: Path, caps
     path = tmp_path / "run" / "config.json"
     path.write_text(path.read_text().replace('"seed":', '"sead":'))
     assert run(tmp_path, "--step", "1") == cli.EXIT_USER_ERROR
-    assert f"{path}: config.se" in capsys.readouterr().err
+    assert f"{path}: was changed since it was written" in capsys.readouterr().err

@@ -80,7 +80,18 @@ def test_choices_of_a_session_can_be_undone(session: BallotSession, table: Path)
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"{", b'{"id": "c0"}', b'{"id": "no", "choice": "tie"}', b'{"id": "c0", "choice": "a"}', b"[]"]
+    "body",
+    [
+        b"",
+        b"{",
+        b'{"id": "c0"}',
+        b'{"id": "no", "choice": "tie"}',
+        b'{"id": ["c0"], "choice": "tie"}',
+        b'{"id": {}, "choice": "tie"}',
+        b'{"id": "c0", "choice": "a"}',
+        b'{"id": "c0", "choice": ["tie"]}',
+        b"[]",
+    ],
 )
 def test_what_is_no_choice_is_refused_with_a_reason(session: BallotSession, table: Path, body: bytes) -> None:
     before, client = table.read_bytes(), application(session).test_client()
