@@ -1,5 +1,6 @@
 """A sweep as a list of points: each a validated config with an id and a run folder of its own."""
 
+import itertools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from coi_jax.config.run import LoggingConfig, RunConfig, load_config
 from coi_jax.data import task_specs
 from coi_jax.data.arms import find_arm
 
+MOST_POINTS = 10_000  # no sweep is as large; one that never ends is
 _READABLE = 120  # characters of an id before its hash; file systems allow 255
 _SHORT = 8  # characters of each value where an id would be longer
 _HASH = 6  # hexadecimal digits of it
@@ -87,9 +89,11 @@ def _load(path: PathLike) -> ModuleType:
 
 def _overrides(module: ModuleType, path: PathLike) -> list[dict[str, Any]]:
     try:
-        points = list(module.sweep() or ())
+        points = list(itertools.islice(module.sweep() or (), MOST_POINTS + 1))
     except Exception as error:
         raise UserError("sweep", path, f"sweep() raised an error: {loading.reason(error)}") from None
+    if len(points) > MOST_POINTS:
+        raise UserError("sweep", path, f"sweep() yields more than {MOST_POINTS:,} points; does it end?")
     for number, point in enumerate(points, 1):
         if not isinstance(point, dict) or not all(isinstance(name, str) for name in point):
             raise UserError("sweep", f"point {number}, {point!r}", 'yield dicts such as {"arm": "coi12", "seed": 1}')

@@ -136,7 +136,7 @@ def test_tables_that_are_none_are_one_line(table: Path, tmp_path: Path, capsys: 
     assert cli.run(lambda: judge.main(["--a=x", "--b=y", "--ballots=new.csv", "--port=99999", *fixed])) == 2
     lines = capsys.readouterr().err.splitlines()
     assert "compares runs/secret_a as A with runs/secret_b as B on coi2_test; name these, or another" in lines[0]
-    assert "--page: True: fills in a table: name its file with --ballots" in lines[1]
+    assert "--page: without --ballots: fills in a table: name its file with --ballots" in lines[1]
     assert "--port: 99999: is none; name one from 1 to 65535" in lines[2]
 
 

@@ -170,6 +170,7 @@ def test_overrides_survive_the_command_line() -> None:
         ('raise KeyError("x")', "KeyError"),
         ('raise ValueError("no such arm")', r"sweep\(\) raised an error: no such arm$"),
         ("yield (", "SyntaxError"),
+        ("while True: yield {}", r"yields more than 10,000 points; does it end\?$"),
     ],
 )
 def test_a_wrong_sweep_is_one_line(tmp_path: Path, body: str, message: str) -> None:
