@@ -105,6 +105,7 @@ class Watch:
     def __init__(self, root: int) -> None:
         self._root, self._done = root, threading.Event()
         self.seen: dict[str, set[str]] = {}
+        self.told: list[str] = []  # command lines with a secret
         self._thread = threading.Thread(target=self._watch)
         self._thread.start()
 
@@ -113,7 +114,7 @@ class Watch:
             for process in _descendants(self._root):
                 with contextlib.suppress(OSError):  # it has ended
                     command = (process / "cmdline").read_bytes()
-                    assert CANARY not in command, command
+                    self.told += [command.decode()] if CANARY in command else []
                     variables = (process / "environ").read_bytes().split(b"\0")
                     names = {text.split(b"=")[0].decode() for text in variables if CANARY in text}
                     self.seen.setdefault(command.replace(b"\0", b" ").decode(), set()).update(names)
@@ -121,6 +122,7 @@ class Watch:
     def stop(self) -> dict[str, set[str]]:
         self._done.set()
         self._thread.join()
+        assert not self.told
         return self.seen
 
 
