@@ -9,6 +9,7 @@ import transformers
 
 from coi_jax import evaluate
 from coi_jax.common import cli, files
+from coi_jax.common.seals import read_sealed, write_sealed
 from coi_jax.config.run import load_config
 from coi_jax.data.task_specs import evaluation_task
 from coi_jax.generate import main
@@ -118,11 +119,11 @@ def test_a_chat_model_is_asked_in_its_own_words(
 
     monkeypatch.setattr(Model, "answers", answers)
     FAMILIES["llama3"](tmp_path / "model")
-    config = json.loads((run / "config.json").read_text())
+    config = read_sealed(run / "config.json")
     config["vocabulary"] = {"kind": "tokenizer", "folder": str(tmp_path / "model")}
     config["data"]["template"] = "chat"
     shutil.copytree(run, tmp_path / "run")
-    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    write_sealed(tmp_path / "run" / "config.json", config)
     assert generate(tmp_path / "run", "--instruction", "Sort.", "--input", "b a") == 0
     assert capsys.readouterr().out == "1. Sort.\n   a b\n"
     reference = transformers.AutoTokenizer.from_pretrained(tmp_path / "model")

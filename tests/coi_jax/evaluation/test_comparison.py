@@ -7,6 +7,8 @@ import pytest
 
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
+from coi_jax.common.seals import seal_row
+from coi_jax.evaluation import predictions
 from coi_jax.evaluation.comparison import compare, paired_bootstrap
 from coi_jax.evaluation.predictions import PREDICTIONS
 from tests.helpers.answered_runs import CHAINS, write_run
@@ -109,9 +111,9 @@ def test_what_cannot_be_compared_is_one_line(tmp_path: Path) -> None:
 def test_answers_to_another_version_of_an_example_are_not_compared(tmp_path: Path) -> None:
     a, b = write_run(tmp_path / "a", 20), write_run(tmp_path / "b", 12)
     path = tmp_path / "b" / "eval" / "coi2_test" / PREDICTIONS
-    rows = list(files.read_jsonl(path))
+    rows = list(predictions.read_rows(path.parent))
     rows[4]["target"] += " and more"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    path.write_text("".join(json.dumps(seal_row(row)) + "\n" for row in rows))
     with pytest.raises(UserError, match=rf"different versions of it \(example {rows[4]['id']}\)"):
         one(a, b)
 
@@ -146,7 +148,7 @@ def test_results_of_another_form_are_named(tmp_path: Path, change: dict[str, Any
 def test_steps_without_scores_have_none(tmp_path: Path) -> None:
     a, b = write_run(tmp_path / "a", 5), write_run(tmp_path / "b", 9)
     path = Path(a) / "eval" / "coi2_test" / PREDICTIONS
-    rows = list(files.read_jsonl(path))
+    rows = list(predictions.read_rows(path.parent))
     del rows[0]["steps"][0]["scores"]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    path.write_text("".join(json.dumps(seal_row(row)) + "\n" for row in rows))
     assert one(a, b, "step1_rouge_l")["examples"] == len(CHAINS) - 1

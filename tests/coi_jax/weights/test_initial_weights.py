@@ -173,8 +173,9 @@ def recorded_identity(job: TrainingJob) -> str:
     return job.initial_weights.recorded_identity()
 
 
-def config_of(network: Network, folder: Path | str, **overrides: Any) -> RunConfig:
-    return run_config(model=network.config.model_dump(), weights__folder=str(folder), **overrides)
+def config_of(network: Network, folder: Path | str | None, **overrides: Any) -> RunConfig:
+    weights = None if folder is None else str(folder)
+    return run_config(model=network.config.model_dump(), weights__folder=weights, **overrides)
 
 
 @pytest.mark.parametrize("adapters", [{}, {"lora__rank": 2, "lora__base_dtype": "int8"}], ids=["all", "adapters"])
@@ -286,7 +287,7 @@ def test_training_begins_from_another_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("base", ["random", "published"])
 def test_adapters_are_folded_into_their_base(folder: Path, network: Network, tmp_path: Path, base: str) -> None:
-    config = config_of(network, folder if base == "published" else "", lora__rank=2, lora__base_dtype="int8")
+    config = config_of(network, folder if base == "published" else None, lora__rank=2, lora__base_dtype="int8")
     job = make_job(tmp_path / "run", config)
     params, frozen = job.initial_weights.load(job.mesh)
     state = train_step.initial_state(params, frozen, job.optimizer, job.shardings)
