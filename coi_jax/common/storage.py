@@ -37,6 +37,7 @@ SCHEMES = {"gs": "gcs", "s3": "s3", "az": "az"}  # the URLs of buckets that epat
 EXTRAS = {"gs": "gcs"}  # of this project, which install what reads them
 BLOCK = 2**24  # bytes that are copied, compared or hashed at once
 OLD = ".old"  # ends the temporary name of a folder that makes room for a new one
+WHOLE = ".whole"  # the file in a temporary folder that says that nothing is missing in it
 MARKERS = {"manifest.json": "dataset", "config.json": "run"}  # the file by which a folder is known
 FULL = (errno.ENOSPC, errno.EDQUOT)  # a disk, which is nothing that is wrong with a path
 UPLOAD_SECONDS = 60.0  # between uploads of a file that grows in a bucket
@@ -429,6 +430,7 @@ def atomic_folder(
             remove_folder(partial)
             raise
         if is_wanted:
+            (partial / WHOLE).touch()  # the marker may have been written before other files
             _finish(partial, target, marker)  # whose interruption leaves `partial` for `recover_folder`
         remove_folder(partial)
 
@@ -473,8 +475,10 @@ def recover_folder(path: PathLike, marker: str) -> bool:
     """
     target = as_path(path)
     if (target / marker).exists() or not target.parent.is_dir():
+        if is_local(target):  # of a process that was killed between the last two things it does
+            (target / WHOLE).unlink(missing_ok=True)
         return False
-    neighbors = [folder for folder in _temporary_neighbors(target) if (folder / marker).exists()]
+    neighbors = [folder for folder in _temporary_neighbors(target) if _is_whole(folder, marker)]
     whole = [folder for folder in neighbors if not (is_local(folder) and is_held(os.fspath(folder)))]
     if not whole:
         return False
@@ -483,6 +487,11 @@ def recover_folder(path: PathLike, marker: str) -> bool:
     for folder in whole:
         remove_folder(folder)
     return True
+
+
+def _is_whole(folder: epath.Path, marker: str) -> bool:
+    """Return whether a temporary folder is an old one that stood at its place, or a new one that was written whole."""
+    return (folder / marker).exists() and (folder.name.endswith(OLD) or (folder / WHOLE).exists())
 
 
 def _temporary_neighbors(target: epath.Path) -> list[epath.Path]:
@@ -498,6 +507,8 @@ def _prefix(target: epath.Path) -> str:
 
 def _finish(partial: epath.Path, target: epath.Path, marker: str) -> None:
     (_rename_folder if is_local(target) else _copy_objects)(partial, target, marker)
+    if is_local(target):
+        (target / WHOLE).unlink(missing_ok=True)
 
 
 def check_not_kept(folder: PathLike, field: str) -> None:
@@ -539,7 +550,7 @@ def _copy_objects(partial: epath.Path, target: epath.Path, marker: str) -> None:
     `partial` stays whole until the end, so that the copying can be done again.
     """
     (target / marker).unlink(missing_ok=True)
-    names = list_files(partial)
+    names = [name for name in list_files(partial) if name != WHOLE]
     for name in set(list_files(target)) - set(names):
         (target / name).unlink()
     system, source = fsspec.url_to_fs(os.fspath(partial))

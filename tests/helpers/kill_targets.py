@@ -85,6 +85,11 @@ def _keeps_answers(folder: Path, marks: Sequence[list[bytes]]) -> None:
         assert _answers(folder)[: len(before)] == before
 
 
+def make_training(folder: Path) -> None:
+    """Fills a folder with what a training needs."""
+    soak_runs.make_data(folder, **{"train.length.count": STEPS})
+
+
 EVALUATION = Victim(
     _evaluation,
     lambda folder: soak_runs.end_of_evaluation(folder / "run"),

@@ -17,7 +17,7 @@ class Count(NamedTuple):
 
 # Adding a line adds an option: `"kills"` is `--kills N`.
 COUNTS = {
-    "kills": Count(5, 100, "kills of a training; of every other command a fifth of it"),
+    "kills": Count(4, 100, "kills of a training; of every other command a fifth of it"),
     "damages": Count(12, 100_000, "damages of files that each folder is tried with; all where it has fewer"),
     "faults": Count(1, 50, "disks that are full at a random moment of a command"),
     "inputs": Count(3000, 1_000_000, "damaged inputs of all readers together"),

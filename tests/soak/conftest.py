@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.helpers import soak_options
+from tests.helpers import kill_targets, killed, soak_options
 from tests.helpers.soak_options import FIGURES
 
 Measured = Callable[..., None]
@@ -26,6 +26,16 @@ def seed(pytestconfig: pytest.Config) -> int:
     """What every random choice follows from; messages of failures name it."""
     value: int = pytestconfig.getoption("--soak_seed")
     return value
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of a finished training."""
+    folder = tmp_path_factory.mktemp("trained") / "whole"
+    folder.mkdir()
+    kill_targets.make_training(folder)
+    killed.measure(kill_targets.TRAINING, folder)
+    return folder / "run"
 
 
 @pytest.fixture

@@ -75,22 +75,8 @@ def kill(tmp_path: Path, count: Callable[[str], int], seed: int, measured: Measu
     return Killing(tmp_path / "kills", count("kills"), seed, measured)
 
 
-def make_training(folder: Path) -> None:
-    soak_runs.make_data(folder, **{"train.length.count": STEPS})
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished training."""
-    folder = tmp_path_factory.mktemp("trained") / "whole"
-    folder.mkdir()
-    make_training(folder)
-    killed.measure(TRAINING, folder)
-    return folder / "run"
-
-
 def test_training(kill: Killing) -> None:
-    tally = kill(TRAINING, make_training, share=1)
+    tally = kill(TRAINING, kill_targets.make_training, share=1)
     # A checkpoint is written while training goes on, until the next one is due at most.
     assert tally.most_again <= 2 * soak_runs.INTERVAL, f"--soak_seed {kill.seed}"
 
@@ -147,7 +133,7 @@ def test_a_signal_to_training_redoes_nothing(
 ) -> None:
     folder, chance = tmp_path / "run", random.Random(f"{seed} {number}")
     folder.mkdir()
-    make_training(folder)
+    kill_targets.make_training(folder)
     run, step = Run(TRAINING, folder), chance.randrange(1, STEPS - 1)
     assert run.wait_until(lambda _: kill_targets.logged(folder) >= step, chance.uniform(0, killed.LATEST)), run.said()
     run.send(number)
@@ -167,7 +153,7 @@ def test_a_stop_and_a_continuation_change_nothing(
     folder.mkdir()
     victim = TRAINING if name == "training" else EVALUATION
     if name == "training":
-        make_training(folder)
+        kill_targets.make_training(folder)
         wanted = soak_runs.end_of_training(trained)
     else:
         shutil.copytree(trained, folder / "run")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from coi_jax.common.cli import EXIT_USER_ERROR
-from tests.helpers import kill_targets, killed, soak_runs
+from tests.helpers import kill_targets, killed
 from tests.helpers.kill_targets import EVALUATION, TRAINING
 from tests.helpers.killed import Run, Victim
 
@@ -52,11 +52,12 @@ def used(folder: Path) -> int:
     return shutil.disk_usage(folder).used
 
 
-def make(victim: Victim, folder: Path) -> None:
-    """Prepares a folder, for an evaluation by training."""
-    soak_runs.make_data(folder, **{"train.length.count": kill_targets.STEPS})
+def make(victim: Victim, folder: Path, trained: Path) -> None:
+    """Prepares a folder, for an evaluation with a copy of a run that was trained."""
     if victim is EVALUATION:
-        killed.measure(TRAINING, folder)
+        shutil.copytree(trained, folder / "run")
+    else:
+        kill_targets.make_training(folder)
 
 
 def last_line(run: Run) -> str:
@@ -68,19 +69,20 @@ def test_a_full_disk(
     mounts: bool,
     name: str,
     tmp_path: Path,
+    trained: Path,
     count: Callable[[str], int],
     seed: int,
     measured: Callable[..., None],
 ) -> None:
     victim, chance, stopped = VICTIMS[name], random.Random(f"{seed} {name}"), 0
     with disk(tmp_path / "whole") as whole:
-        make(victim, whole)
+        make(victim, whole, trained)
         before = used(whole)
         _, wanted = killed.measure(victim, whole)
         needed = used(whole) - before
     for number in range(count("faults")):
         with disk(tmp_path / f"full{number}") as folder:
-            make(victim, folder)
+            make(victim, folder, trained)
             remount(folder, f"size={used(folder) + chance.randrange(needed)}")
             run = Run(victim, folder)
             status, where = run.wait(), f"--soak_seed {seed}, disk {number}: {run.said()}"
@@ -96,10 +98,10 @@ def test_a_full_disk(
 
 
 @pytest.mark.parametrize("name", VICTIMS)
-def test_a_disk_that_cannot_be_written(mounts: bool, name: str, tmp_path: Path) -> None:
+def test_a_disk_that_cannot_be_written(mounts: bool, name: str, tmp_path: Path, trained: Path) -> None:
     victim = VICTIMS[name]
     with disk(tmp_path / "disk") as folder:
-        make(victim, folder)
+        make(victim, folder, trained)
         remount(folder, "ro")
         run = Run(victim, folder)
         assert run.wait() == EXIT_USER_ERROR, run.said()

@@ -16,6 +16,7 @@ from coi_jax.common.errors import UserError
 from coi_jax.common.exchange import exchange
 from coi_jax.common.folder_lock import folder_lock
 from coi_jax.common.storage import (
+    WHOLE,
     AppendFile,
     Folder,
     as_path,
@@ -250,12 +251,21 @@ def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_stay
 
 def test_a_folder_that_was_whole_before_the_kill_gets_its_name(tmp_path: pathlib.Path) -> None:
     files.write_text(tmp_path / ".data.0123abcd" / MARKER, "whole")
+    (tmp_path / ".data.0123abcd" / WHOLE).touch()
     (tmp_path / ".data.3210abcd").mkdir()
     already = pytest.raises(UserError, match="is there already")
     with already, atomic_folder(tmp_path / "data", marker=MARKER):
         pytest.fail("the block must not run")
     assert tree(epath.Path(tmp_path)) == {f"data/{MARKER}": b"whole"}
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_a_folder_that_lacked_files_at_the_kill_is_written_again(tmp_path: pathlib.Path) -> None:
+    """Its marker is there, as the config of a converted run, which is written before the checkpoint."""
+    files.write_text(tmp_path / ".data.0123abcd" / MARKER, "begun")
+    with atomic_folder(tmp_path / "data", marker=MARKER) as folder:
+        files.write_text(folder / MARKER, "whole")
+    assert tree(epath.Path(tmp_path)) == {f"data/{MARKER}": b"whole"}
 
 
 @pytest.mark.parametrize("number", range(1, 8))

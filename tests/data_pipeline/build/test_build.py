@@ -24,7 +24,7 @@ from tests.helpers.super_ni_tasks import INJECTION
 
 pytestmark = pytest.mark.xdist_group("builds")  # its fixtures take long: one worker makes them
 
-KILLS = 20
+KILLS = 6  # `make soak` has more
 ORDERS = INJECTION.split(".")[0]
 
 
@@ -123,7 +123,7 @@ def without_url(found: dict[str, bytes]) -> dict[str, object]:
     return {**found, "manifest.json": manifest}
 
 
-def test_kill_9_at_20_moments_changes_no_byte_and_repeats_no_completed_call(
+def test_kill_9_at_random_moments_changes_no_byte_and_repeats_no_completed_call(
     tasks: Path, built: Path, tmp_path: Path
 ) -> None:
     chance, log = random.Random(0), tmp_path / "log"
