@@ -491,7 +491,8 @@ def recover_folder(path: PathLike, marker: str) -> bool:
 
 def _is_whole(folder: epath.Path, marker: str) -> bool:
     """Return whether a temporary folder is an old one that stood at its place, or a new one that was written whole."""
-    return (folder / marker).exists() and (folder.name.endswith(OLD) or (folder / WHOLE).exists())
+    is_whole: bool = (folder / marker).exists() and (folder.name.endswith(OLD) or (folder / WHOLE).exists())
+    return is_whole
 
 
 def _temporary_neighbors(target: epath.Path) -> list[epath.Path]:
