@@ -92,7 +92,10 @@ def _run(path: epath.Path, rows: Sequence[Record], varying: Sequence[str], fault
 
 def _curves(path: epath.Path, faults: list[str]) -> dict[str, list[tuple[int, float]]]:
     """Return step and loss of each logged row, thinned out evenly; empty where the run was not trained."""
+    before = len(faults)
     rows = _read(path, lambda: read_metrics(path), faults)
+    if not rows and len(faults) == before and path.exists():
+        faults.append(f"{path}: is empty; the run has no curves")
     curves = {}
     for key, name in LOSSES.items():
         points = [

@@ -93,10 +93,12 @@ def make_prompt(
       param: the field of the request that holds the prompt.
 
     Raises:
-      ApiError: the prompt is too long.
+      ApiError: the prompt has no token, which nothing follows from, or too many.
     """
     with as_api_errors(param):
         made = model.prompt(str(choice), np.asarray(ids, np.int32))
+    if not len(made.tokens):
+        raise ApiError(400, f"{param}: has no token; write a prompt", param, "invalid_value")
     if len(made.tokens) > longest:
         hint = f"has {len(made.tokens)} tokens, and this server reads at most {longest}; shorten the prompt"
         raise ApiError(400, f"{param}: {hint}", param, "context_length_exceeded")

@@ -125,8 +125,11 @@ class ProgressLog:
         """Say that a step was left out; raise UserError where it was not, or where too many were in a row."""
         self._skipped += 1
         fault = _divergence(step, metrics, self._ids_of(step))
-        if not self._skips or self._skipped > MOST_SKIPPED:
+        if not self._skips:
             raise fault
+        if self._skipped > MOST_SKIPPED:
+            hint = f"more than {MOST_SKIPPED} steps in a row are not finite; lower config.optimizer.learning_rate"
+            raise UserError(fault.field, fault.value, f"{hint}, or clip gradients, in another --workdir")
         processes.log_primary(f"left out: {fault.field}: {fault.value}{_examples(step, self._ids_of(step))}")
 
 

@@ -17,8 +17,8 @@ class Count(NamedTuple):
 
 # Adding a line adds an option: `"kills"` is `--kills N`.
 COUNTS = {
-    "kills": Count(4, 100, "kills of a training; of every other command a fifth of it"),
-    "damages": Count(12, 100_000, "damages of files that each folder is tried with; all where it has fewer"),
+    "kills": Count(3, 100, "kills of a training; of every other command a fifth of it"),
+    "damages": Count(6, 100_000, "damages of files that each folder is tried with; all where it has fewer"),
     "faults": Count(1, 50, "disks that are full at a random moment of a command"),
     "inputs": Count(3000, 1_000_000, "damaged inputs of all readers together"),
     "steps": Count(40, 20_000, "steps of a long training"),

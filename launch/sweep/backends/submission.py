@@ -51,7 +51,7 @@ def call(command: Sequence[str], backend: str) -> str:
       command: the program and its arguments.
       backend: that calls it.
     """
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="backslashreplace", check=False)
     if done.returncode:
         said = [line.strip() for line in f"{done.stdout}\n{done.stderr}".split("\n") if line.strip()]
         reason = said[-1] if said else f"status {done.returncode}"

@@ -71,6 +71,8 @@ def running(run: Path) -> Iterator[Server]:
         (CHAT, {"coi": {"instructions": ["A", "B"], "outputs": ["w" * 500]}}, 400, "coi.outputs", "shorter"),
         (CHAT, {"messages": [{"role": "user", "content": "w " * 500}]}, 400, "messages", "shorten the prompt"),
         (TEXT, {"prompt": "w " * 500}, 400, "prompt", "reads at most"),
+        (TEXT, {"prompt": "", "logprobs": 1}, 400, "prompt", "has no token"),
+        (TEXT, {"prompt": ["a", ""]}, 400, "prompt", "has no token"),
         (TEXT, {}, 400, "prompt", "required"),
         (TEXT, {"prompt": [[1, 2]]}, 400, "prompt", "string"),
         (TEXT, {"prompt": "a", "best_of": 3}, 400, "best_of", "not computed"),

@@ -266,7 +266,7 @@ def test_a_step_that_is_left_out_changes_nothing(tmp_path: Path) -> None:
 
 def test_too_many_steps_in_a_row_are_an_error_all_the_same(tmp_path: Path) -> None:
     job = make_job(tmp_path, run_config(train__length__count=20, train__on_not_finite="skip"))
-    with pytest.raises(UserError, match=r"of step 13: .*training diverged"):
+    with pytest.raises(UserError, match=r"of step 13: .*more than 10 steps in a row are not finite"):
         fit(replace(job, loader=PoisonedLoader(20, range(3, 20))))
 
 

@@ -11,7 +11,7 @@ from coi_jax.common.errors import UserError
 from launch.sweep import __main__ as sweep
 from launch.sweep.backends import skypilot, xpk
 from launch.sweep.backends.protocol import Settings
-from launch.sweep.backends.submission import job_id
+from launch.sweep.backends.submission import call, job_id
 from launch.sweep.point_state import state
 from launch.sweep.points import Point, expand
 from tests.helpers import launch_tools
@@ -145,3 +145,14 @@ def test_flags_that_the_sweep_sets(tmp_path: Path) -> None:
         xpk.read_flags(str(path))
     path.write_text("--cluster=c --tpu-type='v5 x'  # comment\n\n")
     assert xpk.read_flags(str(path)) == ["--cluster=c", "--tpu-type=v5 x"]
+
+
+def test_what_a_program_writes_in_another_encoding_is_read_all_the_same(tmp_path: Path) -> None:
+    program = tmp_path / "squeue"
+    program.write_text(
+        "#!/bin/sh\nprintf '\\377 banner\\n'; [ $# = 0 ] || { printf 'no queue \\377\\n' >&2; exit 1; }\n"
+    )
+    program.chmod(0o755)
+    assert call([str(program)], "slurm") == "\\xff banner\n"
+    with pytest.raises(UserError, match=r"squeue failed: no queue \\xff$"):
+        call([str(program), "--fail"], "slurm")
