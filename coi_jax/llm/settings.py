@@ -9,6 +9,7 @@ import pydantic
 from pydantic import Field, PositiveInt
 
 from coi_jax.common.errors import UserError
+from coi_jax.common.json_reader import HALF_A_PAIR, is_utf8
 from coi_jax.common.schema import Section, Share
 
 BASE_URL_VARIABLE = "OPENAI_BASE_URL"
@@ -95,6 +96,8 @@ class EndpointConfig(Section):
         model = self.model or environment.get(MODEL_VARIABLE)
         if not model and needs_model:
             raise UserError(f"{field}.model", self.model, f"name the model, here or in the variable {MODEL_VARIABLE}")
+        if model and not is_utf8(model):
+            raise UserError(f"{field}.model", model, HALF_A_PAIR)
         base_url = self.base_url or environment.get(BASE_URL_VARIABLE) or None
         if base_url is not None and not _is_address(base_url):
             raise UserError(f"{field}.base_url", base_url, "is no address; write it as http://HOST:PORT/v1")
@@ -117,6 +120,7 @@ def _is_address(url: str) -> bool:
     """Return whether a text is the address of an endpoint."""
     try:
         parts = urllib.parse.urlsplit(url)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        is_whole = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        return is_whole and url.isprintable()  # of which a half of a surrogate pair is none either
     except ValueError:
         return False

@@ -292,7 +292,11 @@ def _read_marker(folder: str) -> dict[str, int] | None:
     system, root = fsspec.core.url_to_fs(folder)
     if not system.exists(f"{root}/{MARKER}"):
         return None
-    return _row(system.cat_file(f"{root}/{MARKER}"), f"{folder}/{MARKER}")
+    counts = _row(system.cat_file(f"{root}/{MARKER}"), f"{folder}/{MARKER}")
+    if not isinstance(counts, dict) or not all(type(count) is int and count >= 0 for count in counts.values()):
+        hint = "holds no counts of rows; remove the stage's folder, and it is made again"
+        raise UserError("work folder", f"{folder}/{MARKER}", hint)
+    return counts
 
 
 def _check_declined(folder: str, declined: int, share: float) -> None:

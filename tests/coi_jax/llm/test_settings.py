@@ -5,13 +5,31 @@ from tests.helpers.llm_clients import config
 
 
 @pytest.mark.parametrize(
-    "url", ["localhost:8000/v1", "127.0.0.1:1", "ftp://host/v1", "http://", "http://[::1", "http://h:99999/v1", "v1"]
+    "url",
+    [
+        "localhost:8000/v1",
+        "127.0.0.1:1",
+        "ftp://host/v1",
+        "http://",
+        "http://[::1",
+        "http://h:99999/v1",
+        "v1",
+        "http://localhost:8000/v1\n",
+    ],
 )
 def test_an_address_that_is_none_is_named_before_anything_is_asked(url: str) -> None:
     with pytest.raises(UserError, match=r"endpoint\.base_url: .*write it as http://HOST:PORT/v1"):
         config(url).resolved({})
     with pytest.raises(UserError, match=r"endpoint\.base_url"):
         config(url).model_copy(update={"base_url": None}).resolved({"OPENAI_BASE_URL": url})
+
+
+def test_a_model_that_no_request_can_name_is_refused() -> None:
+    asked = config("http://localhost:8000/v1").model_copy(update={"model": None})
+    with pytest.raises(UserError, match=r"endpoint\.model: .*half of a surrogate pair"):
+        asked.resolved({"COI_LLM_MODEL": "\udcff"})
+    with pytest.raises(UserError, match=r"endpoint\.base_url: .*is no address"):
+        asked.model_copy(update={"base_url": None}).resolved({"COI_LLM_MODEL": "m", "OPENAI_BASE_URL": "http://\udcff"})
 
 
 @pytest.mark.parametrize("url", ["http://localhost:8000/v1", "https://api.example.com", "http://[::1]:8/v1", None])
