@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
+from coi_jax.common.errors import UserError, shorten
 from coi_jax.common.wording import with_article
 
 # Dense bf16 operations per second of one chip, by the start of `device_kind` (vendors' data sheets).
@@ -41,13 +42,29 @@ def platform() -> str:
     return jax.default_backend() if device is None else device.platform
 
 
+def _default_backend() -> str:
+    """Return JAX's platform; raise UserError where JAX_PLATFORMS names none that it can use."""
+    try:
+        return jax.default_backend()
+    except (RuntimeError, AssertionError) as error:  # the latter, without a word, where the driver is missing
+        asked = os.environ.get("JAX_PLATFORMS")
+        if not asked:
+            raise
+        reason = f" ({shorten(str(error), 200)})" if str(error) else ""
+        hint = f"is no platform that JAX can use on this machine{reason}; unset it, or install JAX for it"
+        raise UserError("JAX_PLATFORMS", asked, hint) from None
+
+
 def unused_accelerator(dev: Path = Path("/dev")) -> str | None:
     """Return a note on an accelerator that JAX leaves unused, though no JAX_PLATFORMS asks for the CPU; else None.
 
     Args:
       dev: the folder of device files.
+
+    Raises:
+      UserError: JAX_PLATFORMS names what JAX cannot use here.
     """
-    if jax.default_backend() != "cpu" or os.environ.get("JAX_PLATFORMS"):
+    if _default_backend() != "cpu" or os.environ.get("JAX_PLATFORMS"):
         return None
     found = [names for pattern, names in DEVICE_FILES.items() if any(dev.glob(pattern))]
     if not found:

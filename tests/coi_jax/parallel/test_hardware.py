@@ -4,6 +4,7 @@ from types import SimpleNamespace
 import jax
 import pytest
 
+from coi_jax.common.errors import UserError
 from coi_jax.parallel import hardware
 
 
@@ -51,3 +52,17 @@ def test_an_accelerator_that_jax_leaves_unused_is_named_with_its_install(
     monkeypatch.delenv("JAX_PLATFORMS")
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert hardware.unused_accelerator(tmp_path) is None
+
+
+@pytest.mark.parametrize("error", [AssertionError(), RuntimeError("Unable to initialize backend 'cuda'")])
+def test_a_platform_that_jax_cannot_use_is_named(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> str:
+        raise error
+
+    monkeypatch.setattr(jax, "default_backend", fail)
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    with pytest.raises(UserError, match="JAX_PLATFORMS: cuda: is no platform that JAX can use on this machine"):
+        hardware.unused_accelerator()
+    monkeypatch.delenv("JAX_PLATFORMS")
+    with pytest.raises(type(error)):
+        hardware.unused_accelerator()
