@@ -7,8 +7,17 @@ from typing import Any, TypeVar
 Number = TypeVar("Number", int, float)
 
 
+class DoubledKeyError(ValueError):
+    """A dictionary that has a key twice, of which Python would keep the last one."""
+
+
 def read_literal(text: str) -> Any:
-    """Read a Python literal, as `3`, `1e-4` or `(1, 2)`; raise ValueError where it is none, or has a key twice."""
+    """Read a Python literal, as `3`, `1e-4` or `(1, 2)`.
+
+    Raises:
+      DoubledKeyError: a dictionary has a key twice.
+      ValueError: the text is no literal.
+    """
     try:
         tree = ast.parse(text.lstrip(" \t"), mode="eval")
         for node in ast.walk(tree):
@@ -22,7 +31,7 @@ def read_literal(text: str) -> Any:
 def _check_keys(node: ast.Dict) -> None:
     names = [ast.unparse(key) for key in node.keys if key is not None]
     if doubled := [name for name in names if names.count(name) > 1]:
-        raise ValueError(f"has the key {doubled[0]} twice")
+        raise DoubledKeyError(f"has the key {doubled[0]} twice")
 
 
 def read_number(kind: type[Number], text: str) -> Number:

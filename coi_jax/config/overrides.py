@@ -10,7 +10,7 @@ from typing import Any
 from pydantic.fields import FieldInfo
 
 from coi_jax.common.errors import UserError, nearest
-from coi_jax.common.literals import read_literal
+from coi_jax.common.literals import DoubledKeyError, read_literal
 from coi_jax.common.schema import Section
 from coi_jax.config.unions import Place, place_of, union_members
 
@@ -110,9 +110,9 @@ def _literal(name: str, value: Any) -> Any:
     """Read text as a Python literal, where it is one; raise UserError where it only begins as one."""
     try:
         return read_literal(value) if isinstance(value, str) else value
-    except ValueError as error:
-        if "twice" in str(error):
-            raise UserError(f"config.{name}", value, f"{error}; give it once") from None
+    except DoubledKeyError as error:
+        raise UserError(f"config.{name}", value, f"{error}; give it once") from None
+    except ValueError:
         if value.lstrip().startswith(tuple("{[(")):
             hint = "cannot be read: write numbers, quoted texts, lists and dictionaries as Python has them"
             raise UserError(f"config.{name}", value, hint) from None

@@ -82,34 +82,40 @@ def test_training(kill: Killing) -> None:
 
 
 def test_evaluation(kill: Killing, trained: Path) -> None:
-    kill(EVALUATION, lambda folder: shutil.copytree(trained, folder / "run"))
+    assert kill(EVALUATION, lambda folder: shutil.copytree(trained, folder / "run")).kills > 0
 
 
 def test_serving(kill: Killing, trained: Path) -> None:
-    kill(SERVING, lambda folder: shutil.copytree(trained, folder / "run"))
+    assert kill(SERVING, lambda folder: shutil.copytree(trained, folder / "run")).kills > 0
 
 
 def test_sweep(kill: Killing) -> None:
-    kill(SWEEP, kill_targets.make_sweep)
+    assert kill(SWEEP, kill_targets.make_sweep).kills > 0
 
 
 def test_conversion_of_safetensors(kill: Killing, tmp_path: Path) -> None:
     source = published_models.save(tmp_path / "published", "Llama 3.2")
-    kill(kill_targets.conversion("published"), lambda folder: shutil.copytree(source, folder / "published"))
+    assert (
+        kill(kill_targets.conversion("published"), lambda folder: shutil.copytree(source, folder / "published")).kills
+        > 0
+    )
 
 
 def test_conversion_of_gguf(kill: Killing, tmp_path: Path) -> None:
     llama3(tmp_path / "tokenizer")
     source = tmp_path / "model.gguf"
     gguf_files.write(source, reference(LlamaConfig(**LLAMA)), tmp_path / "tokenizer", Quantization.Q8_0, "llama-bpe")
-    kill(kill_targets.conversion("model.gguf"), lambda folder: shutil.copyfile(source, folder / "model.gguf"))
+    assert (
+        kill(kill_targets.conversion("model.gguf"), lambda folder: shutil.copyfile(source, folder / "model.gguf")).kills
+        > 0
+    )
 
 
 def test_building(kill: Killing, tmp_path: Path) -> None:
     source, log = super_ni_tasks.write(tmp_path / "super_ni"), tmp_path / "log"
     with running(brain="reader", delay=REPLY_SECONDS, log=str(log)) as server:
         paid = Paid(lambda: [row["key"] for row in files.read_jsonl(log)])
-        kill(kill_targets.building(server.url, source, paid), lambda folder: None)
+        assert kill(kill_targets.building(server.url, source, paid), lambda folder: None).kills > 0
 
 
 def test_judging(kill: Killing) -> None:
@@ -124,7 +130,7 @@ def test_judging(kill: Killing) -> None:
 
     with serving(prefer) as served:
         paid = Paid(lambda: [files.digest(request) for request in served.requests])
-        kill(kill_targets.judging(f"{served.url}/v1", paid), make)
+        assert kill(kill_targets.judging(f"{served.url}/v1", paid), make).kills > 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=lambda number: number.name)
