@@ -2,6 +2,7 @@
 
 import os
 import signal
+import uuid
 from collections.abc import Iterator
 
 from tests.helpers import cpu_devices
@@ -50,10 +51,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture
 def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of an empty bucket, emulated, for this process and those that it starts."""
+    """The URL of an empty bucket, emulated, for this process and those that it starts.
+
+    No two have the same name: what a machine keeps by URL, as the locks of buckets, is shared by the workers of a suite.
+    """
     root = tmp_path_factory.mktemp("buckets")
     with emulated_buckets(root):
-        yield "gs://bucket"
+        yield f"gs://bucket-{uuid.uuid4().hex}"
 
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` chooses by the marks

@@ -60,7 +60,7 @@ def test_a_bucket_that_cannot_be_written_is_one_line(bucket: str, monkeypatch: p
 
     monkeypatch.setattr(files, "write_text", refuse)
     with pytest.raises(
-        UserError, match=r"^--out: gs://bucket/sweep: cannot be written \(.*403 Forbidden.*\); name another"
+        UserError, match=rf"^--out: {bucket}/sweep: cannot be written \(.*403 Forbidden.*\); name another"
     ):
         check_writable(folder)
 

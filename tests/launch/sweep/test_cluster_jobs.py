@@ -128,11 +128,11 @@ def test_a_job_keeps_compiled_programs_in_the_bucket_unless_the_user_says_where(
     cache = "JAX_COMPILATION_CACHE_DIR"
     template = {"resources": {"accelerators": "tpu-v6e-8"}, "envs": {"WANDB_ENTITY": "me"}}
     envs = skypilot.task(point, SETTINGS, template)["envs"]
-    assert envs[cache] == "gs://bucket/sweep/xla"
+    assert envs[cache] == f"{bucket}/sweep/xla"
     assert envs["WANDB_ENTITY"] == "me"
     assert "vmem" in envs["LIBTPU_INIT_ARGS"]
     flags = ["--tpu-type=v6e-8", "--num-slices=2"]
-    assert f"--env={cache}=gs://bucket/sweep/xla" in xpk.workload_command(point, SETTINGS, flags)
+    assert f"--env={cache}={bucket}/sweep/xla" in xpk.workload_command(point, SETTINGS, flags)
     assert "all_reduce_opt" in xpk.workload_command(point, SETTINGS, flags)[-1]
     assert len(xpk.environment_flags(point, [*flags, f"--env={cache}=/tmp/xla"])) == 1
     assert not xpk.environment_flags(point, [*flags, "--env-file=variables.txt"])
