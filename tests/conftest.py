@@ -53,7 +53,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of an empty bucket, emulated, for this process and those that it starts.
 
-    No two have the same name: what a machine keeps by URL, as the locks of buckets, is shared by the workers of a suite.
+    No two have the same name: what a machine keeps by URL, as the locks of buckets, all workers of a suite share.
     """
     root = tmp_path_factory.mktemp("buckets")
     with emulated_buckets(root):

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from coi_jax.inference.decoding import is_active, unify_eos
+from coi_jax.inference.sampling import are_finite
 from coi_jax.models.kv_cache import Cache, copy_slots, gather_rows
 from coi_jax.models.network import Network, Params
 
@@ -33,6 +34,7 @@ class BeamState(NamedTuple):
 
     step: Int[Array, " B"]
     ended: Bool[Array, " B"]
+    is_finite: Bool[Array, " B"]
     tokens: Int[Array, "B K T"]
     scores: Float[Array, "B K"]  # log-likelihoods
     finished: Int[Array, "B K T"]
@@ -67,7 +69,8 @@ class BeamStrategy:
         batch = len(keys)
         tokens = jnp.full((batch, self.beams, self.max_new_tokens), self.eos_id, jnp.int32)
         scores = jnp.full(tokens.shape[:2], WORST)
-        return BeamState(jnp.zeros(batch, jnp.int32), jnp.ones(batch, bool), tokens, scores, tokens, scores, cache)
+        step, true = jnp.zeros(batch, jnp.int32), jnp.ones(batch, bool)
+        return BeamState(step, true, true, tokens, scores, tokens, scores, cache)
 
     def init_state(
         self, logits: Float[Array, "B V"], cache: Cache, keys: Key[Array, " B"], options: None = None
@@ -115,9 +118,10 @@ class BeamStrategy:
         finished, finished_scores = self._finish(tokens, scores, ends, state)
         scores, best = jax.lax.top_k(jnp.where(ends, WORST, scores), self.beams)
         live = _pick(tokens, best)
-        ended = state.ended | self._has_ended(scores, finished_scores, state.step + 1)
+        is_finite = state.is_finite & are_finite(logits).reshape(-1, self.beams).all(axis=1)
+        ended = state.ended | self._has_ended(scores, finished_scores, state.step + 1) | ~is_finite
         cache = self._reorder(state.cache, jnp.take_along_axis(parents, best, axis=1))
-        expanded = BeamState(state.step + 1, ended, live, scores, finished, finished_scores, cache)
+        expanded = BeamState(state.step + 1, ended, is_finite, live, scores, finished, finished_scores, cache)
         return _where_rows(active, expanded, state)
 
     def _has_ended(

@@ -25,7 +25,8 @@ class Strategy(Protocol):
     """A way of decoding.
 
     Its state is a named tuple of arrays, one entry per row, with at least `step` (tokens written), `ended` (whether the
-    answer is complete) and `cache`. Rows that have ended or reached the limit stay as they are.
+    answer is complete), `is_finite` (whether all logits were) and `cache`. Rows that have ended or reached the limit
+    stay as they are; a row whose logits are not finite ends.
     """
 
     @property
@@ -112,6 +113,7 @@ class SingleState(NamedTuple):
 
     step: Int[Array, " B"]
     ended: Bool[Array, " B"]
+    is_finite: Bool[Array, " B"]
     tokens: Int[Array, "B T"]
     last: Int[Array, " B"]
     keys: Key[Array, " B"]
@@ -133,7 +135,8 @@ class SingleStrategy:
     def empty_state(self, cache: Cache, keys: Key[Array, " B"]) -> SingleState:
         """See `Strategy.empty_state`."""
         tokens = jnp.full((len(keys), self.max_new_tokens), self.eos_id, jnp.int32)
-        return SingleState(jnp.zeros_like(tokens[:, 0]), jnp.ones(len(keys), bool), tokens, tokens[:, 0], keys, cache)
+        step, true = jnp.zeros(len(keys), jnp.int32), jnp.ones(len(keys), bool)
+        return SingleState(step, true, true, tokens, tokens[:, 0], keys, cache)
 
     def init_state(
         self, logits: Float[Array, "B V"], cache: Cache, keys: Key[Array, " B"], options: None = None
@@ -163,8 +166,9 @@ class SingleStrategy:
         chosen = unify_eos(self._choose(logits, state), self.eos_id, self.other_eos_ids)
         is_next = jnp.arange(self.max_new_tokens)[None] == state.step[:, None]
         tokens = jnp.where(is_next & active[:, None], chosen[:, None], state.tokens)
-        ended = state.ended | (active & (chosen == self.eos_id))
-        return state._replace(step=state.step + active, ended=ended, tokens=tokens, last=chosen)
+        is_finite = state.is_finite & (~active | sampling.are_finite(logits))
+        ended = state.ended | (active & (chosen == self.eos_id)) | ~is_finite
+        return state._replace(step=state.step + active, ended=ended, is_finite=is_finite, tokens=tokens, last=chosen)
 
     def _choose(self, logits: Float[Array, "B V"], state: SingleState) -> Int[Array, " B"]:
         if self.temperature is None:

@@ -28,6 +28,7 @@ class Progress(NamedTuple):
     written: Int[Array, "B T"]  # the answer of each row, up to the first end-of-sequence token
     steps: Int[Array, ""]  # that the loop has taken
     lengths: Int[Array, " B"]  # tokens written of each row
+    finite: Bool[Array, " B"]  # rows whose logits were finite so far; the others have no answer
     details: Any  # what the way of decoding tells besides
 
 
@@ -123,8 +124,16 @@ def decode(
         return _rest(strategy, strategy.advance(params, carry[0])), carry[1] + 1
 
     state, steps = jax.lax.while_loop(should_continue, advance, (state, jnp.zeros((), jnp.int32)))
-    told = (strategy.is_active(state), state.ended, strategy.answers(state), steps, state.step, strategy.details(state))
-    return state, jax.tree.map(whole, Progress(*told))
+    told = Progress(
+        strategy.is_active(state),
+        state.ended,
+        strategy.answers(state),
+        steps,
+        state.step,
+        state.is_finite,
+        strategy.details(state),
+    )
+    return state, jax.tree.map(whole, told)
 
 
 @functools.partial(jax.jit, donate_argnums=0)

@@ -16,11 +16,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Bool, Int
 
+from coi_jax.common.errors import UserError
 from coi_jax.config.run import BeamSearchConfig, EvaluationConfig, GreedyConfig, SamplingConfig
 from coi_jax.inference import engine
 from coi_jax.inference.beam_search import BeamStrategy
 from coi_jax.inference.decoding import SingleStrategy, Strategy
-from coi_jax.inference.rows import Prompt, Rows, pad_length
+from coi_jax.inference.rows import NOT_FINITE, Prompt, Rows, pad_length
 from coi_jax.models.network import Network, Params
 
 SMALLEST_BATCH = 8  # rows; so many are not worth making fewer
@@ -111,7 +112,11 @@ class Generator:
         return itertools.chain.from_iterable(self.run_in_groups(prompts, skip))
 
     def run_in_groups(self, prompts: Sequence[Prompt], skip: frozenset[str] = frozenset()) -> Iterator[list[Answer]]:
-        """Yield the answers of `run`, those together that are known at the same time."""
+        """Yield the answers of `run`, those together that are known at the same time.
+
+        Raises:
+          UserError: the network's logits of a prompt are not finite.
+        """
         due = self._order(prompts, skip)
         known: dict[int, Answer] = {}
         for group in self.run_unordered(prompts, skip):
@@ -152,6 +157,7 @@ class _Run:
         while self.waiting or self.rows.busy:
             self._fill()
             progress = self.rows.decode(self._enough())
+            self._check(np.asarray(progress.finite))
             if answers := self._leave(*map(np.asarray, progress[:3])):
                 yield answers
 
@@ -166,6 +172,12 @@ class _Run:
         while self.waiting and self.rows.room:
             indices = [self.waiting.popleft() for _ in range(min(self.rows.room, len(self.waiting)))]
             self.rows.put([(index, self.prompts[index]) for index in indices])
+
+    def _check(self, finite: Bool[np.ndarray, " B"]) -> None:
+        """Raise UserError where the network cannot say what comes next."""
+        for row, index in self.rows.held():
+            if not finite[row]:
+                raise UserError("prompt", self.prompts[index].id, NOT_FINITE)
 
     def _leave(
         self, active: Bool[np.ndarray, " B"], ended: Bool[np.ndarray, " B"], written: Int[np.ndarray, "B T"]

@@ -65,6 +65,7 @@ class RequestState(NamedTuple):
 
     step: Int[Array, " B"]
     ended: Bool[Array, " B"]
+    is_finite: Bool[Array, " B"]
     tokens: Int[Array, "B T"]
     last: Int[Array, " B"]
     keys: Key[Array, " B"]
@@ -103,8 +104,8 @@ class RequestStrategy:
         tokens = jnp.full(shape, self.eos_id, jnp.int32)
         top = jnp.zeros((*shape, min(TOP_LOGPROBS, self.network.vocabulary_size)))
         logprobs = Logprobs(jnp.zeros(shape), top, top.astype(jnp.int32))
-        options, ended = self.pack([], len(keys)), jnp.ones(len(keys), bool)
-        return RequestState(jnp.zeros_like(tokens[:, 0]), ended, tokens, tokens[:, 0], keys, options, logprobs, cache)
+        options, true, step = self.pack([], len(keys)), jnp.ones(len(keys), bool), jnp.zeros(len(keys), jnp.int32)
+        return RequestState(step, true, true, tokens, tokens[:, 0], keys, options, logprobs, cache)
 
     def init_state(
         self, logits: Float[Array, "B V"], cache: Cache, keys: Key[Array, " B"], options: RowOptions
@@ -136,9 +137,11 @@ class RequestStrategy:
         forced = state.options.forced.at[rows, place].get(mode="fill", fill_value=FREE)
         free = unify_eos(self._choose(logits, state, active), self.eos_id, self.other_eos_ids)
         chosen = jnp.where(forced == FREE, free, forced)
+        is_finite = state.is_finite & (~active | sampling.are_finite(logits))
         return state._replace(
             step=state.step + active,
-            ended=state.ended | (active & (chosen == self.eos_id)),
+            ended=state.ended | (active & (chosen == self.eos_id)) | ~is_finite,
+            is_finite=is_finite,
             tokens=state.tokens.at[rows, place].set(chosen, mode="drop"),
             last=chosen,
             logprobs=self._tell(logits, chosen, place, active, state),

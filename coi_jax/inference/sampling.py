@@ -7,7 +7,7 @@ import hashlib
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key, UInt
+from jaxtyping import Array, Bool, Float, Int, Key, UInt
 
 OneOrPerRow = float | Float[Array, "B 1"]
 
@@ -15,6 +15,11 @@ OneOrPerRow = float | Float[Array, "B 1"]
 def greedy(logits: Float[Array, "B V"]) -> Int[Array, " B"]:
     """Return the likeliest token of each row; of equals, the one with the smallest id."""
     return jnp.argmax(logits, axis=-1).astype(jnp.int32)
+
+
+def are_finite(logits: Float[Array, "B V"]) -> Bool[Array, " B"]:
+    """Return the rows whose logits can be chosen from: the largest is finite, which it is not where any is NaN."""
+    return jnp.isfinite(jnp.max(logits, axis=-1))
 
 
 def sample(
@@ -35,8 +40,10 @@ def sample(
 def nucleus(logits: Float[Array, "B V"], top_p: OneOrPerRow) -> Float[Array, "B V"]:
     """Return logits with -inf outside the nucleus: the fewest tokens whose probabilities add up to `top_p`.
 
-    Source: Holtzman et al., 2020, section 3.1. Tokens as likely as the last one of the nucleus are kept too.
+    Source: Holtzman et al., 2020, section 3.1. Tokens as likely as the last one of the nucleus are kept too. A `top_p`
+    below the smallest number of float32 keeps the likeliest token, as any other small one does.
     """
+    top_p = jnp.maximum(top_p, jnp.finfo(jnp.float32).tiny)
     descending = -jnp.sort(-logits, axis=-1)
     probabilities = jax.nn.softmax(descending, axis=-1)
     before = jnp.cumsum(probabilities, axis=-1) - probabilities

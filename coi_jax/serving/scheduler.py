@@ -21,7 +21,7 @@ from coi_jax.inference.engine import Progress
 from coi_jax.inference.generator import REFILL, Generator
 from coi_jax.inference.model import Model
 from coi_jax.inference.request_decoding import Logprobs, RequestOptions, RequestStrategy
-from coi_jax.inference.rows import Prompt, Rows
+from coi_jax.inference.rows import NOT_FINITE, Prompt, Rows
 
 LOOK_SECONDS = 0.05  # about so long is decoded before the thread looks around: what a reader takes for fluent
 MOST_STEPS = 32  # that are taken between two looks
@@ -235,17 +235,21 @@ class Scheduler:
     def _tell(self, rows: Rows[Ticket], progress: Progress) -> None:
         """Give every ticket its news, and free the rows of answers that have ended."""
         active, ended, written = (np.asarray(part) for part in progress[:3])
-        lengths, told, done, now = np.asarray(progress.lengths), [], [], time.monotonic()
+        lengths, finite, told, done = np.asarray(progress.lengths), np.asarray(progress.finite), [], []
+        now = time.monotonic()
         for row, ticket in rows.held():
             ticket.first = ticket.first or now
             if not active[row]:
                 done.append(row)
             elif not ticket.is_followed:
                 continue
-            tokens = rows.cut(written[row][: lengths[row]])
-            finish: Literal["stop", "length"] = "stop" if ended[row] else "length"
-            logprobs = _logprobs_of(progress.details, row) if _wants_logprobs(ticket) else None
-            ticket.latest = Update(tokens, None if active[row] else finish, logprobs)
+            if finite[row]:
+                tokens = rows.cut(written[row][: lengths[row]])
+                finish: Literal["stop", "length"] = "stop" if ended[row] else "length"
+                logprobs = _logprobs_of(progress.details, row) if _wants_logprobs(ticket) else None
+                ticket.latest = Update(tokens, None if active[row] else finish, logprobs)
+            else:
+                ticket.latest = Update([], error=NOT_FINITE)
             told.append(ticket)
         rows.free(done)
         if told:

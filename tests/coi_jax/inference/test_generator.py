@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+from coi_jax.common.errors import UserError
 from coi_jax.config.run import EvaluationConfig
 from coi_jax.inference.beam_search import BeamStrategy
 from coi_jax.inference.decoding import SingleStrategy, Strategy
@@ -56,6 +57,15 @@ def test_equals_the_full_forward_pass(kind: str) -> None:
 
 
 OPTIONS: dict[str, dict[str, Any]] = {"greedy": {}, "sample": {"temperature": 1.5, "top_p": 0.9}, "beam": {"beams": 3}}
+
+
+@pytest.mark.parametrize(("kind", "decoding"), [("decoder", "greedy"), ("decoder", "beam"), ("t5", "sample")])
+def test_logits_that_are_not_finite_are_no_answer(kind: str, decoding: str) -> None:
+    network, params = make_model(kind)
+    table, token = params["embedding"]["table"], PROMPTS[3].tokens[2]
+    diverged = params | {"embedding": params["embedding"] | {"table": table.at[token].set(np.nan)}}
+    with pytest.raises(UserError, match=r"^prompt: example 3: the model's logits are not finite"):
+        answers((network, diverged), 8, **OPTIONS[decoding])
 
 
 @pytest.mark.parametrize(("kind", "decoding"), [("decoder", "greedy"), ("decoder", "beam"), ("t5", "sample")])

@@ -12,12 +12,19 @@ def test_greedy_takes_the_likeliest_and_of_equals_the_first() -> None:
     np.testing.assert_array_equal(sampling.greedy(jnp.array([[0.0, 2.0, 2.0], [1.0, 0.0, 0.0]])), [1, 0])
 
 
-@pytest.mark.parametrize(("top_p", "kept"), [(0.4, 1), (0.6, 2), (0.8, 2), (0.81, 3), (1.0, 4)])
+@pytest.mark.parametrize(("top_p", "kept"), [(1e-300, 1), (0.4, 1), (0.6, 2), (0.8, 2), (0.81, 3), (1.0, 4)])
 def test_nucleus_is_the_fewest_tokens_that_reach_top_p(top_p: float, kept: int) -> None:
     finite = np.isfinite(sampling.nucleus(LOGITS, top_p))
     np.testing.assert_array_equal(finite.sum(axis=1), [kept, kept])
     np.testing.assert_array_equal(finite[0], finite[1, ::-1])
     assert finite[0, 0]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_logits_must_be_finite_to_be_chosen_from(bad: float) -> None:
+    masked = LOGITS.at[0, 1].set(-np.inf)  # as a network masks what its vocabulary has no token for
+    np.testing.assert_array_equal(sampling.are_finite(masked), [True, True])
+    np.testing.assert_array_equal(sampling.are_finite(masked.at[1, 2].set(bad)), [True, False])
 
 
 @pytest.mark.parametrize(
