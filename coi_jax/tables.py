@@ -6,6 +6,7 @@
 With --all every table and figure is written that the runs have results for, and the others are named.
 """
 
+import logging
 import sys
 from collections.abc import Mapping, Sequence
 
@@ -33,6 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if not (arguments.table or arguments.figure or arguments.all):
         parser.error("name a --table or a --figure, or both, or --all")
+    # Matplotlib keeps its fonts in the home folder, and complains at length where that cannot be written.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     records = read(arguments.runs, arguments.price)
     check_replaceable(arguments.out)
     chosen = {f"table {name}": TABLES[name] for name in (TABLES if arguments.all else arguments.table)}

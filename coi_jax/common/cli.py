@@ -8,7 +8,9 @@ import glob
 import io
 import itertools
 import os
+import re
 import sys
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -256,6 +258,12 @@ def run(main: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         print(interrupts.LINE, file=sys.stderr)
         return EXIT_INTERRUPTED
+    except ValueError as error:
+        name = _refused_setting_of_jax(error)
+        if name is None:
+            raise
+        print(f"error: {UserError(name, os.environ[name], f'{error}; correct or unset it')}", file=sys.stderr)
+        return EXIT_USER_ERROR
     except RuntimeError as error:
         if OUT_OF_MEMORY not in str(error):
             raise
@@ -271,6 +279,16 @@ def run(main: Callable[[], int]) -> int:
             raise  # not of the system
         print(f"error: {error.filename or 'system'}: {error.strerror}; {_mend(error)}", file=sys.stderr)
         return EXIT_USER_ERROR
+
+
+def _refused_setting_of_jax(error: ValueError) -> str | None:
+    """Return the environment variable that an error is about, where JAX cannot be imported because of it, else None."""
+    frames = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)]
+    named = re.search(r"\bjax_\w+", str(error), re.IGNORECASE)
+    if named is None or not frames[-1].endswith("jax/_src/config.py"):
+        return None
+    name = named[0].upper()
+    return name if name in os.environ else None
 
 
 def _mend(error: OSError) -> str:

@@ -5,13 +5,13 @@ computation is done once, by the primary process: it alone writes files, starts 
 The run folder, the dataset and the token caches are where all of them can read, as in a bucket.
 """
 
+import contextlib
 import importlib.util
 import json
 import logging
 import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -21,10 +21,11 @@ from orbax.checkpoint import multihost
 
 from coi_jax.common import progress
 from coi_jax.common.errors import UserError
-from coi_jax.common.storage import PathLike, as_path
+from coi_jax.common.storage import PathLike, as_path, is_local, make_folder, user_cache
 from coi_jax.parallel.hardware import unused_accelerator
 
 # The environment variables that name the other processes, where no cluster does.
+COMPILATION_CACHE = "JAX_COMPILATION_CACHE_DIR"
 COORDINATOR, PROCESS_COUNT, PROCESS_INDEX = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
 
 DAY_MS = 24 * 60 * 60 * 1000  # the longest that others wait for the primary process: it may be writing token caches
@@ -39,14 +40,27 @@ def start_jax(*, heeds_sigterm: bool = False) -> None:
     """
     jax.config.update("jax_enable_preemption_service", heeds_sigterm)
     join()
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        home = Path(os.environ.get("XDG_CACHE_HOME", "") or Path.home() / ".cache")
-        jax.config.update("jax_compilation_cache_dir", str(home / "coi_jax" / "xla"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    _keep_compiled_programs()
     for name in ("absl", "asyncio"):  # Orbax raises its errors, and logs them with tracebacks too
         logging.getLogger(name).setLevel(logging.CRITICAL)
     if note := unused_accelerator():
         log_primary(note)
+
+
+def _keep_compiled_programs() -> None:
+    """Let JAX keep compiled programs where the user says, else in the user's cache folder, if that can be written.
+
+    The folder is made here: where it cannot be, JAX would warn of each program.
+    """
+    asked = os.environ.get(COMPILATION_CACHE)
+    if asked is None:
+        with contextlib.suppress(OSError, RuntimeError):  # of a user without a home folder
+            folder = user_cache() / "xla"
+            folder.mkdir(parents=True, exist_ok=True)
+            jax.config.update("jax_compilation_cache_dir", str(folder))
+    elif asked and is_local(asked):
+        make_folder(asked, COMPILATION_CACHE)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 def join() -> None:

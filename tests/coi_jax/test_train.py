@@ -13,6 +13,7 @@ import pytest
 
 from coi_jax import train
 from coi_jax.common import cli, files
+from coi_jax.common.errors import UserError
 from coi_jax.common.folder_lock import LOCK, folder_lock
 from coi_jax.config.run import RunConfig
 from coi_jax.parallel import processes
@@ -206,9 +207,22 @@ def test_compiled_programs_are_kept_where_the_user_says(tmp_path: Path, monkeypa
     processes.start_jax()
     assert changed["jax_compilation_cache_dir"] == str(tmp_path / "coi_jax" / "xla")
     changed.clear()
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "/elsewhere")  # which JAX reads itself
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "elsewhere"))  # which JAX reads itself
     processes.start_jax()
     assert "jax_compilation_cache_dir" not in changed
+
+
+def test_a_folder_for_compiled_programs_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    changed: dict[str, object] = {}
+    monkeypatch.setattr(jax.config, "update", changed.__setitem__)
+    (tmp_path / "file").touch()
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    processes.start_jax()  # as with a home folder that is read-only: the command works without it
+    assert "jax_compilation_cache_dir" not in changed
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "file" / "xla"))
+    with pytest.raises(UserError, match=r"^JAX_COMPILATION_CACHE_DIR: .*xla: cannot be written"):
+        processes.start_jax()
 
 
 def start(workdir: Path) -> subprocess.Popen[str]:

@@ -290,6 +290,24 @@ def test_a_machine_without_a_tpu_says_nothing_of_it() -> None:
     assert (done.stdout, done.stderr) == ("cpu\n", ""), "libtpu, which the tests install, is there"
 
 
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "JAX_ENABLE_X64=both",
+        "JAX_DEFAULT_MATMUL_PRECISION=most",
+        "JAX_NUM_CPU_DEVICES=eight",
+        "JAX_THREEFRY_PARTITIONABLE=7",
+    ],
+)
+def test_a_setting_that_jax_refuses_is_one_line(setting: str) -> None:
+    name, _, value = setting.partition("=")
+    program = "import sys; from coi_jax.common import cli; sys.exit(cli.run(lambda: __import__('jax') and 0))"
+    environment = os.environ | {name: value}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, cwd=ROOT)
+    assert done.returncode == 2
+    assert re.fullmatch(rf"error: {name}: {value}: .*; correct or unset it\n", done.stderr)
+
+
 @pytest.mark.parametrize("encoding", ["latin-1", "ascii", "utf-8:strict"])
 def test_what_the_encoding_of_the_terminal_lacks_is_printed_as_an_escape(encoding: str) -> None:
     printed = r"print('\u3002\udce9') or print('\u3002\udce9', file=sys.stderr)"

@@ -12,6 +12,7 @@ import pytest
 from coi_jax.inference import engine
 from coi_jax.inference.answering import generate
 from coi_jax.inference.model import Model, load_to_ask
+from coi_jax.runs import checkpoint
 from tests.helpers.servers import LIMITS, Server, running_server
 from tests.helpers.tiny_models import T5
 from tests.helpers.trained_runs import make_run
@@ -165,3 +166,21 @@ def test_models_are_listed(client: openai.OpenAI) -> None:
     assert client.models.retrieve("run") == model
     with pytest.raises(openai.NotFoundError, match="one of run"):
         client.models.retrieve("other")
+
+
+def test_logits_that_are_not_finite_fail_their_own_request_alone(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    restore, token = checkpoint.restore_params, load_to_ask(run, GREEDY).vocabulary.encode("b")[-1]
+
+    def restore_diverged(*given: Any, **settings: Any) -> Any:
+        params = restore(*given, **settings)
+        table = params["embedding"]["table"].at[token].set(float("nan"))
+        return params | {"embedding": params["embedding"] | {"table": table}}
+
+    monkeypatch.setattr(checkpoint, "restore_params", restore_diverged)
+    with running_server(run, limits=dataclasses.replace(LIMITS, new_tokens=4), **GREEDY) as server:
+        client = server.client()
+        with concurrent.futures.ThreadPoolExecutor(2) as pool:
+            good, bad = (pool.submit(client.completions.create, model="run", prompt=text) for text in ("c", "b"))
+        assert good.result().choices[0].finish_reason in ("stop", "length")
+        with pytest.raises(openai.InternalServerError, match="logits are not finite numbers; training diverged"):
+            bad.result()
