@@ -7,6 +7,7 @@ import hashlib
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, UInt
 
 OneOrPerRow = float | Float[Array, "B 1"]
@@ -43,7 +44,7 @@ def nucleus(logits: Float[Array, "B V"], top_p: OneOrPerRow) -> Float[Array, "B 
     Source: Holtzman et al., 2020, section 3.1. Tokens as likely as the last one of the nucleus are kept too. A `top_p`
     below the smallest number of float32 keeps the likeliest token, as any other small one does.
     """
-    top_p = jnp.maximum(top_p, jnp.finfo(jnp.float32).tiny)
+    top_p = jnp.maximum(top_p, np.finfo(np.float32).tiny)
     descending = -jnp.sort(-logits, axis=-1)
     probabilities = jax.nn.softmax(descending, axis=-1)
     before = jnp.cumsum(probabilities, axis=-1) - probabilities
