@@ -17,9 +17,34 @@ DIGEST, CHECKSUM = "sha256", "crc32"
 Object = dict[str, Any]
 
 
+def seal(value: Mapping[str, Any]) -> Object:
+    """Return an object with the hash of all else in it as the last value."""
+    body = _without(value, DIGEST)
+    return {**body, DIGEST: files.digest(body)}
+
+
+def unseal(value: Mapping[str, Any], field: str, place: object, hint: str = "restore it", *, strict: bool) -> Object:
+    """Return an object without its hash.
+
+    Args:
+      value: as it was read.
+      field: the name of the file in an error.
+      place: of the object, as the path of its file.
+      hint: what to do where it was changed.
+      strict: whether one without a hash, as earlier versions wrote some, is refused too.
+
+    Raises:
+      UserError: it is another object than was written.
+    """
+    body = _without(value, DIGEST)
+    if (strict or DIGEST in value) and value.get(DIGEST) != files.digest(body):
+        raise UserError(field, place, f"was changed since it was written; {hint}")
+    return body
+
+
 def write_sealed(path: PathLike, value: Mapping[str, Any], field: str = "out") -> None:
     """Write an object as indented JSON, atomically, with its hash as the last value; `field` is as in `write_json`."""
-    files.write_json(path, {**value, DIGEST: files.digest(value)}, field)
+    files.write_json(path, seal(value), field)
 
 
 def read_sealed(path: PathLike, field: str = "file") -> Object:
@@ -28,11 +53,7 @@ def read_sealed(path: PathLike, field: str = "file") -> Object:
     Raises:
       UserError: the file holds no object, or another one than was written.
     """
-    value = files.read_object(path, field)
-    digest = value.pop(DIGEST, None)
-    if digest not in (None, files.digest(value)):
-        raise UserError(field, path, "was changed since it was written; restore it")
-    return value
+    return unseal(files.read_object(path, field), field, path, strict=False)
 
 
 def seal_row(row: Mapping[str, Any]) -> Object:
@@ -52,10 +73,14 @@ def unseal_row(row: Mapping[str, Any], field: str, place: object, hint: str = "r
     Raises:
       UserError: it is another row than was written.
     """
-    body = {name: value for name, value in row.items() if name != CHECKSUM}
+    body = _without(row, CHECKSUM)
     if row.get(CHECKSUM) not in (None, _checksum(body)):
         raise UserError(field, place, f"was changed since it was written; {hint}")
     return body
+
+
+def _without(value: Mapping[str, Any], name: str) -> Object:
+    return {key: part for key, part in value.items() if key != name}
 
 
 def _checksum(row: Mapping[str, Any]) -> str:

@@ -19,7 +19,7 @@ from coi_jax.common.storage import PathLike, as_path
 from coi_jax.evaluation import predictions
 from coi_jax.evaluation.bootstrap import Resamples, draws, interval
 from coi_jax.evaluation.predictions import PREDICTIONS, RESULTS, Row
-from coi_jax.evaluation.results_digest import read_results
+from coi_jax.evaluation.results_file import read_results
 from coi_jax.evaluation.score_table import BENCHMARK_COLUMNS, COLUMNS
 from coi_jax.evaluation.scores import ScoreKey
 

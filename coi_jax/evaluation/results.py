@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 
 from coi_jax.chains.chain import Chain
+from coi_jax.common.seals import seal
 from coi_jax.data.test_sets import find_test_set
 from coi_jax.evaluation import metrics
 from coi_jax.evaluation.bootstrap import bootstrap, interval, resampled_means
 from coi_jax.evaluation.predictions import Prediction, digest
-from coi_jax.evaluation.results_digest import DIGEST, results_digest
 from coi_jax.evaluation.scores import ScoreKey
 
 
@@ -67,7 +67,7 @@ def make_results(
         results["by_task"] = by_task(chains, scores, resamples, seed)
     if stages:
         results["stages"] = stages
-    return results | {DIGEST: results_digest(results)}
+    return seal(results)
 
 
 def with_intervals(scores: metrics.ExampleScores, resamples: int, seed: int) -> dict[str, dict[str, float]]:

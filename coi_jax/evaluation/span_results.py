@@ -7,8 +7,8 @@ from typing import Any
 
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
+from coi_jax.common.seals import unseal
 from coi_jax.common.storage import PathLike, as_path
-from coi_jax.evaluation.results_digest import DIGEST, results_digest
 
 SPANS = "spans.json"
 SPAN_ROUGE_L = "span_rouge_l"  # 0 where the span does not occur in the answer, or is called wrong: as in the paper
@@ -36,9 +36,7 @@ def read_spans(folder: PathLike, answers: str) -> dict[str, Any] | None:
     path = as_path(folder) / SPANS
     if not path.exists():
         return None
-    spans = files.read_object(path, "spans")
-    if spans.get(DIGEST) != results_digest(spans):
-        raise UserError("spans", path, f"was changed after {COMMAND} wrote it, by its hash; run it again")
+    spans = unseal(files.read_object(path, "spans"), "spans", path, f"run {COMMAND} again", strict=True)
     if spans["predictions"] != answers:
         raise UserError("spans", path, f"is of other answers than results.json; run {COMMAND} again")
     return spans

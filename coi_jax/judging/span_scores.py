@@ -8,12 +8,12 @@ import numpy as np
 
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
+from coi_jax.common.seals import write_sealed
 from coi_jax.common.storage import PathLike, as_path
 from coi_jax.evaluation import predictions
 from coi_jax.evaluation.metrics import ExampleScores
 from coi_jax.evaluation.predictions import PREDICTIONS, RESULTS, Row
 from coi_jax.evaluation.results import with_intervals
-from coi_jax.evaluation.results_digest import DIGEST, results_digest
 from coi_jax.evaluation.scores import ScoreKey, content_rouge_l
 from coi_jax.evaluation.span_results import SPAN_FOUND, SPAN_ROUGE_L, SPAN_ROUGE_L_UNJUDGED, SPANS
 from coi_jax.judging.judge_config import SpansConfig
@@ -46,8 +46,7 @@ def score_spans(workdir: PathLike, test_set: str, client: Client, config: SpansC
         "available_examples": len(rows),
         "predictions": predictions.digest_of_rows(rows),
     }
-    results[DIGEST] = results_digest(results)
-    files.write_json(folder / SPANS, results, "workdir")
+    write_sealed(folder / SPANS, results, "workdir")
     return results
 
 

@@ -22,7 +22,8 @@ from etils import epath
 
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
-from coi_jax.common.json_reader import parse_json
+from coi_jax.common.json_reader import JsonError, parse_json
+from coi_jax.common.seals import seal, unseal
 from coi_jax.common.storage import as_path, is_local, make_folder
 from coi_jax.llm.calls import Reply, token_limit
 from coi_jax.llm.spending_journal import Journal, dollars_of_dead, open_journal
@@ -155,7 +156,7 @@ class Budget:
         return self._root / f"{name}{suffix}"
 
     def _write(self, name: str, dollars: float) -> None:
-        files.write_bytes(self._path(name, ".json"), json.dumps({"dollars": dollars}).encode())
+        files.write_bytes(self._path(name, ".json"), json.dumps(seal({"dollars": dollars})).encode())
 
     def _read(self) -> dict[str, float]:
         found = {}
@@ -177,10 +178,11 @@ class Budget:
 
 def _read_dollars(path: epath.Path) -> float:
     """Return the dollars of a file; raise UserError where it holds none."""
+    hint = 'write {"dollars": X} into it, X being what it may have recorded'
     try:
-        dollars = parse_json(path.read_bytes())["dollars"]
-    except (ValueError, KeyError, TypeError):
+        dollars = unseal(parse_json(path.read_bytes()), "budget", path, hint, strict=False)["dollars"]
+    except (JsonError, AttributeError, KeyError, TypeError):
         dollars = None
     if isinstance(dollars, bool) or not isinstance(dollars, int | float) or not math.isfinite(dollars):
-        raise UserError("budget", path, 'is damaged; write {"dollars": X} into it, X being what it may have recorded')
+        raise UserError("budget", path, f"is damaged; {hint}")
     return float(dollars)

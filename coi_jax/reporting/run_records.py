@@ -22,7 +22,7 @@ from coi_jax.config.model import SPEED_FIELDS
 from coi_jax.config.run import RunConfig, read_run_config
 from coi_jax.data.arms import arm_names, find_arm, sort_arms
 from coi_jax.data.test_sets import chain_length
-from coi_jax.evaluation.results_digest import read_results
+from coi_jax.evaluation.results_file import read_results
 from coi_jax.evaluation.span_results import MADE_BY, SPANS, is_of_spans, read_spans
 from coi_jax.reporting.costs import Cost, read_cost
 from coi_jax.runs.checkpoint_steps import steps

@@ -55,7 +55,7 @@ def test_answers_that_were_changed_after_they_were_scored_are_not_compared(
             '"value": "\u0663"',
             "should be a valid number; it is not as python -m coi_jax.evaluate writes it",
         ),
-        ('"value": 80.0', '"value": 80.5', "was changed after python -m coi_jax.evaluate wrote it, by its hash"),
+        ('"value": 80.0', '"value": 80.5', "was changed since it was written; run python -m coi_jax.evaluate again"),
         ('"scores": {', '"marks": {', "scores: Field required"),
     ],
 )

@@ -184,7 +184,7 @@ def test_spans_of_other_answers_are_left_out_with_a_reason(run: Path, url: str) 
     assert [list(table3.make_table(records).sections)] == [[table3.KINDS["rouge_l"]]]
     path = run / "eval" / "coi2_test" / "spans.json"
     path.write_text(path.read_text().replace('"labelled": 1', '"labelled": 2'))
-    assert "was changed after python -m coi_jax.spans wrote it" in str(read([run]).damaged[0])
+    assert "was changed since it was written; run python -m coi_jax.spans again" in str(read([run]).damaged[0])
 
 
 @pytest.mark.parametrize(

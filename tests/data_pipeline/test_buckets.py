@@ -16,7 +16,7 @@ from data_pipeline.audit import __main__ as audit
 from data_pipeline.build import __main__ as build
 from data_pipeline.build import decisions
 from data_pipeline.build.review import chain_outcomes
-from data_pipeline.build.review.chain_outcomes import WRITTEN
+from data_pipeline.build.review.chain_outcomes import WRITTEN, Outcome
 from data_pipeline.build.review.curation import CurationSession
 from data_pipeline.procedural import __main__ as procedural
 from data_pipeline.release import __main__ as release
@@ -73,8 +73,8 @@ def test_a_release_is_imported_from_a_bucket_into_a_bucket(bucket: str) -> None:
 
 
 def test_a_build_is_curated_in_a_bucket(bucket: str) -> None:
-    rows = [{"status": WRITTEN, "reason": "", "draft": draft(str(number)).row()} for number in range(3)]
-    files.write_text(f"{bucket}/built.work/chains.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    found_chains = [Outcome(draft(str(number)), WRITTEN) for number in range(3)]
+    chain_outcomes.write_outcomes(f"{bucket}/built.work", found_chains)
     decisions_file = f"{bucket}/built.work/decisions.jsonl"
     session = CurationSession(list(chain_outcomes.read(f"{bucket}/built.work")), decisions_file, "a tester", 4, 0)
     session.decide({"id": session.order[0], "decision": "accept"})

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from coi_jax.common import files
-from coi_jax.evaluation.results_digest import DIGEST, results_digest
+from coi_jax.common.seals import write_sealed
 from tests.helpers.configs import quickstart_config
 
 RELEASE = "amazon-science/chain-of-instructions"
@@ -47,7 +47,7 @@ def write_run(
 
 def write_results(path: Path, results: dict[str, Any]) -> None:
     """Results with their hash, as evaluation writes them."""
-    files.write_json(path, results | {DIGEST: results_digest(results)})
+    write_sealed(path, results)
 
 
 def procedural(best: float, drop: float, seen: int) -> dict[str, dict[str, float]]:

@@ -1,7 +1,8 @@
-"""Every file of a run, its token caches and its dataset with one bit flipped, cut, emptied or deleted, one at a time.
+"""Every file of a run, of its token caches and its dataset, and of a build's work folder is damaged, one at a time.
 
-The command then ends as if nothing had happened (from the last good checkpoint, from a cache that is written again), or
-stops with one line that names the file. What differs at the end is said in a line that names the file.
+One bit is flipped, or the file is cut, emptied or deleted. The command then ends as if nothing had happened (from the
+last good checkpoint, from a cache or a stage that is written again), or stops with one line that names the file. What
+differs at the end is said in a line that names the file.
 """
 
 import collections
@@ -25,7 +26,9 @@ from coi_jax.data import token_cache
 from coi_jax.data.loader import Loader
 from coi_jax.parallel import processes, sharding
 from coi_jax.tokenizers.vocabulary import load_vocabulary
-from tests.helpers import damages, soak_runs
+from data_pipeline.build.build_job import REPORT
+from data_pipeline.build.review.chain_outcomes import FILE
+from tests.helpers import builds, damages, soak_runs
 from tests.helpers.damages import Damage
 from tests.helpers.token_caches import write_caches
 
@@ -40,7 +43,7 @@ class Job:
     """A command on a folder whose files are damaged.
 
     Attributes:
-      prepare: makes the folder `w/run` from `w/config.json`.
+      prepare: makes what is damaged in the folder `w`.
       command: what goes on with it.
       end: what is compared.
     """
@@ -58,12 +61,17 @@ def evaluate_run(folder: Path) -> int:
     return evaluate.main([f"--workdir={folder / 'run'}"])
 
 
+def build_chains(folder: Path) -> int:
+    return builds.run(builds.flags(folder / "built", None, **{"joins.lengths": "()"}))
+
+
 def report_run(folder: Path) -> int:
     return report.main([f"--runs={folder / 'run'}", f"--out={folder / 'page.html'}"])
 
 
 def stop_training(folder: Path) -> None:
     """Trains until SIGTERM arrives in the last step but one."""
+    soak_runs.make_data(folder)
     iterate = Loader.iterate
 
     def interrupted(self: Loader, *arguments: Any) -> Iterator[Any]:
@@ -87,13 +95,26 @@ def stop_evaluating(folder: Path) -> None:
 
 
 def finish(folder: Path) -> None:
+    soak_runs.make_data(folder)
     assert train_to_the_end(folder) == 0
     assert evaluate_run(folder) == 0
+
+
+def stop_building(folder: Path) -> None:
+    """Leaves all stages of a build, and none of what is made of them."""
+    assert build_chains(folder) == 0
+    shutil.rmtree(folder / "built")
+
+
+def end_of_building(folder: Path) -> dict[str, Any]:
+    work = folder / "built.work"
+    return builds.contents(folder / "built") | {name: (work / name).read_bytes() for name in (FILE, REPORT)}
 
 
 JOBS = {
     "train": Job(stop_training, train_to_the_end, lambda folder: soak_runs.end_of_training(folder / "run")),
     "evaluate": Job(stop_evaluating, evaluate_run, lambda folder: soak_runs.end_of_evaluation(folder / "run")),
+    "build": Job(stop_building, build_chains, end_of_building),
     "report": Job(finish, report_run, lambda folder: {"page": (folder / "page.html").read_bytes()}),
 }
 
@@ -151,7 +172,6 @@ def test_no_damaged_file_is_used_silently(
     tmp_path: Path, name: str, count: Callable[[str], int], seed: int, measured: Callable[..., None]
 ) -> None:
     job, folder, sound = JOBS[name], tmp_path / "w", tmp_path / "sound"
-    soak_runs.make_data(folder)
     job.prepare(folder)
     shutil.copytree(folder, sound)
     assert run(job.command, folder)[0] == 0

@@ -1,15 +1,15 @@
 """Runs stages and keeps each in a folder of JSON lines, named by a hash of everything that it depends on.
 
-A stage is one Beam pipeline. Its folder has a marker once it is complete. A later run skips complete stages and makes
-interrupted ones anew, for which the language model is not asked again. A change of settings or prompts makes another
-folder for every stage that depends on it, and for no other. Calls that the endpoint declined are asked again by a later
-run, and where they are answered then, every stage that depends on them is made anew.
+A stage is one Beam pipeline. Its folder has a marker once it is complete, with a hash of each file. A later run checks
+and skips complete stages and makes interrupted ones anew, for which the language model is not asked again. A change of
+settings or prompts makes another folder for every stage that depends on it, and for no other. Calls that the endpoint
+declined are asked again by a later run, and where they are answered then, every stage that depends on them is made
+anew.
 """
 
 import collections
 import contextlib
 import hashlib
-import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -28,6 +28,7 @@ from coi_jax.common.progress import Bar
 from coi_jax.llm.client import NOT_STORED
 from coi_jax.llm.failures import declines_all
 from coi_jax.llm.structured import BUDGET
+from data_pipeline.build.engine import stage_marker
 from data_pipeline.build.engine.stage_files import UNNAMED, WriteRows
 from data_pipeline.build.engine.stage_progress import PROGRESS
 
@@ -35,7 +36,6 @@ OUT, REJECTED, UNANSWERED = "out", "rejected", "unanswered"
 TAGS = (OUT, REJECTED, UNANSWERED)
 USAGE = "usage"  # tag of the row with the calls, tokens and questions of a stage
 DECLINED = "declined"  # marks rejected rows whose calls the endpoint declined; counts them in the marker file
-MARKER = "whole.json"
 Row = dict[str, Any]
 View = TypeVar("View", bound=PipelineOptions)
 Flow = Any  # a PCollection of rows
@@ -92,13 +92,13 @@ class Stage:
                 yield _row(opened[number].readline())
 
 
-def _row(line: str | bytes, where: str = "a line of a stage") -> Row:
+def _row(line: str | bytes) -> Row:
     """Return the row that a line of a stage's files spells; raise UserError where the file is damaged."""
     try:
         row: Row = parse_json(line)
     except JsonError as error:
         hint = f"{str(error).partition(';')[0]}; remove the stage's folder, and it is made again"
-        raise UserError("work folder", where, hint) from None
+        raise UserError("work folder", "a line of a stage", hint) from None
     return row
 
 
@@ -161,11 +161,12 @@ class StageRunner:
 
         Raises:
           Incomplete: some of its questions have no answer; the rest is kept by the store of replies.
-          UserError: what its workers found wrong with the user's files or settings; the endpoint declines too much.
+          UserError: what its workers found wrong with the user's files or settings; the endpoint declines too much;
+            a file of the stage was changed since it was made.
         """
         identity = files.digest([name, settings, [stage.identity for stage in inputs]])
         folder = f"{self.folder}/{name}-{identity[:12]}"
-        counts = _read_marker(folder)
+        counts = stage_marker.read(folder)
         if counts is None:
             counts = self._make(name, folder, make, questions, declined_share)
         elif counts.get(DECLINED):
@@ -222,7 +223,7 @@ class StageRunner:
         if declined := sum(DECLINED in row for row in read_rows(f"{folder}/{REJECTED}-*.jsonl")):
             _check_declined(folder, declined, declined_share)
             counts[DECLINED] = declined
-        files.write_bytes(f"{folder}/{MARKER}", json.dumps(counts).encode())
+        stage_marker.write(folder, counts)
         return counts
 
     def _run(self, folder: str, make: Callable[[beam.Pipeline], dict[str, Flow]]) -> None:
@@ -285,18 +286,6 @@ def check_work_folder(folder: str) -> None:
 def _reasons(rows: Iterable[Row]) -> dict[str, int]:
     """Return how often each reason is given."""
     return dict(collections.Counter(row["reason"] for row in rows))
-
-
-def _read_marker(folder: str) -> dict[str, int] | None:
-    """Return the counts of a complete stage; None where it is not complete."""
-    system, root = fsspec.core.url_to_fs(folder)
-    if not system.exists(f"{root}/{MARKER}"):
-        return None
-    counts = _row(system.cat_file(f"{root}/{MARKER}"), f"{folder}/{MARKER}")
-    if not isinstance(counts, dict) or not all(type(count) is int and count >= 0 for count in counts.values()):
-        hint = "holds no counts of rows; remove the stage's folder, and it is made again"
-        raise UserError("work folder", f"{folder}/{MARKER}", hint)
-    return counts
 
 
 def _check_declined(folder: str, declined: int, share: float) -> None:

@@ -1,18 +1,25 @@
-"""Lists the outcome of every whole chain of a build: written, sound but not selected, or rejected, and why."""
+"""Lists the outcome of every whole chain of a build: written, sound but not selected, or rejected, and why.
+
+The file's first row has the number of chains, and each row a checksum: no chain is lost or changed without a word.
+"""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-
-import fsspec
+from typing import Any
 
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
+from coi_jax.common.seals import seal_row, unseal_row
+from coi_jax.common.storage import as_path, is_there
+from coi_jax.common.wording import count_of
 from data_pipeline.build.drafts import Draft
-from data_pipeline.build.engine.stage_runner import REJECTED, read_rows
+from data_pipeline.build.engine.stage_runner import REJECTED
 from data_pipeline.build.pipeline import BuildResult
 
 FILE = "chains.jsonl"  # of a work folder
+NUMBER = "chains"  # in the first row
+MADE_AGAIN = "run the same command of data_pipeline.build again, which writes the file again and asks nothing twice"
 WRITTEN, NOT_SELECTED, DISCARDED = "written", "sound, not selected", "rejected"
 
 
@@ -47,12 +54,16 @@ def outcomes(built: BuildResult) -> Iterator[Outcome]:
 
 
 def write(work: str, built: BuildResult) -> None:
-    """Write the outcomes into a work folder, in the order of ids."""
-    ordered = sorted(outcomes(built), key=lambda outcome: outcome.draft.id)
-    lines = (
-        json.dumps({"status": one.status, "reason": one.reason, "draft": one.draft.row()}, ensure_ascii=False)
-        for one in ordered
-    )
+    """Write the outcomes of a build into a work folder."""
+    write_outcomes(work, outcomes(built))
+
+
+def write_outcomes(work: str, found: Iterable[Outcome]) -> None:
+    """Write outcomes into a work folder, in the order of ids."""
+    ordered = sorted(found, key=lambda outcome: outcome.draft.id)
+    rows: list[dict[str, Any]] = [{NUMBER: len(ordered)}]
+    rows += ({"status": one.status, "reason": one.reason, "draft": one.draft.row()} for one in ordered)
+    lines = (json.dumps(seal_row(row), ensure_ascii=False) for row in rows)
     files.write_bytes(f"{work}/{FILE}", "".join(f"{line}\n" for line in lines).encode())
 
 
@@ -60,10 +71,19 @@ def read(work: str) -> Iterator[Outcome]:
     """Read the outcomes of a work folder.
 
     Raises:
-      UserError: there are none.
+      UserError: there are none, or not those that were written.
     """
-    system, path = fsspec.core.url_to_fs(f"{work}/{FILE}")
-    if not system.exists(path):
+    path = as_path(work, "work") / FILE
+    if not is_there(path):
         raise UserError("work", work, f"holds no {FILE}; name the work folder of a finished build")
-    for row in read_rows(f"{work}/{FILE}"):
+    placed = files.read_placed_jsonl(path, "work")
+    rows = (unseal_row(row, "work", place, MADE_AGAIN) for place, row in placed)
+    number = next(rows, {}).get(NUMBER)
+    if not isinstance(number, int):
+        raise UserError("work", path, f"is damaged, or of an earlier version; {MADE_AGAIN}")
+    found = 0
+    for row in rows:
         yield Outcome(Draft.from_row(row["draft"]), row["status"], row["reason"])
+        found += 1
+    if found != number:
+        raise UserError("work", path, f"has {found:,} of {count_of(number, 'chain')}; {MADE_AGAIN}")

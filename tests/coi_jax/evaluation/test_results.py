@@ -4,10 +4,10 @@ from typing import Any
 import pytest
 
 from coi_jax.chains.chain import render
+from coi_jax.common.seals import seal
 from coi_jax.evaluation import metrics
 from coi_jax.evaluation.predictions import Prediction
 from coi_jax.evaluation.results import make_results
-from coi_jax.evaluation.results_digest import results_digest
 from tests.helpers.token_caches import make_chain
 
 CHAINS = [make_chain(number, 2) for number in range(20)]
@@ -68,7 +68,7 @@ def test_a_test_set_of_several_tasks_has_the_scores_of_each_and_their_mean() -> 
     mean = found["by_task"]["mean"]["content_exact_match"]
     assert (found["scores"]["content_exact_match"]["value"], mean["value"]) == (30, 37.5)
     assert 0 < mean["low"] < 37.5 < mean["high"] < 75
-    assert found["sha256"] == results_digest(found)
+    assert found == seal(found)
     assert "by_task" not in score(half_right())
 
 

@@ -121,6 +121,18 @@ def test_a_damaged_record_of_spending_is_named(tmp_path: Path, data: str) -> Non
         Budget(str(tmp_path), 1.0, PRICES, 1).reserve(BODY)
 
 
+def test_a_changed_record_of_spending_is_named(tmp_path: Path) -> None:
+    Budget(str(tmp_path), 1.0, PRICES, 1).record("batch", 2.5)
+    path = tmp_path / "batch.json"
+    path.write_text(path.read_text(encoding="utf-8").replace("2.5", "0.5"), encoding="utf-8")
+    with pytest.raises(
+        UserError, match=r'batch\.json: was changed since it was written; write \{"dollars": X\} into it'
+    ):
+        Budget(str(tmp_path), 1.0, PRICES, 1).total()
+    path.write_text('{"dollars": 1.5}', encoding="utf-8")
+    assert Budget(str(tmp_path), 1.0, PRICES, 1).total() == 1.5
+
+
 def test_what_was_not_spent_goes_back(tmp_path: Path) -> None:
     budget = Budget(str(tmp_path), 1.0, PRICES, 4)
     budget.settle(budget.reserve(BODY), 1e-5)

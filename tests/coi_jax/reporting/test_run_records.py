@@ -119,7 +119,7 @@ def test_damaged_results_leave_an_empty_cell_with_the_reason(tmp_path: Path) -> 
     records = load([tmp_path])
     assert records.cell("coi12", "proc2_test", "rouge_l") is None
     assert records.cell("coi1", "proc2_test", "rouge_l") is not None
-    assert f"Left out: results: {path}: was changed after" in table4.markdown(records)
+    assert f"Left out: results: {path}: was changed since it was written" in table4.markdown(records)
 
 
 def test_results_of_another_test_set_than_their_folder_are_left_out(tmp_path: Path) -> None:

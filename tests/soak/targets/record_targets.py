@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from coi_jax.chains.chain import Chain, Step
+from coi_jax.common.seals import seal
 from coi_jax.evaluation import comparison, predictions
 from coi_jax.evaluation.predictions import Prediction
-from coi_jax.evaluation.results_digest import DIGEST, results_digest
 from coi_jax.judging.answer_pairs import AnswerPair, read_pairs
 from coi_jax.judging.ballots import read_ballots, read_choices, write_ballots
 from coi_jax.reporting import run_report
@@ -66,8 +66,8 @@ def with_texts(text: str) -> dict[str, str]:
         "config.json": json.dumps(config),
         "environment.json": json.dumps(environment),
         "metrics.jsonl": _lines(metrics),
-        f"{FOLDER}/results.json": json.dumps(results | {DIGEST: results_digest(results)}),
-        f"{FOLDER}/spans.json": json.dumps(spans | {DIGEST: results_digest(spans)}),
+        f"{FOLDER}/results.json": json.dumps(seal(results)),
+        f"{FOLDER}/spans.json": json.dumps(seal(spans)),
         f"{FOLDER}/predictions.jsonl": _lines(rows),
         f"{FOLDER}/timing.jsonl": _lines(timing),
     }
@@ -91,7 +91,7 @@ def _damaged_run(rng: random.Random) -> dict[str, bytes]:
 def _with_digest(data: bytes) -> bytes:
     try:
         value = json.loads(data)
-        return json.dumps(value | {DIGEST: results_digest(value)}).encode()
+        return json.dumps(seal(value)).encode()
     except (ValueError, TypeError, RecursionError, AttributeError):
         return data
 

@@ -6,8 +6,8 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import Select
 
-from coi_jax.common import files
 from coi_jax.common.local_page import safe_json
+from data_pipeline.build.review import chain_outcomes
 from tests.helpers import browsers, super_ni_tasks
 from tests.helpers.browsers import text, until
 from tests.helpers.builds import endpoint, flags, run
@@ -32,7 +32,7 @@ def found(page: webdriver.Chrome) -> int:
 
 
 def test_the_page_shows_the_stages_and_finds_chains(work: Path, browser: str, tmp_path: Path) -> None:
-    chains = list(files.read_jsonl(work / "chains.jsonl"))
+    chains = list(chain_outcomes.read(str(work)))
     with browsers.opened(browser, tmp_path) as page:
         page.get(f"file://{work}/report.html")
         until(page, lambda page: text(page, "#found"))
@@ -44,13 +44,13 @@ def test_the_page_shows_the_stages_and_finds_chains(work: Path, browser: str, tm
         )
         assert page.find_elements(By.CSS_SELECTOR, ".funnels .bar")
         Select(page.find_element(By.ID, "status")).select_by_visible_text("written")
-        assert found(page) == sum(one["status"] == "written" for one in chains) > 0
+        assert found(page) == sum(one.status == "written" for one in chains) > 0
         page.find_element(By.ID, "clear").click()
-        one = chains[0]["draft"]
-        page.find_element(By.ID, "search").send_keys(one["steps"][-1]["output"])
+        draft = chains[0].draft
+        page.find_element(By.ID, "search").send_keys(str(draft.steps[-1].output))
         assert found(page) >= 1
         page.find_element(By.CSS_SELECTOR, "details.chain summary").click()
-        until(page, lambda page: one["steps"][0]["instruction"] in text(page, "details.chain .body"))
+        until(page, lambda page: draft.steps[0].instruction in text(page, "details.chain .body"))
         assert "can follow" in text(page, "details.chain .body")
 
 
