@@ -2,10 +2,12 @@
 
 Training is the time of its steps, without the compilation of the first one and without validation
 (`metrics.jsonl`); answering is the time of generation, compilation included (`timing.jsonl`). On a CPU, cores are
-counted in place of devices. The network of a prompted baseline was not trained for it.
+counted in place of devices. The network of a prompted baseline was not trained for it. Where a file is damaged, the
+cost is left out and the scores stand all the same; why is kept for the command to say.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from etils import epath
@@ -20,9 +22,10 @@ from coi_jax.runs.metrics_rows import read_metrics
 Cost = dict[str, Any]
 HOUR = 3600.0
 UNITS = ("device_seconds", "core_seconds")
+MISREAD = (KeyError, TypeError, ValueError, ArithmeticError)  # of a row that is not as it was written
 
 
-def read_cost(run: epath.Path, test_set: str, arm: Arm, price: float | None = None) -> Cost:
+def read_cost(run: epath.Path, test_set: str, arm: Arm, price: float | None, faults: list[UserError]) -> Cost:
     """Return what a result took: `training` and `evaluation`, each None where nothing is known, and dollars.
 
     Each has `seconds`, `device`, and `device_seconds`, or `core_seconds` on a CPU. `usd` is of both together; it is
@@ -32,10 +35,11 @@ def read_cost(run: epath.Path, test_set: str, arm: Arm, price: float | None = No
       run: the run folder.
       test_set: its name.
       arm: of the run.
-      price: of a device, or of a core of a CPU, for an hour, in US dollars.
+      price: of a device, or of a core of a CPU, for an hour, in US dollars; None: no cost is computed in dollars.
+      faults: gets what is wrong with files that are there, and from which a cost cannot be read.
     """
-    training = _training(run) if arm.is_tuned else None
-    evaluation = _evaluation(run / "eval" / test_set, arm)
+    training = _training(run, faults) if arm.is_tuned else None
+    evaluation = _evaluation(run / "eval" / test_set, arm, faults)
     parts = [evaluation, *([training] if arm.is_tuned else [])]
     return {"training": training, "evaluation": evaluation, "usd": None if price is None else dollars(parts, price)}
 
@@ -52,15 +56,29 @@ def dollars(parts: Sequence[Cost | None], price: float) -> float | None:
     return price * sum(seconds) / HOUR if is_known else None
 
 
-def _training(run: epath.Path) -> Cost | None:
+def _training(run: epath.Path, faults: list[UserError]) -> Cost | None:
+    metrics, path = run / "metrics.jsonl", run / "environment.json"
+    if not (metrics.exists() and path.exists()):
+        return None
+    with _noting(faults, "metrics", metrics):
+        seconds = step_seconds(read_metrics(metrics))
+        with _noting(faults, "environment", path):
+            environment = read_sealed(path, "environment")
+            devices = dict(environment["devices"])
+            machine = {**devices, "devices": int(devices["count"]), "cores": environment.get("cores")}
+            return None if seconds is None else _count(seconds, machine)
+    return None
+
+
+@contextlib.contextmanager
+def _noting(faults: list[UserError], field: str, path: epath.Path) -> Iterator[None]:
+    """Add to some faults what is wrong with a file that the block reads, in place of raising it."""
     try:
-        seconds = step_seconds(read_metrics(run / "metrics.jsonl"))
-        environment = read_sealed(run / "environment.json", "environment")
-        devices = dict(environment["devices"])
-        machine = {**devices, "devices": int(devices["count"]), "cores": environment.get("cores")}
-        return None if seconds is None else _count(seconds, machine)
-    except (UserError, OSError, KeyError, TypeError, ValueError, ArithmeticError):
-        return None  # of an earlier version, or damaged: the scores stand all the same
+        yield
+    except UserError as fault:
+        faults.append(fault)
+    except MISREAD:
+        faults.append(UserError(field, path, "has not the devices and the times that are written into it; restore it"))
 
 
 def step_seconds(rows: Iterable[Mapping[str, Any]]) -> float | None:
@@ -76,13 +94,16 @@ def step_seconds(rows: Iterable[Mapping[str, Any]]) -> float | None:
     return seconds / timed * last if timed else None
 
 
-def _evaluation(folder: epath.Path, arm: Arm) -> Cost | None:
+def _evaluation(folder: epath.Path, arm: Arm, faults: list[UserError]) -> Cost | None:
     stages = [stage.name for stage in stages_of(arm.prompting)[:-1]]
-    paths = [path for path in (folder / TIMING, *(folder / name / TIMING for name in stages)) if path.exists()]
-    try:
-        counted = [_count(float(row["seconds"]), row) for path in paths for row in read_timing(path)]
-    except (UserError, KeyError, TypeError, ValueError, ArithmeticError):
-        return None
+    counted: list[Cost] = []
+    for path in (folder / TIMING, *(folder / name / TIMING for name in stages)):
+        before = len(faults)
+        if path.exists():
+            with _noting(faults, "timing", path):
+                counted += [_count(float(row["seconds"]), row) for row in read_timing(path)]
+        if len(faults) > before:
+            return None
     return _sum(counted) if counted else None
 
 

@@ -14,9 +14,9 @@ from typing import Any
 
 from etils import epath
 
-from coi_jax.common import files
 from coi_jax.common.errors import UserError, not_as_written, shorten
 from coi_jax.common.schema import flatten
+from coi_jax.common.seals import read_sealed
 from coi_jax.common.storage import PathLike, absolute, as_path, is_local, is_there
 from coi_jax.config.model import SPEED_FIELDS
 from coi_jax.config.run import RunConfig, read_run_config
@@ -261,7 +261,8 @@ def load(folders: Sequence[PathLike]) -> Records:
 def read(folders: Sequence[PathLike], price: float | None = None) -> Records:
     """Read the runs in some folders; each is a run folder or holds run folders.
 
-    A run whose config cannot be read is skipped, and named on standard error; results that are damaged are left out.
+    A run whose config cannot be read is skipped, and named on standard error; results that are damaged are left out. So
+    is a cost whose files are damaged, and the commit of such a run; they are named on standard error too.
 
     Args:
       folders: run folders, or folders of them.
@@ -272,6 +273,7 @@ def read(folders: Sequence[PathLike], price: float | None = None) -> Records:
     """
     runs = {absolute(run): run for folder in folders for run in _run_folders(as_path(folder, "--runs"))}
     rows, missing, damaged, unreadable = list[Record](), list[epath.Path](), list[UserError](), list[UserError]()
+    unknown: list[UserError] = []
     for run in runs.values():
         if not (run / "eval").is_dir() and not steps(run / "checkpoints"):
             continue  # its training failed before the first checkpoint, or has just begun
@@ -284,8 +286,9 @@ def read(folders: Sequence[PathLike], price: float | None = None) -> Records:
         missing += [run / RESULTS.format(test) for test in config.evaluation.tests if test not in found]
         for path in found.values():
             try:
-                record = _add_spans(_read(path, config, _commit(run)), damaged)
-                rows.append(replace(record, cost=read_cost(run, record.test_set, find_arm(config.arm), price)))
+                record = _add_spans(_read(path, config, _commit(run, unknown)), damaged)
+                cost = read_cost(run, record.test_set, find_arm(config.arm), price, unknown)
+                rows.append(replace(record, cost=cost))
             except UserError as error:
                 damaged.append(error)
     if not rows:
@@ -295,18 +298,22 @@ def read(folders: Sequence[PathLike], price: float | None = None) -> Records:
         raise next(iter([*unreadable, *damaged]), fault)
     for reason in unreadable:
         print(f"run skipped: {reason}", file=sys.stderr)
+    for text in dict.fromkeys(map(str, unknown)):  # one file may be of several test sets
+        print(f"cost or commit left out: {text}", file=sys.stderr)
     arms = arm_names()
     ordered = sorted(rows, key=lambda row: (arms.index(row.arm), row.test_set, row.seed))
     return Records(tuple(ordered), tuple(missing), tuple(damaged))
 
 
-def _commit(run: epath.Path) -> str | None:
-    """Return the commit of the code that trained a run, where its environment names one."""
+def _commit(run: epath.Path, faults: list[UserError]) -> str | None:
+    """Return the commit of the code that trained a run, where its environment names one; a damaged one is a fault."""
     path = run / ENVIRONMENT
     try:
-        return files.read_value(path, ("commit",), str, "environment") if path.exists() else None
-    except UserError:
+        commit = read_sealed(path, "environment").get("commit") if path.exists() else None
+    except UserError as fault:
+        faults.append(fault)
         return None
+    return commit if isinstance(commit, str) else None
 
 
 def _results(run: epath.Path) -> dict[str, epath.Path]:

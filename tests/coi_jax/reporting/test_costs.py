@@ -6,6 +6,7 @@ import pytest
 from etils import epath
 
 from coi_jax.common import files
+from coi_jax.common.errors import UserError
 from coi_jax.data.arms import find_arm
 from coi_jax.reporting.costs import Cost, read_cost, step_seconds
 from coi_jax.reporting.run_records import load, read
@@ -30,8 +31,8 @@ def write_records(run: Path, machine: dict[str, Any], steps: list[dict[str, Any]
     files.write_text(run / "eval" / "coi2_test" / "timing.jsonl", lines)
 
 
-def cost(run: Path, arm: str = "coi12", price: float | None = None) -> Cost:
-    return read_cost(epath.Path(run), "coi2_test", find_arm(arm), price)
+def cost(run: Path, arm: str = "coi12", price: float | None = None, faults: list[UserError] | None = None) -> Cost:
+    return read_cost(epath.Path(run), "coi2_test", find_arm(arm), price, [] if faults is None else faults)
 
 
 def test_devices_are_counted_and_paid_for_by_the_hour(tmp_path: Path) -> None:
@@ -64,14 +65,31 @@ def test_a_prompted_baseline_has_no_training_and_the_earlier_calls_count(tmp_pat
 
 
 @pytest.mark.parametrize("damage", ["metrics.jsonl", "environment.json", "eval/coi2_test/timing.jsonl"])
-def test_what_is_not_known_is_no_number(tmp_path: Path, damage: str) -> None:
+@pytest.mark.parametrize("text", ["{", '{"step": 1, "seconds": "x", "seconds_per_step": 1, "devices": 3}\n'])
+def test_what_is_not_known_is_no_number_and_a_damaged_file_is_named(tmp_path: Path, damage: str, text: str) -> None:
+    faults: list[UserError] = []
     write_records(tmp_path, CPU, STEPS, [3.0])
-    (tmp_path / damage).write_text("{")
-    found = cost(tmp_path, price=1.0)
+    (tmp_path / damage).write_text(text if damage != "metrics.jsonl" else text.replace('"step": 1', '"step": "x"'))
+    found = cost(tmp_path, price=1.0, faults=faults)
     assert found["usd"] is None
     assert [found["training"], found["evaluation"]].count(None) == 1
+    assert [damage in str(fault) for fault in faults] == [True]
     (tmp_path / damage).unlink()
-    assert cost(tmp_path, price=1.0) == found
+    assert cost(tmp_path, price=1.0, faults=faults) == found
+    assert len(faults) == 1  # one that is missing is of an earlier version, or nothing was timed
+
+
+@pytest.mark.parametrize("damage", ["metrics.jsonl", "environment.json", "eval/coi2_test/timing.jsonl"])
+def test_a_damaged_file_of_costs_is_named_once_and_the_scores_stand(
+    tmp_path: Path, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = write_run(tmp_path / "a", {"arm": "coi12"}, SCORES | {"coi3_test": {"rouge_l": 50.0}})
+    write_records(run, CPU, STEPS, [3.0])
+    (run / damage).write_text("{")
+    assert len(read([tmp_path]).rows) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("cost or commit left out: ")
+    assert str(run / damage) in line
 
 
 def test_runs_of_earlier_versions_name_no_cores(tmp_path: Path) -> None:
