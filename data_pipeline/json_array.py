@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Iterator
 from typing import IO, Any
 
-from coi_jax.common.errors import UserError
+from coi_jax.common.errors import UserError, shorten
 from coi_jax.common.files import MAX_LINE_BYTES
 from coi_jax.common.json_reader import JsonError, parse_value
 from coi_jax.common.storage import PathLike, open_input
@@ -67,9 +67,27 @@ class _ArrayReader:
     def _begin(self) -> None:
         if not self._next():
             raise self._error("", "is empty; fetch it again")
-        if not self._skip("["):
-            hint = "take it out of the object that holds it, or, if each line is a row, name the file .jsonl"
-            raise self._error("", f"is not a JSON array of rows; {hint}")
+        if self._skip("["):
+            return
+        if key := self._key_of_array():
+            hint = f"is an object whose key {shorten(key, 40)} holds an array; write that array into a file of its own"
+            raise self._error("", hint)
+        raise self._error("", "is not a JSON array of rows; if each line is a row, name the file .jsonl")
+
+    def _key_of_array(self) -> str | None:
+        """Return the first key that holds an array, where the file is one object, and not one on each line."""
+        found = None
+        try:
+            more = self._skip("{")
+            while more:
+                key = self._element()
+                self._skip(":")
+                found = found or (key if self._next() == "[" else None)
+                self._element()
+                more = self._skip(",")
+            return found if self._skip("}") and not self._next() else None
+        except UserError:
+            return found  # the array is longer than an element may be, or the file is cut short
 
     def _next(self) -> str:
         """Return the next character that is no white space; "" at the end of the file."""

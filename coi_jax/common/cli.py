@@ -11,7 +11,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -38,6 +38,8 @@ Number = TypeVar("Number", int, float)
 
 LAST_PORT = 65535
 
+STANDARD_OUTPUT = "standard output"
+
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = interrupts.EXIT_STATUS
 EXIT_BROKEN_PIPE = 141  # whoever read the output, as `head` does, has gone
@@ -63,6 +65,10 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print `message` with the way to the help, and exit with status 2."""
         self.exit(EXIT_USER_ERROR, f"error: {message}; see --help\n")
+
+    def print_help(self, file: Any = None) -> None:
+        """Print the help at once; where it cannot be written an error says so, which argparse itself would drop."""
+        print(self.format_help(), end="", file=file, flush=True)
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse a command line; a misspelt option is named before any that it leaves missing."""
@@ -240,6 +246,7 @@ def _positive(kind: Callable[[str], Number], text: str) -> Number:
 def run(main: Callable[[], int]) -> int:
     """Call `main`; a user's mistake becomes one line on stderr and status 2, a full disk likewise."""
     _open_missing_streams()
+    _name_output()
     _print_all_characters()
     child_processes.end_with_parent()
     quiet_libtpu()
@@ -250,7 +257,7 @@ def run(main: Callable[[], int]) -> int:
         sys.stdout.flush()
         return status
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at its end
+        _drop_output()
         return EXIT_BROKEN_PIPE
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -278,6 +285,8 @@ def run(main: Callable[[], int]) -> int:
         if error.errno is None:
             raise  # not of the system
         print(f"error: {error.filename or 'system'}: {error.strerror}; {_mend(error)}", file=sys.stderr)
+        if error.filename == STANDARD_OUTPUT:
+            _drop_output()
         return EXIT_USER_ERROR
 
 
@@ -293,6 +302,8 @@ def _refused_setting_of_jax(error: ValueError) -> str | None:
 
 def _mend(error: OSError) -> str:
     """Return what the user can do about what the system says of a file."""
+    if error.filename == STANDARD_OUTPUT:
+        return "make room where it goes, or send it elsewhere, and run the same command again"
     if error.errno in UNWRITABLE:
         return "make room or choose another folder and run the same command again"
     return "check the file and the disk that it is on, and run the same command again"
@@ -303,6 +314,47 @@ def _open_missing_streams() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))
+
+
+class _StandardOutput(io.TextIOWrapper):
+    """Standard output, whose name an error about writing has: the system itself says no name."""
+
+    def write(self, text: str, /) -> int:
+        """Write a text."""
+        with self._named():
+            return super().write(text)
+
+    def flush(self) -> None:
+        """Write what is not written yet."""
+        with self._named():
+            super().flush()
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            error.filename = STANDARD_OUTPUT
+            raise
+
+
+def _name_output() -> None:
+    """Let errors name standard output, but where something else, as a test, has taken its place."""
+    stream = sys.stdout
+    if stream is sys.__stdout__ and isinstance(stream, io.TextIOWrapper):
+        stream.flush()
+        sys.stdout = _StandardOutput(
+            stream.buffer,
+            stream.encoding,
+            stream.errors,
+            line_buffering=stream.line_buffering,
+            write_through=stream.write_through,
+        )
+
+
+def _drop_output() -> None:
+    """Drop what cannot be written any more, or the interpreter complains at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _print_all_characters() -> None:

@@ -172,19 +172,24 @@ def append_jsonl(file: IO[str] | AppendFile, row: dict[str, Any]) -> None:
         file.flush()
 
 
-def recover_jsonl(path: PathLike) -> None:
-    """Drop a last line that an interruption cut short, so that appending can go on; an object is never cut short."""
+def recover_jsonl(path: PathLike, field: str = "file") -> None:
+    """Drop a last line that an interruption cut short, so that appending can go on; an object is never cut short.
+
+    Args:
+      path: of the file.
+      field: its name in an error.
+    """
     if not is_local(path) or not as_path(path).exists():
         return
-    open_input(path).close()  # or an error that says what stands in place of the file
+    open_input(path, field).close()  # or an error that says what stands in place of the file
     with open(path, "rb+") as file:
         data = file.read()
         file.truncate(data.rfind(b"\n") + 1)
 
 
-def sha256(path: PathLike) -> str:
-    """Return the SHA-256 of a file's bytes, in hexadecimal."""
-    with open_input(path) as file:
+def sha256(path: PathLike, field: str = "file") -> str:
+    """Return the SHA-256 of a file's bytes, in hexadecimal; an error calls the file `field`."""
+    with open_input(path, field) as file:
         found = hashlib.sha256()
         while block := file.read(2**24):
             found.update(block)

@@ -11,6 +11,7 @@ the whole file again at intervals.
 import contextlib
 import errno
 import hashlib
+import io
 import os
 import pathlib
 import re
@@ -35,6 +36,7 @@ PathLike = str | os.PathLike[str]
 
 SCHEMES = {"gs": "gcs", "s3": "s3", "az": "az"}  # the URLs of buckets that epath knows, by fsspec's protocol
 EXTRAS = {"gs": "gcs"}  # of this project, which install what reads them
+BUFFER = 2**17  # bytes of a file that are read at once
 BLOCK = 2**24  # bytes that are copied, compared or hashed at once
 OLD = ".old"  # ends the temporary name of a folder that makes room for a new one
 WHOLE = ".whole"  # the file in a temporary folder that says that nothing is missing in it
@@ -158,7 +160,7 @@ def read_range(path: PathLike, start: int = 0, end: int | None = None) -> bytes:
       end: the byte after the last; None: the end of the file.
     """
     if is_local(path):
-        with open(path, "rb") as file:
+        with _open(path) as file:
             file.seek(start)
             return file.read() if end is None else file.read(end - start)
     system, place = fsspec.url_to_fs(os.fspath(path))
@@ -180,11 +182,41 @@ def file_identity(path: epath.Path, done: Callable[[], None] = lambda: None) -> 
     if checksum is not None:
         return checksum
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with _open(path) as file:
         while block := file.read(BLOCK):
             digest.update(block)
             done()
     return digest.hexdigest()
+
+
+class _InputFile(io.FileIO):
+    """A local file that is read, whose name an error about reading has: the system itself says no name."""
+
+    def readinto(self, buffer: Any) -> int | None:
+        """Read into a buffer, as all methods of a buffered reader do."""
+        with self._named():
+            return super().readinto(buffer)
+
+    def readall(self) -> bytes:
+        """Read to the end."""
+        with self._named():
+            return super().readall()
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            error.filename = self.name
+            raise
+
+
+def _open(path: PathLike) -> IO[bytes]:
+    """Open a file for reading, local or in a bucket."""
+    if is_local(path):
+        return io.BufferedReader(_InputFile(os.fspath(path)), BUFFER)
+    file: IO[bytes] = epath.Path(path).open("rb")
+    return file
 
 
 def open_input(path: PathLike, field: str = "file") -> IO[bytes]:
@@ -201,8 +233,7 @@ def open_input(path: PathLike, field: str = "file") -> IO[bytes]:
     try:
         reason = _not_a_file(place)
         if not reason:
-            file: IO[bytes] = place.open("rb")
-            return file
+            return _open(place)
     except OSError as error:
         reason = _unreadable(error)
     raise UserError(field, path, reason)

@@ -118,7 +118,7 @@ def prepare(folder: PathLike, generated_from: dict[str, Any]) -> bool:
     """
     header, path = as_path(folder) / GENERATED_FROM, as_path(folder) / PREDICTIONS
     if are_current(folder, generated_from):
-        files.recover_jsonl(path)
+        files.recover_jsonl(path, "predictions")
         return False
     is_stale = bool(path.exists())
     for stale in (path, path.parent / TIMING):

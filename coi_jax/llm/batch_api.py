@@ -74,7 +74,7 @@ class Batches:
         self.failures: collections.Counter[str] = collections.Counter()
         self._calls: dict[str, Body] = {}
         make_folder(self._jobs.parent, "--work")
-        files.recover_jsonl(self._jobs)
+        files.recover_jsonl(self._jobs, "--work")
         self._format = next((job["format"] for job in reversed(self._known()) if job.get("format")), FORMATS[0])
 
     def answer(self, bodies: Iterable[Body], poll_seconds: float) -> int:

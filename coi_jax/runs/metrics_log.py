@@ -149,7 +149,7 @@ def _drop_after(path: epath.Path, step: int) -> list[dict[str, Any]]:
     """Keep the rows up to a step, and return them: a run that was killed continues from its checkpoint and logs the
     rest again.
     """
-    files.recover_jsonl(path)
+    files.recover_jsonl(path, "metrics")
     if not path.exists():
         return []
     try:

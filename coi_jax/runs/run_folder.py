@@ -229,7 +229,7 @@ def write_environment(
       parameters: the number of trained ones, and of all.
     """
     device = jax.devices()[0]
-    dataset = files.sha256(split_path(config.data.folder, config.data.split, "config.data.folder"))
+    dataset = files.sha256(split_path(config.data.folder, config.data.split, "config.data.folder"), "dataset")
     values = {
         "python": platform.python_version(),
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},

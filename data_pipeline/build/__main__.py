@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     check_beam_flags(beam_flags, own=list(FLAGS))
     cli.set_field(overrides, "llm", "--llm", arguments.llm)
-    if arguments.source or arguments.columns:
+    if arguments.source or arguments.columns is not None:
         sources = parse_sources(arguments.source or (), arguments.columns)
         cli.set_field(overrides, "seeds.sources", "--source", sources)
     config = load(arguments.config, overrides, needs_model=not arguments.dry_run)

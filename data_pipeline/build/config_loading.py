@@ -51,8 +51,8 @@ def parse_sources(texts: Sequence[str], columns: str | None) -> tuple[dict[str, 
     Raises:
       UserError: a source or the columns are written otherwise, or no source has a use for the columns.
     """
-    sources = tuple(parse_source(text, parse_columns(columns) if columns else {}) for text in texts)
-    if columns and not any(source["columns"] for source in sources):
+    sources = tuple(parse_source(text, {} if columns is None else parse_columns(columns)) for text in texts)
+    if columns is not None and not any(source["columns"] for source in sources):
         raise UserError("--columns", columns, "belongs to a source of rows; give --source rows:PATH too")
     return sources
 

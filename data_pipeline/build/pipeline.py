@@ -290,7 +290,7 @@ def source_hashes(config: BuildConfig) -> list[list[str]]:
     found = []
     for source in config.seeds.sources:
         for path in instruction_sources.paths(source):
-            identity = _catalogue_identity() if source.kind == "procedural" else files.sha256(path)
+            identity = _catalogue_identity() if source.kind == "procedural" else files.sha256(path, "seeds.sources")
             found.append([Path(path).name, identity])
     return found
 

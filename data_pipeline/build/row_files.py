@@ -59,8 +59,9 @@ def _read_csv(path: str, delimiter: str = ",") -> Iterator[Any]:
             yield dict(zip(header, row, strict=True))
     except csv.Error as error:
         # csv says of a carriage return alone what only Python's `open` can do about it.
-        reason = "lines end in carriage returns" if "universal-newline" in str(error) else str(error)
-        raise UserError(FIELD, f"{path}:{reader.line_num}", f"is not CSV ({reason}); correct the row") from None
+        is_old = "universal-newline" in str(error)
+        reason = "lines end in carriage returns); end them with line feeds" if is_old else f"{error}); correct the row"
+        raise UserError(FIELD, f"{path}:{reader.line_num}", f"is not CSV ({reason}") from None
 
 
 def _read_tsv(path: str) -> Iterator[Any]:

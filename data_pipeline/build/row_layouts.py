@@ -70,6 +70,8 @@ def _read_instances(row: Mapping[str, Any]) -> list[Example] | str:
     instances = row.get("instances")
     if not isinstance(instances, list) or not all(isinstance(one, dict) for one in instances):
         return "instances that are no list of objects"
+    if not instances:
+        return "an instruction without instances"
     found = [_example(row.get(INSTRUCTION), one.get(INPUT), one.get(OUTPUT)) for one in instances]
     return next((one for one in found if isinstance(one, str)), None) or [
         one for one in found if isinstance(one, Example)

@@ -52,7 +52,12 @@ def test_holds_one_row_at_a_time(tmp_path: Path) -> None:
     [
         (b"", "is empty"),
         (b" \n ", "is empty"),
-        (b'{"rows": []}', "not a JSON array"),
+        (b'{"rows": []}', "is an object whose key rows holds an array; write that array into a file of its own"),
+        (b'{"meta": {"tags": [1]}, "n": 2, "rows": [{"a": 1}], "b": []}', "is an object whose key rows holds an array"),
+        (b'{"rows": [{"a": 1}, ', "is an object whose key rows holds an array"),
+        (b'{"meta": {"tags": [1]}}', "is not a JSON array of rows; if each line is a row, name the file .jsonl"),
+        (b'{"a": [1]}\n{"a": [2]}\n', "is not a JSON array of rows; if each line is a row, name the file .jsonl"),
+        (b"nonsense", "is not a JSON array of rows"),
         (b'[{"a": 1}, {"a": ', "element 2 of.*cut short"),
         (b'[{"a": 1}, ', "element 2 of.*cut short"),
         (b'[{"a": 1}', "after element 1 of.*cut short"),

@@ -39,7 +39,7 @@ def write(folder: str, counts: dict[str, int]) -> None:
       folder: of the stage.
       counts: of its rows, by tag.
     """
-    hashes = {name: files.sha256(as_path(folder) / name) for name in _row_files(folder)}
+    hashes = {name: files.sha256(as_path(folder) / name, FIELD) for name in _row_files(folder)}
     write_sealed(f"{folder}/{NAME}", {"counts": counts, "files": hashes})
 
 
@@ -91,7 +91,7 @@ def _check_files(folder: str, hashes: dict[str, str]) -> None:
         what = "is missing" if odd[0] in hashes else "is none of the stage's"
         raise UserError(FIELD, f"{folder}/{odd[0]}", f"{what}; {_hint(folder)}")
     for name, known in hashes.items():
-        if files.sha256(as_path(folder) / name) != known:
+        if files.sha256(as_path(folder) / name, FIELD) != known:
             raise UserError(FIELD, f"{folder}/{name}", f"was changed since it was written; {_hint(folder)}")
 
 

@@ -43,7 +43,7 @@ class CurationSession:
         self.order = [draft.id for draft in review_order(drafts, least_score, seed)]
         self._lock = threading.Lock()
         make_folder(self.path.parent, "--decisions")
-        files.recover_jsonl(path)
+        files.recover_jsonl(path, "--decisions")
         self._rows = dict(decisions.read(path).rows)
         self._undoable: list[tuple[str, dict[str, Any] | None]] = []  # the chain, and the decision on it before
 

@@ -283,6 +283,27 @@ def test_a_table_that_nobody_reads_is_no_mistake() -> None:
     assert (done.returncode, done.stderr) == (141, b"")
 
 
+@pytest.mark.parametrize("buffered", ["", "1"])
+@pytest.mark.parametrize("printed", ["print('x')", "cli.parser('Does something.').parse_args(['--help'])"])
+def test_standard_output_that_is_full_is_named(printed: str, buffered: str) -> None:
+    program = f"import sys; from coi_jax.common import cli; sys.exit(cli.run(lambda: {printed} or 0))"
+    environment = os.environ | {"PYTHONUNBUFFERED": buffered}
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-c", f"import argparse; {program}"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=environment, cwd=ROOT)
+    line = f"error: standard output: {os.strerror(errno.ENOSPC)}; make room where it goes, or send it elsewhere"
+    assert (done.returncode, done.stderr) == (2, f"{line}, and run the same command again\n")
+
+
+def test_help_that_nobody_reads_ends_as_a_broken_pipe() -> None:
+    program = "import sys; from coi_jax.common import cli; sys.exit(cli.run(lambda: cli.parser('').parse_args(['-h'])))"
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([sys.executable, "-c", program], stdout=writer, stderr=subprocess.PIPE, cwd=ROOT)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
 def test_a_machine_without_a_tpu_says_nothing_of_it() -> None:
     program = "import jax; from coi_jax.common import cli; cli.run(lambda: print(jax.devices()[0].platform) or 0)"
     environment = {name: value for name, value in os.environ.items() if name not in ("JAX_PLATFORMS", *cli.NO_TPU)}

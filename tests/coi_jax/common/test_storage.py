@@ -29,6 +29,7 @@ from tests.helpers.bucket import BucketFileSystem
 from tests.helpers.paths import ROOT
 
 MARKER = "manifest.json"
+UNREADABLE = pathlib.Path("/proc/self/mem")  # which can be opened, and whose first byte is an input/output error
 
 
 @pytest.fixture(params=["local", "bucket"])
@@ -426,3 +427,21 @@ def test_a_full_disk_is_named_by_what_the_user_asked_for(tmp_path: pathlib.Path)
     with pytest.raises(OSError, match="No space left") as caught:
         AppendFile("/dev/full").write("x")
     assert caught.value.filename == "/dev/full"
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        files.read_bytes,
+        files.sha256,
+        lambda path: list(files.read_jsonl(path)),
+        lambda path: storage.open_input(path).read(),
+        lambda path: Folder(path.parent, "weights").read(path.name),
+        lambda path: Folder(path.parent, "weights").read(path.name, 0, 8),
+        lambda path: storage.file_identity(epath.Path(path)),
+    ],
+)
+def test_a_file_whose_reading_fails_is_named(read: Callable[[pathlib.Path], object]) -> None:
+    with pytest.raises(OSError, match="Input/output error") as caught:
+        read(UNREADABLE)
+    assert (caught.value.errno, caught.value.filename) == (errno.EIO, str(UNREADABLE))

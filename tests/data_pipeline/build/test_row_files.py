@@ -257,6 +257,7 @@ def damaged(folder: Path, how: str) -> Path:
         "another kind": ("a.txt", "instruction,output\n"),
         "no layout": ("a.json", '[{"question": "a", "answer": "b"}]'),
         "an empty array": ("a.json", "[]"),
+        "no instances": ("a.json", '[{"instruction": "Sum up.", "instances": []}]'),
         "an empty csv": ("a.csv", ""),
         "an empty jsonl": ("a.jsonl", "\n"),
         "a header alone": ("a.csv", "instruction,output\n"),
@@ -292,12 +293,13 @@ def read_all(source: str) -> None:
         ("a short csv row", "a.csv:3: has 1 value, where its header has 2"),
         ("a csv column twice", "has a column twice"),
         ("an open quote", "is not CSV"),
-        ("carriage returns", "a.csv:1: is not CSV (lines end in carriage returns); correct the row"),
+        ("carriage returns", "a.csv:1: is not CSV (lines end in carriage returns); end them with line feeds"),
         ("a blank header", "a.csv:1: is blank, where the names of the columns are due; remove the line"),
         ("no utf-8", "a.csv:2: byte 2 is not UTF-8"),
         ("another kind", "is no file of rows; name one that ends with .json, .jsonl, .csv"),
         ("no layout", "keys question, answer, which is no layout .* --columns instruction=KEY,input=KEY,output=KEY"),
         ("an empty array", "a.json: has no rows; name a file that has some"),
+        ("no instances", "no row can be used (the last: an instruction without instances)"),
         ("an empty csv", "a.csv: has no rows; name a file that has some"),
         ("an empty jsonl", "a.jsonl: has no rows; name a file that has some"),
         ("a header alone", "a.csv: has no rows; name a file that has some"),
@@ -325,6 +327,9 @@ def test_a_pipe_is_named_and_does_not_wait(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.parquet")
     with pytest.raises(UserError, match="is a pipe or a device"):
         read(tmp_path / "a.parquet")
+    source = f"--source=rows:{tmp_path / 'a.parquet'}"
+    with pytest.raises(UserError, match=r"^seeds\.sources: .*a\.parquet: is a pipe or a device"):
+        build.main(["--config=configs/build/super_ni.py", source, f"--out={tmp_path / 'out'}", "--dry_run"])
 
 
 def test_a_file_of_unknown_keys_is_not_read_to_its_end(tmp_path: Path) -> None:
@@ -340,6 +345,8 @@ def test_the_command_line_names_kind_path_and_columns() -> None:
         source = SourceConfig.model_validate(parse_source(text, columns))
         assert (f"{source.kind}:{source.path}", source.columns) == (text, columns)
     assert parse_source("dataset:d:train", columns) == {"kind": "dataset", "path": "d", "split": "train", "columns": {}}
+    with pytest.raises(UserError, match=r"^--columns: '': write instruction=NAME"):
+        parse_sources(["rows:a.csv"], "")
     for wrong in ("instruction=q", "instruction=q,output=a,context=c", "q,a", "instruction=q,output=a,output=b"):
         with pytest.raises(UserError, match=r"--columns: .*write instruction=NAME,input=NAME,output=NAME"):
             parse_columns(wrong)

@@ -167,7 +167,7 @@ def test_unknown_missing_and_changed_files_are_reported(tmp_path: Path, capsys: 
         (b"", "is empty"),
         (b"[]", "no row is readable"),
         (b'[{"instruction": "caf\xe9"}]', "not UTF-8"),
-        (b'{"rows": []}', "not a JSON array"),
+        (b'{"rows": []}', "is an object whose key rows holds an array"),
         (b'[{"question": "a", "answer": "b"}]', "no key 'instruction'"),
         (b'[{"instruction": 1, "input": 2, "output": 3}]', "is not a string"),
     ],
