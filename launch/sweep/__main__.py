@@ -36,9 +36,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(rest)
     points = choose(expand(arguments.sweep, overrides, arguments.out), arguments.only)
     if arguments.status or arguments.watch:
+        if arguments.dry_run:
+            flag = "--watch" if arguments.watch else "--status"
+            hint = "tells how far a sweep is, and --dry_run what it would run; leave one of them out"
+            raise UserError(flag, arguments.watch or arguments.status, hint)
         show_status(points, arguments.watch)
         return 0
     request = _preflight_request(arguments)
+    backend = BACKENDS[arguments.backend](_settings(arguments, overrides))
     if arguments.dry_run:
         print(listing(points))
         if request is None:
@@ -52,10 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     is_follower = bool(follower_name())  # of the host that has the folder
     if not is_follower:
         check_writable(folder)
-    backend = BACKENDS[arguments.backend](_settings(arguments, overrides))
     # One sweep has the folder; several may share out its points by --only, as the tasks of a cluster do.
     is_shared = bool(arguments.only) or is_follower
-    with contextlib.nullcontext() if is_shared else folder_lock(folder, "--out", SWEEP_LOCK):
+    with backend, contextlib.nullcontext() if is_shared else folder_lock(folder, "--out", SWEEP_LOCK):
         return run_points(points, backend)
 
 
@@ -128,14 +132,13 @@ def listing(points: Sequence[Point]) -> str:
 
 
 def run_points(points: Sequence[Point], backend: Backend) -> int:
-    """Run the points that are not done; one that fails does not stop the others."""
+    """Run the points that are not done, by a backend that was entered; one that fails does not stop the others."""
     done = [point for point in points if state(point) == "done"]
     for point in done:
         print(f"== {point.id}: done already, skipped", flush=True)
     damaged = [Outcome(point, "failed", str(fault)) for point in points if (fault := config_fault(point))]
     missing = [point for point in points if state(point) in ("new", "partial")]
-    with backend:
-        outcomes = backend.run(missing) if missing else []
+    outcomes = backend.run(missing) if missing else []
     return report(points, [*(Outcome(point, "done", "") for point in done), *damaged, *outcomes])
 
 

@@ -41,9 +41,15 @@ class LocalBackend:
 
     Where several hosts run a point together, each is given the same command. The primary one does all of the above; the
     others follow it, and keep a log of their own.
+
+    Raises:
+      UserError: the devices cannot be divided among the workers, or a cluster is asked for.
     """
 
     def __init__(self, settings: Settings) -> None:
+        if settings.cluster is not None:
+            hint = "is for a cluster, and --backend local runs the points on this machine; leave one of them out"
+            raise UserError("--cluster", settings.cluster, hint)
         self.stopped = False
         self._settings = settings
         self._shares = device_shares(settings.workers)

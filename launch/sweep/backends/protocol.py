@@ -47,6 +47,9 @@ class Outcome:
 class Backend(Protocol):
     """A place where points run. A context manager: `with backend:`; an interruption inside it stops what is running.
 
+    It is made from `Settings`, which it checks then, for a dry run too. What this machine lacks is checked as it is
+    entered: a dry run may be on another one.
+
     Attributes:
       stopped: whether it was told to stop; it starts no other point then.
     """

@@ -9,7 +9,7 @@ from typing import Any
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
 from launch.sweep.backends.protocol import Outcome, Settings
-from launch.sweep.backends.submission import Submission, call, check_bucket, check_installed, job_id, point_command
+from launch.sweep.backends.submission import Submission, call, check_bucket, job_id, point_command
 from launch.sweep.backends.tpu_environment import tpu_environment
 from launch.sweep.point_state import claim
 from launch.sweep.points import Point
@@ -23,11 +23,12 @@ class SkypilotBackend(Submission):
     """Launches a managed job for each point and returns; `--status` follows them by their run folders in a bucket.
 
     Raises:
-      UserError: SkyPilot is not installed here, or the template of a task is missing or sets what the sweep sets.
+      UserError: the template of a task is missing or sets what the sweep sets.
     """
 
+    name, program, install = NAME, "sky", INSTALL
+
     def __init__(self, settings: Settings) -> None:
-        check_installed("sky", NAME, INSTALL)
         self._settings, self._template = settings, read_template(settings.cluster)
 
     def run(self, points: Sequence[Point]) -> list[Outcome]:
@@ -54,7 +55,8 @@ def read_template(file: str | None) -> dict[str, Any]:
     """Return the fields of a task that a file of the user's sets: its resources, and how the machine is set up.
 
     Raises:
-      UserError: there is no such file, it is not a mapping, or it sets a field that the sweep sets.
+      UserError: there is no such file, it is not a mapping of what JSON can hold, or it sets a field that the sweep
+        sets.
     """
     if file is None:
         raise UserError("--cluster", None, "name the YAML of a SkyPilot task with its resources and setup")
@@ -62,15 +64,22 @@ def read_template(file: str | None) -> dict[str, Any]:
         import yaml
     except ImportError:
         raise UserError("--backend", NAME, "needs PyYAML: pip install 'coi-jax[launch]'") from None
+    text = files.read_text(file, "--cluster")
     try:
-        template = yaml.safe_load(files.read_text(file, "--cluster"))
-    except yaml.YAMLError as error:
+        template = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # of a date that is none; of lists in lists in lists
         raise UserError("--cluster", file, f"is not YAML: {str(error).partition(chr(10))[0]}") from None
     if not isinstance(template, dict) or not isinstance(template.get("resources"), dict):
         raise UserError("--cluster", file, "should be a mapping with `resources`, as configs/clusters/v5e_spot.yaml")
     for field in OWN_FIELDS:
         if field in template:
             raise UserError("--cluster", file, f"`{field}` is set by the sweep; remove it")
+    if not isinstance(template.get("envs") or {}, dict):
+        raise UserError("--cluster", file, "`envs` should be a mapping of names to values")
+    try:
+        json.dumps(template)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UserError("--cluster", file, f"cannot be written as JSON ({error}); put a date in quotes") from None
     return template
 
 

@@ -12,17 +12,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from coi_jax.common import files
-from coi_jax.common.errors import UserError
+from coi_jax.common.errors import UserError, shorten
 from coi_jax.common.storage import is_local
 from coi_jax.common.wording import count_of
 from launch.sweep.backends.protocol import Outcome, Settings
-from launch.sweep.backends.submission import Submission, call, check_installed, point_command
+from launch.sweep.backends.submission import LONGEST_REASON, Submission, call, point_command, read_cluster_lines
 from launch.sweep.point_state import claim
 from launch.sweep.points import Point
 
 NAME = "slurm"
 SCRIPT = "slurm_job.sh"  # in the folder of the sweep
 SAVE_SECONDS = 120  # before the end of its time in which a task is told to save
+JOB = re.compile(r"^\s*(\d+)(?:;\S+)?\s*$", re.MULTILINE)  # a site's programs may print a banner beside it
 OWN_OPTIONS = re.compile(r"#SBATCH\s+(--(?:array|job-name|output|error|open-mode|nodes|ntasks|signal)\b|-[aJoeNn]\b)")
 
 TEMPLATE = """\
@@ -55,12 +56,13 @@ class SlurmBackend(Submission):
     """Submits points as an array job and returns; `--status` follows them by their run folders.
 
     Raises:
-      UserError: Slurm is not installed here, or the file of options sets what the sweep sets.
+      UserError: the file of options is missing, no script, or sets what the sweep sets.
     """
+
+    name, program, install = NAME, "sbatch", "run this on a login node of the cluster"
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        check_installed("sbatch", NAME, "run this on a login node of the cluster")
         self._options, self._commands = read_options(settings.cluster)
 
     def run(self, points: Sequence[Point]) -> list[Outcome]:
@@ -70,24 +72,43 @@ class SlurmBackend(Submission):
             raise UserError("--out", folder, "name a folder of the file system that all nodes share")
         script = job_script(points, self._settings, self._options, self._commands)
         name = job_name(folder)
-        if queued := call(["squeue", "--me", f"--name={name}", "--noheader", "--format=%A"], NAME):
-            hint = f"still has job {queued.split()[0]} in the queue; wait until it ends, or scancel --name={name}"
+        if queued := JOB.search(call(["squeue", "--me", f"--name={name}", "--noheader", "--format=%A"], NAME)):
+            hint = f"still has job {queued[1]} in the queue; wait until it ends, or scancel --name={name}"
             raise UserError("--out", folder, hint)
         for point in points:
             claim(point)
         files.write_text(folder / SCRIPT, script)
-        number = call(["sbatch", "--parsable", os.fspath(folder / SCRIPT)], NAME).strip()
+        number = submit(folder / SCRIPT)
         print(f"submitted job {number} of {count_of(len(points), 'task')}: {folder / SCRIPT}", flush=True)
         return [Outcome(point, "submitted", f"task {place} of job {number}") for place, point in enumerate(points)]
+
+
+def submit(script: os.PathLike[str]) -> str:
+    """Submit a script; return the number of its job, which stands alone on a line, or before the cluster's name.
+
+    Raises:
+      UserError: sbatch fails, or names no job.
+    """
+    said = call(["sbatch", "--parsable", os.fspath(script)], NAME)
+    if found := JOB.search(said):
+        return found[1]
+    printed = f"printed {shorten(said.strip(), LONGEST_REASON)}" if said.strip() else "printed nothing"
+    hint = f"sbatch {printed}, no number of a job; see squeue --me, and try it by hand: sbatch --parsable {script}"
+    raise UserError("--backend", NAME, hint)
 
 
 def read_options(file: str | None) -> tuple[str, str]:
     """Return the `#SBATCH` lines of a file of options, and its other lines, which are run before each point.
 
     Raises:
-      UserError: there is no such file, or it sets an option that the sweep sets.
+      UserError: there is no such file, it is no script, or it sets an option that the sweep sets.
     """
-    lines = [line.rstrip("\r\n") for line in files.read_lines(file, "--cluster")] if file else []
+    if file is None:
+        return "", ""
+    lines = list(read_cluster_lines(file))
+    if not any(line.startswith(("#SBATCH", "#!")) for line in lines):  # those of the other backends would be commands
+        hint = "has no line of #SBATCH or #!/bin/bash; name a script as configs/clusters/slurm.sh"
+        raise UserError("--cluster", file, hint)
     for line in lines:
         if found := OWN_OPTIONS.match(line):
             raise UserError("--cluster", file, f"{found[1]} is set by the sweep; remove that line")

@@ -1,40 +1,55 @@
 """What backends share that hand points to a cluster, where each runs by the local backend of its machine."""
 
 import shutil
+import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Self
 
 from coi_jax.common import files
-from coi_jax.common.errors import UserError
+from coi_jax.common.errors import UserError, shorten
 from coi_jax.common.storage import is_local
 from launch.sweep.backends.protocol import Settings
 from launch.sweep.points import Point
 
+LONGEST_REASON = 300  # characters of what a program wrote that an error quotes
+
 
 class Submission:
-    """A context manager that has nothing to interrupt: what is submitted runs elsewhere."""
+    """A context manager that has nothing to interrupt: what is submitted runs elsewhere.
+
+    Attributes:
+      name: of the backend.
+      program: that submits.
+      install: how to get the program.
+    """
 
     stopped = False
+    name: str
+    program: str
+    install: str
 
     def __enter__(self) -> Self:
-        """Return the backend."""
+        """Return the backend; raise UserError where its program is not on the path."""
+        if shutil.which(self.program) is None:
+            hint = f"needs {self.program}, which is not installed here; {self.install}"
+            raise UserError("--backend", self.name, hint)
         return self
 
     def __exit__(self, *_: object) -> None:
         """Leave everything as it is."""
 
 
-def check_installed(program: str, backend: str, hint: str) -> None:
-    """Raise UserError where a program is not on the path.
+def read_cluster_lines(file: str) -> Iterator[str]:
+    """Yield the lines of a file of `--cluster` without their ends.
 
-    Args:
-      program: such as `sbatch`.
-      backend: that needs it.
-      hint: how to get it.
+    Raises:
+      UserError: it cannot be read, or a line holds a NUL byte, which no command line and no script can.
     """
-    if shutil.which(program) is None:
-        raise UserError("--backend", backend, f"needs {program}, which is not installed here; {hint}")
+    for number, line in enumerate(files.read_lines(file, "--cluster"), 1):
+        if "\0" in line:
+            raise UserError("--cluster", f"{file}:{number}", "holds a NUL byte; correct the line")
+        yield line.rstrip("\r\n")
 
 
 def check_bucket(points: Sequence[Point]) -> None:
@@ -45,18 +60,28 @@ def check_bucket(points: Sequence[Point]) -> None:
 
 
 def call(command: Sequence[str], backend: str) -> str:
-    """Return the output of a program; raise UserError with its own words where it fails.
+    """Return the output of a program; raise UserError with its own words where it fails or cannot be run.
 
     Args:
       command: the program and its arguments.
       backend: that calls it.
     """
-    done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="backslashreplace", check=False)
+    try:
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="backslashreplace", check=False)
+    except OSError as error:
+        path = shutil.which(command[0]) or command[0]
+        hint = f"{path} cannot be run ({error.strerror}); is the program there that its first line names?"
+        raise UserError("--backend", backend, hint) from None
     if done.returncode:
         said = [line.strip() for line in f"{done.stdout}\n{done.stderr}".split("\n") if line.strip()]
-        reason = said[-1] if said else f"status {done.returncode}"
+        reason = shorten(said[-1], LONGEST_REASON) if said else _status(done.returncode)
         raise UserError("--backend", backend, f"{command[0]} failed: {reason}")
     return done.stdout
+
+
+def _status(code: int) -> str:
+    """Return how a program ended that wrote nothing."""
+    return f"status {code}" if code > 0 else f"it was ended by {signal.Signals(-code).name}"
 
 
 def job_id(point: Point) -> str:

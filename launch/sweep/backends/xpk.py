@@ -3,15 +3,22 @@
 import shlex
 from collections.abc import Sequence
 
-from coi_jax.common import files
 from coi_jax.common.errors import UserError
 from launch.sweep.backends.protocol import Outcome, Settings
-from launch.sweep.backends.submission import Submission, call, check_bucket, check_installed, job_id, point_command
+from launch.sweep.backends.submission import (
+    Submission,
+    call,
+    check_bucket,
+    job_id,
+    point_command,
+    read_cluster_lines,
+)
 from launch.sweep.backends.tpu_environment import tpu_environment
 from launch.sweep.point_state import claim
 from launch.sweep.points import Point
 
 NAME = "xpk"
+FLAG_FILE = "file of flags of xpk workload create, as configs/clusters/xpk_v5e.txt"
 OWN_FLAGS = ("--workload", "--command", "--dry-run")
 INSTALL = "python -m venv ../xpk_env && ../xpk_env/bin/pip install xpk==1.16.0, and put its bin on PATH"
 
@@ -20,11 +27,12 @@ class XpkBackend(Submission):
     """Creates a workload for each point and returns; `--status` follows them by their run folders in a bucket.
 
     Raises:
-      UserError: xpk is not installed here, or the file of flags is missing or sets what the sweep sets.
+      UserError: the file of flags is missing or sets what the sweep sets.
     """
 
+    name, program, install = NAME, "xpk", INSTALL
+
     def __init__(self, settings: Settings) -> None:
-        check_installed("xpk", NAME, INSTALL)
         self._settings, self._flags = settings, read_flags(settings.cluster)
 
     def run(self, points: Sequence[Point]) -> list[Outcome]:
@@ -47,16 +55,27 @@ def read_flags(file: str | None) -> list[str]:
     """Return the flags of `xpk workload create` that a file has, one or more on a line; `#` begins a comment.
 
     Raises:
-      UserError: there is no such file, or it sets a flag that the sweep sets.
+      UserError: there is no such file, it holds something else, or it sets a flag that the sweep sets.
     """
     if file is None:
-        raise UserError(
-            "--cluster", None, "name a file of flags of xpk workload create, as configs/clusters/xpk_v5e.txt"
-        )
-    flags = [flag for line in files.read_lines(file, "--cluster") for flag in shlex.split(line, comments=True)]
+        raise UserError("--cluster", None, f"name a {FLAG_FILE}")
+    flags = [flag for number, line in enumerate(read_cluster_lines(file), 1) for flag in _flags(line, file, number)]
+    if not flags:
+        raise UserError("--cluster", file, f"has no flag; name a {FLAG_FILE}")
     for flag in flags:
         if (name := flag.partition("=")[0]) in OWN_FLAGS:
             raise UserError("--cluster", file, f"{name} is set by the sweep; remove it")
+    return flags
+
+
+def _flags(line: str, file: str, number: int) -> list[str]:
+    """Return the flags of a line; raise UserError where it begins with none, as those of the other backends do."""
+    try:
+        flags = shlex.split(line, comments=True)
+    except ValueError as error:
+        raise UserError("--cluster", f"{file}:{number}", f"{error}; correct the line") from None
+    if flags and not flags[0].startswith("--"):
+        raise UserError("--cluster", f"{file}:{number}", f"begins with {flags[0]!r}, no flag; name a {FLAG_FILE}")
     return flags
 
 

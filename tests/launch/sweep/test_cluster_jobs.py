@@ -11,6 +11,7 @@ from coi_jax.common.errors import UserError
 from launch.sweep import __main__ as sweep
 from launch.sweep.backends import skypilot, xpk
 from launch.sweep.backends.protocol import Settings
+from launch.sweep.backends.registry import BACKENDS
 from launch.sweep.backends.submission import call, job_id
 from launch.sweep.point_state import state
 from launch.sweep.points import Point, expand
@@ -114,6 +115,9 @@ def test_a_tool_that_is_not_installed_and_a_folder_of_this_machine(
         ("resources: {use_spot: true}\nrun: echo", r"`run` is set by the sweep; remove it"),
         ("setup: echo", "should be a mapping with `resources`"),
         ("resources: [", "is not YAML: "),
+        ("resources: {zone: 2026-13-45}", "is not YAML: month must be in 1..12"),
+        ("resources: {zone: 2026-11-05}", "cannot be written as JSON"),
+        ("resources: {}\nenvs: [A]", "`envs` should be a mapping"),
     ],
 )
 def test_a_template_that_overrides_wrongly(tmp_path: Path, text: str, message: str) -> None:
@@ -156,3 +160,39 @@ def test_what_a_program_writes_in_another_encoding_is_read_all_the_same(tmp_path
     assert call([str(program)], "slurm") == "\\xff banner\n"
     with pytest.raises(UserError, match=r"squeue failed: no queue \\xff$"):
         call([str(program), "--fail"], "slurm")
+
+
+def test_a_program_that_cannot_be_run_or_is_killed_is_named(tmp_path: Path) -> None:
+    program = tmp_path / "sbatch"
+    for text, message in (
+        ("#!/no/such/shell\n", f"{program} cannot be run \\(No such file or directory\\); is the program there"),
+        ("garbage", f"{program} cannot be run \\(Exec format error\\)"),
+        ("#!/bin/sh\nkill -9 $$\n", "failed: it was ended by SIGKILL"),
+        ("#!/bin/sh\nexit 3\n", "failed: status 3"),
+    ):
+        program.write_text(text)
+        program.chmod(0o755)
+        with pytest.raises(UserError, match=message):
+            call([str(program)], "slurm")
+
+
+@pytest.mark.parametrize("backend", list(BACKENDS))
+def test_a_dry_run_reads_the_file_for_the_cluster(
+    workplace: Path, capfd: pytest.CaptureFixture[str], backend: str
+) -> None:
+    """Without the program that submits: a dry run may be on another machine."""
+    own = {"slurm": CONFIGS / "clusters" / "slurm.sh", **CLUSTERS}
+    (workplace / "nothing").write_text("")
+    (workplace / "null").write_text("--cluster=c\0\n")
+    (workplace / "wide").write_text("--cluster=c\n", encoding="utf-16")
+    (workplace / "quote").write_text("--cluster='c\n")
+    (workplace / "dangling").symlink_to("nowhere")
+    names = ["absent", "runs", "nothing", "null", "wide", "quote", "dangling"]
+    (workplace / "runs").mkdir()
+    for file in (*names, *(str(path) for other, path in own.items() if other != backend)):
+        flags = ["--sweep", SWEEP, "--backend", backend, "--cluster", file, "--dry_run"]
+        assert cli.run(lambda flags=flags: sweep.main(flags)) == 2, file
+        (line,) = capfd.readouterr().err.splitlines()
+        assert line.startswith(f"error: --cluster: {file}"), line
+    cluster = ["--cluster", str(own[backend])] if backend in own else []
+    assert cli.run(lambda: sweep.main(["--sweep", SWEEP, "--backend", backend, *cluster, "--dry_run"])) == 0

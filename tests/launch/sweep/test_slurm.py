@@ -97,3 +97,46 @@ def test_slurm_that_is_not_installed(
         == "error: --backend: slurm: needs sbatch, which is not installed here; run this on a login node of the cluster"
     )
     assert not (workplace / "runs/quickstart").exists()
+
+
+@pytest.mark.parametrize(
+    ("printed", "status", "message"),
+    [
+        ("17", 0, "submitted job 17 of 3 tasks"),
+        ("Welcome to 3\n17;main", 0, "submitted job 17 of 3 tasks"),
+        ("", 0, "slurm: sbatch printed nothing, no number of a job; see squeue --me"),
+        ("x" * 3_000_000, 0, f"slurm: sbatch printed {'x' * 150} … {'x' * 150}, no number of a job"),
+        ("", 1, "slurm: sbatch failed: status 1"),
+    ],
+    ids=["number", "banner", "nothing", "flood", "failure"],
+)
+def test_what_sbatch_prints_is_the_number_of_a_job(
+    workplace: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    printed: str,
+    status: int,
+    message: str,
+) -> None:
+    (workplace / "printed").write_text(printed)
+    write_program(workplace / "sbatch", f"cat printed; exit {status}")
+    write_program(workplace / "squeue", "echo Welcome")
+    monkeypatch.setenv("PATH", f"{workplace}:/usr/bin:/bin")
+    assert run() == (0 if "submitted" in message else 2)
+    written = capfd.readouterr()
+    assert message in written.out + written.err
+
+
+def test_a_queue_that_cannot_be_asked_is_told_in_its_own_words(
+    workplace: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_program(workplace / "sbatch", "echo 17")
+    write_program(workplace / "squeue", "echo slurm_load_jobs error: no controller >&2; exit 1")
+    monkeypatch.setenv("PATH", f"{workplace}:/usr/bin:/bin")
+    assert run() == 2
+    assert capfd.readouterr().err == "error: --backend: slurm: squeue failed: slurm_load_jobs error: no controller\n"
+
+
+def write_program(path: Path, line: str) -> None:
+    path.write_text(f"#!/bin/sh\n{line}\n")
+    path.chmod(0o755)

@@ -90,6 +90,14 @@ def test_the_command_prints_a_line_for_each_point_and_ends_when_all_are_done(
     assert capsys.readouterr().out.splitlines()[-1] == "3 points: 3 done"
 
 
+@pytest.mark.parametrize("flags", [["--status"], ["--watch", "1"]])
+def test_a_dry_run_follows_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str]) -> None:
+    fixed = ["--sweep", str(SWEEP), "--backend", "local", "--out", str(tmp_path / "runs"), "--dry_run"]
+    assert cli.run(lambda: main([*fixed, *flags])) == 2
+    assert f"error: {flags[0]}: " in (message := capsys.readouterr().err)
+    assert "and --dry_run what it would run; leave one of them out" in message
+
+
 @pytest.mark.parametrize("text", ["[]", "3", "null", "{", "{}", '{"arm": "coi3"}'])
 def test_a_point_whose_config_is_damaged_is_not_done(point: Point, text: str) -> None:
     claim(point)
