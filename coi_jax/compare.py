@@ -24,8 +24,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     from coi_jax.evaluation.comparison import compare  # once the command line is right: --help needs no scorer
     from coi_jax.evaluation.comparison_table import show
 
-    tasks, scores = (text.split(",") if text else [] for text in (arguments.tasks, arguments.scores))
-    found = compare(a, b, tasks, scores, resamples=arguments.resamples, seed=arguments.seed)
+    found = compare(
+        a, b, arguments.tasks or (), arguments.scores or (), resamples=arguments.resamples, seed=arguments.seed
+    )
     if arguments.json:
         made_from = {"a": a, "b": b, "resamples": arguments.resamples, "seed": arguments.seed}
         print(json.dumps(made_from | {"comparisons": [each.to_dict() for each in found]}, ensure_ascii=False))
@@ -46,8 +47,10 @@ def _parser() -> cli.Parser:
     parser = cli.parser(__doc__)
     parser.add_argument("a", metavar="RUN_A", help="run folder; several, with commas, are replicates")
     parser.add_argument("b", metavar="RUN_B", help="run folder, or several, that it is compared with")
-    parser.add_argument("--tasks", default="", help="test sets, with commas; else all that every run has answered")
-    parser.add_argument("--scores", default="", help="scores, as results.json names them; else those of the terminal")
+    parser.add_argument("--tasks", type=cli.names, help="test sets, with commas; else all that every run has answered")
+    parser.add_argument(
+        "--scores", type=cli.names, help="scores, as results.json names them; else those of the terminal"
+    )
     parser.add_argument("--resamples", type=cli.positive_int, default=2000, help="number of bootstrap resamples")
     parser.add_argument("--seed", type=cli.integer, default=0, help="of the resampling")
     parser.add_argument("--json", action="store_true", help="print the comparison as JSON")

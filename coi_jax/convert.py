@@ -13,6 +13,7 @@ at a time.
 """
 
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 
@@ -59,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"wrote {arguments.out}; next: transformers.{loader}.from_pretrained({arguments.out!r})")
     else:
         import_model(Folder(arguments.src, "src"), arguments.out, arguments.config, overrides, dtype)
-        print(f"wrote {arguments.out}; next: python -m coi_jax.evaluate --workdir {arguments.out}")
+        print(f"wrote {arguments.out}; next: python -m coi_jax.evaluate --workdir {shlex.quote(arguments.out)}")
     return 0
 
 

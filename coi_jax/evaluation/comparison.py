@@ -4,6 +4,8 @@ Examples are drawn with replacement, the same ones for both sides (Koehn, 2004).
 several seeds, they are replicates: they are drawn too, so that an interval tells of both kinds of chance.
 """
 
+import os
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
@@ -16,6 +18,7 @@ from pydantic import Field
 from coi_jax.common.arguments import Seed, checked
 from coi_jax.common.errors import UserError, nearest
 from coi_jax.common.storage import PathLike, as_path
+from coi_jax.data.test_sets import find_test_set
 from coi_jax.evaluation import predictions
 from coi_jax.evaluation.bootstrap import Resamples, draws, interval
 from coi_jax.evaluation.predictions import PREDICTIONS, RESULTS, Row
@@ -139,8 +142,11 @@ def compare(
       seed: of the resampling.
 
     Raises:
-      UserError: a run has no scored answers to a test set, the runs answered other examples, or have no such score.
+      UserError: there is no such test set, a run has no scored answers to it, the runs answered other examples, or have
+        no such score.
     """
+    for task in tasks:
+        find_test_set(task, "--tasks")
     runs = [as_path(run, side) for side, runs in (("RUN_A", a), ("RUN_B", b)) for run in runs]
     result = []
     for task in tasks or _common_tasks(runs):
@@ -171,7 +177,7 @@ def _common_tasks(runs: Sequence[epath.Path]) -> list[str]:
 def _read(run: epath.Path, task: str) -> dict[str, Row]:
     """Return the lines of a run's predictions by the id of their example."""
     folder = run / "eval" / task
-    command = f"python -m coi_jax.evaluate --workdir {run} --tasks {task}"
+    command = f"python -m coi_jax.evaluate --workdir {shlex.quote(os.fspath(run))} --tasks {task}"
     if not (folder / PREDICTIONS).exists():
         raise UserError("--tasks", task, f"{run} has no predictions of it; run {command}")
     lines = list(predictions.read_rows(folder))

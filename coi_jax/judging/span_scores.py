@@ -1,6 +1,8 @@
 """The scores of the steps of a run's answers, by the spans that a language model marks: `spans.json`."""
 
 import hashlib
+import os
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
@@ -36,7 +38,7 @@ def score_spans(workdir: PathLike, test_set: str, client: Client, config: SpansC
       UserError: the answers are not there, not scored, or without references; or the model did not answer usably.
     """
     folder = as_path(workdir) / "eval" / test_set
-    rows = _read(folder, f"python -m coi_jax.evaluate --workdir {workdir} --tasks {test_set}")
+    rows = _read(folder, f"python -m coi_jax.evaluate --workdir {shlex.quote(os.fspath(workdir))} --tasks {test_set}")
     marked = mark([_answer(row) for row in rows[: config.examples]], client, config)
     faults = [each.fault for each in marked if each.spans is None]
     asked = [each for each in marked if each.marked_by == "model"]

@@ -31,14 +31,15 @@ from coi_jax.tokenizers.protocol import Vocabulary
 from coi_jax.tokenizers.vocabulary import load_vocabulary, trained_size
 from coi_jax.training import optimizer
 from coi_jax.training import step as train_step
-from coi_jax.training.progress_log import VALIDATION, VALIDATION_LOSS, ProgressLog
+from coi_jax.training.progress_log import VALIDATION, VALIDATION_LOSS, LeftOut, ProgressLog
 from coi_jax.training.step import StepFunction
 from coi_jax.training.termination import Termination
 from coi_jax.training.validation import BestCheckpoint, Validation
 from coi_jax.weights.initial_weights import InitialWeights, initial_weights, open_weights
 from coi_jax.weights.sources import CONFIG
 
-LOGGED = "logged_rows"  # in the position of a checkpoint: rows of metrics.jsonl
+# In the position of a checkpoint: the rows of metrics.jsonl, and the steps that were left out.
+LOGGED, LEFT_OUT = "logged_rows", "left_out"
 LEAST_SECONDS = 60.0  # between checkpoints that are due by time, however little a save takes
 KEPT_PROGRAMS = 8  # compiled steps that a process keeps for its next runs
 
@@ -250,11 +251,12 @@ def make_programs(
 
 
 class Fitted(NamedTuple):
-    """How training ended: the steps taken, the last loss, and the signal that stopped it, if one did."""
+    """How training ended: steps taken, last loss, the signal that stopped it, if one did, and steps left out."""
 
     step: int
     loss: float
     signal: int | None
+    left_out: int
 
 
 def fit(job: TrainingJob) -> Fitted:
@@ -284,12 +286,17 @@ def fit(job: TrainingJob) -> Fitted:
                 validate(job, state, step, progress_log, best)
             if schedule.is_due(step):
                 progress_log.flush()
-                checkpoints.save(state, step, job.position | {LOGGED: progress_log.rows})
+                checkpoints.save(state, step, job.position | logged(progress_log))
                 schedule.has_saved()
         progress_log.flush()
-        checkpoints.save(state, step, job.position | {LOGGED: progress_log.rows})
+        checkpoints.save(state, step, job.position | logged(progress_log))
     job.initial_weights.keep_frozen_base(state.frozen)
-    return Fitted(step, progress_log.loss, stop.signal)
+    return Fitted(step, progress_log.loss, stop.signal, progress_log.left_out.total)
+
+
+def logged(progress_log: ProgressLog) -> checkpoint.Position:
+    """Return what a checkpoint keeps of the progress log."""
+    return {LOGGED: progress_log.rows, LEFT_OUT: progress_log.left_out._asdict()}
 
 
 def keeps_best_by(settings: TrainConfig) -> str | None:
@@ -422,6 +429,7 @@ def make_progress_log(job: TrainingJob, start_step: int) -> ProgressLog:
     """Return the progress log of a run that has taken `start_step` steps."""
     trackers: list[Tracker] = []
     processes.on_primary(lambda: trackers.extend(open_trackers(job.run.path, job.config)))
+    position = checkpoint.read_position(job.run.checkpoints, start_step) if start_step else {}
     progress_log = ProgressLog(
         job.run,
         total_steps=job.total_steps,
@@ -432,11 +440,12 @@ def make_progress_log(job: TrainingJob, start_step: int) -> ProgressLog:
         trackers=trackers,
         ids_of=lambda step: job.loader.example_ids(step - 1),
         skips=job.config.train.on_not_finite == "skip",
+        left_out=LeftOut(**position.get(LEFT_OUT, {})),
     )
-    logged = checkpoint.read_position(job.run.checkpoints, start_step).get(LOGGED) if start_step else None
-    if logged is not None and progress_log.rows < logged:
+    rows = position.get(LOGGED)
+    if rows is not None and progress_log.rows < rows:
         processes.log_primary(
-            f"warning: {job.run.metrics} has lost {logged - progress_log.rows} of its {logged} rows up to step "
+            f"warning: {job.run.metrics} has lost {rows - progress_log.rows} of its {rows} rows up to step "
             f"{start_step}; restore it, or the curves of this run begin later"
         )
     return progress_log

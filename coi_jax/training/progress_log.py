@@ -1,14 +1,17 @@
 """Progress of a training run: a progress bar, and rows of metrics every few steps."""
 
 import math
+import os
+import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
 from coi_jax.common.errors import UserError
 from coi_jax.common.progress import Bar
+from coi_jax.common.wording import count_of
 from coi_jax.models.flops import Costs, Work, model_flops
 from coi_jax.parallel import processes
 from coi_jax.runs.metrics_log import MetricsLog
@@ -20,6 +23,21 @@ VALIDATION = "validation_"  # what names of the validation split's numbers begin
 VALIDATION_LOSS = f"{VALIDATION}loss"
 NAMED = 4  # examples of a step that diverged
 MOST_SKIPPED = 10  # steps in a row: more are no fault of single examples
+PARAMETERS = ("parameters", "not finite")  # where loss and gradient are: the update is not
+DIVERGED = (
+    "training diverged; lower config.optimizer.learning_rate or clip gradients, in another --workdir, or go on from "
+    "the last checkpoint without such steps: --config.train.on_not_finite=skip"
+)
+
+
+class LeftOut(NamedTuple):
+    """How many steps were left out since they were not finite: of all, and in a row up to the newest."""
+
+    total: int = 0
+    in_a_row: int = 0
+
+
+NOTHING_LEFT_OUT = LeftOut()
 
 
 class ProgressLog:
@@ -42,6 +60,7 @@ class ProgressLog:
         trackers: Sequence[Tracker] = (),
         ids_of: Callable[[int], Sequence[str]] = lambda _: (),
         skips: bool = False,
+        left_out: LeftOut = NOTHING_LEFT_OUT,
     ) -> None:
         """Begin the log of a run that continues after `start_step` steps.
 
@@ -55,8 +74,9 @@ class ProgressLog:
           trackers: get every row too.
           ids_of: returns the ids of the examples of a step.
           skips: whether a step that is not finite was left out, and is said; else it is an error.
+          left_out: of the steps that the run has taken.
         """
-        self.loss, self._skips, self._skipped = math.nan, skips, 0
+        self.loss, self._skips, self.left_out, self._folder = math.nan, skips, left_out, run.path
         self._log_every, self._total_steps, self._first_step = log_every, total_steps, start_step + 1
         self._costs, self._peak_flops, self._ids_of = costs, peak_flops, ids_of
         self._pending: tuple[int, StepMetrics] | None = None
@@ -111,7 +131,7 @@ class ProgressLog:
 
     def _take(self, step: int, metrics: StepMetrics) -> None:
         if metrics.is_finite:
-            self.loss, self._skipped = float(metrics.loss), 0
+            self.loss, self.left_out = float(metrics.loss), self.left_out._replace(in_a_row=0)
         else:
             self._skip(step, metrics)
         self._bar.advance(1, note=f"loss {self.loss:.3f}", is_typical=step > self._first_step)
@@ -123,14 +143,24 @@ class ProgressLog:
 
     def _skip(self, step: int, metrics: StepMetrics) -> None:
         """Say that a step was left out; raise UserError where it was not, or where too many were in a row."""
-        self._skipped += 1
-        fault = _divergence(step, metrics, self._ids_of(step))
+        name, value = _not_finite(metrics)
+        examples = _examples(step, self._ids_of(step), self._folder)
         if not self._skips:
-            raise fault
-        if self._skipped > MOST_SKIPPED:
-            hint = f"more than {MOST_SKIPPED} steps in a row are not finite; lower config.optimizer.learning_rate"
-            raise UserError(fault.field, fault.value, f"{hint}, or clip gradients, in another --workdir")
-        processes.log_primary(f"left out: {fault.field}: {fault.value}{_examples(step, self._ids_of(step))}")
+            raise UserError(f"{name} of step {step}", value, f"{DIVERGED}{examples}")
+        self.left_out = LeftOut(self.left_out.total + 1, self.left_out.in_a_row + 1)
+        if reason := self._too_many(step):
+            hint = f"{reason}; lower config.optimizer.learning_rate, or clip gradients, in another --workdir"
+            raise UserError(f"{name} of step {step}", value, hint)
+        processes.log_primary(f"left out: {name} of step {step}: {value}{examples}")
+
+    def _too_many(self, step: int) -> str:
+        """Return why so many steps left out are no fault of single examples; empty where they may be."""
+        in_a_row = self.left_out.in_a_row
+        if in_a_row > MOST_SKIPPED:
+            return f"more than {MOST_SKIPPED} steps in a row are not finite"
+        if step == self._total_steps and 2 * in_a_row >= self._total_steps:
+            return f"the last {in_a_row} of {count_of(self._total_steps, 'step')} are not finite"
+        return ""
 
 
 class ThroughputWindow:
@@ -184,18 +214,16 @@ def _numbers(metrics: StepMetrics) -> dict[str, float]:
     return {name: float(value) for name, value in metrics._asdict().items() if name not in ("is_finite", "work")}
 
 
-def _divergence(step: int, metrics: StepMetrics, ids: Sequence[str]) -> UserError:
-    """Return the error of a step that gave numbers which are not finite; names the first of them, and its examples."""
+def _not_finite(metrics: StepMetrics) -> tuple[str, float | str]:
+    """Return the first of a step's numbers that is not finite: its name and its value."""
     numbers = {"loss": float(metrics.loss), "gradient norm": float(metrics.gradient_norm)}
-    name, value = next(((k, v) for k, v in numbers.items() if not math.isfinite(v)), ("parameters", "not finite"))
-    hint = (
-        "training diverged; lower config.optimizer.learning_rate or clip gradients, in another --workdir, or go on "
-        "from the last checkpoint without such steps: --config.train.on_not_finite=skip"
-    )
-    return UserError(f"{name} of step {step}", value, f"{hint}{_examples(step, ids)}")
+    return next(((name, value) for name, value in numbers.items() if not math.isfinite(value)), PARAMETERS)
 
 
-def _examples(step: int, ids: Sequence[str]) -> str:
-    """Return which examples a step has seen, and how to read them."""
+def _examples(step: int, ids: Sequence[str], folder: os.PathLike[str]) -> str:
+    """Return which examples a step of a run has seen, and how to read them."""
+    if not ids:
+        return ""
     more = f" and {len(ids) - NAMED} more" if len(ids) > NAMED else ""
-    return f" (examples {', '.join(ids[:NAMED])}{more}: python -m coi_jax.batch --step {step})" if ids else ""
+    command = f"python -m coi_jax.batch --workdir {shlex.quote(os.fspath(folder))} --step {step}"
+    return f" (examples {', '.join(ids[:NAMED])}{more}: {command})"

@@ -1,6 +1,8 @@
 """Train the run of a folder, from its beginning or from its newest checkpoint."""
 
 import contextlib
+import os
+import shlex
 import signal
 from collections.abc import Callable
 from dataclasses import replace
@@ -56,11 +58,14 @@ def _train_locked(config: RunConfig, workdir: PathLike, make_scorer: MakeScorer 
     job = prepare(config, run)
     if make_scorer is not None:
         job = replace(job, scorer=make_scorer(job))
-    step, loss, stopped_by = fit(job)
+    step, loss, stopped_by, left_out = fit(job)
     if step < job.total_steps:
         report = f"stopped and saved at step {step} of {job.total_steps}; run the same command again to go on"
         return Trained(report, is_interrupted=stopped_by == signal.SIGINT)
-    return Trained(f"trained {step} steps to a loss of {loss:.4f} in {run.path}; next: {next_command(run, config)}")
+    trained = f"trained {step} steps to a loss of {loss:.4f} in {run.path}"
+    if left_out:
+        trained += f", and left out {left_out} of them, which were not finite"
+    return Trained(f"{trained}; next: {next_command(run, config)}")
 
 
 def is_finished(run: RunFolder, config: RunConfig) -> bool:
@@ -81,4 +86,4 @@ def is_finished(run: RunFolder, config: RunConfig) -> bool:
 def next_command(run: RunFolder, config: RunConfig) -> str:
     """Return the command that evaluates a trained run on those of its test sets that the dataset has."""
     tests = available_tests(config) or config.evaluation.tests
-    return f"python -m coi_jax.evaluate --workdir {run.path} --tasks {','.join(tests)}"
+    return f"python -m coi_jax.evaluate --workdir {shlex.quote(os.fspath(run.path))} --tasks {','.join(tests)}"

@@ -88,6 +88,9 @@ def test_json_names_the_runs_of_each_side(tmp_path: Path, capsys: pytest.Capture
         (["a,,b", "c"], "RUN_A: a,,b: name run folders"),
         (["a", "c,c"], "RUN_B: c,c: name run folders, each once"),
         (["a", "b", "--tasks=coi2_test"], "a has no predictions of it"),
+        (["a b;ls", "b", "--tasks=coi2_test"], "run python -m coi_jax.evaluate --workdir 'a b;ls' --tasks coi2_test"),
+        (["a", "b", "--tasks=coi2_test ; ls"], "--tasks: coi2_test ; ls: unknown; did you mean 'coi2_test'?"),
+        (["a", "b", "--tasks=PROC1_TEST"], "--tasks: PROC1_TEST: unknown; "),
         (["a", "b", "--seed=-1"], "--seed: -1: give 0 or more"),
     ],
 )
@@ -103,3 +106,10 @@ def test_mistakes_are_one_line(
     error = capsys.readouterr().err
     assert said in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("flag", ["--tasks", "--scores"])
+def test_names_that_are_empty_are_refused(capsys: pytest.CaptureFixture[str], flag: str) -> None:
+    with pytest.raises(SystemExit):
+        compare("a", "b", f"{flag}=,")
+    assert f"argument {flag}: ',' should be different names with commas between them" in capsys.readouterr().err

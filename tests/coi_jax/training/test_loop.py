@@ -245,7 +245,7 @@ def test_a_step_that_is_not_finite_is_left_out_on_request(tmp_path: Path, capsys
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params(tmp_path)))
     said = capsys.readouterr().err
     assert "left out: loss of step 6: " in said
-    assert "(examples example 5: python -m coi_jax.batch --step 6)" in said
+    assert f"(examples example 5: python -m coi_jax.batch --workdir {tmp_path} --step 6)" in said
     rows = {row["step"]: row["loss"] for row in read_metrics(tmp_path / "metrics.jsonl")}
     assert rows[6] is None
     assert sorted(rows) == list(range(1, 11))
@@ -268,6 +268,23 @@ def test_too_many_steps_in_a_row_are_an_error_all_the_same(tmp_path: Path) -> No
     job = make_job(tmp_path, run_config(train__length__count=20, train__on_not_finite="skip"))
     with pytest.raises(UserError, match=r"of step 13: .*more than 10 steps in a row are not finite"):
         fit(replace(job, loader=PoisonedLoader(20, range(3, 20))))
+
+
+@pytest.mark.parametrize(("steps", "left_out"), [(range(4, 7), None), ([2, 6], 2), (range(1, 7), None)])
+def test_a_run_whose_last_half_is_left_out_is_an_error(
+    tmp_path: Path, steps: Collection[int], left_out: int | None
+) -> None:
+    """Also where it was stopped in between: nothing is saved of its end, so the same command says so again."""
+    settings: dict[str, Any] = {"train__length__count": 6, "train__checkpoint_every": 5}
+    job = make_job(tmp_path, run_config(train__on_not_finite="skip", **settings))
+    for _ in range(2):
+        if left_out is None:
+            message = f"of step 6: .*the last {len(steps)} of 6 steps are not finite; lower config.optimizer"
+            with pytest.raises(UserError, match=message):
+                fit(replace(job, loader=PoisonedLoader(6, steps)))
+            assert checkpoint_steps.steps(tmp_path / "checkpoints") == [5]
+        else:
+            assert fit(replace(job, loader=PoisonedLoader(6, steps))).left_out == left_out
 
 
 def test_an_update_that_is_not_finite_ends_the_last_step_too(tmp_path: Path) -> None:

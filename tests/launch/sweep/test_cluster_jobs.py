@@ -1,5 +1,6 @@
 """Jobs of SkyPilot and xpk: parsed by the tools' own code where they are installed, submitted to stand-ins."""
 
+import functools
 import os
 import subprocess
 from pathlib import Path
@@ -191,7 +192,7 @@ def test_a_dry_run_reads_the_file_for_the_cluster(
     (workplace / "runs").mkdir()
     for file in (*names, *(str(path) for other, path in own.items() if other != backend)):
         flags = ["--sweep", SWEEP, "--backend", backend, "--cluster", file, "--dry_run"]
-        assert cli.run(lambda flags=flags: sweep.main(flags)) == 2, file
+        assert cli.run(functools.partial(sweep.main, flags)) == 2, file
         (line,) = capfd.readouterr().err.splitlines()
         assert line.startswith(f"error: --cluster: {file}"), line
     cluster = ["--cluster", str(own[backend])] if backend in own else []
