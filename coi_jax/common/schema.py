@@ -1,6 +1,6 @@
 """Schemas that pydantic validates: the base of all configs, and the check of a JSON value against one."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, TypeVar
 
 import pydantic
@@ -34,10 +34,20 @@ class Section(pydantic.BaseModel):
         """Reject integers that arrays of 32 bits, as counters of steps, cannot hold, and text that no file can."""
         if isinstance(value, int) and abs(value) > LARGEST_INTEGER:
             raise ValueError(f"should be at most {LARGEST_INTEGER:,}")
-        for text in value if isinstance(value, tuple) else (value,):
-            if isinstance(text, str) and not is_utf8(text):
-                raise ValueError(HALF_A_PAIR)
+        if not all(map(is_utf8, _texts(value))):
+            raise ValueError(HALF_A_PAIR)
         return value
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Yield all texts in the value of a field, but those in sections, which check their own."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from _texts([*value.keys(), *value.values()])
+    elif isinstance(value, list | tuple | set | frozenset):
+        for part in value:
+            yield from _texts(part)
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

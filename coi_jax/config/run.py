@@ -320,7 +320,11 @@ class LoggingConfig(Section):
 
 
 class RunConfig(Section):
-    """All there is to say of a run."""
+    """All there is to say of a run.
+
+    `load_config` makes it, and names a wrong field in one line; made directly of its fields, it raises pydantic's own
+    ValidationError, which lists all of them.
+    """
 
     arm: str  # a name in coi_jax.data.arms
     seed: NonNegativeInt

@@ -63,9 +63,15 @@ def _user_error(errors: Sequence[Any], schema: type[Section]) -> UserError:
         hint = f"is a section; set its fields, as --config.{'.'.join(path)}.FIELD=VALUE"
     elif error["type"] == "tuple_type":
         hint = f"""should be several values: --config.{".".join(path)}="('a', 'b')" """.rstrip()
-    elif error["type"] == "value_error" and isinstance(value, dict):
+    elif error["type"] == "value_error" and isinstance(value, dict) and not _is_plain(path, place):
         value = "its fields do not fit together"  # a whole section would hide the hint
     return UserError(".".join(["config", *path]), value, hint)
+
+
+def _is_plain(path: Sequence[str], place: Place) -> bool:
+    """Return whether a path, and the last section on it, lead to a plain value: a mapping that is no section."""
+    info = place.options[0].model_fields.get(path[-1]) if path and place.options else None
+    return info is not None and not place_of(info).options
 
 
 def _hint(error: Any) -> str:

@@ -82,6 +82,8 @@ def test_overrides_by_dotted_name() -> None:
         ({"model.qk_norm": "abc"}, "config.model.qk_norm: abc: should be a valid boolean or should be 'all_heads'"),
         ({"data.folder": "\ud800"}, r"config.data.folder: '\\ud800': holds half of a surrogate pair"),
         ({"evaluation.tests": ("coi2_test", "\ud800")}, "config.evaluation.tests: .*holds half of a surrogate pair"),
+        ({"optimizer.options": {"b\ud800": 0.5}}, r"config.optimizer.options: \{'b\\ud800': 0.5\}: holds half of a"),
+        ({"data.chat.variables": {"x": "\ud800"}}, r"config.data.chat.variables: \{'x': '\\ud800'\}: holds half of a"),
         ({"weights.folder": ""}, "config.weights.folder: '': is empty; name a folder"),
         ({"data.cache_folder": ""}, "config.data.cache_folder: '': is empty; name a folder"),
         ({"data.split": "../x"}, "config.data.split: ../x: .*should match pattern"),

@@ -32,6 +32,11 @@ def test_a_model_that_no_request_can_name_is_refused() -> None:
         asked.model_copy(update={"base_url": None}).resolved({"COI_LLM_MODEL": "m", "OPENAI_BASE_URL": "http://\udcff"})
 
 
+def test_more_fields_of_a_request_are_texts_that_can_be_sent() -> None:
+    with pytest.raises(ValueError, match=r"extra_body\s.*half of a surrogate pair"):
+        config("u", extra_body={"stop": ["x", {"y": "\ud800"}]})
+
+
 @pytest.mark.parametrize("url", ["http://localhost:8000/v1", "https://api.example.com", "http://[::1]:8/v1", None])
 def test_an_address_is_taken_as_it_is(url: str | None) -> None:
     assert config("").model_copy(update={"base_url": url}).resolved({"OPENAI_BASE_URL": ""}).base_url == url
