@@ -6,14 +6,19 @@ are then offered again, and those that the service has already are left out.
 
 import importlib.util
 import os
+import re
 import secrets
+import socket
 import sys
 import time
+import urllib.parse
+import urllib.request
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+import pydantic
 from etils import epath
 
 from coi_jax.common import files, storage
@@ -23,8 +28,15 @@ from coi_jax.config.run import LoggingConfig, RunConfig
 
 TRACKING = "tracking.json"  # in the run folder
 PACKAGES = {"wandb_project": "wandb", "mlflow_experiment": "mlflow"}  # their extras have the same names
+WANDB_OFFLINE = ("offline", "dryrun", "disabled")  # modes that ask no server
 MLFLOW_RETRIES = "3"  # of a request: after 12 seconds an error, where MLflow's own default takes minutes
+MLFLOW_URI = "MLFLOW_TRACKING_URI"
+_USER = re.compile("//[^/@]*@")  # and a password, of a URL
 MLFLOW_BATCH = 100  # values in a request: MLflow takes so many parameters, and ten times as many metrics
+
+
+CONNECT_SECONDS = 5.0
+PORTS = {"http": 80, "https": 443}
 
 
 @runtime_checkable
@@ -89,6 +101,19 @@ def open_trackers(folder: epath.Path, config: RunConfig) -> list[Tracker]:
     return trackers
 
 
+def check_reachable(address: str) -> None:
+    """Raise OSError or ValueError where no server listens at a URL: the services ask again for minutes.
+
+    Nothing is known of what is asked through a proxy, or of another kind of address.
+    """
+    parts = urllib.parse.urlsplit(address)
+    if parts.scheme not in PORTS or not parts.hostname:
+        return
+    if {parts.scheme, "all"} & set(urllib.request.getproxies()) and not urllib.request.proxy_bypass(parts.hostname):
+        return
+    socket.create_connection((parts.hostname, parts.port or PORTS[parts.scheme]), CONNECT_SECONDS).close()
+
+
 def _run_id(folder: epath.Path) -> str:
     path = folder / TRACKING
     if not path.exists():
@@ -107,6 +132,7 @@ class WandbTracker:
         """Begin or continue a run; raise UserError where W&B refuses that."""
         import wandb  # seconds to import
 
+        self._check_settings(project)
         try:
             self._run = wandb.init(
                 project=project,
@@ -121,6 +147,24 @@ class WandbTracker:
             )
         except wandb.errors.Error as error:
             hint = f"{_first_line(error)}; log in with `wandb login`, or set WANDB_MODE=offline"
+            raise UserError("config.logging.wandb_project", project, hint) from None
+
+    def _check_settings(self, project: str) -> None:
+        """Raise UserError where W&B's variables say what it cannot take, or its server cannot be reached."""
+        import wandb
+
+        try:
+            settings = wandb.setup().settings
+        except pydantic.ValidationError as error:
+            fault = error.errors()[0]
+            variable = f"WANDB_{'_'.join(map(str, fault['loc'])).upper()}"
+            raise UserError(variable, fault["input"], f"{fault['msg']}; correct or unset it") from None
+        if settings.mode in WANDB_OFFLINE:
+            return
+        try:
+            check_reachable(settings.base_url)
+        except (OSError, ValueError) as error:
+            hint = f"{settings.base_url} cannot be reached ({error}); correct WANDB_BASE_URL, or set WANDB_MODE=offline"
             raise UserError("config.logging.wandb_project", project, hint) from None
 
     def write(self, step: int, numbers: Mapping[str, float]) -> None:
@@ -151,12 +195,12 @@ class MlflowTracker:
         self._sending: Future[None] = self._thread.submit(lambda: None)
         try:
             self._client = MlflowClient()
+            check_reachable(self._client.tracking_uri)
             self._id = self._find(run, experiment) or self._create(run, experiment)
             self._client.update_run(self._id, status="RUNNING")
             self._last_steps = {name: self._last_step(name) for name in self._client.get_run(self._id).data.metrics}
-        except MlflowException as error:
-            hint = f"{_first_line(error)}; set MLFLOW_TRACKING_URI to the address of your tracking server"
-            raise UserError("config.logging.mlflow_experiment", experiment, hint) from None
+        except (MlflowException, OSError, ValueError) as error:
+            raise UserError("config.logging.mlflow_experiment", experiment, _mlflow_hint(error)) from None
 
     def _find(self, run: TrackedRun, experiment: str) -> str | None:
         found = self._client.get_experiment_by_name(experiment)
@@ -211,6 +255,20 @@ class MlflowTracker:
             print(f"warning: MLflow was not told the end: {_first_line(error)}", file=sys.stderr, flush=True)
         if self._pending:
             print(f"warning: MLflow lacks the last {len(self._pending)} values; metrics.jsonl has all", file=sys.stderr)
+
+
+def _mlflow_hint(error: Exception) -> str:
+    """Return what is wrong with MLflow's server, and how to name another."""
+    from mlflow.tracking.registry import UnsupportedModelRegistryStoreURIException
+
+    named = _USER.sub("//", os.environ.get(MLFLOW_URI, ""))
+    if not named:
+        reason = f"{MLFLOW_URI} is not set"
+    elif isinstance(error, UnsupportedModelRegistryStoreURIException):
+        reason = f"{MLFLOW_URI}={named} is of no kind that this MLflow can log to"
+    else:
+        reason = f"{MLFLOW_URI}={named} cannot be used ({_first_line(error)})"
+    return f"{reason}; set it to the address of your tracking server, as http://HOST:5000"
 
 
 def _first_line(error: Exception) -> str:

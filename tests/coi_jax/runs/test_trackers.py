@@ -1,6 +1,7 @@
 """Trackers log to the real packages: MLflow's store in a folder, W&B in offline mode."""
 
 import json
+import socket
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from coi_jax.common.errors import UserError
 from coi_jax.config.run import RunConfig
 from coi_jax.runs.metrics_log import MetricsLog
 from coi_jax.runs.metrics_rows import read_metrics
-from coi_jax.runs.trackers import check_installed, open_trackers
+from coi_jax.runs.trackers import check_installed, check_reachable, open_trackers
 from coi_jax.training import loop, trainer
 from tests.helpers import tiny_models
 from tests.helpers.tiny_models import StandInLoader, run_config
@@ -148,8 +149,26 @@ def test_an_absent_package_is_one_line(monkeypatch: pytest.MonkeyPatch, field: s
 
 def test_a_server_that_does_not_answer_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with pytest.raises(UserError, match=r"config\.logging\.mlflow_experiment: chains: .*MLFLOW_TRACKING_URI"):
+    message = r"config\.logging\.mlflow_experiment: chains: MLFLOW_TRACKING_URI=http://127.0.0.1:9 cannot be used "
+    with pytest.raises(UserError, match=message + r"\(\[Errno 111\] Connection refused\); set it to the address"):
+        open_trackers(epath.Path(tmp_path), run_config(logging__mlflow_experiment="chains"))
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        (None, "chains: MLFLOW_TRACKING_URI is not set; set it to the address of your tracking server, as http://HOST"),
+        ("zzz://x", "chains: MLFLOW_TRACKING_URI=zzz://x is of no kind that this MLflow can log to; set it to the"),
+        ("http://x:port", "MLFLOW_TRACKING_URI=http://x:port cannot be used "),
+    ],
+)
+def test_an_address_that_mlflow_cannot_take_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str | None, message: str
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    if address:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    with pytest.raises(UserError, match=message):
         open_trackers(epath.Path(tmp_path), run_config(logging__mlflow_experiment="chains"))
 
 
@@ -162,10 +181,50 @@ def fresh_wandb() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("fresh_wandb")
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        (
+            "WANDB_BASE_URL",
+            "http://127.0.0.1:9",
+            r"chains: http://127.0.0.1:9 cannot be reached \(.*Conn",
+        ),
+        ("WANDB_BASE_URL", "zzz", "WANDB_BASE_URL: zzz: Input should be a valid URL"),
+        ("WANDB_INIT_TIMEOUT", "soon", "WANDB_INIT_TIMEOUT: soon: Input should be a valid number"),
+    ],
+)
+def test_wandb_that_cannot_be_asked_is_one_line(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    variable: str,
+    value: str,
+    message: str,
+) -> None:
+    """At once: W&B itself asks an address that refuses for a minute and a half."""
+    monkeypatch.setenv("WANDB_MODE", "online")
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(UserError, match=message):
+        open_trackers(epath.Path(tmp_path), run_config(logging__wandb_project="chains"))
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.usefixtures("fresh_wandb")
 def test_wandb_without_a_login_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "online")
-    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    with pytest.raises(UserError, match=r"config\.logging\.wandb_project: chains: .*WANDB_MODE=offline"):
-        open_trackers(epath.Path(tmp_path), run_config(logging__wandb_project="chains"))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.getsockname()[1]}")
+        with pytest.raises(UserError, match=r"config\.logging\.wandb_project: chains: .*WANDB_MODE=offline"):
+            open_trackers(epath.Path(tmp_path), run_config(logging__wandb_project="chains"))
+
+
+def test_a_server_behind_a_proxy_is_not_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("http_proxy", raising=False)
+    monkeypatch.setenv("HTTP_PROXY", "http://proxy:3128")
+    monkeypatch.setenv("NO_PROXY", "localhost")
+    check_reachable("http://127.0.0.1:9")
+    with pytest.raises(OSError, match="refused"):
+        check_reachable("http://localhost:9")
