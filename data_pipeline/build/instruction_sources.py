@@ -221,7 +221,7 @@ def read_examples(path: str, columns: Mapping[str, str]) -> Iterator[Piece | Ref
                 yield _piece(layout.name, "", *example, None)
     if number is None:
         raise UserError("seeds.sources", path, "has no rows; name a file that has some")
-    if layout is None and row is not None:
+    if layout is None:
         raise row_layouts.unknown_layout(row, path)
 
 
@@ -246,7 +246,7 @@ def require_pieces(rows: Iterable[Piece | Refused], path: str) -> Iterator[Piece
       path: of the file.
 
     Raises:
-      UserError: at the end of a file of which no row could be used; it names the keys that its rows have.
+      UserError: at the end of a file of which no row could be used; it says why, and the keys that its rows have.
     """
     keys: dict[str, None] = {}
     is_empty, reason = True, None
@@ -262,11 +262,8 @@ def require_pieces(rows: Iterable[Piece | Refused], path: str) -> Iterator[Piece
         hint = "has no single instruction: no chain of one step, no instance of a task; name another split or dataset"
         raise UserError("seeds.sources", path, hint)
     if is_empty:
-        names = shorten(", ".join(map(str, keys)), 200)
-        found = f"have the keys {names}; rename or correct them" if keys else "are none of them"
-        due = "texts instruction, input and output (or chains of one step) are due"
-        hint = f"no row can be used (the last: {reason}): {due}, and its rows {found}"
-        raise UserError("seeds.sources", path, hint)
+        found = f", which have the keys {shorten(', '.join(map(str, keys)), 200)}" if keys else ""
+        raise UserError("seeds.sources", path, f"no row can be used (the last: {reason}); correct the rows{found}")
 
 
 def _piece(source: str, licence: str, instruction: str, given: str, output: str, category: str | None) -> Piece:

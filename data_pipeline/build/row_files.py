@@ -191,7 +191,8 @@ def _of_folder(path: epath.Path, source: str) -> list[str]:
     )
     if not is_clear:
         listed = ", ".join(names[:NAMED]) + (", …" if len(names) > NAMED else "")
-        hint = f"has several files ({listed}); name one of them" if names else f"has no {', '.join(READERS)}"
+        several = f"has several files ({listed}); name one of them"
+        hint = several if names else f"has no file that ends with {', '.join(READERS)}; name another"
         raise UserError(FIELD, source, hint)
     return [str(path / name) for name in chosen]
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from coi_jax.common.errors import UserError, shorten
+from coi_jax.common.json_reader import json_kind
 from data_pipeline.build.row_files import CSV_KINDS, FIELD
 
 INSTRUCTION, INPUT, OUTPUT = "instruction", "input", "output"
@@ -141,7 +142,10 @@ def unknown_layout(row: Any, path: str) -> UserError:
       row: one of them.
       path: of the file.
     """
-    keys = list(row) if isinstance(row, dict) else []
+    if not isinstance(row, dict):
+        hint = f"has a row that is {json_kind(row)} where an object is expected; correct the row"
+        return UserError(FIELD, path, hint)
+    keys = list(row)
     hint = _other_delimiter(keys, path) or (
         f"has rows with the keys {_listed(keys)}, which is no layout that is known; say which they are: "
         "--columns instruction=KEY,input=KEY,output=KEY (input may be left out)"
