@@ -90,13 +90,15 @@ def generate(model: Model, instruction: Text, input: Text) -> dict[str, Any]:
       input: the text that the first instruction is applied to.
 
     Raises:
-      UserError: the arm shows worked examples, and those that the config names cannot be read.
+      UserError: the arm shows worked examples, and those that the config names cannot be read; or the prompt is longer
+        than the model's positions, or than 16 of the rows that it was trained on.
     """
     question = ask(model, instruction.split(JOINER), input)
     texts: list[str] = []
     for name in question.stages:
         id = "" if name == question.stages[-1] else f"{name}:"
         prompt = model.prompt(id, np.array(question.encode(texts), np.int32))
+        model.check_readable(prompt)
         [answer] = model.answers([prompt])
         texts.append(model.vocabulary.decode(answer.tokens))
     found = question.describe(texts, complete=answer.complete)

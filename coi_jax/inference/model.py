@@ -35,6 +35,7 @@ from coi_jax.weights.sources import FIELD, folder_identity
 
 # What may differ from the run's config without asking another network.
 OVERRIDABLE_SECTIONS = ("evaluation.", "mesh.")
+LONGER = 16  # than the rows that a network was trained on may a prompt be
 OVERRIDABLE_FIELDS = ("data.folder", "data.cache_folder", *SPEED_FIELDS)
 
 
@@ -154,6 +155,13 @@ class Model:
         """See `Generator.run_in_groups`; on the mesh, if there is one."""
         with self.on_mesh():
             yield from self.generator.run_in_groups(prompts, skip)
+
+    def check_readable(self, prompt: Prompt) -> None:
+        """Raise UserError where a prompt is so long that the network can say nothing of it, and that very slowly."""
+        longest = max(self.config.data.length, self.run.published_positions or LONGER * self.config.data.length)
+        if len(prompt.tokens) > longest:
+            hint = f"the model reads at most {longest:,}; shorten the instruction, the input or the worked examples"
+            raise UserError("prompt", f"{len(prompt.tokens):,} tokens", hint)
 
     def is_longer_than_trained(self, prompt: Prompt) -> bool:
         """Return whether a prompt has more tokens than the rows that the network was trained on."""

@@ -116,6 +116,12 @@ class Linear(nnx.Module):
         """Return whether this is a stack of linear maps, one a layer."""
         return bool(self.kernel.axes[0] == "layers")
 
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Return the sizes of inputs and outputs, of each map of a stack."""
+        shape = self.kernel.shape[int(self.stacked) :]
+        return math.prod(shape[: self.inputs]), math.prod(shape[self.inputs :])
+
 
 class Adapter(nnx.Module):
     """A low-rank adapter, which adds dropout(x) A B · scaling to a linear map (Hu et al. 2021, section 4.1).

@@ -1,7 +1,7 @@
 """Low-rank adapters (Hu et al. 2021): add them to a network's linear maps, and compute what they add to a kernel."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import jax.numpy as jnp
 from flax import nnx
@@ -21,7 +21,7 @@ def add_adapters(module: nnx.Module, lora: LoraConfig, *, rngs: nnx.Rngs) -> Non
       rngs: of the adapters' random parameters.
 
     Raises:
-      UserError: it matches none, or something that is not a linear map.
+      UserError: it matches none, or something that is not a linear map, or the rank is above that of all kernels.
     """
     linear = linear_maps(module)
     chosen = [name for name, _ in _parts(module) if re.search(rf"(?:{lora.targets})(?![^.])", name)]
@@ -29,8 +29,23 @@ def add_adapters(module: nnx.Module, lora: LoraConfig, *, rngs: nnx.Rngs) -> Non
     if others or not chosen:
         wrong = f"matches {', '.join(others)}, not linear" if others else "matches nothing"
         raise UserError("config.lora.targets", lora.targets, f"{wrong}; the linear maps are {', '.join(linear)}")
+    _check_rank({name: linear[name].sides for name in chosen}, lora.rank)
     for name in chosen:
         linear[name].add_adapter(lora, rngs)
+
+
+def _check_rank(sides: Mapping[str, tuple[int, int]], rank: int) -> None:
+    """Raise UserError where adapters have a larger rank than any matrix; some may be smaller, as keys of few heads.
+
+    Args:
+      sides: inputs and outputs of the linear maps that get adapters, by name.
+      rank: of the adapters.
+    """
+    name = max(sides, key=lambda each: min(sides[each]))
+    if rank > min(sides[name]):
+        inputs, outputs = sides[name]
+        hint = f"no matrix has it: {name}, the largest, is {inputs} × {outputs}; give at most {min(sides[name])}"
+        raise UserError("config.lora.rank", rank, hint)
 
 
 def linear_maps(module: nnx.Module) -> dict[str, Linear]:

@@ -29,6 +29,7 @@ from coi_jax.config.run import (
     read_run_config,
 )
 from coi_jax.data.arms import find_arm
+from coi_jax.families.published_config import text_config
 from coi_jax.parallel import hardware, processes
 from coi_jax.runs.checkpoint_steps import steps
 from coi_jax.runs.damage import BEST
@@ -118,6 +119,13 @@ class RunFolder:
     def published(self) -> epath.Path:
         """The small files of the published folder that the run began from: config.json and the tokenizer's."""
         return self.path / "published"
+
+    @property
+    def published_positions(self) -> int | None:
+        """The positions that the published model reads; None where there is none, or its files do not say."""
+        path = self.published / CONFIG
+        found = text_config(files.read_object(path)).get("max_position_embeddings") if path.exists() else None
+        return found if isinstance(found, int) else None
 
     @property
     def base(self) -> epath.Path:

@@ -12,13 +12,11 @@ import jax
 import optax
 from jax.sharding import Mesh
 
-from coi_jax.common import files
 from coi_jax.common.errors import UserError
 from coi_jax.config.run import OptimizerConfig, RunConfig, TrainConfig
 from coi_jax.data import token_cache
 from coi_jax.data.loader import Loader
 from coi_jax.data.task_specs import training_tasks, validation_tasks
-from coi_jax.families.published_config import text_config
 from coi_jax.models import Network, Params, build, flops
 from coi_jax.parallel import hardware, processes, sharding
 from coi_jax.runs import checkpoint
@@ -36,7 +34,6 @@ from coi_jax.training.step import StepFunction
 from coi_jax.training.termination import Termination
 from coi_jax.training.validation import BestCheckpoint, Validation
 from coi_jax.weights.initial_weights import InitialWeights, initial_weights, open_weights
-from coi_jax.weights.sources import CONFIG
 
 # In the position of a checkpoint: the rows of metrics.jsonl, and the steps that were left out.
 LOGGED, LEFT_OUT = "logged_rows", "left_out"
@@ -157,10 +154,8 @@ def check_weights(config: RunConfig, run: RunFolder) -> None:
 
 def warn_of_positions(config: RunConfig, run: RunFolder) -> None:
     """Say so where a row has more positions than the model was published for."""
-    if not (run.published / CONFIG).exists():
-        return
-    published = text_config(files.read_json(run.published / CONFIG)).get("max_position_embeddings")
-    if isinstance(published, int) and config.data.length > published:
+    published = run.published_positions
+    if published is not None and config.data.length > published:
         processes.log_primary(
             f"warning: a row of config.data.length = {config.data.length} positions is longer than the {published} "
             "that the model was published for; it may not tell the later ones apart"

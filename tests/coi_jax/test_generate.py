@@ -69,6 +69,7 @@ def test_description_says_what_is_amiss(field: str, value: bool, said: str) -> N
     [
         (["--instruction= "], "instruction"),
         (["--instruction=Sort.", "--config.seed=2"], "config.seed"),
+        (["--instruction=Sort.", "--input", "x " * 20_000], "tokens: the model reads at most "),
         (["--instruction=Sort.", "--config.arm=coi1"], "config.arm: coi1: is tuned, and has a network of its own"),
         (["--instruction=Sort.", "--config.arm=cot", "--demonstrations=no.jsonl"], "config.evaluation.demonstrations"),
         (["--instruction=Sort.", "--config.arm=cot", "--config.data.folder=no"], "or name a file of worked examples"),

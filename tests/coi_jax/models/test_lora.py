@@ -157,6 +157,15 @@ def test_fields_that_mean_nothing_are_refused(fields: dict[str, object], says: s
         lora(**fields)
 
 
+def test_a_rank_above_that_of_all_matrices_is_refused() -> None:
+    sides = [part.sides for part in adapted("decoder", rank=1).adapted_linear_maps.values()]
+    most = max(map(min, sides))
+    assert adapted("decoder", rank=most).abstract()
+    message = rf"config\.lora\.rank: {most + 1}: no matrix has it: \S+, the largest, is .*; give at most {most}"
+    with pytest.raises(UserError, match=message):
+        adapted("decoder", rank=most + 1).abstract()
+
+
 def test_a_network_without_lora_has_no_adapters_and_no_frozen_base(kind: str) -> None:
     network = build(CONFIGS[kind], VOCABULARY, None)
     assert network.adapted_linear_maps == {}
