@@ -18,6 +18,7 @@ from etils import epath
 
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
+from coi_jax.common.seals import seal_row, unseal_row
 from coi_jax.common.storage import as_path, local_path, make_folder, writable
 from coi_jax.llm.calls import NO_COMPLETION, Reply
 
@@ -139,8 +140,8 @@ class FolderStore:
 
 
 def _encoded(reply: Reply) -> str:
-    """Return a reply as ASCII: JSON's own escapes keep whatever a model wrote, halves of surrogate pairs too."""
-    return json.dumps(asdict(reply))
+    """Return a reply as ASCII, with its checksum; its escapes keep whatever a model wrote, halves of pairs too."""
+    return json.dumps(seal_row(asdict(reply)))
 
 
 def _decoded(data: str | bytes, where: str) -> Reply | None:
@@ -149,10 +150,13 @@ def _decoded(data: str | bytes, where: str) -> Reply | None:
     Raises:
       UserError: it is damaged, as asking again would be paid again.
     """
+    hint = "remove it, and it is asked for again"
     try:
-        reply = Reply.from_row(json.loads(data))
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError("store", where, f"is damaged ({error}); remove it, and it is asked for again") from None
+        reply = Reply.from_row(unseal_row(json.loads(data), "store", where, hint))
+    except UserError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError("store", where, f"is damaged ({error}); {hint}") from None
     return None if str(reply.fault).startswith(NO_COMPLETION) else reply
 
 

@@ -156,6 +156,22 @@ def test_a_folder_of_replies_serves_as_well_as_a_database(tmp_path: Path, bucket
         assert sorted(one.key for one in calls) == list(open_store(path))
 
 
+@pytest.mark.parametrize("name", ["replies", "replies.sqlite"])
+def test_a_stored_reply_that_was_changed_is_named_and_not_used(tmp_path: Path, name: str) -> None:
+    store = open_store(str(tmp_path / name))
+    reply = Reply("half of a pair \ud800, and 17 apples", "stop", "", 20, 9)
+    store.put("abcdef", reply)
+    assert store.get("abcdef") == reply
+    if name == "replies":
+        path = tmp_path / name / "ab" / "abcdef.json"
+        path.write_text(path.read_text().replace("17 apples", "18 apples"))
+    else:
+        with contextlib.closing(sqlite3.connect(tmp_path / name)) as changed, changed:
+            changed.execute("UPDATE replies SET reply = replace(reply, '17 apples', '18 apples')")
+    with pytest.raises(UserError, match=r"abcdef.*: was changed since it was written; remove it, and it is asked for"):
+        store.get("abcdef")
+
+
 def test_whatever_changes_a_reply_changes_its_address() -> None:
     one = call("a")
     others = [

@@ -114,6 +114,23 @@ def test_another_folder_gets_the_same_bytes_and_nothing_is_asked(tasks: Path, bu
     assert without_url(contents(tmp_path / "built")) == without_url(contents(built))
 
 
+def test_a_damaged_stage_is_named_and_made_again_without_paying_twice(tasks: Path, built: Path, tmp_path: Path) -> None:
+    shutil.copytree(f"{built}.work", tmp_path / "built.work")
+    store = {"store": str(built.parent / "replies.sqlite")}
+    with running(brain="reader") as server:
+        argv = flags(tmp_path / "built", tasks, **endpoint(server.url) | store)
+        (usage,) = (tmp_path / "built.work" / "stages").glob("answers-3-*/usage-*.jsonl")
+        usage.write_text(usage.read_text(encoding="utf-8") * 2, encoding="utf-8")
+        with pytest.raises(UserError, match=rf"work folder: {usage}: was changed since it was written; remove"):
+            run(argv)
+        assert not (tmp_path / "built").exists()
+        shutil.rmtree(usage.parent)
+        assert run(argv) == 0
+        assert server.counts().get("requests", 0) == 0
+    assert spent(tmp_path / "built") == pytest.approx(spent(built))
+    assert without_url(contents(tmp_path / "built")) == without_url(contents(built))
+
+
 def without_url(found: dict[str, bytes]) -> dict[str, object]:
     """A dataset's files, without where the server was."""
     manifest = json.loads(found["manifest.json"])
