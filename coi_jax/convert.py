@@ -51,6 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         hint = f"is a file; name a published folder, a run folder, or a GGUF file (*{EXTENSION})"
         raise UserError("src", arguments.src, hint)
     elif arguments.adapters:
+        if not is_run(arguments.src):
+            hint = "is no run folder, and --adapters writes those of a run; name one, or leave the flag out"
+            raise UserError("src", arguments.src, hint)
         export_adapters(RunFolder(arguments.src), arguments.out)
         print(f"wrote {arguments.out}; next: peft.PeftModel.from_pretrained(model, {arguments.out!r})")
     elif is_run(arguments.src):

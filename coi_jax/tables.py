@@ -71,8 +71,6 @@ def write_reports(
 def check_replaceable(out: PathLike) -> None:
     """Raise UserError where a file that would be replaced was not written by this command, by what its JSON holds."""
     folder = as_path(out, "--out")
-    if folder.exists() and not folder.is_dir():
-        raise UserError("--out", out, "is a file; name a folder")
     check_not_kept(folder, "--out")
     for name in (*(_file_name("table", key) for key in TABLES), *(_file_name("figure", key) for key in FIGURES)):
         written = [

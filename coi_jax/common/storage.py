@@ -308,7 +308,9 @@ def writable(path: PathLike, field: str) -> Iterator[None]:
         _name_full_disk(error, path)
         if not is_local(path) or error.errno in FULL:
             raise
-        reason = error.strerror or type(error).__name__
+        # A file where a folder is due, as an ancestor of the path, "exists" where the folder is made.
+        is_file = isinstance(error, FileExistsError)
+        reason = os.strerror(errno.ENOTDIR) if is_file else error.strerror or type(error).__name__
         raise UserError(field, path, f"cannot be written ({reason}); name another path") from None
 
 
@@ -544,14 +546,17 @@ def _finish(partial: epath.Path, target: epath.Path, marker: str) -> None:
 
 
 def check_not_kept(folder: PathLike, field: str) -> None:
-    """Raise UserError where a folder is that of a dataset or of a run, to which no other files are added.
+    """Raise UserError where a folder is a file, or that of a dataset or a run, to which no other files are added.
 
     Args:
       folder: that a command is about to write into.
       field: what the user named it for.
     """
+    path = as_path(folder, field)
+    if path.exists() and not path.is_dir():
+        raise UserError(field, folder, "is a file; name a folder")
     for marker, what in MARKERS.items():
-        if (as_path(folder, field) / marker).exists():
+        if (path / marker).exists():
             raise UserError(field, folder, f"is the folder of a {what}; name another folder")
 
 

@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 from coi_jax.common.errors import UserError, nearest
 from coi_jax.common.literals import DoubledKeyError, read_literal
 from coi_jax.common.schema import Section
-from coi_jax.config.unions import Place, place_of, union_members
+from coi_jax.config.unions import Place, hint_of_others, place_of, union_members
 
 
 def override(values: dict[str, Any], overrides: Mapping[str, Any], schema: type[Section]) -> None:
@@ -36,7 +36,7 @@ def override(values: dict[str, Any], overrides: Mapping[str, Any], schema: type[
 def _override(values: dict[str, Any], name: str, value: Any, place: Place) -> None:
     keys = name.split(".")
     for depth, key in enumerate(keys):
-        info = _field(place.section(values), keys[: depth + 1], name, value)
+        info = _field(place, place.section(values), keys[: depth + 1], name, value)
         if depth == len(keys) - 1:
             _set(values, place, key, _parse(name, value, info), place_of(info))
             return
@@ -46,12 +46,24 @@ def _override(values: dict[str, Any], name: str, value: Any, place: Place) -> No
             return
 
 
-def _field(section: type[Section], keys: list[str], name: str, value: Any) -> FieldInfo:
-    """Return a field of a section; raise UserError with the nearest name where there is none."""
+def _field(place: Place, section: type[Section], keys: list[str], name: str, value: Any) -> FieldInfo:
+    """Return a field of a section.
+
+    Args:
+      place: where the section stands.
+      section: the one that was chosen of those that may.
+      keys: the name of the field, in its parts.
+      name: of the override.
+      value: of the override.
+
+    Raises:
+      UserError: there is none; the nearest name is given, or the sections of the place that have the field.
+    """
     if keys[-1] in section.model_fields:
         return section.model_fields[keys[-1]]
     known = [".".join([*keys[:-1], field]) for field in section.model_fields]
-    raise UserError(f"config.{name}", value, nearest(".".join(keys), known))
+    hint = hint_of_others(place, section, keys) or nearest(".".join(keys), known)
+    raise UserError(f"config.{name}", value, hint)
 
 
 def _inside(found: Any, keys: list[str], name: str, value: Any) -> dict[str, Any]:
@@ -100,7 +112,7 @@ def _parse(name: str, value: Any, info: FieldInfo) -> Any:
     """Read text as what a field holds; raise UserError where a flag stands without the value that its field needs."""
     types = union_members(info.annotation)
     if isinstance(value, bool) and bool not in types:
-        raise UserError(f"config.{name}", "no value", f"is neither true nor false; write --config.{name}=VALUE")
+        raise UserError(f"config.{name}", "no value", f"is no switch, and needs one; write --config.{name}=VALUE")
     if not isinstance(value, str) or str not in types:
         return _literal(name, value)
     return None if value == "None" and type(None) in types else value

@@ -2,7 +2,7 @@
 
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pydantic.fields import FieldInfo
@@ -16,10 +16,12 @@ class Place(NamedTuple):
     Attributes:
       options: the sections that may stand there; none where the field holds plain values.
       tag: the field that says which of several it is.
+      wider: the place with all options, where one was chosen.
     """
 
     options: tuple[type[Section], ...]
     tag: str | None
+    wider: "Place | None" = None
 
     def section(self, values: Mapping[str, Any] | None) -> type[Section]:
         """Return the section that some values are meant for; the first one where their tag names none."""
@@ -40,6 +42,22 @@ def place_of(info: FieldInfo) -> Place:
     """Return the place that a field is."""
     options = tuple(kind for kind in plain_types(info.annotation) if issubclass(kind, Section))
     return Place(options, info.discriminator if isinstance(info.discriminator, str) else None)
+
+
+def hint_of_others(place: Place, section: type[Section], keys: Sequence[str]) -> str:
+    """Return a hint about a field that only other sections of a place have; empty where none has it.
+
+    Args:
+      place: where the section stands.
+      section: the one that was chosen.
+      keys: the name of the field, in its parts.
+    """
+    tags = [tag for other in place.options if keys[-1] in other.model_fields for tag in place.tags(other)]
+    if not tags:
+        return ""
+    parent = ".".join(["config", *keys[:-1]])
+    hint = f"{parent} is {place.tags(section)[0]}, and only {' and '.join(tags)} has that field; choose it as well"
+    return f"{hint}: --{parent}={tags[0]}"
 
 
 def union_members(annotation: Any) -> set[Any]:

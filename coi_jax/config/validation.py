@@ -8,9 +8,10 @@ import pydantic
 
 from coi_jax.common.errors import UserError, nearest
 from coi_jax.common.schema import Section
-from coi_jax.config.unions import Place, place_of, plain_types
+from coi_jax.config.unions import Place, hint_of_others, place_of, plain_types
 
 # What pydantic adds to the location of a value for the type of a union that it tried.
+_KEY = "[key]"  # what it ends the location of a key of a mapping with, after the key
 _UNION_TYPE = re.compile(r"(bool|int|float|str|none|literal\[.*\])$")
 
 Schema = TypeVar("Schema", bound=Section)
@@ -52,7 +53,9 @@ def _user_error(errors: Sequence[Any], schema: type[Section]) -> UserError:
     alike = [other for other in errors if _locate(other["loc"], Place((schema,), None))[0] == path]
     hint = " or ".join(map(_hint, alike))  # one for each type of a union
     if error["type"] == "extra_forbidden":
-        hint = nearest(path[-1], list(place.options[0].model_fields))
+        section = place.options[0]
+        elsewhere = hint_of_others(place.wider, section, path) if place.wider else ""
+        hint = elsewhere or nearest(path[-1], list(section.model_fields))
     elif error["type"] == "missing":
         hint = f"has no value; set it in the config file, or by --config.{'.'.join(path)}=VALUE"
     elif error["type"].startswith("union_tag"):
@@ -76,18 +79,22 @@ def _is_plain(path: Sequence[str], place: Place) -> bool:
 
 def _hint(error: Any) -> str:
     message: str = error["msg"].removeprefix("Value error, ").replace("Input should", "should")
-    return message.removesuffix(", unable to interpret input")
+    message = message.removesuffix(", unable to interpret input")
+    return f"as a key it {message}" if error["loc"][-1:] == (_KEY,) else message
 
 
 def _locate(parts: tuple[str | int, ...], place: Place) -> tuple[list[str], Place]:
     """Return the dotted path that pydantic's location means, without tags and types of unions, and its last place."""
-    path = []
+    path: list[str] = []
     for part in parts:
         options = [option for option in place.options if part in place.tags(option)]
         if options:
-            place = Place((options[0],), None)
+            place = Place((options[0],), None, place)
             continue
         if _UNION_TYPE.match(str(part)):
+            continue
+        if part == _KEY:
+            path.pop()
             continue
         path.append(str(part))
         info = place.options[0].model_fields.get(str(part)) if place.options else None

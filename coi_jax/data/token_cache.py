@@ -32,7 +32,7 @@ from coi_jax.chains.dataset import read_manifest, split_path
 from coi_jax.common import child_processes, files
 from coi_jax.common.errors import UserError, nearest
 from coi_jax.common.json_reader import parse_json
-from coi_jax.common.storage import PathLike, as_path, file_size, local_copy
+from coi_jax.common.storage import PathLike, as_path, check_not_kept, file_size, local_copy
 from coi_jax.config.run import RunConfig
 from coi_jax.data.arms import VARIANTS, find_arm
 from coi_jax.data.demonstrations import demonstrations_key
@@ -152,9 +152,7 @@ def open_or_write(
     Raises:
       UserError: the dataset is missing or has no row for a task, or the vocabulary cannot be read.
     """
-    root = _root(config)
-    if root.exists() and not root.is_dir():
-        raise UserError("config.data.cache_folder", root, "is a file; name a folder")
+    check_not_kept(config.data.cache_folder, "config.data.cache_folder")
     for spec in specs:
         count_rows(spec)
     processes.on_primary(lambda: _write_missing(config, specs, vocabulary_copy))

@@ -12,7 +12,7 @@ from coi_jax.chains.dataset import read_chains, read_manifest
 from coi_jax.common import files
 from coi_jax.common.errors import UserError, nearest
 from coi_jax.common.progress import track
-from coi_jax.common.storage import PathLike, atomic_folder, local_writer
+from coi_jax.common.storage import PathLike, atomic_folder, check_not_kept, local_writer
 from coi_jax.common.wording import count_of
 from coi_jax.config.run import RunConfig
 from coi_jax.data.arms import ARMS, find_arm
@@ -50,8 +50,10 @@ def write(config: RunConfig, names: Sequence[str], vocabulary_copy: PathLike | N
       vocabulary_copy: a run's own copy of its vocabulary.
 
     Raises:
-      UserError: a task is unknown or has no rows, or the dataset or vocabulary cannot be read.
+      UserError: a task is unknown or has no rows, the dataset or vocabulary cannot be read, or the folder of the caches
+        is that of a dataset or a run.
     """
+    check_not_kept(config.data.cache_folder, "config.data.cache_folder")
     if config.vocabulary.kind == "trained" and vocabulary_copy is None:
         vocabulary_copy = ensure_trained(config)
     vocabulary = load_vocabulary(config, vocabulary_copy)

@@ -15,7 +15,7 @@ from etils import epath
 
 from coi_jax.common import child_processes, cli, files
 from coi_jax.common.errors import UserError
-from coi_jax.common.storage import PathLike, as_path
+from coi_jax.common.storage import PathLike, as_path, check_not_kept
 from launch.preflight import __main__ as preflight
 from launch.preflight.text_report import span
 from launch.preflight.topologies import GIB
@@ -71,6 +71,7 @@ class Cell:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return 1 where a cell could not be computed."""
     arguments = _parser().parse_args(argv)
+    check_not_kept(arguments.out, "--out")
     everything = cells(arguments.out)
     chosen = [cell for cell in everything if not arguments.only or cell.path.stem in arguments.only]
     unknown = set(arguments.only) - {cell.path.stem for cell in everything}

@@ -12,7 +12,7 @@ from etils import epath
 
 from coi_jax.common import files
 from coi_jax.common.errors import UserError, nearest
-from coi_jax.common.storage import PathLike, as_path
+from coi_jax.common.storage import PathLike, as_path, check_not_kept
 from coi_jax.config import loading
 from coi_jax.config.run import LoggingConfig, RunConfig, load_config
 from coi_jax.data import task_specs
@@ -54,12 +54,12 @@ def expand(sweep: PathLike, extra: Mapping[str, Any], out: PathLike | None) -> l
       out: the folder of the run folders; None takes `runs/<name of the sweep file>`.
 
     Raises:
-      UserError: the file is not a sweep, a point's config is wrong, or two points are the same.
+      UserError: the file is not a sweep, a point's config is wrong, two points are the same, or `out` is a file, or the
+        folder of a dataset or a run.
     """
     module = _load(sweep)
     folder = as_path(out, "--out") if out is not None else as_path("runs") / Path(sweep).stem
-    if folder.exists() and not folder.is_dir():
-        raise UserError("--out", folder, "is a file; name a folder")
+    check_not_kept(folder, "--out")
     points: dict[RunConfig, Point] = {}
     for number, overrides in enumerate(_overrides(module, sweep), 1):
         point = _point(module.CONFIG, overrides, extra, folder, number)

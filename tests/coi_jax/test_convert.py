@@ -406,6 +406,13 @@ def test_mistakes_are_one_line_and_leave_nothing(
         ("--src", source, "--out", out): f"error: src: {source}: has no tokenizer (tokenizer.json, tokenizer.model,",
         ("--src", source, "--out", out, "--config", "none.py"): "config: none.py: no such file",
         ("--src", trained.path, "--out", out, "--adapters"): "trained all weights; leave --adapters out",
+        (
+            "--src",
+            source,
+            "--out",
+            out,
+            "--adapters",
+        ): "is no run folder, and --adapters writes those of a run",
         ("--src", empty, "--out", out): "has no checkpoint yet",
         ("--src", trained.config, "--out", out): "is a file; name a published folder, a run folder, or a GGUF file",
     }

@@ -218,6 +218,9 @@ def test_the_command_line(tmp_path: Path, config: RunConfig, capsys: pytest.Capt
     assert len(json.loads(capsys.readouterr().out)["caches"]) == 1
     assert cache.main([*arguments, "--json", "--tasks=coi6_test"]) == cli.EXIT_USER_ERROR
     assert json.loads(capsys.readouterr().out)["error"]["value"].endswith("test.jsonl")
+    inside = [each for each in arguments if "cache_folder" not in each]
+    with pytest.raises(UserError, match=r"^config\.data\.cache_folder: .* is the folder of a dataset"):
+        cache.main([*inside, f"--config.data.cache_folder={config.data.folder}"])
     with pytest.raises(UserError, match="did you mean 'proc2_test'"):
         cache.main([*arguments, "--tasks=proc2_tests"])
     with pytest.raises(UserError, match=r"^--tasks: train_lenth1: unknown; did you mean 'train_length1'"):

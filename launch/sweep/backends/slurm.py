@@ -93,7 +93,8 @@ def submit(script: os.PathLike[str]) -> str:
     if found := JOB.search(said):
         return found[1]
     printed = f"printed {shorten(said.strip(), LONGEST_REASON)}" if said.strip() else "printed nothing"
-    hint = f"sbatch {printed}, no number of a job; see squeue --me, and try it by hand: sbatch --parsable {script}"
+    by_hand = shlex.join(["sbatch", "--parsable", os.fspath(script)])
+    hint = f"sbatch {printed}, no number of a job; see squeue --me, and try it by hand: {by_hand}"
     raise UserError("--backend", NAME, hint)
 
 

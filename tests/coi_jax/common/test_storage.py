@@ -370,6 +370,8 @@ def test_the_folder_of_another_job_is_named(tmp_path: pathlib.Path, marker: str,
     (tmp_path / marker).touch()
     with pytest.raises(UserError, match=f"--out: .* is the folder of a {what}"):
         check_not_kept(tmp_path, "--out")
+    with pytest.raises(UserError, match=f"--out: .*{marker}: is a file; name a folder"):
+        check_not_kept(tmp_path / marker, "--out")
 
 
 def write_folder(path: str) -> None:
@@ -387,8 +389,8 @@ def test_a_folder_that_cannot_be_created_is_refused_in_one_line(
     write: Callable[[str], None], tmp_path: pathlib.Path
 ) -> None:
     (tmp_path / "file").touch()
-    for path in ("/proc/none", f"{tmp_path}/file/none"):
-        with pytest.raises(UserError, match=f"^out: {path}: cannot be written \\(.+\\); name another path$"):
+    for path, reason in (("/proc/none", ".+"), (f"{tmp_path}/file/none", "Not a directory")):
+        with pytest.raises(UserError, match=f"^out: {path}: cannot be written \\({reason}\\); name another path$"):
             write(path)
 
 
@@ -397,6 +399,13 @@ def test_a_folder_that_cannot_be_created_is_refused_in_one_line(
 def test_a_file_that_cannot_be_created_is_refused_in_one_line(write: Callable[[str], object], name: str) -> None:
     with pytest.raises(UserError, match=f"^out: /proc/{name}: cannot be written \\(.+\\); name another path$"):
         write(f"/proc/{name}")
+
+
+@pytest.mark.parametrize("write", [lambda path: files.write_text(path, "x"), AppendFile])
+def test_a_file_where_the_folder_should_be_is_no_folder(tmp_path: pathlib.Path, write: Callable[[str], object]) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"/file/x: cannot be written \(Not a directory\); name another path$"):
+        write(f"{tmp_path}/file/x")
 
 
 def test_a_full_disk_is_not_taken_for_a_wrong_path(tmp_path: pathlib.Path) -> None:

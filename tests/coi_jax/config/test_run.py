@@ -56,8 +56,15 @@ def test_overrides_by_dotted_name() -> None:
         ({"model.kind": "rnn"}, "model"),
         ({"model": "None"}, "config.model: None: is a section; set its fields"),
         ({"vocabulary": "tokenizer"}, "config.vocabulary.folder: missing"),
-        ({"vocabulary.kind": "mistral", "vocabulary.size": 4}, "config.vocabulary.size: 4: unknown"),
+        (
+            {"vocabulary.kind": "mistral", "vocabulary.size": 4},
+            "config.vocabulary is mistral, and only trained has that",
+        ),
         ({"vocabulary.kind": "byte"}, "did you mean 'bytes'"),
+        (
+            {"evaluation.decoding": {"kind": "greedy", "beams": 4}},
+            "config.evaluation.decoding is greedy, and only beam has that field",
+        ),
         (
             {"lora.rank": 16},
             "config.lora is None; set it in the config file, or whole, as --config.lora=\"{'rank': …}\", or choose its",
@@ -66,7 +73,19 @@ def test_overrides_by_dotted_name() -> None:
         ({"model.layers": 2.5}, "config.model.layers: 2.5: should be a valid integer"),
         ({"seed": 10**30}, "config.seed: 1000000000000000000000000000000: should be at most 2,147,483,647"),
         ({"train.length.count": 2**31}, "config.train.length.count: 2147483648: should be at most"),
-        ({"seed": True}, "config.seed: no value: is neither true nor false; write --config.seed=VALUE"),
+        ({"seed": True}, "config.seed: no value: is no switch, and needs one; write --config.seed=VALUE"),
+        ({"arm": True}, "config.arm: no value: is no switch, and needs one; write --config.arm=VALUE"),
+        ({"data.ratios": "{0: 0.2}"}, "config.data.ratios: 0: as a key it should be greater than 0"),
+        (
+            {"evaluation.decoding.beams": 4},
+            "config.evaluation.decoding.beams: 4: config.evaluation.decoding is greedy, and only beam has that field; "
+            "choose it as well: --config.evaluation.decoding=beam",
+        ),
+        (
+            {"train.loss_on.weights": "(0.5, 1.0)"},
+            "config.train.loss_on is all_steps, and only weighted_steps has that field; choose it as well: "
+            "--config.train.loss_on=weighted_steps",
+        ),
         ({"data.template": "chat"}, 'template = "chat" is what vocabulary.kind = "tokenizer" lays out'),
         ({"data.template": "mistral"}, 'is what vocabulary.kind = "mistral" lays out'),
         ({"data.chat.system": "Be brief."}, 'data.chat.system is not shown by data.template = "plain"'),

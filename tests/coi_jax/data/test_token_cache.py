@@ -167,6 +167,12 @@ def test_a_childs_error_is_relayed(config: RunConfig, monkeypatch: pytest.Monkey
         token_cache.open_or_write(config, training_tasks(config))
 
 
+def test_caches_are_not_kept_in_the_dataset(config: RunConfig, tmp_path: Path) -> None:
+    inside = small_config(tmp_path, data__cache_folder=config.data.folder)
+    with pytest.raises(UserError, match=r"^config\.data\.cache_folder: .* is the folder of a dataset; name another"):
+        token_cache.open_or_write(inside, training_tasks(inside))
+
+
 def test_what_a_dataset_lacks(config: RunConfig, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no chain of length 3, only of: 1, 2"):
         token_cache.open_or_write(config, training_tasks(small_config(tmp_path, arm="coi3")))

@@ -101,3 +101,9 @@ def test_a_cell_says_what_fits_and_how_fast_it_can_be() -> None:
 def test_an_unknown_cell_is_a_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(lambda: table.main([f"--out={tmp_path}", "--only", "gpt_v5e-16"])) == 2
     assert capsys.readouterr().err.startswith("error: only: gpt_v5e-16: no such cell; one of mistral_7b_v5e-16, ")
+
+
+def test_a_file_is_no_folder_of_cells(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    assert cli.run(lambda: table.main([f"--out={tmp_path}/file", "--dry_run"])) == 2
+    assert capsys.readouterr().err == f"error: --out: {tmp_path}/file: is a file; name a folder\n"

@@ -191,6 +191,15 @@ def test_a_file_that_is_no_sweep(tmp_path: Path) -> None:
         expand(tmp_path / "none.py", {}, None)
 
 
+@pytest.mark.parametrize("folder", ["data/quickstart", "run"])
+def test_the_folder_of_a_dataset_or_a_run_is_no_sweep(
+    workplace: Path, capfd: pytest.CaptureFixture[str], folder: str
+) -> None:
+    files.write_text(workplace / "run" / "config.json", "{}")
+    assert run("--out", folder, "--dry_run") == 2
+    assert f"error: --out: {folder}: is the folder of a " in capfd.readouterr().err
+
+
 def test_choosing_points(workplace: Path) -> None:
     everything = points()
     assert choose(everything, []) == everything
