@@ -2,7 +2,9 @@
 
 import importlib.util
 import inspect
+import re
 import sys
+import traceback
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,6 +16,7 @@ from coi_jax.common.seals import read_sealed
 from coi_jax.common.storage import PathLike, as_path, local_reader, open_input
 from coi_jax.common.wording import with_article
 
+_LIBRARIES = re.compile(r"^<|/(site-packages|lib/python[0-9.]+)/")  # whose frames a traceback has too
 ROOT = Path(__file__).parents[2]  # where `configs.base` is imported from
 
 
@@ -90,13 +93,22 @@ def _import(file: Path, path: PathLike, field: str, examples: str) -> ModuleType
 
 
 def reason(error: BaseException) -> str:
-    """Return what a file raised; a ValueError is how it refuses its argument, in words that need no name."""
+    """Return what a file raised, and where; a ValueError is how it refuses its argument, in words that need no name."""
     try:
         text = str(error)
     except Exception:
         text = ""
+    if text and type(error) is ValueError:
+        return text
     name = type(error).__name__
-    return (text if type(error) is ValueError else f"{name}: {text}") if text else f"raises {name}"
+    return (f"{name}: {text}" if text else f"raises {name}") + _place(error)
+
+
+def _place(error: BaseException) -> str:
+    """Return the line of the user's file that an error comes from; empty where that is not known."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if frame.filename != __file__ and not _LIBRARIES.search(frame.filename)]
+    return f" (line {own[-1].lineno} of {Path(own[-1].filename).name})" if own else ""
 
 
 def _reraise_interrupt(error: BaseException) -> None:

@@ -151,7 +151,11 @@ def test_a_broken_file_is_one_line(tmp_path: Path, text: str) -> None:
         ("def get_config(): return 5", "returns an int"),
         ("import sys; sys.exit(3)", "SystemExit: 3"),
         ("class Stop(BaseException): pass\nraise Stop('it')", "Stop: it"),
-        ("assert False", "raises AssertionError"),
+        ("assert False", r"raises AssertionError \(line 1 of other.py\)$"),
+        (
+            "import json\n\ndef get_config():\n    return json.loads('{')",
+            r"JSONDecodeError: .* \(line 4 of other.py\)$",
+        ),
         ("class Silent(Exception):\n    def __str__(self): raise RuntimeError\nraise Silent", "raises Silent"),
     ],
 )
@@ -306,7 +310,7 @@ def test_the_config_of_another_command_is_told(path: str) -> None:
 
 def test_an_error_of_several_lines_is_told_in_one(tmp_path: Path) -> None:
     (tmp_path / "config.py").write_text("def get_config():\n    raise RuntimeError('one\\n  two')\n")
-    with pytest.raises(UserError, match=r"RuntimeError: one two$"):
+    with pytest.raises(UserError, match=r"RuntimeError: one two \(line 2 of config.py\)$"):
         load_config(tmp_path / "config.py", {})
 
 
