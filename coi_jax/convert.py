@@ -46,7 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             hint = "becomes a published folder, which has neither adapters nor a config; leave those flags out"
             raise UserError("src", arguments.src, hint)
         import_gguf(arguments.src, arguments.out, dtype, max_shard_bytes)
-        print(f"wrote {arguments.out}; next: --config.weights.folder={arguments.out}, or convert it to a run")
+        print(
+            f"wrote {arguments.out}; next: --config.weights.folder={shlex.quote(arguments.out)}, or convert it to a run"
+        )
     elif is_local(arguments.src) and os.path.isfile(arguments.src):
         hint = f"is a file; name a published folder, a run folder, or a GGUF file (*{EXTENSION})"
         raise UserError("src", arguments.src, hint)

@@ -3,6 +3,7 @@
 import importlib.util
 import inspect
 import re
+import shlex
 import sys
 import traceback
 from pathlib import Path
@@ -40,7 +41,7 @@ def _get_config(path: PathLike, argument: str | None) -> dict[str, Any]:
     if get_config is None:
         raise UserError("config", path, "has no get_config(); see configs/")
     if argument is not None and not inspect.signature(get_config).parameters:
-        raise UserError("config", f"{path}:{argument}", f"takes no argument; write --config={path}")
+        raise UserError("config", f"{path}:{argument}", f"takes no argument; write --config={shlex.quote(str(path))}")
     try:
         config = get_config() if argument is None else get_config(argument)
     except UserError:

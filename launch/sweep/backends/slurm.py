@@ -119,9 +119,9 @@ def read_options(file: str | None) -> tuple[str, str]:
 
 
 def job_name(folder: os.PathLike[str]) -> str:
-    """Return the name of the jobs of a sweep's folder, which no other folder's jobs have."""
+    """Return the name of the jobs of a sweep's folder, which no other folder's have; a comma would make it two."""
     path = Path(folder).absolute()
-    return f"coi-{path.name}-{files.digest(str(path))[:6]}"
+    return f"coi-{re.sub('[^A-Za-z0-9._-]+', '_', path.name)}-{files.digest(str(path))[:6]}"
 
 
 def job_script(points: Sequence[Point], settings: Settings, options: str, commands: str) -> str:
@@ -138,7 +138,7 @@ def job_script(points: Sequence[Point], settings: Settings, options: str, comman
         name=job_name(folder),
         last=len(points) - 1,
         seconds=SAVE_SECONDS,
-        output=folder / "slurm-%A_%a.txt",
+        output=shlex.quote(f"{str(folder).replace('%', '%%')}/slurm-%A_%a.txt"),
         options=options,
         points="\n".join(f"  {shlex.quote(point.id)}" for point in points),
         folder=shlex.quote(os.getcwd()),

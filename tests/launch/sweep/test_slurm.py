@@ -1,5 +1,7 @@
 """The slurm backend; with a cluster of one node where Slurm is installed."""
 
+import re
+import shlex
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -78,6 +80,17 @@ def test_a_task_runs_its_point_of_the_same_sweep(workplace: Path) -> None:
     (task,) = [line for line in lines if line.startswith("srun ")]
     assert "--backend local --sweep configs/sweeps/quickstart.py '--config.data.folder=a b' --retries 2" in task
     assert f"  {points()[1].id}" in lines
+
+
+def test_a_folder_of_any_name_has_one_job_and_one_place_for_its_output(workplace: Path) -> None:
+    """Slurm reads a comma as the end of a name, a blank as that of a value, and % as the beginning of a pattern."""
+    folder = workplace / "a b,c 5%"
+    (point, *_) = expand(SWEEP, {}, folder)
+    lines = slurm.job_script([point], Settings(), "", "").splitlines()
+    (name,) = [line.partition("=")[2] for line in lines if line.startswith("#SBATCH --job-name=")]
+    assert re.fullmatch(r"coi-a_b_c_5_-[0-9a-f]{6}", name)
+    (output,) = [line.partition("=")[2] for line in lines if line.startswith("#SBATCH --output=")]
+    assert shlex.split(output) == [f"{workplace}/a b,c 5%%/slurm-%A_%a.txt"]
 
 
 def test_what_the_sweep_sets_is_not_for_the_options(workplace: Path) -> None:
