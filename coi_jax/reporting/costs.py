@@ -21,6 +21,7 @@ from coi_jax.runs.metrics_rows import read_metrics
 
 Cost = dict[str, Any]
 HOUR = 3600.0
+CONVERTED = "converted_from"  # in the environment of a run that took no step
 UNITS = ("device_seconds", "core_seconds")
 MISREAD = (KeyError, TypeError, ValueError, ArithmeticError)  # of a row that is not as it was written
 
@@ -58,14 +59,16 @@ def dollars(parts: Sequence[Cost | None], price: float) -> float | None:
 
 def _training(run: epath.Path, faults: list[UserError]) -> Cost | None:
     metrics, path = run / "metrics.jsonl", run / "environment.json"
-    if not (metrics.exists() and path.exists()):
+    if not (metrics.exists() or path.exists()):
         return None
-    with _noting(faults, "metrics", metrics):
-        seconds = step_seconds(read_metrics(metrics))
-        with _noting(faults, "environment", path):
-            environment = read_sealed(path, "environment")
-            devices = dict(environment["devices"])
-            machine = {**devices, "devices": int(devices["count"]), "cores": environment.get("cores")}
+    with _noting(faults, "environment", path):
+        environment = read_sealed(path, "environment")
+        if CONVERTED in environment:
+            return None
+        devices = dict(environment["devices"])
+        machine = {**devices, "devices": int(devices["count"]), "cores": environment.get("cores")}
+        with _noting(faults, "metrics", metrics):
+            seconds = step_seconds(read_metrics(metrics))
             return None if seconds is None else _count(seconds, machine)
     return None
 

@@ -74,9 +74,18 @@ def test_what_is_not_known_is_no_number_and_a_damaged_file_is_named(tmp_path: Pa
     assert found["usd"] is None
     assert [found["training"], found["evaluation"]].count(None) == 1
     assert [damage in str(fault) for fault in faults] == [True]
+    faults.clear()
     (tmp_path / damage).unlink()
     assert cost(tmp_path, price=1.0, faults=faults) == found
-    assert len(faults) == 1  # one that is missing is of an earlier version, or nothing was timed
+    assert [f"{damage}: no such file" in str(fault) for fault in faults] == [True] * (not damage.startswith("eval"))
+
+
+def test_a_run_of_converted_weights_or_of_scores_alone_has_no_cost_and_no_fault(tmp_path: Path) -> None:
+    faults: list[UserError] = []
+    assert cost(tmp_path, faults=faults)["training"] is None
+    files.write_json(tmp_path / "environment.json", {"converted_from": "x", "data": {"sha256": None}})
+    assert cost(tmp_path, faults=faults)["training"] is None
+    assert not faults
 
 
 @pytest.mark.parametrize("damage", ["metrics.jsonl", "environment.json", "eval/coi2_test/timing.jsonl"])
