@@ -4,7 +4,6 @@ The page is one HTML file with its data as JSON inside; it asks no server for an
 """
 
 import json
-import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from etils import epath
 from coi_jax.chains.chain import parse
 from coi_jax.common.errors import UserError
 from coi_jax.common.schema import flatten
+from coi_jax.common.storage import is_there
 from coi_jax.data.arms import arm_names
 from coi_jax.evaluation import predictions
 from coi_jax.evaluation.predictions import PREDICTIONS
@@ -155,7 +155,9 @@ def _predictions(row: Record, faults: list[str]) -> list[Json]:
     """Return the rows of a record's predictions.jsonl; none, and the reason, where it is missing or damaged."""
     path, known = row.path.parent / PREDICTIONS, len(faults)
     lines = _read(path, lambda: predictions.read_rows(path.parent), faults)
-    if os.path.lexists(path) and len(faults) == known and len(lines) < row.examples:
+    if not is_there(path):
+        faults.append(f"{path} is missing; the page has the scores of its answers alone")
+    elif len(faults) == known and len(lines) < row.examples:
         faults.append(f"{path} has {len(lines)} of the {row.examples} answers that were scored")
     elif len(lines) == row.examples and predictions.digest_of_rows(lines) != row.provenance["predictions"]:
         faults.append(f"{path} was changed after it was scored; run python -m coi_jax.evaluate again")
@@ -164,7 +166,7 @@ def _predictions(row: Record, faults: list[str]) -> list[Json]:
 
 def _read(path: epath.Path, rows: Callable[[], Iterable[Json]], faults: list[str]) -> list[Json]:
     """Return the rows of a file; none where it is damaged, and none where it is missing, as before the first step."""
-    if not os.path.lexists(path):
+    if not is_there(path):
         return []
     try:
         return list(rows())

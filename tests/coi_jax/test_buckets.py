@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from etils import epath
 
-from coi_jax import evaluate, generate, tables, train
+from coi_jax import evaluate, generate, report, tables, train
 from coi_jax.common import cli, files, storage
 from coi_jax.common.errors import UserError
 from coi_jax.config import __main__ as config_command
@@ -51,6 +51,9 @@ def test_a_run_is_evaluated_asked_and_tabled(bucket: str, capsys: pytest.Capture
     cells = files.read_json(f"{bucket}/report/table4.json")["cells"]
     assert workdir in {source["run"] for cell in cells for source in cell["sources"]}
     assert {"figure6.png", "table4.md"} <= set(storage.list_files(f"{bucket}/report"))
+    assert run(report.main, "--runs", bucket, "--out", f"{bucket}/page.html") == 0
+    data = json.loads(files.read_text(f"{bucket}/page.html").split('id="data">')[1].split("</script>")[0])
+    assert len(data["answers"][0][TESTS[0]]) == 9
     assert not list((tmp_path / "here").iterdir())
 
 

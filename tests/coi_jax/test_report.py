@@ -99,6 +99,15 @@ def test_damaged_files_are_named_and_leave_the_rest_of_the_page(runs: Path, caps
         assert f"{runs / 'coi12'}" not in said.replace(f"{runs / 'coi12' / 'eval'}", "")
 
 
+def test_answers_that_are_missing_are_named(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    predictions = runs / "base" / "eval" / "proc2_test" / "predictions.jsonl"
+    predictions.unlink()
+    data = data_of(write_page(runs))
+    said = f"{predictions} is missing; the page has the scores of its answers alone"
+    assert said in data["faults"]
+    assert f"left out: {said}" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "value", [{"steps": [{"scores": {"rouge_l": "x"}}]}, {"steps": {}}, {"steps": [3]}, {"instruction": 5}]
 )
