@@ -3,42 +3,30 @@
 import argparse
 import contextlib
 import difflib
-import errno
 import glob
 import io
 import itertools
 import os
-import re
 import sys
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from coi_jax.common import child_processes, interrupts
+from coi_jax.common.command_errors import STANDARD_OUTPUT, explain
 from coi_jax.common.errors import UserError, shorten
 from coi_jax.common.limits import LARGEST_INTEGER
 from coi_jax.common.literals import read_number
-
-# What the user's machine or the path that was given is to blame for.
-UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG)
-NETWORK_LIBRARIES = ("requests.", "aiohttp.", "httpx.")
-
-# What XLA says where a device, or the machine of a CPU, has too little memory.
-OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"
-LESS_MEMORY = (
-    "take fewer examples or rows at once (config.data.batch, config.evaluation.batch), more config.train.microbatches, "
-    "a config.model.remat that keeps less, or lora; then run the same command again"
-)
 
 # libtpu, where it is installed, asks what TPU it is on, and complains on stderr that a machine without one cannot tell.
 NO_TPU = {"TPU_WORKER_HOSTNAMES": "localhost", "TPU_ACCELERATOR_TYPE": "v5litepod-4"}
 
 Number = TypeVar("Number", int, float)
 
-LAST_PORT = 65535
+# What is raised where nobody can catch it any more: the loop that waited is closed, the interpreter is at its end.
+LATE = ("Event loop is closed", "sys.meta_path is None")
 
-STANDARD_OUTPUT = "standard output"
+LAST_PORT = 65535
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = interrupts.EXIT_STATUS
@@ -259,54 +247,17 @@ def run(main: Callable[[], int]) -> int:
     except BrokenPipeError:
         _drop_output()
         return EXIT_BROKEN_PIPE
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_USER_ERROR
     except KeyboardInterrupt:
         print(interrupts.LINE, file=sys.stderr)
         return EXIT_INTERRUPTED
-    except ValueError as error:
-        name = _refused_setting_of_jax(error)
-        if name is None:
+    except Exception as error:
+        line = explain(error)
+        if line is None:
             raise
-        print(f"error: {UserError(name, os.environ[name], f'{error}; correct or unset it')}", file=sys.stderr)
-        return EXIT_USER_ERROR
-    except RuntimeError as error:
-        if OUT_OF_MEMORY not in str(error):
-            raise
-        reason, _, _ = str(error).partition("\n")
-        print(f"error: memory: {reason}; {LESS_MEMORY}", file=sys.stderr)
-        return EXIT_USER_ERROR
-    except OSError as error:
-        if is_of_network(error):
-            reason = shorten(str(error), 200)
-            print(f"error: network: {reason}; run the same command again when it can be reached", file=sys.stderr)
-            return EXIT_USER_ERROR
-        if error.errno is None:
-            raise  # not of the system
-        print(f"error: {error.filename or 'system'}: {error.strerror}; {_mend(error)}", file=sys.stderr)
-        if error.filename == STANDARD_OUTPUT:
+        print(f"error: {line}", file=sys.stderr)
+        if getattr(error, "filename", None) == STANDARD_OUTPUT:
             _drop_output()
         return EXIT_USER_ERROR
-
-
-def _refused_setting_of_jax(error: ValueError) -> str | None:
-    """Return the environment variable that an error is about, where JAX cannot be imported because of it, else None."""
-    frames = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)]
-    named = re.search(r"\bjax_\w+", str(error), re.IGNORECASE)
-    if named is None or not frames[-1].endswith("jax/_src/config.py"):
-        return None
-    name = named[0].upper()
-    return name if name in os.environ else None
-
-
-def _mend(error: OSError) -> str:
-    """Return what the user can do about what the system says of a file."""
-    if error.filename == STANDARD_OUTPUT:
-        return "make room where it goes, or send it elsewhere, and run the same command again"
-    if error.errno in UNWRITABLE:
-        return "make room or choose another folder and run the same command again"
-    return "check the file and the disk that it is on, and run the same command again"
 
 
 def _open_missing_streams() -> None:
@@ -364,14 +315,9 @@ def _print_all_characters() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def is_of_network(error: OSError) -> bool:
-    """Return whether an error says that another machine cannot be reached: by its type, or by the library it is of."""
-    return isinstance(error, ConnectionError | TimeoutError) or type(error).__module__.startswith(NETWORK_LIBRARIES)
-
-
 def _quiet_late_reads(unraisable: Any) -> None:
-    """Drop what TensorStore says of reads that end after another read of the same checkpoint has failed."""
-    if str(unraisable.exc_value) != "Event loop is closed":
+    """Drop what Orbax and TensorStore say of reads and writes that end after another of the same checkpoint failed."""
+    if not str(unraisable.exc_value).startswith(LATE):
         sys.__unraisablehook__(unraisable)
 
 

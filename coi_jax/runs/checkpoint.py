@@ -6,7 +6,6 @@ The position holds a checksum of every array. A checkpoint is read back before i
 is removed; one that was damaged later is noticed when it is restored.
 """
 
-import errno
 import itertools
 from typing import Any
 
@@ -23,6 +22,7 @@ from coi_jax.runs import checksums, read_back
 from coi_jax.runs.checkpoint_steps import COMMITTED, needs_commit, steps
 from coi_jax.runs.damage import DamagedCheckpoint, NotReadBack, damage_errors
 from coi_jax.runs.finite import NOT_FINITE, first_not_finite
+from coi_jax.runs.storage_errors import failed_read, storage_errors
 from coi_jax.runs.train_state import TrainState
 
 Position = dict[str, Any]  # JSON: where the run stands, and of which data
@@ -105,8 +105,11 @@ class Checkpoints:
         step = self._saving["step"]
         names = [entry for entry in as_path(self._folder).iterdir() if entry.name.partition(".")[0] == str(step)]
         damage = "its files are not there"
-        for place in names:
-            damage = _damage(place, digest=self._saving[DIGEST])
+        try:
+            for place in names:
+                damage = _damage(place, digest=self._saving[DIGEST])
+        except OSError as error:  # it may be sound, but is not known to be
+            damage = str(error)
         if damage:
             raise NotReadBack(self._folder, step, damage)
 
@@ -139,23 +142,6 @@ class Checkpoints:
         """Rename a damaged checkpoint, as the function `set_aside`, so that the one before is the newest."""
         set_aside(damage)
         self._manager.reload()
-
-
-class storage_errors:
-    """Turn the several errors in which Orbax reports a full disk into an OSError that names the folder."""
-
-    def __init__(self, folder: PathLike) -> None:
-        self._folder = folder
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        chain = error
-        while chain is not None:
-            if getattr(chain, "errno", None) == errno.ENOSPC or "No space left on device" in str(chain):
-                raise OSError(errno.ENOSPC, "No space left on device", str(self._folder)) from None
-            chain = chain.__cause__ or chain.__context__
 
 
 def _placed(leaf: Any, place: Any) -> jax.ShapeDtypeStruct:
@@ -261,10 +247,15 @@ def _damage(place: PathLike, *, digest: str | None = None, share: slice = read_b
       digest: that the position has; None takes the one that stands in it.
       share: as `find_damage`.
       prefix: with which the paths of the arrays begin that are read.
+
+    Raises:
+      OSError: storage failed to read them.
     """
     try:
         position = files.read_object(as_path(place) / POSITION_FILE, "position")
     except (OSError, ValueError) as error:
+        if failed := failed_read(error, place):
+            raise failed from None
         return str(error)
     is_whole = DIGEST not in position or position == _signed(position)
     if not is_whole or digest not in (None, position.get(DIGEST)):

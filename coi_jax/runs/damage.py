@@ -3,6 +3,7 @@
 from coi_jax.common.errors import UserError, shorten
 from coi_jax.common.storage import PathLike, as_path
 from coi_jax.runs.checkpoint_steps import steps
+from coi_jax.runs.storage_errors import failed_read
 
 # How TensorStore's errors begin where the storage cannot be reached or has no room: the files may be sound.
 NO_DAMAGE = (
@@ -74,11 +75,15 @@ class NotReadBack(UserError):
 class damage_errors:
     """Turn what Orbax raises about files that are missing, cut or changed into `DamagedCheckpoint`.
 
-    An error of the storage or of this machine passes as it is: the files may be sound.
+    An error of the storage or of this machine stays one: the files may be sound.
+
+    Raises:
+      DamagedCheckpoint: they are not as they were saved.
+      OSError: the operating system failed to read them.
     """
 
     def __init__(self, folder: PathLike, step: int) -> None:
-        self._folder, self._step = folder, step
+        self._folder, self._step = as_path(folder), step
 
     def __enter__(self) -> None:
         pass
@@ -88,6 +93,8 @@ class damage_errors:
             return
         while type(error) is Exception and error.__cause__ is not None:  # as Orbax wraps TensorStore's errors
             error = error.__cause__
+        if failed := failed_read(error, self._folder / str(self._step)):
+            raise failed from None
         lines = str(error).strip().splitlines() or [type(error).__name__]
         is_damage = isinstance(error, DAMAGE)
         if is_damage and not lines[0].startswith(NO_DAMAGE):

@@ -15,6 +15,7 @@ from coi_jax.common import files
 from coi_jax.common.errors import shorten
 from coi_jax.common.storage import PathLike, absolute, is_local
 from coi_jax.runs import checksums
+from coi_jax.runs.storage_errors import failed_read
 
 BLOCK = 2**26  # bytes of an array that are read at once, unless one of its stored pieces is larger
 METADATA = "_METADATA"  # the file in which Orbax describes the arrays of an item
@@ -28,6 +29,9 @@ def find_damage(folder: PathLike, sums: Mapping[str, str], share: slice = ALL) -
       folder: of the checkpoint, with a folder for each item.
       sums: shape, dtype and checksum of every array by its path, as `checksums` returns them.
       share: which of the arrays to read, where several processes divide the work.
+
+    Raises:
+      OSError: storage failed to read them.
     """
     wanted = sorted(sums.items())
     try:
@@ -37,6 +41,8 @@ def find_damage(folder: PathLike, sums: Mapping[str, str], share: slice = ALL) -
             if _stored_checksum(folder, path) != text:
                 return f"{path} is not what was saved"
     except (OSError, ValueError) as error:
+        if failed := failed_read(error, folder):
+            raise failed from None
         return shorten((str(error).strip().splitlines() or [type(error).__name__])[0], 160)
     return ""
 

@@ -17,7 +17,8 @@ from jaxtyping import Shaped
 
 from coi_jax.common.storage import PathLike, absolute
 from coi_jax.runs import checksums
-from coi_jax.runs.checkpoint import by_layer, storage_errors
+from coi_jax.runs.checkpoint import by_layer
+from coi_jax.runs.storage_errors import storage_errors
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import io
 import json
 import os
 import pathlib
+import random
 import shutil
 import threading
 import urllib.parse
@@ -28,6 +29,37 @@ SITE = pathlib.Path(__file__).parent / "bucket_site"
 GENERATION = "x-goog-generation"
 
 
+class HttpError(Exception):
+    """What gcsfs raises after it has tried a call again and again."""
+
+    __module__ = "gcsfs.retry"
+
+
+class Faults:
+    """Calls that fail, one in so many, while `every` is set: the server then answers 503, the file system raises."""
+
+    def __init__(self) -> None:
+        self.every, self.count, self._chance = 0, 0, random.Random()
+
+    @contextlib.contextmanager
+    def one_in(self, every: int, seed: int) -> Iterator[None]:
+        """Let calls fail inside the block; those that are drawn follow from the seed."""
+        self.every, self.count, self._chance = every, 0, random.Random(seed)
+        try:
+            yield
+        finally:
+            self.every = 0
+
+    def comes(self) -> bool:
+        """Whether the next call fails."""
+        comes = self.every > 0 and self._chance.randrange(self.every) == 0
+        self.count += comes
+        return comes
+
+
+FAULTS = Faults()
+
+
 class BucketFileSystem(fsspec.AbstractFileSystem):
     """The objects under a local root."""
 
@@ -35,6 +67,8 @@ class BucketFileSystem(fsspec.AbstractFileSystem):
     cachable = False
 
     def _place(self, path: str) -> pathlib.Path:
+        if FAULTS.comes():
+            raise HttpError("Service Unavailable, 503")
         return pathlib.Path(os.environ[ROOT_VARIABLE], self._strip_protocol(path))
 
     def ls(self, path: str, detail: bool = True, **_: Any) -> list[Any]:
@@ -54,6 +88,13 @@ class BucketFileSystem(fsspec.AbstractFileSystem):
         if place.is_dir():
             return {"name": name, "size": 0, "type": "directory"}
         return {"name": name, "size": place.stat().st_size, "type": "file", "mtime": place.stat().st_mtime}
+
+    def exists(self, path: str, **_: Any) -> bool:
+        """Whether an object is there; as gcsfs, which does not take a call that failed for an answer."""
+        try:
+            return bool(self.info(path))
+        except FileNotFoundError:
+            return False
 
     def mkdir(self, path: str, create_parents: bool = True, **_: Any) -> None:
         """Does nothing: an object store has no folders."""
@@ -116,6 +157,16 @@ class _Api(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, *_: Any) -> None:
         """Says nothing."""
+
+    def parse_request(self) -> bool:
+        """Reads a request; one that fails is answered here."""
+        if not super().parse_request():
+            return False
+        if FAULTS.comes():
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            self._reply(503)
+            return False
+        return True
 
     def _request(self) -> tuple[pathlib.Path, str, dict[str, str]]:
         """Returns the bucket, the key of an object and the parameters."""

@@ -47,6 +47,13 @@ def train_slowly(folder: Path, flags: Sequence[str] = ()) -> int:
         return cli.run(lambda: train.main([*soak_runs.training(folder / "config.json", folder / "run"), *flags]))
 
 
+def train_at(jump: float, folder: Path) -> int:
+    """Train with a clock that is so many seconds off."""
+    now = time.time
+    with mock.patch("time.time", side_effect=lambda: now() + jump):
+        return train_slowly(folder)
+
+
 def _saved(folder: Path) -> list[int]:
     return sorted(checkpoint_steps.steps(folder / "run" / "checkpoints"))
 

@@ -57,7 +57,7 @@ class Victim:
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
-def _run(command: Callable[[Path], int], folder: Path, environment: Mapping[str, str], log: Path) -> None:
+def run(command: Callable[[Path], int], folder: Path, environment: Mapping[str, str], log: Path) -> None:
     """What the process does; it leads a process group, which its children belong to."""
     os.setpgid(0, 0)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -78,7 +78,7 @@ class Run:
         self.log = folder.parent / f"{folder.name}.{index}.log"
         environment = {"XLA_FLAGS": "", "XDG_CACHE_HOME": str(folder.parent / "cache"), **victim.environment}
         arguments = (victim.command, folder, environment, self.log)
-        self._process: ForkServerProcess = _processes.Process(target=_run, args=arguments)
+        self._process: ForkServerProcess = _processes.Process(target=run, args=arguments)
         self._process.start()
 
     def send(self, number: signal.Signals) -> None:

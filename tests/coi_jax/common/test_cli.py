@@ -13,6 +13,7 @@ import pytest
 
 from coi_jax.common import cli
 from coi_jax.common.errors import UserError
+from tests.helpers.bucket import HttpError
 from tests.helpers.configs import quickstart_config
 from tests.helpers.paths import ROOT
 
@@ -88,6 +89,7 @@ def _raise(error: BaseException) -> int:
         (OSError(errno.EIO, "Input/output error"), 2),
         (FileNotFoundError(errno.ENOENT, "No such file or directory", "/proc/1234"), 2),
         (UnreachableHost("Max retries exceeded\nwith url: /api"), 2),
+        (HttpError("Service Unavailable, 503"), 2),
         (ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused"), 2),
         (KeyboardInterrupt(), 130),
     ],

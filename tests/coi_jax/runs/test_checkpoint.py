@@ -17,6 +17,7 @@ from coi_jax.runs.checkpoint import Checkpoints, latest_step, read_position, res
 from coi_jax.runs.checkpoint_steps import steps
 from coi_jax.runs.checksums import checksums
 from coi_jax.runs.damage import DamagedCheckpoint, NotReadBack, damage_errors
+from coi_jax.runs.storage_errors import storage_errors
 from coi_jax.runs.streamed_checkpoint import Streamed
 from coi_jax.runs.train_state import TrainState
 from tests.helpers.tiny_models import Trained, mesh, network
@@ -137,8 +138,27 @@ def test_a_frozen_base_is_finite_too(tmp_path: Path) -> None:
 
 
 def test_other_errors_pass(tmp_path: Path) -> None:
-    with pytest.raises(KeyError), checkpoint.storage_errors(tmp_path):
+    with pytest.raises(KeyError), storage_errors(tmp_path):
         raise KeyError("other")
+
+
+FAILED = "UNKNOWN: Error reading local file \"/x/d\": Input/output error [os_error_code='5']"
+LOST = "NOT_FOUND: Error opening local file \"/x/d\": No such file or directory [os_error_code='2']"
+
+
+def test_what_storage_says_of_a_write_is_one_error(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="Input/output error") as told, storage_errors(tmp_path):
+        raise ValueError(FAILED)
+    assert (told.value.errno, told.value.filename) == (errno.EIO, str(tmp_path))
+    with pytest.raises(UserError, match=r"cannot be written .*403.*; run the same command"), storage_errors(tmp_path):
+        raise RuntimeError("save failed") from ValueError("PERMISSION_DENIED: HTTP status 403")
+
+
+def test_what_cannot_be_read_may_be_sound(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="Input/output error"), damage_errors(tmp_path, 3):
+        raise ValueError(FAILED)
+    with pytest.raises(DamagedCheckpoint), damage_errors(tmp_path, 3):
+        raise ValueError(LOST)
 
 
 @pytest.fixture(scope="module")
