@@ -1,5 +1,6 @@
 """The commands that are killed, each on a folder of its own: how it is made, what runs, and what must come out."""
 
+import dataclasses
 import functools
 import json
 import os
@@ -76,6 +77,31 @@ TRAINING = Victim(
     },
     lost=lambda folder: max(0, logged(folder) - max([0, *_saved(folder)])),
 )
+
+
+ADAPTERS: dict[str, Any] = {
+    "data.length": 256,
+    "lora.rank": 2,
+    "lora.alpha": 4.0,
+    "train.validation": {"every": 2, "split": "validation", "examples": None, "keep_best": True},
+}
+
+
+def make_adapter_training(folder: Path) -> None:
+    """Fills a folder with what a training of adapters needs, with validation and its best checkpoint."""
+    soak_runs.make_data(folder, **{"train.length.count": STEPS} | ADAPTERS)
+
+
+def _end_of_adapter_training(folder: Path) -> dict[str, Any]:
+    """The end of a training, with its best checkpoint and the base that it trained beside."""
+    best = folder / "run" / "best"
+    [step] = checkpoint_steps.steps(best)
+    kept = {f"best/{name}": data for name, data in soak_runs.arrays(best / str(step)).items()}
+    base = (folder / "run" / "base" / "checksums.json").read_bytes()
+    return soak_runs.end_of_training(folder / "run") | kept | {"best": step, "base": base}
+
+
+ADAPTER_TRAINING = dataclasses.replace(TRAINING, end=_end_of_adapter_training)
 
 
 def _evaluation(folder: Path) -> int:

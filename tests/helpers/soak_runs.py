@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from coi_jax.common import files
-from coi_jax.data.task_specs import evaluation_task
+from coi_jax.data.task_specs import evaluation_task, validation_tasks
 from coi_jax.runs import checkpoint_steps, read_back
 from coi_jax.runs.metrics_rows import read_metrics
 from tests.helpers import tiny_models
@@ -16,7 +16,7 @@ from tests.helpers.event_files import shown_scalars
 from tests.helpers.token_caches import small_config, write_caches, write_dataset
 
 STEPS, INTERVAL, KEPT = 9, 3, 2
-TEST, TESTS = "proc2_test", 9
+TEST, TESTS, VALIDATION = "proc2_test", 9, 4
 SETTINGS: dict[str, Any] = {f"model.{name}": value for name, value in tiny_models.DECODER.items()} | {
     "model.layers": 1,
     "data.length": 128,
@@ -39,9 +39,10 @@ CLOCK = re.compile(r"second|mfu|bytes|time|per_s|wait|save")
 
 def make_data(folder: Path, **overrides: Any) -> Path:
     """A dataset, the token caches of training and of a test set, and the config of a run, whose path is returned."""
-    write_dataset(folder / "data", {1: 20, 2: 20}, tests=TESTS)
+    write_dataset(folder / "data", {1: 20, 2: 20}, tests=TESTS, validation=VALIDATION)
     config = small_config(folder, **SETTINGS | overrides)
     write_caches(config, [evaluation_task(config, TEST)])
+    write_caches(config, validation_tasks(config, "validation"))
     write_caches(config)
     files.write_json(folder / "config.json", config.model_dump(mode="json"))
     return folder / "config.json"

@@ -35,14 +35,16 @@ def make_chain(number: int, length: int) -> Chain:
     )
 
 
-def write_dataset(folder: Path, counts: dict[int, int], tests: int = 5) -> Path:
-    """A dataset folder with so many training rows of each length, and `tests` rows of length 2 in split test."""
+def write_dataset(folder: Path, counts: dict[int, int], tests: int = 5, validation: int = 0) -> Path:
+    """A dataset folder with so many training rows of each length, and so many of length 2 in the other splits."""
     with DatasetWriter(folder, "procedural") as writer:
         for length, count in counts.items():
             for number in range(count):
                 writer.add("train", make_chain(number, length))
         for number in range(1000, 1000 + tests):
             writer.add("test", make_chain(number, 2))
+        for number in range(1500, 1500 + validation):
+            writer.add("validation", make_chain(number, 2))
         writer.finish("none", {})
     return folder
 

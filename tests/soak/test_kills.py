@@ -17,7 +17,7 @@ from transformers import LlamaConfig
 from coi_jax.common import files
 from tests.helpers import gguf_files, kill_targets, killed, published_models, soak_runs, super_ni_tasks
 from tests.helpers.answered_runs import write_run
-from tests.helpers.kill_targets import EVALUATION, SERVING, STEPS, SWEEP, TRAINING, Paid
+from tests.helpers.kill_targets import ADAPTER_TRAINING, EVALUATION, SERVING, STEPS, SWEEP, TRAINING, Paid
 from tests.helpers.killed import Run, Victim
 from tests.helpers.llm_server import running
 from tests.helpers.reference_models import reference
@@ -79,6 +79,10 @@ def test_training(kill: Killing) -> None:
     tally = kill(TRAINING, kill_targets.make_training, share=1)
     # A checkpoint is written while training goes on, until the next one is due at most.
     assert tally.most_again <= 2 * soak_runs.INTERVAL, f"--soak_seed {kill.seed}"
+
+
+def test_training_of_adapters_with_validation(kill: Killing) -> None:
+    assert kill(ADAPTER_TRAINING, kill_targets.make_adapter_training).kills > 0
 
 
 def test_evaluation(kill: Killing, trained: Path) -> None:
