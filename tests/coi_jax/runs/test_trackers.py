@@ -1,6 +1,7 @@
 """Trackers log to the real packages: MLflow's store in a folder, W&B in offline mode."""
 
 import json
+import multiprocessing
 import socket
 import sys
 from collections.abc import Iterable, Iterator
@@ -40,6 +41,18 @@ def launch(folder: Path, config: RunConfig, start: int, steps: Iterable[int]) ->
     for step in steps:
         log.write(step, {"loss": 1 / step})
     return log
+
+
+def _launch(folder: Path, config: RunConfig, start: int, steps: Iterable[int], failed: bool) -> None:
+    launch(folder, config, start, steps).close(failed=failed)
+
+
+def launch_alone(folder: Path, config: RunConfig, start: int, steps: range, *, failed: bool) -> None:
+    """Launch in a process of its own: W&B's service may still write of one launch when the same process has another."""
+    process = multiprocessing.get_context("spawn").Process(target=_launch, args=(folder, config, start, steps, failed))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
 
 
 def mlflow_runs(experiment: str = "chains") -> list[Run]:
@@ -110,10 +123,10 @@ def test_a_tracker_that_is_named_later_gets_the_rows_before(tmp_path: Path) -> N
 def test_each_offline_run_of_wandb_has_all_rows_under_one_id(tmp_path: Path) -> None:
     folder = tmp_path / "sweep" / "coi12"
     config = run_config(logging__wandb_project="chains")
-    launch(folder, config, 0, range(1, 7)).close(failed=True)
+    launch_alone(folder, config, 0, range(1, 7), failed=True)
     (first,) = (folder / "wandb").glob("offline-run-*")
     first = first.rename(tmp_path / "first")  # their names differ by the second
-    launch(folder, config, 4, range(5, 9)).close()
+    launch_alone(folder, config, 4, range(5, 9), failed=False)
     (second,) = (folder / "wandb").glob("offline-run-*")
     runs = []
     for found, count in ((first, 6), (second, 8)):
