@@ -100,7 +100,7 @@ def make_prompt(
     if not len(made.tokens):
         raise ApiError(400, f"{param}: has no token; write a prompt", param, "invalid_value")
     if len(made.tokens) > longest:
-        hint = f"has {len(made.tokens)} tokens, and this server reads at most {longest}; shorten the prompt"
+        hint = f"the prompt has {len(made.tokens)} tokens, and this server reads at most {longest}; shorten it"
         raise ApiError(400, f"{param}: {hint}", param, "context_length_exceeded")
     return Prompt(made.id, made.tokens, options)
 

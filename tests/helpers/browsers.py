@@ -36,8 +36,9 @@ def opened(path: str, profile: Path) -> Iterator[webdriver.Chrome]:
     driver = webdriver.Chrome(options, Service(shutil.which("chromedriver")))
     try:
         yield driver
-        errors = [line["message"] for line in driver.get_log("browser") if line["level"] == "SEVERE"]  # type: ignore[no-untyped-call]
-        assert not [line for line in errors if "favicon" not in line]
+        severe = [line["message"] for line in driver.get_log("browser") if line["level"] == "SEVERE"]  # type: ignore[no-untyped-call]
+        errors = [message for message in severe if "favicon" not in message]
+        assert not errors, errors
     finally:
         driver.quit()
 

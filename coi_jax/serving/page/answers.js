@@ -4,7 +4,7 @@ import { body, stream } from "./api.js";
 import { $, button, fit, make } from "./dom.js";
 import { marked } from "./words.js";
 
-const REASONS = { writing: "writing …", done: "done", stopped: "stopped", failed: "failed" };
+const SECOND = 1000; // ms
 
 /** What is shown: the question that was asked, and a column {model, answer, earlier, controller} for each model. */
 let shown = null;
@@ -15,6 +15,7 @@ export function connect(given) {
   tools = given;
 }
 
+const isShown = (column) => shown !== null && shown.columns.includes(column);
 const isWriting = (column) => column.answer.state === "writing";
 export const isBusy = () => shown !== null && shown.columns.some(isWriting);
 
@@ -38,6 +39,8 @@ function begin(outputs) {
 
 async function write(column, outputs) {
   const answer = column.answer, started = performance.now();
+  const time = () => { answer.seconds = (performance.now() - started) / SECOND; };
+  const clock = setInterval(() => { time(); showState(column); }, SECOND);
   column.controller = new AbortController();
   tools.changed();
   try {
@@ -46,10 +49,12 @@ async function write(column, outputs) {
     answer.state = "done";
   } catch (error) {
     answer.state = error.name === "AbortError" ? "stopped" : "failed";
-    if (answer.state === "failed") tools.fail(error, shown.columns.length > 1 ? column.model : "");
+    if (answer.state === "failed") answer.notes = [error.message];
+    if (error.isKeyWrong) tools.fail(error);
   }
-  answer.seconds = (performance.now() - started) / 1000;
-  if (column.answer === answer && shown.columns.includes(column)) end(column);
+  clearInterval(clock);
+  time();
+  if (column.answer === answer && isShown(column)) end(column);
 }
 
 /** Take in a part of a stream: steps that changed, or all of them at the end. */
@@ -65,30 +70,37 @@ function take(column, answer, part) {
     answer.stages = coi.stages || {};
     answer.notes = notes(coi, shown.question.instructions.length);
   } else for (const { step, output } of coi.steps) answer.outputs[step - 1] = output;
-  if (column.answer !== answer) return;
+  if (column.answer !== answer || !isShown(column)) return;
+  showState(column);
   if (answer.outputs.length > finished && finished > answer.kept) announce(column, finished - 1);
   if (choice.finish_reason || answer.outputs.length > rows()) show();
   else for (let step = Math.max(0, finished - 1); step < Math.max(1, answer.outputs.length); step += 1) showCell(column, step);
 }
 
+const counted = (count, word) => `${count} ${word}${count === 1 ? "" : "s"}`;
+
 function notes(coi, length) {
   const found = [], written = coi.steps.length;
   if (!coi.complete) found.push("The answer stopped at the limit of tokens.");
-  if (written !== length) found.push(`The answer has ${written} ${written === 1 ? "step" : "steps"}, ${length} were asked for.`);
+  if (written !== length) found.push(`The answer has ${counted(written, "step")}, ${length} were asked for.`);
   else if (!coi.well_formed) found.push("The labels of the steps are not as they should be.");
   return found;
 }
 
 function end(column) {
   show();
-  if (column.answer.state === "done" && column.answer.outputs.length) announce(column, column.answer.outputs.length - 1);
+  const { state, outputs, notes } = column.answer;
+  if (state === "done" && outputs.length) announce(column, outputs.length - 1);
+  if (state === "failed") tell(column, notes[0]);
   tools.changed();
 }
 
 /** Tell those who hear the page of a step that is whole. */
-function announce(column, step) {
+const announce = (column, step) => tell(column, `step ${step + 1}: ${column.answer.outputs[step]}`);
+
+function tell(column, text) {
   const whose = shown.columns.length > 1 ? `${column.model}, ` : "";
-  $("announcer").append(make("p", {}, `${whose}step ${step + 1}: ${column.answer.outputs[step]}`));
+  $("announcer").append(make("p", {}, whose + text));
 }
 
 // ---- What if a step had said something else?
@@ -110,7 +122,8 @@ function swap(column) {
   tools.changed();
 }
 
-const heading = (column) => $("heads").children[shown.columns.indexOf(column)].querySelector("h3");
+const head = (column) => $("heads").children[shown.columns.indexOf(column)];
+const heading = (column) => head(column).querySelector("h3");
 
 // ---- Show
 
@@ -139,22 +152,33 @@ function show() {
 
 function makeRow(step) {
   const instruction = shown.question.instructions[step];
-  const title = make("h3", {}, make("span", { class: "number" }, `Step ${step + 1}`), " ", instruction ?? "(a step that was not asked for)");
+  const title = make("h3", {}, make("span", { class: "number" }, `Step ${step + 1}`), " ", make("bdi", {}, instruction ?? "(a step that was not asked for)"));
   return make("li", {}, title, make("div", { class: "columns" }, ...shown.columns.map(() => make("div", { class: "cell" }))));
 }
 
 function makeHead(column) {
   const { answer, model } = column;
-  const count = answer.seconds ? `${answer.tokens} tokens · ${answer.seconds.toFixed(1)} s` : "";
-  const score = verdicts(column), right = score.filter(Boolean).length;
   return make(
     "div",
     { class: "head" },
     make("h3", { tabindex: "-1" }, model),
-    make("p", { class: "soft" }, [REASONS[answer.state] || answer.state, count, score.length ? `${right} of ${score.length} steps right` : ""].filter(Boolean).join(" · ")),
+    make("p", { class: "soft state" }, stateOf(column)),
     ...answer.notes.map((note) => make("p", { class: "fault" }, note)),
     column.earlier && !isWriting(column) ? button("Back to the earlier answer", `Back to the earlier answer of ${model}`, () => swap(column)) : null,
   );
+}
+
+/** Say how an answer is coming along: the model may first have others to answer. */
+function stateOf(column) {
+  const { answer } = column;
+  if (isWriting(column)) return `${answer.text ? "writing" : "waiting for the model"} … ${answer.seconds ? `${Math.round(answer.seconds)} s` : ""}`;
+  const score = verdicts(column), right = score.filter(Boolean).length;
+  const parts = [answer.state, answer.tokens ? counted(answer.tokens, "token") : "", `${answer.seconds.toFixed(1)} s`, score.length ? `${right} of ${score.length} steps right` : ""];
+  return parts.filter(Boolean).join(" · ");
+}
+
+function showState(column) {
+  if (isShown(column)) head(column).querySelector(".state").textContent = stateOf(column);
 }
 
 /** Say of each step that has ended and has a reference whether it is right. */
@@ -194,10 +218,10 @@ function makeCell(column, step) {
 
 /** What is shown where a step has no output. */
 function makeGap(answer, step) {
-  if (answer.state !== "writing") return make("p", { class: "soft" }, "(nothing written)");
   const isNext = step === answer.outputs.length;
   // A text whose first label is not there yet, or never comes.
   const text = isNext && step === 0 ? answer.text : "";
+  if (answer.state !== "writing" && !text) return make("p", { class: "soft" }, "(nothing written)");
   return make("div", { class: isNext ? "text waits" : "text idle" }, text || (isNext ? "…" : ""));
 }
 
@@ -219,8 +243,8 @@ function compared(column, step) {
   return { name: "other model's answer", text: other.answer.outputs[step] };
 }
 
-/** Return whether no more is written to a step. */
-const isWhole = ({ answer }, step) => answer.state !== "writing" || step < answer.kept || step < answer.outputs.length - 1;
+/** Return whether a step was written to its end: the last one of an answer that broke off was not. */
+const isWhole = ({ answer }, step) => answer.state === "done" || step < answer.kept || step < answer.outputs.length - 1;
 
 function makeEarlier(before, output) {
   if (output !== undefined && before.trim() === output.trim()) return make("p", { class: "beside soft" }, "As in the earlier answer.");
@@ -228,7 +252,7 @@ function makeEarlier(before, output) {
 }
 
 const tag = (text, kind) => make("span", { class: `tag ${kind}` }, text);
-const beside = (name, nodes) => make("div", { class: "beside" }, make("b", {}, `${name}: `), ...nodes);
+const beside = (name, nodes) => make("div", { class: "beside" }, make("b", {}, `${name}: `), make("bdi", {}, ...nodes));
 
 /** The last step cannot be given: nothing would be left to answer. */
 function canChange({ answer }, step) {

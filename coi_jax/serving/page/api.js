@@ -15,7 +15,7 @@ export const key = () => sessionStorage.getItem(KEY) || "";
 
 /** Keep an API key for this tab. */
 export function setKey(text) {
-  if (!/^[\x21-\x7e]*$/.test(text)) throw new Fault("an API key has printable ASCII characters only");
+  if (!/^[\x21-\x7e]*$/.test(text)) throw new Fault("an API key has printable ASCII characters only", UNAUTHORIZED);
   sessionStorage.setItem(KEY, text);
 }
 

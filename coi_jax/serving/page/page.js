@@ -4,16 +4,18 @@ import * as api from "./api.js";
 import * as answers from "./answers.js";
 import { $, copy, fill, make } from "./dom.js";
 import { decode, encode } from "./link.js";
-import { addInstruction, question, setQuestion, watch } from "./question.js";
+import { addInstruction, check, question, setQuestion, watch } from "./question.js";
 import { curl, python } from "./snippets.js";
 
 const SETTINGS = ["temperature", "top_p", "seed", "max_tokens"];
 const POLL = 1000; // ms between questions whether models are loaded
 
+let limits = {}; // of the tokens of an answer, by model
+
 const note = (text) => { $("note").textContent = text; };
 
-function fail(error, whose = "") {
-  $("error").textContent = (whose ? `${whose}: ` : "") + error.message;
+function fail(error) {
+  $(error.isKeyWrong ? "key-error" : "error").textContent = error.message;
   if (!error.isKeyWrong) return;
   $("key-form").hidden = false;
   $("key").focus();
@@ -52,9 +54,15 @@ async function loadModels() {
 }
 
 function describe(found) {
+  limits = Object.fromEntries(found.map(({ id, coi }) => [id, coi.max_new_tokens]));
+  showLimit();
   const loading = found.filter(({ coi }) => !coi.ready).map(({ id }) => id);
   $("state").textContent = loading.length ? `loading ${loading.join(", ")} …` : "";
   if (loading.length) setTimeout(loadModels, POLL);
+}
+
+function showLimit() {
+  $("max_tokens").placeholder = `${limits[$("model").value]} at most`;
 }
 
 // ---- Examples
@@ -94,6 +102,7 @@ async function run() {
   note("");
   try {
     settings();
+    check();
   } catch (error) {
     return fail(error);
   }
@@ -101,7 +110,7 @@ async function run() {
   $("stale").hidden = true;
   const running = answers.run(question(), chosen());
   const top = $("answer").getBoundingClientRect().top;
-  if (top > window.innerHeight * 0.7) $("answer").scrollIntoView({ block: "start" });
+  if (top < 0 || top > window.innerHeight * 0.7) $("answer").scrollIntoView({ block: "start" });
   await running;
 }
 
@@ -174,6 +183,7 @@ function wire() {
   }, note);
   $("add").addEventListener("click", addInstruction);
   $("model").addEventListener("change", loadExamples);
+  $("model").addEventListener("change", showLimit);
   $("example").addEventListener("change", takeExample);
   $("run").addEventListener("click", run);
   $("stop").addEventListener("click", answers.stop);
@@ -197,13 +207,15 @@ function wire() {
 }
 
 async function useKey() {
-  $("error").textContent = "";
+  $("key-error").textContent = "";
   try {
     api.setKey($("key").value);
   } catch (error) {
     return fail(error);
   }
-  if (await loadModels()) begin();
+  if (!(await loadModels())) return;
+  begin();
+  $("input").focus();
 }
 
 /** Show the question of the link, if there is one. */

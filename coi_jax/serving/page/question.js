@@ -35,6 +35,14 @@ export function setQuestion({ input, instructions, references }) {
   for (const item of items()) fitAll(item);
 }
 
+/** Throw an Error where an instruction is empty, and go there. */
+export function check() {
+  const all = items(), place = all.findIndex((item) => !parts(item).instruction.value.trim());
+  if (place < 0) return;
+  focus(all[place]);
+  throw new Error(`Instruction ${place + 1} is empty: say what to do${all.length > 1 ? ", or remove it" : ""}.`);
+}
+
 /** Add an empty instruction at the end. */
 export function addInstruction() {
   list.append(makeItem("", ""));
@@ -48,7 +56,7 @@ function makeItem(text, reference) {
   const expected = make("textarea", { class: "reference", rows: 1, oninput: () => edit(item) });
   instruction.value = text;
   expected.value = reference;
-  const more = make("details", { open: reference !== "", ontoggle: () => fit(expected) }, make("summary", {}, "Reference output"), expected);
+  const more = make("details", { open: reference !== "", ontoggle: () => fit(expected) }, make("summary", {}, "Reference output (optional)"), expected);
   const tools = make("div", { class: "tools" }, tool("up", "↑", item, () => move(item, -1)), tool("down", "↓", item, () => move(item, 1)), tool("join", "Join with next", item, () => join(item)), tool("split", "Split", item, () => split(item)), tool("remove", "Remove", item, () => remove(item)));
   item.append(instruction, tools, more);
   return item;

@@ -4,7 +4,8 @@ import { make } from "./dom.js";
 
 const MOST_CELLS = 4e6; // of the table behind a comparison
 
-const cut = (text) => text.match(/[\p{L}\p{M}\p{N}_]+|\s+|\S/gu) || [];
+// Words, white space and signs; a flag or an emoji made of several characters is one sign.
+const cut = (text) => text.match(/[\p{L}\p{M}\p{N}_]+|\s+|\p{RI}{2}|\S[\p{M}\p{EMod}]*(?:\u200d\S[\p{M}\p{EMod}]*)*/gu) || [];
 const isSpace = (part) => /^\s/.test(part);
 
 /** Return, for each word of a, whether it has no partner in b (the longest common subsequence pairs them). */

@@ -23,7 +23,7 @@ def test_a_form_that_is_not_constrained_is_asked_for_in_words(tmp_path: Path, st
     assert found.reason.startswith("not of the wanted form: "), found
     assert found.usage.completion_tokens > 0
     assert isinstance(too_long, Rejected)
-    assert "shorten the prompt" in too_long.reason, "and not that the format is unknown"
+    assert "reads at most" in too_long.reason, "and not that the format is unknown"
 
 
 def answer(server: Server, folder: Path, structured: str, text: str = "a") -> object:

@@ -69,7 +69,7 @@ def running(run: Path) -> Iterator[Server]:
         (CHAT, {"coi": {"instructions": ["A", " "]}}, 400, "coi", "a step is empty"),
         (CHAT, {"coi": {"instructions": ["A"], "outputs": ["B"]}}, 400, "coi", "fewer"),
         (CHAT, {"coi": {"instructions": ["A", "B"], "outputs": ["w" * 500]}}, 400, "coi.outputs", "shorter"),
-        (CHAT, {"messages": [{"role": "user", "content": "w " * 500}]}, 400, "messages", "shorten the prompt"),
+        (CHAT, {"messages": [{"role": "user", "content": "w " * 500}]}, 400, "messages", "reads at most"),
         (TEXT, {"prompt": "w " * 500}, 400, "prompt", "reads at most"),
         (TEXT, {"prompt": "", "logprobs": 1}, 400, "prompt", "has no token"),
         (TEXT, {"prompt": ["a", ""]}, 400, "prompt", "has no token"),

@@ -125,15 +125,41 @@ new MutationObserver(() => seen.push(document.querySelector("#steps .cell").text
   .observe(document.getElementById("steps"), {childList: true, subtree: true, characterData: true});
 """
 
+OBSERVE_STATE = """
+window.seen = [];
+new MutationObserver(() => seen.push(document.querySelector(".state")?.textContent ?? ""))
+  .observe(document.getElementById("heads"), {childList: true, subtree: true});
+"""
+# Where the first and the last character of an element are, from the left.
+ENDS = """
+const element = document.querySelectorAll(arguments[0])[arguments[1]], nodes = [];
+const walker = document.createTreeWalker(element, NodeFilter.SHOW_TEXT);
+while (walker.nextNode()) nodes.push(walker.currentNode);
+const left = (node, place) => {
+  const range = document.createRange();
+  range.setStart(node, place);
+  range.setEnd(node, place + 1);
+  return range.getBoundingClientRect().left;
+};
+return [left(nodes[0], 0), left(nodes.at(-1), nodes.at(-1).length - 1)];
+"""
+
+
+def is_in_view(page: webdriver.Chrome, selector: str) -> bool:
+    """Whether a reader sees an element without scrolling."""
+    script = "const box = arguments[0].getBoundingClientRect(); return box.top >= 0 && box.bottom <= innerHeight"
+    return bool(page.execute_script(script, find(page, selector)))
+
 
 def test_a_chain_is_asked_and_each_step_may_say_something_else(server: Server, browser: str, tmp_path: Path) -> None:
     with browsers.opened(browser, tmp_path / "profile") as page:
         page.get(server.url)
-        wait_for_error(page, "the API key is missing or wrong")
+        until(page, lambda page: text(page, "#key-error") == "the API key is missing or wrong")
         assert_refused(page, 401)
         find(page, "#key").send_keys(KEY, Keys.ENTER)
         until(page, lambda page: len(page.find_elements(By.CSS_SELECTOR, "#model option")) == 2)
         assert not find(page, "#key-form").is_displayed()
+        assert page.switch_to.active_element.get_attribute("id") == "input"
         open_page(page, server, link(question(references=["", "", "x"])))
 
         page.execute_script(OBSERVE)
@@ -251,10 +277,12 @@ def test_damaged_links_are_said_and_keys_do_everything(server: Server, browser: 
         find(page, "#temperature").send_keys("warm")
         press(page, Keys.ENTER, held=Keys.CONTROL)
         assert text(page, "#error") == "temperature: warm is no number"
+        assert find(page, "#max_tokens").get_attribute("placeholder") == "160 at most"
         find(page, "#temperature").clear()
         find(page, "#temperature").send_keys("9")
         press(page, Keys.ENTER, held=Keys.CONTROL)
-        wait_for_error(page, "temperature: should be less than or equal to 2")
+        until(page, lambda page: "temperature: should be less than or equal to 2" in text(page, ".head .fault"))
+        assert find(page, "#error").text == ""
         assert_refused(page, 400)
         find(page, "#temperature").clear()
         page.execute_script("arguments[0].click(); arguments[1].click()", find(page, "#run"), find(page, "#stop"))
@@ -283,3 +311,62 @@ def test_damaged_links_are_said_and_keys_do_everything(server: Server, browser: 
             page.execute_script(f"{controls}.filter(e => !(e.labels.length || e.ariaLabel || e.textContent)).length")
             == 0
         )
+
+
+def test_what_is_missing_and_how_an_answer_ended_is_said(server: Server, browser: str, tmp_path: Path) -> None:
+    with browsers.opened(browser, tmp_path / "profile") as page:
+        stopped = ANSWER | {"outputs": [], "text": "no label yet", "state": "stopped"}
+        cut = ANSWER | {"outputs": ["a b", "2 an"], "state": "failed", "notes": ["the connection was lost"]}
+        answers = [{"model": "run", "answer": one, "earlier": None} for one in (stopped, cut)]
+        open_page(page, server, link(question(references=["a b", "2", "4"], answers=answers)))
+        assert texts(page, ".state") == ["stopped · 1 token · 0.1 s", "failed · 1 token · 0.1 s · 1 of 1 steps right"]
+        assert texts(page, ".head .fault") == ["the connection was lost"]
+        assert texts(page, "#steps .text") == ["no label yet", "a b", "2 an"]
+        assert texts(page, ".tag") == ["✓ right"], "a step that the model had no time for is not wrong"
+
+        find(page, "#add").click()
+        press(page, Keys.ENTER, held=Keys.CONTROL)
+        assert text(page, "#error") == "Instruction 4 is empty: say what to do, or remove it."
+        assert page.switch_to.active_element.get_attribute("aria-label") == "Instruction 4"
+        assert is_in_view(page, "#error")
+        assert len(texts(page, ".state")) == 2, "the earlier answers are still there"
+
+        page.execute_script("location.hash = arguments[0]", link(question(instructions=["x"] * 9, references=[""] * 9)))
+        until(page, lambda page: len(instructions(page)) == 9)
+        page.find_elements(By.CSS_SELECTOR, ".instruction")[8].send_keys("y")
+        assert not is_in_view(page, "#answer-title")
+        page.execute_script(OBSERVE_STATE)
+        press(page, Keys.ENTER, held=Keys.CONTROL)
+        wait_until_written(page)
+        assert is_in_view(page, "#answer-title")
+        states = page.execute_script("return seen")
+        assert states[0].startswith("waiting for the model …")
+        assert any(state.startswith("writing …") for state in states)
+
+        # A link is opened while an answer is written.
+        script = "arguments[0].click(); location.hash = arguments[1]"
+        page.execute_script(script, find(page, "#run"), link(question()))
+        until(page, lambda page: instructions(page) == STEPS)
+        run(page)
+
+
+def test_signs_of_several_characters_are_whole_and_lines_have_their_direction(
+    server: Server, browser: str, tmp_path: Path
+) -> None:
+    with browsers.opened(browser, tmp_path / "profile") as page:
+        girl, boy = ("👨\u200d👩\u200d👧", "👨\u200d👩\u200d👦")
+        answer = ANSWER | {"state": "done", "outputs": [f"{boy} 🇩🇪 👍🏽", "תפוח!", "c"]}
+        references = [f"{girl} 🇩🇰 👍🏽", "אגס!", "d"]
+        asked = question(
+            instructions=["a", "מיין.", "c"],
+            references=references,
+            answers=[{"model": "run", "answer": answer, "earlier": None}],
+        )
+        open_page(page, server, link(asked))
+        assert texts(page, "mark.extra")[:2] == [f"{boy} 🇩🇪", "תפוח"]
+        assert texts(page, "mark.missing")[:2] == [f"{girl} 🇩🇰", "אגס"]
+        # The point of a right-to-left sentence stands at its left.
+        for selector, number in ((".text", 1), (".beside bdi", 1), ("#steps h3 bdi", 1)):
+            begin, end = page.execute_script(ENDS, selector, number)
+            assert end < begin, selector
+        assert find(page, "#input").value_of_css_property("unicode-bidi") == "plaintext"
