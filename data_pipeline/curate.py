@@ -7,6 +7,7 @@ them: what was rejected is left out, what was accepted or edited comes first.
 """
 
 import getpass
+import os
 import sys
 import webbrowser
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.parser(__doc__)
     parser.add_argument("--work", required=True, metavar="DIR", help="work folder of a build")
     parser.add_argument("--decisions", metavar="FILE", help="file of decisions; without it WORK/decisions.jsonl")
-    parser.add_argument("--by", default=getpass.getuser(), help="who decides")
+    parser.add_argument("--by", default=_user(), help="who decides")
     parser.add_argument("--least_score", type=cli.integer, default=4, help="threshold around which chains are doubtful")
     parser.add_argument("--seed", type=cli.integer, default=0, help="of the order")
     parser.add_argument("--port", type=cli.integer, default=0, help="0: any that is free")
@@ -51,6 +52,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         webbrowser.open(address)
     server.serve_forever()
     return 0
+
+
+def _user() -> str:
+    """Return the name of whoever runs this; the number of a user without a name, as in a container."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # the latter from Python 3.13 on
+        return f"user {os.getuid()}"
 
 
 def command() -> int:

@@ -10,7 +10,16 @@ from coi_jax.common.errors import UserError, shorten
 STANDARD_OUTPUT = "standard output"
 
 # What the user's machine or the path that was given is to blame for.
-UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG)
+UNWRITABLE = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EACCES,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.EEXIST,
+    errno.ENAMETOOLONG,
+)
 # Those that reach the Hub and buckets; few of their errors are the operating system's.
 NETWORK_LIBRARIES = ("requests.", "aiohttp.", "httpx.", "gcsfs.", "google.auth.", "google.api_core.")
 
@@ -34,6 +43,8 @@ def explain(error: Exception) -> str | None:
         case RuntimeError() if OUT_OF_MEMORY in str(error):
             reason, _, _ = str(error).partition("\n")
             return f"memory: {reason}; {LESS_MEMORY}"
+        case MemoryError():
+            return f"memory: there is no more that this process may use (see ulimit -v); {LESS_MEMORY}"
         case OSError() if error.errno is not None:
             return f"{error.filename or 'system'}: {error.strerror}; {_mend(error)}"
     return None

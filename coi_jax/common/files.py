@@ -24,6 +24,7 @@ from coi_jax.common.storage import AppendFile, PathLike, as_path, atomic_file, f
 Value = TypeVar("Value")
 
 MAX_LINE_BYTES = 2**26  # of a row in a JSON-lines file
+PART = 2**20  # bytes that are read at once
 
 
 def write_text(path: PathLike, text: str, field: str = "out") -> None:
@@ -50,10 +51,18 @@ def read_bytes(path: PathLike, field: str = "file") -> bytes:
       UserError: it is missing, a folder, a pipe, cannot be opened, or is too large to be read at once.
     """
     with open_input(path, field) as file:
-        data = file.read(MAX_BYTES + 1)
+        data = _read_at_most(file, MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
         raise UserError(field, path, f"is longer than {MAX_BYTES >> 20} MiB; name another file")
     return data
+
+
+def _read_at_most(file: IO[bytes], count: int) -> bytes:
+    """Return so many bytes of a file, or all: in parts, since Python reserves memory for as many as it is asked for."""
+    data = bytearray()
+    while part := file.read(min(PART, count - len(data))):
+        data += part
+    return bytes(data)
 
 
 def read_text(path: PathLike, field: str = "file") -> str:

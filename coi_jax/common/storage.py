@@ -41,7 +41,7 @@ BLOCK = 2**24  # bytes that are copied, compared or hashed at once
 OLD = ".old"  # ends the temporary name of a folder that makes room for a new one
 WHOLE = ".whole"  # the file in a temporary folder that says that nothing is missing in it
 MARKERS = {"manifest.json": "dataset", "config.json": "run"}  # the file by which a folder is known
-FULL = (errno.ENOSPC, errno.EDQUOT)  # a disk, which is nothing that is wrong with a path
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a disk or a quota, which is nothing that is wrong with a path
 UPLOAD_SECONDS = 60.0  # between uploads of a file that grows in a bucket
 
 for _protocol in SCHEMES.values():  # a listing kept from before would hide what another process has written

@@ -100,11 +100,17 @@ def _make(path: Path) -> None:
     """Make an empty store, which appears whole: another process must not take one that is being made for a damaged one.
 
     Where another process makes it at the same time, that one is taken.
+
+    Raises:
+      UserError: there is no room for it.
     """
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         partial = Path(folder) / path.name
-        with contextlib.closing(sqlite3.connect(partial)) as connection:
-            connection.execute("CREATE TABLE replies (key TEXT PRIMARY KEY, reply TEXT NOT NULL)")
+        try:
+            with contextlib.closing(sqlite3.connect(partial)) as connection:
+                connection.execute("CREATE TABLE replies (key TEXT PRIMARY KEY, reply TEXT NOT NULL)")
+        except sqlite3.Error as error:
+            raise UserError("store", path, f"cannot be made ({error}); make room, or name another file") from None
         try:
             os.link(partial, path)
         except OSError:  # it is there, or the file system has no links

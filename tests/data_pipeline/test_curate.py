@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import socket
 import threading
@@ -262,6 +263,16 @@ def test_an_edit_can_be_left(session: CurationSession, address: str, browser: st
 def test_a_folder_that_is_no_work_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"work.*holds no chains\.jsonl"):
         curate.main([f"--work={tmp_path}", "--no_browser"])
+
+
+def test_a_user_without_a_name_decides_by_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container that runs as a user of its own."""
+
+    def refuse() -> str:
+        raise KeyError("getpwuid(): uid not found: 12345")
+
+    monkeypatch.setattr("getpass.getuser", refuse)
+    assert curate._user() == f"user {os.getuid()}"
 
 
 def test_the_order_is_that_of_doubt(session: CurationSession, found: list[Outcome]) -> None:

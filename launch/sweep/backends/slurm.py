@@ -23,7 +23,7 @@ from launch.sweep.points import Point
 NAME = "slurm"
 SCRIPT = "slurm_job.sh"  # in the folder of the sweep
 SAVE_SECONDS = 120  # before the end of its time in which a task is told to save
-JOB = re.compile(r"^\s*(\d+)(?:;\S+)?\s*$", re.MULTILINE)  # a site's programs may print a banner beside it
+JOB = re.compile(r"^\s*([0-9]{1,18})(?:;\S+)?\s*$", re.MULTILINE)  # a site's programs may print a banner beside it
 OWN_OPTIONS = re.compile(r"#SBATCH\s+(--(?:array|job-name|output|error|open-mode|nodes|ntasks|signal)\b|-[aJoeNn]\b)")
 
 TEMPLATE = """\

@@ -12,6 +12,7 @@ from coi_jax.common.storage import is_local
 from launch.sweep.backends.protocol import Settings
 from launch.sweep.points import Point
 
+CALL_SECONDS = 300  # that a program of a cluster may take: xpk and sky ask the cloud several times
 LONGEST_REASON = 300  # characters of what a program wrote that an error quotes
 
 
@@ -60,14 +61,19 @@ def check_bucket(points: Sequence[Point]) -> None:
 
 
 def call(command: Sequence[str], backend: str) -> str:
-    """Return the output of a program; raise UserError with its own words where it fails or cannot be run.
+    """Return the output of a program; raise UserError with its own words where it fails, hangs or cannot be run.
 
     Args:
       command: the program and its arguments.
       backend: that calls it.
     """
     try:
-        done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="backslashreplace", check=False)
+        done = subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="backslashreplace", check=False, timeout=CALL_SECONDS
+        )
+    except subprocess.TimeoutExpired:
+        hint = f"{command[0]} has not answered within {CALL_SECONDS} s; see whether the cluster does, and go on then"
+        raise UserError("--backend", backend, hint) from None
     except OSError as error:
         path = shutil.which(command[0]) or command[0]
         hint = f"{path} cannot be run ({error.strerror}); is the program there that its first line names?"

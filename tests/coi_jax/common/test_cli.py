@@ -90,6 +90,7 @@ def _raise(error: BaseException) -> int:
         (FileNotFoundError(errno.ENOENT, "No such file or directory", "/proc/1234"), 2),
         (UnreachableHost("Max retries exceeded\nwith url: /api"), 2),
         (HttpError("Service Unavailable, 503"), 2),
+        (MemoryError(), 2),
         (ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused"), 2),
         (KeyboardInterrupt(), 130),
     ],

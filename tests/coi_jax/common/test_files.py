@@ -1,5 +1,6 @@
 import json
 import os
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from coi_jax.common import files
 from coi_jax.common.errors import UserError, nearest, shorten
 from coi_jax.common.storage import atomic_file
+from tests.helpers.file_limits import largest_file
 
 
 def test_an_interrupted_write_leaves_what_was_there(tmp_path: Path) -> None:
@@ -20,6 +22,23 @@ def test_an_interrupted_write_leaves_what_was_there(tmp_path: Path) -> None:
         raise OSError(28, "disk full")
     assert path.read_text() == "before"
     assert [entry.name for entry in path.parent.iterdir()] == ["file.txt"]
+
+
+def test_a_file_that_may_not_grow_is_named(tmp_path: Path) -> None:
+    with largest_file(1000), pytest.raises(OSError, match="File too large") as caught:
+        files.write_text(tmp_path / "out.json", "x" * 2000)
+    assert caught.value.filename == str(tmp_path / "out.json")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_small_file_is_read_with_little_memory(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    tracemalloc.start()
+    try:
+        files.read_json(tmp_path / "config.json")
+        assert tracemalloc.get_traced_memory()[1] < 2**23
+    finally:
+        tracemalloc.stop()
 
 
 def test_what_is_written_comes_back(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from coi_jax.llm.calls import Reply
 from coi_jax.llm.client import NoReply, NotStored
 from coi_jax.llm.reply_store import open_store
 from tests.helpers import llm_clients
+from tests.helpers.file_limits import largest_file
 from tests.helpers.llm_clients import KEY, Output, call, client
 from tests.helpers.llm_server import FAULTS, rates, running
 from tests.helpers.scripted_server import refusal, serving
@@ -243,6 +244,15 @@ def test_a_database_of_another_program_is_no_store(tmp_path: Path) -> None:
         other.execute("CREATE TABLE songs (name TEXT)")
     with pytest.raises(UserError, match="it has no table of replies"):
         open_store(str(path))
+
+
+def test_a_store_for_which_there_is_no_room_is_one_line(tmp_path: Path) -> None:
+    with (
+        largest_file(1024),
+        pytest.raises(UserError, match=r"^store: .*st\.sqlite: cannot be made .*; make room, or name"),
+    ):
+        open_store(str(tmp_path / "st.sqlite"))
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_store_that_several_make_at_once_is_one(tmp_path: Path) -> None:

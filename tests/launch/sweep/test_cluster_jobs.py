@@ -10,7 +10,7 @@ import pytest
 from coi_jax.common import cli, files
 from coi_jax.common.errors import UserError
 from launch.sweep import __main__ as sweep
-from launch.sweep.backends import skypilot, xpk
+from launch.sweep.backends import skypilot, submission, xpk
 from launch.sweep.backends.protocol import Settings
 from launch.sweep.backends.registry import BACKENDS
 from launch.sweep.backends.submission import call, job_id
@@ -175,6 +175,12 @@ def test_a_program_that_cannot_be_run_or_is_killed_is_named(tmp_path: Path) -> N
         program.chmod(0o755)
         with pytest.raises(UserError, match=message):
             call([str(program)], "slurm")
+
+
+def test_a_program_that_does_not_answer_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(submission, "CALL_SECONDS", 0.1)
+    with pytest.raises(UserError, match=r"sleep has not answered within 0\.1 s"):
+        call(["sleep", "60"], "slurm")
 
 
 @pytest.mark.parametrize("backend", list(BACKENDS))
