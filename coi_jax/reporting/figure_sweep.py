@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 
 from coi_jax.common import files
 from coi_jax.common.errors import UserError
-from coi_jax.common.schema import flatten
 from coi_jax.common.storage import PathLike
 from coi_jax.common.wording import count_of
 from coi_jax.data.arms import sort_arms
@@ -69,7 +68,7 @@ def make_lines(records: Records) -> list[Line]:
             groups.setdefault((row.arm, row.test_set), []).append(row)
     lines = [
         Line(arm, test, field, _points(rows, field))
-        for field in records.varying
+        for field in dict.fromkeys(map(_whole, records.varying))
         for (arm, test), rows in groups.items()
         if len({_value(row, field) for row in rows}) > 1
     ]
@@ -79,8 +78,20 @@ def make_lines(records: Records) -> list[Line]:
     return lines
 
 
+def _whole(field: str) -> str:
+    """Return the field that an entry by chain length belongs to: the shares of a mixture are one setting."""
+    mapping, _, key = field.rpartition(".")
+    return mapping if key.isdecimal() else field
+
+
 def _value(row: Record, field: str) -> Any:
-    value = flatten(row.config.model_dump(mode="json")).get(field)
+    value: Any = row.config.model_dump(mode="json")
+    for key in field.split("."):
+        value = value.get(key) if isinstance(value, dict) else None
+    if isinstance(value, dict):
+        return ", ".join(
+            f"{key}: {part:g}" if isinstance(part, float) else f"{key}: {part}" for key, part in value.items()
+        )
     return value if isinstance(value, int | float | bool) else str(value)
 
 

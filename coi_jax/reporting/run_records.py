@@ -425,6 +425,6 @@ def _conflict(one: Record, other: Record, hint: str) -> UserError:
 
 def differences(one: RunConfig, other: RunConfig) -> list[str]:
     """Return the dotted names of the fields in which two configs differ, but for `IGNORED_FIELDS`."""
-    left, right = flatten(one.model_dump()), flatten(other.model_dump())
+    left, right = flatten(one.model_dump(mode="json")), flatten(other.model_dump(mode="json"))
     names = sorted(name for name in {*left, *right} if left.get(name) != right.get(name))
     return [name for name in names if not name.startswith(IGNORED_FIELDS)]

@@ -44,6 +44,14 @@ def test_names_have_places_and_fields_have_panels(runs: Path) -> None:
     assert [text.get_text() for text in figure.axes[1].get_xticklabels()] == ["cosine", "linear"]
 
 
+def test_the_shares_of_a_mixture_are_one_setting(tmp_path: Path) -> None:
+    for number, parts in enumerate(((1, 1, 2), (1, 2, 1), (1, 2, 1))):
+        ratios = dict(enumerate(parts, start=1))
+        add(tmp_path, str(number), 10.0 * number, arm="coi123", seed=number, data__ratios=ratios)
+    (line,) = figure_sweep.make_lines(read([tmp_path]))
+    assert (line.field, line.points) == ("data.ratios", {"1: 1, 2: 1, 3: 2": [0.0], "1: 1, 2: 2, 3: 1": [10.0, 20.0]})
+
+
 def test_the_command_draws_a_sweep_whose_runs_are_no_table(runs: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="both are coi12 with seed 0"):
         load([runs])
