@@ -46,11 +46,14 @@ class Table:
 
 
 def write_table(table: Table, folder: PathLike) -> list[str]:
-    """Write the files of a table into a folder and return their names."""
+    """Write the files of a table into a folder and return their names.
+
+    The JSON file is the first: it says who wrote the others, where a full disk leaves only some of them.
+    """
+    files.write_json(f"{folder}/{table.name}.json", {**table.content, "cells": list(table.cells)})
     texts = {"md": as_page(table), "tex": as_latex(table), "csv": as_csv(table)}
     for kind, text in texts.items():
         files.write_text(f"{folder}/{table.name}.{kind}", text)
-    files.write_json(f"{folder}/{table.name}.json", {**table.content, "cells": list(table.cells)})
     return [*(f"{table.name}.{kind}" for kind in texts), f"{table.name}.json"]
 
 

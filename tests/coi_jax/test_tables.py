@@ -1,3 +1,4 @@
+import errno
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,27 @@ def test_a_table_that_cannot_be_made_is_named_and_the_others_are_written(
     assert (tmp_path / "out" / "table4.tex").exists()
     with pytest.raises(UserError, match="no dataset of the runs can be read"):
         tables.main([*arguments, "2"])
+
+
+def test_what_a_full_disk_left_of_a_table_is_replaced_by_the_same_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_run(tmp_path / "runs" / "a", {"arm": "coi12"}, procedural(90, 20, 2))
+    arguments = ["--runs", str(tmp_path / "runs"), "--table", "4", "--out", str(tmp_path / "out")]
+    write = files.write_text
+
+    def fill(path: PathLike, text: str, field: str = "out") -> None:
+        if str(path).endswith(".tex"):
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        write(path, text, field)
+
+    monkeypatch.setattr(files, "write_text", fill)
+    with pytest.raises(OSError, match="No space"):
+        tables.main(arguments)
+    assert (tmp_path / "out" / "table4.md").exists()
+    monkeypatch.setattr(files, "write_text", write)
+    assert tables.main(arguments) == 0
+    assert (tmp_path / "out" / "table4.tex").exists()
 
 
 def test_all_writes_what_the_runs_have_results_for_and_names_the_rest(

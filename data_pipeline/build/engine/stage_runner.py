@@ -213,7 +213,7 @@ class StageRunner:
             try:
                 self._run(folder, make)
             except RuntimeError as error:  # as Beam wraps what its workers raise
-                if mistake := _user_error(error):
+                if mistake := _user_error(error, folder):
                     raise mistake from None
                 raise
         PROGRESS.bar = None
@@ -235,10 +235,17 @@ class StageRunner:
             system.rm(unnamed, recursive=True)
 
 
-def _user_error(error: BaseException | None) -> UserError | OSError | None:
-    """Return the user's mistake, or what the user's disk is to blame for, among the causes of an error."""
+def _user_error(error: BaseException | None, folder: str) -> UserError | OSError | None:
+    """Return the user's mistake, or what the user's disk is to blame for, among the causes of an error.
+
+    Args:
+      error: that Beam raised.
+      folder: of the stage, which an error of the disk names that names no file.
+    """
     while error is not None and not isinstance(error, UserError | OSError):
         error = error.__cause__ or error.__context__
+    if isinstance(error, OSError) and error.filename is None:
+        error.filename = folder
     return error
 
 
