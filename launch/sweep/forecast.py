@@ -99,7 +99,10 @@ def _check_budget(found: Sequence[tuple[Point, dict[str, Any]]], request: Reques
         return
     for point, result in found:
         if result["run"]["usd"] is None:
-            raise UserError("--price", request.price, f"the steps of {point.id} are not known: give train.length")
+            hint = (
+                f"the steps of {point.id} are not known: write its token caches (python -m data_pipeline.cache) first"
+            )
+            raise UserError("--price", request.price, hint)
     total = [sum(result["run"]["usd"][bound] for _, result in found) for bound in (0, 1)]
     cost = f"{span(total, ',.2f')} USD by the roofline, without evaluation"
     print(f"training of {count_of(len(found), 'point')}: {cost}", flush=True)

@@ -15,6 +15,7 @@ from launch.sweep.point_state import claim
 from launch.sweep.points import Point
 
 NAME = "skypilot"
+PYTHON = ".venv/bin/python"  # which `setup` makes: that of a machine may be older than the project needs
 OWN_FIELDS = ("name", "run", "workdir", "num_nodes")  # of a task, which a template may not set
 INSTALL = "python -m venv ../sky_env && ../sky_env/bin/pip install -r requirements-launch.txt, and put its bin on PATH"
 
@@ -34,7 +35,7 @@ class SkypilotBackend(Submission):
     def run(self, points: Sequence[Point]) -> list[Outcome]:
         """Launch a job for each point that has none; its YAML stays in runs/<name of the sweep>/skypilot."""
         check_bucket(points)
-        queued = call(["sky", "jobs", "queue", "--skip-finished"], NAME)
+        queued = call(["sky", "jobs", "queue", "--skip-finished", "--all"], NAME)  # without it the latest 50
         folder = Path("runs") / points[0].folder.parent.name / NAME
         return [self._submit(point, folder / f"{point.id}.yaml", job_id(point) in queued) for point in points]
 
@@ -53,6 +54,8 @@ class SkypilotBackend(Submission):
 
 def read_template(file: str | None) -> dict[str, Any]:
     """Return the fields of a task that a file of the user's sets: its resources, and how the machine is set up.
+
+    Its `setup` makes the environment `.venv` in the folder of the checkout, by which the point runs.
 
     Raises:
       UserError: there is no such file, it is not a mapping of what JSON can hold, or it sets a field that the sweep
@@ -91,7 +94,7 @@ def task(point: Point, settings: Settings, template: dict[str, Any]) -> dict[str
       settings: of the sweep.
       template: the user's fields.
     """
-    command = [*point_command(settings, "python"), "--only", point.id]
+    command = [*point_command(settings, PYTHON), "--only", point.id]
     accelerator = json.dumps(template["resources"].get("accelerators", ""))
     variables = tpu_environment(accelerator, 1, point.folder.parent, template.get("envs") or {})
     return {"name": job_id(point), "workdir": ".", **template, "envs": variables, "run": shlex.join(command)}

@@ -2,10 +2,13 @@
 
 import functools
 import os
+import re
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.specifiers import SpecifierSet
 
 from coi_jax.common import cli, files
 from coi_jax.common.errors import UserError
@@ -18,7 +21,7 @@ from launch.sweep.point_state import state
 from launch.sweep.points import Point, expand
 from tests.helpers import launch_tools
 from tests.helpers.fake_commands import make_workplace
-from tests.helpers.paths import CONFIGS
+from tests.helpers.paths import CONFIGS, ROOT
 
 SWEEP = "configs/sweeps/quickstart.py"
 CLUSTERS = {"skypilot": CONFIGS / "clusters" / "v5e_spot.yaml", "xpk": CONFIGS / "clusters" / "xpk_v5e.txt"}
@@ -69,7 +72,8 @@ def test_skypilot_parses_every_task(sky: str, workplace: Path) -> None:
     command = [launch_tools.python_beside(sky), "-c", code, *sorted(map(str, (workplace / "tasks").iterdir()))]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     for point in points():
-        due = f"{job_id(point)} 1 True python -m launch.sweep --backend local --sweep {SWEEP} --out gs://bucket/sweep "
+        due = f"{job_id(point)} 1 True .venv/bin/python -m launch.sweep --backend local --sweep {SWEEP} "
+        due += "--out gs://bucket/sweep "
         assert f"{due}'--config.data.folder=a b' --retries 1 --only {point.id}\n" in output
 
 
@@ -89,7 +93,8 @@ def test_points_are_submitted_once(tools: Path, bucket: str, capfd: pytest.Captu
     (tools / "queued").write_text(f"17  {job_id(points(out)[1])}  RUNNING\n" if backend == "skypilot" else "")
     assert run(backend, out) == 0
     assert "3 submitted; the same command with --status" in capfd.readouterr().out
-    _, *calls = (tools / "calls.txt").read_text().splitlines()
+    first, *calls = (tools / "calls.txt").read_text().splitlines()
+    assert backend == "xpk" or first == "jobs queue --skip-finished --all"
     verb = "jobs launch" if backend == "skypilot" else "workload create"
     assert len(calls) == (2 if backend == "skypilot" else 3)
     assert all(call.startswith(verb) for call in calls)
@@ -141,6 +146,21 @@ def test_a_job_keeps_compiled_programs_in_the_bucket_unless_the_user_says_where(
     assert "all_reduce_opt" in xpk.workload_command(point, SETTINGS, flags)[-1]
     assert len(xpk.environment_flags(point, [*flags, f"--env={cache}=/tmp/xla"])) == 1
     assert not xpk.environment_flags(point, [*flags, "--env-file=variables.txt"])
+
+
+def test_a_point_runs_by_the_python_that_setup_makes(workplace: Path) -> None:
+    """That of a TPU VM is older than the project needs."""
+    template = skypilot.read_template(str(CLUSTERS["skypilot"]))
+    needed = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"]
+    version = re.search(r"uv venv .*--python (\S+) .*\.venv && \.venv/bin/pip install ", template["setup"])
+    assert version is not None
+    assert SpecifierSet(needed).contains(version[1])
+    assert skypilot.task(points()[0], SETTINGS, template)["run"].startswith(".venv/bin/python -m launch.sweep ")
+
+
+def test_a_workload_is_restarted_where_a_host_ends_after_another_one_died(workplace: Path) -> None:
+    flags = xpk.read_flags(str(CLUSTERS["xpk"]))
+    assert f"--restart-on-exit-codes={sweep.EXIT_FAILED}" in flags
 
 
 def test_flags_that_the_sweep_sets(tmp_path: Path) -> None:

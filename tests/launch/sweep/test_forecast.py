@@ -71,6 +71,13 @@ def test_a_sweep_over_its_budget_does_not_start(workplace: Path, capfd: pytest.C
     assert run("--preflight=v5e-16", "--price=1.2", "--budget=1") == 0  # all are done by now
 
 
+def test_a_price_needs_the_number_of_steps(workplace: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    unknown = FITTING | {"run": {"hours": None, "usd": None}}
+    (workplace / "preflight.json").write_text(json.dumps(unknown))
+    assert run("--preflight=v5e-16", "--price=1.2") == 2
+    assert "write its token caches (python -m data_pipeline.cache) first" in capfd.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
