@@ -5,10 +5,12 @@ from typing import Any
 
 from coi_jax.common.errors import UserError
 from coi_jax.common.storage import Folder
+from coi_jax.config.loading import ROOT
 from coi_jax.config.run import RunConfig, load_config, validate
 from coi_jax.families.published_folder import CONFIG
 
-RECIPE = "configs/release.py"  # whose prompt template and limits apply, where no other config is named
+# The config whose prompt template and limits apply where none is named, whatever folder the command runs in.
+RECIPE = str(ROOT / "configs" / "release.py")
 
 
 def imported_config(source: Folder, config_file: str, overrides: Mapping[str, Any]) -> RunConfig:

@@ -102,7 +102,7 @@ class Answers:
             scheduler.submit(tickets)
         except Full:
             wait = max(1, math.ceil(metrics.seconds_to_wait(scheduler.waiting)))
-            hint = f"{scheduler.waiting} prompts wait already; ask again in {wait} s"
+            hint = f"the queue has no room, {scheduler.waiting} waiting already; ask again in {wait} s"
             raise ApiError(429, hint, code="queue_full", headers={"Retry-After": str(wait)}) from None
 
     async def changes(self) -> AsyncGenerator[list[tuple[int, Choice, str]], None]:

@@ -322,6 +322,15 @@ def test_a_published_model_answers_as_a_run_and_as_it_is(
     assert all(str(answer["checkpoint"]).startswith("0-") for answer in answers)
 
 
+def test_published_weights_are_read_from_any_working_folder(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = Folder(str(source), "--weights")
+    config = published_run.imported_config(folder, published_run.RECIPE, {"vocabulary.kind": "bytes"})
+    assert config.data.template == "alpaca"
+
+
 @pytest.mark.parametrize("by", ["the folder alone", "fields that agree with it"])
 def test_published_weights_are_scored_as_they_are(tmp_path: Path, source: Path, by: str) -> None:
     made = trained_runs.make_run(tmp_path)

@@ -130,6 +130,12 @@ window.seen = [];
 new MutationObserver(() => seen.push(document.querySelector(".state")?.textContent ?? ""))
   .observe(document.getElementById("heads"), {childList: true, subtree: true});
 """
+# Whether the lower end of what has the focus is not beneath something else.
+UNCOVERED = """
+const element = document.activeElement, box = element.getBoundingClientRect();
+const top = document.elementFromPoint(box.left + box.width / 2, box.bottom - 3);
+return top !== null && (element.contains(top) || element.closest(".actions") !== null);
+"""
 # Where the first and the last character of an element are, from the left.
 ENDS = """
 const element = document.querySelectorAll(arguments[0])[arguments[1]], nodes = [];
@@ -329,6 +335,12 @@ def test_what_is_missing_and_how_an_answer_ended_is_said(server: Server, browser
         assert text(page, "#error") == "Instruction 4 is empty: say what to do, or remove it."
         assert page.switch_to.active_element.get_attribute("aria-label") == "Instruction 4"
         assert is_in_view(page, "#error")
+        page.set_window_size(640, 420)  # what the focus goes to is above the bar
+        find(page, "#input").click()
+        for _ in range(12):
+            page.switch_to.active_element.send_keys(Keys.TAB)
+            assert page.execute_script(UNCOVERED), page.switch_to.active_element.get_attribute("outerHTML")
+        page.set_window_size(1240, 1000)
         assert len(texts(page, ".state")) == 2, "the earlier answers are still there"
 
         page.execute_script("location.hash = arguments[0]", link(question(instructions=["x"] * 9, references=[""] * 9)))
