@@ -123,10 +123,14 @@ def _parser() -> cli.Parser:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at")
     parser.add_argument("--port", type=cli.integer, default=8000, help="0: any that is free")
     parser.add_argument("--slots", type=cli.positive_int, default=8, help="prompts that are answered at the same time")
-    parser.add_argument("--queue", type=cli.positive_int, default=256, help="prompts that may wait; else 429")
+    parser.add_argument("--queue", type=cli.positive_int, default=256, help="prompts that may wait for a slot")
     parser.add_argument("--timeout", type=cli.positive_float, default=600.0, help="seconds that a request may take")
-    parser.add_argument("--max_prompt_tokens", type=cli.positive_int, help="of a prompt; else the trained length")
-    parser.add_argument("--max_new_tokens", type=cli.positive_int, help="of an answer; else as the run's config says")
+    parser.add_argument(
+        "--max_prompt_tokens", type=cli.positive_int, help="longest prompt (default: data.length of the run)"
+    )
+    parser.add_argument(
+        "--max_new_tokens", type=cli.positive_int, help="longest answer (default: evaluation.max_new_tokens of the run)"
+    )
     parser.add_argument("--allowed_host", action="append", default=[], help="name that requests may use for this host")
     return parser
 
