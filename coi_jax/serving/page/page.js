@@ -41,6 +41,7 @@ async function loadModels() {
   try {
     found = await api.models();
   } catch (error) {
+    $("state").textContent = "";
     return fail(error);
   }
   $("key-form").hidden = true;

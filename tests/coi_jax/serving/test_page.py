@@ -130,6 +130,18 @@ window.seen = [];
 new MutationObserver(() => seen.push(document.querySelector(".state")?.textContent ?? ""))
   .observe(document.getElementById("heads"), {childList: true, subtree: true});
 """
+# The first list of models says that they are being loaded; then the server is gone.
+LOSE_SERVER = """
+const ask = window.fetch;
+let times = 0;
+window.fetch = async (path, ...rest) => {
+  if (path !== "v1/models") return ask(path, ...rest);
+  if (times++) throw new TypeError("the server is gone");
+  const found = await (await ask(path, ...rest)).json();
+  for (const model of found.data) model.coi.ready = false;
+  return Response.json(found);
+};
+"""
 # Whether the lower end of what has the focus is not beneath something else.
 UNCOVERED = """
 const element = document.activeElement, box = element.getBoundingClientRect();
@@ -382,3 +394,11 @@ def test_signs_of_several_characters_are_whole_and_lines_have_their_direction(
             begin, end = page.execute_script(ENDS, selector, number)
             assert end < begin, selector
         assert find(page, "#input").value_of_css_property("unicode-bidi") == "plaintext"
+
+
+def test_a_server_that_goes_away_while_models_are_loaded_is_said(server: Server, browser: str, tmp_path: Path) -> None:
+    with browsers.opened(browser, tmp_path / "profile") as page:
+        page.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": LOSE_SERVER})
+        open_page(page, server)
+        wait_for_error(page, "the server cannot be reached")
+        assert text(page, "#state") == ""
