@@ -411,8 +411,16 @@ def local_copy(path: PathLike, name: str) -> pathlib.Path:
 
 
 def user_cache() -> pathlib.Path:
-    """Return the project's folder in the user's cache folder."""
-    return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "coi_jax"
+    """Return the project's folder in the user's cache folder.
+
+    Raises:
+      UserError: the user has no home folder, as in a container, and no variable names another.
+    """
+    try:
+        return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "coi_jax"
+    except RuntimeError:
+        hint = "is set to no folder, and this user has none; set it to a folder for what is kept between commands"
+        raise UserError("XDG_CACHE_HOME", "", hint) from None
 
 
 def copy_file(source: PathLike, target: PathLike) -> None:

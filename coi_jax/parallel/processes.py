@@ -54,7 +54,7 @@ def _keep_compiled_programs() -> None:
     """
     asked = os.environ.get(COMPILATION_CACHE)
     if asked is None:
-        with contextlib.suppress(OSError, RuntimeError):  # of a user without a home folder
+        with contextlib.suppress(OSError, UserError):  # of a user without a home folder
             folder = user_cache() / "xla"
             folder.mkdir(parents=True, exist_ok=True)
             jax.config.update("jax_compilation_cache_dir", str(folder))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from coi_jax.common.errors import UserError
 from coi_jax.common.progress import Bar
-from coi_jax.common.storage import make_folder
+from coi_jax.common.storage import make_folder, user_cache
 from data_pipeline.release.release_files import CHECKSUMS, COMMIT, git_blob
 
 ATTEMPTS = 5
@@ -26,8 +26,7 @@ _WORTH_ANOTHER_TRY = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 def default_folder() -> Path:
     """Return the folder of downloads: in the user's cache folder, by commit."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "coi_jax" / f"coi_release-{COMMIT[:12]}"
+    return user_cache() / f"coi_release-{COMMIT[:12]}"
 
 
 def download(folder: Path, base_url: str, checksums: Mapping[str, str] = CHECKSUMS) -> Path:

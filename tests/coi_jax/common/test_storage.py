@@ -454,3 +454,15 @@ def test_a_file_whose_reading_fails_is_named(read: Callable[[pathlib.Path], obje
     with pytest.raises(OSError, match="Input/output error") as caught:
         read(UNREADABLE)
     assert (caught.value.errno, caught.value.filename) == (errno.EIO, str(UNREADABLE))
+
+
+def test_a_user_without_a_home_folder_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container that runs as a user of its own."""
+
+    def refuse() -> pathlib.Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(pathlib.Path, "home", refuse)
+    with pytest.raises(UserError, match="^XDG_CACHE_HOME: '': is set to no folder"):
+        storage.user_cache()
