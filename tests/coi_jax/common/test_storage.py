@@ -464,5 +464,5 @@ def test_a_user_without_a_home_folder_is_told_what_to_set(monkeypatch: pytest.Mo
 
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr(pathlib.Path, "home", refuse)
-    with pytest.raises(UserError, match="^XDG_CACHE_HOME: '': is set to no folder"):
+    with pytest.raises(UserError, match=r"^XDG_CACHE_HOME: '': is set to no folder"):
         storage.user_cache()
