@@ -7,6 +7,7 @@ from coi_jax.common import hub
 from coi_jax.common.errors import UserError, nearest
 from coi_jax.common.storage import Folder, as_path
 from coi_jax.data import task_specs
+from coi_jax.data.token_cache import count_rows
 from coi_jax.runs.checkpoint_steps import steps
 from coi_jax.runs.trackers import check_installed
 from launch.sweep.points import Point
@@ -24,7 +25,7 @@ def check_points(points: Sequence[Point]) -> None:
 
 
 def check_data(points: Sequence[Point]) -> None:
-    """Raise UserError where a point's dataset is missing, lacks its splits or is of another source than its tests."""
+    """Raise UserError where a point's dataset is missing, of another source than its tests, or lacks rows of a task."""
     for folder, split in sorted({(point.config.data.folder, point.config.data.split) for point in points}):
         splits = list(dataset.read_manifest(folder, "config.data.folder")["counts"])
         if split not in splits:
@@ -35,6 +36,9 @@ def check_data(points: Sequence[Point]) -> None:
             if spec.split not in dataset.read_manifest(spec.folder)["counts"]:
                 hint = f"{spec.folder} has no split {spec.split}; choose another arm, or build that variant"
                 raise UserError("config.arm", point.config.arm, hint)
+            count_rows(spec)
+        for test in point.config.evaluation.tests:
+            count_rows(task_specs.evaluation_task(point.config, test))
 
 
 def _check_weights(folder: str) -> None:

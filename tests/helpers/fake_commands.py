@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from coi_jax.chains.chain import Chain, Step
+from coi_jax.chains.chain import Chain, Step, join
 from coi_jax.chains.dataset import write_chains
 from tests.helpers.paths import ROOT
 
@@ -34,8 +34,10 @@ def make_workplace(folder: Path) -> None:
         (folder / "coi_jax" / f"{name}.py").write_text(FAKE)
     for name in ("configs", "launch"):
         (folder / name).symlink_to(ROOT / name)
-    chain = Chain("a", "procedural", "b a", "Sort.", (Step("Sort.", "a b"),))
-    write_chains(folder / "data/quickstart", {"train": [chain]}, source="procedural", licence="Apache-2.0")
+    steps = [(Step("Sort.", "a b"),) * length for length in range(1, 7)]
+    chains = [Chain(str(len(each)), "procedural", "b a", join(["Sort."] * len(each)), each) for each in steps]
+    splits = {"train": chains[:3], "test": chains}
+    write_chains(folder / "data/quickstart", splits, source="procedural", licence="Apache-2.0")
     set_fakes(folder)
 
 

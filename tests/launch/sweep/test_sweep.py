@@ -30,6 +30,7 @@ from launch.sweep.points import Point, choose, expand
 from tests.helpers import tokenizer_folders
 from tests.helpers.fake_commands import make_workplace, set_fakes
 from tests.helpers.paths import QUICKSTART, ROOT
+from tests.helpers.token_caches import write_dataset
 
 LLAMA: dict[str, Any] = {
     "model_type": "llama",
@@ -231,6 +232,11 @@ def test_a_mixture_or_a_variant_that_does_not_fit_is_told_before_a_point_starts(
     with pytest.raises(
         UserError, match=r"config\.arm: coi12_irrelevant: data/quickstart has no split train_irrelevant"
     ):
+        check_data(chosen)
+    write_dataset(workplace / "small", {1: 2, 2: 2, 3: 2})
+    settings = {"data.folder": "small", "evaluation.tests": ("proc2_test", "proc3_test")}
+    chosen = expand(write_sweep(workplace, f"yield {settings}"), {}, None)
+    with pytest.raises(UserError, match=r"^proc3_test: small/test\.jsonl: has no chain of length 3, only of: 2"):
         check_data(chosen)
     assert not (workplace / "runs").exists()
 
