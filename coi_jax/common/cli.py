@@ -311,7 +311,7 @@ def _drop_output() -> None:
 def _print_all_characters() -> None:
     """Print what the encoding of the terminal lacks as an escape, rather than fail after all the work."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+        if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
             stream.reconfigure(errors="backslashreplace")
 
 

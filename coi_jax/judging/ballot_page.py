@@ -106,7 +106,10 @@ def application(session: BallotSession) -> flask.Flask:
     def undo() -> Any:
         if local.is_foreign():
             return FOREIGN
-        return session.undo() or ({"error": "there is no choice of this session left to undo"}, 400)
+        try:
+            return session.undo() or ({"error": "there is no choice of this session left to undo"}, 400)
+        except (UserError, OSError) as error:
+            return {"error": f"not undone: {error}"}, 400
 
     @app.post("/choices")
     def choose() -> Any:

@@ -25,6 +25,7 @@ from coi_jax.common.wording import count_of
 from coi_jax.llm.batch_lines import Failure, Line, read_line, split_lines
 from coi_jax.llm.budget import Budget, BudgetReached
 from coi_jax.llm.calls import Reply, with_estimates
+from coi_jax.llm.endpoint import environment_errors
 from coi_jax.llm.failures import INTERNAL_ERROR, Declined, connection_fault, error_of_status, meaning_of
 from coi_jax.llm.reply_formats import FORMATS, TEXT, format_of, is_about_formats, note_fallback, with_format
 from coi_jax.llm.reply_store import Store
@@ -322,7 +323,8 @@ class _NotingClient(openai.DefaultHttpxClient):
     """The openai client's own HTTP client, which tells of each request that will be made again."""
 
     def __init__(self, note: Callable[[str], None]) -> None:
-        super().__init__()
+        with environment_errors():
+            super().__init__()
         self._note = note
 
     def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:

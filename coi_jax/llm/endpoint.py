@@ -1,14 +1,18 @@
 """One attempt at a call, by the openai client."""
 
 import asyncio
+import contextlib
 import dataclasses
 import itertools
-from collections.abc import AsyncIterator
+import os
+import re
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import httpx2  # that the openai client is made with
 import openai
 
+from coi_jax.common.errors import UserError
 from coi_jax.llm.calls import UNUSABLE, Call, Reply, unusable_reply, with_estimates
 from coi_jax.llm.failures import (
     Busy,
@@ -25,6 +29,9 @@ from coi_jax.llm.reply_formats import ReplyFormats, with_format
 from coi_jax.llm.settings import EndpointConfig
 
 POOL = 8  # connections
+# What the client reads of the environment as it is made.
+CLIENT_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
+_USER = re.compile("//[^/@]*@")  # and a password, of a proxy
 MOST_BYTES = 8 * 2**20  # of a reply's body
 MOST_COMPRESSED_BYTES = MOST_BYTES // 100  # where an endpoint compresses it, though it was asked not to
 KEPT_BYTES = 4096  # of a body that is longer
@@ -102,11 +109,29 @@ class Endpoint:
         return meaning_of(error, self._config, response.headers, has_answered=self._formats.has_answered)
 
 
+@contextlib.contextmanager
+def environment_errors() -> Iterator[None]:
+    """Turn what a client raises, as it is made, about proxies and certificates into an error that names the variables.
+
+    Raises:
+      UserError: an environment variable names a proxy, or a file of certificates, that the client cannot use.
+    """
+    try:
+        yield
+    except (ImportError, ValueError, OSError, httpx2.InvalidURL) as error:
+        known = [name for name in os.environ if name.upper() in CLIENT_VARIABLES and os.environ[name]]
+        if not known:
+            raise
+        reason = _USER.sub("//", str(error))
+        raise UserError(" or ".join(known), "set", f"cannot be used ({reason}); correct or unset it") from None
+
+
 def _client(config: EndpointConfig, key: str) -> openai.AsyncOpenAI:
     limits = httpx2.Limits(max_connections=POOL, max_keepalive_connections=POOL)
-    connections = openai.DefaultAsyncHttpxClient(
-        limits=limits, timeout=config.timeout_seconds, event_hooks={"response": [_limit_body]}
-    )
+    with environment_errors():
+        connections = openai.DefaultAsyncHttpxClient(
+            limits=limits, timeout=config.timeout_seconds, event_hooks={"response": [_limit_body]}
+        )
     return openai.AsyncOpenAI(
         api_key=key,
         base_url=config.base_url,

@@ -43,16 +43,17 @@ def platform() -> str:
 
 
 def _default_backend() -> str:
-    """Return JAX's platform; raise UserError where JAX_PLATFORMS names none that it can use."""
+    """Return JAX's platform; raise UserError where the environment asks for one, or for flags, that it cannot use."""
     try:
         return jax.default_backend()
     except (RuntimeError, AssertionError) as error:  # the latter, without a word, where the driver is missing
-        asked = os.environ.get("JAX_PLATFORMS")
-        if not asked:
-            raise
         reason = f" ({shorten(str(error), 200)})" if str(error) else ""
+        # That of the CPU starts unless its flags are wrong.
         hint = f"is no platform that JAX can use on this machine{reason}; unset it, or install JAX for it"
-        raise UserError("JAX_PLATFORMS", asked, hint) from None
+        for name, said in (("JAX_PLATFORMS", hint), ("XLA_FLAGS", f"JAX cannot start with it{reason}; correct it")):
+            if (asked := os.environ.get(name, "")) and (name, asked) != ("JAX_PLATFORMS", "cpu"):
+                raise UserError(name, asked, said) from None
+        raise
 
 
 def unused_accelerator(dev: Path = Path("/dev")) -> str | None:
@@ -62,7 +63,7 @@ def unused_accelerator(dev: Path = Path("/dev")) -> str | None:
       dev: the folder of device files.
 
     Raises:
-      UserError: JAX_PLATFORMS names what JAX cannot use here.
+      UserError: JAX_PLATFORMS or XLA_FLAGS names what JAX cannot use here.
     """
     if _default_backend() != "cpu" or os.environ.get("JAX_PLATFORMS"):
         return None

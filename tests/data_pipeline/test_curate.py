@@ -23,6 +23,7 @@ from data_pipeline.build.review.curation_page import application, make_page_serv
 from tests.helpers import browsers
 from tests.helpers.browsers import text, until
 from tests.helpers.drafts import draft, opinion
+from tests.helpers.file_limits import largest_file
 
 SCORES = (3, 4, 5, 1, 4)
 HOSTILE = "</script><script>document.title = 'HACKED'</script><b>bold</b>"
@@ -109,6 +110,19 @@ def test_decisions_of_a_session_can_be_undone(session: CurationSession, found: l
     assert CurationSession(found, session.path, "another", 4, 0).state()["decided"] == 0
     assert decisions.read(session.path).rows == {}
     assert len(rows(session)) == 6  # nothing is erased
+
+
+def test_what_a_full_disk_does_not_take_is_neither_decided_nor_undone(session: CurationSession) -> None:
+    first, second = session.order[:2]
+    session.decide({"id": first, "decision": "accept"})
+    client = application(session).test_client()
+    token = re.search(r'"token": *"([^"]+)"', client.get("/").text)
+    assert token
+    for route, body in (("/decisions", {"id": second, "decision": "reject"}), ("/undo", {})):
+        with largest_file(1):
+            assert client.post(route, json=body, headers={"X-Token": token[1]}).status_code == 400
+    assert session.state()["decided"] == 1
+    assert [one and one["place"] for one in (session.undo(), session.undo())] == [0, None]
 
 
 def test_undoing_needs_the_token_of_the_page(session: CurationSession) -> None:

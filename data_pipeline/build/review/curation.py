@@ -95,16 +95,18 @@ class CurationSession:
         steps = row.get("steps")
         if steps is not None and len(steps) != self._by_id[row["id"]].draft.length:
             raise UserError("steps", len(steps), "an edit keeps the number of steps")
-        self._undoable.append((row["id"], self._rows.get(row["id"])))
+        before = self._rows.get(row["id"])
         self._write(row)
+        self._undoable.append((row["id"], before))
         return self.state()
 
     def undo(self) -> dict[str, Any] | None:
         """Take back the newest decision of this session; return its chain, None where there is no decision left."""
         if not self._undoable:
             return None
-        name, before = self._undoable.pop()
+        name, before = self._undoable[-1]
         self._write(before or {"id": name, "decision": decisions.UNDO})
+        self._undoable.pop()
         return self.chain(self.order.index(name))
 
     def _write(self, row: dict[str, Any]) -> None:

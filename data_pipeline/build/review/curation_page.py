@@ -36,7 +36,10 @@ def application(session: CurationSession) -> flask.Flask:
     def undo() -> Any:
         if local.is_foreign():
             return FOREIGN
-        return session.undo() or ({"error": "there is no decision of this session left to undo"}, 400)
+        try:
+            return session.undo() or ({"error": "there is no decision of this session left to undo"}, 400)
+        except (UserError, OSError) as error:
+            return flask.jsonify(error=f"not undone: {error}"), 400
 
     @app.post("/decisions")
     def decide() -> Any:
@@ -44,7 +47,7 @@ def application(session: CurationSession) -> flask.Flask:
             return FOREIGN
         try:
             return session.decide(parse_field(flask.request.get_data(), "decision", "the page's"))
-        except UserError as error:
+        except (UserError, OSError) as error:
             return flask.jsonify(error=str(error)), 400
 
     return app

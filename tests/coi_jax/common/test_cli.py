@@ -332,7 +332,7 @@ def test_a_setting_that_jax_refuses_is_one_line(setting: str) -> None:
     assert re.fullmatch(rf"error: {name}: {value}: .*; correct or unset it\n", done.stderr)
 
 
-@pytest.mark.parametrize("encoding", ["latin-1", "ascii", "utf-8:strict"])
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii", "ascii:surrogateescape", "utf-8:strict"])
 def test_what_the_encoding_of_the_terminal_lacks_is_printed_as_an_escape(encoding: str) -> None:
     printed = r"print('\u3002\udce9') or print('\u3002\udce9', file=sys.stderr)"
     program = f"import sys; from coi_jax.common import cli; sys.exit(cli.run(lambda: {printed}))"

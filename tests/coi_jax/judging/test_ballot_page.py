@@ -20,6 +20,7 @@ from coi_jax.judging.ballot_page import BallotSession, application
 from coi_jax.judging.ballots import read_choices, write_ballots
 from tests.helpers import browsers
 from tests.helpers.browsers import text, until
+from tests.helpers.file_limits import largest_file
 from tests.helpers.paths import CONFIGS
 
 HOSTILE = "</script><script>document.title = 'HACKED'</script><b>bold</b>"
@@ -124,6 +125,18 @@ def test_a_table_that_cannot_be_written_keeps_its_choices(session: BallotSession
         choose(session, 0, "left")
     assert session.state()["decided"] == 0
     assert session.undo() is None
+
+
+def test_what_cannot_be_undone_on_a_full_disk_stays(session: BallotSession, table: Path) -> None:
+    choose(session, 0, "left")
+    client = application(session).test_client()
+    token = re.search(r'"token": *"([^"]+)"', client.get("/").text)
+    assert token
+    with largest_file(1):
+        reply = client.post("/undo", json={}, headers={"X-Token": token[1]})
+    assert (reply.status_code, json.loads(reply.text)["error"].partition(":")[0]) == (400, "not undone")
+    assert session.state()["decided"] == 1
+    assert session.undo()
 
 
 def test_tables_that_are_none_are_one_line(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

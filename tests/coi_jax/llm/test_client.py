@@ -12,8 +12,10 @@ import pytest
 
 from coi_jax.common.errors import UserError
 from coi_jax.llm import Answered, Call, Client, Rejected, Unanswered, ask
+from coi_jax.llm.batch_api import _NotingClient
 from coi_jax.llm.calls import Reply
 from coi_jax.llm.client import NoReply, NotStored
+from coi_jax.llm.endpoint import CLIENT_VARIABLES, Endpoint
 from coi_jax.llm.reply_store import open_store
 from tests.helpers import llm_clients
 from tests.helpers.file_limits import largest_file
@@ -244,6 +246,30 @@ def test_a_database_of_another_program_is_no_store(tmp_path: Path) -> None:
         other.execute("CREATE TABLE songs (name TEXT)")
     with pytest.raises(UserError, match="it has no table of replies"):
         open_store(str(path))
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("ALL_PROXY", "socks5://me:secret@127.0.0.1:1080", "socksio"),
+        ("ALL_PROXY", "socks9://me:secret@x", "Unknown scheme for proxy"),
+        ("HTTPS_PROXY", "http://me:secret@127.0.0.1:x/", "Invalid port"),
+        ("SSL_CERT_FILE", "/etc/passwd", "CERTIFICATE"),
+    ],
+)
+def test_a_proxy_that_cannot_be_used_is_one_line_without_its_password(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, said: str
+) -> None:
+    for name in CLIENT_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    monkeypatch.setenv(variable, value)
+    for make in (lambda: Endpoint(llm_clients.config("http://127.0.0.1:9/v1"), KEY), lambda: _NotingClient(print)):
+        with pytest.raises(
+            UserError, match=f"^{variable}: set: cannot be used .*{said}.*; correct or unset it$"
+        ) as told:
+            make()
+        assert "secret" not in str(told.value)
 
 
 def test_a_store_for_which_there_is_no_room_is_one_line(tmp_path: Path) -> None:
