@@ -65,7 +65,7 @@ def test_a_platform_that_jax_cannot_use_is_named(error: Exception, monkeypatch: 
         hardware.unused_accelerator()
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=0")
-    with pytest.raises(UserError, match="^XLA_FLAGS: --xla.*=0: JAX cannot start with it"):
+    with pytest.raises(UserError, match=r"^XLA_FLAGS: --xla.*=0: JAX cannot start with it"):
         hardware.unused_accelerator()
     monkeypatch.delenv("XLA_FLAGS")
     with pytest.raises(type(error)):
