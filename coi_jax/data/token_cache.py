@@ -32,7 +32,7 @@ from coi_jax.chains.dataset import read_manifest, split_path
 from coi_jax.common import child_processes, files
 from coi_jax.common.errors import UserError, nearest
 from coi_jax.common.json_reader import parse_json
-from coi_jax.common.storage import PathLike, as_path, check_not_kept, file_size, local_copy
+from coi_jax.common.storage import PathLike, as_path, check_not_kept, file_size, local_copy, open_input
 from coi_jax.config.run import RunConfig
 from coi_jax.data.arms import VARIANTS, find_arm
 from coi_jax.data.demonstrations import demonstrations_key
@@ -241,8 +241,9 @@ def open_cache(folder: PathLike, key: str) -> TokenCache | None:
     """Return the cache in a folder; None where there is none, or a damaged one."""
     place = as_path(folder)
     try:
-        info = parse_json((place / INFO).read_bytes())
-        data = (place / LENGTHS).read_bytes()
+        info = parse_json(files.read_bytes(place / INFO))
+        with open_input(place / LENGTHS) as file:
+            data = file.read()
         found = (info["hash"], info["bytes"], info["lengths_sha256"])
         if found != (key, file_size(place / RECORDS), hashlib.sha256(data).hexdigest()):
             return None
@@ -287,7 +288,7 @@ def find(
 def _with_rates(config: RunConfig, caches: list[TokenCache]) -> list[TokenCache] | None:
     try:
         path = mixture_path(config, [cache.hash for cache in caches])
-        mixture = parse_json(path.read_bytes())
+        mixture = parse_json(files.read_bytes(path))
         if mixture != mixture_content(mixture["mixture"], mixture["tasks"]):
             return None
         rates = {task["hash"]: task["rate"] for task in mixture["tasks"]}

@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,9 @@ def test_a_copy_of_the_dataset_elsewhere_has_the_same_hash(config: RunConfig, tm
     assert keys[0] == keys[1]
 
 
-@pytest.mark.parametrize("damage", ["info", "lengths", "no lengths", "a bit", "records", "missing", "foreign"])
+@pytest.mark.parametrize(
+    "damage", ["info", "lengths", "no lengths", "a pipe", "a bit", "records", "missing", "foreign"]
+)
 def test_a_damaged_cache_counts_as_missing(config: RunConfig, damage: str) -> None:
     write_caches(config)
     folder, key = token_cache.cache_folder(config, training_tasks(config)[0], load_vocabulary(config))
@@ -104,6 +107,9 @@ def test_a_damaged_cache_counts_as_missing(config: RunConfig, damage: str) -> No
         (folder / token_cache.LENGTHS).write_bytes(bytes(data))
     elif damage == "foreign":
         path.write_text("[]")
+    elif damage == "a pipe":
+        (folder / token_cache.LENGTHS).unlink()
+        os.mkfifo(folder / token_cache.LENGTHS)
     elif damage == "no lengths":
         (folder / token_cache.LENGTHS).write_bytes(b"")
     else:
