@@ -11,7 +11,8 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -29,6 +30,7 @@ COMPILATION_CACHE = "JAX_COMPILATION_CACHE_DIR"
 COORDINATOR, PROCESS_COUNT, PROCESS_INDEX = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
 
 DAY_MS = 24 * 60 * 60 * 1000  # the longest that others wait for the primary process: it may be writing token caches
+QUIET_SECONDS = 15  # after which a process says that it waits for the others
 LEAVE_SECONDS = 120  # that a process at its end waits for the others, before all are stopped
 
 
@@ -73,13 +75,27 @@ def join() -> None:
         return
     count, index = _number(PROCESS_COUNT), _number(PROCESS_INDEX)
     try:
-        jax.distributed.initialize(num_processes=count, process_id=index, shutdown_timeout_seconds=LEAVE_SECONDS)
+        with _note_of_waiting():
+            jax.distributed.initialize(num_processes=count, process_id=index, shutdown_timeout_seconds=LEAVE_SECONDS)
     except (ValueError, RuntimeError) as error:
         address = os.environ.get(COORDINATOR, "not set")
         hint = f"{str(error).splitlines()[0]} Set {PROCESS_COUNT}, {PROCESS_INDEX} too; start the command on every host"
         raise UserError(COORDINATOR, address, hint) from None
     if not is_primary():
         progress.hide()
+
+
+@contextlib.contextmanager
+def _note_of_waiting() -> Iterator[None]:
+    """Say that other processes are waited for, where that takes long."""
+    line = f"waiting for the other processes ({COORDINATOR}={os.environ.get(COORDINATOR, 'not set')})"
+    timer = threading.Timer(QUIET_SECONDS, lambda: print(line, file=sys.stderr, flush=True))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def are_several() -> bool:

@@ -84,6 +84,25 @@ def test_what_jax_says_of_others_that_it_cannot_join_is_one_line(monkeypatch: py
         processes.join()
 
 
+@pytest.mark.usefixtures("joined")
+def test_a_long_wait_for_the_others_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said: list[str] = []
+
+    def wait(**_: Any) -> None:
+        deadline = time.monotonic() + 20
+        while not said and time.monotonic() < deadline:
+            time.sleep(0.01)
+            said.extend(filter(None, [capsys.readouterr().err]))
+
+    monkeypatch.setattr(processes, "QUIET_SECONDS", 0.01)
+    monkeypatch.setattr(jax.distributed, "initialize", wait)
+    monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "host:1234")
+    processes.join()
+    assert said == ["waiting for the other processes (JAX_COORDINATOR_ADDRESS=host:1234)\n"]
+
+
 class Others:
     """Two processes played by one: `play` runs as either, and what the first sends is what the second gets."""
 
