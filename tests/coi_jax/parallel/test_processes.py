@@ -1,5 +1,6 @@
 import json
 import os
+import time
 from typing import Any
 
 import jax
