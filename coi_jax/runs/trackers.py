@@ -132,7 +132,8 @@ class WandbTracker:
         """Begin or continue a run; raise UserError where W&B refuses that."""
         import wandb  # seconds to import
 
-        self._check_settings(project)
+        settings = wandb.Settings(console="off", quiet=True, save_code=False, disable_git=True)
+        self._check_settings(project, settings)
         try:
             self._run = wandb.init(
                 project=project,
@@ -143,18 +144,18 @@ class WandbTracker:
                 config=run.config,
                 allow_val_change=True,
                 dir=os.fspath(run.folder) if storage.is_local(run.folder) else None,
-                settings=wandb.Settings(console="off", quiet=True, save_code=False, disable_git=True),
+                settings=settings,
             )
         except wandb.errors.Error as error:
             hint = f"{_first_line(error)}; log in with `wandb login`, or set WANDB_MODE=offline"
             raise UserError("config.logging.wandb_project", project, hint) from None
 
-    def _check_settings(self, project: str) -> None:
+    def _check_settings(self, project: str, own: Any) -> None:
         """Raise UserError where W&B's variables say what it cannot take, or its server cannot be reached."""
         import wandb
 
         try:
-            settings = wandb.setup().settings
+            settings = wandb.setup(own).settings
         except pydantic.ValidationError as error:
             fault = error.errors()[0]
             variable = f"WANDB_{'_'.join(map(str, fault['loc'])).upper()}"

@@ -7,7 +7,6 @@ from coi_jax.common import hub
 from coi_jax.common.errors import UserError, nearest
 from coi_jax.common.storage import Folder, as_path
 from coi_jax.data import task_specs
-from coi_jax.data.token_cache import count_rows
 from coi_jax.runs.checkpoint_steps import steps
 from coi_jax.runs.trackers import check_installed
 from launch.sweep.points import Point
@@ -26,6 +25,8 @@ def check_points(points: Sequence[Point]) -> None:
 
 def check_data(points: Sequence[Point]) -> None:
     """Raise UserError where a point's dataset is missing, of another source than its tests, or lacks rows of a task."""
+    from coi_jax.data.token_cache import count_rows  # with JAX, which --help does not need
+
     for folder, split in sorted({(point.config.data.folder, point.config.data.split) for point in points}):
         splits = list(dataset.read_manifest(folder, "config.data.folder")["counts"])
         if split not in splits:
