@@ -20,7 +20,7 @@ import hypothesis  # noqa: E402
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
-from tests.helpers import browsers  # noqa: E402
+from tests.helpers import browsers, memory  # noqa: E402
 from tests.helpers.bucket import emulated_buckets  # noqa: E402
 from tests.helpers.paths import SHARED  # noqa: E402
 from tests.helpers.soak_options import pytest_addoption  # noqa: E402, F401
@@ -58,6 +58,12 @@ def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     root = tmp_path_factory.mktemp("buckets")
     with emulated_buckets(root):
         yield f"gs://bucket-{uuid.uuid4().hex}"
+
+
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Drop the compiled programs of a module after its last test, where they have become many."""
+    if nextitem is None or nextitem.path != item.path:
+        memory.drop_programs()
 
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` chooses by the marks
