@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import warnings
 from collections.abc import Iterator
 
 from coi_jax.common.errors import UserError, shorten
@@ -28,6 +29,8 @@ class storage_errors:
         pass
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if error is not None:  # Orbax leaves the writes of the other arrays, and Python would tell of each
+            warnings.filterwarnings("ignore", r"coroutine .* was never awaited", RuntimeWarning)
         chain = list(_chain(error))
         if number := next(filter(None, map(error_number, chain)), None):
             raise OSError(number, os.strerror(number), str(self._folder)) from None
