@@ -8,13 +8,13 @@ import io
 import itertools
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from coi_jax.common import child_processes, interrupts
 from coi_jax.common.command_errors import STANDARD_OUTPUT, explain
-from coi_jax.common.errors import UserError, shorten
+from coi_jax.common.errors import UserError, naming, shorten
 from coi_jax.common.limits import LARGEST_INTEGER
 from coi_jax.common.literals import read_number
 
@@ -272,21 +272,13 @@ class _StandardOutput(io.TextIOWrapper):
 
     def write(self, text: str, /) -> int:
         """Write a text."""
-        with self._named():
+        with naming(STANDARD_OUTPUT):
             return super().write(text)
 
     def flush(self) -> None:
         """Write what is not written yet."""
-        with self._named():
+        with naming(STANDARD_OUTPUT):
             super().flush()
-
-    @contextlib.contextmanager
-    def _named(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            error.filename = STANDARD_OUTPUT
-            raise
 
 
 def _name_output() -> None:

@@ -1,11 +1,27 @@
-"""The one error that the user can correct."""
+"""The one error that the user can correct, and what errors of others say of files and addresses."""
 
+import contextlib
 import difflib
 import os
 import re
+from collections.abc import Iterator
 
 LISTED = 40  # names that a hint lists, at most
 LONGEST_FIELD, LONGEST_HINT = 200, 2000  # characters: a hint may quote what somebody else wrote
+
+
+@contextlib.contextmanager
+def naming(name: str | os.PathLike[str]) -> Iterator[None]:
+    """Let an error of the operating system in the block that names no file name this one.
+
+    The system itself names none where a file that is open is read or written.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            error.filename = os.fspath(name)
+        raise
 
 
 class UserError(ValueError):
@@ -36,6 +52,11 @@ def one_line(text: str, limit: int) -> str:
     if not text.isprintable():
         text = "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
     return _cut(text, limit)
+
+
+def without_password(text: str) -> str:
+    """Return a text whose addresses have neither a user nor a password, as those of proxies and servers may."""
+    return re.sub(r"//[^/@\s]*@", "//", text)
 
 
 def _cut(text: str, limit: int) -> str:

@@ -19,7 +19,16 @@ from coi_jax.common.json_reader import (
     parse_field,
     parse_json,
 )
-from coi_jax.common.storage import AppendFile, PathLike, as_path, atomic_file, file_version, is_local, open_input
+from coi_jax.common.storage import (
+    AppendFile,
+    PathLike,
+    as_path,
+    atomic_file,
+    file_version,
+    is_local,
+    open_input,
+    writable,
+)
 
 Value = TypeVar("Value")
 
@@ -191,7 +200,7 @@ def recover_jsonl(path: PathLike, field: str = "file") -> None:
     if not is_local(path) or not as_path(path).exists():
         return
     open_input(path, field).close()  # or an error that says what stands in place of the file
-    with open(path, "rb+") as file:
+    with writable(path, field), open(path, "rb+") as file:
         data = file.read()
         file.truncate(data.rfind(b"\n") + 1)
 

@@ -27,7 +27,7 @@ import fsspec
 from etils import epath
 
 from coi_jax.common import hub
-from coi_jax.common.errors import UserError
+from coi_jax.common.errors import UserError, naming
 from coi_jax.common.exchange import exchange
 from coi_jax.common.held_folder import claim, hold, is_held
 from coi_jax.common.json_reader import HALF_A_PAIR, parse_field
@@ -194,21 +194,13 @@ class _InputFile(io.FileIO):
 
     def readinto(self, buffer: Any) -> int | None:
         """Read into a buffer, as all methods of a buffered reader do."""
-        with self._named():
+        with naming(self.name):
             return super().readinto(buffer)
 
     def readall(self) -> bytes:
         """Read to the end."""
-        with self._named():
+        with naming(self.name):
             return super().readall()
-
-    @contextlib.contextmanager
-    def _named(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            error.filename = self.name
-            raise
 
 
 def _open(path: PathLike) -> IO[bytes]:
@@ -305,7 +297,7 @@ def writable(path: PathLike, field: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        _name_full_disk(error, path)
+        _name_target(error, path)
         if not is_local(path) or error.errno in FULL:
             raise
         # A file where a folder is due, as an ancestor of the path, "exists" where the folder is made.
@@ -314,15 +306,15 @@ def writable(path: PathLike, field: str) -> Iterator[None]:
         raise UserError(field, path, f"cannot be written ({reason}); name another path") from None
 
 
-def _name_full_disk(error: BaseException, path: PathLike, partial: PathLike | None = None) -> None:
-    """Let the error of a full disk name what the user asked to be written.
+def _name_target(error: BaseException, path: PathLike, partial: PathLike | None = None) -> None:
+    """Let an error of the operating system name what the user asked to be written, in place of a temporary name.
 
     Args:
       error: any error; those of other kinds, and about other files, stay as they are.
       path: that is written.
-      partial: its temporary name, whose place in the error it takes.
+      partial: its temporary name, if it has one.
     """
-    if isinstance(error, OSError) and error.errno in FULL:
+    if isinstance(error, OSError) and error.errno is not None:
         named = "" if error.filename is None else os.fspath(error.filename)
         if not named or (partial is not None and named.startswith(os.fspath(partial))):
             error.filename = os.fspath(path)
@@ -358,7 +350,7 @@ def _renamed_file(target: epath.Path, mode: str, field: str) -> Iterator[IO[Any]
         os.chmod(name, 0o644)
         os.replace(name, target)
     except BaseException as error:
-        _name_full_disk(error, target, name)
+        _name_target(error, target, name)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name)
         raise
@@ -467,7 +459,7 @@ def atomic_folder(
                 check_absent(target, field)
             is_wanted = is_wanted and (not target.exists() or replace(target))
         except BaseException as error:
-            _name_full_disk(error, target, partial)
+            _name_target(error, target, partial)
             remove_folder(partial)
             raise
         if is_wanted:
@@ -657,12 +649,9 @@ class AppendFile:
 
     def write(self, text: str) -> None:
         """Append text and flush it, to the disk or once in a while to the bucket."""
-        try:
+        with naming(self._path):
             self._file.write(text)
             self._file.flush()
-        except OSError as error:
-            _name_full_disk(error, self._path)
-            raise
         if not self._is_local:
             self._is_changed = True
             if time.monotonic() - self._uploaded > UPLOAD_SECONDS:

@@ -10,8 +10,8 @@ from coi_jax.common.errors import UserError, nearest
 from coi_jax.common.schema import Section
 from coi_jax.config.unions import Place, hint_of_others, place_of, plain_types
 
+_KEY = "[key]"  # ends pydantic's location of a key of a mapping, after the key
 # What pydantic adds to the location of a value for the type of a union that it tried.
-_KEY = "[key]"  # what it ends the location of a key of a mapping with, after the key
 _UNION_TYPE = re.compile(r"(bool|int|float|str|none|literal\[.*\])$")
 
 Schema = TypeVar("Schema", bound=Section)

@@ -30,7 +30,7 @@ from jaxtyping import Int32
 from coi_jax.chains.chain import Chain
 from coi_jax.chains.dataset import read_manifest, split_path
 from coi_jax.common import child_processes, files
-from coi_jax.common.errors import UserError, nearest
+from coi_jax.common.errors import UserError, nearest, one_line
 from coi_jax.common.json_reader import parse_json
 from coi_jax.common.storage import PathLike, as_path, check_not_kept, file_size, local_copy, open_input
 from coi_jax.config.run import RunConfig
@@ -134,8 +134,9 @@ class TokenCache:
     def _read(self, indices: Sequence[int], parse: Callable[[bytes], Parsed]) -> list[Parsed]:
         try:
             return [parse(record) for record in self._records.__getitems__(indices)]
-        except (RuntimeError, ValueError, OSError, struct.error):
-            hint = "cannot be read; remove this folder, and it is written again"
+        except (RuntimeError, ValueError, OSError, struct.error) as error:
+            reason = one_line(str(error), 160) or type(error).__name__
+            hint = f"cannot be read ({reason}); if the disk is sound, remove this folder, and it is written again"
             raise UserError("token cache", self.folder, hint) from None
 
 

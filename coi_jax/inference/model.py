@@ -35,8 +35,8 @@ from coi_jax.weights.sources import FIELD, folder_identity
 
 # What may differ from the run's config without asking another network.
 OVERRIDABLE_SECTIONS = ("evaluation.", "mesh.")
-LONGER = 16  # than the rows that a network was trained on may a prompt be
 OVERRIDABLE_FIELDS = ("data.folder", "data.cache_folder", *SPEED_FIELDS)
+MOST_ROWS = 16  # of the training's length that a prompt may have, where nobody says how many positions a model reads
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ class Model:
 
     def check_readable(self, prompt: Prompt) -> None:
         """Raise UserError where a prompt is so long that the network can say nothing of it, and that very slowly."""
-        longest = max(self.config.data.length, self.run.published_positions or LONGER * self.config.data.length)
+        longest = max(self.config.data.length, self.run.published_positions or MOST_ROWS * self.config.data.length)
         if len(prompt.tokens) > longest:
             hint = f"the model reads at most {longest:,}; shorten the instruction, the input or the worked examples"
             raise UserError("prompt", f"{len(prompt.tokens):,} tokens", hint)

@@ -18,11 +18,11 @@ from coi_jax.models.decoder import chunk_length
 from coi_jax.models.network import Params
 
 SHORTEST_PAD_LENGTH = 32  # tokens
+SHORTEST_PROMPT = 4  # shorter prompts of an encoder are padded to this part of the longest one
 NOT_FINITE = (
     "the model's logits are not finite numbers; training diverged, or they need more bits: use an earlier checkpoint, "
     "or config.model.dtype=float32"
 )
-SHORTEST_PROMPT = 4  # shorter prompts of an encoder are padded to this part of the longest one
 
 Holder = TypeVar("Holder")
 

@@ -5,14 +5,13 @@ import contextlib
 import dataclasses
 import itertools
 import os
-import re
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import httpx2  # that the openai client is made with
 import openai
 
-from coi_jax.common.errors import UserError
+from coi_jax.common.errors import UserError, without_password
 from coi_jax.llm.calls import UNUSABLE, Call, Reply, unusable_reply, with_estimates
 from coi_jax.llm.failures import (
     Busy,
@@ -31,7 +30,6 @@ from coi_jax.llm.settings import EndpointConfig
 POOL = 8  # connections
 # What the client reads of the environment as it is made.
 CLIENT_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
-_USER = re.compile("//[^/@]*@")  # and a password, of a proxy
 MOST_BYTES = 8 * 2**20  # of a reply's body
 MOST_COMPRESSED_BYTES = MOST_BYTES // 100  # where an endpoint compresses it, though it was asked not to
 KEPT_BYTES = 4096  # of a body that is longer
@@ -122,7 +120,7 @@ def environment_errors() -> Iterator[None]:
         known = [name for name in os.environ if name.upper() in CLIENT_VARIABLES and os.environ[name]]
         if not known:
             raise
-        reason = _USER.sub("//", str(error))
+        reason = without_password(str(error))
         raise UserError(" or ".join(known), "set", f"cannot be used ({reason}); correct or unset it") from None
 
 

@@ -26,9 +26,9 @@ from coi_jax.common.storage import PathLike, as_path, is_local, make_folder, use
 from coi_jax.parallel.hardware import unused_accelerator
 
 # The environment variables that name the other processes, where no cluster does.
-COMPILATION_CACHE = "JAX_COMPILATION_CACHE_DIR"
 COORDINATOR, PROCESS_COUNT, PROCESS_INDEX = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
 
+COMPILATION_CACHE = "JAX_COMPILATION_CACHE_DIR"  # which JAX reads itself
 DAY_MS = 24 * 60 * 60 * 1000  # the longest that others wait for the primary process: it may be writing token caches
 QUIET_SECONDS = 15  # after which a process says that it waits for the others
 LEAVE_SECONDS = 120  # that a process at its end waits for the others, before all are stopped

@@ -13,7 +13,7 @@ from typing import Any
 from etils import epath
 
 from coi_jax.common import files, imports, storage
-from coi_jax.common.errors import UserError
+from coi_jax.common.errors import UserError, naming
 from coi_jax.common.seals import seal_row
 from coi_jax.common.storage import AppendFile, PathLike, as_path, is_local
 from coi_jax.runs.metrics_rows import read_metrics
@@ -93,18 +93,21 @@ class _Events:
     def __init__(self, folder: pathlib.Path, name: str, start: int) -> None:
         """Begin a file of its own; older ones count up to `start` from here on."""
         folder.mkdir(parents=True, exist_ok=True)
-        self._writer = RecordWriter(str(folder / name))
+        self._path = folder / name
+        self._writer = RecordWriter(str(self._path))
         self._add(Event(wall_time=time.time(), file_version="brain.Event:2"))
         self._add(Event(wall_time=time.time(), step=start + 1, session_log=SessionLog(status=SessionLog.START)))
 
     def _add(self, event: Event) -> None:
-        self._writer.write(event.SerializeToString())
+        with naming(self._path):
+            self._writer.write(event.SerializeToString())
 
     def write(self, step: int, numbers: Mapping[str, float]) -> None:
         """Write the numbers of a step, and flush them."""
         values = [Summary.Value(tag=name, simple_value=number) for name, number in numbers.items()]
         self._add(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
-        self._writer.flush()
+        with naming(self._path):
+            self._writer.flush()
 
     def close(self) -> None:
         """Close the file."""

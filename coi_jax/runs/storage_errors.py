@@ -29,12 +29,14 @@ class storage_errors:
         pass
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        if error is not None:  # Orbax leaves the writes of the other arrays, and Python would tell of each
-            warnings.filterwarnings("ignore", r"coroutine .* was never awaited", RuntimeWarning)
+        if not isinstance(error, Exception) or isinstance(error, UserError):
+            return
+        # Orbax leaves the writes of the other arrays, and Python would tell of each.
+        warnings.filterwarnings("ignore", r"coroutine .* was never awaited", RuntimeWarning)
         chain = list(_chain(error))
-        if number := next(filter(None, map(error_number, chain)), None):
+        if number := next((number for number in map(error_number, chain) if number and number not in OF_FILES), None):
             raise OSError(number, os.strerror(number), str(self._folder)) from None
-        if reasons := [str(each) for each in chain if TENSORSTORE.match(str(each))]:
+        if reasons := [str(each) for each in chain if isinstance(each, ValueError) and TENSORSTORE.match(str(each))]:
             hint = f"cannot be written ({shorten(reasons[0])}); run the same command again when it can"
             raise UserError("checkpoint", self._folder, hint) from None
 

@@ -6,7 +6,6 @@ are then offered again, and those that the service has already are left out.
 
 import importlib.util
 import os
-import re
 import secrets
 import socket
 import sys
@@ -21,8 +20,8 @@ from typing import Any, Protocol, runtime_checkable
 import pydantic
 from etils import epath
 
-from coi_jax.common import files, storage
-from coi_jax.common.errors import UserError
+from coi_jax.common import child_processes, files, storage
+from coi_jax.common.errors import UserError, without_password
 from coi_jax.common.schema import flatten
 from coi_jax.config.run import LoggingConfig, RunConfig
 
@@ -31,10 +30,7 @@ PACKAGES = {"wandb_project": "wandb", "mlflow_experiment": "mlflow"}  # their ex
 WANDB_OFFLINE = ("offline", "dryrun", "disabled")  # modes that ask no server
 MLFLOW_RETRIES = "3"  # of a request: after 12 seconds an error, where MLflow's own default takes minutes
 MLFLOW_URI = "MLFLOW_TRACKING_URI"
-_USER = re.compile("//[^/@]*@")  # and a password, of a URL
 MLFLOW_BATCH = 100  # values in a request: MLflow takes so many parameters, and ten times as many metrics
-
-
 CONNECT_SECONDS = 5.0
 PORTS = {"http": 80, "https": 443}
 
@@ -159,13 +155,16 @@ class WandbTracker:
         except pydantic.ValidationError as error:
             fault = error.errors()[0]
             variable = f"WANDB_{'_'.join(map(str, fault['loc'])).upper()}"
-            raise UserError(variable, fault["input"], f"{fault['msg']}; correct or unset it") from None
+            is_secret = not child_processes.without_secrets({variable: ""})
+            value = "set" if is_secret else without_password(str(fault["input"]))
+            raise UserError(variable, value, f"{fault['msg']}; correct or unset it") from None
         if settings.mode in WANDB_OFFLINE:
             return
         try:
             check_reachable(settings.base_url)
         except (OSError, ValueError) as error:
-            hint = f"{settings.base_url} cannot be reached ({error}); correct WANDB_BASE_URL, or set WANDB_MODE=offline"
+            address = without_password(settings.base_url)
+            hint = f"{address} cannot be reached ({error}); correct WANDB_BASE_URL, or set WANDB_MODE=offline"
             raise UserError("config.logging.wandb_project", project, hint) from None
 
     def write(self, step: int, numbers: Mapping[str, float]) -> None:
@@ -262,7 +261,7 @@ def _mlflow_hint(error: Exception) -> str:
     """Return what is wrong with MLflow's server, and how to name another."""
     from mlflow.tracking.registry import UnsupportedModelRegistryStoreURIException
 
-    named = _USER.sub("//", os.environ.get(MLFLOW_URI, ""))
+    named = without_password(os.environ.get(MLFLOW_URI, ""))
     if not named:
         reason = f"{MLFLOW_URI} is not set"
     elif isinstance(error, UnsupportedModelRegistryStoreURIException):

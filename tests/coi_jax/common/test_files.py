@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from coi_jax.common import files
 from coi_jax.common.errors import UserError, nearest, shorten
-from coi_jax.common.storage import atomic_file
+from coi_jax.common.storage import AppendFile, atomic_file
 from tests.helpers.file_limits import largest_file
 
 
@@ -29,6 +29,14 @@ def test_a_file_that_may_not_grow_is_named(tmp_path: Path) -> None:
         files.write_text(tmp_path / "out.json", "x" * 2000)
     assert caught.value.filename == str(tmp_path / "out.json")
     assert not list(tmp_path.iterdir())
+
+
+def test_lines_for_which_there_is_no_room_name_the_file(tmp_path: Path) -> None:
+    with AppendFile(tmp_path / "rows.jsonl") as file, largest_file(10):
+        file.write("short\n")
+        with pytest.raises(OSError, match="File too large") as caught:
+            file.write("a longer line\n")
+    assert caught.value.filename == str(tmp_path / "rows.jsonl")
 
 
 def test_a_small_file_is_read_with_little_memory(tmp_path: Path) -> None:

@@ -156,7 +156,7 @@ def test_unreadable_records_are_one_clear_line(config: RunConfig) -> None:
     path.write_bytes(np.random.default_rng(0).bytes(file_size(path)))
     opened = token_cache.open_cache(folder, key)
     assert opened is not None
-    with pytest.raises(UserError, match="remove this folder"):
+    with pytest.raises(UserError, match=r"cannot be read \(.+\); if the disk is sound, remove this folder"):
         opened.ids([0, 1])
 
 

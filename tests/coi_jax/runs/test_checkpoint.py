@@ -154,6 +154,22 @@ def test_what_storage_says_of_a_write_is_one_error(tmp_path: Path) -> None:
         raise RuntimeError("save failed") from ValueError("PERMISSION_DENIED: HTTP status 403")
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        UserError("checkpoint", "3", "was not written as it was saved"),
+        RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate"),  # of a device
+        KeyError("a defect"),
+    ],
+)
+def test_what_is_no_fault_of_storage_stays_what_it_is(tmp_path: Path, error: Exception) -> None:
+    """Also where it was raised while a file was found missing, as many are."""
+    error.__context__ = FileNotFoundError(errno.ENOENT, "No such file or directory", "missing")
+    with pytest.raises(type(error)) as told, storage_errors(tmp_path):
+        raise error
+    assert told.value is error
+
+
 def test_what_cannot_be_read_may_be_sound(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="Input/output error"), damage_errors(tmp_path, 3):
         raise ValueError(FAILED)

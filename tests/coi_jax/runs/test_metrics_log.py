@@ -10,6 +10,7 @@ from coi_jax.common.storage import AppendFile
 from coi_jax.runs.metrics_log import MetricsLog
 from coi_jax.runs.metrics_rows import read_metrics
 from tests.helpers.event_files import read_events, shown_scalars
+from tests.helpers.file_limits import largest_file
 
 
 def write(folder: Path, start: int, steps: range) -> None:
@@ -88,3 +89,11 @@ def test_what_was_flushed_is_on_disk_while_the_run_goes_on(tmp_path: Path) -> No
     values = [event.step for event in read_events(tmp_path / "tensorboard") if event.summary.value]
     assert values == [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl")] == [1]
     log.close()
+
+
+def test_a_curve_for_which_there_is_no_room_is_named(tmp_path: Path) -> None:
+    log = MetricsLog(tmp_path / "metrics.jsonl", tmp_path / "tensorboard", start=0)
+    [path] = (tmp_path / "tensorboard").iterdir()
+    with largest_file(path.stat().st_size + 1), pytest.raises(OSError, match="File too large") as caught:
+        log._events.write(1, {"loss": 1.0})
+    assert caught.value.filename == str(path)

@@ -203,6 +203,8 @@ def fresh_wandb() -> Iterator[None]:
             r"chains: http://127.0.0.1:9 cannot be reached \(.*Conn",
         ),
         ("WANDB_BASE_URL", "zzz", "WANDB_BASE_URL: zzz: Input should be a valid URL"),
+        ("WANDB_BASE_URL", "http://me:hidden@127.0.0.1:9", r"chains: http://127.0.0.1:9 cannot be reached"),
+        ("WANDB_BASE_URL", "http://me:hidden@host:99999999", "WANDB_BASE_URL: http://host:99999999: Input should"),
         ("WANDB_INIT_TIMEOUT", "soon", "WANDB_INIT_TIMEOUT: soon: Input should be a valid number"),
     ],
 )
@@ -218,8 +220,9 @@ def test_wandb_that_cannot_be_asked_is_one_line(
     monkeypatch.setenv("WANDB_MODE", "online")
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     monkeypatch.setenv(variable, value)
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=message) as told:
         open_trackers(epath.Path(tmp_path), run_config(logging__wandb_project="chains"))
+    assert "hidden" not in str(told.value)
     assert capfd.readouterr().err == ""
 
 
