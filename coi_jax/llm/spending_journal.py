@@ -5,11 +5,12 @@ is done. The sum is what the worker may have spent. A lock that the operating sy
 whether the worker lives.
 """
 
+import errno
 import fcntl
 import os
 from typing import IO
 
-from coi_jax.common.errors import UserError
+from coi_jax.common.errors import UserError, naming
 from coi_jax.common.storage import PathLike
 
 
@@ -20,8 +21,11 @@ class Journal:
         self._file = file
 
     def add(self, dollars: float) -> None:
-        """Append a line; on return it survives the end of this process."""
-        self._file.write(f"{dollars!r}\n".encode())
+        """Append a line; on return it survives the end of this process. Raise OSError where there is no room for it."""
+        line = f"{dollars!r}\n".encode()
+        with naming(self._file.name):
+            if self._file.write(line) < len(line):  # as the last bytes of a disk take a part of it
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def open_journal(path: PathLike) -> Journal | None:
@@ -39,7 +43,7 @@ def open_journal(path: PathLike) -> Journal | None:
 def dollars_of_dead(path: PathLike) -> float | None:
     """Return the sum of a journal whose worker has ended; None where it lives, or there is no journal."""
     try:
-        with open(path, "rb") as file:
+        with naming(path), open(path, "rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             return max(_sum(file.read()), 0.0)
     except (FileNotFoundError, BlockingIOError):

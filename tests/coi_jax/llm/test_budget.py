@@ -14,7 +14,9 @@ from coi_jax.common.errors import UserError
 from coi_jax.llm import Answered, Unanswered, ask
 from coi_jax.llm.budget import LEASES, Budget, BudgetReached
 from coi_jax.llm.calls import Reply
+from coi_jax.llm.spending_journal import open_journal
 from coi_jax.llm.structured import BUDGET
+from tests.helpers.file_limits import largest_file
 from tests.helpers.llm_clients import PRICES, Output, call, client
 from tests.helpers.llm_server import running
 
@@ -164,3 +166,13 @@ def test_replies_that_were_lost_count_with_all_that_they_may_have_cost(tmp_path:
         assert "connection failed" in found.reason
     body = call("a").body
     assert Budget(str(tmp_path / "spending"), None, PRICES, 1).total() == pytest.approx(3 * PRICES.bound(body))
+
+
+@pytest.mark.parametrize("room", [3, 4])  # for a part of a line, and for the first line alone
+def test_a_disk_that_takes_no_whole_line_is_named(tmp_path: Path, room: int) -> None:
+    path = tmp_path / "worker.journal"
+    journal = open_journal(path)
+    assert journal is not None
+    with largest_file(room), pytest.raises(OSError, match="No space left|File too large") as told:
+        list(map(journal.add, (1.5, 2.5)))
+    assert told.value.filename == str(path)
