@@ -173,6 +173,6 @@ def test_a_disk_that_takes_no_whole_line_is_named(tmp_path: Path, room: int) -> 
     path = tmp_path / "worker.journal"
     journal = open_journal(path)
     assert journal is not None
-    with largest_file(room), pytest.raises(OSError, match="No space left|File too large") as told:
+    with largest_file(room), pytest.raises(OSError, match=r"No space left|File too large") as told:
         list(map(journal.add, (1.5, 2.5)))
     assert told.value.filename == str(path)
